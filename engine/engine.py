@@ -1,0 +1,320 @@
+"""The engine: sessions found and created, brought into memory and let go; opening, recovery and drain."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+import trio
+from attrs import frozen
+
+from .codec import check_json, encode
+from .config import Config
+from .errors import (
+    Draining,
+    InvalidBody,
+    PenstockError,
+    ProducerNotFound,
+    SessionDeleted,
+    SessionNotFound,
+)
+from .events import Event, JSONObject, SessionCreated, SessionId, check_session_id, new_epoch, new_session_id, now
+from .generation import Producer
+from .hub import Drained
+from .journal import Budget
+from .log import MemoryLog, open_sqlite
+from .log.port import Append, EventLog, Head, LogStatistics
+from .records import OPEN
+from .resident import Resident
+from .session import Session
+
+__all__ = ["Engine", "EngineStatistics", "open_engine"]
+
+logger = logging.getLogger("penstock.engine")
+
+# How many sessions recovery ends at a time: enough for the log to commit them together.
+_RECOVERY_WIDTH: Final = 32
+
+
+@final
+@frozen(kw_only=True)
+class EngineStatistics:
+    """A moment's figures. ``pending_events`` are stamped and not committed."""
+
+    sessions: int
+    live_generations: int
+    stragglers: int
+    subscribers: int
+    pending_events: int
+    degraded_sessions: int
+    draining: bool
+    log: LogStatistics
+
+
+@final
+class Engine:
+    """Runs sessions. Made by `open_engine`."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        owns_log: bool,
+        producers: Mapping[str, Producer],
+        default_producer: str | None,
+        config: Config,
+    ) -> None:
+        self.config: Final = config
+        self._log = log
+        self._owns_log = owns_log
+        self._producers = dict(producers)
+        self._default = default_producer
+        self._budget = Budget(config.total_pending)
+        self._residents: dict[str, Resident] = {}
+        self._entering: dict[str, trio.Lock] = {}
+        self._nursery: trio.Nursery | None = None
+        self._closing = trio.Event()
+        self._drained = trio.Event()
+        self._drain_begun = False
+        self.closed = trio.Event()
+
+    # --- sessions
+
+    async def create_session(self, session_id: str | None = None, *, metadata: JSONObject | None = None) -> Session:
+        """The session with this id, made if there is none; ``created`` tells. A deleted one begins a new life.
+
+        ``metadata`` is used only when the session is made. Raises `InvalidId`, `InvalidBody`, `WriteFailed`,
+        `Draining`.
+        """
+        sid = new_session_id() if session_id is None else check_session_id(session_id)
+        check_json(metadata, "metadata")
+        async with self._entrance(sid):
+            if sid in self._residents:
+                return Session(self, sid)
+            head = await self._log.head(sid)
+            created = head is None or head.deleted
+            if head is None or head.deleted:
+                head = await self._create(sid, metadata or {}, token=1 if head is None else head.token + 1)
+            await self._enter(head)
+            return Session(self, sid, created=created)
+
+    async def _create(self, session_id: SessionId, metadata: JSONObject, token: int) -> Head:
+        self._check_open()
+        epoch = new_epoch()
+        first = Event(data=SessionCreated(metadata=metadata), session_id=session_id, time=now(), offset=1)
+        write = Append(
+            session_id=session_id, epoch=epoch, expected_tail=0, token=token, events=[encode(first)], create=True
+        )
+        await self._log.write(write)
+        return Head(session_id=session_id, epoch=epoch, tail=1, token=token)
+
+    async def session(self, session_id: str) -> Session:
+        """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`."""
+        sid = check_session_id(session_id)
+        await self.resident(sid)
+        return Session(self, sid)
+
+    async def resident(self, session_id: SessionId) -> Resident:
+        """The session in memory, brought there if need be. For `Session`; nothing may wait between this and its use."""
+        resident = self._residents.get(session_id)
+        if resident is not None:
+            return resident
+        async with self._entrance(session_id):
+            resident = self._residents.get(session_id)
+            if resident is not None:
+                return resident
+            head = await self._log.head(session_id)
+            if head is None:
+                raise SessionNotFound("there is no session with this id", session_id=session_id)
+            if head.deleted:
+                raise SessionDeleted("the session was deleted", session_id=session_id)
+            return await self._enter(head)
+
+    @asynccontextmanager
+    async def _entrance(self, session_id: str) -> AsyncIterator[None]:
+        """One at a time per session: nobody else reads its head or brings it into memory."""
+        lock = self._entering.setdefault(session_id, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._entering.pop(session_id, None)
+
+    async def _enter(self, head: Head) -> Resident:
+        self._check_open()
+        assert self._nursery is not None
+        resident = Resident(self._log, head, self._budget, self.config, self._left)
+        await self._nursery.start(resident.run, name=f"penstock session {head.session_id}")
+        if not resident.closed:
+            self._residents[head.session_id] = resident
+        return resident
+
+    def _left(self, resident: Resident) -> None:
+        if self._residents.get(resident.session_id) is resident:
+            del self._residents[resident.session_id]
+
+    def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
+        """The producer meant, and its name in the log. Raises `ProducerNotFound`, `InvalidBody`."""
+        if wanted is None:
+            if self._default is None:
+                raise ProducerNotFound("name a producer: this engine has no default one")
+            wanted = self._default
+        if isinstance(wanted, str):
+            found = self._producers.get(wanted)
+            if found is None:
+                known = ", ".join(sorted(self._producers)) or "none"
+                raise ProducerNotFound(f"no producer is registered as {wanted!r}; registered: {known}")
+            return found, wanted
+        if isinstance(wanted, AsyncIterable):
+            pieces = wanted
+            return (lambda _: pieces), type(pieces).__name__
+        if not callable(wanted):
+            raise InvalidBody("a producer is a name, an async function, an async generator function or async iterable")
+        return wanted, getattr(wanted, "__name__", type(wanted).__name__)
+
+    # --- state
+
+    @property
+    def draining(self) -> bool:
+        return self._drain_begun
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a session in memory cannot be written at present."""
+        return any(not resident.writable for resident in self._residents.values())
+
+    def statistics(self) -> EngineStatistics:
+        residents = self._residents.values()
+        return EngineStatistics(
+            sessions=len(residents),
+            live_generations=sum(resident.control.live is not None for resident in residents),
+            stragglers=sum(len(resident.control.stragglers) for resident in residents),
+            subscribers=sum(len(resident.hub) for resident in residents),
+            pending_events=self._budget.used,
+            degraded_sessions=sum(not resident.writable for resident in residents),
+            draining=self.draining,
+            log=self._log.statistics(),
+        )
+
+    def _check_open(self) -> None:
+        if self._drain_begun:
+            raise Draining("the engine is shutting down")
+
+    # --- life
+
+    async def drain(self, reason: str = "shutdown") -> None:
+        """End every generation as ``shutdown``, commit, and tell every subscriber. Nothing starts any more.
+
+        Bounded by `Config.drain_timeout`. Idempotent: a second call waits for the first.
+        """
+        if self._drain_begun:
+            await self._drained.wait()
+            return
+        self._drain_begun = True
+        try:
+            with trio.move_on_after(self.config.drain_timeout) as limit:
+                async with trio.open_nursery() as nursery:
+                    for resident in list(self._residents.values()):
+                        nursery.start_soon(_drain_one, resident)
+            if limit.cancelled_caught:
+                logger.error("the drain took more than %s s; what is left ends as lost", self.config.drain_timeout)
+        finally:
+            for resident in list(self._residents.values()):
+                resident.hub.close(Drained(reason))
+            self._drained.set()
+
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The engine's task: shielded, so that an application that is cancelled still ends its generations.
+
+        What the shield protects is bounded once the application leaves: the drain by its timeout, the log's
+        close by the disk. Only stragglers can take longer; Trio cannot abandon a task.
+        """
+        with trio.CancelScope(shield=True):
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self._recover()
+                    task_status.started()
+                    await self._closing.wait()
+                    await self.drain()
+                    stragglers = [run for resident in self._residents.values() for run in resident.control.stragglers]
+                    for resident in list(self._residents.values()):
+                        resident.abandon()
+                    await self._close_log()
+                    for run in stragglers:
+                        logger.warning(
+                            "waiting for the producer %s of generation %s", run.producer_name, run.generation_id
+                        )
+            finally:
+                await self._close_log()
+
+    async def _close_log(self) -> None:
+        if self._owns_log and not self.closed.is_set():
+            await self._log.aclose()
+        self.closed.set()
+
+    async def _recover(self) -> None:
+        """End as ``lost`` what a dead process left open: bringing a session into memory does it."""
+        after = ""
+        while holders := await self._log.holders(OPEN, after=after, limit=_RECOVERY_WIDTH):
+            async with trio.open_nursery() as nursery:
+                for session_id, _ in holders:
+                    nursery.start_soon(self.resident, SessionId(session_id))
+            after = holders[-1][0]
+
+
+async def _drain_one(resident: Resident) -> None:
+    try:
+        await resident.drain()
+    except PenstockError as error:
+        logger.error("session %s could not be drained: %s", resident.session_id, error)
+
+
+@asynccontextmanager
+async def open_engine(
+    log: str | os.PathLike[str] | EventLog,
+    *,
+    producers: Mapping[str, Producer] | None = None,
+    default_producer: str | None = None,
+    config: Config | None = None,
+) -> AsyncIterator[Engine]:
+    """Open an engine over a database file, ``":memory:"``, or an open log, and run it until the block is left.
+
+    Generations that a dead process left open have ended as ``lost`` when this returns. Leaving the block, by
+    whatever way, drains: every generation ends, every end is committed, the log is closed. A log that was
+    handed in open stays open.
+
+    Raises `DatabaseError` when the file cannot be opened and `WriteFailed` when it cannot be written.
+    """
+    if default_producer is None and producers and len(producers) == 1:
+        default_producer = next(iter(producers))
+    if default_producer is not None and default_producer not in (producers or {}):
+        raise ProducerNotFound(f"the default producer {default_producer!r} is not registered")
+    if isinstance(log, EventLog):
+        opened: EventLog = log
+    elif os.fspath(log) == ":memory:":
+        opened = MemoryLog()
+    else:
+        opened = await open_sqlite(os.fspath(log))
+    engine = Engine(
+        opened,
+        owns_log=opened is not log,
+        producers=producers or {},
+        default_producer=default_producer,
+        config=config or Config(),
+    )
+    raised: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine._run)
+        try:
+            yield engine
+        except Exception as error:  # noqa: BLE001  carried around the nursery, which would wrap it in a group
+            raised = error
+        finally:
+            engine._closing.set()
+    if raised is not None:
+        raise raised

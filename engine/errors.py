@@ -1,0 +1,291 @@
+"""Every error the engine raises on purpose: one root, split by whose fault it is.
+
+Owns the machine codes. What an HTTP status or a close code is, only the edge knows. Decide by class or by
+``code``, never by the text: the text is for a person and says what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+__all__ = [
+    "CallerError",
+    "CapacityError",
+    "CorruptDatabase",
+    "DatabaseError",
+    "DatabaseInUse",
+    "Draining",
+    "GapError",
+    "GenerationActive",
+    "GenerationMismatch",
+    "GenerationNotFound",
+    "IdInUse",
+    "InvalidBody",
+    "InvalidCursor",
+    "InvalidId",
+    "MessageNotFound",
+    "NewerSchema",
+    "Overloaded",
+    "PenstockError",
+    "ProducerError",
+    "ProducerNotFound",
+    "RemoteError",
+    "SequenceGap",
+    "SessionDeleted",
+    "SessionNotFound",
+    "StaleEpoch",
+    "StaleError",
+    "StaleGeneration",
+    "StaleToken",
+    "StorageError",
+    "TimedOut",
+    "TooManyStragglers",
+    "UnwritableDatabase",
+    "WriteFailed",
+]
+
+
+class PenstockError(Exception):
+    """The root. ``code`` is stable, ``retryable`` says whether the same call may succeed later.
+
+    The ids name what the error is about, as far as it was known where it was raised.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        session_id: str | None = None,
+        generation_id: str | None = None,
+        message_id: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.session_id = session_id
+        self.generation_id = generation_id
+        self.message_id = message_id
+
+
+class CallerError(PenstockError):
+    """The request is at fault; the same request will fail again."""
+
+
+@final
+class InvalidBody(CallerError):
+    """A value has the wrong shape, or an event stands where the order of events does not allow it."""
+
+    code = "INVALID_BODY"
+
+
+@final
+class InvalidCursor(CallerError):
+    """The text is not a cursor."""
+
+    code = "INVALID_CURSOR"
+
+
+@final
+class InvalidId(CallerError):
+    """An id breaks its grammar."""
+
+    code = "INVALID_ID"
+
+
+@final
+class SessionNotFound(CallerError):
+    """No session has this id; create it first."""
+
+    code = "SESSION_NOT_FOUND"
+
+
+@final
+class SessionDeleted(CallerError):
+    """The session was deleted; creating it begins a new life."""
+
+    code = "SESSION_DELETED"
+
+
+@final
+class GenerationNotFound(CallerError):
+    """The session never saw this generation."""
+
+    code = "GENERATION_NOT_FOUND"
+
+
+@final
+class MessageNotFound(CallerError):
+    """The session holds no message with this id."""
+
+    code = "MESSAGE_NOT_FOUND"
+
+
+@final
+class ProducerNotFound(CallerError):
+    """No producer is registered under this name."""
+
+    code = "PRODUCER_NOT_FOUND"
+
+
+@final
+class GenerationActive(CallerError):
+    """The policy is ``reject`` and a generation is live."""
+
+    code = "GENERATION_ACTIVE"
+
+
+@final
+class IdInUse(CallerError):
+    """The proposed id already names something else in this session."""
+
+    code = "ID_IN_USE"
+
+
+class StaleError(PenstockError):
+    """The caller acts on a state that has passed."""
+
+
+@final
+class StaleGeneration(StaleError):
+    """The generation is fenced or has ended; nothing more can be written under it."""
+
+    code = "STALE_GENERATION"
+
+
+@final
+class GenerationMismatch(StaleError):
+    """Another generation is live, or the message belongs to another one."""
+
+    code = "GENERATION_MISMATCH"
+
+
+@final
+class SequenceGap(StaleError):
+    """A number was skipped; ``expected`` is the one that must come next."""
+
+    code = "SEQUENCE_GAP"
+
+    def __init__(self, detail: str, *, expected: int, session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.expected = expected
+
+
+@final
+class StaleToken(StaleError):
+    """The append token was overtaken: somebody else has the right to append to this session."""
+
+    code = "STALE_GENERATION"
+
+
+@final
+class StaleEpoch(StaleError):
+    """This life of the session's log is over, or the tail is not where the writer believed it."""
+
+    code = "STALE_GENERATION"
+
+
+@final
+class GapError(StaleError):
+    """What the cursor asked for cannot be given; iteration goes on after ``resumed_at`` (a cursor's text)."""
+
+    code = "INVALID_CURSOR"
+
+    def __init__(self, detail: str, *, asked: str, resumed_at: str, session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.asked = asked
+        self.resumed_at = resumed_at
+
+
+class CapacityError(PenstockError):
+    """A bound was reached; the same request may succeed later. ``retry_after`` is in seconds."""
+
+    retryable = True
+    retry_after: float = 1.0
+
+
+@final
+class TooManyStragglers(CapacityError):
+    """Too many clean-ups of this session overran and are still running."""
+
+    code = "TOO_MANY_STRAGGLERS"
+
+
+@final
+class Draining(CapacityError):
+    """The engine is shutting down."""
+
+    code = "DRAINING"
+
+
+@final
+class Overloaded(CapacityError):
+    """Too many steps wait on this session, or too many sessions are open."""
+
+    code = "OVERLOADED"
+
+
+@final
+class TimedOut(CapacityError):
+    """A wait reached its deadline; what was waited for may still happen."""
+
+    code = "TIMEOUT"
+
+
+class StorageError(PenstockError):
+    """The log could not do its part."""
+
+
+@final
+class WriteFailed(StorageError):
+    """Nothing of this was stored. ``whole`` tells that nothing at all can be stored now, for any session."""
+
+    code = "WRITE_FAILED"
+    retryable = True
+
+    def __init__(self, detail: str, *, whole: bool = False, session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.whole = whole
+
+
+class DatabaseError(StorageError):
+    """The database cannot be opened; the text names the file and what to do."""
+
+
+@final
+class NewerSchema(DatabaseError):
+    """A newer penstock wrote this database."""
+
+
+@final
+class CorruptDatabase(DatabaseError):
+    """The file is no database of penstock's, or is damaged."""
+
+
+@final
+class DatabaseInUse(DatabaseError):
+    """Another process has this database open."""
+
+
+@final
+class UnwritableDatabase(DatabaseError):
+    """The file, its folder or its disk does not take writes."""
+
+
+class RemoteError(PenstockError):
+    """The other side of a connection, or a producer, is at fault."""
+
+
+@final
+class ProducerError(RemoteError):
+    """Raise it in a producer to end the generation as ``failed`` with a code and a text that readers may see.
+
+    Any other exception ends it with ``PRODUCER_FAILED`` and a text that says nothing of the inside.
+    """
+
+    code = "PRODUCER_FAILED"
+
+    def __init__(self, detail: str, *, reason: str = "PRODUCER_FAILED") -> None:
+        super().__init__(detail)
+        self.reason = reason

@@ -1,0 +1,207 @@
+"""One generation at work: a producer in its cancel scope, under a supervisor, behind a fence.
+
+Owns the scope, the fence and what became of the producer. Which end is written, and when, is the session's:
+the task reports and never waits for a step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from typing import TypeAlias, final
+
+import trio
+
+from .config import Config
+from .errors import InvalidBody, PenstockError, ProducerError, StaleGeneration, WriteFailed
+from .events import JSON, JSONObject
+from .journal import Journal
+from .lifecycle import Draft, Ending, OpenGeneration
+from .reducer import Snapshot
+from .stamper import stamp
+from .writing import Generation
+
+__all__ = ["Producer", "Run"]
+
+logger = logging.getLogger("penstock.generation")
+
+# An async function of a Generation, or an async generator function that yields text.
+Producer: TypeAlias = Callable[[Generation], Awaitable[None] | AsyncIterable[str]]
+
+
+@final
+class Run:
+    """A started generation. Its writes pass the fence here; `supervise` is its task."""
+
+    def __init__(
+        self,
+        structure: OpenGeneration,
+        journal: Journal,
+        config: Config,
+        *,
+        producer: Producer,
+        producer_name: str,
+        input: JSON,  # noqa: A002  the protocol's name
+        metadata: JSONObject,
+        take_snapshot: Callable[[], Awaitable[Snapshot]],
+        check_message_id: Callable[[str], Awaitable[None]],
+        on_done: Callable[[Run], None],
+    ) -> None:
+        self.structure = structure
+        self.producer_name = producer_name
+        self.input = input
+        self.metadata = metadata
+        self.launched = False
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.failure: Exception | None = None
+        self.usage: JSONObject | None = None
+        self.take_snapshot = take_snapshot
+        self.check_message_id = check_message_id
+        self.journal = journal
+        self._config = config
+        self._producer = producer
+        self._on_done = on_done
+        self._refusal: Callable[[], PenstockError] | None = None
+        self._cancelled_at: float | None = None
+        self._unchecked = 0
+
+    @property
+    def generation_id(self) -> str:
+        return self.structure.generation_id
+
+    @property
+    def fenced(self) -> bool:
+        return self._refusal is not None
+
+    def fence(self, why: str) -> None:
+        """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""
+        self._refuse(lambda: StaleGeneration(why, generation_id=self.generation_id))
+
+    def fence_failed(self, error: PenstockError) -> None:
+        """From here on every write of this producer raises `WriteFailed`: what it wrote before was not stored."""
+
+        def refusal() -> PenstockError:
+            failed = WriteFailed("what the generation wrote could not be stored", session_id=self.journal.session_id)
+            failed.__cause__ = error
+            return failed
+
+        self._refuse(refusal)
+
+    def _refuse(self, refusal: Callable[[], PenstockError]) -> None:
+        if self._refusal is None:
+            self._refusal = refusal
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the producer's scope; its clean-up has `Config.cleanup_timeout` from now."""
+        if self._cancelled_at is None:
+            self._cancelled_at = trio.current_time()
+            self.scope.cancel(reason=f"penstock: {reason}")
+
+    def check(self) -> None:
+        """Raises what the fence says, if it is up."""
+        if self._refusal is not None:
+            raise self._refusal()
+
+    async def put(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None:
+        """Stamp one event behind the fence, waiting for room when the disk is behind."""
+        self.check()
+        if self.journal.full:
+            await self.journal.wait_room()
+            self.check()
+        stamp(self.journal, [(self.structure, draft)], records)
+        self._unchecked += 1
+        if self._unchecked >= self._config.checkpoint_every:
+            self._unchecked = 0
+            await trio.lowlevel.checkpoint()
+
+    def put_nowait(self, draft: Draft) -> None:
+        """Stamp one event behind the fence without waiting for room: for the few events that close things."""
+        self.check()
+        stamp(self.journal, [(self.structure, draft)])
+
+    async def flush(self) -> None:
+        """Wait until everything written so far is durable. Raises `WriteFailed`, `StaleGeneration` or `TimedOut`."""
+        self.check()
+        try:
+            await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        finally:
+            self._unchecked = 0
+
+    def cleanup(self) -> trio.CancelScope:
+        """A shielded scope that ends when the clean-up's time is over: from the cancel on, else from now."""
+        begun = trio.current_time() if self._cancelled_at is None else self._cancelled_at
+        return trio.CancelScope(shield=True, deadline=begun + self._config.cleanup_timeout)
+
+    async def supervise(self) -> None:
+        """Run the producer to its end and report. Lets only cancellation from outside and exits pass."""
+        try:
+            with self.scope:
+                await self._produce()
+        except Exception as error:
+            self.failure = _without_refusals(error) if self.fenced else error
+            if self.failure is not None:
+                logger.error(
+                    "the producer %s of generation %s in session %s failed",
+                    self.producer_name,
+                    self.generation_id,
+                    self.journal.session_id,
+                    exc_info=self.failure,
+                )
+        finally:
+            self.done.set()
+            self._on_done(self)
+
+    async def _produce(self) -> None:
+        generation = Generation(self)
+        result = self._producer(generation)
+        if isinstance(result, AsyncIterable):
+            await self._stream(generation, result)
+        elif isinstance(result, Awaitable):
+            await result
+        else:
+            raise InvalidBody(f"the producer {self.producer_name} is neither an async function nor an async generator")
+
+    async def _stream(self, generation: Generation, pieces: AsyncIterable[str]) -> None:
+        try:
+            async with generation.message() as message, message.text() as block:
+                async for piece in pieces:
+                    await block.write(piece)
+        finally:
+            aclose = getattr(pieces, "aclose", None)
+            if aclose is not None:
+                with self.cleanup():
+                    await aclose()
+
+    def ending(self) -> Ending:
+        """How the generation ends by itself."""
+        if self.failure is None:
+            return Ending(outcome="completed", usage=self.usage)
+        return self.failed_ending()
+
+    def failed_ending(
+        self, *, superseded_by: str | None = None, cleanup: str | None = None, retract: bool = False
+    ) -> Ending:
+        """The end of a producer that raised, with a text that is safe to show."""
+        code, text = "PRODUCER_FAILED", "The producer raised an error."
+        if isinstance(self.failure, ProducerError):
+            code, text = self.failure.reason, self.failure.detail
+        return Ending(
+            outcome="failed",
+            code=code,
+            message=text,
+            superseded_by=superseded_by,
+            cleanup=cleanup,
+            usage=self.usage,
+            retract=retract,
+        )
+
+
+def _without_refusals(error: Exception) -> Exception | None:
+    """What is left of a fenced producer's error besides running into the fence."""
+    refusals = (StaleGeneration, WriteFailed)
+    if isinstance(error, refusals):
+        return None
+    if isinstance(error, ExceptionGroup):
+        return error.split(refusals)[1]
+    return error

@@ -1,0 +1,204 @@
+"""Fan-out of one session's committed events to its subscribers.
+
+Publishing is synchronous and never waits: each subscriber has a bounded memory channel, and one that is full
+loses its place in the channel, not its events: its mailbox says `Lagged`, and the subscription goes back to
+the log. What travels is one `Batch` per commit, shared by all subscribers and framed once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias, final
+
+import trio
+from attrs import frozen
+
+from .codec import decode
+from .events import Cursor, Event
+from .log.port import Entry
+
+__all__ = ["Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mailbox"]
+
+
+@final
+class Batch:
+    """Consecutive events of one session, in order, as stored; at least one."""
+
+    __slots__ = ("_framed", "entries", "epoch", "session_id")
+
+    def __init__(self, session_id: str, epoch: str, entries: Sequence[Entry]) -> None:
+        self.session_id: Final = session_id
+        self.epoch: Final = epoch
+        self.entries: Final = entries
+        self._framed: dict[Callable[[Batch], bytes], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def first(self) -> int:
+        return self.entries[0].offset
+
+    @property
+    def last(self) -> int:
+        return self.entries[-1].offset
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor behind the batch's last event."""
+        return Cursor(self.epoch, self.last)
+
+    def after(self, offset: int) -> Batch:
+        """The part of the batch that lies behind ``offset``."""
+        return Batch(self.session_id, self.epoch, [e for e in self.entries if e.offset > offset])
+
+    def events(self) -> Iterator[Event]:
+        return (decode(entry.body) for entry in self.entries)
+
+    def framed(self, frame: Callable[[Batch], bytes]) -> bytes:
+        """``frame(self)``, computed once however many viewers ask."""
+        made = self._framed.get(frame)
+        if made is None:
+            made = self._framed[frame] = frame(self)
+        return made
+
+
+@final
+@frozen
+class Degraded:
+    """Nothing can be stored at present; what was committed can still be read."""
+
+    code: str
+
+
+@final
+@frozen
+class Ended:
+    """Nothing will ever follow: this life of the session is over."""
+
+    reason: str
+
+
+@final
+@frozen
+class Drained:
+    """The engine shuts down; connect again later and resume by cursor."""
+
+    reason: str
+
+
+@final
+@frozen
+class Lagged:
+    """Batches were passed over; read the log from where you stand."""
+
+
+Mail: TypeAlias = Batch | Degraded | Lagged
+
+
+@final
+class Mailbox:
+    """What one subscriber has not taken yet; holds at most ``bound`` events, or one larger batch."""
+
+    __slots__ = ("_bound", "_buffered", "_receive", "_send", "final", "lagged")
+
+    def __init__(self, bound: int) -> None:
+        # Every item holds an event or more, and the lag marker finds room because it empties the channel.
+        self._send, self._receive = trio.open_memory_channel[Mail](bound)
+        self._bound = bound
+        self._buffered = 0
+        self.lagged = False
+        self.final: Ended | Drained | None = None
+
+    def put(self, mail: Batch | Degraded) -> None:
+        """Hand over without waiting; on overflow empty the channel and leave `Lagged` in it."""
+        if (self.lagged and isinstance(mail, Batch)) or self.final is not None:
+            return
+        size = len(mail) if isinstance(mail, Batch) else 1
+        if self._buffered and self._buffered + size > self._bound:
+            self.overflow()
+            return
+        self._buffered += size
+        self._send.send_nowait(mail)
+
+    def overflow(self) -> None:
+        """Pass over everything that waits; the reader finds it in the log."""
+        self.lagged = True
+        while self._buffered:
+            self._take(self._receive.receive_nowait())
+        self._send.send_nowait(Lagged())
+
+    def rearm(self) -> None:
+        """Take batches again. Call before reading the log's tail, so that nothing falls between."""
+        self.lagged = False
+
+    def close(self, final: Ended | Drained) -> None:
+        """No batch will follow; what waits can still be taken."""
+        if self.final is None:
+            self.final = final
+            self._send.close()
+
+    async def receive(self) -> Mail:
+        """The next item. Raises `trio.EndOfChannel` when closed and empty. Cancellation loses nothing."""
+        mail = await self._receive.receive()
+        self._take(mail)
+        return mail
+
+    def _take(self, mail: Mail) -> None:
+        if isinstance(mail, Batch):
+            self._buffered -= len(mail)
+        elif isinstance(mail, Degraded):
+            self._buffered -= 1
+
+
+@final
+class Hub:
+    """The subscribers of one session in memory."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._mailboxes: set[Mailbox] = set()
+        self._final: Ended | Drained | None = None
+        self._notice: Degraded | None = None
+
+    def __len__(self) -> int:
+        return len(self._mailboxes)
+
+    def register(self) -> Mailbox:
+        """A mailbox that gets everything published from now on; closed already if the hub is."""
+        mailbox = Mailbox(self._bound)
+        if self._notice is not None:
+            mailbox.put(self._notice)
+        if self._final is not None:
+            mailbox.close(self._final)
+        self._mailboxes.add(mailbox)
+        return mailbox
+
+    def unregister(self, mailbox: Mailbox) -> None:
+        self._mailboxes.discard(mailbox)
+
+    def publish(self, batch: Batch) -> None:
+        for mailbox in self._mailboxes:
+            mailbox.put(batch)
+
+    def degrade(self, notice: Degraded) -> None:
+        """Tell every subscriber, and those who come while it lasts, once."""
+        if self._notice is None:
+            self._notice = notice
+            for mailbox in self._mailboxes:
+                mailbox.put(notice)
+
+    def recover(self) -> None:
+        """What `degrade` told is over."""
+        self._notice = None
+
+    def overflow(self) -> None:
+        """Send every subscriber back to the log."""
+        for mailbox in self._mailboxes:
+            if not mailbox.lagged and mailbox.final is None:
+                mailbox.overflow()
+
+    def close(self, final: Ended | Drained) -> None:
+        self._final = self._final or final
+        for mailbox in self._mailboxes:
+            mailbox.close(final)

@@ -1,0 +1,214 @@
+"""One session's way into the log: stamped and committed kept apart.
+
+An event gets its offset when it is appended here and is shown to subscribers when the log reports its commit.
+At most one write of a session is under way; what comes meanwhile gathers and goes as the next one, which
+batches naturally under load and costs nothing when idle. A refused write takes the session back to its
+committed tail under a new life number: everything stamped behind it is dropped, and whoever waits for it
+learns why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import trio
+from attrs import frozen
+
+from .config import Config
+from .errors import PenstockError, TimedOut, WriteFailed
+from .events import Cursor
+from .hub import Batch, Hub
+from .log.port import Append, Entry, EventLog, Head
+
+__all__ = ["Budget", "Journal", "Mark"]
+
+
+@final
+class Budget:
+    """How many events may be stamped and not committed, over all sessions of an engine."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._lot = trio.lowlevel.ParkingLot()
+
+    @property
+    def full(self) -> bool:
+        return self.used >= self.limit
+
+    def take(self, count: int) -> None:
+        """Never refuses: only producers wait for room, so that ends always find some."""
+        self.used += count
+
+    def give_back(self, count: int) -> None:
+        self.used -= count
+        if not self.full:
+            self._lot.unpark(count=self.limit - self.used)
+
+    async def wait_room(self) -> None:
+        while self.full:
+            await self._lot.park()
+
+
+@final
+@frozen
+class Mark:
+    """A place in the session's own order: an offset, valid in one life of the journal."""
+
+    offset: int
+    life: int
+
+
+@final
+class Journal:
+    """Stamps, gathers, submits, publishes. Synchronous but for its waits; never waits for a reader."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        head: Head,
+        *,
+        hub: Hub,
+        budget: Budget,
+        config: Config,
+        on_refused: Callable[[PenstockError], None],
+    ) -> None:
+        self._log = log
+        self._hub = hub
+        self._budget = budget
+        self._config = config
+        self._on_refused = on_refused
+        self.session_id = head.session_id
+        self.epoch = head.epoch
+        self.committed = head.tail
+        self.stamped = head.tail
+        self.token = head.token
+        self.refused: PenstockError | None = None
+        self._life = 0
+        self._bodies: list[bytes] = []
+        self._records: dict[str, bytes | None] = {}
+        self._in_flight = False
+        self._room = trio.lowlevel.ParkingLot()
+        self._progress = trio.lowlevel.ParkingLot()
+
+    @property
+    def cursor(self) -> Cursor:
+        """The committed tail: the only position that anybody outside may see."""
+        return Cursor(self.epoch, self.committed)
+
+    @property
+    def clean(self) -> bool:
+        return self.stamped == self.committed and not self._in_flight and self.refused is None
+
+    @property
+    def full(self) -> bool:
+        return self.stamped - self.committed >= self._config.session_pending or self._budget.full
+
+    def raise_token(self) -> None:
+        """Fence: from here on, the log takes this session's writes with the new token only."""
+        self.token += 1
+
+    def append(self, bodies: Sequence[bytes], records: Mapping[str, bytes | None] | None = None) -> Mark:
+        """Take over events stamped ``stamped + 1 …``, with their records, as one indivisible part.
+
+        Raises `WriteFailed` while the session is behind a refused write.
+        """
+        self.check()
+        self.stamped += len(bodies)
+        self._bodies.extend(bodies)
+        if records:
+            self._records.update(records)
+        self._budget.take(len(bodies))
+        if not self._in_flight:
+            self._submit()
+        return Mark(self.stamped, self._life)
+
+    def check(self) -> None:
+        """Raises `WriteFailed` while the session is behind a refused write."""
+        if self.refused is not None:
+            raise WriteFailed("the log refused a write of this session", session_id=self.session_id) from self.refused
+
+    async def wait_room(self) -> None:
+        """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
+        while self.refused is None and self.full:
+            if self._budget.full and self.stamped - self.committed < self._config.session_pending:
+                await self._budget.wait_room()
+            else:
+                await self._room.park()
+
+    def cursor_at(self, mark: Mark) -> Cursor:
+        """The cursor of a committed mark."""
+        return Cursor(self.epoch, mark.offset)
+
+    def settled(self, mark: Mark) -> bool:
+        """Whether what the mark stands for was committed or dropped."""
+        return mark.life != self._life or mark.offset <= self.committed
+
+    def mark(self) -> Mark:
+        """The last stamped place."""
+        return Mark(self.stamped, self._life)
+
+    async def wait_committed(self, mark: Mark, within: float = math.inf) -> None:
+        """Wait until everything up to ``mark`` is durable.
+
+        Raises `WriteFailed` when it was dropped, `TimedOut` after ``within`` seconds (it may yet be stored).
+        """
+        with trio.move_on_after(within) as scope:
+            while mark.life == self._life and self.committed < mark.offset:
+                await self._progress.park()
+        if mark.life != self._life:
+            raise WriteFailed("what was written could not be stored", session_id=self.session_id) from self.refused
+        if scope.cancelled_caught and self.committed < mark.offset:
+            raise TimedOut(f"the log did not commit within {within} s", session_id=self.session_id)
+
+    def restart(self, head: Head) -> None:
+        """Go on from what the log says is committed, after a refused write."""
+        assert not self._in_flight
+        assert not self._bodies
+        if head.tail != self.committed:
+            # The store reported failure and had committed all the same: nobody was told of those events.
+            self._hub.overflow()
+        self.epoch, self.token = head.epoch, head.token
+        self.committed = self.stamped = head.tail
+        self.refused = None
+
+    def _submit(self) -> None:
+        write = Append(
+            session_id=self.session_id,
+            epoch=self.epoch,
+            expected_tail=self.committed,
+            token=self.token,
+            events=self._bodies,
+            records=self._records,
+        )
+        self._bodies, self._records = [], {}
+        self._in_flight = True
+        self._log.submit(write, lambda error: self._reported(write, error))
+
+    def _reported(self, write: Append, error: PenstockError | None) -> None:
+        self._in_flight = False
+        if error is not None:
+            self._refuse(error)
+            return
+        first = self.committed + 1
+        self.committed += len(write.events)
+        self._budget.give_back(len(write.events))
+        if self._bodies or self._records:
+            self._submit()
+        if len(self._hub) and write.events:
+            entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
+            self._hub.publish(Batch(self.session_id, self.epoch, entries))
+        self._room.unpark_all()
+        self._progress.unpark_all()
+
+    def _refuse(self, error: PenstockError) -> None:
+        self._budget.give_back(self.stamped - self.committed)
+        self._bodies, self._records = [], {}
+        self.stamped = self.committed
+        self._life += 1
+        self.refused = error
+        self._room.unpark_all()
+        self._progress.unpark_all()
+        self._on_refused(error)

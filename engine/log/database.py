@@ -1,0 +1,213 @@
+"""Opening a database file: what it must be, how connections to it are set up, what its errors mean.
+
+Owns the checks at open and the wording of storage errors. Reads and writes are `sqlite` and `commit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from importlib.resources import files
+from typing import Final
+
+from ..errors import CorruptDatabase, DatabaseError, DatabaseInUse, NewerSchema, UnwritableDatabase
+
+__all__ = ["connect", "connect_reader", "explain", "is_store_wide", "locate", "prepare"]
+
+_APPLICATION_ID: Final = 0x70656E73
+_VERSION: Final = 1
+_TABLES: Final = frozenset({"sessions", "events", "records"})
+
+# quick_check reads every page, some 400 MB/s when cached. Up to this size it is done at every open (about
+# 0.1 s); beyond, only the sessions table, which recovery and every append stand on, and SQLite's own test
+# that the file is as long as its header says. Damage elsewhere shows as StorageError where it is read.
+_CHECK_ALL_BELOW: Final = 32 * 1024 * 1024
+
+# Another program, such as a backup, may hold the write lock for a moment.
+_BUSY_TIMEOUT: Final = 5.0
+
+# A statement of a few thousand rows takes up to a MiB: keep few.
+_CACHED_STATEMENTS: Final = 32
+
+# Sorted pages of the index of many interleaved sessions: KiB.
+_CACHE_SIZE: Final = 16 * 1024
+
+# The write-ahead log is cut back to this once it grew in a rush.
+_JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
+
+_STORE_WIDE: Final = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOLFS,
+    }
+)
+
+
+def _primary(error: BaseException) -> int:
+    """SQLite's primary result code; 0 when it is none of SQLite's errors."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF if isinstance(code, int) else 0
+
+
+def is_store_wide(error: Exception) -> bool:
+    """Whether the fault may lie with the whole store, not with the values that were to be stored."""
+    return isinstance(error, DatabaseError | MemoryError) or _primary(error) in _STORE_WIDE
+
+
+def explain(error: Exception) -> str:
+    """What is wrong, in a few words fit for anyone's eyes."""
+    match _primary(error):
+        case sqlite3.SQLITE_FULL:
+            return "the disk is full"
+        case sqlite3.SQLITE_IOERR:
+            return "the disk fails"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
+            return "the database cannot be written"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return "the database is damaged"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another program holds the database"
+        case sqlite3.SQLITE_TOOBIG:
+            return "it is too big"
+        case _:
+            return "the database refused it"
+
+
+def locate(path: str | os.PathLike[str]) -> str:
+    """The file behind ``path``, past symbolic links, so that one database has one lock.
+
+    Raises `UnwritableDatabase` when no database can be there.
+    """
+    located = os.path.realpath(path)
+    if os.path.isdir(located):
+        raise UnwritableDatabase(f"{located} is a folder: name a file in it")
+    folder = os.path.dirname(located)
+    if not os.path.isdir(folder):
+        raise UnwritableDatabase(f"{located} cannot be opened, because the folder {folder} is missing: create it first")
+    return located
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection that writes durably. It may pass from thread to thread, one at a time."""
+    connection = _connect(path)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
+    connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}")
+    return connection
+
+
+def connect_reader(path: str) -> sqlite3.Connection:
+    """A connection that sees what is committed and cannot write."""
+    connection = _connect(path)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path,
+        timeout=_BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_CACHED_STATEMENTS,
+    )
+
+
+def prepare(path: str) -> None:
+    """See that ``path`` is a sound, writable database of this version; create it where there is nothing.
+
+    Touches no file that is not penstock's. Raises `NewerSchema`, `CorruptDatabase`, `UnwritableDatabase` or
+    `DatabaseInUse`, each naming the file and what to do.
+    """
+    try:
+        with contextlib.closing(_connect(path)) as connection:
+            _check_kind(connection, path)
+            _make_durable(connection, path)
+            if not _version(connection):
+                _create(connection)
+            _check_sound(connection, path)
+            _check_writable(connection)
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_kind(connection: sqlite3.Connection, path: str) -> None:
+    kind = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = _version(connection)
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if kind != _APPLICATION_ID:
+        if kind or version or tables:
+            raise CorruptDatabase(f"{path} is a database of some other program: name another file")
+        return
+    if version > _VERSION:
+        raise NewerSchema(
+            f"{path} was written by a newer penstock (schema {version}, this one knows {_VERSION}): "
+            "install that version, or name another file"
+        )
+    if version < _VERSION or not tables >= _TABLES:
+        raise _damaged(path, "its tables are not all there")
+
+
+def _make_durable(connection: sqlite3.Connection, path: str) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise UnwritableDatabase(
+            f"{path} lies on a file system that does not support write-ahead logging: put it on a local disk"
+        )
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.executescript(files(__package__).joinpath("schema.sql").read_text("utf-8"))
+
+
+def _check_sound(connection: sqlite3.Connection, path: str) -> None:
+    table = "" if os.path.getsize(path) <= _CHECK_ALL_BELOW else "(sessions)"
+    finding = connection.execute(f"PRAGMA quick_check{table}").fetchone()[0]
+    if finding != "ok":
+        raise _damaged(path, finding)
+
+
+def _check_writable(connection: sqlite3.Connection) -> None:
+    # Without a write, SQLite opens a read-only file without a word.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _damaged(path: str, finding: str) -> CorruptDatabase:
+    return CorruptDatabase(
+        f"{path} is damaged ({finding}): restore it from a backup, or save what `sqlite3 {path} .recover` finds"
+    )
+
+
+def _translated(error: sqlite3.Error, path: str) -> DatabaseError:
+    match _primary(error):
+        case sqlite3.SQLITE_NOTADB:
+            return CorruptDatabase(f"{path} is not a database: name another file, or restore it from a backup")
+        case sqlite3.SQLITE_CORRUPT:
+            return _damaged(path, str(error))
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DatabaseInUse(f"{path} is held by another program: stop that one first, or name another file")
+        case sqlite3.SQLITE_FULL:
+            return UnwritableDatabase(f"{path} cannot be written, because its disk is full: free some space")
+        case _:
+            return UnwritableDatabase(
+                f"{path} cannot be written ({error}): let this user write to the file and its folder, on a sound disk"
+            )

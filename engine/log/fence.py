@@ -1,0 +1,67 @@
+"""Whether a write may land: the compare in compare-and-append, the same for every log.
+
+Owns the order of the checks and the refusals. Where a session stands, each log knows by itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+from ..admission import TokenVerdict, admit_token
+from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
+from .port import Append, Write
+
+__all__ = ["Standing", "admit"]
+
+
+@final
+class Standing(NamedTuple):
+    """Where the newest life of a session stands; `Head` without the name."""
+
+    epoch: str
+    tail: int
+    token: int
+    deleted: bool = False
+
+
+def admit(standing: Standing | None, write: Write) -> Standing | PenstockError:
+    """Where the session stands once ``write`` has landed, or why it must not land.
+
+    The epoch is judged first, then the token, then the tail: a writer of a former life learns that the life
+    is over, one that was overtaken learns that, and only the rightful one hears about its tail.
+    """
+    if isinstance(write, Append) and write.create:
+        return _create(standing, write)
+    if standing is None:
+        return StaleEpoch("no such session: create it first", session_id=write.session_id)
+    if standing.deleted or standing.epoch != write.epoch:
+        return StaleEpoch("this life of the session is over", session_id=write.session_id)
+    if admit_token(standing.token, write.token) is TokenVerdict.STALE:
+        return _overtaken(write)
+    if not isinstance(write, Append):
+        return Standing(standing.epoch, standing.tail, write.token, True)
+    if write.expected_tail != standing.tail:
+        return _wrong_tail(write, standing.tail)
+    return Standing(standing.epoch, standing.tail + len(write.events), write.token)
+
+
+def _create(standing: Standing | None, write: Append) -> Standing | PenstockError:
+    if standing is not None:
+        if not standing.deleted:
+            return IdInUse("a living session has this id", session_id=write.session_id)
+        if standing.epoch == write.epoch:
+            return StaleEpoch("a new life needs a new epoch", session_id=write.session_id)
+        # The fence holds over lives: who was overtaken in the former one cannot begin the next.
+        if admit_token(standing.token, write.token) is TokenVerdict.STALE:
+            return _overtaken(write)
+    if write.expected_tail != 0:
+        return _wrong_tail(write, 0)
+    return Standing(write.epoch, len(write.events), write.token)
+
+
+def _overtaken(write: Write) -> StaleToken:
+    return StaleToken("the right to append has passed on", session_id=write.session_id)
+
+
+def _wrong_tail(write: Append, tail: int) -> StaleEpoch:
+    return StaleEpoch(f"the log ends at {tail}, not at {write.expected_tail}", session_id=write.session_id)

@@ -1,0 +1,141 @@
+"""`MemoryLog`: the log of tests and of whoever needs no disk. Gone with the process.
+
+Uses no thread, so it works under a mock clock that jumps. What is handed over in one turn of the loop is
+carried out, and reported, in one go at its end.
+"""
+
+from __future__ import annotations
+
+import bisect
+from itertools import islice
+from typing import final
+
+import trio
+from attrs import define, field
+
+from ..errors import PenstockError, StaleEpoch, StorageError, WriteFailed
+from .fence import Standing, admit
+from .port import Append, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key
+
+__all__ = ["MemoryLog"]
+
+
+@define
+class _Life:
+    standing: Standing
+    entries: list[Entry] = field(factory=list)
+    records: dict[str, bytes] = field(factory=dict)
+
+
+@final
+class MemoryLog(EventLog):
+    """Many sessions' logs in memory, without a bound."""
+
+    def __init__(self) -> None:
+        self._lives: dict[str, _Life] = {}
+        self._waiting: list[tuple[Write, Report]] = []
+        self._closed = False
+        self._commits = 0
+        self._events = 0
+        self._failed = 0
+
+    def submit(self, write: Write, report: Report) -> None:
+        if not self._waiting:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._carry_out)
+        self._waiting.append((write, report))
+
+    def _carry_out(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        outcomes = [(report, self._write(write)) for write, report in waiting]
+        self._commits += any(error is None for _, error in outcomes)
+        for report, error in outcomes:
+            report(error)
+
+    def _write(self, write: Write) -> PenstockError | None:
+        if self._closed:
+            self._failed += 1
+            return WriteFailed("the log is closed", whole=True, session_id=write.session_id)
+        life = self._lives.get(write.session_id)
+        standing = admit(life.standing if life else None, write)
+        if not isinstance(standing, Standing):
+            return standing
+        if life is None or standing.deleted or standing.epoch != life.standing.epoch:
+            life = self._lives[write.session_id] = _Life(standing)
+        life.standing = standing
+        if not isinstance(write, Append):
+            life.entries, life.records = [], {}
+        else:
+            life.entries.extend(map(Entry, range(write.expected_tail + 1, standing.tail + 1), write.events))
+            self._events += len(write.events)
+            for key, value in write.records.items():
+                if value is None:
+                    life.records.pop(key, None)
+                else:
+                    life.records[key] = value
+        return None
+
+    async def head(self, session_id: str) -> Head | None:
+        await self._reading()
+        life = self._lives.get(session_id)
+        return None if life is None else Head(session_id=session_id, **life.standing._asdict())
+
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        entries = (await self._living(session_id, epoch)).entries
+        start = bisect.bisect_right(entries, after, key=lambda entry: entry.offset)
+        page: list[Entry] = []
+        size = 0
+        for entry in islice(entries, start, start + limit):
+            size += len(entry.body)
+            if page and size > max_bytes:
+                break
+            page.append(entry)
+        return page
+
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        records = (await self._living(session_id, epoch)).records
+        return {key: records[key] for key in sorted(records) if key.startswith(prefix)}
+
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        return (await self._living(session_id, epoch)).records.get(key)
+
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        check_plain_key(key)
+        await self._reading()
+        holders = ((session_id, life.records[key]) for session_id, life in self._behind(after) if key in life.records)
+        return list(islice(holders, limit))
+
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        await self._reading()
+        living = ((session_id, life.standing) for session_id, life in self._behind(after) if not life.standing.deleted)
+        return [Head(session_id=session_id, **standing._asdict()) for session_id, standing in islice(living, limit)]
+
+    def statistics(self) -> LogStatistics:
+        return LogStatistics(
+            commits=self._commits,
+            events=self._events,
+            failed_writes=self._failed,
+            waiting=len(self._waiting),
+            commit_seconds=0.0,
+        )
+
+    async def aclose(self) -> None:
+        self._carry_out()
+        self._closed = True
+        await trio.lowlevel.checkpoint()
+
+    async def _reading(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise StorageError("the log is closed")
+
+    async def _living(self, session_id: str, epoch: str) -> _Life:
+        await self._reading()
+        life = self._lives.get(session_id)
+        if life is None or life.standing.deleted or life.standing.epoch != epoch:
+            raise StaleEpoch("this life of the session is over", session_id=session_id)
+        return life
+
+    def _behind(self, after: str) -> list[tuple[str, _Life]]:
+        return sorted((session_id, life) for session_id, life in self._lives.items() if session_id > after)

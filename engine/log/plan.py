@@ -1,0 +1,121 @@
+"""What one transaction changes, worked out before SQLite hears of it.
+
+Owns the bookkeeping: writes are taken one by one, each against what the ones before it leave behind, and come
+out as a handful of statements for all sessions together. Few statements matter more than cheap ones: SQLite's
+module gives up the interpreter lock around each step and, beside a busy loop, waits up to 5 ms to get it back (1000
+interleaved sessions, 1000 events a commit: 431 events/s with a statement per row, 8 k with
+one per 256 rows in a transaction, 99 k with a single statement that is its own transaction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count, repeat
+from typing import Final, NamedTuple, TypeAlias, final
+
+from ..errors import PenstockError
+from .fence import Standing, admit
+from .port import Append, Write
+
+__all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value"]
+
+Value: TypeAlias = "int | str | bytes"
+Statement: TypeAlias = tuple[str, Sequence[Value]]
+
+LIVING: Final = 0
+DELETED: Final = 1
+DELETED_PURGED: Final = 2
+
+_EVENTS = "INSERT INTO events (life, offset, body) VALUES "
+_SESSIONS = "INSERT INTO sessions (life, session, epoch, tail, token, ended) VALUES "
+_SESSIONS_KNOWN = (
+    " ON CONFLICT (life) DO UPDATE SET tail = excluded.tail, token = excluded.token, ended = excluded.ended"
+)
+_RECORDS = "INSERT INTO records (life, key, value) VALUES "
+_RECORDS_KNOWN = " ON CONFLICT (life, key) DO UPDATE SET value = excluded.value"
+_UNRECORD = "DELETE FROM records WHERE (life, key) IN (VALUES "
+
+# One statement holds a whole round of ordinary size and still parses in a millisecond.
+_MAX_ROWS: Final = 4096
+
+
+@final
+class Life(NamedTuple):
+    """One life of a session: its number in the database, and where it stands."""
+
+    number: int
+    standing: Standing
+
+
+@final
+class Plan:
+    """The changes of the writes taken so far. ``changed`` has the lives they leave behind."""
+
+    def __init__(self, known: Mapping[str, Life], new_number: Callable[[], int]) -> None:
+        self._known = known
+        self._new_number = new_number
+        self.changed: dict[str, Life] = {}
+        self.events = 0
+        self._events: list[Value] = []
+        self._sessions: dict[int, tuple[Value, ...]] = {}
+        self._records: dict[tuple[int, str], bytes | None] = {}
+
+    def take(self, write: Write) -> PenstockError | None:
+        """Add this write, or say why it must not land; then it leaves no trace."""
+        session_id = write.session_id
+        life = self.changed.get(session_id) or self._known.get(session_id)
+        before = life.standing if life is not None else None
+        after = admit(before, write)
+        if not isinstance(after, Standing):
+            return after
+        if life is None or before is None or before.epoch != after.epoch:
+            if life is not None and before is not None:
+                # No longer the tombstone: to be purged as a whole. Before the new row, for the index's sake.
+                self._sessions[life.number] = _row(life, session_id, DELETED)
+            life = Life(self._new_number(), after)
+            before = None
+        else:
+            life = Life(life.number, after)
+        self.changed[session_id] = life
+        if before is None or before.token != after.token or after.deleted or not _has_content(write):
+            self._sessions[life.number] = _row(life, session_id, DELETED if after.deleted else LIVING)
+        if isinstance(write, Append):
+            self.events += len(write.events)
+            offsets = count(write.expected_tail + 1)
+            self._events.extend(chain.from_iterable(zip(repeat(life.number), offsets, write.events, strict=False)))
+            for key, value in write.records.items():
+                self._records[life.number, key] = value
+        return None
+
+    def statements(self, max_variables: int) -> Iterator[Statement]:
+        """The changes as SQL, every statement within the limit of bound variables."""
+        sessions: list[Value] = list(chain.from_iterable(self._sessions.values()))
+        kept: list[Value] = []
+        removed: list[Value] = []
+        for (life, key), value in self._records.items():
+            if value is None:
+                removed += (life, key)
+            else:
+                kept += (life, key, value)
+        yield from _by_rows(_SESSIONS, 6, sessions, _SESSIONS_KNOWN, max_variables)
+        yield from _by_rows(_EVENTS, 3, self._events, "", max_variables)
+        yield from _by_rows(_UNRECORD, 2, removed, ")", max_variables)
+        yield from _by_rows(_RECORDS, 3, kept, _RECORDS_KNOWN, max_variables)
+
+
+def _has_content(write: Write) -> bool:
+    # An empty append is stored too: whoever asks for one learns whether anything can be.
+    return isinstance(write, Append) and bool(write.events or write.records)
+
+
+def _row(life: Life, session_id: str, ended: int) -> tuple[Value, ...]:
+    epoch, tail, token, _ = life.standing
+    return life.number, session_id, epoch, tail, token, ended
+
+
+def _by_rows(head: str, width: int, values: list[Value], end: str, max_variables: int) -> Iterator[Statement]:
+    step = width * min(_MAX_ROWS, max_variables // width)
+    row = "(" + ",".join("?" * width) + ")"
+    for start in range(0, len(values), step):
+        part = values[start : start + step] if len(values) > step else values
+        yield head + ",".join([row] * (len(part) // width)) + end, part

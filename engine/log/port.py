@@ -1,0 +1,181 @@
+"""The port `EventLog`: compare-and-append over many sessions' logs, and what goes through it.
+
+A log stores bytes it does not understand, in order, without holes, and small records beside them that
+change in the same transaction. It knows nothing of event types. Ownership of a session is the right to
+append with its current token: an append with a lower one is refused, a higher one becomes current.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, final
+
+import trio
+from attrs import field, frozen
+
+from ..errors import PenstockError
+
+__all__ = [
+    "Append",
+    "Delete",
+    "Entry",
+    "EventLog",
+    "Head",
+    "LogStatistics",
+    "Report",
+    "Write",
+    "check_plain_key",
+]
+
+
+class Entry(NamedTuple):
+    """One stored event: its offset and its JSON bytes, exactly as they were appended."""
+
+    offset: int
+    body: bytes
+
+
+@final
+@frozen(kw_only=True)
+class Head:
+    """Where a session's log stands.
+
+    ``deleted``: the session was deleted and not created again; the rest is what its last life ended with.
+    """
+
+    session_id: str
+    epoch: str
+    tail: int  # offset of the last event; 0 when there is none
+    token: int
+    deleted: bool = False
+
+
+@final
+@frozen(kw_only=True)
+class Append:
+    """Append ``events`` after ``expected_tail``, set ``records``, all or nothing.
+
+    ``records`` maps a key to its new value, or to None to remove it. With ``create`` the append begins a
+    new life of the session under ``epoch``: it is refused when a living session has this id,
+    ``expected_tail`` must be 0, the epoch a new one, and the records of a former life are gone. The fence
+    holds over lives: the token must not be lower than the one the former life ended with (`Head.token`).
+    """
+
+    session_id: str
+    epoch: str
+    expected_tail: int
+    token: int
+    events: Sequence[bytes]
+    records: Mapping[str, bytes | None] = field(factory=dict)
+    create: bool = False
+
+
+@final
+@frozen(kw_only=True)
+class Delete:
+    """End this life of the session: its events and records are gone, a tombstone stays."""
+
+    session_id: str
+    epoch: str
+    token: int
+
+
+Write: TypeAlias = Append | Delete
+
+# Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
+# StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session) or
+# WriteFailed. The epoch is judged before the token, the token before the tail. A report must not raise.
+Report: TypeAlias = Callable[[PenstockError | None], None]
+
+
+@final
+@frozen(kw_only=True)
+class LogStatistics:
+    """Counters since the log was opened."""
+
+    commits: int
+    events: int
+    failed_writes: int  # reported as WriteFailed; refusals are none
+    waiting: int  # writes handed over and not yet reported
+    commit_seconds: float  # time spent in commits, in all
+
+
+class EventLog(abc.ABC):
+    """Durable logs of many sessions. One trio loop uses it; implementations may use threads.
+
+    Reads show committed state only. Every read raises `StorageError` when the store fails.
+    """
+
+    @abc.abstractmethod
+    def submit(self, write: Write, report: Report) -> None:
+        """Hand over one write; ``report`` is called after its commit or its refusal.
+
+        Never blocks, never calls ``report`` before it returns. Writes of one session are carried out
+        in the order they were handed over, each by itself: one refused write of a commit takes no
+        other with it. What was handed over is carried out even when every caller is cancelled. After
+        `aclose` every write is reported as `WriteFailed`. The write's events and records must not be changed
+        any more.
+        """
+
+    async def write(self, write: Write) -> None:
+        """Hand over one write and wait for its report; raises what it says.
+
+        Cancelling the wait does not take the write back.
+        """
+        reported = trio.Event()
+        refusals: list[PenstockError] = []
+
+        def report(error: PenstockError | None) -> None:
+            if error is not None:
+                refusals.append(error)
+            reported.set()
+
+        self.submit(write, report)
+        await reported.wait()
+        if refusals:
+            raise refusals[0]
+
+    @abc.abstractmethod
+    async def head(self, session_id: str) -> Head | None:
+        """Where the session stands, or None when there never was one."""
+
+    @abc.abstractmethod
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        """The events behind offset ``after``, in order; at most ``limit`` of them and, past the first, ``max_bytes``.
+
+        Empty at the tail. Raises `StaleEpoch` when this life of the session is over.
+        """
+
+    @abc.abstractmethod
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        """The records whose key begins with ``prefix``, in key order. Raises `StaleEpoch`."""
+
+    @abc.abstractmethod
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        """One record. Raises `StaleEpoch`."""
+
+    @abc.abstractmethod
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        """Living sessions (by id, in order, behind ``after``) that have the record ``key``, with its value.
+
+        Only for plain keys, those without a ``/``, and meant for keys that few sessions hold at a time (the
+        index of what is open): the log keeps an index of them. Raises `ValueError` for any other key.
+        """
+
+    @abc.abstractmethod
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        """Living sessions in order of id, behind ``after``."""
+
+    @abc.abstractmethod
+    def statistics(self) -> LogStatistics: ...
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Carry out what was handed over, then close. Shielded and bounded by the time the store takes."""
+
+
+def check_plain_key(key: str) -> None:
+    """Raises `ValueError` when sessions that hold this key cannot be looked up: see `EventLog.holders`."""
+    if "/" in key:
+        raise ValueError(f"holders can be asked for of a plain key only, not of {key!r}: it has a '/'")

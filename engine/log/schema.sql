@@ -1,0 +1,42 @@
+-- The schema, version 1. A database is created by this script as a whole or not at all.
+BEGIN IMMEDIATE;
+
+-- One row per life of a session; the life with the highest number is the current one. Events and records
+-- hang on the life, not on the session: a new life starts at once while the old one's rows are purged later.
+CREATE TABLE sessions (
+    life    INTEGER PRIMARY KEY,
+    session TEXT    NOT NULL,
+    epoch   TEXT    NOT NULL,
+    -- The log ends here or behind: at the last event's offset, if that is higher. Thus a plain append
+    -- inserts events and touches nothing else. Who ever removes a life's last events raises it first.
+    tail    INTEGER NOT NULL,
+    token   INTEGER NOT NULL,
+    -- 0: living. 1: over, its events and records may still have to be purged. 2: over and purged; the row
+    -- stays as a tombstone until a later life is there.
+    ended   INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX sessions_by_id ON sessions (session, life);
+CREATE UNIQUE INDEX sessions_living ON sessions (session) WHERE ended = 0;
+CREATE INDEX sessions_to_purge ON sessions (life) WHERE ended = 1;
+
+-- Ordered by arrival (rowid), so that a commit of many sessions writes its pages in one place. The index is
+-- the order of reading and the last fence: no offset of a life can be taken twice.
+CREATE TABLE events (
+    life   INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    body   BLOB    NOT NULL
+);
+CREATE UNIQUE INDEX events_by_offset ON events (life, offset);
+
+CREATE TABLE records (
+    life  INTEGER NOT NULL,
+    key   TEXT    NOT NULL,
+    value BLOB    NOT NULL,
+    PRIMARY KEY (life, key)
+) WITHOUT ROWID;
+-- Who holds a key is asked for plain keys only (`open`); compound ones (`message/…`) are many and stay out.
+CREATE INDEX records_plain ON records (key, life) WHERE instr(key, '/') = 0;
+
+PRAGMA application_id = 0x70656e73; -- "pens"
+PRAGMA user_version = 1;
+COMMIT;

@@ -1,0 +1,113 @@
+"""The writer thread: group commit without a timer.
+
+Takes all that has gathered while the last commit ran as the next round, and wakes the loop once per round. When
+there is nothing to write it purges ended lives, in steps so small that a write hardly waits for one. The thread
+outlives every task: what was handed over is carried out whoever is cancelled.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Final, NamedTuple, final
+
+from ..errors import PenstockError
+from .commit import Committer
+from .port import Append, Delete, Report, Write
+
+__all__ = ["Outcome", "Writer"]
+
+# A round is closed once it has this many events: the bound of one commit's time, for everyone waits for it.
+_ROUND_EVENTS: Final = 4096
+
+
+@final
+class Outcome(NamedTuple):
+    """What came of one round, in the order the writes were handed over; the numbers are totals since the start."""
+
+    reports: list[tuple[Report, PenstockError | None]]
+    commits: int
+    events: int
+    seconds: float
+
+
+@final
+class Writer:
+    """Runs a `Committer` in a thread of its own.
+
+    ``wake`` is called in that thread, once per round. ``left`` is called in it as the last thing, with the
+    connection closed.
+    """
+
+    def __init__(self, committer: Committer, wake: Callable[[Outcome], None], left: Callable[[], None]) -> None:
+        self._committer = committer
+        self._wake = wake
+        self._left = left
+        self._handed: queue.SimpleQueue[tuple[Write, Report] | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._to_purge = True  # a former process may have left something
+        self._purge_failed = False
+        # A daemon: an engine that was never closed must not keep the process; dying in a commit is safe.
+        self._thread = threading.Thread(target=self._run, name="penstock-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hand_over(self, write: Write, report: Report) -> None:
+        """Queue one write; from one thread only, and not after `stop`."""
+        self._handed.put((write, report))
+
+    def stop(self) -> None:
+        """Carry out what was handed over, then close and end. Does not wait."""
+        self._handed.put(None)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if handed := self._gather():
+                    self._carry_out(handed)
+                elif not self._stopping:
+                    self._purge()
+        finally:
+            try:
+                self._committer.close()
+            finally:
+                self._left()
+
+    def _gather(self) -> list[tuple[Write, Report]]:
+        """All that waits; empty when there is nothing but a purge to do, or when it is time to stop."""
+        handed: list[tuple[Write, Report]] = []
+        events = 0
+        block = not self._to_purge
+        try:
+            while events < _ROUND_EVENTS:
+                item = self._handed.get(block)
+                if item is None:
+                    self._stopping = True
+                    break
+                handed.append(item)
+                block = False
+                write = item[0]
+                events += len(write.events) if isinstance(write, Append) else 1
+        except queue.Empty:
+            pass
+        return handed
+
+    def _carry_out(self, handed: list[tuple[Write, Report]]) -> None:
+        committer = self._committer
+        commits = committer.commits
+        errors = committer.carry_out([write for write, _ in handed])
+        reports = [(report, error) for (_, report), error in zip(handed, errors, strict=True)]
+        self._wake(Outcome(reports, committer.commits, committer.events, committer.seconds))
+        if self._purge_failed and committer.commits > commits:
+            self._to_purge, self._purge_failed = True, False
+        self._to_purge |= any(isinstance(write, Delete) for write, _ in handed)
+
+    def _purge(self) -> None:
+        try:
+            self._to_purge = self._committer.purge()
+        except sqlite3.Error:
+            # No write of anybody's: try again once writing works.
+            self._to_purge, self._purge_failed = False, True

@@ -1,0 +1,49 @@
+"""What the log still holds open: found again after a crash or a refused write, from its index, never by a full read."""
+
+from __future__ import annotations
+
+from typing import final
+
+from attrs import frozen
+
+from .codec import decode
+from .config import Config
+from .errors import CorruptDatabase
+from .lifecycle import OpenGeneration
+from .log.port import EventLog, Head
+from .records import OPEN, SESSION, OpenRecord, SessionRecord, read_record
+
+__all__ = ["Found", "find"]
+
+
+@final
+@frozen(kw_only=True)
+class Found:
+    """The session's last turn, and the generation it holds open, its structure rebuilt from its events."""
+
+    turn: int
+    open: OpenGeneration | None
+
+
+async def find(log: EventLog, head: Head, config: Config) -> Found:
+    """What the log knows of a session. Reads two records and the open generation's pages. Raises `StorageError`."""
+    session = await log.record(head.session_id, head.epoch, SESSION)
+    turn = 0 if session is None else read_record(session, SessionRecord).turn
+    body = await log.record(head.session_id, head.epoch, OPEN)
+    if body is None:
+        return Found(turn=turn, open=None)
+    record = read_record(body, OpenRecord)
+    structure_ = OpenGeneration(record.generation_id, record.turn, record.job_id)
+    position = record.after
+    while position < head.tail:
+        entries = await log.read(
+            head.session_id, head.epoch, after=position, limit=config.page_events, max_bytes=config.page_bytes
+        )
+        if not entries:
+            raise CorruptDatabase(
+                f"the log ends at offset {position}, its index says {head.tail}", session_id=head.session_id
+            )
+        for entry in entries:
+            structure_.replay(decode(entry.body))
+        position = entries[-1].offset
+    return Found(turn=turn, open=structure_)

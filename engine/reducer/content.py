@@ -1,0 +1,153 @@
+"""A message while it grows.
+
+Owns what content looks like inside the fold; which event may change it is `transcript`'s. Pieces of text are kept
+as they came and joined when somebody looks, so that a message of a million deltas costs a million appends. The
+view of a message that did not change is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Self, final
+
+from attrs import define, field
+
+from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject
+from .snapshot import BlockView, MessageView
+
+__all__ = ["GrowingBlock", "GrowingMessage"]
+
+
+def _joined(pieces: list[str]) -> str | None:
+    if len(pieces) > 1:
+        pieces[:] = ["".join(pieces)]
+    return pieces[0] if pieces else None
+
+
+@final
+@define(kw_only=True, eq=False)
+class GrowingBlock:
+    """A block and its watermark ``seq``. ``arguments`` are pieces until a value stands in ``parsed``."""
+
+    kind: str
+    seq: int
+    open: bool
+    tool_call_id: str | None = None
+    name: str | None = None
+    is_error: bool | None = None
+    text: list[str] = field(factory=list)
+    arguments: list[str] = field(factory=list)
+    parsed: JSON = None
+    value: JSON = None
+
+    @classmethod
+    def of(cls, content: BlockView | BlockSnapshot) -> Self:
+        """The block with this content; a block of a ``message.snapshot`` is closed."""
+        is_open = isinstance(content, BlockView) and content.open
+        arguments = content.arguments
+        pieces = [arguments] if is_open and isinstance(arguments, str) else []
+        return cls(
+            kind=content.kind,
+            seq=content.seq,
+            open=is_open,
+            tool_call_id=content.tool_call_id,
+            name=content.name,
+            is_error=content.is_error,
+            text=[] if content.text is None else [content.text],
+            arguments=pieces,
+            parsed=None if pieces else arguments,
+            value=content.value,
+        )
+
+    def add(self, delta: BlockDelta) -> None:
+        if delta.text is not None:
+            self.text.append(delta.text)
+        if delta.arguments is not None:
+            self.arguments.append(delta.arguments)
+        if delta.value is not None:
+            self.value = delta.value
+
+    def close(self, final_: BlockClosed) -> None:
+        self.open = False
+        if final_.text is not None:
+            self.text = [final_.text]
+        if final_.arguments is not None:
+            self.parsed = final_.arguments
+            self.arguments = []
+        if final_.value is not None:
+            self.value = final_.value
+        if final_.is_error is not None:
+            self.is_error = final_.is_error
+
+    def view(self) -> BlockView:
+        return BlockView(
+            kind=self.kind,
+            seq=self.seq,
+            open=self.open,
+            text=_joined(self.text),
+            arguments=_joined(self.arguments) if self.parsed is None else self.parsed,
+            value=self.value,
+            tool_call_id=self.tool_call_id,
+            name=self.name,
+            is_error=self.is_error,
+        )
+
+
+@final
+@define(kw_only=True, eq=False)
+class GrowingMessage:
+    """A message. Whoever changes it or one of its blocks sets ``kept`` to None.
+
+    ``whole``: a ``message.snapshot`` gave the content, no block event of it will come any more.
+    """
+
+    message_id: str
+    role: str
+    status: str = "open"
+    blocks: list[GrowingBlock] = field(factory=list)
+    parent_message_id: str | None = None
+    metadata: JSONObject | None = None
+    generation_id: str | None = None
+    turn: int | None = None
+    job_id: str | None = None
+    finish_reason: str | None = None
+    usage: JSONObject | None = None
+    whole: bool = False
+    ordinal: int = 0
+    kept: MessageView | None = None
+
+    @classmethod
+    def of(cls, view: MessageView) -> Self:
+        return cls(
+            message_id=view.message_id,
+            role=view.role,
+            status=view.status,
+            blocks=[GrowingBlock.of(block) for block in view.blocks],
+            parent_message_id=view.parent_message_id,
+            metadata=view.metadata,
+            generation_id=view.generation_id,
+            turn=view.turn,
+            job_id=view.job_id,
+            finish_reason=view.finish_reason,
+            usage=view.usage,
+        )
+
+    @property
+    def open(self) -> bool:
+        return self.status == "open"
+
+    def view(self) -> MessageView:
+        if self.kept is None:
+            self.kept = MessageView(
+                message_id=self.message_id,
+                role=self.role,
+                status=self.status,
+                blocks=tuple(block.view() for block in self.blocks),
+                parent_message_id=self.parent_message_id,
+                metadata=self.metadata,
+                generation_id=self.generation_id,
+                turn=self.turn,
+                job_id=self.job_id,
+                finish_reason=self.finish_reason,
+                usage=self.usage,
+            )
+        return self.kept

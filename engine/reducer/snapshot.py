@@ -1,0 +1,187 @@
+"""What a session looks like at one cursor: frozen views, and their JSON as ``GET`` and the stream show it.
+
+Owns the shape only. `state` makes snapshots and goes on from them; `content` is what grows meanwhile.
+A field that does not apply is None here and absent in JSON; fields that this version does not know are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence  # noqa: F401  what JSON means is looked up here, by name
+from typing import Literal, Self, final
+
+from attrs import frozen
+
+from ..codec import converter, structure
+from ..events import JSON, Cursor, JSONObject
+
+__all__ = [
+    "ApprovalView",
+    "BlockView",
+    "GenerationView",
+    "InputView",
+    "MessageView",
+    "QueueView",
+    "QueuedView",
+    "Snapshot",
+]
+
+
+@final
+@frozen(kw_only=True)
+class BlockView:
+    """One block. ``seq`` is the last one folded; ``arguments`` is text while a tool call streams, then its value."""
+
+    kind: str
+    seq: int
+    open: bool = False
+    text: str | None = None
+    arguments: JSON = None
+    value: JSON = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    is_error: bool | None = None
+
+
+@final
+@frozen(kw_only=True)
+class MessageView:
+    """One message. ``status``: open, complete, cancelled or failed. ``blocks`` stand by their index."""
+
+    message_id: str
+    role: str
+    status: str
+    blocks: tuple[BlockView, ...]
+    parent_message_id: str | None = None
+    metadata: JSONObject | None = None
+    generation_id: str | None = None
+    turn: int | None = None
+    job_id: str | None = None
+    finish_reason: str | None = None
+    usage: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
+class InputView:
+    """An input taken in, neither applied nor returned yet."""
+
+    input_id: str
+    kind: str
+    content: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
+class GenerationView:
+    """The live generation. ``status`` is the last one its producer told."""
+
+    generation_id: str
+    turn: int
+    state: Literal["live", "cancelling"]
+    job_id: str | None = None
+    producer: str
+    status: str | None = None
+    metadata: JSONObject | None = None
+    inputs: tuple[InputView, ...] = ()
+
+
+@final
+@frozen(kw_only=True)
+class QueuedView:
+    """A generation that waits; its place in the queue is its position."""
+
+    generation_id: str
+    producer: str
+    policy: str
+    job_id: str | None = None
+    metadata: JSONObject | None = None
+    text: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class QueueView:
+    paused: bool
+    items: tuple[QueuedView, ...]
+
+
+@final
+@frozen(kw_only=True)
+class ApprovalView:
+    """An approval asked for and not yet resolved."""
+
+    approval_id: str
+    generation_id: str | None = None
+    message_id: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    arguments: JSON = None
+    expires_at: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _Body:
+    """The JSON's shape."""
+
+    session_id: str
+    cursor: str
+    messages: tuple[MessageView, ...]
+    generation: GenerationView | None = None
+    queue: QueueView
+    approvals: tuple[ApprovalView, ...]
+    metadata: JSONObject
+    more: bool
+
+
+@final
+@frozen(kw_only=True)
+class Snapshot:
+    """The fold of a session's log up to ``cursor``.
+
+    ``messages`` are in order, the oldest first; ``more`` tells that older ones were left out. ``turn`` is the
+    last turn given; the JSON has it only while a generation is live, and reading it back yields 0 otherwise.
+    """
+
+    session_id: str
+    cursor: Cursor
+    messages: tuple[MessageView, ...]
+    generation: GenerationView | None
+    queue: QueueView
+    approvals: tuple[ApprovalView, ...]
+    metadata: JSONObject
+    more: bool = False
+    turn: int = 0
+
+    def to_json(self) -> dict[str, JSON]:
+        """The snapshot as ``GET`` answers it. What it holds belongs to the fold: do not change it."""
+        made: dict[str, JSON] = {
+            "session_id": self.session_id,
+            "cursor": str(self.cursor),
+            "messages": [converter.unstructure(message) for message in self.messages],
+            "queue": {"paused": self.queue.paused, "items": [converter.unstructure(item) for item in self.queue.items]},
+            "approvals": [converter.unstructure(approval) for approval in self.approvals],
+            "metadata": dict(self.metadata),
+            "more": self.more,
+        }
+        if self.generation is not None:
+            generation: dict[str, JSON] = converter.unstructure(self.generation)
+            made["generation"] = generation
+        return made
+
+    @classmethod
+    def from_json(cls, value: JSON) -> Self:
+        """Read a snapshot back, strictly. Raises `InvalidBody` or `InvalidCursor`."""
+        body = structure(value, _Body)
+        generation = body.generation
+        return cls(
+            session_id=body.session_id,
+            cursor=Cursor.parse(body.cursor),
+            messages=body.messages,
+            generation=generation,
+            queue=body.queue,
+            approvals=body.approvals,
+            metadata=body.metadata,
+            more=body.more,
+            turn=0 if generation is None else generation.turn,
+        )

@@ -1,0 +1,197 @@
+"""The messages' part of the fold: in order, by id, paged from the newest.
+
+Owns which message and block events fit what is known. Every method that folds an event gives a `Gap` or a
+duplicate before it changes anything.
+
+Compaction (rule C) leaves missing offsets: only while a message is open, and one of those that were open must then
+come whole, as ``message.snapshot``, before it closes. The transcript keeps account of that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from operator import attrgetter
+from typing import final
+
+from ..errors import InvalidBody, MessageNotFound
+from ..events import BlockClosed, BlockDelta, BlockOpened, Event, MessageClosed, MessageOpened, MessageSnapshot
+from .content import GrowingBlock, GrowingMessage
+from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
+from .snapshot import MessageView
+
+__all__ = ["Transcript"]
+
+_by_ordinal = attrgetter("ordinal")
+
+
+@final
+class Transcript:
+    """Messages by id and in order; those that are open are found without a search."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, GrowingMessage] = {}
+        self._by_id: dict[str, GrowingMessage] = {}
+        self._in_order: list[GrowingMessage] = []
+        # For every jump of the offset that no message.snapshot has explained yet, the messages that may.
+        self._unexplained: list[set[str]] = []
+
+    def add(self, message: GrowingMessage) -> None:
+        """Append a message whose id is new. Its ``ordinal`` is given here and never changes."""
+        message.ordinal = self._in_order[-1].ordinal + 1 if self._in_order else 0
+        self._by_id[message.message_id] = message
+        self._in_order.append(message)
+        if message.open:
+            self.open[message.message_id] = message
+
+    def clear(self) -> None:
+        self.open.clear()
+        self._by_id.clear()
+        self._in_order.clear()
+        self._unexplained.clear()
+
+    def page(self, limit: int | None, before: str | None) -> tuple[tuple[MessageView, ...], bool]:
+        """The newest ``limit`` messages, or those before the message ``before``, and whether older ones exist.
+
+        Costs what it returns. Raises `MessageNotFound` for an unknown ``before``, `InvalidBody` for a limit below 0.
+        """
+        if limit is not None and limit < 0:
+            raise InvalidBody("a limit is 0 or more")
+        end = len(self._in_order)
+        if before is not None:
+            if before not in self._by_id:
+                raise MessageNotFound("no message has this id; page from one that a snapshot showed", message_id=before)
+            end = self._index(self._by_id[before])
+        start = 0 if limit is None else max(0, end - limit)
+        return tuple(message.view() for message in self._in_order[start:end]), start > 0
+
+    def note_jump(self) -> bool:
+        """The next event's offset jumps. False: no message is open whose compaction could be the reason."""
+        candidates = {message.message_id for message in self.open.values() if not message.whole}
+        if candidates:
+            self._unexplained.append(candidates)
+        return bool(candidates)
+
+    def forget_jump(self) -> None:
+        """The event that jumped was not applied."""
+        self._unexplained.pop()
+
+    def fold_block(self, event: Event, data: BlockDelta | BlockOpened | BlockClosed) -> Folded:
+        """Blocks of a message are opened by their index without a hole; each has its own seq."""
+        message_id = stamped(event.message_id, "message_id", event)
+        index = stamped(event.block_index, "block_index", event)
+        seq = stamped(event.seq, "seq", event)
+        message = self._by_id.get(message_id)
+        if message is None:
+            return Gap(f"message.opened of message {message_id}", event.type)
+        blocks = message.blocks
+        block = blocks[index] if index < len(blocks) else None
+        if block is not None and seq <= block.seq:
+            return DUPLICATE
+        if not message.open or message.whole:
+            return Gap(f"no more of message {message_id}, which is whole", f"{event.type} of block {index}")
+        if isinstance(data, BlockOpened):
+            if index != len(blocks) or seq != 0:
+                return Gap(f"block {len(blocks)} with seq 0", f"block {index} opened with seq {seq}")
+            blocks.append(
+                GrowingBlock(kind=data.kind, seq=0, open=True, tool_call_id=data.tool_call_id, name=data.name)
+            )
+        else:
+            if block is None:
+                return Gap(f"block.opened of block {index}", f"{event.type} with seq {seq}")
+            if not block.open:
+                return Gap(f"no more of block {index}, which is closed", f"{event.type} with seq {seq}")
+            if seq != block.seq + 1:
+                return Gap(f"seq {block.seq + 1} in block {index}", f"seq {seq}")
+            if isinstance(data, BlockDelta):
+                block.add(data)
+            else:
+                block.close(data)
+            block.seq = seq
+        message.kept = None
+        return APPLIED
+
+    def open_message(self, event: Event, data: MessageOpened) -> Folded:
+        message_id = stamped(event.message_id, "message_id", event)
+        if self._by_id.get(message_id) is not None:
+            return Gap("a new message", f"message {message_id} opened again")
+        self.add(
+            GrowingMessage(
+                message_id=message_id,
+                role=data.role,
+                parent_message_id=data.parent_message_id,
+                metadata=data.metadata,
+                generation_id=event.generation_id,
+                turn=event.turn,
+                job_id=event.job_id,
+            )
+        )
+        return APPLIED
+
+    def close_message(self, event: Event, data: MessageClosed) -> Folded:
+        """Every block must be closed, and every jump explained that only this message could have explained."""
+        message_id = stamped(event.message_id, "message_id", event)
+        message = self.open.get(message_id)
+        if message is None:
+            return Gap("the end of an open message", f"the end of message {message_id}")
+        for index, block in enumerate(message.blocks):
+            if block.open:
+                return Gap(f"block.closed of block {index}", f"the end of its message {message_id}")
+        if {message_id} in self._unexplained:
+            return Gap(f"message.snapshot of message {message_id}, of which offsets are missing", "its end")
+        for candidates in self._unexplained:
+            candidates.discard(message_id)
+        message.status = data.status
+        message.kept = None
+        del self.open[message_id]
+        message.finish_reason = data.finish_reason
+        message.usage = data.usage
+        return APPLIED
+
+    def take_whole(self, event: Event, data: MessageSnapshot) -> Folded:
+        """A new message, or the whole content of a known one, of which it must cover all that is known."""
+        message_id = stamped(event.message_id, "message_id", event)
+        message = self._by_id.get(message_id)
+        blocks = [GrowingBlock.of(block) for block in data.blocks]
+        if message is None:
+            self.add(
+                GrowingMessage(
+                    message_id=message_id,
+                    role=data.role,
+                    status=data.status,
+                    blocks=blocks,
+                    parent_message_id=data.parent_message_id,
+                    metadata=data.metadata,
+                    generation_id=event.generation_id,
+                    turn=event.turn,
+                    job_id=event.job_id,
+                    whole=True,
+                )
+            )
+            return APPLIED
+        for index, known in enumerate(message.blocks):
+            if index >= len(blocks) or blocks[index].seq < known.seq:
+                return Gap(f"block {index} up to seq {known.seq} or further", f"less in the snapshot of {message_id}")
+        message.blocks = blocks
+        message.whole = True
+        message.kept = None
+        if not message.open:  # an open one stays so until message.closed, as it was before compaction
+            message.status = data.status
+        self._unexplained = [candidates for candidates in self._unexplained if message_id not in candidates]
+        return APPLIED
+
+    def retract(self, event: Event) -> Folded:
+        message_id = stamped(event.message_id, "message_id", event)
+        message = self._by_id.get(message_id)
+        if message is None:
+            return Gap("a known message", f"message {message_id} retracted")
+        if message.open:
+            return Gap(f"message.closed of message {message_id}", "its retraction")
+        self._remove(message)
+        return APPLIED
+
+    def _remove(self, message: GrowingMessage) -> None:
+        del self._by_id[message.message_id]
+        del self._in_order[self._index(message)]
+
+    def _index(self, message: GrowingMessage) -> int:
+        return bisect_left(self._in_order, message.ordinal, key=_by_ordinal)

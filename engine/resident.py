@@ -1,0 +1,243 @@
+"""A session in memory: its task, its steps, its live generation.
+
+Owns the order of what happens to the session. Lifecycle steps run in `run`, one at a time; the live
+generation writes beside them through the journal. The names that applications use are `session`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import final
+
+import trio
+
+from .config import Config
+from .control import SAFE_TEXTS, Control
+from .errors import Draining, PenstockError, SessionDeleted, StorageError, WriteFailed
+from .events import MessageSnapshot
+from .generation import Run
+from .hub import Degraded, Ended, Hub
+from .journal import Budget, Journal
+from .lifecycle import Ending
+from .log.port import Delete, EventLog, Head
+from .messages import Messages
+from .parts import StartRequest, end_part
+from .reads import Reads
+from .recovery import find
+from .results import GenerationInfo, Posted, Started, Stopped
+from .stamper import stamp
+from .steps import Steps
+
+__all__ = ["Resident"]
+
+logger = logging.getLogger("penstock.session")
+
+
+@final
+class Resident:
+    """One session in memory, from its opening to its eviction, deletion or the engine's end."""
+
+    def __init__(
+        self, log: EventLog, head: Head, budget: Budget, config: Config, on_closed: Callable[[Resident], None]
+    ) -> None:
+        self._log = log
+        self._config = config
+        self._on_closed = on_closed
+        self.hub = Hub(config.subscriber_buffer)
+        self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
+        self.reads = Reads(log, self.journal, self.hub, config)
+        self.messages = Messages(self.journal, self.reads, config)
+        self.control = Control(
+            self.journal,
+            self.reads,
+            config,
+            messages=self.messages,
+            launch=self._launch,
+            on_finished=lambda run: self._steps.add(partial(self.control.finish, run)),
+        )
+        self.closed = False
+        self.deleted = False
+        self._deleting = False
+        self._draining = False
+        self._repairing = False
+        self._steps = Steps(config.max_steps)
+        self._life = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def session_id(self) -> str:
+        return self.journal.session_id
+
+    @property
+    def writable(self) -> bool:
+        """Whether the log took the session's last write."""
+        return self.journal.refused is None
+
+    # --- the session's task
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take over from whoever wrote before, then carry out steps until closed.
+
+        Stragglers keep the task alive until they end. Raises `StorageError` when the log cannot be read or
+        what a dead process left open cannot be ended.
+        """
+        await self._settle("lost", "LOST")
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            with self._life:
+                while not self.closed:
+                    with trio.move_on_after(self._config.idle_session):
+                        await self._steps.wait()
+                    if len(self._steps):
+                        await self._steps.run_next()
+                    elif self._idle():
+                        self.close()
+
+    def _idle(self) -> bool:
+        return not (self.control.busy or len(self.hub) or self.reads.busy) and self.journal.clean
+
+    def _launch(self, run: Run) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(run.supervise, name=f"penstock generation {run.generation_id}")
+
+    def close(self) -> None:
+        """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._steps.refuse_waiting(self._gone)
+            self._steps.nudge()
+            self._on_closed(self)
+
+    def abandon(self) -> None:
+        """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
+        self.close()
+        self._life.cancel(reason="penstock: the engine closes")
+
+    def _gone(self) -> PenstockError:
+        if self.deleted or self._deleting:
+            return SessionDeleted("the session was deleted", session_id=self.session_id)
+        return Draining("the engine is shutting down", session_id=self.session_id)
+
+    def _check_open(self) -> None:
+        if self.closed or self._draining or self._deleting:
+            raise self._gone()
+        self.journal.check()
+
+    # --- what sessions are asked for
+
+    async def start(self, request: StartRequest) -> Started:
+        """Start in its turn."""
+        self._check_open()
+        return await self._steps.take(partial(self._start, request), subject=request)
+
+    async def _start(self, request: StartRequest) -> Started:
+        self._check_open()
+        return await self.control.start(request)
+
+    async def stop(self, generation_id: str | None, reason: str) -> Stopped:
+        """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
+        if self.closed:
+            raise self._gone()
+        self.journal.check()
+        reached = self._waiting_starts(generation_id)
+        for request in reached:
+            request.stopped = True
+        return await self._steps.take(partial(self.control.stop, generation_id, reason, reached))
+
+    def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
+        starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
+        return [start for start in starts if generation_id in (None, start.generation_id)]
+
+    async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
+        """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
+        self._check_open()
+        return await self.messages.post(message, message_id, proposed=proposed)
+
+    async def generation(self, generation_id: str) -> GenerationInfo:
+        """Where the generation stands."""
+        return self.control.live_info(generation_id) or await self.reads.generation_info(generation_id)
+
+    # --- delete and drain
+
+    async def delete(self) -> None:
+        """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
+        if self.closed:
+            raise self._gone()
+        for request in self._waiting_starts(None):
+            request.stopped = True
+        await self._steps.take(self._delete)
+
+    async def _delete(self) -> None:
+        self.journal.check()
+        self._deleting = True
+        try:
+            await self.control.end_live("deleted")
+            self.journal.raise_token()
+            await self._log.write(
+                Delete(session_id=self.session_id, epoch=self.journal.epoch, token=self.journal.token)
+            )
+        except BaseException:
+            self._deleting = False
+            raise
+        self._end("deleted")
+
+    def _end(self, reason: str) -> None:
+        self.deleted = True
+        self.hub.close(Ended(reason))
+        self.close()
+
+    async def drain(self) -> None:
+        """End what is live as ``shutdown``; nothing starts any more."""
+        self._draining = True
+        if not self.closed:
+            self._steps.refuse_waiting(self._gone)
+            await self._steps.take(partial(self.control.end_live, "shutdown"))
+
+    # --- storage trouble
+
+    def _on_refused(self, error: PenstockError) -> None:
+        """The log refused a write: what was stamped behind it is gone. Called in the log's report."""
+        if self.closed:
+            return
+        logger.error("session %s: a write was refused: %s", self.session_id, error)
+        self.control.fail_live(error)
+        self.hub.degrade(Degraded("WRITE_FAILED"))
+        self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
+        if not self._repairing:
+            self._repairing = True
+            self._steps.add(self._repair, first=True)
+
+    async def _repair(self) -> None:
+        """Go back to what is committed and end from there what it holds open, as soon as the log takes writes."""
+        await self.control.forget_live()
+        pause = self._config.retry_min
+        while True:
+            try:
+                await self._settle("failed", "WRITE_FAILED")
+            except StorageError as error:
+                logger.warning("session %s: still cannot be written: %s", self.session_id, error)
+                await trio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(2 * pause, self._config.retry_max)
+            else:
+                break
+        self._repairing = False
+        self.hub.recover()
+
+    async def _settle(self, outcome: str, code: str) -> None:
+        """Stand on what the log says is committed, and end a generation that it holds open."""
+        head = await self._log.head(self.session_id)
+        if head is None or head.deleted or head.epoch != self.journal.epoch:
+            self._end("deleted")
+            return
+        found = await find(self._log, head, self._config)
+        self.journal.restart(head)
+        self.journal.raise_token()
+        self.control.turn = found.turn
+        if found.open is not None:
+            ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
+            items, records = end_part(found.open, ending)
+            await self.journal.wait_committed(stamp(self.journal, items, records))

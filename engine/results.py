@@ -1,0 +1,65 @@
+"""What a session's operations answer with: frozen, and true when they are given."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, final
+
+from attrs import frozen
+
+from .events import Cursor
+
+__all__ = ["GenerationInfo", "Posted", "Started", "StopState", "Stopped", "Superseded"]
+
+# stopped: it ran and has ended. stopping: it is fenced and its end is written, its clean-up overran.
+# already_done: it had ended before. nothing_active: nothing ran. pending: not seen yet; its start will be stopped.
+StopState: TypeAlias = Literal["stopped", "stopping", "already_done", "nothing_active", "pending"]
+
+
+@final
+@frozen(kw_only=True)
+class Superseded:
+    """The generation that a start put an end to. ``cleanup``: clean or overran; ``seconds``: what it took."""
+
+    generation_id: str
+    cleanup: str
+    seconds: float
+
+
+@final
+@frozen(kw_only=True)
+class Started:
+    """A start is durable. ``message_id`` is the user's message that came with it."""
+
+    generation_id: str
+    turn: int
+    cursor: Cursor
+    message_id: str | None = None
+    superseded: Superseded | None = None
+
+
+@final
+@frozen(kw_only=True)
+class Stopped:
+    state: StopState
+    generation_id: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class Posted:
+    """A message is durable. ``created`` is False when the same message had been posted before."""
+
+    message_id: str
+    cursor: Cursor
+    created: bool
+
+
+@final
+@frozen(kw_only=True)
+class GenerationInfo:
+    """``state``: queued, live, cancelling or finished."""
+
+    generation_id: str
+    state: str
+    turn: int | None = None
+    outcome: str | None = None

@@ -1,0 +1,116 @@
+"""Lifecycle steps of one session: one at a time, in order of arrival, in the session's own task.
+
+A caller that leaves loses the answer, not the step. Steps of callers are bounded and can be refused while
+they wait; the session's own (an end to write, a repair) are neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, cast, final
+
+import trio
+
+from .errors import Draining, Overloaded, PenstockError
+
+__all__ = ["Steps"]
+
+logger = logging.getLogger("penstock.session")
+
+T = TypeVar("T")
+
+
+@final
+class _Step(Generic[T]):
+    __slots__ = ("answer", "answered", "error", "own", "subject", "work")
+
+    def __init__(self, work: Callable[[], Awaitable[T]], *, own: bool, subject: object = None) -> None:
+        self.work = work
+        self.own = own
+        self.subject = subject
+        self.answered = trio.Event()
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+
+    def refuse(self, error: BaseException) -> None:
+        self.error = error
+        self.answered.set()
+
+
+@final
+class Steps:
+    """The queue between callers and the one task that calls `run_next`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[_Step[object]] = deque()
+        self._under_way: _Step[object] | None = None
+        self._arrival = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def subjects(self) -> list[object]:
+        """What the step under way and the waiting ones are about, in order."""
+        under_way = [] if self._under_way is None else [self._under_way]
+        return [step.subject for step in (*under_way, *self._waiting) if step.subject is not None]
+
+    async def take(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
+        """Have ``work`` done in its turn and return its answer or raise its error.
+
+        Cancelling the caller does not cancel the step. Raises `Overloaded` when too many steps wait.
+        """
+        if len(self._waiting) >= self._limit:
+            raise Overloaded(f"{self._limit} steps wait on this session")
+        step = _Step(work, own=False, subject=subject)
+        self._waiting.append(cast("_Step[object]", step))
+        self._arrival.unpark_all()
+        await step.answered.wait()
+        if step.error is not None:
+            raise step.error
+        return cast(T, step.answer)
+
+    def add(self, work: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
+        """Have the session's own ``work`` done, in its turn or before all that waits."""
+        step = _Step[object](work, own=True)
+        if first:
+            self._waiting.appendleft(step)
+        else:
+            self._waiting.append(step)
+        self._arrival.unpark_all()
+
+    def refuse_waiting(self, error: Callable[[], PenstockError]) -> None:
+        """Answer every waiting caller with ``error()``; the session's own steps stay."""
+        kept = deque(step for step in self._waiting if step.own)
+        for step in self._waiting:
+            if not step.own:
+                step.refuse(error())
+        self._waiting = kept
+
+    async def wait(self) -> None:
+        """Until a step waits."""
+        while not self._waiting:
+            await self._arrival.park()
+
+    def nudge(self) -> None:
+        """Wake the task although nothing waits."""
+        self._arrival.unpark_all()
+
+    async def run_next(self) -> None:
+        """Carry out the oldest step. Its error is the caller's; one of the session's own steps is logged."""
+        step = self._under_way = self._waiting.popleft()
+        try:
+            step.answer = await step.work()
+        except Exception as error:
+            if step.own:
+                logger.exception("a step of the session's own failed")
+            step.error = error
+        except BaseException as error:
+            # The session's task itself is being ended: the caller must not wait for ever.
+            step.error = Draining("the session was closed") if isinstance(error, trio.Cancelled) else error
+            raise
+        finally:
+            self._under_way = None
+            step.answered.set()

@@ -1,0 +1,228 @@
+"""A reader of one session from a cursor: replay, then tail, with no seam.
+
+Owns the order register, replay, drain. The log is the truth and the mailbox a hint: whenever the two do not
+meet exactly, the subscription goes back to the log. It holds no task, nursery or cancel scope.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol, Self, TypeAlias, final
+
+import trio
+from attrs import frozen
+
+from .errors import GapError, StaleEpoch
+from .events import Cursor, Event
+from .hub import Batch, Degraded, Drained, Ended, Hub, Lagged
+from .log.port import Entry
+from .reducer import Snapshot
+from .seam import Seam, seam
+
+__all__ = ["CaughtUp", "Delivery", "Gap", "Opened", "SnapshotTaken", "Source", "Subscription"]
+
+
+@final
+@frozen
+class Opened:
+    """The position before everything else, so that a cursor is known from the start."""
+
+    cursor: Cursor
+
+
+@final
+@frozen
+class SnapshotTaken:
+    """The session's state; what follows continues from its cursor."""
+
+    snapshot: Snapshot
+
+
+@final
+@frozen
+class CaughtUp:
+    """The replay reached the tail here."""
+
+    cursor: Cursor
+
+
+@final
+@frozen
+class Gap:
+    """What was asked for cannot be given; what follows begins behind ``resumed``.
+
+    ``reason``: ``unknown_epoch`` (the cursor is of another life of this session) or ``past_tail``.
+    """
+
+    reason: str
+    asked: str
+    resumed: Cursor
+
+
+Delivery: TypeAlias = Opened | SnapshotTaken | Batch | CaughtUp | Gap | Degraded | Ended | Drained
+
+
+class Source(Protocol):
+    """What a subscription needs of a session in memory."""
+
+    hub: Hub
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def cursor(self) -> Cursor:
+        """The committed tail."""
+
+    async def read(self, after: int) -> list[Entry]:
+        """One page of the log behind ``after``; empty at the tail. Raises `StaleEpoch`."""
+
+    async def snapshot(self) -> Snapshot: ...
+
+
+@final
+class Subscription:
+    """Use as ``async with``; then `receive`, or iterate over the decoded events.
+
+    Cancelling `receive` and calling it again loses nothing and repeats nothing.
+    """
+
+    def __init__(self, source: Source, after: Cursor | None, *, from_tail: bool, live: bool, snapshot: bool) -> None:
+        self._source = source
+        self._live = live
+        self._snapshot = snapshot
+        self._mailbox = source.hub.register()
+        self._ready: deque[Delivery] = deque()
+        self._events: deque[Event] = deque()
+        self._replaying = True
+        self._over = False
+        self._epoch, self._position = self._begin(after, from_tail)
+
+    def _begin(self, after: Cursor | None, from_tail: bool) -> tuple[str, int]:
+        tail = self._source.cursor
+        if from_tail:
+            start = tail
+        elif after is None:
+            start = Cursor(tail.epoch, 0)
+        elif after.epoch != tail.epoch:
+            start = Cursor(tail.epoch, 0)
+            self._ready.append(Gap("unknown_epoch", str(after), start))
+        elif after.offset > tail.offset:
+            start = tail
+            self._ready.append(Gap("past_tail", str(after), start))
+        else:
+            start = after
+        self._ready.appendleft(Opened(start))
+        return start.epoch, start.offset
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the session; nothing further is delivered. Idempotent."""
+        self._over = True
+        self._source.hub.unregister(self._mailbox)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Behind the last event delivered."""
+        return Cursor(self._epoch, self._position)
+
+    async def receive(self) -> Delivery:
+        """The next delivery, as soon as there is one. A checkpoint.
+
+        Raises `trio.EndOfChannel` when nothing will follow, and `StorageError` when the log cannot be read.
+        """
+        if self._over and not self._ready:
+            await trio.lowlevel.checkpoint()
+            raise trio.EndOfChannel
+        if self._snapshot:
+            snapshot = await self._source.snapshot()
+            self._snapshot = False
+            self._ready.clear()
+            self._epoch, self._position = snapshot.cursor.epoch, snapshot.cursor.offset
+            self._ready.extend((Opened(snapshot.cursor), SnapshotTaken(snapshot)))
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+            return self._ready.popleft()
+        while True:
+            delivery = await (self._replay() if self._replaying else self._tail())
+            if delivery is not None:
+                return delivery
+
+    async def _replay(self) -> Delivery | None:
+        tail = self._source.cursor
+        if tail.epoch == self._epoch and self._position >= tail.offset:
+            self._replaying = False
+            if not self._live:
+                self.close()
+            await trio.lowlevel.checkpoint()
+            return CaughtUp(self.cursor)
+        try:
+            entries = await self._source.read(self._position)
+        except StaleEpoch:
+            return self._end(Ended("deleted"))
+        if not entries:
+            # The tail moved between the look and the read only if the session fell back: look again.
+            return None
+        self._position = entries[-1].offset
+        return Batch(self._source.session_id, self._epoch, entries)
+
+    async def _tail(self) -> Delivery | None:
+        try:
+            mail = await self._mailbox.receive()
+        except trio.EndOfChannel:
+            assert self._mailbox.final is not None
+            return self._end(self._mailbox.final)
+        match mail:
+            case Degraded():
+                return mail
+            case Lagged():
+                self._mailbox.rearm()
+                self._replaying = True
+                return None
+            case Batch():
+                pass
+        match seam(self._position, mail.first, mail.last):
+            case Seam.SEEN:
+                return None
+            case Seam.HOLE:
+                self._replaying = True
+                return None
+            case Seam.OVERLAP:
+                mail = mail.after(self._position)
+            case Seam.NEXT:
+                pass
+        self._position = mail.last
+        return mail
+
+    def _end(self, final: Ended | Drained) -> Delivery:
+        self.close()
+        return final
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event, decoded. Raises `GapError` where a gap is met; iterating on continues behind it."""
+        while not self._events:
+            try:
+                delivery = await self.receive()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            match delivery:
+                case Batch():
+                    self._events.extend(delivery.events())
+                case Gap():
+                    raise GapError(
+                        f"the session cannot resume from {delivery.asked}: {delivery.reason}",
+                        asked=delivery.asked,
+                        resumed_at=str(delivery.resumed),
+                        session_id=self._source.session_id,
+                    )
+                case _:
+                    pass
+        return self._events.popleft()

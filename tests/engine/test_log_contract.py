@@ -1,0 +1,355 @@
+"""What every event log keeps, run over each of them; also over the faulty one when nothing is at fault."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
+from engine.log import Entry, EventLog, MemoryLog, open_sqlite
+from tests.engine.faulty import FaultyLog
+from tests.engine.writes import append, bodies, create, delete, entries, head, kinds, outcomes, store
+
+
+@pytest.fixture(params=["memory", "sqlite", "faulty"])
+async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
+    log: EventLog
+    if request.param == "memory":
+        log = MemoryLog()
+    else:
+        log = await open_sqlite(tmp_path / "chat.db")
+    if request.param == "faulty":
+        log = FaultyLog(log)
+    yield log
+    await log.aclose()
+
+
+async def test_events_come_back_as_they_were_appended(log: EventLog) -> None:  # R-69
+    await store(log, create(b"one", b"", b"\x00\xff not text"), append(b"four", tail=3))
+    assert await entries(log) == [Entry(1, b"one"), Entry(2, b""), Entry(3, b"\x00\xff not text"), Entry(4, b"four")]
+    assert await log.head("s") == head(tail=4)
+
+
+async def test_nothing_is_known_of_a_session_nobody_created(log: EventLog) -> None:
+    assert await log.head("s") is None
+    assert await kinds(log, append(b"x"), delete()) == [StaleEpoch, StaleEpoch]
+    assert await log.head("s") is None
+    with pytest.raises(StaleEpoch):
+        await log.read("s", "e1", after=0, limit=1, max_bytes=1)
+    with pytest.raises(StaleEpoch):
+        await log.records("s", "e1")
+    with pytest.raises(StaleEpoch):
+        await log.record("s", "e1", "key")
+
+
+@pytest.mark.parametrize("tail", [0, 1, 3, 99])
+async def test_append_at_a_wrong_tail_is_refused_and_leaves_nothing(log: EventLog, tail: int) -> None:
+    await store(log, create(b"1", b"2"))
+    refused = append(b"x", tail=tail, token=9, records={"open": b"x"})
+    assert await kinds(log, refused) == [StaleEpoch]
+    assert await bodies(log) == [b"1", b"2"]
+    assert await log.records("s", "e1") == {}
+    assert await log.head("s") == head(tail=2)
+
+
+async def test_append_of_another_epoch_is_refused(log: EventLog) -> None:
+    await store(log, create(b"1"))
+    assert await kinds(log, append(b"x", epoch="e2", tail=1), delete(epoch="e2")) == [StaleEpoch, StaleEpoch]
+    assert await bodies(log) == [b"1"]
+
+
+async def test_a_higher_token_becomes_current_and_a_lower_one_is_refused(log: EventLog) -> None:
+    await store(log, create(b"1", token=3))
+    assert await kinds(log, append(b"x", tail=1, token=2)) == [StaleToken]
+    await store(log, append(b"2", tail=1, token=7))
+    assert await kinds(log, append(b"x", tail=2, token=6), delete(token=6)) == [StaleToken, StaleToken]
+    await store(log, append(b"3", tail=2, token=7))
+    assert await log.head("s") == head(tail=3, token=7)
+    assert await bodies(log) == [b"1", b"2", b"3"]
+
+
+async def test_an_append_of_nothing_raises_the_fence(log: EventLog) -> None:
+    await store(log, create(b"1"), append(tail=1, token=2))
+    assert await kinds(log, append(b"x", tail=1, token=1)) == [StaleToken]
+    await store(log, append(tail=1, token=2))
+    assert await log.head("s") == head(tail=1, token=2)
+
+
+async def test_an_overtaken_writer_of_a_former_life_is_told_that_it_is_over(log: EventLog) -> None:
+    await store(log, create(b"1", token=5), delete(token=5), create(b"2", epoch="e2", token=5))
+    assert await kinds(log, append(b"x", tail=1, token=1)) == [StaleEpoch]
+    assert await bodies(log, epoch="e2") == [b"2"]
+
+
+async def test_an_overtaken_writer_with_a_wrong_tail_is_told_that_it_was_overtaken(log: EventLog) -> None:
+    await store(log, create(b"1", token=5))
+    assert await kinds(log, append(b"x", tail=77, token=1)) == [StaleToken]
+
+
+async def test_records_change_with_the_events_or_not_at_all(log: EventLog) -> None:
+    await store(log, create(b"1", records={"open": b"g1", "queue": b"[]"}))
+    await store(log, append(b"2", tail=1, records={"open": None, "queue": b"[1]", "absent": None}))
+    assert await log.records("s", "e1") == {"queue": b"[1]"}
+    assert await kinds(log, append(b"x", tail=1, records={"queue": None, "open": b"g2"})) == [StaleEpoch]
+    assert await log.records("s", "e1") == {"queue": b"[1]"}
+    await store(log, append(tail=2, records={"open": b"g3"}))
+    assert await log.record("s", "e1", "open") == b"g3"
+    assert await log.record("s", "e1", "absent") is None
+    assert await log.head("s") == head(tail=2)
+
+
+async def test_within_one_commit_the_last_value_of_a_record_stands(log: EventLog) -> None:
+    await store(
+        log,
+        create(records={"a": b"1", "b": b"1"}),
+        append(records={"a": b"2", "b": None}),
+        append(records={"a": None, "b": b"3"}),
+    )
+    assert await log.records("s", "e1") == {"b": b"3"}
+
+
+async def test_records_are_found_by_prefix_in_key_order(log: EventLog) -> None:
+    keys = ["message/b", "message/a", "message", "message0", "messagé", "zebra", "a", "message/\U0010ffff"]
+    await store(log, create(records={key: key.encode() for key in keys}))
+    assert list(await log.records("s", "e1")) == sorted(keys)
+    assert list(await log.records("s", "e1", "message/")) == ["message/a", "message/b", "message/\U0010ffff"]
+    assert list(await log.records("s", "e1", "message")) == [key for key in sorted(keys) if key.startswith("message")]
+    assert await log.records("s", "e1", "nothing") == {}
+
+
+async def test_one_refused_write_takes_no_other_with_it(log: EventLog) -> None:
+    await store(log, create(b"1", of="a"), create(b"1", of="b"), create(b"1", of="c"))
+    assert await kinds(
+        log,
+        append(b"2", to="a", tail=1),
+        append(b"x", to="b", tail=5),
+        append(b"2", to="c", tail=1),
+        append(b"x", to="nobody"),
+        append(b"2", to="b", tail=1),
+        append(b"3", to="a", tail=2),
+    ) == [None, StaleEpoch, None, StaleEpoch, None, None]
+    assert await bodies(log, "a") == [b"1", b"2", b"3"]
+    assert await bodies(log, "b") == [b"1", b"2"]
+    assert await bodies(log, "c") == [b"1", b"2"]
+
+
+async def test_a_write_is_judged_by_what_the_ones_before_it_left(log: EventLog) -> None:
+    assert await kinds(
+        log,
+        create(b"1"),
+        append(b"x", tail=0),
+        append(b"2", tail=1, token=2),
+        append(b"x", tail=2, token=1),
+        append(b"3", tail=2, token=2),
+    ) == [None, StaleEpoch, None, StaleToken, None]
+    assert await bodies(log) == [b"1", b"2", b"3"]
+
+
+async def test_reports_come_in_the_order_of_each_sessions_writes(log: EventLog) -> None:
+    seen: list[tuple[str, int]] = []
+    done = trio.Event()
+
+    def note(session_id: str, number: int) -> None:
+        seen.append((session_id, number))
+        if len(seen) == 60:
+            done.set()
+
+    def reporting(error: PenstockError | None, session_id: str, number: int) -> None:
+        note(session_id, number)
+
+    for number in range(20):
+        for session_id in ("a", "b", "c"):
+            write = append(b"x", to=session_id, tail=number, create=number == 0)
+            if number % 7 == 3:
+                write = append(b"refused", to=session_id, tail=1000)
+
+            def report(error: PenstockError | None, session_id: str = session_id, number: int = number) -> None:
+                reporting(error, session_id, number)
+
+            log.submit(write, report)
+    assert seen == []
+    with trio.fail_after(10):
+        await done.wait()
+    for session_id in ("a", "b", "c"):
+        assert [number for name, number in seen if name == session_id] == list(range(20))
+
+
+async def test_a_report_may_hand_over_the_next_write(log: EventLog) -> None:
+    done = trio.Event()
+
+    def go_on(tail: int) -> None:
+        if tail == 20:
+            done.set()
+        else:
+            write = append(b"%d" % tail, tail=tail, create=tail == 0)
+            log.submit(write, lambda error: done.set() if error else go_on(tail + 1))
+
+    go_on(0)
+    with trio.fail_after(10):
+        await done.wait()
+    assert await bodies(log) == [b"%d" % number for number in range(20)]
+
+
+async def test_what_was_handed_over_is_stored_though_the_caller_was_cancelled(log: EventLog) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await outcomes(log, create(b"1"))
+    assert scope.cancelled_caught
+    await store(log, append(b"2", tail=1))
+    assert await bodies(log) == [b"1", b"2"]
+
+
+async def test_an_id_in_use_cannot_be_created_again(log: EventLog) -> None:
+    await store(log, create(b"1"))
+    assert await kinds(log, create(b"x", epoch="e2", token=9), create(b"x")) == [IdInUse, IdInUse]
+    assert await bodies(log) == [b"1"]
+
+
+async def test_of_two_creates_at_once_one_wins(log: EventLog) -> None:
+    assert await kinds(log, create(b"1", epoch="e1"), create(b"2", epoch="e2")) == [None, IdInUse]
+    assert await log.head("s") == head(tail=1)
+
+
+async def test_a_new_life_begins_at_its_start(log: EventLog) -> None:
+    assert await kinds(log, append(b"x", tail=3, create=True)) == [StaleEpoch]
+    assert await log.head("s") is None
+
+
+async def test_a_deleted_session_is_gone_but_for_its_tombstone(log: EventLog) -> None:
+    await store(log, create(b"1", b"2", records={"open": b"g"}), delete(token=4))
+    assert await log.head("s") == head(tail=2, token=4, deleted=True)
+    assert await kinds(log, append(b"x", tail=2, token=4), delete(token=4)) == [StaleEpoch, StaleEpoch]
+    for reading in (
+        log.read("s", "e1", after=0, limit=9, max_bytes=99),
+        log.records("s", "e1"),
+        log.record("s", "e1", "open"),
+    ):
+        with pytest.raises(StaleEpoch):
+            await reading
+    assert await log.heads() == []
+    assert await log.holders("open") == []
+
+
+async def test_a_new_life_shares_nothing_with_the_former_one(log: EventLog) -> None:
+    await store(log, create(b"old", b"old", records={"open": b"g", "queue": b"q"}), delete())
+    await store(log, create(b"new", epoch="e2", records={"queue": b"n"}))
+    assert await log.head("s") == head(epoch="e2", tail=1)
+    assert await bodies(log, epoch="e2") == [b"new"]
+    assert await log.records("s", "e2") == {"queue": b"n"}
+    assert await log.holders("open") == []
+    with pytest.raises(StaleEpoch):
+        await log.read("s", "e1", after=0, limit=9, max_bytes=99)
+    assert await kinds(log, append(b"x", tail=2), append(b"x", tail=1)) == [StaleEpoch, StaleEpoch]
+
+
+async def test_lives_may_follow_each_other_within_one_commit(log: EventLog) -> None:
+    await store(
+        log,
+        create(b"a", records={"r": b"a"}),
+        delete(),
+        create(b"b", epoch="e2", records={"r": b"b"}),
+        delete(epoch="e2"),
+        create(b"c", epoch="e3"),
+        append(b"d", epoch="e3", tail=1),
+    )
+    assert await log.head("s") == head(epoch="e3", tail=2)
+    assert await bodies(log, epoch="e3") == [b"c", b"d"]
+    assert await log.records("s", "e3") == {}
+
+
+async def test_a_new_life_needs_a_new_epoch_and_no_lower_token(log: EventLog) -> None:
+    await store(log, create(b"1", token=5), delete(token=6))
+    assert await kinds(log, create(b"x", token=6), create(b"x", epoch="e2", token=5)) == [StaleEpoch, StaleToken]
+    assert await log.head("s") == head(tail=1, token=6, deleted=True)
+    await store(log, create(b"2", epoch="e2", token=6))
+
+
+async def test_a_page_holds_no_more_than_its_limit(log: EventLog) -> None:
+    await store(log, create(*(b"%d" % number for number in range(1, 11))))
+    page = await log.read("s", "e1", after=3, limit=4, max_bytes=1000)
+    assert page == [Entry(number, b"%d" % number) for number in range(4, 8)]
+    assert await log.read("s", "e1", after=9, limit=4, max_bytes=1000) == [Entry(10, b"10")]
+    assert await log.read("s", "e1", after=10, limit=4, max_bytes=1000) == []
+    assert await log.read("s", "e1", after=99, limit=4, max_bytes=1000) == []
+
+
+async def test_a_page_holds_no_more_bytes_than_asked_for_past_its_first_event(log: EventLog) -> None:
+    await store(log, create(b"a" * 100, b"b" * 10, b"c" * 10, b"d" * 10, b"e"))
+
+    async def page(after: int, max_bytes: int) -> list[int]:
+        return [entry.offset for entry in await log.read("s", "e1", after=after, limit=100, max_bytes=max_bytes)]
+
+    assert await page(0, 1) == [1]
+    assert await page(0, 109) == [1]
+    assert await page(0, 110) == [1, 2]
+    assert await page(1, 20) == [2, 3]
+    assert await page(1, 30) == [2, 3, 4]
+    assert await page(1, 31) == [2, 3, 4, 5]
+
+
+async def test_holders_are_the_living_sessions_with_the_record(log: EventLog) -> None:
+    for name in ("d", "b", "a", "c", "e"):
+        await store(log, create(of=name, records={"open": name.encode(), "session": b"1", "message/1": b"2"}))
+    await store(log, append(to="c", records={"open": None}), delete("d"), append(to="b", records={"open": b"new"}))
+    assert await log.holders("open") == [("a", b"a"), ("b", b"new"), ("e", b"e")]
+    assert await log.holders("open", limit=2) == [("a", b"a"), ("b", b"new")]
+    assert await log.holders("open", after="b", limit=2) == [("e", b"e")]
+    assert await log.holders("nothing") == []
+    with pytest.raises(ValueError, match="plain"):
+        await log.holders("message/1")
+
+
+async def test_heads_are_the_living_sessions_in_order(log: EventLog) -> None:
+    await store(log, *(create(b"x", of=name) for name in ("d", "b", "a", "c")), delete("b"))
+    assert await log.heads() == [head("a", tail=1), head("c", tail=1), head("d", tail=1)]
+    assert await log.heads(limit=2) == [head("a", tail=1), head("c", tail=1)]
+    assert await log.heads(after="c") == [head("d", tail=1)]
+    await store(log, create(of="b", epoch="e2"))
+    assert await log.heads(after="a", limit=1) == [head("b", epoch="e2")]
+
+
+async def test_statistics_count_what_was_stored(log: EventLog) -> None:
+    assert log.statistics().commits == 0
+    log.submit(create(b"1", b"2"), lambda _: None)
+    assert log.statistics().waiting == 1
+    await store(log, create(b"1", of="b"))
+    assert await kinds(log, append(b"x", tail=9)) == [StaleEpoch]
+    statistics = log.statistics()
+    assert statistics.events == 3
+    assert 1 <= statistics.commits <= 2
+    assert statistics.waiting == 0
+    assert statistics.failed_writes == 0
+
+
+async def test_close_carries_out_what_was_handed_over(log: EventLog) -> None:
+    reports: list[PenstockError | None] = []
+    for number in range(5):
+        log.submit(append(b"x", tail=number, create=number == 0), reports.append)
+    await log.aclose()
+    assert reports == [None] * 5
+
+
+async def test_a_cancelled_close_closes_all_the_same(log: EventLog) -> None:
+    reports: list[PenstockError | None] = []
+    log.submit(create(b"1"), reports.append)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await log.aclose()
+    assert scope.cancelled_caught
+    assert reports == [None]
+
+
+async def test_a_closed_log_fails_writes_and_reads(log: EventLog) -> None:
+    await store(log, create(b"1"))
+    await log.aclose()
+    await log.aclose()
+    (error,) = await outcomes(log, append(b"2", tail=1))
+    assert isinstance(error, WriteFailed)
+    assert error.whole
+    assert log.statistics().failed_writes == 1
+    for reading in (log.head("s"), log.heads(), log.records("s", "e1"), log.holders("open")):
+        with pytest.raises(StorageError):
+            await reading

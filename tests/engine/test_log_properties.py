@@ -1,0 +1,192 @@
+"""Random interleavings of writes, right and wrong ones, against a plain model; over both logs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TypeAlias, final
+
+import pytest
+import trio
+from attrs import define, field, frozen
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
+from engine.log import Append, Delete, EventLog, Head, MemoryLog, Write, open_sqlite
+from tests.engine.writes import bodies, kinds
+
+SESSIONS = ("a", "b", "c")
+KEYS = ("open", "queue", "message/1")
+
+
+@final
+@define
+class Life:
+    epoch: str
+    token: int
+    deleted: bool = False
+    events: list[bytes] = field(factory=list)
+    records: dict[str, bytes] = field(factory=dict)
+    ended_at: int = 0
+
+
+@final
+@frozen
+class Step:
+    """A write relative to where its session stands: how far off the tail and the token are, whose epoch it bears."""
+
+    session_id: str
+    kind: str
+    off_tail: int
+    off_token: int
+    former_epoch: bool
+    events: int
+    records: dict[str, bool]
+
+
+Rounds: TypeAlias = list[list[Step]]
+
+steps = st.builds(
+    Step,
+    session_id=st.sampled_from(SESSIONS),
+    kind=st.sampled_from(["append", "append", "append", "append", "create", "create", "delete"]),
+    off_tail=st.sampled_from([0, 0, 0, 0, 0, -1, 1, 7]),
+    off_token=st.sampled_from([0, 0, 0, 0, 1, -1]),
+    former_epoch=st.sampled_from([False] * 7 + [True]),
+    events=st.integers(0, 4),
+    records=st.dictionaries(st.sampled_from(KEYS), st.booleans(), max_size=2),
+)
+rounds = st.lists(st.lists(steps, min_size=1, max_size=12), min_size=1, max_size=6)
+
+
+@final
+class Model:
+    def __init__(self) -> None:
+        self.lives: dict[str, Life] = {}
+        self.number = 0
+
+    def write(self, step: Step) -> tuple[Write, type[PenstockError] | None]:
+        """The write that the step means here and now, and what must be said to it."""
+        self.number += 1
+        life = self.lives.get(step.session_id)
+        living = life if life is not None and not life.deleted else None
+        epoch = life.epoch if life is not None and not step.former_epoch else "never"
+        token = max(0, (life.token if life is not None else 1) + step.off_token)
+        tail = max(0, (len(living.events) if living else 0) + step.off_tail)
+        if step.kind == "delete":
+            return Delete(session_id=step.session_id, epoch=epoch, token=token), self._delete(living, epoch, token)
+        create = step.kind == "create"
+        if create and not step.former_epoch:
+            epoch = f"e{self.number}"
+        elif create and life is not None:
+            epoch = life.epoch
+        write = Append(
+            session_id=step.session_id,
+            epoch=epoch,
+            expected_tail=tail,
+            token=token,
+            events=[b"%d.%d" % (self.number, place) for place in range(step.events)],
+            records={key: b"%d" % self.number if keep else None for key, keep in step.records.items()},
+            create=create,
+        )
+        return write, self._create(life, write) if create else self._append(living, write)
+
+    def _delete(self, life: Life | None, epoch: str, token: int) -> type[PenstockError] | None:
+        if life is None or life.epoch != epoch:
+            return StaleEpoch
+        if token < life.token:
+            return StaleToken
+        life.deleted, life.token, life.ended_at = True, token, len(life.events)
+        return None
+
+    def _create(self, life: Life | None, write: Append) -> type[PenstockError] | None:
+        if life is not None and not life.deleted:
+            return IdInUse
+        if life is not None and life.epoch == write.epoch:
+            return StaleEpoch
+        if life is not None and write.token < life.token:
+            return StaleToken
+        if write.expected_tail:
+            return StaleEpoch
+        self._store(Life(write.epoch, write.token), write)
+        return None
+
+    def _append(self, life: Life | None, write: Append) -> type[PenstockError] | None:
+        if life is None or life.epoch != write.epoch:
+            return StaleEpoch
+        if write.token < life.token:
+            return StaleToken
+        if write.expected_tail != len(life.events):
+            return StaleEpoch
+        self._store(life, write)
+        return None
+
+    def _store(self, life: Life, write: Append) -> None:
+        self.lives[write.session_id] = life
+        life.token = write.token
+        life.events += write.events
+        for key, value in write.records.items():
+            life.records.pop(key, None)
+            if value is not None:
+                life.records[key] = value
+
+    def living(self) -> dict[str, Life]:
+        return {name: life for name, life in sorted(self.lives.items()) if not life.deleted}
+
+    def head(self, name: str) -> Head | None:
+        life = self.lives.get(name)
+        if life is None:
+            return None
+        tail = life.ended_at if life.deleted else len(life.events)
+        return Head(session_id=name, epoch=life.epoch, tail=tail, token=life.token, deleted=life.deleted)
+
+
+async def assert_like(log: EventLog, model: Model) -> None:
+    living = model.living()
+    assert await log.heads() == [model.head(name) for name in living]
+    for name in SESSIONS:
+        assert await log.head(name) == model.head(name)
+    for name, life in living.items():
+        assert await bodies(log, name, life.epoch) == life.events
+        assert await log.records(name, life.epoch) == life.records
+    for key in ("open", "queue"):
+        holders = [(name, life.records[key]) for name, life in living.items() if key in life.records]
+        assert await log.holders(key) == holders
+    for name, life in model.lives.items():
+        if life.deleted:
+            with pytest.raises(StaleEpoch):
+                await log.read(name, life.epoch, after=0, limit=1, max_bytes=1)
+
+
+async def compare(log: EventLog, rounds: Rounds, model: Model) -> None:
+    for steps in rounds:
+        planned = [model.write(step) for step in steps]
+        assert await kinds(log, *(write for write, _ in planned)) == [expected for _, expected in planned]
+        await assert_like(log, model)
+
+
+@given(rounds=rounds)
+def test_memory_log_is_like_the_model(rounds: Rounds) -> None:
+    async def run() -> None:
+        await compare(MemoryLog(), rounds, Model())
+
+    trio.run(run)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rounds=rounds, reopened=rounds)
+def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds, reopened: Rounds) -> None:
+    async def run() -> None:
+        model = Model()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "chat.db"
+            for part in (rounds, reopened):
+                log = await open_sqlite(path)
+                await compare(log, part, model)
+                await log.aclose()
+            log = await open_sqlite(path)
+            await assert_like(log, model)
+            await log.aclose()
+
+    trio.run(run)
