@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import eq
-from typing import Final, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Final, TypeVar, cast, get_args, get_origin
 
 import msgspec
 from attrs import fields
@@ -89,11 +89,9 @@ def _strict_converter() -> Converter:
     for kind, accepted in ((str, (str,)), (int, (int,)), (bool, (bool,)), (float, (float, int))):
         made.register_structure_hook(kind, _exactly(*accepted))
         made.register_structure_hook_func(partial(eq, kind | None), _optional(_exactly(*accepted)))
-    # An alias that names itself equals only its resolved form, which is what cattrs sees.
-    an_object, any_json = get_type_hints(Event)["extra"], get_type_hints(BlockDelta)["value"]
-    made.register_structure_hook_func(lambda t: t in (JSONObject, an_object), _json_object)
-    made.register_structure_hook_func(lambda t: t in (JSONObject | None, an_object | None), _optional(_json_object))
-    made.register_structure_hook_func(lambda t: t in (JSON, any_json), _any_json)
+    made.register_structure_hook_func(partial(eq, JSONObject), _json_object)
+    made.register_structure_hook_func(partial(eq, JSONObject | None), _optional(_json_object))
+    made.register_structure_hook_func(partial(eq, JSON), _any_json)
     made.register_structure_hook_func(_is_tuple, partial(_array, made))
     return made
 
@@ -237,9 +235,7 @@ def to_json(event: Event) -> dict[str, JSON]:
         flat["data"] = dict(data.value)
     else:
         flat["data"] = converter.unstructure(data)
-    if event.extra:
-        flat.update(event.extra)
-    return flat
+    return {**event.extra, **flat} if event.extra else flat
 
 
 def encode(event: Event) -> bytes:

@@ -71,6 +71,7 @@ class Control:
         self.turn = 0
         self.stragglers: set[Run] = set()
         self._pending_stops: dict[str, float] = {}
+        self._hanging: dict[str, Mark] = {}  # starts whose callers were told `TimedOut`, with their end's place
 
     @property
     def busy(self) -> bool:
@@ -141,6 +142,10 @@ class Control:
 
     async def _check_new_generation(self, request: StartRequest) -> None:
         gid = request.generation_id
+        hanging = self._hanging.get(gid)
+        if hanging is not None and not self._journal.settled(hanging):
+            await self._journal.wait_committed(hanging, self._config.flush_timeout)
+        self._hanging = {g: mark for g, mark in self._hanging.items() if not self._journal.settled(mark)}
         if await self._reads.generation(gid) is not None or (self.live and self.live.generation_id == gid):
             raise IdInUse("a generation had this id before", session_id=self._journal.session_id, generation_id=gid)
 
@@ -198,7 +203,9 @@ class Control:
         except TimedOut:
             if self.live is run:
                 run.done.set()
-                self._write_end(run, Ending(outcome="failed", code="WRITE_FAILED", message=SAFE_TEXTS["failed"]))
+                ending = Ending(outcome="failed", code="WRITE_FAILED", message=SAFE_TEXTS["failed"])
+                mark = self._write_end(run, ending)
+            self._hanging[run.generation_id] = mark
             raise
 
     # --- the end of a generation

@@ -15,11 +15,13 @@ from .codec import check_json, encode
 from .config import Config
 from .errors import (
     Draining,
+    IdInUse,
     InvalidBody,
     PenstockError,
     ProducerNotFound,
     SessionDeleted,
     SessionNotFound,
+    TimedOut,
 )
 from .events import Event, JSONObject, SessionCreated, SessionId, check_session_id, new_epoch, new_session_id, now
 from .generation import Producer
@@ -74,11 +76,13 @@ class Engine:
         self._default = default_producer
         self._budget = Budget(config.total_pending)
         self._residents: dict[str, Resident] = {}
+        self._tasks: set[Resident] = set()
         self._entering: dict[str, trio.Lock] = {}
         self._nursery: trio.Nursery | None = None
         self._closing = trio.Event()
         self._drained = trio.Event()
         self._drain_begun = False
+        self._failure: PenstockError | None = None
         self.closed = trio.Event()
 
     # --- sessions
@@ -91,15 +95,21 @@ class Engine:
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         check_json(metadata, "metadata")
+        created = False
         async with self._entrance(sid):
-            if sid in self._residents:
-                return Session(self, sid)
-            head = await self._log.head(sid)
-            created = head is None or head.deleted
-            if head is None or head.deleted:
-                head = await self._create(sid, metadata or {}, token=1 if head is None else head.token + 1)
-            await self._enter(head)
-            return Session(self, sid, created=created)
+            while sid not in self._residents:
+                head = await self._log.head(sid)
+                if head is not None and not head.deleted:
+                    self._enter(head)
+                    break
+                try:
+                    head = await self._create(sid, metadata or {}, token=1 if head is None else head.token + 1)
+                except IdInUse:
+                    continue  # an earlier call was cancelled after it had handed its write over
+                self._enter(head)
+                created = True
+        await self.resident(sid)
+        return Session(self, sid, created=created)
 
     async def _create(self, session_id: SessionId, metadata: JSONObject, token: int) -> Head:
         self._check_open()
@@ -108,7 +118,10 @@ class Engine:
         write = Append(
             session_id=session_id, epoch=epoch, expected_tail=0, token=token, events=[encode(first)], create=True
         )
-        await self._log.write(write)
+        with trio.move_on_after(self.config.flush_timeout) as limit:
+            await self._log.write(write)
+        if limit.cancelled_caught:
+            raise TimedOut("the log has not stored the session yet", session_id=session_id)
         return Head(session_id=session_id, epoch=epoch, tail=1, token=token)
 
     async def session(self, session_id: str) -> Session:
@@ -118,10 +131,20 @@ class Engine:
         return Session(self, sid)
 
     async def resident(self, session_id: SessionId) -> Resident:
-        """The session in memory, brought there if need be. For `Session`; nothing may wait between this and its use."""
-        resident = self._residents.get(session_id)
-        if resident is not None:
-            return resident
+        """The session in memory, brought there if need be.
+
+        For `Session`: nothing may wait between this and the use of what it returns. Cancelling a caller does
+        not cancel the session's opening.
+        """
+        while True:
+            resident = self._residents.get(session_id)
+            if resident is None:
+                resident = await self._find(session_id)
+            await resident.wait_open()
+            if not resident.closed:
+                return resident
+
+    async def _find(self, session_id: SessionId) -> Resident:
         async with self._entrance(session_id):
             resident = self._residents.get(session_id)
             if resident is not None:
@@ -131,7 +154,7 @@ class Engine:
                 raise SessionNotFound("there is no session with this id", session_id=session_id)
             if head.deleted:
                 raise SessionDeleted("the session was deleted", session_id=session_id)
-            return await self._enter(head)
+            return self._enter(head)
 
     @asynccontextmanager
     async def _entrance(self, session_id: str) -> AsyncIterator[None]:
@@ -144,14 +167,21 @@ class Engine:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._entering.pop(session_id, None)
 
-    async def _enter(self, head: Head) -> Resident:
+    def _enter(self, head: Head) -> Resident:
         self._check_open()
         assert self._nursery is not None
         resident = Resident(self._log, head, self._budget, self.config, self._left)
-        await self._nursery.start(resident.run, name=f"penstock session {head.session_id}")
-        if not resident.closed:
-            self._residents[head.session_id] = resident
+        self._residents[head.session_id] = resident
+        self._nursery.start_soon(self._keep, resident, name=f"penstock session {head.session_id}")
         return resident
+
+    async def _keep(self, resident: Resident) -> None:
+        """A session's task; it outlasts the session's place in `_residents` while stragglers run."""
+        self._tasks.add(resident)
+        try:
+            await resident.run()
+        finally:
+            self._tasks.discard(resident)
 
     def _left(self, resident: Resident) -> None:
         if self._residents.get(resident.session_id) is resident:
@@ -192,7 +222,7 @@ class Engine:
         return EngineStatistics(
             sessions=len(residents),
             live_generations=sum(resident.control.live is not None for resident in residents),
-            stragglers=sum(len(resident.control.stragglers) for resident in residents),
+            stragglers=sum(len(resident.control.stragglers) for resident in self._tasks),
             subscribers=sum(len(resident.hub) for resident in residents),
             pending_events=self._budget.used,
             degraded_sessions=sum(not resident.writable for resident in residents),
@@ -209,12 +239,16 @@ class Engine:
     async def drain(self, reason: str = "shutdown") -> None:
         """End every generation as ``shutdown``, commit, and tell every subscriber. Nothing starts any more.
 
-        Bounded by `Config.drain_timeout`. Idempotent: a second call waits for the first.
+        Bounded by `Config.drain_timeout`. Idempotent: a second call waits for the first. Cancelling a caller
+        does not stop it.
         """
-        if self._drain_begun:
-            await self._drained.wait()
-            return
-        self._drain_begun = True
+        if not self._drain_begun:
+            assert self._nursery is not None
+            self._drain_begun = True
+            self._nursery.start_soon(self._drain, reason, name="penstock drain")
+        await self._drained.wait()
+
+    async def _drain(self, reason: str) -> None:
         try:
             with trio.move_on_after(self.config.drain_timeout) as limit:
                 async with trio.open_nursery() as nursery:
@@ -233,37 +267,56 @@ class Engine:
         What the shield protects is bounded once the application leaves: the drain by its timeout, the log's
         close by the disk. Only stragglers can take longer; Trio cannot abandon a task.
         """
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope() as scope:
             try:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     await self._recover()
-                    task_status.started()
-                    await self._closing.wait()
+                    scope.shield = True
+                    if self._failure is None:
+                        task_status.started()
+                        await self._closing.wait()
                     await self.drain()
-                    stragglers = [run for resident in self._residents.values() for run in resident.control.stragglers]
                     for resident in list(self._residents.values()):
                         resident.abandon()
                     await self._close_log()
-                    for run in stragglers:
+                    for run in (run for resident in self._tasks for run in resident.control.stragglers):
                         logger.warning(
                             "waiting for the producer %s of generation %s", run.producer_name, run.generation_id
                         )
             finally:
                 await self._close_log()
+        if self._failure is not None:
+            raise self._failure
 
     async def _close_log(self) -> None:
-        if self._owns_log and not self.closed.is_set():
-            await self._log.aclose()
-        self.closed.set()
+        try:
+            if self._owns_log and not self.closed.is_set():
+                await self._log.aclose()
+        finally:
+            self.closed.set()
 
     async def _recover(self) -> None:
         """End as ``lost`` what a dead process left open: bringing a session into memory does it."""
+
+        async def bring(session_id: str) -> None:
+            try:
+                await self.resident(SessionId(session_id))
+            except PenstockError as error:
+                self._failure = error
+
         after = ""
-        while holders := await self._log.holders(OPEN, after=after, limit=_RECOVERY_WIDTH):
+        while self._failure is None:
+            try:
+                holders = await self._log.holders(OPEN, after=after, limit=_RECOVERY_WIDTH)
+            except PenstockError as error:
+                self._failure = error
+                return
+            if not holders:
+                return
             async with trio.open_nursery() as nursery:
                 for session_id, _ in holders:
-                    nursery.start_soon(self.resident, SessionId(session_id))
+                    nursery.start_soon(bring, session_id)
             after = holders[-1][0]
 
 
@@ -307,12 +360,12 @@ async def open_engine(
         default_producer=default_producer,
         config=config or Config(),
     )
-    raised: Exception | None = None
+    raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(engine._run)
         try:
+            await nursery.start(engine._run)
             yield engine
-        except Exception as error:  # noqa: BLE001  carried around the nursery, which would wrap it in a group
+        except BaseException as error:  # noqa: BLE001  carried around the nursery, which would wrap it in a group
             raised = error
         finally:
             engine._closing.set()

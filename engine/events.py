@@ -12,7 +12,7 @@ import secrets
 import time as _time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, Final, NewType, Self, TypeAlias, final
+from typing import TYPE_CHECKING, ClassVar, Final, NewType, Self, TypeAlias, final
 
 from attrs import frozen
 from uuid_utils import uuid7
@@ -66,8 +66,15 @@ __all__ = [
     "now",
 ]
 
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
-JSONObject: TypeAlias = Mapping[str, "JSON"]
+if TYPE_CHECKING:
+    JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+else:
+
+    class JSON:
+        """Anything that JSON can say. At run time only a mark by which converters know such a field."""
+
+
+JSONObject: TypeAlias = Mapping[str, JSON]
 
 _EMPTY: Final[JSONObject] = MappingProxyType({})
 

@@ -140,7 +140,9 @@ class Run:
                 await self._produce()
         except Exception as error:
             self.failure = _without_refusals(error) if self.fenced else error
-            if self.failure is not None:
+            if isinstance(self.failure, ProducerError):
+                logger.info("the producer %s ended its generation: %s", self.producer_name, self.failure.detail)
+            elif self.failure is not None:
                 logger.error(
                     "the producer %s of generation %s in session %s failed",
                     self.producer_name,

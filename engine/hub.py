@@ -7,6 +7,7 @@ the log. What travels is one `Batch` per commit, shared by all subscribers and f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, final
 
@@ -103,29 +104,32 @@ class Mailbox:
     __slots__ = ("_bound", "_buffered", "_receive", "_send", "final", "lagged")
 
     def __init__(self, bound: int) -> None:
-        # Every item holds an event or more, and the lag marker finds room because it empties the channel.
-        self._send, self._receive = trio.open_memory_channel[Mail](bound)
+        # Every item counts for one at least; the lag marker counts for nothing and stands there once.
+        self._send, self._receive = trio.open_memory_channel[Mail](bound + 1)
         self._bound = bound
         self._buffered = 0
         self.lagged = False
         self.final: Ended | Drained | None = None
 
     def put(self, mail: Batch | Degraded) -> None:
-        """Hand over without waiting; on overflow empty the channel and leave `Lagged` in it."""
+        """Hand over without waiting; on overflow empty the channel and leave `Lagged` in it, a notice behind it."""
         if (self.lagged and isinstance(mail, Batch)) or self.final is not None:
             return
         size = len(mail) if isinstance(mail, Batch) else 1
         if self._buffered and self._buffered + size > self._bound:
             self.overflow()
-            return
+            if isinstance(mail, Batch):
+                return
         self._buffered += size
         self._send.send_nowait(mail)
 
     def overflow(self) -> None:
         """Pass over everything that waits; the reader finds it in the log."""
         self.lagged = True
-        while self._buffered:
-            self._take(self._receive.receive_nowait())
+        # What was handed to a reader that has not run since still counts, but is no longer in the channel.
+        with contextlib.suppress(trio.WouldBlock):
+            while True:
+                self._take(self._receive.receive_nowait())
         self._send.send_nowait(Lagged())
 
     def rearm(self) -> None:

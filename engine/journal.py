@@ -87,6 +87,7 @@ class Journal:
         self.token = head.token
         self.refused: PenstockError | None = None
         self._life = 0
+        self._fell_back_to = 0  # where the life before this one ended
         self._bodies: list[bytes] = []
         self._records: dict[str, bytes | None] = {}
         self._in_flight = False
@@ -146,6 +147,13 @@ class Journal:
         """Whether what the mark stands for was committed or dropped."""
         return mark.life != self._life or mark.offset <= self.committed
 
+    def _dropped(self, mark: Mark) -> bool:
+        # A caller may hear of its commit only after the next write was refused: what was stored stays stored.
+        # It hears of it in the next turn of the loop, so the last fall is the only one that matters.
+        if mark.life == self._life:
+            return False
+        return mark.life != self._life - 1 or mark.offset > self._fell_back_to
+
     def mark(self) -> Mark:
         """The last stamped place."""
         return Mark(self.stamped, self._life)
@@ -158,9 +166,9 @@ class Journal:
         with trio.move_on_after(within) as scope:
             while mark.life == self._life and self.committed < mark.offset:
                 await self._progress.park()
-        if mark.life != self._life:
+        if self._dropped(mark):
             raise WriteFailed("what was written could not be stored", session_id=self.session_id) from self.refused
-        if scope.cancelled_caught and self.committed < mark.offset:
+        if not self.settled(mark):
             raise TimedOut(f"the log did not commit within {within} s", session_id=self.session_id)
 
     def restart(self, head: Head) -> None:
@@ -206,7 +214,7 @@ class Journal:
     def _refuse(self, error: PenstockError) -> None:
         self._budget.give_back(self.stamped - self.committed)
         self._bodies, self._records = [], {}
-        self.stamped = self.committed
+        self.stamped = self._fell_back_to = self.committed
         self._life += 1
         self.refused = error
         self._room.unpark_all()

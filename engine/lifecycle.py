@@ -185,8 +185,9 @@ class OpenGeneration:
                 if any(block.open for block in self._open_message(_named(message_id)).blocks):
                     raise InvalidBody("a block of the message is still open", message_id=message_id)
             case MessageRetracted():
-                if _named(message_id) not in self._messages:
-                    raise InvalidBody("the message is not of this generation", message_id=message_id)
+                message = self._messages.get(_named(message_id))
+                if message is None or message.open:
+                    raise InvalidBody("only a closed message of this generation is retracted", message_id=message_id)
             case ApprovalRequested():
                 _fresh(self._approvals, data.approval_id, "approval")
             case ApprovalResolved():

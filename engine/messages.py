@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 from .config import Config
@@ -20,10 +21,13 @@ __all__ = ["Messages"]
 class Messages:
     """Knows the ids that are stamped and not committed yet; the log knows the others."""
 
-    def __init__(self, journal: Journal, reads: Reads, config: Config) -> None:
+    def __init__(
+        self, journal: Journal, reads: Reads, config: Config, *, check_open: Callable[[], None]
+    ) -> None:
         self._journal = journal
         self._reads = reads
         self._config = config
+        self._check_open = check_open
         self._stamped: dict[str, Mark] = {}
 
     def note(self, message_id: str, mark: Mark) -> None:
@@ -55,6 +59,7 @@ class Messages:
                 return Posted(message_id=message_id, cursor=self._journal.cursor, created=False)
             # Somebody may have posted it while the log was asked.
             proposed = message_id in self._stamped
+        self._check_open()
         item, records = posted(message, message_id)
         mark = stamp(self._journal, [item], records)
         self.note(message_id, mark)
@@ -63,6 +68,9 @@ class Messages:
 
     async def _settled(self, message_id: str) -> None:
         mark = self._stamped.get(message_id)
-        if mark is not None:
+        if mark is None:
+            return
+        if not self._journal.settled(mark):
             await self._journal.wait_committed(mark, self._config.flush_timeout)
-            self._stamped.pop(message_id, None)
+        if self._stamped.get(message_id) is mark:
+            del self._stamped[message_id]

@@ -9,6 +9,7 @@ from typing import TypeAlias, final
 from attrs import define, field
 
 from .codec import check_json, converter, encode_json
+from .errors import InvalidBody
 from .events import (
     JSON,
     BlockSnapshot,
@@ -62,7 +63,9 @@ class StartRequest:
         return self.text is not None or self.input is not None
 
     def __attrs_post_init__(self) -> None:
-        """Refuse now what could not be written later."""
+        """Refuse now what could not be written later, and what a policy never takes, whatever is live."""
+        if self.policy is Policy.JOIN and self.brings_content:
+            raise InvalidBody("a start that joins brings neither text nor input")
         check_json(self.input, "input")
         check_json(self.metadata, "metadata")
         encode_json([self.text, self.input, self.metadata, self.producer_name])

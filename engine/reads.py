@@ -49,9 +49,12 @@ class Reads:
     async def read(self, after: int) -> list[Entry]:
         """One page of the log behind ``after``; empty at the tail. Raises `StaleEpoch`."""
         config = self._config
-        return await self._log.read(
+        page = await self._log.read(
             self.session_id, self._journal.epoch, after=after, limit=config.page_events, max_bytes=config.page_bytes
         )
+        # What is stored and not reported yet is not shown: its cursor would be past the tail that we tell others.
+        tail = self._journal.committed
+        return page if not page or page[-1].offset <= tail else [entry for entry in page if entry.offset <= tail]
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The fold of the log up to the committed tail. Kept, and folded on from next time.

@@ -1,7 +1,7 @@
 """The small records that the engine keeps beside a session's events, written in the same part as they are.
 
 ====================  ====================================================================================
-``session``           `SessionRecord`
+``session/turn``      `SessionRecord`
 ``open``              `OpenRecord` while a generation is live; the log's index of its holders is what
                       recovery reads
 ``generation/<id>``   `GenerationRecord`
@@ -30,7 +30,7 @@ __all__ = [
     "to_record",
 ]
 
-SESSION = "session"
+SESSION = "session/turn"
 OPEN = "open"
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import trio
 
 from .config import Config
 from .control import SAFE_TEXTS, Control
-from .errors import Draining, PenstockError, SessionDeleted, StorageError, WriteFailed
+from .errors import Draining, PenstockError, SessionDeleted, StaleEpoch, StaleError, StorageError, TimedOut, WriteFailed
 from .events import MessageSnapshot
 from .generation import Run
 from .hub import Degraded, Ended, Hub
@@ -49,7 +49,7 @@ class Resident:
         self.hub = Hub(config.subscriber_buffer)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
         self.reads = Reads(log, self.journal, self.hub, config)
-        self.messages = Messages(self.journal, self.reads, config)
+        self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
         self.control = Control(
             self.journal,
             self.reads,
@@ -63,8 +63,11 @@ class Resident:
         self._deleting = False
         self._draining = False
         self._repairing = False
+        self._posting = 0
         self._steps = Steps(config.max_steps)
         self._life = trio.CancelScope()
+        self._opened = trio.Event()
+        self._failure: PenstockError | None = None
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -78,17 +81,29 @@ class Resident:
 
     # --- the session's task
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take over from whoever wrote before, then carry out steps until closed.
+    async def wait_open(self) -> None:
+        """Wait until the session can be used; at once, without a checkpoint, when it can.
 
-        Stragglers keep the task alive until they end. Raises `StorageError` when the log cannot be read or
-        what a dead process left open cannot be ended.
+        Raises `StorageError` when the log cannot be read, or what a dead process left open cannot be ended.
         """
-        await self._settle("lost", "LOST")
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            with self._life:
+        if not self._opened.is_set():
+            await self._opened.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def run(self) -> None:
+        """Take over from whoever wrote before, then carry out steps until closed. Stragglers keep it alive."""
+        with self._life:
+            try:
+                await self._settle("lost", "LOST")
+            except PenstockError as error:
+                self._failure = error
+                self.close()
+                return
+            finally:
+                self._opened.set()
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 while not self.closed:
                     with trio.move_on_after(self._config.idle_session):
                         await self._steps.wait()
@@ -98,7 +113,8 @@ class Resident:
                         self.close()
 
     def _idle(self) -> bool:
-        return not (self.control.busy or len(self.hub) or self.reads.busy) and self.journal.clean
+        busy = self.control.busy or len(self.hub) or self.reads.busy or self._posting
+        return not busy and self.journal.clean
 
     def _launch(self, run: Run) -> None:
         assert self._nursery is not None
@@ -115,6 +131,7 @@ class Resident:
     def abandon(self) -> None:
         """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
         self.close()
+        self.control.fail_live(self._gone())
         self._life.cancel(reason="penstock: the engine closes")
 
     def _gone(self) -> PenstockError:
@@ -143,6 +160,7 @@ class Resident:
         if self.closed:
             raise self._gone()
         self.journal.check()
+        self._steps.check_room()
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
@@ -155,7 +173,11 @@ class Resident:
     async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
         """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
         self._check_open()
-        return await self.messages.post(message, message_id, proposed=proposed)
+        self._posting += 1
+        try:
+            return await self.messages.post(message, message_id, proposed=proposed)
+        finally:
+            self._posting -= 1
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands."""
@@ -167,6 +189,8 @@ class Resident:
         """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
         if self.closed:
             raise self._gone()
+        self.journal.check()
+        self._steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
         await self._steps.take(self._delete)
@@ -176,14 +200,33 @@ class Resident:
         self._deleting = True
         try:
             await self.control.end_live("deleted")
-            self.journal.raise_token()
-            await self._log.write(
-                Delete(session_id=self.session_id, epoch=self.journal.epoch, token=self.journal.token)
-            )
+            await self._remove()
         except BaseException:
             self._deleting = False
             raise
-        self._end("deleted")
+
+    async def _remove(self) -> None:
+        """End this life in the log. When the disk hangs it ends whenever the log says so, without a caller."""
+        refusals: list[PenstockError] = []
+        reported = trio.Event()
+
+        def report(error: PenstockError | None) -> None:
+            # This life is over also when an earlier delete was stored and reported as failed.
+            if error is None or isinstance(error, StaleEpoch):
+                self._end("deleted")
+            else:
+                refusals.append(error)
+            reported.set()
+
+        self.journal.raise_token()
+        delete = Delete(session_id=self.session_id, epoch=self.journal.epoch, token=self.journal.token)
+        self._log.submit(delete, report)
+        with trio.move_on_after(self._config.flush_timeout):
+            await reported.wait()
+        if refusals:
+            raise refusals[0]
+        if not reported.is_set():
+            raise TimedOut("the log has not deleted the session yet", session_id=self.session_id)
 
     def _end(self, reason: str) -> None:
         self.deleted = True
@@ -193,18 +236,22 @@ class Resident:
     async def drain(self) -> None:
         """End what is live as ``shutdown``; nothing starts any more."""
         self._draining = True
-        if not self.closed:
-            self._steps.refuse_waiting(self._gone)
-            await self._steps.take(partial(self.control.end_live, "shutdown"))
+        self._steps.refuse_waiting(self._gone)
+        while not self.closed:
+            try:
+                await self._steps.take(partial(self.control.end_live, "shutdown"))
+            except WriteFailed:
+                continue  # behind the repair, which ends what the log holds open
+            return
 
     # --- storage trouble
 
     def _on_refused(self, error: PenstockError) -> None:
         """The log refused a write: what was stamped behind it is gone. Called in the log's report."""
+        self.control.fail_live(error)
         if self.closed:
             return
         logger.error("session %s: a write was refused: %s", self.session_id, error)
-        self.control.fail_live(error)
         self.hub.degrade(Degraded("WRITE_FAILED"))
         self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
         if not self._repairing:
@@ -218,7 +265,7 @@ class Resident:
         while True:
             try:
                 await self._settle("failed", "WRITE_FAILED")
-            except StorageError as error:
+            except (StorageError, StaleError) as error:
                 logger.warning("session %s: still cannot be written: %s", self.session_id, error)
                 await trio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(2 * pause, self._config.retry_max)

@@ -57,13 +57,17 @@ class Steps:
         under_way = [] if self._under_way is None else [self._under_way]
         return [step.subject for step in (*under_way, *self._waiting) if step.subject is not None]
 
+    def check_room(self) -> None:
+        """Raises `Overloaded` when too many steps wait."""
+        if len(self._waiting) >= self._limit:
+            raise Overloaded(f"{self._limit} steps wait on this session")
+
     async def take(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
         """Have ``work`` done in its turn and return its answer or raise its error.
 
         Cancelling the caller does not cancel the step. Raises `Overloaded` when too many steps wait.
         """
-        if len(self._waiting) >= self._limit:
-            raise Overloaded(f"{self._limit} steps wait on this session")
+        self.check_room()
         step = _Step(work, own=False, subject=subject)
         self._waiting.append(cast("_Step[object]", step))
         self._arrival.unpark_all()
@@ -90,8 +94,8 @@ class Steps:
         self._waiting = kept
 
     async def wait(self) -> None:
-        """Until a step waits."""
-        while not self._waiting:
+        """Until a step waits, or somebody nudges."""
+        if not self._waiting:
             await self._arrival.park()
 
     def nudge(self) -> None:

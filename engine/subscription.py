@@ -156,10 +156,12 @@ class Subscription:
     async def _replay(self) -> Delivery | None:
         tail = self._source.cursor
         if tail.epoch == self._epoch and self._position >= tail.offset:
+            # Cancelled before anything changes or not at all: a delivery that nobody gets would be lost.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._replaying = False
             if not self._live:
                 self.close()
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.cancel_shielded_checkpoint()
             return CaughtUp(self.cursor)
         try:
             entries = await self._source.read(self._position)

@@ -29,7 +29,7 @@ from .fence import Standing
 from .plan import DELETED_PURGED, Life, Plan
 from .port import Append, Write
 
-__all__ = ["Committer"]
+__all__ = ["Committer", "failure"]
 
 # How many sessions' standings are remembered, some 300 bytes each; past that one query per round
 # fetches those that are missing.
@@ -68,7 +68,7 @@ class Committer:
         self.seconds = 0.0
 
     def carry_out(self, writes: Sequence[Write]) -> list[PenstockError | None]:
-        """Store what may be stored; for each write None, or why nothing of it is there. Never raises."""
+        """Store what may be stored; for each write None, or why nothing of it is there."""
         try:
             return self._together(writes)
         except Exception as error:  # noqa: BLE001  # whatever it is, each write must get its answer
@@ -117,10 +117,10 @@ class Committer:
                 error = alone
                 if self.commits == stored and is_store_wide(alone):
                     break
-                outcomes[place] = _failure(writes[place], alone, whole=False)
+                outcomes[place] = failure(writes[place], alone, whole=False)
         whole = is_store_wide(error)
         return [
-            outcomes[place] if place in outcomes else _failure(write, error, whole=whole)
+            outcomes[place] if place in outcomes else failure(write, error, whole=whole)
             for place, write in enumerate(writes)
         ]
 
@@ -130,7 +130,7 @@ class Committer:
             self._execute(plan)
         except Exception:
             self._roll_back()
-            if not self._stands(plan.changed):
+            if not self._stands(plan):
                 raise
         self.commits += 1
         self.events += plan.events
@@ -149,20 +149,25 @@ class Committer:
             connection.execute(*statement)
         connection.execute("COMMIT")
 
-    def _stands(self, changed: Mapping[str, Life]) -> bool:
+    def _stands(self, plan: Plan) -> bool:
         """Whether a transaction that reported an error is in the log all the same.
 
-        One life that it changed tells for all. Where it cannot be told apart, because only records changed, the
-        answer is no: to set them once more is the same.
+        One life that it moved tells for all, for it is all or nothing. If it only set records, then it stands when
+        they are as it wanted them.
         """
         before, self._lives = self._lives, {}
         try:
-            found = self._fetch(changed)
+            moved = {session_id: life for session_id, life in plan.changed.items() if before.get(session_id) != life}
+            if moved:
+                found = self._fetch(moved)
+                return any(found.get(session_id) == life for session_id, life in moved.items())
+            return bool(plan.records) and all(self._record(*at) == value for at, value in plan.records.items())
         except Exception:  # noqa: BLE001  # the error that led here is the one to report
             return False
-        return any(
-            found.get(session_id) == life for session_id, life in changed.items() if before.get(session_id) != life
-        )
+
+    def _record(self, life: int, key: str) -> bytes | None:
+        row = self._connected().execute("SELECT value FROM records WHERE life = ? AND key = ?", (life, key)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def _known(self, ids: Iterable[str]) -> Mapping[str, Life]:
         missing = [session_id for session_id in ids if session_id not in self._lives]
@@ -210,11 +215,12 @@ class Committer:
             self._connection = None
 
 
-def _failure(write: Write, error: Exception, *, whole: bool) -> WriteFailed:
-    failure = WriteFailed(f"nothing was stored: {explain(error)}", whole=whole, session_id=write.session_id)
+def failure(write: Write, error: Exception, *, whole: bool) -> WriteFailed:
+    """What to tell of a write that ``error`` kept from being stored."""
+    failed = WriteFailed(f"nothing was stored: {explain(error)}", whole=whole, session_id=write.session_id)
     # Without the traceback: its frames hold the whole round.
-    failure.__cause__ = error.with_traceback(None)
-    return failure
+    failed.__cause__ = error.with_traceback(None)
+    return failed
 
 
 def _smallest_session_first(writes: Sequence[Write]) -> Iterable[int]:

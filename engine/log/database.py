@@ -19,10 +19,13 @@ _APPLICATION_ID: Final = 0x70656E73
 _VERSION: Final = 1
 _TABLES: Final = frozenset({"sessions", "events", "records"})
 
-# quick_check reads every page, some 400 MB/s when cached. Up to this size it is done at every open (about
+# SQLite's smallest page. It would take a smaller file for an empty one and write over it.
+_SMALLEST: Final = 512
+
+# quick_check reads every page, some 1000 MiB/s when cached. Up to this size it is done at every open (below
 # 0.1 s); beyond, only the sessions table, which recovery and every append stand on, and SQLite's own test
 # that the file is as long as its header says. Damage elsewhere shows as StorageError where it is read.
-_CHECK_ALL_BELOW: Final = 32 * 1024 * 1024
+_CHECK_ALL_BELOW: Final = 64 * 1024 * 1024
 
 # Another program, such as a backup, may hold the write lock for a moment.
 _BUSY_TIMEOUT: Final = 5.0
@@ -132,6 +135,8 @@ def prepare(path: str) -> None:
     `DatabaseInUse`, each naming the file and what to do.
     """
     try:
+        if os.path.exists(path) and 0 < os.path.getsize(path) < _SMALLEST:
+            raise _no_database(path)
         with contextlib.closing(_connect(path)) as connection:
             _check_kind(connection, path)
             _make_durable(connection, path)
@@ -191,6 +196,10 @@ def _check_writable(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _no_database(path: str) -> CorruptDatabase:
+    return CorruptDatabase(f"{path} is not a database: name another file, or restore it from a backup")
+
+
 def _damaged(path: str, finding: str) -> CorruptDatabase:
     return CorruptDatabase(
         f"{path} is damaged ({finding}): restore it from a backup, or save what `sqlite3 {path} .recover` finds"
@@ -200,7 +209,7 @@ def _damaged(path: str, finding: str) -> CorruptDatabase:
 def _translated(error: sqlite3.Error, path: str) -> DatabaseError:
     match _primary(error):
         case sqlite3.SQLITE_NOTADB:
-            return CorruptDatabase(f"{path} is not a database: name another file, or restore it from a backup")
+            return _no_database(path)
         case sqlite3.SQLITE_CORRUPT:
             return _damaged(path, str(error))
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -49,16 +49,19 @@ class Life(NamedTuple):
 
 @final
 class Plan:
-    """The changes of the writes taken so far. ``changed`` has the lives they leave behind."""
+    """The changes of the writes taken so far.
+
+    ``changed`` has the lives they leave behind, ``records`` the values by life and key, None where one goes.
+    """
 
     def __init__(self, known: Mapping[str, Life], new_number: Callable[[], int]) -> None:
         self._known = known
         self._new_number = new_number
         self.changed: dict[str, Life] = {}
+        self.records: dict[tuple[int, str], bytes | None] = {}
         self.events = 0
         self._events: list[Value] = []
         self._sessions: dict[int, tuple[Value, ...]] = {}
-        self._records: dict[tuple[int, str], bytes | None] = {}
 
     def take(self, write: Write) -> PenstockError | None:
         """Add this write, or say why it must not land; then it leaves no trace."""
@@ -84,7 +87,7 @@ class Plan:
             offsets = count(write.expected_tail + 1)
             self._events.extend(chain.from_iterable(zip(repeat(life.number), offsets, write.events, strict=False)))
             for key, value in write.records.items():
-                self._records[life.number, key] = value
+                self.records[life.number, key] = value
         return None
 
     def statements(self, max_variables: int) -> Iterator[Statement]:
@@ -92,7 +95,7 @@ class Plan:
         sessions: list[Value] = list(chain.from_iterable(self._sessions.values()))
         kept: list[Value] = []
         removed: list[Value] = []
-        for (life, key), value in self._records.items():
+        for (life, key), value in self.records.items():
             if value is None:
                 removed += (life, key)
             else:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar, final
 
 import trio
 
-from ..errors import StaleEpoch, StorageError, WriteFailed
+from ..errors import PenstockError, StaleEpoch, StorageError, WriteFailed
 from .commit import Committer
 from .database import connect, connect_reader, explain, locate, prepare
 from .lockfile import LockFile
@@ -115,7 +115,7 @@ class SqliteLog(EventLog):
         self._waiting += 1
         if self._closing:
             closed = WriteFailed("the log is closed", whole=True, session_id=write.session_id)
-            self._loop.run_sync_soon(self._deliver, self._totals._replace(reports=[(report, closed)]))
+            self._loop.run_sync_soon(self._report, [(report, closed)])
         else:
             self._writer.hand_over(write, report)
 
@@ -125,7 +125,10 @@ class SqliteLog(EventLog):
 
     def _deliver(self, outcome: Outcome) -> None:
         self._totals = outcome._replace(reports=[])
-        for report, error in outcome.reports:
+        self._report(outcome.reports)
+
+    def _report(self, reports: Iterable[tuple[Report, PenstockError | None]]) -> None:
+        for report, error in reports:
             self._waiting -= 1
             self._failed += isinstance(error, WriteFailed)
             report(error)

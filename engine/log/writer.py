@@ -8,13 +8,12 @@ outlives every task: what was handed over is carried out whoever is cancelled.
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, final
 
 from ..errors import PenstockError
-from .commit import Committer
+from .commit import Committer, failure
 from .port import Append, Delete, Report, Write
 
 __all__ = ["Outcome", "Writer"]
@@ -98,7 +97,12 @@ class Writer:
     def _carry_out(self, handed: list[tuple[Write, Report]]) -> None:
         committer = self._committer
         commits = committer.commits
-        errors = committer.carry_out([write for write, _ in handed])
+        writes = [write for write, _ in handed]
+        errors: Sequence[PenstockError | None]
+        try:
+            errors = committer.carry_out(writes)
+        except Exception as error:  # noqa: BLE001  # a thread that dies here leaves everyone waiting
+            errors = [failure(write, error, whole=True) for write in writes]
         reports = [(report, error) for (_, report), error in zip(handed, errors, strict=True)]
         self._wake(Outcome(reports, committer.commits, committer.events, committer.seconds))
         if self._purge_failed and committer.commits > commits:
@@ -108,6 +112,5 @@ class Writer:
     def _purge(self) -> None:
         try:
             self._to_purge = self._committer.purge()
-        except sqlite3.Error:
-            # No write of anybody's: try again once writing works.
+        except Exception:  # noqa: BLE001  # no write of anybody's: try again once writing works
             self._to_purge, self._purge_failed = False, True

@@ -6,7 +6,6 @@ A field that does not apply is None here and absent in JSON; fields that this ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: F401  what JSON means is looked up here, by name
 from typing import Literal, Self, final
 
 from attrs import frozen

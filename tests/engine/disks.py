@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,19 +26,24 @@ class Disk:
     def fill(self, *, leave: int = 0) -> None:
         """Take all the room there is but ``leave`` bytes."""
         with self._ballast.open("ab", buffering=0) as ballast:
-            try:
-                while ballast.write(bytes(_BLOCK)) == _BLOCK:
-                    pass
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-            size = ballast.tell()
-            ballast.truncate(max(0, size - leave))
+            while _takes(ballast, bytes(_BLOCK)):
+                pass
+            ballast.truncate(max(0, ballast.tell() - leave))
 
     def free(self) -> None:
         self._ballast.unlink()
 
     def make_read_only(self) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(self.path)], check=True)
+
+
+def _takes(file: io.FileIO, block: bytes) -> bool:
+    try:
+        return file.write(block) == len(block)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -26,9 +27,11 @@ async def main():
     log = await open_sqlite(sys.argv[1])
     child = os.fork() if "fork" in sys.argv else -1
     if child == 0:
+        print("open", flush=True)
         sys.stdin.read()
         os._exit(0)
-    print("open", flush=True)
+    if child == -1:
+        print("open", flush=True)
     await trio.to_thread.run_sync(sys.stdin.read)
     await log.aclose()
 
@@ -67,6 +70,18 @@ def holder(path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def files_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
 async def refusal(path: Path, kind: type[DatabaseError]) -> str:
     """What is said when ``path`` is refused: always with the file's name."""
     with pytest.raises(kind) as caught:
@@ -86,7 +101,7 @@ async def test_a_database_opens_again_with_all_that_was_stored(path: Path) -> No
 
 
 async def test_a_closed_database_is_one_file(path: Path) -> None:
-    assert [file.name for file in path.parent.iterdir()] == ["chat.db"]
+    assert files_in(path.parent) == ["chat.db"]
 
 
 async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
@@ -100,27 +115,27 @@ async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 2")
-    before = path.read_bytes()
+    before = content_of(path)
     assert "newer" in await refusal(path, NewerSchema)
-    assert path.read_bytes() == before
+    assert content_of(path) == before
 
 
 @pytest.mark.parametrize("content", [b"x", b"Dear diary, " * 500, b"\0" * 8192])
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"
-    path.write_bytes(content)
+    overwrite(path, content)
     await refusal(path, CorruptDatabase)
-    assert path.read_bytes() == content
-    assert [file.name for file in tmp_path.iterdir()] == ["diary.txt"]
+    assert content_of(path) == content
+    assert files_in(tmp_path) == ["diary.txt"]
 
 
 async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE sessions (name TEXT)")
-    before = path.read_bytes()
+    before = content_of(path)
     assert "other program" in await refusal(path, CorruptDatabase)
-    assert path.read_bytes() == before
+    assert content_of(path) == before
 
 
 async def test_a_missing_table_is_refused(path: Path) -> None:
@@ -129,18 +144,17 @@ async def test_a_missing_table_is_refused(path: Path) -> None:
     await refusal(path, CorruptDatabase)
 
 
-@pytest.mark.parametrize("place", [16, 1024, 4096, -4096, -20_000])
-async def test_a_damaged_database_is_refused(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    place %= len(content)
-    content[place : place + 64] = b"\xa5" * 64
-    path.write_bytes(content)
+@pytest.mark.parametrize("page", [0, 1, 2, 3, -1])
+async def test_a_damaged_database_is_refused(path: Path, page: int) -> None:
+    content = content_of(path)
+    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+    pages[page] = pages[page][:100] + b"\xa5" * 3996
+    overwrite(path, b"".join(pages))
     assert "backup" in await refusal(path, CorruptDatabase)
 
 
 async def test_a_database_cut_short_is_refused(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 8192)
+    overwrite(path, content_of(path)[:-8192])
     assert "backup" in await refusal(path, CorruptDatabase)
 
 
@@ -154,16 +168,46 @@ async def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert "folder" in await refusal(tmp_path, UnwritableDatabase)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes where it likes; a read-only disk is tested elsewhere")
+NOBODY = 65534
+
+
+def in_child_of_no_privilege(work: Callable[[], None]) -> int:
+    """Exit code of a child process that does ``work`` as a user that is not root; 0 when it went well."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 @pytest.mark.parametrize("read_only", ["file", "folder"])
-async def test_what_this_user_may_not_write_is_refused(path: Path, read_only: str) -> None:
-    guarded = path if read_only == "file" else path.parent
-    mode = guarded.stat().st_mode
-    guarded.chmod(mode & ~0o222)
-    try:
-        await refusal(path, UnwritableDatabase)
-    finally:
-        guarded.chmod(mode)
+def test_what_this_user_may_not_write_is_refused(read_only: str) -> None:
+    # Not in tmp_path, whose parents another user may not enter.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "chat.db"
+
+        async def make() -> None:
+            await (await open_sqlite(path)).aclose()
+
+        trio.run(make)
+        folder.chmod(0o555 if read_only == "folder" else 0o777)
+        path.chmod(0o444 if read_only == "file" else 0o666)
+        refused = in_child_of_no_privilege(lambda: trio.run(_refused, path))
+        assert refused == 0
+        folder.chmod(0o755)
+
+
+async def _refused(path: Path) -> None:
+    await refusal(path, UnwritableDatabase)
 
 
 async def test_a_second_open_in_this_process_is_refused(path: Path, tmp_path: Path) -> None:
@@ -204,10 +248,10 @@ async def test_a_program_that_holds_the_write_lock_is_told_of(path: Path, monkey
 
 
 async def test_a_refused_open_frees_the_database(path: Path) -> None:
-    good = path.read_bytes()
-    path.write_bytes(b"not a database")
+    good = content_of(path)
+    overwrite(path, b"not a database")
     await refusal(path, CorruptDatabase)
-    path.write_bytes(good)
+    overwrite(path, good)
     await (await open_sqlite(path)).aclose()
 
 

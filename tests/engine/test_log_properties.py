@@ -174,7 +174,7 @@ def test_memory_log_is_like_the_model(rounds: Rounds) -> None:
     trio.run(run)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=rounds, reopened=rounds)
 def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds, reopened: Rounds) -> None:
     async def run() -> None:

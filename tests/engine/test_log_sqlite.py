@@ -63,7 +63,7 @@ class Hindered:
         self._first_began = threading.Event()
         self._go_on = threading.Event()
         carry_out = Committer.carry_out
-        wake = SqliteLog._wake
+        deliver = SqliteLog._deliver
 
         def counting(committer: Committer, writes: Sequence[Write]) -> list[PenstockError | None]:
             self.rounds.append(len(writes))
@@ -71,12 +71,12 @@ class Hindered:
             assert self._go_on.wait(10)
             return carry_out(committer, writes)
 
-        def waking(log: SqliteLog, outcome: Outcome) -> None:
+        def delivering(log: SqliteLog, outcome: Outcome) -> None:
             self.wakes += 1
-            wake(log, outcome)
+            deliver(log, outcome)
 
         monkeypatch.setattr(Committer, "carry_out", counting)
-        monkeypatch.setattr(SqliteLog, "_wake", waking)
+        monkeypatch.setattr(SqliteLog, "_deliver", delivering)
 
     async def store_at_once(self, log: SqliteLog, writes: Iterable[Write]) -> list[PenstockError | None]:
         log.submit(create(of="first"), lambda _: None)
@@ -84,8 +84,7 @@ class Hindered:
         # outcomes() hands over before it waits, and its wait is where the release gets its turn.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._release)
-            reported = await outcomes(log, *writes)
-        return reported
+            return await outcomes(log, *writes)
 
     async def _release(self) -> None:
         self._go_on.set()
@@ -128,7 +127,7 @@ async def test_a_reader_sees_nothing_that_is_not_committed(path: str, monkeypatc
             if sql == "COMMIT" and self.in_transaction and threading.current_thread().name == "penstock-writer":
                 inserted.set()
                 assert go_on.wait(10)
-            return super().execute(sql, parameters)  # type: ignore[arg-type]
+            return super().execute(sql, parameters)
 
     log = await open_sqlite(path)
     await store(log, create(b"1", records={"r": b"1"}))
@@ -182,11 +181,6 @@ def test_no_read_goes_through_a_whole_table(path: str, sql: str) -> None:
         steps = connection.execute(f"EXPLAIN QUERY PLAN {sql}", ["x"] * sql.count("?")).fetchall()
     assert steps
     assert not [step for *_, step in steps if step.startswith("SCAN") and "CONSTANT" not in step]
-    assert not [
-        step
-        for *_, step in steps
-        if "records" in sql and "TEMP B-TREE" in step and "holders" not in sql and (sql != sqlite._HOLDERS)
-    ]
 
 
 async def test_a_deleted_life_is_purged_when_there_is_nothing_else_to_do(
@@ -225,7 +219,7 @@ def test_a_purge_goes_in_small_steps_and_leaves_the_tombstone(committer: Committ
     assert left == [[(789,)], [(277,)], [(1,)]]
     assert rows(path, "SELECT session, tail, token, ended FROM sessions ORDER BY life") == [
         ("s", 1300, 7, 2),
-        ("other", 0, 1, 0),
+        ("other", 1, 1, 0),
     ]
     # Reborn, the tombstone goes too.
     assert committer.carry_out([create(epoch="e2", token=7)]) == [None]
@@ -244,7 +238,14 @@ async def test_a_purge_that_was_cut_off_goes_on_after_the_next_open(
     committer.close()
     purged = threading.Event()
     purge = Committer.purge
-    monkeypatch.setattr(Committer, "purge", lambda self: purge(self) or purged.set() or False)
+
+    def noting(committer: Committer) -> bool:
+        more = purge(committer)
+        if not more:
+            purged.set()
+        return more
+
+    monkeypatch.setattr(Committer, "purge", noting)
     log = await open_sqlite(path)
     assert await trio.to_thread.run_sync(purged.wait, 10)
     assert rows(path, "SELECT count(*) FROM events") == [(0,)]
@@ -277,11 +278,14 @@ async def test_a_failed_read_is_a_storage_error(log: SqliteLog, monkeypatch: pyt
 async def test_reads_in_flight_end_before_the_log_is_closed(log: SqliteLog) -> None:
     await store(log, create(*[b"x" * 100] * 5000))
     read: list[int] = []
+    under_way = trio.Event()
 
     async def reading() -> None:
         try:
             while True:
                 read.append(len(await log.read("s", "e1", after=0, limit=5000, max_bytes=1 << 20)))
+                if len(read) == 20:
+                    under_way.set()
         except StorageError:
             pass
 
@@ -289,8 +293,7 @@ async def test_reads_in_flight_end_before_the_log_is_closed(log: SqliteLog) -> N
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(reading)
-            while len(read) < 20:
-                await trio.lowlevel.checkpoint()
+            await under_way.wait()
             await log.aclose()
     assert set(read) == {5000}
 
@@ -304,7 +307,7 @@ class Faulty(sqlite3.Connection):
     def execute(self, sql: str, parameters: Sequence[object] = (), /) -> sqlite3.Cursor:  # type: ignore[override]
         if Faulty.fault and (error := Faulty.fault(sql)):
             raise error
-        cursor = super().execute(sql, parameters)  # type: ignore[arg-type]
+        cursor = super().execute(sql, parameters)
         if Faulty.late_fault and (error := Faulty.late_fault(sql)):
             raise error
         return cursor
@@ -384,7 +387,7 @@ def test_a_commit_that_is_stored_though_it_reports_an_error_is_a_success(faulty:
     assert faulty.carry_out([create(b"1", of="c", records={"r": b"1"}), delete("a")]) == [None, None]
     Faulty.late_fault = failing(sqlite3.SQLITE_IOERR, "INSERT INTO records")
     assert faulty.carry_out([append(to="b", tail=2, records={"r": b"2"})]) == [None]
-    assert rows(path, "SELECT life, offset FROM events") == [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)]
+    assert rows(path, "SELECT life, offset FROM events ORDER BY rowid") == [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)]
     assert rows(path, "SELECT value FROM records WHERE life = 2") == [(b"2",)]
 
 
@@ -412,6 +415,19 @@ def test_a_database_that_is_locked_for_long_fails_the_round(
         assert [is_whole(error) for error in brief.carry_out([create(of="a"), create(of="b")])] == [True, True]
     assert brief.carry_out([create(of="a"), create(of="b")]) == [None, None]
     brief.close()
+
+
+async def test_whatever_goes_wrong_in_the_thread_every_write_is_answered_and_it_goes_on(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(*_: object) -> bool:
+        raise RuntimeError("by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Committer, "carry_out", breaking)
+        patch.setattr(Committer, "purge", breaking)
+        assert [is_whole(error) for error in await outcomes(log, create(), delete("other"))] == [True, True]
+    await store(log, create(b"1"))
 
 
 async def test_a_purge_that_failed_goes_on_once_writing_works(

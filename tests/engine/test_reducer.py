@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from engine.errors import CallerError, InvalidBody, InvalidCursor, MessageNotFound
 from engine.events import (
     App,
+    ApprovalRequested,
+    ApprovalResolved,
     BlockClosed,
     BlockDelta,
     BlockOpened,
@@ -17,6 +19,7 @@ from engine.events import (
     Data,
     Event,
     GenerationFinished,
+    GenerationQueued,
     GenerationStarted,
     InputAccepted,
     MessageClosed,
@@ -24,6 +27,7 @@ from engine.events import (
     MessageRetracted,
     MessageSnapshot,
     PresenceChanged,
+    QueuePaused,
     SessionCreated,
     SessionReset,
     Unknown,
@@ -258,6 +262,51 @@ def test_a_reset_clears_messages_queue_and_approvals_and_keeps_the_turn() -> Non
     assert (state.turn, snapshot.metadata) == (1, {"title": "t"})
 
 
+QUEUED = GenerationQueued(producer="p", policy="queue", position=1, text="and then?")
+
+
+def waiting(offset: int, generation_id: str = OTHER) -> Event:
+    return evolve(event(offset, QUEUED, generation_id=generation_id), turn=None)
+
+
+def test_the_queue_is_in_the_snapshot_in_its_order() -> None:
+    state = fold([*ANSWER, waiting(14), waiting(15, SECOND), event(16, QueuePaused(), generation_id=None)])
+    assert state.snapshot().to_json()["queue"] == {
+        "paused": True,
+        "items": [
+            {"generation_id": OTHER, "producer": "p", "policy": "queue", "text": "and then?"},
+            {"generation_id": SECOND, "producer": "p", "policy": "queue", "text": "and then?"},
+        ],
+    }
+    assert_gap(state, waiting(17))
+
+
+def test_a_generation_leaves_the_queue_when_it_starts_or_ends() -> None:
+    queue = [*ANSWER, waiting(14)]
+    started = evolve(event(15, STARTED, generation_id=OTHER), turn=2)
+    ended = evolve(event(15, GenerationFinished(outcome="stopped"), generation_id=OTHER), turn=None)
+    for last in (started, ended, event(15, SessionReset(), generation_id=None)):
+        assert fold([*queue, last]).snapshot().queue.items == ()
+
+
+def test_an_open_approval_is_in_the_snapshot_and_holds_the_end_of_its_generation() -> None:
+    asked = ApprovalRequested(approval_id="a1", tool_call_id="c1", name="rm", arguments={"path": "/"})
+    state = fold([*ANSWER[:2], event(3, asked)])
+    assert state.snapshot().to_json()["approvals"] == [
+        {
+            "approval_id": "a1",
+            "generation_id": GENERATION,
+            "tool_call_id": "c1",
+            "name": "rm",
+            "arguments": {"path": "/"},
+        }
+    ]
+    assert_gap(state, event(4, GenerationFinished(outcome="completed")))
+    assert_gap(state, event(4, ApprovalResolved(approval_id="a2", approved=True)))
+    fold([event(4, ApprovalResolved(approval_id="a1", approved=False))], state)
+    assert state.snapshot().approvals == ()
+
+
 def test_a_reset_while_a_generation_is_live_is_a_gap() -> None:
     assert_gap(fold(ANSWER[:2]), event(3, SessionReset(), generation_id=None))
 
@@ -324,14 +373,16 @@ def post(offset: int) -> Event:
 def test_snapshots_page_backwards() -> None:
     posts = [post(offset) for offset in range(2, 12)]
     state = fold([ANSWER[0], *posts])
-    fold([event(12, MessageRetracted(), posts[6].message_id, generation_id=None)], state)
-    ids = [each.message_id for each in posts if each is not posts[6]]
+    fold([event(12, MessageRetracted(), posts[6].message_id, generation_id=None), post(13)], state)
+    ids = [each.message_id for each in [*posts, post(13)] if each.offset != 8]
     page = state.snapshot(limit=4)
     assert ([m.message_id for m in page.messages], page.more) == (ids[-4:], True)
     page = state.snapshot(limit=4, before=ids[-4])
     assert ([m.message_id for m in page.messages], page.more) == (ids[-8:-4], True)
     page = state.snapshot(limit=4, before=ids[-8])
     assert ([m.message_id for m in page.messages], page.more) == (ids[:-8], False)
+    page = state.snapshot(before=ids[-1])
+    assert ([m.message_id for m in page.messages], page.more) == (ids[:-1], False)
     assert (state.snapshot(limit=0).messages, state.snapshot(limit=0).more) == ((), True)
 
 

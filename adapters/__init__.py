@@ -1,0 +1,1 @@
+"""The edge: what stands between the engine and the outside world."""

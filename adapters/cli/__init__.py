@@ -1,0 +1,33 @@
+"""The command ``penstock``: serve an engine, follow a session, send to one.
+
+Owns the options and the exit codes. The server is `adapters.server`'s; what a session looks like in a
+terminal is `render`'s; `client` speaks to a server and comes back when a connection breaks.
+"""
+
+from __future__ import annotations
+
+import click
+
+from .send import send
+from .serve import serve
+from .tail import tail
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="penstock", message="penstock %(version)s")
+def main() -> None:
+    """An engine for live answers.
+
+    \b
+    Examples:
+      penstock serve                              serve sessions on http://127.0.0.1:8420
+      penstock send chat "tell me a story"        start an answer and watch it come
+      penstock tail chat                          watch a session, here or in another terminal
+    """
+
+
+main.add_command(serve)
+main.add_command(tail)
+main.add_command(send)

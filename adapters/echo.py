@@ -1,0 +1,96 @@
+"""The built-in producer ``echo``: says back what the user said last, word by word, at a human pace.
+
+With it every behaviour of the engine can be watched with no model at hand. Its input, all of it optional, is
+``{"delay": seconds before each word, "repeat": how often the text is said}``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, final
+
+import trio
+from attrs import frozen
+
+from engine import JSON, Generation, InvalidBody, ProducerError, Snapshot
+
+__all__ = ["Pace", "echo", "last_said", "pieces"]
+
+# A person reads four to five words a second; twelve a second is brisk and still seen as words.
+_DELAY: Final = 0.08
+
+# A minute between two words is more than anyone will watch, and half the engine's idle limit.
+_LONGEST_DELAY: Final = 60.0
+
+# Enough for any trial of endurance; a bound, so that a slip of the finger does not fill the disk.
+_MOST_REPEATS: Final = 100_000
+
+# Text in scripts without spaces comes in pieces of this many characters, or nothing would be seen to stream.
+_LONGEST_PIECE: Final = 24
+
+_PIECE = re.compile(rf"\s*\S{{1,{_LONGEST_PIECE}}}|\s+")
+
+_NOTHING_SAID: Final = "There is nothing to echo yet: post a user message, or start with a text, and I say it back."
+
+
+@final
+@frozen(kw_only=True)
+class Pace:
+    """The input of `echo`, checked."""
+
+    delay: float = _DELAY
+    repeat: int = 1
+
+    @classmethod
+    def of(cls, value: JSON) -> Pace:
+        """Read the input; None stands for all defaults. Nothing is converted. Raises `InvalidBody`."""
+        if value is None:
+            return cls()
+        if not isinstance(value, Mapping):
+            raise InvalidBody("the input of echo is an object with 'delay' and 'repeat', both optional")
+        unknown = sorted(value.keys() - {"delay", "repeat"})
+        if unknown:
+            raise InvalidBody(f"the input of echo has no field {unknown[0]!r}; it knows 'delay' and 'repeat'")
+        delay, repeat = value.get("delay", _DELAY), value.get("repeat", 1)
+        if isinstance(delay, bool) or not isinstance(delay, int | float):
+            raise InvalidBody("'delay' is a number: the seconds before each word")
+        if not (math.isfinite(delay) and 0 <= delay <= _LONGEST_DELAY):
+            raise InvalidBody(f"'delay' lies between 0 and {_LONGEST_DELAY:g} seconds")
+        if isinstance(repeat, bool) or not isinstance(repeat, int):
+            raise InvalidBody("'repeat' is a whole number: how often the text is said")
+        if not 1 <= repeat <= _MOST_REPEATS:
+            raise InvalidBody(f"'repeat' lies between 1 and {_MOST_REPEATS}")
+        return cls(delay=float(delay), repeat=repeat)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text in words, each with the white space before it. Joined they are the text, exactly."""
+    return (match[0] for match in _PIECE.finditer(text))
+
+
+def last_said(snapshot: Snapshot) -> str:
+    """The text of the newest user message; empty if there is none."""
+    for message in reversed(snapshot.messages):
+        if message.role == "user":
+            return "".join(block.text or "" for block in message.blocks if block.kind == "text")
+    return ""
+
+
+async def echo(generation: Generation) -> None:
+    """Say the session's newest user message back; repetitions are set apart by a line break.
+
+    Ends as failed with ``INVALID_BODY`` if the input is not as the module says.
+    """
+    try:
+        pace = Pace.of(generation.input)
+    except InvalidBody as error:
+        raise ProducerError(error.detail, reason=error.code) from error
+    text = last_said(await generation.snapshot()) or _NOTHING_SAID
+    async with generation.message() as message, message.text() as block:
+        for turn in range(pace.repeat):
+            for number, piece in enumerate(pieces(text)):
+                if pace.delay:
+                    await trio.sleep(pace.delay)
+                await block.write(f"\n{piece}" if turn and not number else piece)

@@ -1,0 +1,107 @@
+"""A socket that nobody can hold for ever: every send has a deadline of its own, closing has one too.
+
+hypercorn and trio-websocket both wait for a peer that does not read: the one inside a shield, the other while
+holding its lock. The deadline stands here, below both, so that no scope of theirs keeps it from firing.
+"""
+
+from __future__ import annotations
+
+import socket as stdlib_socket
+import struct
+from contextlib import suppress
+from typing import Final, final
+
+import trio
+
+__all__ = ["Guarded"]
+
+# A send is cut into pieces of this size, each with its own deadline: what is bounded is the time without
+# progress, not the time of a long answer on a slow line. The kernel holds 16 KiB unsent (trio sets
+# TCP_NOTSENT_LOWAT), so a peer that takes 2 KiB a second is still alive to us.
+_PIECE: Final = 64 * 1024
+
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+@final
+class Guarded(trio.abc.HalfCloseableStream):
+    """``stream`` with a deadline on every send and with bytes that can be given back to be read again.
+
+    A send that makes no progress for ``send_timeout`` seconds aborts the connection and raises
+    `trio.BrokenResourceError`, also inside somebody's shield. A send that is cancelled aborts the connection
+    too: nobody could tell how much of it has gone out.
+    """
+
+    def __init__(self, stream: trio.SocketStream, *, send_timeout: float) -> None:
+        self._stream = stream
+        self._send_timeout = send_timeout
+        self._given_back = b""
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        return self._stream.socket
+
+    @property
+    def closed(self) -> bool:
+        return self.socket.fileno() == -1
+
+    def give_back(self, data: bytes) -> None:
+        """Let the next reads deliver ``data`` first."""
+        self._given_back = data + self._given_back
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._given_back:
+            await trio.lowlevel.checkpoint()
+            size = len(self._given_back) if max_bytes is None else max_bytes
+            piece, self._given_back = self._given_back[:size], self._given_back[size:]
+            return piece
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        whole = memoryview(data)
+        sent = False
+        try:
+            for start in range(0, len(whole), _PIECE):
+                with trio.move_on_after(self._send_timeout) as limit:
+                    await self._stream.send_all(whole[start : start + _PIECE])
+                if limit.cancelled_caught:
+                    raise trio.BrokenResourceError(f"the peer took nothing for {self._send_timeout} s")
+            sent = True
+        finally:
+            if not sent:
+                self.abort()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """Close at once and drop what the kernel still holds. Whoever reads or sends gets an error. Idempotent."""
+        if self.closed:
+            return
+        with suppress(OSError):  # the peer was faster
+            self.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, _RESET)
+        self.socket.close()
+
+    async def finish(self, seconds: float) -> None:
+        """Close so that the peer gets what was sent, waiting at most ``seconds`` for it to close too.
+
+        A close with unread bytes would reset the connection, and the peer might lose the answer that told it
+        why (nginx calls this a lingering close). Raises nothing but `trio.Cancelled`.
+        """
+        if self.closed:
+            return
+        self._given_back = b""
+        try:
+            with trio.move_on_after(seconds):
+                await self._stream.send_eof()
+                while await self._stream.receive_some(_PIECE):
+                    pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        self.socket.close()

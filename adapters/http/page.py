@@ -1,0 +1,63 @@
+"""The playground's files: read once, served from memory by their exact names, so no path leads anywhere else."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, final
+
+from attrs import frozen
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from ..problems import NotFound
+
+__all__ = ["add_page"]
+
+_FOLDER: Final = Path(__file__).parent.parent / "web"
+
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+# Nothing from anywhere else, nothing inline, in nobody's frame.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@final
+@frozen(kw_only=True)
+class _File:
+    body: bytes
+    content_type: str
+    etag: str
+
+
+def _read(path: Path) -> _File:
+    body = path.read_bytes()
+    return _File(body=body, content_type=_TYPES[path.suffix], etag=sha256(body).hexdigest()[:32])
+
+
+def add_page(app: QuartTrio) -> None:
+    """Add the page at ``/`` and its files beside it."""
+    files = {path.name: _read(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+
+    @app.get("/", defaults={"name": "index.html"})
+    @app.get("/<name>")
+    async def page(name: str) -> Response:
+        file = files.get(name)
+        if file is None:
+            raise NotFound("no resource has this path")
+        headers = {
+            "Cache-Control": "no-cache",  # ask each time; the ETag makes that cheap
+            "Content-Security-Policy": _POLICY,
+            "Referrer-Policy": "no-referrer",
+        }
+        response = Response(file.body, 200, headers, content_type=file.content_type)
+        response.set_etag(file.etag)
+        return await response.make_conditional(request)

@@ -1,0 +1,353 @@
+"""One HTTP/1.1 connection: hypercorn's protocol with our own reading, closing and idling.
+
+hypercorn's `TCPServer` is not used. It closes and idles a connection from within the request's task, which
+Quart-Trio cancels as soon as the answer is complete: the connection then stays open and never times out
+(20 of 20). It also sends inside a shield without a deadline. Here both are flags, set without a checkpoint.
+
+hypercorn's internals used, hence the narrow version bound: `H11Protocol` (its constructor, ``handle``,
+``stream_send`` and three private methods), the interface of its task group, `WorkerContext`, `Config`, and the
+events between them.
+No other protocol than HTTP/1.1 is spoken: an upgrade to h2c is ignored, HTTP/2 with prior knowledge refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from base64 import b64decode
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from math import inf
+from typing import Any, Final, final
+
+import h11
+import trio
+from attrs import frozen
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIFramework,
+    ASGIReceiveEvent,
+    ASGISendEvent,
+    ConnectionState,
+    Scope,
+)
+from hypercorn.utils import parse_socket_addr
+
+from engine import InvalidBody, PenstockError
+
+from .guarded import Guarded
+from .head import Head
+from .problems import BodyTooLarge, SlowRequest, answer
+
+__all__ = ["Bounds", "HttpConnection", "context"]
+
+_log = logging.getLogger("penstock.server")
+
+_READ: Final = 64 * 1024
+
+# Pieces of a request's body that wait for the application; then the peer waits. Each is at most one read.
+_BODY_PIECES: Final = 10
+
+_KEY_BYTES: Final = 16
+
+# A path, the server as a whole, or what a client says to a proxy. Quart fails on anything else.
+_TARGETS: Final = (b"/", b"*", b"http://", b"https://")
+
+
+@final
+@frozen(kw_only=True)
+class Bounds:
+    """What one connection may take; `ServerConfig` has the reasons."""
+
+    head_bytes: int
+    head_timeout: float
+    keep_alive: float
+    websocket_path: str
+
+
+class _Upgrade(Exception):
+    """The request is a WebSocket handshake: the connection changes hands."""
+
+    def __init__(self, head: Head, raw: bytes) -> None:
+        super().__init__()
+        self.head = head
+        self.raw = raw
+
+
+class _Refused(Exception):
+    """The request is answered here and the connection closed."""
+
+    def __init__(self, error: PenstockError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def context() -> WorkerContext:
+    """What the connections of one server share; its ``terminated`` tells them to close after their answer."""
+    return WorkerContext(None)
+
+
+def _head(request: h11.Request) -> Head:
+    return Head(
+        target=request.target.decode("ascii"),
+        headers=tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers),
+    )
+
+
+def _is_handshake(request: h11.Request, path: str) -> bool:
+    """Whether this is a complete WebSocket handshake for ``path``; half a one is a request like any other."""
+    head = _head(request)
+    if request.method != b"GET" or request.http_version != b"1.1" or head.path != path:
+        return False
+    tokens = ",".join(value for name, value in head.headers if name == "connection").lower().split(",")
+    if "upgrade" not in map(str.strip, tokens) or (head.get("upgrade") or "").lower() != "websocket":
+        return False
+    if head.get("sec-websocket-version") != "13" or head.get("content-length") or head.get("transfer-encoding"):
+        return False
+    try:
+        (head.get("host") or "").encode("ascii").decode("idna")
+        return len(b64decode(head.get("sec-websocket-key") or "", validate=True)) == _KEY_BYTES
+    except ValueError:
+        return False
+
+
+def _wire(request: h11.Request, behind: bytes) -> bytes:
+    lines = [b"GET " + request.target + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in request.headers.raw_items()]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + behind
+
+
+@final
+class _Protocol(H11Protocol):
+    """hypercorn's HTTP/1.1 without its ways into other protocols and with problem answers for bad requests."""
+
+    websocket_path: str
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise _Refused(InvalidBody("this server speaks HTTP/1.1"))
+        if not event.target.lower().startswith(_TARGETS):
+            raise _Refused(InvalidBody("the request's target must be a path"))
+        if _is_handshake(event, self.websocket_path) and not self.context.terminated.is_set():
+            connection = self.connection
+            assert isinstance(connection, h11.Connection)
+            raise _Upgrade(_head(event), _wire(event, connection.trailing_data[0]))
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        # Without the header nothing upgrades: a server may ignore it, and the application answers.
+        headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method, target=request.target, headers=headers, http_version=request.http_version
+            )
+        )
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        # A connection that will not be kept says so, or the client sends its next request into the close. It is not
+        # kept where the answer came before the whole body, and while draining.
+        leaving = self.connection.their_state is h11.SEND_BODY or self.context.terminated.is_set()
+        if leaving and isinstance(event, Response):
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        if status_code == 431:
+            await self.refuse(BodyTooLarge(f"a request's head is at most {self.config.h11_max_incomplete_size} bytes"))
+        else:
+            await self.refuse(InvalidBody("this is not HTTP/1.1"))
+
+    async def refuse(self, error: PenstockError) -> None:
+        """Answer with a problem and announce the close."""
+        told = answer(error)
+        headers = [(name.encode(), value.encode()) for name, value in told.headers]
+        headers += [(b"content-length", str(len(told.body)).encode()), (b"connection", b"close")]
+        headers += self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(status_code=told.status, headers=headers))
+        await self._send_h11_event(h11.Data(data=told.body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+@final
+class _Apps:
+    """What hypercorn calls a task group: starts the application for each request of one connection."""
+
+    def __init__(self, nursery: trio.Nursery, app: ASGIFramework) -> None:
+        self._nursery = nursery
+        self._app = app
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: HypercornConfig,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        to_app, from_peer = trio.open_memory_channel[ASGIReceiveEvent](_BODY_PIECES)
+        self._nursery.start_soon(self._run, scope, from_peer, send)
+
+        async def put(event: ASGIReceiveEvent) -> None:
+            try:
+                if event["type"] == "http.disconnect":
+                    # Said at the end of every request, from the application's own task: it must not wait for
+                    # itself. Where the peer has left, the connection's nursery is cancelled, which nobody misses.
+                    to_app.send_nowait(event)
+                else:
+                    await to_app.send(event)
+            except (trio.BrokenResourceError, trio.WouldBlock):
+                pass  # the application has answered and wants no more
+
+        return put
+
+    async def _run(
+        self,
+        scope: Scope,
+        from_peer: trio.MemoryReceiveChannel[ASGIReceiveEvent],
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> None:
+        try:
+            with from_peer:
+                await self._app(scope, from_peer.receive, send)
+        except Exception:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
+            _log.exception("the application failed on a request")
+        await send(None)
+
+    # Of the interface, unused by HTTP/1.1.
+    def spawn(self, func: Callable[..., Any], *args: Any) -> None:
+        self._nursery.start_soon(func, *args)
+
+    async def __aenter__(self) -> _Apps:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+@final
+class HttpConnection:
+    """Serves requests on ``stream`` until either side closes or a WebSocket handshake comes.
+
+    A request's head has ``head_timeout`` seconds from its first byte, an idle connection ``keep_alive``. A peer
+    that closes its sending side counts as gone, and whatever still works on its request is cancelled.
+    """
+
+    def __init__(
+        self,
+        stream: Guarded,
+        app: ASGIFramework,
+        config: HypercornConfig,
+        shared: WorkerContext,
+        state: ConnectionState,
+        bounds: Bounds,
+    ) -> None:
+        self._stream = stream
+        self._app = app
+        self._config = config
+        self._shared = shared
+        self._state = state
+        self._bounds = bounds
+        self._reading = trio.CancelScope()
+        self._sending = trio.Lock()
+        self._protocol: _Protocol
+        self._nursery: trio.Nursery
+        self._idle = False
+        self._begun = False  # the first byte of the next request has come
+        self._closing = False
+
+    def drain(self) -> None:
+        """Close now if no request is being worked on. Else the answer's end will close, as ``shared`` is terminated."""
+        if self._idle:
+            self._reading.cancel(reason="draining")
+
+    async def run(self) -> Head | None:
+        """Serve. Returns the head of a WebSocket handshake, which then is the next thing to read from the stream,
+        or None when there is nothing more to do but to close.
+        """
+        upgrade: _Upgrade | None = None
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._protocol = protocol = self._make_protocol(nursery)
+            self._become_idle(self._bounds.head_timeout)
+            try:
+                await self._read(protocol)
+            except _Upgrade as found:
+                upgrade = found
+            except _Refused as refused:
+                await protocol.refuse(refused.error)
+            else:
+                if self._idle and self._begun and self._reading.cancelled_caught and not self._closing:
+                    await protocol.refuse(SlowRequest("the head of the request did not arrive in time"))
+            nursery.cancel_scope.cancel(reason="the connection has ended")
+        if upgrade is None:
+            return None
+        self._stream.give_back(upgrade.raw)
+        return upgrade.head
+
+    def _make_protocol(self, nursery: trio.Nursery) -> _Protocol:
+        sock = self._stream.socket
+        try:
+            client = parse_socket_addr(sock.family, sock.getpeername())
+            server = parse_socket_addr(sock.family, sock.getsockname())
+        except OSError as error:
+            raise trio.BrokenResourceError("the peer left at once") from error
+        protocol = _Protocol(
+            self._app,  # type: ignore[arg-type]  # passed through to `spawn_app`, which does not use it
+            self._config,
+            self._shared,
+            _Apps(nursery, self._app),
+            self._state,
+            False,
+            client,
+            server,
+            self._send,
+        )
+        protocol.websocket_path = self._bounds.websocket_path
+        return protocol
+
+    async def _read(self, protocol: _Protocol) -> None:
+        with self._reading:
+            while True:
+                try:
+                    data = await self._stream.receive_some(_READ)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+                if self._idle and not self._begun:
+                    self._begin_head()
+                await protocol.handle(RawData(data))
+                if not data:
+                    return
+
+    def _become_idle(self, seconds: float) -> None:
+        self._idle, self._begun = True, False
+        if self._shared.terminated.is_set():
+            self._reading.cancel(reason="draining")
+        self._reading.deadline = trio.current_time() + seconds
+
+    def _begin_head(self) -> None:
+        self._begun = True
+        self._reading.deadline = trio.current_time() + self._bounds.head_timeout
+
+    async def _send(self, event: Event) -> None:
+        """Where hypercorn's protocol sends to; only bytes ever wait."""
+        if isinstance(event, RawData):
+            try:
+                async with self._sending:
+                    await self._stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._nursery.cancel_scope.cancel(reason="the peer does not take the answer")
+                await trio.lowlevel.checkpoint()
+        elif isinstance(event, Closed):
+            self._closing = True
+            self._reading.cancel(reason="answered, and the connection is not kept")
+        elif isinstance(event, Updated):
+            if event.idle:
+                self._become_idle(self._bounds.keep_alive)
+                if self._protocol.connection.trailing_data[0]:
+                    self._begin_head()  # the client did not wait for the answer
+            else:
+                self._idle = False
+                self._reading.deadline = inf

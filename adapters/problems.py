@@ -1,0 +1,189 @@
+"""The one table from an error's code to how HTTP and WebSocket say it, and the problem answer made from it.
+
+Nothing else in the edge knows a status number or a close code. What the engine did not raise on purpose
+becomes ``INTERNAL``, and no inner text of it leaves the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, final
+
+from attrs import frozen
+
+from engine import JSON, CallerError, CapacityError, PenstockError, SequenceGap, StorageError, encode_json
+
+__all__ = [
+    "PROBLEM_JSON",
+    "TABLE",
+    "Answer",
+    "BodyTooLarge",
+    "MethodNotAllowed",
+    "NotFound",
+    "OriginRefused",
+    "Row",
+    "SlowRequest",
+    "answer",
+    "close_code",
+    "problem",
+]
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+
+@final
+@frozen(kw_only=True)
+class Row:
+    """How one code is said. ``close`` is the WebSocket close code where the error ends the whole connection."""
+
+    status: int
+    title: str
+    retryable: bool = False
+    close: int | None = None
+
+
+def _rows() -> dict[str, Row]:
+    return {
+        "INVALID_BODY": Row(status=400, title="The request is not valid", close=1008),
+        "INVALID_CURSOR": Row(status=400, title="The cursor is not valid"),
+        "INVALID_ID": Row(status=400, title="The id is not valid"),
+        "UNAUTHENTICATED": Row(status=401, title="Authentication is needed", close=4401),
+        "FORBIDDEN": Row(status=403, title="This is not allowed", close=4403),
+        "ORIGIN_REFUSED": Row(status=403, title="Requests from this origin are refused", close=4403),
+        "NOT_FOUND": Row(status=404, title="There is nothing here"),
+        "SESSION_NOT_FOUND": Row(status=404, title="The session does not exist"),
+        "GENERATION_NOT_FOUND": Row(status=404, title="The generation does not exist"),
+        "MESSAGE_NOT_FOUND": Row(status=404, title="The message does not exist"),
+        "PRODUCER_NOT_FOUND": Row(status=404, title="The producer does not exist"),
+        "APPROVAL_NOT_FOUND": Row(status=404, title="The approval does not exist"),
+        "METHOD_NOT_ALLOWED": Row(status=405, title="The method is not allowed here"),
+        "GENERATION_ACTIVE": Row(status=409, title="A generation is live"),
+        "GENERATION_MISMATCH": Row(status=409, title="Another generation is live"),
+        "STALE_GENERATION": Row(status=409, title="The generation has ended"),
+        "STALE_PRODUCER": Row(status=409, title="A newer producer has taken over"),
+        "SEQUENCE_GAP": Row(status=409, title="A number was skipped"),
+        "ID_IN_USE": Row(status=409, title="The id names something else"),
+        "IDEMPOTENCY_CONFLICT": Row(status=409, title="The key was used with another request"),
+        "SESSION_DELETED": Row(status=410, title="The session was deleted"),
+        "BODY_TOO_LARGE": Row(status=413, title="The request is too large", close=1009),
+        "RATE_LIMITED": Row(status=429, title="Too many requests", retryable=True, close=4429),
+        "QUEUE_FULL": Row(status=429, title="The queue is full", retryable=True),
+        "TOO_MANY_STRAGGLERS": Row(status=429, title="Too many clean-ups are still running", retryable=True),
+        "WRITE_FAILED": Row(status=500, title="Nothing could be stored", retryable=True),
+        "FINISH_FAILED": Row(status=500, title="The end could not be stored", retryable=True),
+        "INTERNAL": Row(status=500, title="Something went wrong in the server", close=1011),
+        "DRAINING": Row(status=503, title="The server is shutting down", retryable=True, close=1001),
+        "OVERLOADED": Row(status=503, title="The server is at a limit", retryable=True, close=4429),
+        "TIMEOUT": Row(status=504, title="It took too long", retryable=True, close=4408),
+    }
+
+
+TABLE: Final[Mapping[str, Row]] = MappingProxyType(_rows())
+
+# Answers that a client should repeat later say when; the others say nothing.
+_WITH_RETRY_AFTER = frozenset({429, 503})
+
+# What may stand in `detail` where the error's own text could tell of the inside: a file's path, an SQL error.
+_INTERNAL = "The server's log has the details."
+_STORAGE = "Nothing of this request was stored; try again."
+
+
+@final
+class NotFound(CallerError):
+    """No resource has this path."""
+
+    code = "NOT_FOUND"
+
+
+@final
+class MethodNotAllowed(CallerError):
+    """The resource does not know this method; ``allowed`` names those it knows."""
+
+    code = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, detail: str, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
+
+
+@final
+class BodyTooLarge(CallerError):
+    """The request is larger than the server's limit."""
+
+    code = "BODY_TOO_LARGE"
+
+
+@final
+class OriginRefused(CallerError):
+    """A browser sent this for a page of another origin."""
+
+    code = "ORIGIN_REFUSED"
+
+
+@final
+class SlowRequest(CapacityError):
+    """The request did not arrive in time."""
+
+    code = "TIMEOUT"
+
+
+@final
+@frozen(kw_only=True)
+class Answer:
+    """A whole problem answer."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def _row(error: BaseException) -> tuple[str, Row]:
+    code = error.code if isinstance(error, PenstockError) else "INTERNAL"
+    row = TABLE.get(code)
+    return ("INTERNAL", TABLE["INTERNAL"]) if row is None else (code, row)
+
+
+def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
+    """The problem object (RFC 9457) of ``error``. ``ids`` fill in what the error does not name itself."""
+    code, row = _row(error)
+    if code == "INTERNAL" or not isinstance(error, PenstockError):
+        detail = _INTERNAL
+    elif isinstance(error, StorageError):
+        detail = _STORAGE
+    else:
+        detail = error.detail
+    made: dict[str, JSON] = {
+        "type": f"urn:penstock:problem:{code}",
+        "title": row.title,
+        "status": row.status,
+        "code": code,
+        "detail": detail,
+        "retryable": row.retryable,
+    }
+    if isinstance(error, SequenceGap):
+        made["expected"] = error.expected
+    for name in ("session_id", "generation_id", "message_id"):
+        value = getattr(error, name, None) or ids.get(name)
+        if value is not None:
+            made[name] = value
+    return made
+
+
+def answer(error: BaseException, **ids: str | None) -> Answer:
+    """The HTTP answer to ``error``."""
+    _, row = _row(error)
+    headers = [("Content-Type", PROBLEM_JSON), ("Cache-Control", "no-store")]
+    if row.status in _WITH_RETRY_AFTER:
+        seconds = error.retry_after if isinstance(error, CapacityError) else 1.0
+        headers.append(("Retry-After", str(max(1, math.ceil(seconds)))))
+    if isinstance(error, MethodNotAllowed) and error.allowed:
+        headers.append(("Allow", ", ".join(error.allowed)))
+    return Answer(status=row.status, headers=tuple(headers), body=encode_json(problem(error, **ids)))
+
+
+def close_code(error: BaseException) -> int:
+    """The WebSocket close code of an error that ends the connection."""
+    _, row = _row(error)
+    return 1008 if row.close is None else row.close

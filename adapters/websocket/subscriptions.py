@@ -1,0 +1,100 @@
+"""The subscriptions of one socket: each a task of its own, each ended without harm to the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, final
+
+import trio
+
+from engine import JSON, Cursor, InvalidBody, Overloaded, PenstockError, Session, Subscription
+
+from .frames import frame, frame_error
+
+__all__ = ["Send", "Subscriptions"]
+
+_log = logging.getLogger("penstock.websocket")
+
+# Sends one frame after those before it. Cancelling it breaks the socket.
+Send: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+
+@final
+class _Reader:
+    """One subscription's task, as others see it."""
+
+    def __init__(self, request_id: JSON) -> None:
+        self.request_id: Final = request_id
+        self.scope = trio.CancelScope()
+        self.sending = False
+        self.leaving = False
+        self.opened = trio.Event()  # the request is answered
+        self.left = trio.Event()
+
+
+@final
+class Subscriptions:
+    """At most ``bound`` subscriptions, at most one per session, whose frames go to ``send``."""
+
+    def __init__(self, send: Send, bound: int) -> None:
+        self._send = send
+        self._bound = bound
+        self._readers: dict[str, _Reader] = {}
+
+    async def add(
+        self, nursery: trio.Nursery, session: Session, after: Cursor | str | None, snapshot: bool, request_id: JSON
+    ) -> None:
+        """Begin to deliver, in ``nursery``. Returns when the request has been answered, well or ill.
+
+        Raises `InvalidBody` when there is one for this session, and `Overloaded`.
+        """
+        sid = session.session_id
+        if sid in self._readers:
+            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=sid)
+        if len(self._readers) >= self._bound:
+            raise Overloaded(f"a socket has at most {self._bound} subscriptions; open another", session_id=sid)
+        reader = self._readers[sid] = _Reader(request_id)
+        nursery.start_soon(self._follow, reader, session, after, snapshot)
+        await reader.opened.wait()
+
+    async def remove(self, session_id: str) -> None:
+        """End the session's subscription, if there is one. No frame of it follows."""
+        reader = self._readers.get(session_id)
+        if reader is not None:
+            reader.leaving = True
+            if not reader.sending:  # in the middle of a frame it would break the socket for all others
+                reader.scope.cancel(reason="unsubscribed")
+            await reader.left.wait()
+
+    async def ended(self) -> None:
+        """Wait until there is none."""
+        while self._readers:
+            await next(iter(self._readers.values())).left.wait()
+
+    async def _follow(self, reader: _Reader, session: Session, after: Cursor | str | None, snapshot: bool) -> None:
+        sid = session.session_id
+        try:
+            with reader.scope:
+                async with session.subscribe(after, snapshot=snapshot) as subscription:
+                    await self._deliver(reader, sid, subscription)
+        except PenstockError as error:
+            await self._send(frame_error(None if reader.opened.is_set() else reader.request_id, error, session_id=sid))
+        except Exception as error:  # noqa: BLE001  # one subscription's bug is not the others'
+            _log.exception("a subscription failed")
+            await self._send(frame_error(None if reader.opened.is_set() else reader.request_id, error, session_id=sid))
+        finally:
+            del self._readers[sid]
+            reader.opened.set()
+            reader.left.set()
+
+    async def _deliver(self, reader: _Reader, session_id: str, subscription: Subscription) -> None:
+        while not reader.leaving:
+            try:
+                delivery = await subscription.receive()
+            except trio.EndOfChannel:
+                return
+            reader.sending = True
+            await self._send(frame(session_id, delivery, reader.request_id))
+            reader.sending = False
+            reader.opened.set()

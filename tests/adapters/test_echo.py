@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.echo import Pace, echo, pieces
+from engine import JSON, Event, InvalidBody, open_engine
+
+
+@given(st.text())
+def test_pieces_joined_are_the_text(text: str) -> None:
+    assert "".join(pieces(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one two", ["one", " two"]),
+        ("  one\n\ttwo ", ["  one", "\n\ttwo", " "]),
+        ("水" * 30, ["水" * 24, "水" * 6]),
+        ("", []),
+        (" \n", [" \n"]),
+    ],
+)
+def test_pieces_are_words_with_the_space_before_them(text: str, expected: list[str]) -> None:
+    assert list(pieces(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "fast",
+        [],
+        {"delay": "0.1"},
+        {"delay": True},
+        {"delay": -0.1},
+        {"delay": 61},
+        {"delay": float("nan")},
+        {"delay": None},
+        {"repeat": 2.0},
+        {"repeat": True},
+        {"repeat": 0},
+        {"repeat": 100_001},
+        {"speed": 1},
+    ],
+)
+def test_input_is_checked_and_nothing_is_converted(value: JSON) -> None:
+    with pytest.raises(InvalidBody):
+        Pace.of(value)
+
+
+def test_input_has_defaults() -> None:
+    assert Pace.of(None) == Pace.of({}) == Pace(delay=0.08, repeat=1)
+    assert Pace.of({"delay": 0, "repeat": 3}) == Pace(delay=0.0, repeat=3)
+
+
+async def say(text: str | None, value: JSON) -> list[Event]:
+    async with open_engine(":memory:", producers={"echo": echo}) as engine:
+        session = await engine.create_session("talk")
+        await session.start("echo", text=text, input=value)
+        events: list[Event] = []
+        async with session.subscribe() as subscription:
+            async for event in subscription:
+                events.append(event)
+                if event.type == "generation.finished":
+                    break
+    return events
+
+
+def said(events: list[Event]) -> str:
+    return "".join(getattr(event.data, "text", None) or "" for event in events if event.type == "block.delta")
+
+
+async def test_echo_says_the_text_back_exactly(autojump_clock: trio.testing.MockClock) -> None:
+    text = "  Größe 水門 🚰\n\n\tand  so on "
+    assert said(await say(text, None)) == text
+
+
+async def test_echo_takes_its_time_for_each_word(autojump_clock: trio.testing.MockClock) -> None:
+    begin = trio.current_time()
+    await say("one two three", {"delay": 2})
+    assert trio.current_time() - begin == pytest.approx(6)
+
+
+async def test_echo_repeats_on_a_new_line(autojump_clock: trio.testing.MockClock) -> None:
+    assert said(await say("one two", {"repeat": 3})) == "one two\none two\none two"
+
+
+async def test_echo_with_nothing_to_say_tells_what_to_do(autojump_clock: trio.testing.MockClock) -> None:
+    assert "post a user message" in said(await say(None, None))
+
+
+async def test_bad_input_ends_as_failed_with_its_reason(autojump_clock: trio.testing.MockClock) -> None:
+    end = (await say("one", {"delay": "slow"}))[-1]
+    assert getattr(end.data, "outcome", None) == "failed"
+    assert getattr(end.data, "code", None) == "INVALID_BODY"
+    assert "delay" in getattr(end.data, "message", "")

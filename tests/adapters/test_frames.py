@@ -1,0 +1,104 @@
+"""The bytes of every delivery in every form. Pure; how they travel is `test_streams`'s."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from adapters import ndjson, sse
+from adapters.websocket import frames
+from engine import (
+    Batch,
+    CaughtUp,
+    Cursor,
+    Degraded,
+    Delivery,
+    Drained,
+    Ended,
+    Entry,
+    Gap,
+    Opened,
+    SessionState,
+    SnapshotTaken,
+)
+
+AT = Cursor("e1", 7)
+TEXT = "e1-0000000000000007"
+BATCH = Batch("s", "e1", [Entry(6, '{"a":"ü\u2028"}'.encode()), Entry(7, b'{"b":2}')])
+SNAPSHOT = SessionState("s", "e1").snapshot()
+
+CONTROLS: list[tuple[Delivery, str, dict[str, object], str | None]] = [
+    (SnapshotTaken(SNAPSHOT), "snapshot", dict(SNAPSHOT.to_json()), "e1-0000000000000000"),
+    (CaughtUp(AT), "caught-up", {"cursor": TEXT}, TEXT),
+    (Gap("past_tail", "x", AT), "gap", {"reason": "past_tail", "asked": "x", "from": TEXT}, TEXT),
+    (Degraded("WRITE_FAILED"), "degraded", {"code": "WRITE_FAILED"}, None),
+    (Ended("deleted"), "end", {"reason": "deleted"}, None),
+]
+each_control = pytest.mark.parametrize(("delivery", "name", "value", "cursor"), CONTROLS)
+
+
+def test_sse_events_are_id_and_data_and_nothing_else() -> None:
+    assert sse.frame(BATCH).decode() == (
+        'id: e1-0000000000000006\ndata: {"a":"ü\u2028"}\n\nid: e1-0000000000000007\ndata: {"b":2}\n\n'
+    )
+    assert sse.frame(Opened(AT)).decode() == f"id: {TEXT}\n\n"
+    assert sse.HEARTBEAT.startswith(b":")
+
+
+@each_control
+def test_sse_control_frames(delivery: Delivery, name: str, value: dict[str, object], cursor: str | None) -> None:
+    framed = sse.frame(delivery).decode()
+    assert framed.endswith("\n\n")
+    assert "\r" not in framed
+    fields = dict(line.split(": ", 1) for line in framed[:-2].split("\n"))
+    assert json.loads(fields.pop("data")) == value
+    assert fields == {"event": name, **({} if cursor is None else {"id": cursor})}
+
+
+def test_sse_readers_are_told_to_come_back_spread_out() -> None:
+    frames_ = {sse.frame(Drained("shutdown")).decode() for _ in range(50)}
+    assert len(frames_) > 10
+    for framed in frames_:
+        found = re.fullmatch(r'event: drain\nretry: (\d+)\ndata: {"reason":"shutdown"}\n\n', framed)
+        assert found is not None
+        assert 1_000 <= int(found[1]) <= 5_000
+
+
+def test_ndjson_events_are_one_line_each() -> None:
+    assert ndjson.frame(BATCH).decode() == '{"a":"ü\u2028"}\n{"b":2}\n'
+    assert json.loads(ndjson.frame(Opened(AT))) == {"control": "open", "epoch": "e1", "cursor": TEXT}
+    assert json.loads(ndjson.frame(Drained("shutdown"))) == {"control": "drain", "reason": "shutdown"}
+    assert ndjson.HEARTBEAT == b"\n"
+
+
+@each_control
+def test_ndjson_control_frames(delivery: Delivery, name: str, value: dict[str, object], cursor: str | None) -> None:
+    framed = ndjson.frame(delivery)
+    assert framed.count(b"\n") == 1
+    assert json.loads(framed) == {"control": name, **value}
+
+
+def test_websocket_events_are_joined_as_they_are_stored() -> None:
+    assert frames.frame("s", BATCH).decode() == (
+        f'{{"op":"events","session_id":"s","events":[{{"a":"ü\u2028"}},{{"b":2}}],"cursor":"{TEXT}"}}'
+    )
+    assert json.loads(frames.frame("s", Opened(AT), 5)) == {
+        "op": "reply",
+        "id": 5,
+        "result": {"session_id": "s", "cursor": TEXT},
+    }
+    drained = {"op": "drain", "session_id": "s", "reason": "shutdown"}
+    assert json.loads(frames.frame("s", Drained("shutdown"))) == drained
+
+
+@each_control
+def test_websocket_control_frames(delivery: Delivery, name: str, value: dict[str, object], cursor: str | None) -> None:
+    assert json.loads(frames.frame("s", delivery)) == {"op": name, **value, "session_id": "s"}
+
+
+def test_a_batch_is_framed_once_for_all_readers_of_a_form() -> None:
+    assert sse.frame(BATCH) is sse.frame(BATCH)
+    assert ndjson.frame(BATCH) is ndjson.frame(BATCH)
+    assert frames.frame("s", BATCH) is frames.frame("s", BATCH)

@@ -1,0 +1,109 @@
+"""A real server for end-to-end tests: `penstock serve` as a process of its own, with its own database."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# How long a start may take on a busy machine with two cores.
+START = 30.0
+
+# The server's own limit for a drain, and a little.
+STOP = 12.0
+
+
+class ServerProcess:
+    """`penstock serve` on a free port. What it logs is in `log`."""
+
+    def __init__(self, folder: Path, *arguments: str, db: str = "test.db", cwd: Path | None = None) -> None:
+        self.db = folder / db
+        self.log = folder / "server.log"
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "error"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "adapters.cli", "serve", "--db", str(self.db), "--port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=cwd or folder,
+                env=environment,
+            )
+        self.url = self._wait_url()
+
+    def _wait_url(self) -> str:
+        """The URL as printed; a thread reads, so that the wait has a limit and the pipe never fills."""
+        assert self.process.stdout is not None
+        lines: queue.Queue[str | None] = queue.Queue()
+        stdout = self.process.stdout
+
+        def read() -> None:
+            with stdout:
+                for line in stdout:
+                    lines.put(line)
+            lines.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            line = lines.get(timeout=START)
+        except queue.Empty:
+            line = None
+        found = re.search(r"http://\S+?(?=/?\s)", line or "")
+        if found is None:
+            self.kill()
+            pytest.fail(f"the server did not start: {line!r}\n{self.log.read_text()}")
+        return found[0]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = STOP) -> int:
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        """End it as a crash does; nothing is waited for inside."""
+        self.process.kill()
+        self.process.wait(STOP)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code. A server that does not end in time is killed and the test fails."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"the server did not end within {STOP} s of SIGTERM\n{self.log.read_text()}")
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Start servers with the arguments given; those still running at the end are killed."""
+    started: list[ServerProcess] = []
+
+    def start(*arguments: str, db: str = "test.db", cwd: Path | None = None) -> ServerProcess:
+        server = ServerProcess(tmp_path, *arguments, db=db, cwd=cwd)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., ServerProcess]) -> Iterator[ServerProcess]:
+    """One server; that it ends in an orderly way, with exit code 0, is part of every test that uses it."""
+    running = start_server()
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+    assert "Traceback" not in running.log.read_text()

@@ -1,0 +1,260 @@
+"""The command as people run it: processes, signals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+
+Start = Callable[..., ServerProcess]
+
+
+def penstock(*arguments: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """One command, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "adapters.cli", *arguments],
+        cwd=cwd,
+        input=stdin,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+class Tail:
+    """`penstock tail` in the background."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "adapters.cli", "tail", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def read_until(self, text: str) -> str:
+        assert self.process.stdout is not None
+        seen = ""
+        for line in self.process.stdout:
+            seen += line
+            if text in line:
+                return seen
+        raise AssertionError(f"{text!r} never came; seen: {seen!r}")
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C; the exit code and what was written to stderr."""
+        self.process.send_signal(signal.SIGINT)
+        _, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, errors
+
+
+def test_help_shows_examples_and_version_is_told() -> None:
+    for command in ([], ["serve"], ["tail"], ["send"]):
+        told = penstock(*command, "--help")
+        assert told.returncode == 0
+        assert "Examples:" in told.stdout
+    assert penstock("--version").stdout.startswith("penstock 0.")
+
+
+def test_send_shows_the_answer_and_exits_with_0(server: ServerProcess) -> None:
+    done = penstock("send", "talk", "water finds  its way", "--url", server.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "assistant> water finds  its way\n"
+
+
+def test_send_reads_the_text_from_stdin(server: ServerProcess) -> None:
+    done = penstock("send", "talk", "-", "--url", server.url, stdin="from a pipe")
+    assert done.stdout == "assistant> from a pipe\n"
+
+
+def test_send_exits_with_1_if_the_answer_was_not_completed(start_server: Start) -> None:
+    server = start_server()
+    done = penstock("send", "talk", "x", "--input", '{"delay": "slow"}', "--url", server.url)
+    assert done.returncode == 1
+    assert "failed (INVALID_BODY" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["send", "talk", "x", "--producer", "nobody"], "PRODUCER_NOT_FOUND"),
+        (["send", "talk", "x", "--input", "{"], "no JSON"),
+        (["send", "a b", "x"], "INVALID_ID"),
+        (["tail", "unheard-of"], "SESSION_NOT_FOUND"),
+        (["tail", "talk", "--after", "yesterday"], "INVALID_CURSOR"),
+    ],
+)
+def test_a_refusal_is_one_clear_line(server: ServerProcess, arguments: list[str], hint: str) -> None:
+    httpx.put(f"{server.url}/v1/sessions/talk").raise_for_status()
+    done = penstock(*arguments, "--url", server.url)
+    assert done.returncode in (1, 2)
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", [["tail", "talk"], ["send", "talk", "x"]])
+def test_no_server_there_is_a_clear_error(command: list[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        done = penstock(*command, "--url", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "penstock serve" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# R-43: leaving is silent
+def test_tail_follows_what_others_say(server: ServerProcess) -> None:
+    penstock("send", "talk", "the first", "--url", server.url)
+    tail = Tail("talk", "--url", server.url)
+    tail.read_until("turn 1 completed")
+    penstock("send", "talk", "the second", "--url", server.url)
+    assert tail.read_until("turn 2 completed") == "user> the second\nassistant> the second\n-- turn 2 completed\n"
+    assert tail.interrupt() == (130, "")
+
+
+def test_tail_prints_events_as_json_from_a_cursor_on(server: ServerProcess) -> None:
+    penstock("send", "talk", "one two", "--url", server.url)
+    cursor = httpx.get(f"{server.url}/v1/sessions/talk").json()["cursor"]
+    penstock("send", "talk", "three", "--url", server.url)
+    tail = Tail("talk", "--json", "--after", cursor, "--url", server.url)
+    events = [json.loads(line) for line in tail.read_until('"generation.finished"').splitlines()]
+    begin = int(cursor.partition("-")[2])
+    assert [event["offset"] for event in events] == list(range(begin + 1, begin + 1 + len(events)))
+    assert tail.interrupt() == (130, "")
+
+
+# R-70, R-71
+def test_tail_survives_a_restart_of_the_server(start_server: Start) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    first = start_server("--port", port)
+    penstock("send", "talk", "before", "--url", first.url)
+    tail = Tail("talk", "--url", first.url)
+    seen = tail.read_until("turn 1 completed")
+    first.kill()
+    second = start_server("--port", port)
+    penstock("send", "talk", "after", "--url", second.url)
+    seen += tail.read_until("turn 2 completed")
+    code, errors = tail.interrupt()
+    assert code == 130
+    assert "connection lost, resuming" in errors
+    assert seen.count("assistant> before\n") == seen.count("assistant> after\n") == 1
+    assert second.stop() == 0
+
+
+# R-145
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_answers_and_streams_and_exits_with_0(start_server: Start, number: signal.Signals) -> None:
+    server = start_server()
+    httpx.put(f"{server.url}/v1/sessions/talk").raise_for_status()
+    httpx.post(f"{server.url}/v1/sessions/talk/generations", json={"text": "w " * 1000}).raise_for_status()
+    with httpx.stream("GET", f"{server.url}/v1/sessions/talk/events", timeout=20) as stream:
+        lines = stream.iter_lines()
+        assert any("block.delta" in line for line in lines)
+        server.signal(number)
+        rest = list(lines)
+    assert any('"outcome":"shutdown"' in line for line in rest)
+    assert "event: drain" in rest
+    assert server.wait() == 0
+
+
+STUBBORN = """
+import sys, trio
+
+async def stubborn(generation):
+    with trio.CancelScope(shield=True):
+        await trio.sleep(600)
+"""
+
+
+def test_a_producer_that_will_not_end_does_not_keep_the_server(start_server: Start, tmp_path: Path) -> None:
+    (tmp_path / "stubborn_app.py").write_text(STUBBORN)
+    server = start_server("--producer", "stubborn=stubborn_app:stubborn")
+    httpx.put(f"{server.url}/v1/sessions/talk").raise_for_status()
+    httpx.post(f"{server.url}/v1/sessions/talk/generations", json={"producer": "stubborn"}).raise_for_status()
+    assert server.stop() == 0
+    assert "did not end" in server.log.read_text()
+    again = start_server()
+    assert httpx.get(f"{again.url}/v1/sessions/talk").json().get("generation") is None
+    assert again.stop() == 0
+
+
+def test_a_second_signal_ends_the_process_at_once(start_server: Start, tmp_path: Path) -> None:
+    (tmp_path / "stubborn_app.py").write_text(STUBBORN)
+    server = start_server("--producer", "stubborn=stubborn_app:stubborn")
+    httpx.put(f"{server.url}/v1/sessions/talk").raise_for_status()
+    httpx.post(f"{server.url}/v1/sessions/talk/generations", json={"producer": "stubborn"}).raise_for_status()
+    with httpx.stream("GET", f"{server.url}/v1/sessions/talk/events", timeout=20) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        server.signal(signal.SIGTERM)
+        assert any("generation.cancelling" in line for line in lines)
+        server.signal(signal.SIGTERM)
+        assert server.wait(1.5) == 128 + signal.SIGTERM
+
+
+def test_a_port_in_use_is_a_clear_error(server: ServerProcess, tmp_path: Path) -> None:
+    port = server.url.rpartition(":")[2]
+    done = penstock("serve", "--port", port, "--db", "other.db", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"port {port} is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_in_use_is_a_clear_error(server: ServerProcess) -> None:
+    done = penstock("serve", "--port", "0", "--db", str(server.db))
+    assert done.returncode == 1
+    assert str(server.db) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("these are my notes\n" * 100)
+    done = penstock("serve", "--port", "0", "--db", "notes.db", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "notes.db" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "notes.db").read_text().startswith("these are my notes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--host", "0.0.0.0"], "proxy"),
+        (["--host", "example.org"], "not an IP address"),
+        (["--producer", "story"], "NAME=module:function"),
+        (["--producer", "story=nowhere_at_all:story"], "no module"),
+        (["--default-producer", "nobody"], "there are echo"),
+    ],
+)
+def test_a_bad_option_is_a_clear_error(arguments: list[str], hint: str, tmp_path: Path) -> None:
+    done = penstock("serve", "--port", "0", *arguments, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "penstock.db").exists()
+
+
+def test_an_own_producer_answers_by_default(start_server: Start, tmp_path: Path) -> None:
+    (tmp_path / "poems.py").write_text("async def poet(generation):\n    yield 'roses'\n    yield ' are red'\n")
+    server = start_server("--producer", "poet=poems:poet")
+    assert penstock("send", "talk", "x", "--url", server.url).stdout == "assistant> roses are red\n"
+    echoed = penstock("send", "talk", "x", "--producer", "echo", "--url", server.url)
+    assert echoed.stdout == "assistant> x\n"
+    assert server.stop() == 0
