@@ -14,25 +14,59 @@ a producer gets a `Generation` and writes messages and blocks; an `Event` is wha
 from __future__ import annotations
 
 from . import errors, events
+from .approvals import Approval
 from .codec import check_json, converter, decode, decode_json, encode, encode_json, from_json, structure, to_json
+from .compaction import CompactionStatistics, Compactor, Progress
 from .config import Config
 from .engine import Engine, EngineStatistics, open_engine
 from .errors import *  # noqa: F403  every error is public
 from .events import *  # noqa: F403  the whole vocabulary is public
 from .generation import Producer
 from .hub import Batch, Degraded, Drained, Ended
-from .log import Append, Delete, Entry, EventLog, Head, LogStatistics, MemoryLog, SqliteLog, open_sqlite
+from .inputs import Input
+from .log import (
+    Append,
+    Compact,
+    Delete,
+    Entry,
+    EventLog,
+    FileState,
+    Head,
+    LogStatistics,
+    MemoryLog,
+    SqliteLog,
+    SqliteReader,
+    open_sqlite,
+    open_sqlite_reader,
+)
+from .producing import Generation
 from .reducer import SessionState, Snapshot
-from .results import GenerationInfo, Posted, Started, Stopped, StopState, Superseded
+from .results import (
+    GenerationInfo,
+    Posted,
+    Queued,
+    QueueNext,
+    SessionInfo,
+    Started,
+    Stopped,
+    StopState,
+    Superseded,
+    Updated,
+)
+from .retention import expire_sessions
 from .session import Session
 from .subscription import CaughtUp, Delivery, Gap, Opened, SnapshotTaken, Subscription
-from .writing import Block, Generation, Message
+from .writing import Block, Message
 
 __all__ = [
     "Append",
+    "Approval",
     "Batch",
     "Block",
     "CaughtUp",
+    "Compact",
+    "CompactionStatistics",
+    "Compactor",
     "Config",
     "Degraded",
     "Delete",
@@ -43,35 +77,45 @@ __all__ = [
     "EngineStatistics",
     "Entry",
     "EventLog",
+    "FileState",
     "Gap",
     "Generation",
     "GenerationInfo",
     "Head",
+    "Input",
     "LogStatistics",
     "MemoryLog",
     "Message",
     "Opened",
     "Posted",
     "Producer",
+    "Progress",
+    "QueueNext",
+    "Queued",
     "Session",
+    "SessionInfo",
     "SessionState",
     "Snapshot",
     "SnapshotTaken",
     "SqliteLog",
+    "SqliteReader",
     "Started",
     "StopState",
     "Stopped",
     "Subscription",
     "Superseded",
+    "Updated",
     "check_json",
     "converter",
     "decode",
     "decode_json",
     "encode",
     "encode_json",
+    "expire_sessions",
     "from_json",
     "open_engine",
     "open_sqlite",
+    "open_sqlite_reader",
     "structure",
     "to_json",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar, final
 
 from attrs import Attribute, field, frozen
@@ -15,6 +16,16 @@ _Number = TypeVar("_Number", int, float)
 def _positive(_: object, attribute: Attribute[_Number], value: _Number) -> None:
     if not value > 0:
         raise ValueError(f"{attribute.name} must be above 0, not {value!r}")
+
+
+def _positive_or_none(_: object, attribute: Attribute[float], value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{attribute.name} must be above 0 or None, not {value!r}")
+
+
+def _not_negative_or_none(_: object, attribute: Attribute[float], value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise ValueError(f"{attribute.name} must be 0, above 0, or None, not {value!r}")
 
 
 @final
@@ -56,6 +67,13 @@ class Config:
     # Lifecycle steps (starts, stops …) that may wait on one session before callers are turned away.
     max_steps: int = field(default=256, validator=_positive)
 
+    # Generations that may wait behind the live one: a person waits for a few answers; more is a client in a loop.
+    queue_limit: int = field(default=16, validator=_positive)
+
+    # How long a repeated start gets its first answer. Clients that retry do so within minutes; a day covers a
+    # night's outage.
+    idempotency_ttl: float = field(default=24 * 3600.0, validator=_positive)
+
     # A session with nobody watching and nothing running leaves memory after this time.
     idle_session: float = field(default=60.0, validator=_positive)
 
@@ -63,6 +81,28 @@ class Config:
     # meant for may still be on its way.
     pending_stop: float = field(default=60.0, validator=_positive)
 
+    # A generation that writes nothing for so long is stuck: models pause for seconds; while a tool or a person is
+    # waited for, this clock stands still.
+    idle_limit: float = field(default=120.0, validator=_positive)
+
+    # No total limit by default: a generation that goes on writing is at work, and only the application knows its cost.
+    total_limit: float = field(default=math.inf, validator=_positive)
+
+    # An approval waits for a person, who may be in a meeting; past the hour the question is no longer in their mind,
+    # and the answer is no.
+    approval_timeout: float = field(default=3600.0, validator=_positive)
+
+    # Inputs that may wait for the producer to take them: a person steers a few times between two steps of a model.
+    inputs: int = field(default=16, validator=_positive)
+
     # While nothing can be stored, the engine tries again this often: first and longest pause.
     retry_min: float = field(default=0.05, validator=_positive)
     retry_max: float = field(default=5.0, validator=_positive)
+
+    # The events of a message's blocks give way to its whole content this long after it was closed. Readers that
+    # lost their connection are back within minutes and get what they missed as it was; an hour later nobody wants
+    # the single pieces, which are most of what is stored. 0: as soon as its generation has ended; None: never.
+    compact_after: float | None = field(default=3600.0, validator=_not_negative_or_none)
+
+    # Sessions whose last event is older are deleted. No default age: what people said is theirs to delete.
+    session_max_age: float | None = field(default=None, validator=_positive_or_none)

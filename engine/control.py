@@ -1,55 +1,59 @@
-"""One session's generations: how one starts in place of another, and how it ends.
+"""One session's generations: how one starts in place of another, waits behind it, and is stopped.
 
-Owns the live generation, the turn, the stragglers and the stops that came before their start. Every public
-coroutine here is a lifecycle step: the session runs them one at a time. What is refused is refused before anything
-is cancelled or written.
+Owns the order of turns: the turn, the queue, and the stops that came before their start. Every public coroutine
+here is a lifecycle step: the session runs them one at a time. What is refused is refused before anything is
+cancelled or written.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Final, final
-
-import trio
+from typing import final
 
 from .config import Config
-from .errors import GenerationActive, IdInUse, InvalidBody, PenstockError, TimedOut, TooManyStragglers
-from .events import GenerationCancelling
-from .generation import Run
+from .errors import (
+    GenerationActive,
+    GenerationMismatch,
+    IdInUse,
+    InvalidBody,
+    MessageNotFound,
+    ProducerNotFound,
+    QueueFull,
+    StaleGeneration,
+    TimedOut,
+    TooManyStragglers,
+)
+from .events import JSONObject, SessionReset
+from .generation import Producer, Run
+from .idempotency import Answers
 from .journal import Journal, Mark
-from .lifecycle import Draft, Ending, GenerationState, OpenGeneration
+from .lifecycle import Draft, Ending, OpenGeneration
+from .lineup import Lineup, PendingStops, request_of
 from .messages import Messages
-from .parts import Part, StartRequest, end_part, start_part
-from .policy import Enqueue, Join, Refuse, Situation, Supersede, decide
+from .parts import (
+    NOTHING,
+    Part,
+    StartRequest,
+    drop_part,
+    end_part,
+    joined,
+    replaced_part,
+    resume_part,
+    start_part,
+)
+from .policy import Enqueue, Join, Refuse, Situation, Start, Supersede, decide
 from .reads import Reads
-from .results import GenerationInfo, Started, Stopped, Superseded
+from .results import Queued, QueueNext, Started, Stopped, Superseded
+from .slot import SAFE_TEXTS, Slot
 from .stamper import stamp
+from .waiting import QueuedStart
 
-__all__ = ["SAFE_TEXTS", "Control"]
-
-logger = logging.getLogger("penstock.session")
-
-# Stops that name generations nobody has seen; a client that invents more than this gains nothing.
-_MAX_PENDING_STOPS: Final = 64
-
-_NOTHING: Final[Part] = (iter(()), {})
-
-# What an end says of itself to readers.
-SAFE_TEXTS: Final = {
-    "superseded": "A newer answer took its place.",
-    "stopped": "Stopped.",
-    "deleted": "The session was deleted.",
-    "shutdown": "The server shut down.",
-    "lost": "The process that produced it ended.",
-    "failed": "What it wrote could not be stored.",
-}
+__all__ = ["Control"]
 
 
 @final
 class Control:
-    """Starts, stops and ends the generations of one session in memory."""
+    """Starts, queues and stops the generations of one session in memory."""
 
     def __init__(
         self,
@@ -57,79 +61,174 @@ class Control:
         reads: Reads,
         config: Config,
         *,
+        slot: Slot,
         messages: Messages,
         launch: Callable[[Run], None],
-        on_finished: Callable[[Run], None],
+        find_producer: Callable[[str], Producer],
     ) -> None:
         self._journal = journal
         self._reads = reads
         self._config = config
+        self._slot = slot
         self._messages = messages
         self._launch = launch
-        self._on_finished = on_finished
-        self.live: Run | None = None
+        self._find_producer = find_producer
+        self._answers = Answers(journal, reads, config.idempotency_ttl)
         self.turn = 0
-        self.stragglers: set[Run] = set()
-        self._pending_stops: dict[str, float] = {}
-        self._hanging: dict[str, Mark] = {}  # starts whose callers were told `TimedOut`, with their end's place
+        self.lineup = Lineup(journal, config, self._answers)
+        self._pending_stops = PendingStops(config.pending_stop)
+        self._hanging: list[Mark] = []  # of starts whose callers were told `TimedOut`
 
     @property
     def busy(self) -> bool:
         """Whether the session must stay in memory for its generations' sake."""
-        now = trio.current_time()
-        self._pending_stops = {gid: until for gid, until in self._pending_stops.items() if until > now}
-        return self.live is not None or bool(self.stragglers) or bool(self._pending_stops)
+        return self._slot.live is not None or bool(self._slot.stragglers) or bool(len(self._pending_stops))
 
-    def live_info(self, generation_id: str) -> GenerationInfo | None:
-        """The live generation's state, if it is this one."""
-        if self.live is None or self.live.generation_id != generation_id:
-            return None
-        structure = self.live.structure
-        state = GenerationState.LIVE if structure.state is GenerationState.LIVE else GenerationState.CANCELLING
-        return GenerationInfo(generation_id=generation_id, state=state.value, turn=structure.turn)
-
-    def fail_live(self, error: PenstockError) -> None:
-        """What the live generation wrote could not be stored: fence and cancel it. Synchronous."""
-        if self.live is not None:
-            self.live.fence_failed(error)
-            self.live.cancel("its writes cannot be stored")
-
-    async def forget_live(self) -> None:
-        """Let go of a generation that `fail_live` cancelled, after its clean-up; the log tells how it ends."""
-        live, self.live = self.live, None
-        if live is not None and live.launched and not live.done.is_set():
-            await self._await_cleanup(live)
+    @property
+    def can_advance(self) -> bool:
+        """Whether the next queued generation may start."""
+        return (
+            self._slot.live is None
+            and bool(len(self.lineup.queue))
+            and not self.lineup.queue.paused
+            and self._journal.refused is None
+            and len(self._slot.stragglers) < self._config.max_stragglers
+        )
 
     # --- start
 
-    async def start(self, request: StartRequest) -> Started:
-        """Start a generation, ending the live one first if the policy says so. Returns after the commit."""
-        gid = request.generation_id
-        if request.proposed:
-            await self._check_new_generation(request)
-        old = self._finished_first()
+    async def start(self, request: StartRequest) -> Started | Queued:
+        """Start a generation, or queue it; the live one ends first if the policy says so. Returns after the commit."""
+        await self._settle_hanging(request)
+        answer = await self._answers.find(request)
+        if answer is not None:
+            return answer
+        await self._check_ids(request)
+        old = self._slot.finished_first()
         decision = self._decide(request, old)
-        if isinstance(decision, Started):
-            return decision
-        superseded: Superseded | None = None
-        end: Part = _NOTHING
-        if old is not None:
-            ending, seconds = await self._wind_down(old, "superseded", by=gid, retract=decision)
-            superseded = Superseded(generation_id=old.generation_id, cleanup=ending.cleanup or "clean", seconds=seconds)
+        match decision:
+            case Join():
+                assert old is not None
+                turn = old.structure.turn
+                return Started(generation_id=old.generation_id, turn=turn, cursor=self._journal.cursor, joined=True)
+            case Enqueue():
+                request.stopped = self._pending_stops.take(request.generation_id) or request.stopped
+                return await self.lineup.add(request, decision)
+            case Supersede(retract=retract):
+                assert old is not None
+                ending, seconds = await self._slot.wind_down(
+                    old, "superseded", by=request.generation_id, retract=retract
+                )
+                superseded = Superseded(
+                    generation_id=old.generation_id, cleanup=ending.cleanup or "clean", seconds=seconds
+                )
+                return await self._begin(request, old=old, ending=ending, superseded=superseded)
+            case Start():
+                return await self._begin(request)
+
+    async def _settle_hanging(self, request: StartRequest) -> None:
+        """A start that may be a repetition waits for those whose callers were told `TimedOut`."""
+        if not (request.proposed or request.idempotency_key):
+            return
+        for mark in list(self._hanging):
+            if not self._journal.settled(mark):
+                await self._journal.wait_committed(mark, self._config.flush_timeout)
+        self._hanging = [mark for mark in self._hanging if not self._journal.settled(mark)]
+
+    async def _check_ids(self, request: StartRequest) -> None:
+        gid = request.generation_id
+        if request.proposed and (
+            (self._slot.live is not None and self._slot.live.generation_id == gid)
+            or await self._reads.generation(gid) is not None
+        ):
+            raise IdInUse("a generation had this id before", session_id=self._journal.session_id, generation_id=gid)
+        if request.replaces is not None:
+            await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+            await self._reads.message_ids(request.replaces)
+
+    def _decide(self, request: StartRequest, old: Run | None) -> Start | Supersede | Enqueue | Join:
+        """Every refusal of a start, before anything is cancelled or written."""
+        session_id = self._journal.session_id
+        decision = decide(
+            request.policy,
+            Situation(
+                live=None if old is None else old.generation_id,
+                queued=self.lineup.queue.generation_ids,
+                queue_limit=self._config.queue_limit,
+                queueable=request.registered,
+                brings_content=request.brings_content,
+            ),
+        )
+        match decision:
+            case Refuse(code="GENERATION_ACTIVE"):
+                raise GenerationActive(
+                    "a generation is live",
+                    session_id=session_id,
+                    generation_id=None if old is None else old.generation_id,
+                )
+            case Refuse(code="QUEUE_FULL"):
+                raise QueueFull(f"{len(self.lineup.queue)} generations wait already", session_id=session_id)
+            case Refuse():
+                raise InvalidBody(
+                    "only a registered producer, by its name, can wait in the queue", session_id=session_id
+                )
+            case Start() | Supersede():
+                if len(self._slot.stragglers) >= self._config.max_stragglers:
+                    raise TooManyStragglers(
+                        f"{len(self._slot.stragglers)} producers of this session were cancelled and still run",
+                        session_id=session_id,
+                    )
+            case Enqueue() | Join():
+                pass
+        return decision
+
+    async def _begin(
+        self,
+        request: StartRequest,
+        *,
+        old: Run | None = None,
+        ending: Ending | None = None,
+        superseded: Superseded | None = None,
+        waited: QueuedStart | None = None,
+    ) -> Started:
+        """Write the old one's end and the start as one part; run the producer once that is durable."""
+        gid = request.generation_id
+        retracted = await self._retracted(request)
+        request.stopped = self._pending_stops.take(gid) or request.stopped
+        end = retract = leave = NOTHING
+        if old is not None and ending is not None:
             end = end_part(old.structure, ending)
-        self._apply_pending_stop(request)
+        if request.replaces is not None:
+            retract = replaced_part(
+                retracted, None if old is None else old.structure, rolled_back=ending is not None and ending.retract
+            )
+        if waited is not None:
+            leave = (iter(()), self.lineup.queue.remove(waited))
         structure = OpenGeneration(gid, self.turn + 1, request.job_id)
-        supersedes = None if old is None else old.generation_id
-        start = start_part(structure, request, supersedes=supersedes, after=self._journal.stamped)
+        items, records = joined(
+            end,
+            retract,
+            leave,
+            start_part(
+                structure,
+                request,
+                supersedes=None if superseded is None else superseded.generation_id,
+                after=self._journal.stamped,
+            ),
+        )
         run = self._make_run(structure, request)
         self._journal.raise_token()
-        mark = stamp(self._journal, chain(end[0], start[0]), {**end[1], **start[1]})
+        mark = stamp(
+            self._journal,
+            items,
+            self._answers.records(request, records, turn=structure.turn, superseded=superseded),
+        )
         self.turn = structure.turn
-        self.live = None if request.stopped else run
+        self._slot.live = None if request.stopped else run
         if request.text is not None:
             self._messages.note(request.message_id, mark)
         await self._committed_or_ended(mark, run)
-        if self.live is run:
+        if self._slot.live is run:
             run.launched = True
             self._launch(run)
         return Started(
@@ -140,47 +239,15 @@ class Control:
             superseded=superseded,
         )
 
-    async def _check_new_generation(self, request: StartRequest) -> None:
-        gid = request.generation_id
-        hanging = self._hanging.get(gid)
-        if hanging is not None and not self._journal.settled(hanging):
-            await self._journal.wait_committed(hanging, self._config.flush_timeout)
-        self._hanging = {g: mark for g, mark in self._hanging.items() if not self._journal.settled(mark)}
-        if await self._reads.generation(gid) is not None or (self.live and self.live.generation_id == gid):
-            raise IdInUse("a generation had this id before", session_id=self._journal.session_id, generation_id=gid)
-
-    def _decide(self, request: StartRequest, old: Run | None) -> Started | bool:
-        """Every refusal of a start, before anything is cancelled or written; True if the old one is retracted."""
-        retract = False
-        if old is not None:
-            match decide(request.policy, Situation(live=old.generation_id, brings_content=request.brings_content)):
-                case Refuse(code="INVALID_BODY"):
-                    raise InvalidBody(
-                        "a start that joins brings neither text nor input", session_id=self._journal.session_id
-                    )
-                case Refuse():
-                    raise GenerationActive(
-                        "a generation is live", session_id=self._journal.session_id, generation_id=old.generation_id
-                    )
-                case Join():
-                    return Started(
-                        generation_id=old.generation_id, turn=old.structure.turn, cursor=self._journal.cursor
-                    )
-                case Enqueue():
-                    raise InvalidBody("this version has no queue", session_id=self._journal.session_id)
-                case Supersede(retract=retract):
-                    pass
-        if len(self.stragglers) >= self._config.max_stragglers:
-            raise TooManyStragglers(
-                f"{len(self.stragglers)} producers of this session were cancelled and still run",
-                session_id=self._journal.session_id,
-            )
-        return retract
-
-    def _apply_pending_stop(self, request: StartRequest) -> None:
-        until = self._pending_stops.pop(request.generation_id, None)
-        if until is not None and until > trio.current_time():
-            request.stopped = True
+    async def _retracted(self, request: StartRequest) -> list[str]:
+        """The messages that the start takes out: the one it replaces, and what follows."""
+        if request.replaces is None:
+            return []
+        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+        try:
+            return await self._reads.message_ids(request.replaces)
+        except MessageNotFound:
+            return []  # it left the transcript while the start waited
 
     def _make_run(self, structure: OpenGeneration, request: StartRequest) -> Run:
         return Run(
@@ -193,110 +260,117 @@ class Control:
             metadata=request.metadata or {},
             take_snapshot=self._reads.snapshot,
             check_message_id=self._messages.check_new,
-            on_done=self._on_done,
+            find_producer=self._find_producer,
+            on_done=self._slot.on_done,
+            on_last_disconnect=request.on_last_disconnect,
         )
+
+    # --- the queue
+
+    async def advance(self) -> str | None:
+        """Start the next queued generation, if none is live and the queue is not paused; tells which."""
+        while self.can_advance:
+            item = self.lineup.queue.items[0]
+            try:
+                producer = self._find_producer(item.producer)
+            except ProducerNotFound:
+                ending = Ending(outcome="failed", code="PRODUCER_NOT_FOUND", message="Nobody here can produce it.")
+                items, records = drop_part(self.lineup.queue, item, ending)
+                stamp(self._journal, items, records)
+                continue
+            await self._begin(request_of(item, producer), waited=item)
+            return item.generation_id
+        return None
+
+    async def queue_next(self) -> QueueNext:
+        """Let a paused queue go on; tells which one started, if one did."""
+        self._slot.finished_first()
+        items, records = resume_part(self.lineup.queue, "next")
+        mark = stamp(self._journal, items, records)
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        started = await self.advance()
+        return QueueNext(cursor=self._journal.cursor, generation_id=started)
 
     async def _committed_or_ended(self, mark: Mark, run: Run) -> None:
         """Wait for a start's commit; when the disk hangs, put the end right behind it and do not run it."""
         try:
             await self._journal.wait_committed(mark, self._config.flush_timeout)
         except TimedOut:
-            if self.live is run:
+            if self._slot.live is run:
                 run.done.set()
                 ending = Ending(outcome="failed", code="WRITE_FAILED", message=SAFE_TEXTS["failed"])
-                mark = self._write_end(run, ending)
-            self._hanging[run.generation_id] = mark
+                mark = self._slot.write_end(run, ending)
+            self._hanging.append(mark)
             raise
 
-    # --- the end of a generation
-
-    def _finished_first(self) -> Run | None:
-        """The live generation; one whose producer is done and whose end was not written yet is ended now."""
-        if self.live is not None and self.live.done.is_set():
-            self._write_end(self.live, self.live.ending())
-        return self.live
-
-    async def _wind_down(
-        self, run: Run, outcome: str, *, by: str | None = None, reason: str | None = None, retract: bool = False
-    ) -> tuple[Ending, float]:
-        """Fence, cancel, wait for the clean-up at most `Config.cleanup_timeout`. Writes all but the end.
-
-        The fence rises at `generation.cancelling`'s place in the session's order: what the producer wrote
-        before stands before it, and nothing of it comes after.
-        """
-        begun = trio.current_time()
-        self._journal.raise_token()
-        cancelling = Draft(GenerationCancelling(reason=reason or outcome, by=by))
-        stamp(self._journal, [(run.structure, cancelling)])
-        run.fence(f"the generation was {outcome}")
-        run.cancel(reason or outcome)
-        cleanup = await self._await_cleanup(run)
-        seconds = trio.current_time() - begun
-        if run.failure is not None:
-            return run.failed_ending(superseded_by=by, cleanup=cleanup, retract=retract), seconds
-        ending = Ending(
-            outcome=outcome,
-            code=outcome.upper(),
-            message=SAFE_TEXTS[outcome],
-            superseded_by=by,
-            cleanup=cleanup,
-            usage=run.usage,
-            retract=retract,
-        )
-        return ending, seconds
-
-    async def _await_cleanup(self, run: Run) -> str:
-        with trio.move_on_after(self._config.cleanup_timeout):
-            await run.done.wait()
-        if run.done.is_set():
-            return "clean"
-        self.stragglers.add(run)
-        logger.warning(
-            "the clean-up of generation %s in session %s (producer %s) overran %s s and goes on, fenced",
-            run.generation_id,
-            self._journal.session_id,
-            run.producer_name,
-            self._config.cleanup_timeout,
-        )
-        return "overran"
-
-    def _write_end(self, run: Run, ending: Ending) -> Mark:
-        run.fence(f"the generation has ended as {ending.outcome}")
-        self._journal.raise_token()
-        items, records = end_part(run.structure, ending)
-        mark = stamp(self._journal, items, records)
-        self.live = None
-        return mark
-
-    def _on_done(self, run: Run) -> None:
-        """A producer's task is over. Called in that task; the end is written in the session's."""
-        if run in self.stragglers:
-            self.stragglers.discard(run)
-            logger.info("the overrun clean-up of generation %s ended", run.generation_id)
-        elif self.live is run:
-            self._on_finished(run)
+    # --- ends and stops
 
     async def finish(self, run: Run) -> None:
         """Write the end of a generation whose producer is done, unless another step was there first."""
-        if self.live is run and self._journal.refused is None:
-            self._write_end(run, run.ending())
+        if self._slot.live is run and self._journal.refused is None:
+            self._slot.write_end(run, run.ending())
 
-    # --- stop
+    async def end_at_limit(self, run: Run, limit: str) -> None:
+        """End a generation that reached a limit of its own, unless it ended meanwhile.
 
-    async def stop(self, generation_id: str | None, reason: str, reached: Sequence[StartRequest]) -> Stopped:
+        ``limit``: ``stalled``, ``expired``, or ``disconnected``, which is a stop.
+        """
+        if self._journal.refused is not None or self._slot.finished_first() is not run:
+            return
+        stopped = limit == "disconnected"
+        ending, _ = await self._slot.wind_down(run, "stopped" if stopped else limit, reason=limit)
+        queue = self.lineup.after_stop("pause", limit) if stopped else NOTHING
+        items, records = joined(end_part(run.structure, ending), queue)
+        self._journal.raise_token()
+        stamp(self._journal, items, records)
+        self._slot.live = None
+
+    async def input(
+        self, generation_id: str, kind: str, content: JSONObject, input_id: str | None, by: str | None
+    ) -> str:
+        """Take in an input for the live generation; not a step. Returns its id, behind its stamp.
+
+        Raises what `Run.take_input` does, and `GenerationNotFound`, `GenerationMismatch` for one that waits.
+        """
+        live = self._slot.live
+        if live is not None and live.generation_id == generation_id:
+            return live.take_input(kind, content, input_id, by)
+        state = (await self._reads.generation_info(generation_id)).state
+        error = GenerationMismatch if state == "queued" else StaleGeneration
+        detail = "the generation has not begun" if state == "queued" else "the generation has ended"
+        raise error(detail, session_id=self._journal.session_id, generation_id=generation_id)
+
+    async def stop(
+        self, generation_id: str | None, reason: str, reached: Sequence[StartRequest], queue: str
+    ) -> Stopped:
         """Stop the live generation, or tell what became of the one meant.
 
-        ``reached`` are the starts that were caught while they waited.
+        ``reached`` are the starts that were caught while they waited. ``queue`` says what becomes of the waiting
+        ones when the live one is stopped, or when no id is given: ``pause``, ``continue`` or ``clear``.
         """
-        live = self._finished_first()
+        live = self._slot.finished_first()
         if live is not None and generation_id in (None, live.generation_id):
-            ending, _ = await self._wind_down(live, "stopped", reason=reason)
-            mark = self._write_end(live, ending)
+            ending, _ = await self._slot.wind_down(live, "stopped", reason=reason)
+            items, records = joined(end_part(live.structure, ending), self.lineup.after_stop(queue, reason))
+            self._journal.raise_token()
+            mark = stamp(self._journal, items, records)
+            self._slot.live = None
             await self._journal.wait_committed(mark, self._config.flush_timeout)
             return Stopped(
                 state="stopped" if ending.cleanup == "clean" else "stopping", generation_id=live.generation_id
             )
+        waiting = None if generation_id is None else self.lineup.queue.find(generation_id)
+        if waiting is not None:
+            await self.lineup.drop(waiting.generation_id)
+            return Stopped(state="stopped", generation_id=generation_id)
+        if generation_id is None and live is None:
+            items, records = self.lineup.after_stop(queue, reason)
+            stamp(self._journal, items, records)
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+        return await self._tell(generation_id, reached)
+
+    async def _tell(self, generation_id: str | None, reached: Sequence[StartRequest]) -> Stopped:
+        """What a stop found that has nothing to stop."""
         for request in reversed(reached):
             record = await self._reads.generation(request.generation_id)
             if record is not None and record.outcome == "stopped":
@@ -305,15 +379,31 @@ class Control:
             return Stopped(state="nothing_active")
         if await self._reads.generation(generation_id) is not None:
             return Stopped(state="already_done", generation_id=generation_id)
-        while len(self._pending_stops) >= _MAX_PENDING_STOPS:
-            del self._pending_stops[next(iter(self._pending_stops))]
-        self._pending_stops[generation_id] = trio.current_time() + self._config.pending_stop
+        self._pending_stops.add(generation_id)
         return Stopped(state="pending", generation_id=generation_id)
+
+    async def reset(self, reason: str | None) -> Mark:
+        """End what is live and what waits as ``reset``; then nothing of the transcript is left."""
+        end = await self._end_of_live("reset")
+        drops = self.lineup.dropped(self.lineup.queue.items, "reset")
+        items, records = joined(end, drops, (iter([(None, Draft(SessionReset(reason=reason)))]), {}))
+        self._journal.raise_token()
+        mark = stamp(self._journal, items, records)
+        self._slot.live = None
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        return mark
 
     async def end_live(self, outcome: str) -> None:
         """End what is live, whatever it is, and wait until everything written so far is durable."""
-        live = self._finished_first()
-        if live is not None:
-            ending, _ = await self._wind_down(live, outcome)
-            self._write_end(live, ending)
-        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+        items, records = await self._end_of_live(outcome)
+        self._journal.raise_token()
+        mark = stamp(self._journal, items, records)
+        self._slot.live = None
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+
+    async def _end_of_live(self, outcome: str) -> Part:
+        live = self._slot.finished_first()
+        if live is None:
+            return NOTHING
+        ending, _ = await self._slot.wind_down(live, outcome)
+        return end_part(live.structure, ending)

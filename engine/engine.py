@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 from attrs import frozen
 
-from .codec import check_json, encode
+from .codec import check_json, decode_json, encode, encode_json
 from .config import Config
 from .errors import (
     Draining,
@@ -21,16 +21,33 @@ from .errors import (
     ProducerNotFound,
     SessionDeleted,
     SessionNotFound,
+    StaleEpoch,
     TimedOut,
 )
-from .events import Event, JSONObject, SessionCreated, SessionId, check_session_id, new_epoch, new_session_id, now
+from .events import (
+    Cursor,
+    Data,
+    Event,
+    JSONObject,
+    MessageSnapshot,
+    SessionCreated,
+    SessionId,
+    check_session_id,
+    new_epoch,
+    new_session_id,
+    now,
+)
+from .forking import fork_events
 from .generation import Producer
 from .hub import Drained
 from .journal import Budget
 from .log import MemoryLog, open_sqlite
 from .log.port import Append, EventLog, Head, LogStatistics
-from .records import OPEN
+from .parts import digest
+from .reads import ForkPoint
+from .records import METADATA, OPEN, QUEUED, MessageRecord, OpenRecord, message_key, read_record, to_record
 from .resident import Resident
+from .results import SessionInfo
 from .session import Session
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
@@ -96,6 +113,7 @@ class Engine:
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         check_json(metadata, "metadata")
         created = False
+        given = metadata or {}
         async with self._entrance(sid):
             while sid not in self._residents:
                 head = await self._log.head(sid)
@@ -103,7 +121,7 @@ class Engine:
                     self._enter(head)
                     break
                 try:
-                    head = await self._create(sid, metadata or {}, token=1 if head is None else head.token + 1)
+                    head = await self._begin(sid, head, [(SessionCreated(metadata=given), None)], given, {})
                 except IdInUse:
                     continue  # an earlier call was cancelled after it had handed its write over
                 self._enter(head)
@@ -111,18 +129,58 @@ class Engine:
         await self.resident(sid)
         return Session(self, sid, created=created)
 
-    async def _create(self, session_id: SessionId, metadata: JSONObject, token: int) -> Head:
+    async def fork_session(
+        self, session_id: str | None, source: str, point: ForkPoint, metadata: JSONObject | None
+    ) -> Session:
+        """A new session that begins with what ``point`` holds. For `Session.fork`. Raises `IdInUse`."""
+        sid = new_session_id() if session_id is None else check_session_id(session_id)
+        metadata = point.metadata if metadata is None else metadata
+        events = list(fork_events(point.messages, source=source, cursor=point.cursor, metadata=metadata))
+        records = {
+            message_key(mid): to_record(MessageRecord(digest=digest(data)))
+            for data, mid in events
+            if mid is not None and isinstance(data, MessageSnapshot)
+        }
+        async with self._entrance(sid):
+            head = await self._log.head(sid)
+            if head is not None and not head.deleted:
+                raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
+            self._enter(await self._begin(sid, head, events, metadata, records))
+        await self.resident(sid)
+        return Session(self, sid, created=True)
+
+    async def _begin(
+        self,
+        session_id: SessionId,
+        former: Head | None,
+        events: Sequence[tuple[Data, str | None]],
+        metadata: JSONObject,
+        records: Mapping[str, bytes | None],
+    ) -> Head:
+        """Write a session's first events. Raises `IdInUse` when it exists."""
         self._check_open()
-        epoch = new_epoch()
-        first = Event(data=SessionCreated(metadata=metadata), session_id=session_id, time=now(), offset=1)
+        epoch, time = new_epoch(), now()
+        bodies = [
+            encode(Event(data=data, session_id=session_id, time=time, offset=number, message_id=mid))
+            for number, (data, mid) in enumerate(events, 1)
+        ]
+        token = 1 if former is None else former.token + 1
+        if metadata:
+            records = {**records, METADATA: encode_json(metadata)}
         write = Append(
-            session_id=session_id, epoch=epoch, expected_tail=0, token=token, events=[encode(first)], create=True
+            session_id=session_id,
+            epoch=epoch,
+            expected_tail=0,
+            token=token,
+            events=bodies,
+            records=records,
+            create=True,
         )
         with trio.move_on_after(self.config.flush_timeout) as limit:
             await self._log.write(write)
         if limit.cancelled_caught:
             raise TimedOut("the log has not stored the session yet", session_id=session_id)
-        return Head(session_id=session_id, epoch=epoch, tail=1, token=token)
+        return Head(session_id=session_id, epoch=epoch, tail=len(bodies), token=token)
 
     async def session(self, session_id: str) -> Session:
         """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`."""
@@ -170,7 +228,14 @@ class Engine:
     def _enter(self, head: Head) -> Resident:
         self._check_open()
         assert self._nursery is not None
-        resident = Resident(self._log, head, self._budget, self.config, self._left)
+        resident = Resident(
+            self._log,
+            head,
+            self._budget,
+            self.config,
+            find_producer=lambda name: self.producer(name)[0],
+            on_closed=self._left,
+        )
         self._residents[head.session_id] = resident
         self._nursery.start_soon(self._keep, resident, name=f"penstock session {head.session_id}")
         return resident
@@ -186,6 +251,25 @@ class Engine:
     def _left(self, resident: Resident) -> None:
         if self._residents.get(resident.session_id) is resident:
             del self._residents[resident.session_id]
+
+    async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
+        """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
+        found: list[SessionInfo] = []
+        for head in await self._log.heads(after=after, limit=limit):
+            try:
+                metadata = await self._log.record(head.session_id, head.epoch, METADATA)
+                open_ = await self._log.record(head.session_id, head.epoch, OPEN)
+            except StaleEpoch:
+                continue  # deleted meanwhile
+            found.append(
+                SessionInfo(
+                    session_id=head.session_id,
+                    cursor=Cursor(head.epoch, head.tail),
+                    metadata={} if metadata is None else cast("JSONObject", decode_json(metadata)),
+                    generation_id=None if open_ is None else read_record(open_, OpenRecord).generation_id,
+                )
+            )
+        return found
 
     def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
         """The producer meant, and its name in the log. Raises `ProducerNotFound`, `InvalidBody`."""
@@ -221,8 +305,8 @@ class Engine:
         residents = self._residents.values()
         return EngineStatistics(
             sessions=len(residents),
-            live_generations=sum(resident.control.live is not None for resident in residents),
-            stragglers=sum(len(resident.control.stragglers) for resident in self._tasks),
+            live_generations=sum(resident.slot.live is not None for resident in residents),
+            stragglers=sum(len(resident.slot.stragglers) for resident in self._tasks),
             subscribers=sum(len(resident.hub) for resident in residents),
             pending_events=self._budget.used,
             degraded_sessions=sum(not resident.writable for resident in residents),
@@ -280,7 +364,7 @@ class Engine:
                     for resident in list(self._residents.values()):
                         resident.abandon()
                     await self._close_log()
-                    for run in (run for resident in self._tasks for run in resident.control.stragglers):
+                    for run in (run for resident in self._tasks for run in resident.slot.stragglers):
                         logger.warning(
                             "waiting for the producer %s of generation %s", run.producer_name, run.generation_id
                         )
@@ -297,7 +381,7 @@ class Engine:
             self.closed.set()
 
     async def _recover(self) -> None:
-        """End as ``lost`` what a dead process left open: bringing a session into memory does it."""
+        """End as ``lost`` what a dead process left open, and let its queues go on: being in memory does it."""
 
         async def bring(session_id: str) -> None:
             try:
@@ -305,10 +389,14 @@ class Engine:
             except PenstockError as error:
                 self._failure = error
 
+        for key in (OPEN, QUEUED):
+            await self._bring_holders(key, bring)
+
+    async def _bring_holders(self, key: str, bring: Callable[[str], Awaitable[None]]) -> None:
         after = ""
         while self._failure is None:
             try:
-                holders = await self._log.holders(OPEN, after=after, limit=_RECOVERY_WIDTH)
+                holders = await self._log.holders(key, after=after, limit=_RECOVERY_WIDTH)
             except PenstockError as error:
                 self._failure = error
                 return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 __all__ = [
+    "ApprovalNotFound",
     "CallerError",
     "CapacityError",
     "CorruptDatabase",
@@ -20,6 +21,7 @@ __all__ = [
     "GenerationMismatch",
     "GenerationNotFound",
     "IdInUse",
+    "IdempotencyConflict",
     "InvalidBody",
     "InvalidCursor",
     "InvalidId",
@@ -29,6 +31,7 @@ __all__ = [
     "PenstockError",
     "ProducerError",
     "ProducerNotFound",
+    "QueueFull",
     "RemoteError",
     "SequenceGap",
     "SessionDeleted",
@@ -130,6 +133,13 @@ class ProducerNotFound(CallerError):
 
 
 @final
+class ApprovalNotFound(CallerError):
+    """No such approval is open: it was resolved before, or never asked for."""
+
+    code = "APPROVAL_NOT_FOUND"
+
+
+@final
 class GenerationActive(CallerError):
     """The policy is ``reject`` and a generation is live."""
 
@@ -141,6 +151,13 @@ class IdInUse(CallerError):
     """The proposed id already names something else in this session."""
 
     code = "ID_IN_USE"
+
+
+@final
+class IdempotencyConflict(CallerError):
+    """The idempotency key was used before, for another request."""
+
+    code = "IDEMPOTENCY_CONFLICT"
 
 
 class StaleError(PenstockError):
@@ -203,6 +220,13 @@ class CapacityError(PenstockError):
 
     retryable = True
     retry_after: float = 1.0
+
+
+@final
+class QueueFull(CapacityError):
+    """As many generations or inputs wait as may."""
+
+    code = "QUEUE_FULL"
 
 
 @final

@@ -59,6 +59,7 @@ __all__ = [
     "check_job_id",
     "check_session_id",
     "check_uuid",
+    "is_uuid",
     "new_epoch",
     "new_generation_id",
     "new_message_id",
@@ -103,6 +104,11 @@ def check_uuid(text: str, what: str) -> str:
     if not _UUID.fullmatch(text):
         raise InvalidId(f"a {what} is a UUID in the form 01234567-89ab-cdef-0123-456789abcdef")
     return text.lower()
+
+
+def is_uuid(text: str) -> bool:
+    """Whether the text has a UUID's form."""
+    return _UUID.fullmatch(text) is not None
 
 
 def check_job_id(text: str) -> str:

@@ -7,19 +7,24 @@ the task reports and never waits for a step.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from typing import TypeAlias, final
+from typing import TypeAlias, TypeVar, final
 
 import trio
 
+from .approvals import Approvals
 from .config import Config
 from .errors import InvalidBody, PenstockError, ProducerError, StaleGeneration, WriteFailed
 from .events import JSON, JSONObject
+from .inputs import APPROVAL, Input, Inputs
 from .journal import Journal
 from .lifecycle import Draft, Ending, OpenGeneration
+from .producing import Generation
 from .reducer import Snapshot
 from .stamper import stamp
-from .writing import Generation
+from .watchdog import Audience, Limits, watch
+from .writing import Message
 
 __all__ = ["Producer", "Run"]
 
@@ -27,6 +32,8 @@ logger = logging.getLogger("penstock.generation")
 
 # An async function of a Generation, or an async generator function that yields text.
 Producer: TypeAlias = Callable[[Generation], Awaitable[None] | AsyncIterable[str]]
+
+T = TypeVar("T")
 
 
 @final
@@ -45,11 +52,12 @@ class Run:
         metadata: JSONObject,
         take_snapshot: Callable[[], Awaitable[Snapshot]],
         check_message_id: Callable[[str], Awaitable[None]],
+        find_producer: Callable[[str], Producer],
         on_done: Callable[[Run], None],
+        on_last_disconnect: float | None = None,
     ) -> None:
         self.structure = structure
         self.producer_name = producer_name
-        self.input = input
         self.metadata = metadata
         self.launched = False
         self.scope = trio.CancelScope()
@@ -59,8 +67,22 @@ class Run:
         self.take_snapshot = take_snapshot
         self.check_message_id = check_message_id
         self.journal = journal
+        self.open_messages: dict[str, Message] = {}  # by who opened them
+        self.changed = trio.lowlevel.ParkingLot()
+        self.approvals = Approvals(self.put_nowait, self.part, self.changed.unpark_all)
+        self.inputs = Inputs(config.inputs, self.put_nowait)
+        self.approval_timeout = config.approval_timeout
+        self.last_event = trio.current_time()
+        self._limits = Limits(
+            idle=config.idle_limit,
+            total=config.total_limit,
+            disconnected=math.inf if on_last_disconnect is None else on_last_disconnect,
+        )
+        self._watching = trio.CancelScope()
         self._config = config
         self._producer = producer
+        self._input = input
+        self._find_producer = find_producer
         self._on_done = on_done
         self._refusal: Callable[[], PenstockError] | None = None
         self._cancelled_at: float | None = None
@@ -91,6 +113,9 @@ class Run:
     def _refuse(self, refusal: Callable[[], PenstockError]) -> None:
         if self._refusal is None:
             self._refusal = refusal
+            self.approvals.close()
+            self.inputs.close()
+            self._watching.cancel(reason="penstock: the generation is fenced")
 
     def cancel(self, reason: str) -> None:
         """Cancel the producer's scope; its clean-up has `Config.cleanup_timeout` from now."""
@@ -103,22 +128,58 @@ class Run:
         if self._refusal is not None:
             raise self._refusal()
 
-    async def put(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None:
-        """Stamp one event behind the fence, waiting for room when the disk is behind."""
+    async def unless_fenced(self, found: T | None) -> T:
+        """What a wait brought; one that the fence ended, with None, raises what the fence says, or `Cancelled`."""
+        if found is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.check()
+            raise AssertionError("a wait ended, and the generation is not fenced")
+        return found
+
+    async def wait_room(self) -> None:
+        """Pass the fence, waiting for room when the disk is behind. What is written next waits for nothing."""
         self.check()
         if self.journal.full:
             await self.journal.wait_room()
             self.check()
-        stamp(self.journal, [(self.structure, draft)], records)
+
+    async def put(self, draft: Draft) -> None:
+        """Stamp one event behind the fence, waiting for room when the disk is behind."""
+        await self.wait_room()
+        self.put_nowait(draft)
         self._unchecked += 1
         if self._unchecked >= self._config.checkpoint_every:
             self._unchecked = 0
             await trio.lowlevel.checkpoint()
 
-    def put_nowait(self, draft: Draft) -> None:
-        """Stamp one event behind the fence without waiting for room: for the few events that close things."""
+    def put_nowait(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None:
+        """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
         self.check()
-        stamp(self.journal, [(self.structure, draft)])
+        stamp(self.journal, [(self.structure, draft)], records)
+        self.last_event = trio.current_time()
+
+    def part(self, draft: Draft) -> None:
+        """Stamp an event that closes something on the way out, unless that is left to the engine's end."""
+        if not self.fenced and self.journal.refused is None:
+            self.put_nowait(draft)
+
+    def take_input(self, kind: str, content: JSONObject, input_id: str | None, by: str | None) -> str:
+        """Take in what somebody sent: an answer to an approval, or an input for the producer. Returns its id.
+
+        The same input again changes nothing. Raises `InvalidBody`, `InvalidId`, `IdInUse`, `QueueFull`,
+        `ApprovalNotFound`, `StaleGeneration` and `WriteFailed`; nothing was written then.
+        """
+        given = Input.checked(kind, content, input_id)
+        self.check()
+        if self.done.is_set():
+            raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
+        if not self.inputs.knows(given):
+            if given.kind == APPROVAL:
+                self.approvals.answer(given.content, by)
+            else:
+                self.inputs.add(given)
+            self.inputs.note(given)
+        return given.input_id
 
     async def flush(self) -> None:
         """Wait until everything written so far is durable. Raises `WriteFailed`, `StaleGeneration` or `TimedOut`."""
@@ -137,7 +198,7 @@ class Run:
         """Run the producer to its end and report. Lets only cancellation from outside and exits pass."""
         try:
             with self.scope:
-                await self._produce()
+                await self.play(self._producer, Generation(self, self._input))
         except Exception as error:
             self.failure = _without_refusals(error) if self.fenced else error
             if isinstance(self.failure, ProducerError):
@@ -152,17 +213,29 @@ class Run:
                 )
         finally:
             self.done.set()
+            self._watching.cancel(reason="penstock: the producer is done")
             self._on_done(self)
 
-    async def _produce(self) -> None:
-        generation = Generation(self)
-        result = self._producer(generation)
+    async def watch(self, audience: Audience, reached: Callable[[str], None]) -> None:
+        """Call ``reached`` with the limit that the generation reaches, if it does before its end."""
+        with self._watching:
+            await watch(self, audience, self._limits, reached)
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether an approval is open, or a tool call awaits its result."""
+        return bool(len(self.approvals)) or self.structure.awaits_result
+
+    async def play(self, producer: str | Producer, generation: Generation) -> None:
+        """Run a producer to its end, in the caller's task. Raises `ProducerNotFound`, and what the producer raises."""
+        called = self._find_producer(producer) if isinstance(producer, str) else producer
+        result = called(generation)
         if isinstance(result, AsyncIterable):
             await self._stream(generation, result)
         elif isinstance(result, Awaitable):
             await result
         else:
-            raise InvalidBody(f"the producer {self.producer_name} is neither an async function nor an async generator")
+            raise InvalidBody(f"the producer {called!r} is neither an async function nor an async generator")
 
     async def _stream(self, generation: Generation, pieces: AsyncIterable[str]) -> None:
         try:

@@ -8,6 +8,7 @@ the log. What travels is one `Batch` per commit, shared by all subscribers and f
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, final
 
@@ -160,6 +161,8 @@ class Hub:
     """The subscribers of one session in memory."""
 
     def __init__(self, bound: int) -> None:
+        self.last_left = -math.inf  # when the last subscriber left, by the trio clock
+        self.on_left: set[Callable[[], object]] = set()  # called when the last subscriber leaves
         self._bound = bound
         self._mailboxes: set[Mailbox] = set()
         self._final: Ended | Drained | None = None
@@ -179,7 +182,14 @@ class Hub:
         return mailbox
 
     def unregister(self, mailbox: Mailbox) -> None:
-        self._mailboxes.discard(mailbox)
+        """Idempotent."""
+        if mailbox not in self._mailboxes:
+            return
+        self._mailboxes.remove(mailbox)
+        if not self._mailboxes:
+            self.last_left = trio.current_time()
+            for tell in self.on_left:
+                tell()
 
     def publish(self, batch: Batch) -> None:
         for mailbox in self._mailboxes:

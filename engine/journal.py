@@ -117,6 +117,8 @@ class Journal:
         Raises `WriteFailed` while the session is behind a refused write.
         """
         self.check()
+        if not bodies and not records:
+            return self.mark()
         self.stamped += len(bodies)
         self._bodies.extend(bodies)
         if records:
@@ -163,7 +165,7 @@ class Journal:
 
         Raises `WriteFailed` when it was dropped, `TimedOut` after ``within`` seconds (it may yet be stored).
         """
-        with trio.move_on_after(within) as scope:
+        with trio.move_on_after(within):
             while mark.life == self._life and self.committed < mark.offset:
                 await self._progress.park()
         if self._dropped(mark):

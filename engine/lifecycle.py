@@ -38,7 +38,16 @@ from .events import (
     MessageSnapshot,
 )
 
-__all__ = ["BLOCK_KINDS", "OUTCOMES", "Draft", "Ending", "GenerationState", "OpenGeneration", "next_state"]
+__all__ = [
+    "BLOCK_KINDS",
+    "OUTCOMES",
+    "Draft",
+    "Ending",
+    "GenerationState",
+    "OpenGeneration",
+    "WaitingGeneration",
+    "next_state",
+]
 
 # What each kind's deltas may carry.
 BLOCK_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -93,6 +102,24 @@ def next_state(state: GenerationState | None, kind: type) -> GenerationState:
 
 
 @final
+@define
+class WaitingGeneration:
+    """The structure of a generation that is queued: it has no turn and writes nothing itself."""
+
+    generation_id: str
+    job_id: str | None = None
+    state: GenerationState | None = None
+    turn: None = field(default=None, init=False)
+
+    def place(self, draft: Draft) -> None:
+        """Raises `InvalidBody` for an event that a queued generation does not take."""
+        next_state(self.state, type(draft.data))
+
+    def record(self, draft: Draft) -> None:
+        self.state = next_state(self.state, type(draft.data))
+
+
+@final
 @frozen
 class Draft:
     """An event before its stamp."""
@@ -119,6 +146,7 @@ class Ending:
 @define
 class _Block:
     kind: str
+    tool_call_id: str | None = None
     seq: int = 0  # of its last event
     open: bool = True
 
@@ -153,6 +181,15 @@ class OpenGeneration:
     def unanswered(self) -> bool:
         """Whether a tool call of this generation has no result yet."""
         return bool(self._calls)
+
+    @property
+    def awaits_result(self) -> bool:
+        """Whether a tool call that is written to its end has no result yet."""
+        return bool(self._calls) and any(
+            block.tool_call_id in self._calls and not block.open and block.kind == "tool_call"
+            for message in self._messages.values()
+            for block in message.blocks
+        )
 
     def next_block_index(self, message_id: str) -> int:
         """The index that the message's next block must have. Raises `InvalidBody` if the message is not open."""
@@ -217,7 +254,7 @@ class OpenGeneration:
                 block.open = False
             case BlockOpened():
                 mid = _named(message_id)
-                self._messages[mid].blocks.append(_Block(data.kind))
+                self._messages[mid].blocks.append(_Block(data.kind, data.tool_call_id))
                 if data.tool_call_id is not None and data.kind == "tool_call":
                     self._calls[data.tool_call_id] = mid
                     self._call_ids.add(data.tool_call_id)

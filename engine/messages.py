@@ -1,17 +1,21 @@
-"""The messages of one session by their ids: which are taken, and posts of whole messages."""
+"""The messages of one session by their ids: which are taken, posts and retractions; and the session's metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import final
 
+from .codec import encode_json
 from .config import Config
-from .errors import IdInUse
-from .events import MessageSnapshot
+from .errors import GenerationActive, IdInUse
+from .events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from .journal import Journal, Mark
-from .parts import digest, posted
+from .lifecycle import Draft
+from .merging import merged
+from .parts import digest, posted, retract_part
 from .reads import Reads
-from .results import Posted
+from .records import METADATA
+from .results import Posted, Updated
 from .stamper import stamp
 
 __all__ = ["Messages"]
@@ -21,9 +25,7 @@ __all__ = ["Messages"]
 class Messages:
     """Knows the ids that are stamped and not committed yet; the log knows the others."""
 
-    def __init__(
-        self, journal: Journal, reads: Reads, config: Config, *, check_open: Callable[[], None]
-    ) -> None:
+    def __init__(self, journal: Journal, reads: Reads, config: Config, *, check_open: Callable[[], None]) -> None:
         self._journal = journal
         self._reads = reads
         self._config = config
@@ -65,6 +67,33 @@ class Messages:
         self.note(message_id, mark)
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         return Posted(message_id=message_id, cursor=self._journal.cursor_at(mark), created=True)
+
+    async def retract(self, message_id: str, *, and_after: bool, kept: Collection[str]) -> Cursor:
+        """Take the message, and with ``and_after`` those behind it, out of the transcript. A step of the session.
+
+        Raises `MessageNotFound`, and `GenerationActive` when one of them is among ``kept``, the live generation's.
+        """
+        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+        found = await self._reads.message_ids(message_id)
+        wanted = found if and_after else found[:1]
+        if not set(wanted).isdisjoint(kept):
+            raise GenerationActive(
+                "a message of the live generation cannot be retracted; stop it first",
+                session_id=self._journal.session_id,
+                message_id=message_id,
+            )
+        items, records = retract_part(wanted, "retracted")
+        mark = stamp(self._journal, items, records)
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        return self._journal.cursor_at(mark)
+
+    async def update(self, patch: JSONObject) -> Updated:
+        """Merge ``patch`` into the session's metadata. A step of the session."""
+        metadata = merged(await self._reads.metadata(), patch)
+        event = Draft(SessionUpdated(metadata=metadata))
+        mark = stamp(self._journal, [(None, event)], {METADATA: encode_json(metadata)})
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        return Updated(metadata=metadata, cursor=self._journal.cursor_at(mark))
 
     async def _settled(self, message_id: str) -> None:
         mark = self._stamped.get(message_id)

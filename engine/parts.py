@@ -1,9 +1,10 @@
-"""What a step writes: the items of a start and of an end, each with its records, to go into the log as one part."""
+"""What a step writes: items with the records that go with them, each part of them indivisible in the log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import TypeAlias, final
 
 from attrs import define, field
@@ -14,13 +15,17 @@ from .events import (
     JSON,
     BlockSnapshot,
     GenerationFinished,
+    GenerationQueued,
     GenerationStarted,
     JSONObject,
+    MessageRetracted,
     MessageSnapshot,
+    QueuePaused,
+    QueueResumed,
     new_message_id,
 )
 from .generation import Producer
-from .lifecycle import Draft, Ending, OpenGeneration
+from .lifecycle import Draft, Ending, GenerationState, OpenGeneration, WaitingGeneration
 from .policy import Policy
 from .records import (
     OPEN,
@@ -34,11 +39,38 @@ from .records import (
     to_record,
 )
 from .stamper import Item
+from .waiting import Queue, QueuedStart
 
-__all__ = ["Part", "StartRequest", "digest", "end_part", "posted", "start_part", "user_message"]
+__all__ = [
+    "NOTHING",
+    "Part",
+    "StartRequest",
+    "digest",
+    "drop_part",
+    "end_part",
+    "enqueue_part",
+    "joined",
+    "pause_part",
+    "posted",
+    "replaced_part",
+    "resume_part",
+    "retract_part",
+    "start_part",
+    "user_message",
+]
 
 # Items, to be drawn while they are stamped, and the records that go with them.
 Part: TypeAlias = tuple[Iterator[Item], dict[str, bytes | None]]
+
+NOTHING: Part = (iter(()), {})
+
+
+def joined(*parts: Part) -> Part:
+    """One part of several, in order; where they set the same record, the last one does."""
+    records: dict[str, bytes | None] = {}
+    for _, more in parts:
+        records.update(more)
+    return chain.from_iterable(items for items, _ in parts), records
 
 
 @final
@@ -50,17 +82,38 @@ class StartRequest:
     proposed: bool  # the caller chose the id
     producer: Producer
     producer_name: str
+    registered: bool  # the producer is known by its name, in the next process too
     policy: Policy
     text: str | None = None
     input: JSON = None
     job_id: str | None = None
     metadata: JSONObject | None = None
+    replaces: str | None = None
+    on_last_disconnect: float | None = None
+    idempotency_key: str | None = None
+    principal: str = ""
     message_id: str = field(factory=new_message_id)
     stopped: bool = False
 
     @property
     def brings_content(self) -> bool:
         return self.text is not None or self.input is not None
+
+    @property
+    def digest(self) -> str:
+        """Tells whether two starts with the same idempotency key ask for the same."""
+        asked: list[JSON] = [
+            self.generation_id if self.proposed else None,
+            self.producer_name,
+            self.policy.value,
+            self.text,
+            self.input,
+            self.job_id,
+            self.metadata,
+            self.replaces,
+            self.on_last_disconnect,
+        ]
+        return sha256(encode_json(asked)).hexdigest()
 
     def __attrs_post_init__(self) -> None:
         """Refuse now what could not be written later, and what a policy never takes, whatever is live."""
@@ -87,6 +140,11 @@ def digest(message: MessageSnapshot) -> str:
     return sha256(encode_json(converter.unstructure(message))).hexdigest()
 
 
+def retract_part(message_ids: Sequence[str], reason: str) -> Part:
+    """The messages leave the transcript."""
+    return iter([(None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids]), {}
+
+
 def end_part(structure: OpenGeneration, ending: Ending) -> Part:
     """Close what is open, then `finished`; the generation leaves the index of what is open."""
     record = GenerationRecord(turn=structure.turn, outcome=ending.outcome)
@@ -95,6 +153,76 @@ def end_part(structure: OpenGeneration, ending: Ending) -> Part:
     if structure.unanswered:
         records[message_key(results_id)] = to_record(MessageRecord(generation_id=structure.generation_id))
     return ((structure, draft) for draft in structure.closing(ending, new_message_id=lambda: results_id)), records
+
+
+def enqueue_part(queue: Queue, request: StartRequest) -> Part:
+    """The start waits behind the others; ``queue`` has it when this returns."""
+    item = QueuedStart(
+        number=queue.next_number(),
+        generation_id=request.generation_id,
+        producer=request.producer_name,
+        policy=request.policy.value,
+        message_id=request.message_id,
+        text=request.text,
+        input=request.input,
+        job_id=request.job_id,
+        metadata=request.metadata,
+        replaces=request.replaces,
+        on_last_disconnect=request.on_last_disconnect,
+    )
+    records = queue.add(item)
+    records[generation_key(item.generation_id)] = to_record(GenerationRecord())
+    queued = GenerationQueued(
+        producer=item.producer,
+        policy=item.policy,
+        position=len(queue),
+        metadata=item.metadata,
+        text=item.text,
+    )
+    return iter([(WaitingGeneration(item.generation_id, item.job_id), Draft(queued))]), records
+
+
+def replaced_part(retracted: Sequence[str], old: OpenGeneration | None, *, rolled_back: bool) -> Part:
+    """Retract the messages, and what the old generation's end adds behind them."""
+    before = set(() if old is None else old.message_ids)
+    kept = [mid for mid in retracted if not (rolled_back and mid in before)]
+
+    def items() -> Iterator[Item]:
+        yield from retract_part(kept, "replaced")[0]
+        if old is not None and not rolled_back:
+            added = [mid for mid in old.message_ids if mid not in before]
+            yield from retract_part(added, "replaced")[0]
+
+    return items(), {}
+
+
+def drop_part(queue: Queue, item: QueuedStart, ending: Ending) -> Part:
+    """A start that waits ends without having begun; ``queue`` has it no longer when this returns."""
+    was_paused = queue.paused
+    records = queue.remove(item)
+    records[generation_key(item.generation_id)] = to_record(GenerationRecord(outcome=ending.outcome))
+    finished = GenerationFinished(
+        outcome=ending.outcome, code=ending.code, message=ending.message, superseded_by=ending.superseded_by
+    )
+    waiting = WaitingGeneration(item.generation_id, item.job_id, GenerationState.QUEUED)
+    items: list[Item] = [(waiting, Draft(finished))]
+    if was_paused and not queue.paused:
+        items.append((None, Draft(QueueResumed(reason="empty"))))
+    return iter(items), records
+
+
+def pause_part(queue: Queue, reason: str) -> Part:
+    """What waits goes on waiting after the live generation ended. Nothing where nothing waits."""
+    if queue.paused or not len(queue):
+        return NOTHING
+    return iter([(None, Draft(QueuePaused(reason=reason)))]), queue.pause(True)
+
+
+def resume_part(queue: Queue, reason: str) -> Part:
+    """What waits goes on."""
+    if not queue.paused:
+        return NOTHING
+    return iter([(None, Draft(QueueResumed(reason=reason)))]), queue.pause(False)
 
 
 def start_part(structure: OpenGeneration, request: StartRequest, *, supersedes: str | None, after: int) -> Part:

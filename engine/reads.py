@@ -5,19 +5,31 @@ from __future__ import annotations
 from typing import final
 
 import trio
+from attrs import frozen
 
-from .codec import decode
+from .codec import decode, decode_json
 from .config import Config
-from .errors import CorruptDatabase, GenerationNotFound
-from .events import Cursor
+from .errors import CorruptDatabase, GenerationNotFound, InvalidCursor, MessageNotFound
+from .events import Cursor, JSONObject
 from .hub import Hub
 from .journal import Journal
+from .lifecycle import GenerationState
 from .log.port import Entry, EventLog
-from .records import GenerationRecord, MessageRecord, generation_key, message_key, read_record
-from .reducer import Gap, SessionState, Snapshot
+from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
+from .reducer import Gap, MessageView, SessionState, Snapshot
 from .results import GenerationInfo
 
-__all__ = ["Reads"]
+__all__ = ["ForkPoint", "Reads"]
+
+
+@final
+@frozen(kw_only=True)
+class ForkPoint:
+    """What a fork begins with."""
+
+    cursor: Cursor
+    messages: tuple[MessageView, ...]
+    metadata: JSONObject
 
 
 @final
@@ -63,23 +75,66 @@ class Reads:
         it keeps what it has folded.
         """
         async with self._folding:
-            tail = self._journal.cursor
-            state = self._state
-            if state is None:
-                state = self._state = SessionState(self.session_id, tail.epoch)
-            while state.cursor.offset < tail.offset:
-                for entry in await self.read(state.cursor.offset):
-                    result = state.apply(decode(entry.body))
-                    if isinstance(result, Gap):
-                        raise CorruptDatabase(
-                            f"the log of the session does not add up at offset {entry.offset}: {result}",
-                            session_id=self.session_id,
-                        )
-            return state.snapshot(limit, before)
+            return (await self._fold()).snapshot(limit, before)
+
+    async def message_ids(self, first: str | None = None) -> list[str]:
+        """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
+        async with self._folding:
+            return (await self._fold()).message_ids(first)
+
+    async def state_at(self, offset: int) -> SessionState:
+        """A fold of its own, up to an earlier ``offset``. Raises `InvalidCursor` inside a compacted range."""
+        state = SessionState(self.session_id, self._journal.epoch)
+        await self._fold_to(state, offset)
+        if state.cursor.offset != offset or not state.whole:
+            raise InvalidCursor("what stood at this cursor was compacted: use a message's id, or a later cursor")
+        return state
+
+    async def fork_point(self, at: Cursor | str | None) -> ForkPoint:
+        """The messages at a cursor, up to and with the message of this id, or now.
+
+        Raises `InvalidCursor` for a cursor of another life, past the tail, or inside a compacted range, and
+        `MessageNotFound`.
+        """
+        tail = self._journal.cursor
+        if isinstance(at, Cursor):
+            if at.epoch != tail.epoch or not 1 <= at.offset <= tail.offset:
+                raise InvalidCursor("the cursor is of another life of this session, or past its tail")
+            snapshot = (await self.state_at(at.offset)).snapshot()
+            return ForkPoint(cursor=at, messages=snapshot.messages, metadata=snapshot.metadata)
+        snapshot = await self.snapshot()
+        messages = snapshot.messages
+        if at is not None:
+            ids = [message.message_id for message in messages]
+            if at not in ids:
+                raise MessageNotFound("the session has no message with this id", message_id=at)
+            messages = messages[: ids.index(at) + 1]
+        return ForkPoint(cursor=snapshot.cursor, messages=messages, metadata=snapshot.metadata)
+
+    async def _fold(self) -> SessionState:
+        if self._state is None:
+            self._state = SessionState(self.session_id, self._journal.epoch)
+        await self._fold_to(self._state, self._journal.committed)
+        return self._state
+
+    async def _fold_to(self, state: SessionState, offset: int) -> None:
+        while state.cursor.offset < offset:
+            entries = await self.read(state.cursor.offset)
+            if not entries:
+                raise CorruptDatabase(f"the log ends before offset {offset}", session_id=self.session_id)
+            for entry in entries:
+                if entry.offset > offset:
+                    return
+                result = state.apply(decode(entry.body))
+                if isinstance(result, Gap):
+                    raise CorruptDatabase(
+                        f"the log of the session does not add up at offset {entry.offset}: {result}",
+                        session_id=self.session_id,
+                    )
 
     async def generation(self, generation_id: str) -> GenerationRecord | None:
         """What the log knows of the generation."""
-        body = await self._log.record(self.session_id, self._journal.epoch, generation_key(generation_id))
+        body = await self.record(generation_key(generation_id))
         return None if body is None else read_record(body, GenerationRecord)
 
     async def generation_info(self, generation_id: str) -> GenerationInfo:
@@ -89,10 +144,28 @@ class Reads:
             raise GenerationNotFound(
                 "the session never saw this generation", session_id=self.session_id, generation_id=generation_id
             )
-        state = "live" if record.outcome is None else "finished"
-        return GenerationInfo(generation_id=generation_id, state=state, turn=record.turn, outcome=record.outcome)
+        if record.outcome is not None:
+            state = GenerationState.FINISHED
+        else:
+            state = GenerationState.QUEUED if record.turn is None else GenerationState.LIVE
+        return GenerationInfo(generation_id=generation_id, state=state.value, turn=record.turn, outcome=record.outcome)
+
+    async def record(self, key: str) -> bytes | None:
+        """One of the session's records."""
+        return await self._log.record(self.session_id, self._journal.epoch, key)
+
+    async def records(self, prefix: str) -> dict[str, bytes]:
+        """The session's records under ``prefix``."""
+        return await self._log.records(self.session_id, self._journal.epoch, prefix)
+
+    async def metadata(self) -> JSONObject:
+        """The session's metadata."""
+        body = await self.record(METADATA)
+        found = {} if body is None else decode_json(body)
+        assert isinstance(found, dict)
+        return found
 
     async def message(self, message_id: str) -> MessageRecord | None:
         """What the log knows of the message."""
-        body = await self._log.record(self.session_id, self._journal.epoch, message_key(message_id))
+        body = await self.record(message_key(message_id))
         return None if body is None else read_record(body, MessageRecord)

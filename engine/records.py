@@ -4,8 +4,15 @@
 ``session/turn``      `SessionRecord`
 ``open``              `OpenRecord` while a generation is live; the log's index of its holders is what
                       recovery reads
+``queued``            whether the queue is paused, while it is not empty; recovery reads its holders, too
+``queued/<number>``   a start that waits
+``session/metadata``  the session's metadata, as it is
+``dirty``             `DirtyRecord` from the end of a generation until its messages are compacted; the log's
+                      index of its holders is what compaction reads
+``compaction/done``   `CompactedRecord`
 ``generation/<id>``   `GenerationRecord`
 ``message/<id>``      `MessageRecord`
+``idempotency/<…>``   the answer that a key got
 ====================  ====================================================================================
 """
 
@@ -18,12 +25,19 @@ from attrs import frozen
 from .codec import converter, decode_json, encode_json, structure
 
 __all__ = [
+    "COMPACTED",
+    "DIRTY",
+    "METADATA",
     "OPEN",
+    "QUEUED",
     "SESSION",
+    "CompactedRecord",
+    "DirtyRecord",
     "GenerationRecord",
     "MessageRecord",
     "OpenRecord",
     "SessionRecord",
+    "dirty",
     "generation_key",
     "message_key",
     "read_record",
@@ -32,6 +46,10 @@ __all__ = [
 
 SESSION = "session/turn"
 OPEN = "open"
+DIRTY = "dirty"
+COMPACTED = "compaction/done"
+QUEUED = "queued"
+METADATA = "session/metadata"
 
 T = TypeVar("T")
 
@@ -42,6 +60,11 @@ def generation_key(generation_id: str) -> str:
 
 def message_key(message_id: str) -> str:
     return f"message/{message_id}"
+
+
+def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:
+    """The record that goes with every end of a generation: there may be something to compact, from ``time`` on."""
+    return {DIRTY: to_record(DirtyRecord(generation_id=generation_id, time=time))}
 
 
 @final
@@ -63,10 +86,27 @@ class OpenRecord:
 
 @final
 @frozen(kw_only=True)
-class GenerationRecord:
-    """A generation that started; ``outcome`` once it has finished."""
+class DirtyRecord:
+    """The last end of a generation since all that had ended was compacted; ``time`` as in an event."""
 
-    turn: int
+    generation_id: str
+    time: str
+
+
+@final
+@frozen(kw_only=True)
+class CompactedRecord:
+    """Up to the offset ``done`` there is nothing left to compact."""
+
+    done: int
+
+
+@final
+@frozen(kw_only=True)
+class GenerationRecord:
+    """A generation: ``turn`` once it has started, ``outcome`` once it has finished."""
+
+    turn: int | None = None
     outcome: str | None = None
 
 
@@ -79,7 +119,9 @@ class MessageRecord:
     digest: str | None = None
 
 
-def to_record(value: SessionRecord | OpenRecord | GenerationRecord | MessageRecord) -> bytes:
+def to_record(
+    value: SessionRecord | OpenRecord | GenerationRecord | MessageRecord | DirtyRecord | CompactedRecord,
+) -> bytes:
     return encode_json(converter.unstructure(value))
 
 

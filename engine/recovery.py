@@ -11,7 +11,8 @@ from .config import Config
 from .errors import CorruptDatabase
 from .lifecycle import OpenGeneration
 from .log.port import EventLog, Head
-from .records import OPEN, SESSION, OpenRecord, SessionRecord, read_record
+from .records import OPEN, QUEUED, SESSION, OpenRecord, SessionRecord, read_record
+from .waiting import Queue
 
 __all__ = ["Found", "find"]
 
@@ -19,9 +20,10 @@ __all__ = ["Found", "find"]
 @final
 @frozen(kw_only=True)
 class Found:
-    """The session's last turn, and the generation it holds open, its structure rebuilt from its events."""
+    """The session's last turn and queue, and the generation it holds open, its structure rebuilt from its events."""
 
     turn: int
+    queue: Queue
     open: OpenGeneration | None
 
 
@@ -29,9 +31,12 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
     """What the log knows of a session. Reads two records and the open generation's pages. Raises `StorageError`."""
     session = await log.record(head.session_id, head.epoch, SESSION)
     turn = 0 if session is None else read_record(session, SessionRecord).turn
+    standing = await log.record(head.session_id, head.epoch, QUEUED)
+    waiting = {} if standing is None else await log.records(head.session_id, head.epoch, Queue.prefix())
+    queue = Queue.load(waiting, standing)
     body = await log.record(head.session_id, head.epoch, OPEN)
     if body is None:
-        return Found(turn=turn, open=None)
+        return Found(turn=turn, queue=queue, open=None)
     record = read_record(body, OpenRecord)
     structure_ = OpenGeneration(record.generation_id, record.turn, record.job_id)
     position = record.after
@@ -46,4 +51,4 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
         for entry in entries:
             structure_.replay(decode(entry.body))
         position = entries[-1].offset
-    return Found(turn=turn, open=structure_)
+    return Found(turn=turn, queue=queue, open=structure_)

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import final
+from typing import TypeVar, final
 
 import trio
 
 from .config import Config
-from .control import SAFE_TEXTS, Control
+from .control import Control
 from .errors import Draining, PenstockError, SessionDeleted, StaleEpoch, StaleError, StorageError, TimedOut, WriteFailed
-from .events import MessageSnapshot
-from .generation import Run
+from .events import Cursor, JSONObject, MessageSnapshot
+from .generation import Producer, Run
 from .hub import Degraded, Ended, Hub
 from .journal import Budget, Journal
 from .lifecycle import Ending
 from .log.port import Delete, EventLog, Head
 from .messages import Messages
 from .parts import StartRequest, end_part
-from .reads import Reads
+from .reads import ForkPoint, Reads
 from .recovery import find
-from .results import GenerationInfo, Posted, Started, Stopped
+from .results import GenerationInfo, Posted, Queued, Started, Stopped
+from .slot import SAFE_TEXTS, Slot
 from .stamper import stamp
 from .steps import Steps
 
@@ -35,28 +36,40 @@ __all__ = ["Resident"]
 
 logger = logging.getLogger("penstock.session")
 
+T = TypeVar("T")
+
 
 @final
 class Resident:
     """One session in memory, from its opening to its eviction, deletion or the engine's end."""
 
     def __init__(
-        self, log: EventLog, head: Head, budget: Budget, config: Config, on_closed: Callable[[Resident], None]
+        self,
+        log: EventLog,
+        head: Head,
+        budget: Budget,
+        config: Config,
+        *,
+        find_producer: Callable[[str], Producer],
+        on_closed: Callable[[Resident], None],
     ) -> None:
         self._log = log
         self._config = config
         self._on_closed = on_closed
+        self._steps = Steps(config.max_steps)
         self.hub = Hub(config.subscriber_buffer)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
         self.reads = Reads(log, self.journal, self.hub, config)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
+        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._steps.nudge)
         self.control = Control(
             self.journal,
             self.reads,
             config,
+            slot=self.slot,
             messages=self.messages,
             launch=self._launch,
-            on_finished=lambda run: self._steps.add(partial(self.control.finish, run)),
+            find_producer=find_producer,
         )
         self.closed = False
         self.deleted = False
@@ -64,7 +77,6 @@ class Resident:
         self._draining = False
         self._repairing = False
         self._posting = 0
-        self._steps = Steps(config.max_steps)
         self._life = trio.CancelScope()
         self._opened = trio.Event()
         self._failure: PenstockError | None = None
@@ -105,6 +117,7 @@ class Resident:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 while not self.closed:
+                    self._advance()
                     with trio.move_on_after(self._config.idle_session):
                         await self._steps.wait()
                     if len(self._steps):
@@ -116,9 +129,25 @@ class Resident:
         busy = self.control.busy or len(self.hub) or self.reads.busy or self._posting
         return not busy and self.journal.clean
 
+    def _advance(self) -> None:
+        """Let the next queued generation start, if its time has come; before all steps that wait."""
+        if self.control.can_advance and not (self._draining or self._deleting or self.closed):
+            self._steps.add(self._start_next, first=True)
+
+    async def _start_next(self) -> None:
+        await self.control.advance()
+
+    def _on_finished(self, run: Run) -> None:
+        self._steps.add(partial(self.control.finish, run))
+
+    def _on_limit(self, run: Run, limit: str) -> None:
+        self._steps.add(partial(self.control.end_at_limit, run, limit))
+
     def _launch(self, run: Run) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(run.supervise, name=f"penstock generation {run.generation_id}")
+        limit_reached = partial(self._on_limit, run)
+        self._nursery.start_soon(run.watch, self.hub, limit_reached, name=f"penstock watchdog {run.generation_id}")
 
     def close(self) -> None:
         """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
@@ -131,7 +160,7 @@ class Resident:
     def abandon(self) -> None:
         """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
         self.close()
-        self.control.fail_live(self._gone())
+        self.slot.fail(self._gone())
         self._life.cancel(reason="penstock: the engine closes")
 
     def _gone(self) -> PenstockError:
@@ -146,16 +175,16 @@ class Resident:
 
     # --- what sessions are asked for
 
-    async def start(self, request: StartRequest) -> Started:
+    async def start(self, request: StartRequest) -> Started | Queued:
         """Start in its turn."""
         self._check_open()
         return await self._steps.take(partial(self._start, request), subject=request)
 
-    async def _start(self, request: StartRequest) -> Started:
+    async def _start(self, request: StartRequest) -> Started | Queued:
         self._check_open()
         return await self.control.start(request)
 
-    async def stop(self, generation_id: str | None, reason: str) -> Stopped:
+    async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
         if self.closed:
             raise self._gone()
@@ -164,7 +193,7 @@ class Resident:
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        return await self._steps.take(partial(self.control.stop, generation_id, reason, reached))
+        return await self._steps.take(partial(self.control.stop, generation_id, reason, reached, queue))
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
         starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
@@ -179,9 +208,38 @@ class Resident:
         finally:
             self._posting -= 1
 
+    async def step(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Have any other lifecycle step done in its turn."""
+        self._check_open()
+        return await self._steps.take(partial(self._checked, work))
+
+    async def _checked(self, work: Callable[[], Awaitable[T]]) -> T:
+        self._check_open()
+        return await work()
+
+    async def retract(self, message_id: str, *, and_after: bool) -> Cursor:
+        """Take the message out of the transcript, and those behind it."""
+        live = self.slot.live
+        kept = () if live is None else live.structure.message_ids
+        return await self.messages.retract(message_id, and_after=and_after, kept=kept)
+
+    async def fork(self, at: Cursor | str | None) -> ForkPoint:
+        """What a fork begins with: flushed, and read at a cursor or up to a message's end."""
+        await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        return await self.reads.fork_point(at)
+
+    async def input(
+        self, generation_id: str, kind: str, content: JSONObject, *, input_id: str | None, by: str | None
+    ) -> str:
+        """Take in an input, beside the steps, and wait until it is durable."""
+        self._check_open()
+        taken = await self.control.input(generation_id, kind, content, input_id, by)
+        await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        return taken
+
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands."""
-        return self.control.live_info(generation_id) or await self.reads.generation_info(generation_id)
+        return self.slot.info(generation_id) or await self.reads.generation_info(generation_id)
 
     # --- delete and drain
 
@@ -248,7 +306,7 @@ class Resident:
 
     def _on_refused(self, error: PenstockError) -> None:
         """The log refused a write: what was stamped behind it is gone. Called in the log's report."""
-        self.control.fail_live(error)
+        self.slot.fail(error)
         if self.closed:
             return
         logger.error("session %s: a write was refused: %s", self.session_id, error)
@@ -260,7 +318,7 @@ class Resident:
 
     async def _repair(self) -> None:
         """Go back to what is committed and end from there what it holds open, as soon as the log takes writes."""
-        await self.control.forget_live()
+        await self.slot.forget()
         pause = self._config.retry_min
         while True:
             try:
@@ -284,6 +342,7 @@ class Resident:
         self.journal.restart(head)
         self.journal.raise_token()
         self.control.turn = found.turn
+        self.control.lineup.queue = found.queue
         if found.open is not None:
             ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
             items, records = end_part(found.open, ending)

@@ -6,9 +6,20 @@ from typing import Literal, TypeAlias, final
 
 from attrs import frozen
 
-from .events import Cursor
+from .events import Cursor, JSONObject
 
-__all__ = ["GenerationInfo", "Posted", "Started", "StopState", "Stopped", "Superseded"]
+__all__ = [
+    "GenerationInfo",
+    "Posted",
+    "QueueNext",
+    "Queued",
+    "SessionInfo",
+    "Started",
+    "StopState",
+    "Stopped",
+    "Superseded",
+    "Updated",
+]
 
 # stopped: it ran and has ended. stopping: it is fenced and its end is written, its clean-up overran.
 # already_done: it had ended before. nothing_active: nothing ran. pending: not seen yet; its start will be stopped.
@@ -28,13 +39,58 @@ class Superseded:
 @final
 @frozen(kw_only=True)
 class Started:
-    """A start is durable. ``message_id`` is the user's message that came with it."""
+    """A start is durable. ``message_id`` is the user's message that came with it.
+
+    ``joined``: nothing was started, this one was live. ``repeated``: the first answer to the same idempotency key.
+    """
 
     generation_id: str
     turn: int
     cursor: Cursor
     message_id: str | None = None
     superseded: Superseded | None = None
+    joined: bool = False
+    repeated: bool = False
+
+
+@final
+@frozen(kw_only=True)
+class Queued:
+    """A start waits, durably. ``position`` is its place, from 1."""
+
+    generation_id: str
+    position: int
+    cursor: Cursor
+    repeated: bool = False
+
+
+@final
+@frozen(kw_only=True)
+class QueueNext:
+    """The queue goes on. ``generation_id`` is the one that started now, if one did."""
+
+    cursor: Cursor
+    generation_id: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class Updated:
+    """The session's whole metadata, as they are now."""
+
+    metadata: JSONObject
+    cursor: Cursor
+
+
+@final
+@frozen(kw_only=True)
+class SessionInfo:
+    """A session in a listing."""
+
+    session_id: str
+    cursor: Cursor
+    metadata: JSONObject
+    generation_id: str | None = None
 
 
 @final

@@ -6,9 +6,11 @@ Every operation answers after its commit; cancelling a caller loses the answer, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from .codec import check_json, encode_json, structure
 from .errors import InvalidBody
@@ -21,6 +23,7 @@ from .events import (
     SessionId,
     check_job_id,
     check_uuid,
+    is_uuid,
     new_generation_id,
     new_message_id,
 )
@@ -28,7 +31,7 @@ from .generation import Producer
 from .parts import StartRequest, user_message
 from .policy import Policy
 from .reducer import Snapshot
-from .results import GenerationInfo, Posted, Started, Stopped
+from .results import GenerationInfo, Posted, Queued, QueueNext, Started, Stopped, Updated
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -59,41 +62,77 @@ class Session:
         job_id: str | None = None,
         generation_id: str | None = None,
         metadata: JSONObject | None = None,
-    ) -> Started:
+        replaces: str | None = None,
+        on_last_disconnect: float | None = None,
+        idempotency_key: str | None = None,
+        principal: str = "",
+    ) -> Started | Queued:
         """Start a generation; by default in place of the live one, whose clean-up is awaited first.
 
         ``producer`` is a registered name, an async function or async generator function of a `Generation`,
         an async iterable of text, or None for the engine's default. ``text`` posts the user's message in the
         same commit. ``policy`` says what a live generation means: ``supersede``, ``rollback`` (its messages
-        are retracted too), ``reject`` or ``join``.
+        are retracted too), ``queue`` (wait behind it and those that wait already), ``latest`` (wait in place of
+        those), ``reject``, or ``join`` (start nothing, answer with the live one). ``replaces`` names a message that
+        leaves the transcript with all that follows it: regenerate, or edit and send again. With
+        ``on_last_disconnect`` the generation is stopped when nobody has been subscribed for so many seconds.
+        A start that is repeated with the same ``idempotency_key`` (and ``principal``) gets the first answer.
 
         Returns after the commit, just before the producer runs. Raises `GenerationActive`, `ProducerNotFound`,
-        `IdInUse`, `InvalidBody`, `InvalidId`, `TooManyStragglers`, `WriteFailed`, `Draining`; nothing was
-        cancelled or written then, except where `WriteFailed` came from the very commit.
+        `MessageNotFound`, `IdInUse`, `IdempotencyConflict`, `InvalidBody`, `InvalidId`, `QueueFull`,
+        `TooManyStragglers`, `WriteFailed`, `Draining`; nothing was cancelled or written then, except where
+        `WriteFailed` came from the very commit.
         """
         call, name = self._engine.producer(producer)
+        if on_last_disconnect is not None and not 0 <= on_last_disconnect < math.inf:
+            raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
         request = StartRequest(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             proposed=generation_id is not None,
             producer=call,
             producer_name=name,
+            registered=producer is None or isinstance(producer, str),
             policy=_policy(policy),
             text=text,
             input=input,
             job_id=None if job_id is None else check_job_id(job_id),
             metadata=metadata,
+            replaces=None if replaces is None else check_uuid(replaces, "message_id"),
+            on_last_disconnect=on_last_disconnect,
+            idempotency_key=idempotency_key,
+            principal=principal,
         )
         return await (await self._engine.resident(self.session_id)).start(request)
 
-    async def stop(self, generation_id: str | None = None, *, reason: str = "stopped") -> Stopped:
+    async def stop(
+        self,
+        generation_id: str | None = None,
+        *,
+        reason: str = "stopped",
+        queue: Literal["pause", "continue", "clear"] = "pause",
+    ) -> Stopped:
         """Stop the live generation, or the one with this id, whenever its time comes. The answer is true.
 
-        Waits for the clean-up at most `Config.cleanup_timeout`. What the answer had so far is kept.
+        Waits for the clean-up at most `Config.cleanup_timeout`. What the answer had so far is kept. When the live
+        one is stopped, what waits behind it is paused until `queue_next`, goes on, or is cleared.
         """
+        if queue not in ("pause", "continue", "clear"):
+            raise InvalidBody(f"queue must be pause, continue or clear, not {queue!r}")
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
         encode_json(reason)
-        return await (await self._engine.resident(self.session_id)).stop(generation_id, reason)
+        return await (await self._engine.resident(self.session_id)).stop(generation_id, reason, queue)
+
+    async def queue_next(self) -> QueueNext:
+        """Let a paused queue go on; tells which generation started now, if one did."""
+        resident = await self._engine.resident(self.session_id)
+        return await resident.step(resident.control.queue_next)
+
+    async def dequeue(self, generation_id: str) -> None:
+        """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
+        generation_id = check_uuid(generation_id, "generation_id")
+        resident = await self._engine.resident(self.session_id)
+        await resident.step(partial(resident.control.lineup.drop, generation_id))
 
     async def post(
         self,
@@ -112,6 +151,48 @@ class Session:
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
         return await (await self._engine.resident(self.session_id)).post(message, mid, proposed=proposed)
+
+    async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
+        """Take a message, and with ``and_after`` those behind it, out of the transcript.
+
+        Raises `MessageNotFound`, and `GenerationActive` for a message of the live generation.
+        """
+        message_id = check_uuid(message_id, "message_id")
+        resident = await self._engine.resident(self.session_id)
+        return await resident.step(partial(resident.retract, message_id, and_after=and_after))
+
+    async def update(self, patch: JSONObject) -> Updated:
+        """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
+        check_json(patch, "metadata")
+        encode_json(patch)
+        resident = await self._engine.resident(self.session_id)
+        return await resident.step(partial(resident.messages.update, patch))
+
+    async def reset(self, reason: str | None = None) -> Cursor:
+        """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
+        encode_json(reason)
+        resident = await self._engine.resident(self.session_id)
+        mark = await resident.step(partial(resident.control.reset, reason))
+        return resident.journal.cursor_at(mark)
+
+    async def fork(
+        self,
+        session_id: str | None = None,
+        *,
+        at: Cursor | str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> Session:
+        """A new, independent session that begins with this one's messages: all, or those up to ``at``.
+
+        ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given.
+        Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`.
+        """
+        check_json(metadata, "metadata")
+        if isinstance(at, str):
+            at = check_uuid(at, "message_id") if is_uuid(at) else Cursor.parse(at)
+        resident = await self._engine.resident(self.session_id)
+        point = await resident.step(partial(resident.fork, at))
+        return await self._engine.fork_session(session_id, self.session_id, point, metadata)
 
     @asynccontextmanager
     async def subscribe(
@@ -138,6 +219,29 @@ class Session:
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages, the newest or those before ``before``."""
         return await (await self._engine.resident(self.session_id)).reads.snapshot(limit, before)
+
+    async def input(
+        self,
+        generation_id: str,
+        kind: str,
+        content: JSONObject,
+        *,
+        input_id: str | None = None,
+        by: str | None = None,
+    ) -> str:
+        """Send something into a live generation; returns the input's id when it is durable.
+
+        ``approval`` answers what the generation asked for: ``{approval_id, approved, reason?, arguments?}``, where
+        anything but ``approved: true`` is a no; ``by`` is who answers. ``steer``, or a kind of your own, lies
+        before the producer until it takes it, and is handed back at the end if it was not used. The same
+        ``input_id`` with the same content again changes nothing; with other content it raises `IdInUse`.
+
+        Raises `ApprovalNotFound`, `QueueFull`, `GenerationNotFound`, `GenerationMismatch` for a generation that
+        waits, `StaleGeneration` for one that ended, `InvalidBody`, `InvalidId`, `WriteFailed`, `Draining`.
+        """
+        generation_id = check_uuid(generation_id, "generation_id")
+        resident = await self._engine.resident(self.session_id)
+        return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands. Raises `GenerationNotFound`."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from .codec import encode
 from .events import Event, GenerationStarted, now
 from .journal import Journal, Mark
-from .lifecycle import Draft, OpenGeneration
+from .lifecycle import Draft, OpenGeneration, WaitingGeneration
 
-__all__ = ["Item", "stamp"]
+__all__ = ["Item", "Records", "stamp"]
 
 # A draft with the generation that it belongs to, or None for the session's own.
-Item: TypeAlias = tuple[OpenGeneration | None, Draft]
+Item: TypeAlias = tuple[OpenGeneration | WaitingGeneration | None, Draft]
+
+# Records that go with a part; those that tell a cursor are made when the part's last offset is known.
+Records: TypeAlias = Mapping[str, bytes | None] | Callable[[int], Mapping[str, bytes | None]]
 
 
-def stamp(journal: Journal, items: Iterable[Item], records: Mapping[str, bytes | None] | None = None) -> Mark:
+def stamp(journal: Journal, items: Iterable[Item], records: Records | None = None) -> Mark:
     """Place, stamp, encode and append ``items`` with ``records`` as one indivisible part.
 
     Lazy iterables are asked for an item only when the one before is recorded. Raises `InvalidBody` where
@@ -51,4 +54,4 @@ def stamp(journal: Journal, items: Iterable[Item], records: Mapping[str, bytes |
         )
         if generation is not None and not starts:
             generation.record(draft)
-    return journal.append(bodies, records)
+    return journal.append(bodies, records(offset) if callable(records) else records)

@@ -13,7 +13,9 @@ from typing import Protocol, final
 import trio
 from attrs import frozen
 
-__all__ = ["Limits", "Watched", "watch"]
+from .approvals import Approvals
+
+__all__ = ["Audience", "Limits", "Watched", "watch"]
 
 
 @final
@@ -27,54 +29,51 @@ class Limits:
 
 
 class Watched(Protocol):
-    """What the watchdog looks at. Times are of the trio clock."""
+    """The generation, as the watchdog sees it."""
 
-    @property
-    def last_event(self) -> float:
-        """When the generation last wrote or was written to."""
+    last_event: float  # when the last one was written, by the trio clock
+    approvals: Approvals
+    changed: trio.lowlevel.ParkingLot  # unparked when an approval is asked for
 
     @property
     def waits_for_others(self) -> bool:
-        """Whether an approval is open or a tool call awaits its result: the idle clock stands still."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether anybody is subscribed to the session."""
-
-    @property
-    def last_left(self) -> float:
-        """When the last subscriber left; 0 if none ever did."""
-
-    @property
-    def next_expiry(self) -> float:
-        """When the next open approval expires; infinite if none does."""
-
-    async def wait_approval(self) -> None:
-        """Until another approval is asked for."""
+        """Whether the idle clock stands still; an event begins it and an event ends it."""
 
 
-async def watch(watched: Watched, limits: Limits, reached: Callable[[str], None]) -> None:
-    """Call ``reached`` with ``stalled``, ``expired`` or ``disconnected``, once, and return.
+class Audience(Protocol):
+    """The subscribers of the session."""
 
-    Before that, with ``approval`` as often as an approval's time is over; ``reached`` must then resolve it.
-    """
+    last_left: float  # when the last one left, by the trio clock; minus infinity if none ever did
+    on_left: set[Callable[[], object]]  # called when the last one leaves
+
+    def __len__(self) -> int: ...
+
+
+async def watch(watched: Watched, audience: Audience, limits: Limits, reached: Callable[[str], None]) -> None:
+    """Call ``reached`` with ``expired``, ``stalled`` or ``disconnected``, once. Expires approvals meanwhile."""
+    nudge = watched.changed.unpark_all
+    audience.on_left.add(nudge)
+    try:
+        reached(await _next_limit(watched, audience, limits))
+    finally:
+        audience.on_left.discard(nudge)
+
+
+async def _next_limit(watched: Watched, audience: Audience, limits: Limits) -> str:
     begun = trio.current_time()
     while True:
         now = trio.current_time()
-        # Who stands still, or is connected, can at the earliest be due a whole limit from now.
-        idle_since = now if watched.waits_for_others else watched.last_event
-        left = now if watched.connected else max(begun, watched.last_left)
+        watched.approvals.expire()
+        # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
+        idle_since = now if watched.waits_for_others else max(begun, watched.last_event)
+        alone_since = math.inf if len(audience) else max(begun, audience.last_left)
         due = {
-            "approval": watched.next_expiry,
             "expired": begun + limits.total,
             "stalled": idle_since + limits.idle,
-            "disconnected": left + limits.disconnected,
+            "disconnected": alone_since + limits.disconnected,
         }
-        name = min(due, key=due.__getitem__)
-        if due[name] > now:
-            with trio.move_on_at(due[name]):
-                await watched.wait_approval()
-            continue
-        reached(name)
-        if name != "approval":
-            return
+        limit = min(due, key=due.__getitem__)
+        if due[limit] <= now:
+            return limit
+        with trio.move_on_at(min(due[limit], watched.approvals.next_expiry)):
+            await watched.changed.park()

@@ -1,4 +1,4 @@
-"""What a producer writes with: a generation opens messages, a message opens blocks, a block takes deltas.
+"""What a producer writes with: messages, and blocks in them that take deltas.
 
 Every write is stamped at once and durable soon; `Generation.flush` waits for that. A write waits only for the
 disk, never for a reader. Once the generation is superseded or stopped, every write raises `StaleGeneration`,
@@ -10,121 +10,24 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, final
 
-import trio
-
 from .codec import check_json, encode_json
-from .errors import InvalidBody
+from .errors import IdInUse, InvalidBody
 from .events import (
     JSON,
-    App,
     BlockClosed,
     BlockDelta,
     BlockOpened,
-    Cursor,
-    GenerationStatus,
     JSONObject,
     MessageClosed,
     MessageOpened,
-    check_uuid,
     new_message_id,
 )
 from .lifecycle import Draft
-from .reducer import Snapshot
 
 if TYPE_CHECKING:
     from .generation import Run
 
-__all__ = ["Block", "Generation", "Message"]
-
-
-@final
-class Generation:
-    """A producer's view of its own run."""
-
-    def __init__(self, run: Run) -> None:
-        self._run: Final = run
-
-    @property
-    def session_id(self) -> str:
-        return self._run.journal.session_id
-
-    @property
-    def generation_id(self) -> str:
-        return self._run.generation_id
-
-    @property
-    def turn(self) -> int:
-        return self._run.structure.turn
-
-    @property
-    def job_id(self) -> str | None:
-        return self._run.structure.job_id
-
-    @property
-    def input(self) -> JSON:
-        """The JSON that the start gave, or None."""
-        return self._run.input
-
-    @property
-    def metadata(self) -> JSONObject:
-        return self._run.metadata
-
-    def message(
-        self,
-        *,
-        role: str = "assistant",
-        message_id: str | None = None,
-        parent_message_id: str | None = None,
-        metadata: JSONObject | None = None,
-    ) -> Message:
-        """A message of this generation, open as long as its ``async with`` lasts."""
-        if message_id is not None:
-            message_id = check_uuid(message_id, "message_id")
-        if parent_message_id is not None:
-            parent_message_id = check_uuid(parent_message_id, "parent_message_id")
-        if metadata is not None:
-            check_json(metadata, "metadata")
-        opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=metadata)
-        return Message(self._run, opened, message_id)
-
-    async def status(self, status: str, detail: JSON = None) -> None:
-        """Tell readers what goes on: ``thinking``, ``working``, or a word of your own."""
-        await self._run.put(Draft(GenerationStatus(status=status, detail=check_json(detail, "detail"))))
-
-    async def app(self, type_: str, value: JSONObject) -> None:
-        """Write an event of the application's own; its type begins with ``app.``."""
-        if not type_.startswith("app."):
-            raise InvalidBody("the type of an application's event begins with 'app.'")
-        check_json(value, "value")
-        await self._run.put(Draft(App(type=type_, value=value)))
-
-    def report_usage(self, usage: JSONObject) -> None:
-        """What the generation cost; told in its end."""
-        check_json(usage, "usage")
-        self._run.usage = usage
-
-    async def flush(self) -> None:
-        """Wait until everything written so far is durable.
-
-        Raises `WriteFailed` when it could not be stored and `TimedOut` after `Config.flush_timeout`.
-        """
-        await self._run.flush()
-
-    async def snapshot(self) -> Snapshot:
-        """The session's state: what was committed when it was asked for, this generation's own part included."""
-        return await self._run.take_snapshot()
-
-    def cursor(self) -> Cursor:
-        """The session's committed tail."""
-        return self._run.journal.cursor
-
-    def cleanup(self) -> trio.CancelScope:
-        """A shielded scope for what must still be awaited when the generation is cancelled, with a deadline.
-
-        ``with generation.cleanup(): await client.aclose()``. What takes longer than `Config.cleanup_timeout`
-        after the cancel is cancelled in turn.
-        """
-        return self._run.cleanup()
+__all__ = ["Block", "Message"]
 
 
 @final
@@ -133,6 +36,9 @@ class Message:
 
     Left by an error or by a cancellation of the producer's own making, it closes as ``failed`` or
     ``cancelled``. When the engine ends the generation, the engine closes it.
+
+    One that names a message still open in this generation joins it: nothing is written, its blocks come behind
+    those that are there, and leaving it closes nothing. Who opened the message closes it.
     """
 
     def __init__(self, run: Run, opened: MessageOpened, message_id: str | None) -> None:
@@ -140,32 +46,59 @@ class Message:
         self._opened: Final = opened
         self._proposed: Final = message_id is not None
         self.message_id: Final[str] = message_id or new_message_id()
+        self._joined: Message | None = None
         self._finish_reason: str | None = None
         self._usage: JSONObject | None = None
 
+    @property
+    def role(self) -> str:
+        return self._opened.role
+
     async def __aenter__(self) -> Self:
-        if self._proposed:
-            self._run.check()
+        """Raises `IdInUse` when the id names a message that is not open in this generation."""
+        self._run.check()
+        if self._proposed and self.message_id not in self._run.open_messages:
+            if self.message_id in self._run.structure.message_ids:
+                raise IdInUse("this message is closed", message_id=self.message_id)
             await self._run.check_message_id(self.message_id)
+        await self._run.wait_room()
+        # Nothing waits between this look and the write: of two that open the same message, one joins the other.
+        opener = self._run.open_messages.get(self.message_id)
+        if opener is not None:
+            self._join(opener)
+            return self
         record = encode_json({"generation_id": self._run.generation_id})
-        await self._run.put(Draft(self._opened, self.message_id), {f"message/{self.message_id}": record})
+        self._run.put_nowait(Draft(self._opened, self.message_id), {f"message/{self.message_id}": record})
+        self._run.open_messages[self.message_id] = self
         return self
 
+    def _join(self, opener: Message) -> None:
+        if opener is self:
+            raise InvalidBody("this message was entered before", message_id=self.message_id)
+        if opener.role != self.role:
+            raise InvalidBody(f"the open message is one of role {opener.role}", message_id=self.message_id)
+        self._joined = opener
+
     def finish(self, *, reason: str | None = None, usage: JSONObject | None = None) -> None:
-        """What the message's end shall say: why the model stopped, and what it cost."""
+        """What the message's end shall say: why the model stopped, and what it cost. The last word counts."""
         if usage is not None:
             check_json(usage, "usage")
+        if self._joined is not None:
+            self._joined.finish(reason=reason, usage=usage)
         self._finish_reason, self._usage = reason, usage
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._joined is not None:
+            return
+        del self._run.open_messages[self.message_id]
         if kind is None:
             closed = MessageClosed(status="complete", finish_reason=self._finish_reason, usage=self._usage)
             await self._run.put(Draft(closed, self.message_id))
-        elif not self._run.fenced and self._run.journal.refused is None:
+        else:
             status = "failed" if issubclass(kind, Exception) else "cancelled"
-            self._run.put_nowait(Draft(MessageClosed(status=status), self.message_id))
+            self._run.part(Draft(MessageClosed(status=status), self.message_id))
 
     def text(self) -> Block:
         return self._block(BlockOpened(kind="text"))
@@ -205,10 +138,7 @@ class Block:
         return self._index
 
     async def __aenter__(self) -> Self:
-        self._run.check()
-        if self._run.journal.full:
-            await self._run.journal.wait_room()
-            self._run.check()
+        await self._run.wait_room()
         # Between taking the index and writing it nothing waits: two blocks opened at once get two indexes.
         index = self._run.structure.next_block_index(self._message_id)
         self._run.put_nowait(Draft(self._opened, self._message_id, index))
@@ -250,5 +180,5 @@ class Block:
         draft = Draft(self._closed, self._message_id, self._index)
         if kind is None:
             await self._run.put(draft)
-        elif not self._run.fenced and self._run.journal.refused is None:
-            self._run.put_nowait(draft)
+        else:
+            self._run.part(draft)

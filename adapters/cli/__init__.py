@@ -1,4 +1,4 @@
-"""The command ``penstock``: serve an engine, follow a session, send to one.
+"""The command ``penstock``: serve an engine, follow a session, send to one, look after a database.
 
 Owns the options and the exit codes. The server is `adapters.server`'s; what a session looks like in a
 terminal is `render`'s; `client` speaks to a server and comes back when a connection breaks.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import click
 
+from .compact import compact
+from .inspect import inspect
 from .send import send
 from .serve import serve
 from .tail import tail
@@ -25,9 +27,12 @@ def main() -> None:
       penstock serve                              serve sessions on http://127.0.0.1:8420
       penstock send chat "tell me a story"        start an answer and watch it come
       penstock tail chat                          watch a session, here or in another terminal
+      penstock inspect penstock.db                what is stored, and whether it is sound
     """
 
 
 main.add_command(serve)
 main.add_command(tail)
 main.add_command(send)
+main.add_command(inspect)
+main.add_command(compact)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from .memory import MemoryLog
-from .port import Append, Delete, Entry, EventLog, Head, LogStatistics, Report, Write
+from .port import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, Report, Write
+from .reader import FileState, SqliteReader, open_sqlite_reader
 from .sqlite import SqliteLog, open_sqlite
 
 __all__ = [
     "Append",
+    "Compact",
     "Delete",
     "Entry",
     "EventLog",
+    "FileState",
     "Head",
     "LogStatistics",
     "MemoryLog",
     "Report",
     "SqliteLog",
+    "SqliteReader",
     "Write",
     "open_sqlite",
+    "open_sqlite_reader",
 ]

@@ -1,6 +1,7 @@
 """Carrying writes out on one connection: together where it goes, each alone where it does not.
 
-Owns the transaction, what a failure of it means, and the purge of ended lives. Who waits for whom is `writer`'s.
+Owns the transaction, what a failure of it means, and the purge of ended lives. Who waits for whom is `writer`'s,
+what a `Compact` changes is `rewrite`'s.
 
 A round of writes is one transaction. Refusals (`fence`) are decided before it and cost nobody else anything. When
 the transaction fails, nothing of it is stored, and every write is tried again in a transaction of its own, the
@@ -25,9 +26,10 @@ from typing import Final, final
 
 from ..errors import PenstockError, WriteFailed
 from .database import explain, is_store_wide
-from .fence import Standing
-from .plan import DELETED_PURGED, Life, Plan
-from .port import Append, Write
+from .fence import Standing, admit_compact
+from .plan import DELETED_PURGED, Life, Plan, Statement
+from .port import Append, Compact, Move, Write
+from .rewrite import stands, statements
 
 __all__ = ["Committer", "failure"]
 
@@ -67,12 +69,33 @@ class Committer:
         self.events = 0
         self.seconds = 0.0
 
-    def carry_out(self, writes: Sequence[Write]) -> list[PenstockError | None]:
+    def carry_out(self, writes: Sequence[Move]) -> list[PenstockError | None]:
         """Store what may be stored; for each write None, or why nothing of it is there."""
         try:
             return self._together(writes)
         except Exception as error:  # noqa: BLE001  # whatever it is, each write must get its answer
             return self._apart(writes, error)
+
+    def compact(self, write: Compact) -> PenstockError | None:
+        """Carry out one `Compact` in a transaction of its own; None, or why nothing of it is there."""
+        try:
+            life = self._known([write.session_id]).get(write.session_id)
+            refusal = admit_compact(None if life is None else life.standing, write)
+            if refusal is not None or life is None:
+                return refusal
+            started = time.perf_counter()
+            try:
+                self._execute(lambda limit: statements(life, write, limit))
+            except Exception:
+                self._roll_back()
+                if not stands(self._connected(), life, write):
+                    raise
+            self.commits += 1
+            self.seconds += time.perf_counter() - started
+            self._remember({write.session_id: life})
+        except Exception as error:  # noqa: BLE001  # as above
+            return failure(write, error, whole=is_store_wide(error))
+        return None
 
     def purge(self) -> bool:
         """Remove a few rows of ended lives. True while there may be more. Raises `sqlite3.Error`."""
@@ -100,14 +123,14 @@ class Committer:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._drop_connection()
 
-    def _together(self, writes: Sequence[Write]) -> list[PenstockError | None]:
+    def _together(self, writes: Sequence[Move]) -> list[PenstockError | None]:
         plan = Plan(self._known({write.session_id for write in writes}), lambda: next(self._numbers))
         refusals = [plan.take(write) for write in writes]
         if plan.changed:
             self._commit(plan)
         return refusals
 
-    def _apart(self, writes: Sequence[Write], error: Exception) -> list[PenstockError | None]:
+    def _apart(self, writes: Sequence[Move], error: Exception) -> list[PenstockError | None]:
         outcomes: dict[int, PenstockError | None] = {}
         stored = self.commits
         for place in _smallest_session_first(writes) if len(writes) > 1 else ():
@@ -127,7 +150,7 @@ class Committer:
     def _commit(self, plan: Plan) -> None:
         started = time.perf_counter()
         try:
-            self._execute(plan)
+            self._execute(plan.statements)
         except Exception:
             self._roll_back()
             if not self._stands(plan):
@@ -137,15 +160,15 @@ class Committer:
         self.seconds += time.perf_counter() - started
         self._remember(plan.changed)
 
-    def _execute(self, plan: Plan) -> None:
+    def _execute(self, work_out: Callable[[int], Iterable[Statement]]) -> None:
         connection = self._connected()
-        statements = list(plan.statements(connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)))
-        if len(statements) == 1:
+        work = list(work_out(connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)))
+        if len(work) == 1:
             # A statement alone is a transaction by itself.
-            connection.execute(*statements[0])
+            connection.execute(*work[0])
             return
         connection.execute("BEGIN IMMEDIATE")
-        for statement in statements:
+        for statement in work:
             connection.execute(*statement)
         connection.execute("COMMIT")
 
@@ -223,7 +246,7 @@ def failure(write: Write, error: Exception, *, whole: bool) -> WriteFailed:
     return failed
 
 
-def _smallest_session_first(writes: Sequence[Write]) -> Iterable[int]:
+def _smallest_session_first(writes: Sequence[Move]) -> Iterable[int]:
     """The places of the writes, a session's together and in order."""
     parts: dict[str, list[int]] = {}
     sizes: dict[str, int] = {}
@@ -234,7 +257,7 @@ def _smallest_session_first(writes: Sequence[Write]) -> Iterable[int]:
         yield from parts[session_id]
 
 
-def _size(write: Write) -> int:
+def _size(write: Move) -> int:
     if not isinstance(write, Append):
         return 0
     return sum(map(len, write.events)) + sum(len(value) for value in write.records.values() if value is not None)

@@ -10,10 +10,20 @@ import os
 import sqlite3
 from importlib.resources import files
 from typing import Final
+from urllib.parse import quote
 
 from ..errors import CorruptDatabase, DatabaseError, DatabaseInUse, NewerSchema, UnwritableDatabase
 
-__all__ = ["connect", "connect_reader", "explain", "is_store_wide", "locate", "prepare"]
+__all__ = [
+    "check",
+    "connect",
+    "connect_read_only",
+    "connect_reader",
+    "explain",
+    "is_store_wide",
+    "locate",
+    "prepare",
+]
 
 _APPLICATION_ID: Final = 0x70656E73
 _VERSION: Final = 1
@@ -118,9 +128,29 @@ def connect_reader(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect_read_only(path: str, *, still: bool) -> sqlite3.Connection:
+    """A connection to a file that is not to be changed. ``still``: nobody else writes to it, and it is read as it is.
+
+    Raises `UnwritableDatabase` when there is no such file or it cannot be read.
+    """
+    if not os.path.exists(path):
+        raise UnwritableDatabase(f"{path} cannot be read, because it is not there: name a database that is")
+    if not os.access(path, os.R_OK):
+        raise UnwritableDatabase(f"{path} cannot be read: let this user read it")
+    # Without `immutable`, SQLite would put its own files beside a database that was closed, and leave them.
+    uri = f"file:{quote(path)}?mode=ro{'&immutable=1' if still else ''}"
+    try:
+        connection = _connect(uri, uri=True)
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise _translated(error, path, "read") from error
+    return connection
+
+
+def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
         path,
+        uri=uri,
         timeout=_BUSY_TIMEOUT,
         isolation_level=None,
         check_same_thread=False,
@@ -146,6 +176,22 @@ def prepare(path: str) -> None:
             _check_writable(connection)
     except sqlite3.Error as error:
         raise _translated(error, path) from error
+
+
+def check(connection: sqlite3.Connection, path: str) -> None:
+    """See that the connection reads a database of this version, as `prepare` does, and change nothing.
+
+    Raises `NewerSchema`, `CorruptDatabase` or `UnwritableDatabase`.
+    """
+    try:
+        if os.path.getsize(path) < _SMALLEST:
+            raise _no_database(path)
+        _check_kind(connection, path)
+        if not _version(connection):
+            raise _no_database(path)
+        connection.execute("SELECT count(*) FROM sessions").fetchone()
+    except sqlite3.Error as error:
+        raise _translated(error, path, "read") from error
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -206,7 +252,7 @@ def _damaged(path: str, finding: str) -> CorruptDatabase:
     )
 
 
-def _translated(error: sqlite3.Error, path: str) -> DatabaseError:
+def _translated(error: sqlite3.Error, path: str, deed: str = "written") -> DatabaseError:
     match _primary(error):
         case sqlite3.SQLITE_NOTADB:
             return _no_database(path)
@@ -218,5 +264,5 @@ def _translated(error: sqlite3.Error, path: str) -> DatabaseError:
             return UnwritableDatabase(f"{path} cannot be written, because its disk is full: free some space")
         case _:
             return UnwritableDatabase(
-                f"{path} cannot be written ({error}): let this user write to the file and its folder, on a sound disk"
+                f"{path} cannot be {deed} ({error}): let this user write to the file and its folder, on a sound disk"
             )

@@ -9,9 +9,9 @@ from typing import NamedTuple, final
 
 from ..admission import TokenVerdict, admit_token
 from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from .port import Append, Write
+from .port import Append, Compact, Move
 
-__all__ = ["Standing", "admit"]
+__all__ = ["Standing", "admit", "admit_compact"]
 
 
 @final
@@ -24,7 +24,7 @@ class Standing(NamedTuple):
     deleted: bool = False
 
 
-def admit(standing: Standing | None, write: Write) -> Standing | PenstockError:
+def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     """Where the session stands once ``write`` has landed, or why it must not land.
 
     The epoch is judged first, then the token, then the tail: a writer of a former life learns that the life
@@ -45,6 +45,15 @@ def admit(standing: Standing | None, write: Write) -> Standing | PenstockError:
     return Standing(standing.epoch, standing.tail + len(write.events), write.token)
 
 
+def admit_compact(standing: Standing | None, write: Compact) -> StaleEpoch | None:
+    """Why ``write`` must not land, or None. Only the epoch counts: it moves nothing that a writer stands on."""
+    if standing is None:
+        return StaleEpoch("no such session: create it first", session_id=write.session_id)
+    if standing.deleted or standing.epoch != write.epoch:
+        return StaleEpoch("this life of the session is over", session_id=write.session_id)
+    return None
+
+
 def _create(standing: Standing | None, write: Append) -> Standing | PenstockError:
     if standing is not None:
         if not standing.deleted:
@@ -59,7 +68,7 @@ def _create(standing: Standing | None, write: Append) -> Standing | PenstockErro
     return Standing(write.epoch, len(write.events), write.token)
 
 
-def _overtaken(write: Write) -> StaleToken:
+def _overtaken(write: Move) -> StaleToken:
     return StaleToken("the right to append has passed on", session_id=write.session_id)
 
 

@@ -16,7 +16,7 @@ from typing import Self, final
 
 from ..errors import DatabaseInUse, UnwritableDatabase
 
-__all__ = ["LockFile"]
+__all__ = ["LockFile", "holder"]
 
 _SUFFIX = "-lock"
 
@@ -59,6 +59,25 @@ class LockFile:
             os.close(self._descriptor)
             self._descriptor = None
             _held.discard(self)
+
+
+def holder(database: str) -> int | None:
+    """The process that has this database open, told from the lock's file alone, so that nobody is kept from it.
+
+    None when there is none. A file that a dead process left can name another one that has its number now.
+    """
+    try:
+        with open(database + _SUFFIX, "rb") as file:
+            process = int(file.read(20))
+    except (OSError, ValueError):
+        return None
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        pass  # another user's
+    except (OSError, OverflowError):
+        return None
+    return process
 
 
 def _lock(database: str, path: str) -> int | None:

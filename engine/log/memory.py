@@ -7,15 +7,17 @@ carried out, and reported, in one go at its end.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import final
 
 import trio
 from attrs import define, field
 
 from ..errors import PenstockError, StaleEpoch, StorageError, WriteFailed
-from .fence import Standing, admit
-from .port import Append, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key
+from .fence import Standing, admit, admit_compact
+from .port import Append, Compact, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key
 
 __all__ = ["MemoryLog"]
 
@@ -48,6 +50,7 @@ class MemoryLog(EventLog):
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
+        waiting.sort(key=lambda handed: isinstance(handed[0], Compact))
         outcomes = [(report, self._write(write)) for write, report in waiting]
         self._commits += any(error is None for _, error in outcomes)
         for report, error in outcomes:
@@ -58,6 +61,8 @@ class MemoryLog(EventLog):
             self._failed += 1
             return WriteFailed("the log is closed", whole=True, session_id=write.session_id)
         life = self._lives.get(write.session_id)
+        if isinstance(write, Compact):
+            return self._compact(life, write)
         standing = admit(life.standing if life else None, write)
         if not isinstance(standing, Standing):
             return standing
@@ -69,11 +74,26 @@ class MemoryLog(EventLog):
         else:
             life.entries.extend(map(Entry, range(write.expected_tail + 1, standing.tail + 1), write.events))
             self._events += len(write.events)
-            for key, value in write.records.items():
-                if value is None:
-                    life.records.pop(key, None)
-                else:
-                    life.records[key] = value
+            _set(life.records, write.records)
+        return None
+
+    def _compact(self, life: _Life | None, write: Compact) -> PenstockError | None:
+        refusal = admit_compact(life.standing if life else None, write)
+        if refusal is not None or life is None:
+            return refusal
+        for offset, body in write.replace.items():
+            place = _place(life.entries, offset)
+            life.entries[place : place + 1] = [
+                Entry(offset, body) if entry.offset == offset else entry for entry in life.entries[place : place + 1]
+            ]
+        if write.remove:
+            gone = set(write.remove)
+            first, last = _place(life.entries, min(gone)), _place(life.entries, max(gone) + 1)
+            life.entries[first:last] = [entry for entry in life.entries[first:last] if entry.offset not in gone]
+        _set(life.records, write.records)
+        for key, value in write.forget.items():
+            if life.records.get(key) == value:
+                del life.records[key]
         return None
 
     async def head(self, session_id: str) -> Head | None:
@@ -83,7 +103,7 @@ class MemoryLog(EventLog):
 
     async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
         entries = (await self._living(session_id, epoch)).entries
-        start = bisect.bisect_right(entries, after, key=lambda entry: entry.offset)
+        start = _place(entries, after + 1)
         page: list[Entry] = []
         size = 0
         for entry in islice(entries, start, start + limit):
@@ -139,3 +159,16 @@ class MemoryLog(EventLog):
 
     def _behind(self, after: str) -> list[tuple[str, _Life]]:
         return sorted((session_id, life) for session_id, life in self._lives.items() if session_id > after)
+
+
+def _place(entries: Sequence[Entry], offset: int) -> int:
+    """Where the entry with this offset stands, or the first behind it."""
+    return bisect.bisect_left(entries, offset, key=attrgetter("offset"))
+
+
+def _set(records: dict[str, bytes], changes: Mapping[str, bytes | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            records.pop(key, None)
+        else:
+            records[key] = value

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple, TypeAlias, final
 
 from ..errors import PenstockError
 from .fence import Standing, admit
-from .port import Append, Write
+from .port import Append, Move
 
-__all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value"]
+__all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value", "set_records"]
 
 Value: TypeAlias = "int | str | bytes"
 Statement: TypeAlias = tuple[str, Sequence[Value]]
@@ -63,7 +63,7 @@ class Plan:
         self._events: list[Value] = []
         self._sessions: dict[int, tuple[Value, ...]] = {}
 
-    def take(self, write: Write) -> PenstockError | None:
+    def take(self, write: Move) -> PenstockError | None:
         """Add this write, or say why it must not land; then it leaves no trace."""
         session_id = write.session_id
         life = self.changed.get(session_id) or self._known.get(session_id)
@@ -93,20 +93,25 @@ class Plan:
     def statements(self, max_variables: int) -> Iterator[Statement]:
         """The changes as SQL, every statement within the limit of bound variables."""
         sessions: list[Value] = list(chain.from_iterable(self._sessions.values()))
-        kept: list[Value] = []
-        removed: list[Value] = []
-        for (life, key), value in self.records.items():
-            if value is None:
-                removed += (life, key)
-            else:
-                kept += (life, key, value)
         yield from _by_rows(_SESSIONS, 6, sessions, _SESSIONS_KNOWN, max_variables)
         yield from _by_rows(_EVENTS, 3, self._events, "", max_variables)
-        yield from _by_rows(_UNRECORD, 2, removed, ")", max_variables)
-        yield from _by_rows(_RECORDS, 3, kept, _RECORDS_KNOWN, max_variables)
+        yield from set_records(self.records, max_variables)
 
 
-def _has_content(write: Write) -> bool:
+def set_records(records: Mapping[tuple[int, str], bytes | None], max_variables: int) -> Iterator[Statement]:
+    """These records, by life and key, as SQL; None where one goes."""
+    kept: list[Value] = []
+    removed: list[Value] = []
+    for (life, key), value in records.items():
+        if value is None:
+            removed += (life, key)
+        else:
+            kept += (life, key, value)
+    yield from _by_rows(_UNRECORD, 2, removed, ")", max_variables)
+    yield from _by_rows(_RECORDS, 3, kept, _RECORDS_KNOWN, max_variables)
+
+
+def _has_content(write: Move) -> bool:
     # An empty append is stored too: whoever asks for one learns whether anything can be.
     return isinstance(write, Append) and bool(write.events or write.records)
 

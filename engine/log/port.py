@@ -18,11 +18,13 @@ from ..errors import PenstockError
 
 __all__ = [
     "Append",
+    "Compact",
     "Delete",
     "Entry",
     "EventLog",
     "Head",
     "LogStatistics",
+    "Move",
     "Report",
     "Write",
     "check_plain_key",
@@ -81,7 +83,33 @@ class Delete:
     token: int
 
 
-Write: TypeAlias = Append | Delete
+@final
+@frozen(kw_only=True)
+class Compact:
+    """Replace stored events, remove others, set ``records``, all or nothing: for what is stored in a shorter form.
+
+    ``replace`` maps offsets to new bodies, ``remove`` names offsets; one that is not there is passed over, so
+    that a repetition does no harm. ``forget`` maps keys to values: a record goes if it still has this
+    value, and stays if it was set anew.
+
+    It needs no token, for it does not use the right to append: tail and token stay as they are, also when
+    the last event goes, so an append finds the session as it would have without it. It is
+    refused with `StaleEpoch` when this life is over, and for no other reason.
+
+    Keep it small, some hundred offsets: an append that comes meanwhile waits for it.
+    """
+
+    session_id: str
+    epoch: str
+    replace: Mapping[int, bytes] = field(factory=dict)
+    remove: Sequence[int] = ()
+    records: Mapping[str, bytes | None] = field(factory=dict)
+    forget: Mapping[str, bytes] = field(factory=dict)
+
+
+# What moves a session: its tail, its token, its life.
+Move: TypeAlias = Append | Delete
+Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
 # StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session) or
@@ -111,11 +139,12 @@ class EventLog(abc.ABC):
     def submit(self, write: Write, report: Report) -> None:
         """Hand over one write; ``report`` is called after its commit or its refusal.
 
-        Never blocks, never calls ``report`` before it returns. Writes of one session are carried out
-        in the order they were handed over, each by itself: one refused write of a commit takes no
-        other with it. What was handed over is carried out even when every caller is cancelled. After
-        `aclose` every write is reported as `WriteFailed`. The write's events and records must not be changed
-        any more.
+        Never blocks, never calls ``report`` before it returns. Appends and deletes of one session are carried
+        out in the order they were handed over, each by itself: one refused write of a commit takes no
+        other with it. A `Compact` comes after what was handed over before it, and gives way to
+        everything else: it is carried out once no append or delete waits, in a commit of its own. What was
+        handed over is carried out even when every caller is cancelled. After `aclose` every write is
+        reported as `WriteFailed`. The write's events and records must not be changed any more.
         """
 
     async def write(self, write: Write) -> None:

@@ -1,8 +1,7 @@
 """`SqliteLog`: the durable log, in one SQLite file.
 
-Owns the loop's side: handing over, reporting, reading, closing. Writing is the `writer` thread's; a read runs
-in a thread as well, on one of a few connections of its own, and takes one statement, so that it sees one
-committed state of the database.
+Owns the loop's side of writing: handing over, reporting, closing. The writing itself is the `writer` thread's, the
+reads are `reading`'s.
 """
 
 from __future__ import annotations
@@ -10,56 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar, final
+from collections.abc import Iterable
+from typing import Final, final
 
 import trio
 
-from ..errors import PenstockError, StaleEpoch, StorageError, WriteFailed
+from ..errors import PenstockError, StorageError, WriteFailed
 from .commit import Committer
 from .database import connect, connect_reader, explain, locate, prepare
 from .lockfile import LockFile
-from .port import Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key
+from .port import LogStatistics, Report, Write
+from .reading import READERS, SqliteReads
 from .writer import Outcome, Writer
 
 __all__ = ["SqliteLog", "open_sqlite"]
 
-_T = TypeVar("_T")
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-# A read takes a fraction of a millisecond; more threads than this only fight over the interpreter.
-_READERS: Final = 4
-
 # What is waiting, then moving the write-ahead log into the database: seconds at most. After this the disk hangs.
 _CLOSE_TIMEOUT: Final = 30.0
-
-_HEAD = """
-SELECT s.session, s.epoch, max(s.tail, coalesce((SELECT max(offset) FROM events WHERE life = s.life), 0)),
-       s.token, s.ended
-FROM sessions AS s
-"""
-_HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.life DESC LIMIT 1"
-_LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?"
-
-# No row: this life is over. One row of NULLs: it has nothing of the kind.
-_LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
-_READ = f"""
-SELECT e.offset, e.body FROM sessions AS s LEFT JOIN events AS e ON e.life = s.life AND e.offset > ?
-{_LIVING} ORDER BY e.offset LIMIT ?
-"""
-_RECORDS = f"""
-SELECT r.key, r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key >= ?
-{_LIVING} ORDER BY r.key
-"""
-_RECORD = f"""
-SELECT r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key = ?
-{_LIVING}
-"""
-_HOLDERS = """
-SELECT s.session, r.value FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
-WHERE r.key = ? AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?
-"""
 
 
 async def open_sqlite(path: str | os.PathLike[str]) -> SqliteLog:
@@ -82,7 +48,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[LockFile, Committer, list[sqlit
             committer = Committer(lambda: connect(located))
             undo.callback(committer.close)
             readers: list[sqlite3.Connection] = []
-            for _ in range(_READERS):
+            for _ in range(READERS):
                 readers.append(connect_reader(located))
                 undo.callback(readers[-1].close)
         except sqlite3.Error as error:
@@ -92,18 +58,16 @@ def _open(path: str | os.PathLike[str]) -> tuple[LockFile, Committer, list[sqlit
 
 
 @final
-class SqliteLog(EventLog):
+class SqliteLog(SqliteReads):
     """The log in one SQLite database; made by `open_sqlite`, in the trio loop that uses it.
 
     A write is reported after it is on the disk (WAL, synchronous=FULL).
     """
 
     def __init__(self, lock: LockFile, committer: Committer, readers: list[sqlite3.Connection]) -> None:
+        super().__init__(readers)
         self._lock = lock
         self._loop = trio.lowlevel.current_trio_token()
-        self._readers = readers
-        self._reading = trio.CapacityLimiter(len(readers))
-        self._closing = False
         self._closed = trio.Event()
         self._waiting = 0
         self._failed = 0
@@ -138,59 +102,6 @@ class SqliteLog(EventLog):
         with contextlib.suppress(trio.RunFinishedError):
             self._loop.run_sync_soon(self._closed.set)
 
-    async def head(self, session_id: str) -> Head | None:
-        def query(connection: sqlite3.Connection) -> Head | None:
-            row = connection.execute(_HEAD_OF, (session_id,)).fetchone()
-            return None if row is None else _head(*row)
-
-        return await self._query(query)
-
-    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
-        def query(connection: sqlite3.Connection) -> list[Entry]:
-            page: list[Entry] = []
-            size = 0
-            with contextlib.closing(connection.execute(_READ, (after, session_id, epoch, limit))) as rows:
-                for offset, body in _of_living(rows, session_id):
-                    size += len(body)
-                    if page and size > max_bytes:
-                        break
-                    page.append(Entry(offset, body))
-            return page
-
-        return await self._query(query)
-
-    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
-        def query(connection: sqlite3.Connection) -> dict[str, bytes]:
-            found: dict[str, bytes] = {}
-            with contextlib.closing(connection.execute(_RECORDS, (prefix, session_id, epoch))) as rows:
-                for key, value in _of_living(rows, session_id):
-                    if not key.startswith(prefix):
-                        break
-                    found[key] = value
-            return found
-
-        return await self._query(query)
-
-    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
-        def query(connection: sqlite3.Connection) -> bytes | None:
-            row = connection.execute(_RECORD, (key, session_id, epoch)).fetchone()
-            if row is None:
-                raise _stale(session_id)
-            value: bytes | None = row[0]
-            return value
-
-        return await self._query(query)
-
-    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
-        check_plain_key(key)
-        return await self._query(lambda connection: connection.execute(_HOLDERS, (key, after, limit)).fetchall())
-
-    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
-        def query(connection: sqlite3.Connection) -> list[Head]:
-            return [_head(*row) for row in connection.execute(_LIVING_HEADS, (after, limit))]
-
-        return await self._query(query)
-
     def statistics(self) -> LogStatistics:
         return LogStatistics(
             commits=self._totals.commits,
@@ -210,7 +121,7 @@ class SqliteLog(EventLog):
         with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
             try:
                 if first:
-                    await self._retire_readers()
+                    await self._retire()
             finally:
                 if first:
                     self._writer.stop()
@@ -218,47 +129,3 @@ class SqliteLog(EventLog):
         if not self._closed.is_set():
             raise StorageError(f"the database did not close within {_CLOSE_TIMEOUT:.0f} s: its disk hangs")
         await trio.lowlevel.checkpoint()
-
-    async def _retire_readers(self) -> None:
-        # Those in use come back by themselves. Places are given in the order they were asked for, so no read waits
-        # behind us that began before the log was closing.
-        askers = [object() for _ in range(_READERS)]
-        for asker in askers:
-            await self._reading.acquire_on_behalf_of(asker)
-            self._readers.pop().close()
-        for asker in askers:
-            self._reading.release_on_behalf_of(asker)
-
-    async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
-        def run() -> _T:
-            if self._closing:
-                raise StorageError("the log is closed")
-            connection = self._readers.pop()
-            try:
-                return query(connection)
-            finally:
-                self._readers.append(connection)
-
-        try:
-            return await trio.to_thread.run_sync(run, limiter=self._reading)
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot read: {explain(error)}") from error
-
-
-def _head(session_id: str, epoch: str, tail: int, token: int, ended: int) -> Head:
-    return Head(session_id=session_id, epoch=epoch, tail=tail, token=token, deleted=ended != 0)
-
-
-def _of_living(rows: Iterable[tuple[_K, _V]], session_id: str) -> Iterator[tuple[_K, _V]]:
-    """What a life has, read with a LEFT JOIN. Raises `StaleEpoch` when the life is not there."""
-    over = True
-    for row in rows:
-        over = False
-        if row[0] is not None:
-            yield row
-    if over:
-        raise _stale(session_id)
-
-
-def _stale(session_id: str) -> StaleEpoch:
-    return StaleEpoch("this life of the session is over", session_id=session_id)

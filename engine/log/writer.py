@@ -1,20 +1,22 @@
 """The writer thread: group commit without a timer.
 
 Takes all that has gathered while the last commit ran as the next round, and wakes the loop once per round. When
-there is nothing to write it purges ended lives, in steps so small that a write hardly waits for one. The thread
-outlives every task: what was handed over is carried out whoever is cancelled.
+nobody waits to append, it carries out what is to be compacted, one write at a time, and then purges ended lives:
+both in steps so small that an append hardly waits for one. The thread outlives every task: what was handed over is
+carried out whoever is cancelled.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, final
 
 from ..errors import PenstockError
 from .commit import Committer, failure
-from .port import Append, Delete, Report, Write
+from .port import Append, Compact, Delete, Move, Report, Write
 
 __all__ = ["Outcome", "Writer"]
 
@@ -45,6 +47,7 @@ class Writer:
         self._wake = wake
         self._left = left
         self._handed: queue.SimpleQueue[tuple[Write, Report] | None] = queue.SimpleQueue()
+        self._compacts: deque[tuple[Compact, Report]] = deque()
         self._stopping = False
         self._to_purge = True  # a former process may have left something
         self._purge_failed = False
@@ -67,47 +70,64 @@ class Writer:
             while not self._stopping:
                 if handed := self._gather():
                     self._carry_out(handed)
+                elif self._compacts:
+                    self._compact(*self._compacts.popleft())
                 elif not self._stopping:
                     self._purge()
+            while self._compacts:
+                self._compact(*self._compacts.popleft())
         finally:
             try:
                 self._committer.close()
             finally:
                 self._left()
 
-    def _gather(self) -> list[tuple[Write, Report]]:
-        """All that waits; empty when there is nothing but a purge to do, or when it is time to stop."""
-        handed: list[tuple[Write, Report]] = []
+    def _gather(self) -> list[tuple[Move, Report]]:
+        """All that waits, without what gives way; empty when only that is to be done, or when it is time to stop."""
+        handed: list[tuple[Move, Report]] = []
         events = 0
-        block = not self._to_purge
+        block = not self._to_purge and not self._compacts
         try:
             while events < _ROUND_EVENTS:
                 item = self._handed.get(block)
                 if item is None:
                     self._stopping = True
                     break
-                handed.append(item)
                 block = False
-                write = item[0]
+                write, report = item
+                if isinstance(write, Compact):
+                    self._compacts.append((write, report))
+                    continue
+                handed.append((write, report))
                 events += len(write.events) if isinstance(write, Append) else 1
         except queue.Empty:
             pass
         return handed
 
-    def _carry_out(self, handed: list[tuple[Write, Report]]) -> None:
-        committer = self._committer
-        commits = committer.commits
+    def _carry_out(self, handed: list[tuple[Move, Report]]) -> None:
+        commits = self._committer.commits
         writes = [write for write, _ in handed]
         errors: Sequence[PenstockError | None]
         try:
-            errors = committer.carry_out(writes)
+            errors = self._committer.carry_out(writes)
         except Exception as error:  # noqa: BLE001  # a thread that dies here leaves everyone waiting
             errors = [failure(write, error, whole=True) for write in writes]
-        reports = [(report, error) for (_, report), error in zip(handed, errors, strict=True)]
-        self._wake(Outcome(reports, committer.commits, committer.events, committer.seconds))
-        if self._purge_failed and committer.commits > commits:
+        self._tell([(report, error) for (_, report), error in zip(handed, errors, strict=True)])
+        if self._purge_failed and self._committer.commits > commits:
             self._to_purge, self._purge_failed = True, False
-        self._to_purge |= any(isinstance(write, Delete) for write, _ in handed)
+        self._to_purge |= any(isinstance(write, Delete) for write in writes)
+
+    def _compact(self, write: Compact, report: Report) -> None:
+        error: PenstockError | None
+        try:
+            error = self._committer.compact(write)
+        except Exception as raised:  # noqa: BLE001  # as above
+            error = failure(write, raised, whole=True)
+        self._tell([(report, error)])
+
+    def _tell(self, reports: list[tuple[Report, PenstockError | None]]) -> None:
+        committer = self._committer
+        self._wake(Outcome(reports, committer.commits, committer.events, committer.seconds))
 
     def _purge(self) -> None:
         try:

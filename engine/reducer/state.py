@@ -94,6 +94,15 @@ class SessionState:
             self.offset = offset
         return folded
 
+    @property
+    def whole(self) -> bool:
+        """Whether the cursor lies outside every compacted range, so that the state is all there is up to here."""
+        return not self._transcript.waits_for_snapshot
+
+    def message_ids(self, first: str | None = None) -> list[str]:
+        """The messages in order, from ``first`` on. Raises `MessageNotFound`."""
+        return self._transcript.ids(first)
+
     def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The state now, with the newest ``limit`` messages, or with those before the message ``before``.
 

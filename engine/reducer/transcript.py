@@ -64,6 +64,18 @@ class Transcript:
         start = 0 if limit is None else max(0, end - limit)
         return tuple(message.view() for message in self._in_order[start:end]), start > 0
 
+    def ids(self, first: str | None) -> list[str]:
+        """Ids in order, from ``first`` on. Raises `MessageNotFound`."""
+        if first is not None and first not in self._by_id:
+            raise MessageNotFound("the session has no message with this id", message_id=first)
+        start = 0 if first is None else self._index(self._by_id[first])
+        return [message.message_id for message in self._in_order[start:]]
+
+    @property
+    def waits_for_snapshot(self) -> bool:
+        """Whether offsets were missing that a ``message.snapshot`` has yet to stand for."""
+        return bool(self._unexplained)
+
     def note_jump(self) -> bool:
         """The next event's offset jumps. False: no message is open whose compaction could be the reason."""
         candidates = {message.message_id for message in self.open.values() if not message.whole}

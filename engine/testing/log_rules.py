@@ -34,7 +34,7 @@ from ..events import (
 from .end_rules import End
 from .violation import Rule, Violation
 
-__all__ = ["assert_log", "check_log"]
+__all__ = ["LogCheck", "assert_log", "check_log"]
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _OF_A_BLOCK = (BlockOpened, BlockDelta, BlockClosed)
@@ -47,7 +47,7 @@ def check_log(events: Sequence[Event], *, closed: bool = False, compacted: bool 
     ``closed``: nothing may be left open at its end (R9). ``compacted``: offsets may be missing where rule C
     allows it.
     """
-    log = _Log(compacted=compacted)
+    log = LogCheck(compacted=compacted)
     for event in events:
         log.read(event)
     log.end(closed=closed)
@@ -88,8 +88,10 @@ class _Generation:
 
 
 @final
-class _Log:
-    def __init__(self, *, compacted: bool) -> None:
+class LogCheck:
+    """As `check_log`, for a log that is read page by page: `read` every event, then `end`; ``found`` has it all."""
+
+    def __init__(self, *, compacted: bool = False) -> None:
         self.found: list[Violation] = []
         self._compacted = compacted
         self._session_id: str | None = None
@@ -105,6 +107,7 @@ class _Log:
         self._inputs: dict[str, str | None] = {}
 
     def read(self, event: Event) -> None:
+        """The next event."""
         self._at = event.offset
         self._check_offset(event)
         self._check_stamp(event)
@@ -115,7 +118,8 @@ class _Log:
         if generation is not None and isinstance(event.data, GenerationFinished):
             self._finish(event, event.data, generation)
 
-    def end(self, *, closed: bool) -> None:
+    def end(self, *, closed: bool = False) -> None:
+        """There are no more; ``closed`` as in `check_log`."""
         self._at = None
         for first, last in self._holes:
             if not any(

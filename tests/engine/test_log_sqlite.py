@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from engine.errors import IdInUse, PenstockError, StaleEpoch, StorageError, WriteFailed
-from engine.log import SqliteLog, Write, open_sqlite, sqlite
+from engine.log import SqliteLog, Write, open_sqlite, reading
 from engine.log.commit import Committer
 from engine.log.database import connect, prepare
 from engine.log.writer import Outcome
@@ -174,7 +174,7 @@ async def test_every_commit_is_synced(log: SqliteLog, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", [sqlite._HEAD_OF, sqlite._LIVING_HEADS, sqlite._READ, sqlite._RECORDS, sqlite._RECORD, sqlite._HOLDERS]
+    "sql", [reading._HEAD_OF, reading._LIVING_HEADS, reading._READ, reading._RECORDS, reading._RECORD, reading._HOLDERS]
 )
 def test_no_read_goes_through_a_whole_table(path: str, sql: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
@@ -269,7 +269,7 @@ async def test_a_value_sqlite_cannot_hold_fails_its_own_write_only(log: SqliteLo
 
 
 async def test_a_failed_read_is_a_storage_error(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.log.sqlite._HEAD_OF", "SELECT nonsense")
+    monkeypatch.setattr("engine.log.reading._HEAD_OF", "SELECT nonsense")
     with pytest.raises(StorageError) as caught:
         await log.head("s")
     assert isinstance(caught.value.__cause__, sqlite3.Error)

@@ -1,0 +1,171 @@
+"""Approvals of one live generation: asked for, and resolved once.
+
+Owns the open ones, their expiry, and what an answer means. The default is the safe one: whatever is no explicit
+yes is a no. What is still open when the generation ends, the engine refuses in the log (rule R4).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import final
+
+import trio
+from attrs import define, field, frozen
+from uuid_utils import uuid7
+
+from .codec import check_json, encode_json
+from .errors import ApprovalNotFound, InvalidBody
+from .events import JSON, ApprovalRequested, ApprovalResolved, JSONObject
+from .lifecycle import Draft
+
+__all__ = ["Approval", "Approvals"]
+
+logger = logging.getLogger("penstock.generation")
+
+
+@final
+@frozen(kw_only=True)
+class Approval:
+    """How an approval was resolved. ``reason`` is the approver's, or ``expired``.
+
+    ``arguments`` are what was granted: as asked for, or as the approver changed them; None when refused.
+    """
+
+    approval_id: str
+    approved: bool
+    reason: str | None = None
+    arguments: JSON = None
+    by: str | None = None
+
+
+@define(eq=False)
+class _Open:
+    request: ApprovalRequested
+    expires: float  # of the trio clock
+    resolved: trio.Event = field(factory=trio.Event)
+    answer: Approval | None = None
+
+
+@final
+class Approvals:
+    """``write`` stamps an event behind the fence or raises; ``part`` does so on the way out, where it still may.
+
+    ``on_asked`` is called when `next_expiry` may have come nearer.
+    """
+
+    def __init__(
+        self, write: Callable[[Draft], None], part: Callable[[Draft], None], on_asked: Callable[[], object]
+    ) -> None:
+        self._write = write
+        self._part = part
+        self._on_asked = on_asked
+        self._open: dict[str, _Open] = {}
+        self._resolved: dict[str, str | None] = {}  # id → tool call
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    @property
+    def next_expiry(self) -> float:
+        """When the next one expires, by the trio clock; infinite if none does."""
+        return min((waiting.expires for waiting in self._open.values()), default=math.inf)
+
+    async def ask(self, name: str, *, tool_call_id: str | None, arguments: JSON, expires_in: float) -> Approval | None:
+        """Write the request and wait until it is resolved; None when the generation is fenced first.
+
+        Cancelled by the producer's own scope, it is resolved as refused, reason ``cancelled``.
+        """
+        request = ApprovalRequested(
+            approval_id=str(uuid7()),
+            tool_call_id=tool_call_id,
+            name=name,
+            arguments=check_json(arguments, "arguments"),
+            expires_at=_expires_at(expires_in),
+        )
+        self._write(Draft(request))
+        waiting = self._open[request.approval_id] = _Open(request, trio.current_time() + expires_in)
+        self._on_asked()
+        try:
+            await waiting.resolved.wait()
+        finally:
+            if request.approval_id in self._open:
+                self._resolve(waiting, _refusal(request, "cancelled"), self._part)
+        return waiting.answer
+
+    def answer(self, content: JSONObject, by: str | None) -> None:
+        """Resolve the one that ``content`` names: ``{approval_id, approved, reason?, arguments?}``.
+
+        Raises `ApprovalNotFound` when it is not open, `InvalidBody`.
+        """
+        approval_id, reason = content.get("approval_id"), content.get("reason")
+        if not isinstance(approval_id, str):
+            raise InvalidBody("an answer names the approval_id that it is for")
+        if reason is not None and not isinstance(reason, str):
+            raise InvalidBody("the reason of an answer is text")
+        self.expire()
+        waiting = self._open.get(approval_id)
+        if waiting is None:
+            tool_call = self._resolved.get(approval_id)
+            logger.warning(
+                "an answer came for approval %.100r (tool call %r), which is not open", approval_id, tool_call
+            )
+            raise ApprovalNotFound("no approval with this id is open: it was resolved before, or never asked for")
+        approved = content.get("approved") is True
+        arguments = waiting.request.arguments if content.get("arguments") is None else content["arguments"]
+        answer = Approval(
+            approval_id=approval_id,
+            approved=approved,
+            reason=reason,
+            arguments=arguments if approved else None,
+            by=by,
+        )
+        self._resolve(waiting, answer, self._write)
+
+    def expire(self) -> None:
+        """Refuse those whose time is over."""
+        now = trio.current_time()
+        for waiting in [waiting for waiting in self._open.values() if waiting.expires <= now]:
+            self._resolve(waiting, _refusal(waiting.request, "expired"), self._part)
+
+    def close(self) -> None:
+        """The fence is up: who waits learns so, and what is open is left to the engine's end."""
+        open_, self._open = self._open, {}
+        for waiting in open_.values():
+            waiting.resolved.set()
+
+    def _resolve(self, waiting: _Open, answer: Approval, write: Callable[[Draft], None]) -> None:
+        asked = waiting.request
+        changed = answer.approved and encode_json(answer.arguments) != encode_json(asked.arguments)
+        event = ApprovalResolved(
+            approval_id=answer.approval_id,
+            approved=answer.approved,
+            reason=answer.reason,
+            arguments=answer.arguments if changed else None,
+            by=answer.by,
+        )
+        write(Draft(event))
+        del self._open[answer.approval_id]
+        self._resolved[answer.approval_id] = asked.tool_call_id
+        waiting.answer = answer
+        waiting.resolved.set()
+
+
+def _refusal(request: ApprovalRequested, reason: str) -> Approval:
+    return Approval(approval_id=request.approval_id, approved=False, reason=reason)
+
+
+def _expires_at(seconds: float) -> str | None:
+    """The moment as events carry it; None where there is none."""
+    if not seconds > 0:
+        raise InvalidBody("an approval expires in a number of seconds above 0")
+    if seconds == math.inf:
+        return None
+    try:
+        moment = datetime.now(UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        raise InvalidBody("an approval expires before the year 10000; an infinite time means never") from None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,255 @@
+"""Compaction: the events of old messages' blocks give way to the messages' whole content, piece by piece.
+
+Owns when and in which steps; what is compacted is `compacting`'s. Works on a log alone, with no session in memory,
+and goes on from wherever it was interrupted. Every step leaves a log that folds to the same state: first the last
+block event of a message is replaced by the whole, which says all that those before it do, then these go from the back
+to the front.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+from attrs import frozen
+
+from .codec import decode
+from .compacting import Compaction, Scan, seconds_of
+from .config import Config
+from .errors import InvalidBody, PenstockError, StaleEpoch
+from .log.port import Compact, EventLog, Head
+from .records import (
+    COMPACTED,
+    DIRTY,
+    OPEN,
+    CompactedRecord,
+    DirtyRecord,
+    OpenRecord,
+    read_record,
+    to_record,
+)
+
+__all__ = ["CompactionStatistics", "Compactor", "Progress"]
+
+logger = logging.getLogger("penstock.compaction")
+
+# Events that one write removes: an append that comes meanwhile waits for it, a millisecond or less.
+_PIECE: Final = 256
+
+# A page is decoded in slices: while one is, nothing else runs in the loop, nor does the writer thread's Python.
+_PAGE: Final = 128
+_SLICE: Final = 16
+
+# In the background, a rest of this many times what the last page or piece took.
+_REST: Final = 3.0
+
+# The background walk over what is due: at least this far apart (a share of `compact_after`), within these seconds.
+_WALK_SHARE: Final = 0.01
+_WALK_LEAST: Final = 1.0
+_WALK_MOST: Final = 60.0
+
+# How many sessions one read of the index gives.
+_SESSIONS: Final = 200
+
+
+@final
+@frozen(kw_only=True)
+class CompactionStatistics:
+    """Since the compactor was made: messages compacted, and events that went."""
+
+    messages: int
+    events: int
+
+
+@final
+@frozen(kw_only=True)
+class Progress:
+    """How far `Compactor.compact_all` is, in offsets over all sessions; ``total`` is what was there at its start."""
+
+    done: int
+    total: int
+
+
+@final
+class Compactor:
+    """Compacts what a log holds.
+
+    Only messages that were closed more than `Config.compact_after` seconds ago, by the events' own time, and only
+    of generations that have ended: recovery reads the events of one that is live. ``wall`` is the clock, in seconds
+    since 1970.
+    """
+
+    def __init__(self, log: EventLog, config: Config, *, wall: Callable[[], float] = time.time) -> None:
+        self._log = log
+        self._config = config
+        self._wall = wall
+        self._messages = 0
+        self._events = 0
+
+    def statistics(self) -> CompactionStatistics:
+        return CompactionStatistics(messages=self._messages, events=self._events)
+
+    async def run(self) -> None:
+        """Compact what is due, rest until the next is, and so on until cancelled. Returns if it is switched off.
+
+        Survives a store that fails: what could not be done is tried again later.
+        """
+        after = self._config.compact_after
+        if after is None:
+            return
+        pause = min(_WALK_MOST, max(_WALK_LEAST, after * _WALK_SHARE))
+        looked_at_all = self._wall()
+        while True:
+            now = self._wall()
+            look_at_all = now - looked_at_all >= after
+            if look_at_all:
+                looked_at_all = now
+            try:
+                due = await self._walk(now, after, look_at_all=look_at_all)
+            except PenstockError as error:
+                logger.warning("compaction waits for the store: %s", error)
+                due = now
+            await trio.sleep(min(max(pause, due - self._wall()), max(pause, after)))
+
+    async def compact_all(self, progress: Callable[[Progress], None] | None = None) -> CompactionStatistics:
+        """Compact what is old enough in every session, without a rest; what it did.
+
+        Raises `StorageError`, `WriteFailed`. Cancelled, or failed, it keeps what it has done.
+        """
+        after = self._config.compact_after
+        messages, events = self._messages, self._events
+        total = await self._extent() if progress is not None else 0
+        done = 0
+
+        def passed(offset: int) -> None:
+            if progress is not None:
+                progress(Progress(done=done + offset, total=max(total, done + offset)))
+
+        last = ""
+        while after is not None and (heads := await self._log.heads(after=last, limit=_SESSIONS)):
+            for head in heads:
+                try:
+                    mark = await self._log.record(head.session_id, head.epoch, DIRTY)
+                    await self._visit(head.session_id, mark, self._wall() - after, passed=passed, rest=0)
+                except StaleEpoch:
+                    pass  # deleted meanwhile
+                except InvalidBody as error:
+                    logger.warning("session %s is not compacted: %s", head.session_id, error)
+                done += head.tail
+                passed(0)
+            last = heads[-1].session_id
+        return CompactionStatistics(messages=self._messages - messages, events=self._events - events)
+
+    async def _extent(self) -> int:
+        """The offsets of all sessions together."""
+        total = 0
+        last = ""
+        while heads := await self._log.heads(after=last, limit=_SESSIONS):
+            total += sum(head.tail for head in heads)
+            last = heads[-1].session_id
+        return total
+
+    async def _walk(self, now: float, after: float, *, look_at_all: bool) -> float:
+        """Compact in every session that is due; when the next will be.
+
+        The index tells when a session's last generation ended. One that goes on and on is found by ``look_at_all``.
+        """
+        next_due = now + after
+        last = ""
+        while holders := await self._log.holders(DIRTY, after=last, limit=_SESSIONS):
+            for session_id, mark in holders:
+                try:
+                    due = seconds_of(read_record(mark, DirtyRecord).time) + after
+                    if due <= now or look_at_all:
+                        await self._visit(session_id, mark, now - after, passed=None, rest=_REST)
+                    else:
+                        next_due = min(next_due, due)
+                except StaleEpoch:
+                    pass  # deleted meanwhile
+                except InvalidBody as error:
+                    logger.warning("session %s is not compacted: %s", session_id, error)
+                    await self._set_aside(session_id, mark)
+            last = holders[-1][0]
+        return next_due
+
+    async def _visit(
+        self,
+        session_id: str,
+        mark: bytes | None,
+        before: float,
+        *,
+        passed: Callable[[int], None] | None,
+        rest: float,
+    ) -> None:
+        """Compact in one session. ``mark`` is its record `DIRTY`, read before anything else.
+
+        Raises `StaleEpoch` when it was deleted meanwhile, `InvalidBody` when an event of it cannot be read.
+        """
+        log = self._log
+        head = await log.head(session_id)
+        if head is None or head.deleted:
+            return
+        body = await log.record(session_id, head.epoch, COMPACTED)
+        known = 0 if body is None else read_record(body, CompactedRecord).done
+        # After the head: what is live now began behind it, or is in this record.
+        live = await log.record(session_id, head.epoch, OPEN)
+        until = head.tail if live is None else min(head.tail, read_record(live, OpenRecord).after)
+        scan = Scan(after=known, before=before)
+        position = known
+        while position < until and not scan.ended:
+            began = trio.current_time()
+            entries = await log.read(
+                session_id, head.epoch, after=position, limit=_PAGE, max_bytes=self._config.page_bytes
+            )
+            if not entries:
+                break
+            for number, entry in enumerate(entries, 1):
+                if entry.offset > until or scan.ended:
+                    break
+                if number % _SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+                if found := scan.take(decode(entry.body)):
+                    known = await self._swap(head, found, scan.settled, rest)
+            position = entries[-1].offset
+            if passed is not None:
+                passed(min(position, head.tail))
+            await trio.sleep((trio.current_time() - began) * rest)
+        await self._note(head, known, scan, mark)
+
+    async def _swap(self, head: Head, found: Compaction, settled: int, rest: float) -> int:
+        """Compact one message; how far the session is done then."""
+        replace = {} if found.body is None else {found.at: found.body}
+        pieces = list(found.pieces(_PIECE)) if found.body is not None or found.runs else []
+        for number, piece in enumerate(pieces, 1):
+            began = trio.current_time()
+            write = Compact(
+                session_id=head.session_id,
+                epoch=head.epoch,
+                replace=replace,
+                remove=piece,
+                records={COMPACTED: to_record(CompactedRecord(done=settled))} if number == len(pieces) else {},
+            )
+            await self._log.write(write)
+            self._events += len(piece)
+            replace = {}
+            await trio.sleep((trio.current_time() - began) * rest)
+        self._messages += bool(pieces)
+        return settled
+
+    async def _note(self, head: Head, known: int, scan: Scan, mark: bytes | None) -> None:
+        """Remember how far the session is done, and that nothing is left if nothing is."""
+        records: dict[str, bytes | None] = {}
+        if scan.settled > known:
+            records[COMPACTED] = to_record(CompactedRecord(done=scan.settled))
+        forget = {DIRTY: mark} if mark is not None and not scan.ended else {}
+        if records or forget:
+            await self._log.write(Compact(session_id=head.session_id, epoch=head.epoch, records=records, forget=forget))
+
+    async def _set_aside(self, session_id: str, mark: bytes) -> None:
+        """Nothing can be done in this session: look again when the next generation has ended."""
+        head = await self._log.head(session_id)
+        if head is not None:
+            await self._log.write(Compact(session_id=session_id, epoch=head.epoch, forget={DIRTY: mark}))

@@ -1,0 +1,106 @@
+"""What people send into one live generation: taken in, used by the producer, or handed back.
+
+Owns the checks of an input, the bounded channel between `input.accepted` and the producer, and the memory of what
+was taken in, so that a repeated input is taken once. What is not applied the engine returns at the end (rule R4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final, final
+
+import trio
+from attrs import frozen
+from uuid_utils import uuid7
+
+from .codec import check_json, encode_json
+from .errors import IdInUse, InvalidBody, InvalidId, QueueFull
+from .events import InputAccepted, JSONObject
+from .lifecycle import Draft
+
+__all__ = ["APPROVAL", "Input", "Inputs"]
+
+# The kind that answers an approval; all others go to the producer.
+APPROVAL: Final = "approval"
+
+_RESERVED: Final = ("input_id", "kind")
+# Ids and kinds are words, not content: enough for a UUID with a prefix, too short to hide a text in.
+_LENGTH: Final = 128
+
+
+@final
+@frozen(kw_only=True)
+class Input:
+    """One input: ``steer``, or a kind of the application's own, with its content."""
+
+    input_id: str
+    kind: str
+    content: JSONObject
+
+    @classmethod
+    def checked(cls, kind: object, content: object, input_id: object = None) -> Input:
+        """An input as it came from outside; without an id it gets one. Raises `InvalidBody`, `InvalidId`."""
+        if not isinstance(kind, str) or not 1 <= len(kind) <= _LENGTH or not kind.isprintable():
+            raise InvalidBody(f"the kind of an input is 1 to {_LENGTH} printable characters")
+        if not isinstance(content, dict):
+            raise InvalidBody("the content of an input is an object")
+        check_json(content, "content")
+        for name in _RESERVED:
+            if name in content:
+                raise InvalidBody(f"{name} is not a name for an input's content")
+        if input_id is None:
+            input_id = str(uuid7())
+        elif not isinstance(input_id, str) or not 1 <= len(input_id) <= _LENGTH or not input_id.isprintable():
+            raise InvalidId(f"an input_id is 1 to {_LENGTH} printable characters")
+        return cls(input_id=input_id, kind=kind, content=dict(content))
+
+    @property
+    def digest(self) -> bytes:
+        """Tells whether two inputs say the same."""
+        return sha256(encode_json([self.kind, self.content])).digest()
+
+
+@final
+class Inputs:
+    """At most ``bound`` inputs wait for the producer; ``write`` stamps an event behind the fence or raises."""
+
+    def __init__(self, bound: int, write: Callable[[Draft], None]) -> None:
+        self._bound = bound
+        self._write = write
+        self._send, self._receive = trio.open_memory_channel[Input](bound)
+        self._known: dict[str, bytes] = {}
+
+    def knows(self, given: Input) -> bool:
+        """Whether this very input was taken in before. Raises `IdInUse` when another one had its id."""
+        known = self._known.get(given.input_id)
+        if known is not None and known != given.digest:
+            raise IdInUse("another input of this generation has this input_id")
+        return known is not None
+
+    def note(self, given: Input) -> None:
+        """The input was taken in."""
+        self._known[given.input_id] = given.digest
+
+    def add(self, given: Input) -> None:
+        """Write `input.accepted` and lay the input before the producer. Raises `QueueFull`; nothing is written then."""
+        waiting = self._send.statistics()
+        if waiting.current_buffer_used >= self._bound:
+            raise QueueFull(f"{self._bound} inputs wait for the producer")
+        self._write(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
+        self._send.send_nowait(given)
+
+    async def receive(self) -> Input | None:
+        """The next input; None when the generation is fenced first. Cancellation loses nothing."""
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            return None
+
+    def receive_nowait(self) -> Input:
+        """The next input, if one waits. Raises `trio.WouldBlock`."""
+        return self._receive.receive_nowait()
+
+    def close(self) -> None:
+        """The fence is up: nothing is taken in, and who waits learns so."""
+        self._send.close()

@@ -1,0 +1,171 @@
+"""`SqliteReader`: a database only looked at, also beside the process that serves it.
+
+Owns what opening without writing needs. It takes no lock, and changes neither the file nor its folder: a database
+that is in use, or was left by a crash, has its write-ahead log and SQLite's index of it there already, and one that was
+closed is read without either. That last way has no protection against a writer, so every read makes sure that the
+file is still the one that was opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import Final, TypeVar, final
+
+import trio
+from attrs import frozen
+
+from ..errors import StorageError, WriteFailed
+from .database import check, connect_read_only, explain, locate
+from .lockfile import holder
+from .port import LogStatistics, Report, Write
+from .reading import READERS, SqliteReads
+
+__all__ = ["FileState", "SqliteReader", "open_sqlite_reader"]
+
+_T = TypeVar("_T")
+
+# More than anybody reads; one finding condemns the file.
+_FINDINGS: Final = 20
+
+_PURGEABLE: Final = "SELECT count(*) FROM sessions WHERE ended = 1"
+
+
+@final
+@frozen(kw_only=True)
+class FileState:
+    """A database file; sizes in bytes.
+
+    ``free`` is the part of ``size`` that is not used and will be used again. ``wal`` is what has not been moved into
+    the file yet. ``ended`` counts ended lives of sessions that still have to be purged. ``process`` is the process
+    that has the database open, as far as can be told without asking for its lock.
+    """
+
+    path: str
+    size: int
+    free: int
+    wal: int
+    ended: int
+    process: int | None
+
+
+async def open_sqlite_reader(path: str | os.PathLike[str]) -> SqliteReader:
+    """Open the database at ``path`` to look at it; nothing is written, and nobody is kept from opening it.
+
+    Close it with `SqliteReader.aclose`. Raises `NewerSchema`, `CorruptDatabase` or `UnwritableDatabase` (there is no
+    such file, or it cannot be read), each naming the file and what to do. Finishes even when cancelled.
+    """
+    return SqliteReader(*await trio.to_thread.run_sync(_open, path))
+
+
+def _open(path: str | os.PathLike[str]) -> tuple[str, _Stamp | None, list[sqlite3.Connection]]:
+    located = locate(path)
+    still = None if _size(located + "-wal") else _stamp(located)
+    with contextlib.ExitStack() as undo:
+        connections: list[sqlite3.Connection] = []
+        for _ in range(READERS):
+            connections.append(connect_read_only(located, still=still is not None))
+            undo.callback(connections[-1].close)
+        check(connections[0], located)
+        undo.pop_all()
+    return located, still, connections
+
+
+@final
+@frozen
+class _Stamp:
+    """By what a file that was written to is told from what it was."""
+
+    inode: int
+    size: int
+    modified: int
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+@final
+class SqliteReader(SqliteReads):
+    """A log that can be read and not written; made by `open_sqlite_reader`.
+
+    Every read also raises `StorageError` when a database that was closed has been opened by somebody meanwhile: open
+    it again.
+    """
+
+    def __init__(self, path: str, still: _Stamp | None, connections: list[sqlite3.Connection]) -> None:
+        super().__init__(connections)
+        self._path = path
+        self._still = still
+        self._refused = 0
+
+    def submit(self, write: Write, report: Report) -> None:
+        """Every write is reported as `WriteFailed`."""
+        self._refused += 1
+        failed = WriteFailed("the log was opened for reading", whole=True, session_id=write.session_id)
+        trio.lowlevel.current_trio_token().run_sync_soon(report, failed)
+
+    def statistics(self) -> LogStatistics:
+        return LogStatistics(commits=0, events=0, failed_writes=self._refused, waiting=0, commit_seconds=0.0)
+
+    async def state(self) -> FileState:
+        def query(connection: sqlite3.Connection) -> FileState:
+            def pragma(name: str) -> int:
+                return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+            return FileState(
+                path=self._path,
+                size=_size(self._path),
+                free=pragma("freelist_count") * pragma("page_size"),
+                wal=_size(self._path + "-wal"),
+                ended=connection.execute(_PURGEABLE).fetchone()[0],
+                process=holder(self._path),
+            )
+
+        return await self._query(query)
+
+    async def check_integrity(self) -> list[str]:
+        """What SQLite finds wrong with the whole file; empty when it is sound. Reads every page.
+
+        Beside a server it makes the write-ahead log grow for as long as it takes. Cancelling does not shorten it.
+        """
+
+        def query(connection: sqlite3.Connection) -> list[str]:
+            try:
+                found = [str(text) for (text,) in connection.execute(f"PRAGMA integrity_check({_FINDINGS})")]
+            except sqlite3.DatabaseError as error:
+                return [f"{explain(error)} ({error})"]
+            return [] if found == ["ok"] else found
+
+        return await self._query(query)
+
+    async def aclose(self) -> None:
+        """Close. May be called again."""
+        if not self._closing:
+            self._closing = True
+            with trio.CancelScope(shield=True):  # a read in a thread ends by itself, and cannot be ended otherwise
+                await self._retire()
+        await trio.lowlevel.checkpoint()
+
+    async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        def checked(connection: sqlite3.Connection) -> _T:
+            try:
+                return query(connection)
+            finally:
+                if self._still is not None and (_size(self._path + "-wal") or _stamp(self._path) != self._still):
+                    raise StorageError(f"{self._path} was opened by another process meanwhile: try again")
+
+        return await super()._query(checked)

@@ -1,0 +1,162 @@
+"""Reading an SQLite log: a few connections of its own, each read one statement in a thread.
+
+Owns the reads of `SqliteLog`, and of a log that is only looked at (`reader`). A read takes one statement, so that it
+sees one committed state of the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+import trio
+
+from ..errors import StaleEpoch, StorageError
+from .database import explain
+from .port import Entry, EventLog, Head, check_plain_key
+
+__all__ = ["READERS", "SqliteReads"]
+
+_T = TypeVar("_T")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+# A read takes a fraction of a millisecond; more threads than this only fight over the interpreter.
+READERS: Final = 4
+
+_HEAD = """
+SELECT s.session, s.epoch, max(s.tail, coalesce((SELECT max(offset) FROM events WHERE life = s.life), 0)),
+       s.token, s.ended
+FROM sessions AS s
+"""
+_HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.life DESC LIMIT 1"
+_LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?"
+
+# No row: this life is over. One row of NULLs: it has nothing of the kind.
+_LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
+_READ = f"""
+SELECT e.offset, e.body FROM sessions AS s LEFT JOIN events AS e ON e.life = s.life AND e.offset > ?
+{_LIVING} ORDER BY e.offset LIMIT ?
+"""
+_RECORDS = f"""
+SELECT r.key, r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key >= ?
+{_LIVING} ORDER BY r.key
+"""
+_RECORD = f"""
+SELECT r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key = ?
+{_LIVING}
+"""
+_HOLDERS = """
+SELECT s.session, r.value FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
+WHERE r.key = ? AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?
+"""
+
+
+class SqliteReads(EventLog):
+    """The reads, over ``connections`` that this object owns from now on. To be derived; writing is not its matter."""
+
+    def __init__(self, connections: list[sqlite3.Connection]) -> None:
+        self._connections = connections
+        self._count = len(connections)
+        self._reading = trio.CapacityLimiter(len(connections))
+        self._closing = False
+
+    async def head(self, session_id: str) -> Head | None:
+        def query(connection: sqlite3.Connection) -> Head | None:
+            row = connection.execute(_HEAD_OF, (session_id,)).fetchone()
+            return None if row is None else _head(*row)
+
+        return await self._query(query)
+
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        def query(connection: sqlite3.Connection) -> list[Entry]:
+            page: list[Entry] = []
+            size = 0
+            with contextlib.closing(connection.execute(_READ, (after, session_id, epoch, limit))) as rows:
+                for offset, body in _of_living(rows, session_id):
+                    size += len(body)
+                    if page and size > max_bytes:
+                        break
+                    page.append(Entry(offset, body))
+            return page
+
+        return await self._query(query)
+
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        def query(connection: sqlite3.Connection) -> dict[str, bytes]:
+            found: dict[str, bytes] = {}
+            with contextlib.closing(connection.execute(_RECORDS, (prefix, session_id, epoch))) as rows:
+                for key, value in _of_living(rows, session_id):
+                    if not key.startswith(prefix):
+                        break
+                    found[key] = value
+            return found
+
+        return await self._query(query)
+
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        def query(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute(_RECORD, (key, session_id, epoch)).fetchone()
+            if row is None:
+                raise _stale(session_id)
+            value: bytes | None = row[0]
+            return value
+
+        return await self._query(query)
+
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        check_plain_key(key)
+        return await self._query(lambda connection: connection.execute(_HOLDERS, (key, after, limit)).fetchall())
+
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        def query(connection: sqlite3.Connection) -> list[Head]:
+            return [_head(*row) for row in connection.execute(_LIVING_HEADS, (after, limit))]
+
+        return await self._query(query)
+
+    async def _retire(self) -> None:
+        """Close the connections, once nobody reads; to be called once, with ``_closing`` set."""
+        # Those in use come back by themselves. Places are given in the order they were asked for, so no read waits
+        # behind us that began before the log was closing.
+        askers = [object() for _ in range(self._count)]
+        for asker in askers:
+            await self._reading.acquire_on_behalf_of(asker)
+            self._connections.pop().close()
+        for asker in askers:
+            self._reading.release_on_behalf_of(asker)
+
+    async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        def run() -> _T:
+            if self._closing:
+                raise StorageError("the log is closed")
+            connection = self._connections.pop()
+            try:
+                return query(connection)
+            finally:
+                self._connections.append(connection)
+
+        try:
+            return await trio.to_thread.run_sync(run, limiter=self._reading)
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot read: {explain(error)}") from error
+
+
+def _head(session_id: str, epoch: str, tail: int, token: int, ended: int) -> Head:
+    return Head(session_id=session_id, epoch=epoch, tail=tail, token=token, deleted=ended != 0)
+
+
+def _of_living(rows: Iterable[tuple[_K, _V]], session_id: str) -> Iterator[tuple[_K, _V]]:
+    """What a life has, read with a LEFT JOIN. Raises `StaleEpoch` when the life is not there."""
+    over = True
+    for row in rows:
+        over = False
+        if row[0] is not None:
+            yield row
+    if over:
+        raise _stale(session_id)
+
+
+def _stale(session_id: str) -> StaleEpoch:
+    return StaleEpoch("this life of the session is over", session_id=session_id)

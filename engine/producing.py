@@ -1,0 +1,207 @@
+"""A producer's view of its run: what it was given, what it writes, what it is sent, and whom it hands off to.
+
+How messages and blocks are written is `writing`'s; the fence that every call passes is `generation`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from .approvals import Approval
+from .codec import check_json
+from .errors import InvalidBody
+from .events import (
+    JSON,
+    App,
+    Cursor,
+    GenerationStatus,
+    InputApplied,
+    JSONObject,
+    MessageOpened,
+    check_uuid,
+)
+from .inputs import Input
+from .lifecycle import Draft
+from .reducer import Snapshot
+from .writing import Message
+
+if TYPE_CHECKING:
+    from .generation import Producer, Run
+
+__all__ = ["Generation"]
+
+
+@final
+class Generation:
+    """A producer's view of its own run. One that was handed off to has its own input, and nothing else of its own."""
+
+    def __init__(self, run: Run, given: JSON, into: Message | None = None) -> None:
+        self._run: Final = run
+        self._input: Final = given
+        self._into: Final = into
+
+    @property
+    def session_id(self) -> str:
+        return self._run.journal.session_id
+
+    @property
+    def generation_id(self) -> str:
+        return self._run.generation_id
+
+    @property
+    def turn(self) -> int:
+        return self._run.structure.turn
+
+    @property
+    def job_id(self) -> str | None:
+        return self._run.structure.job_id
+
+    @property
+    def input(self) -> JSON:
+        """The JSON that the start, or the one who handed off, gave; or None."""
+        return self._input
+
+    @property
+    def metadata(self) -> JSONObject:
+        return self._run.metadata
+
+    def message(
+        self,
+        *,
+        role: str = "assistant",
+        message_id: str | None = None,
+        parent_message_id: str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> Message:
+        """A message of this generation, open as long as its ``async with`` lasts.
+
+        With the id of a message that is still open in this generation it joins that one. ``parent_message_id``
+        is the message that this one answers or continues, where that is not the one before it.
+        """
+        if message_id is not None:
+            message_id = check_uuid(message_id, "message_id")
+        elif self._into is not None and role == self._into.role:
+            message_id = self._into.message_id
+        if parent_message_id is not None:
+            parent_message_id = check_uuid(parent_message_id, "parent_message_id")
+        if metadata is not None:
+            check_json(metadata, "metadata")
+        opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=metadata)
+        return Message(self._run, opened, message_id)
+
+    async def status(self, status: str, detail: JSON = None) -> None:
+        """Tell readers what goes on: ``thinking``, ``working``, or a word of your own."""
+        await self._run.put(Draft(GenerationStatus(status=status, detail=check_json(detail, "detail"))))
+
+    async def app(self, type_: str, value: JSONObject) -> None:
+        """Write an event of the application's own; its type begins with ``app.``."""
+        if not type_.startswith("app."):
+            raise InvalidBody("the type of an application's event begins with 'app.'")
+        check_json(value, "value")
+        await self._run.put(Draft(App(type=type_, value=value)))
+
+    def report_usage(self, usage: JSONObject) -> None:
+        """What the generation cost; told in its end."""
+        check_json(usage, "usage")
+        self._run.usage = usage
+
+    async def flush(self) -> None:
+        """Wait until everything written so far is durable.
+
+        Raises `WriteFailed` when it could not be stored and `TimedOut` after `Config.flush_timeout`.
+        """
+        await self._run.flush()
+
+    async def snapshot(self) -> Snapshot:
+        """The session's state: what was committed when it was asked for, this generation's own part included."""
+        return await self._run.take_snapshot()
+
+    def cursor(self) -> Cursor:
+        """The session's committed tail."""
+        return self._run.journal.cursor
+
+    def cleanup(self) -> trio.CancelScope:
+        """A shielded scope for what must still be awaited when the generation is cancelled, with a deadline.
+
+        ``with generation.cleanup(): await client.aclose()``. What takes longer than `Config.cleanup_timeout`
+        after the cancel is cancelled in turn.
+        """
+        return self._run.cleanup()
+
+    # --- what others send
+
+    async def approve(
+        self,
+        name: str,
+        *,
+        tool_call_id: str | None = None,
+        arguments: JSON = None,
+        expires_in: float | None = None,
+    ) -> Approval:
+        """Ask whether ``name`` may be done, with ``arguments``, and wait for the answer.
+
+        Anything but an explicit yes is a no: ``expired`` after ``expires_in`` seconds (by default
+        `Config.approval_timeout`), and refused by the engine when the generation ends. Cancelled by a scope of
+        the producer's own, it is resolved as refused, reason ``cancelled``.
+        """
+        await self._run.wait_room()
+        seconds = self._run.approval_timeout if expires_in is None else expires_in
+        approval = await self._run.approvals.ask(
+            name, tool_call_id=tool_call_id, arguments=arguments, expires_in=seconds
+        )
+        return await self._run.unless_fenced(approval)
+
+    async def receive_input(self) -> Input:
+        """The next input that somebody sent to this generation, as soon as there is one.
+
+        What the producer makes use of it tells with `apply`; the rest is handed back at the end. Cancelling
+        this loses nothing.
+        """
+        self._run.check()
+        return await self._run.unless_fenced(await self._run.inputs.receive())
+
+    def receive_input_nowait(self) -> Input:
+        """The next input, if one waits: for a look between two steps. Raises `trio.WouldBlock`."""
+        self._run.check()
+        return self._run.inputs.receive_nowait()
+
+    def inputs(self) -> AsyncIterator[Input]:
+        """Every input, as it comes; it does not end by itself: cancel it, or break out."""
+        return _Incoming(self)
+
+    async def apply(self, input: Input) -> None:  # noqa: A002  the protocol's name
+        """Tell readers that the producer made use of this input. Once for each."""
+        await self._run.put(Draft(InputApplied(input_id=input.input_id)))
+
+    # --- other producers
+
+    async def hand_off(
+        self,
+        producer: str | Producer,
+        input: JSON = None,  # noqa: A002  the protocol's name
+        *,
+        into: Message | None = None,
+    ) -> None:
+        """Run another producer, registered or given, inside this generation, and return when it does.
+
+        It has ``input`` for its input, and writes under this generation's stamp. ``into`` is an open message of
+        this one's: messages of its role that the other opens join it, so that the answer goes on in one piece.
+        What the other raises comes out here, as from any call. Raises `ProducerNotFound` for an unknown name.
+        """
+        self._run.check()
+        check_json(input, "input")
+        if into is not None and into.message_id not in self._run.open_messages:
+            raise InvalidBody("the message to go on in is not open", message_id=into.message_id)
+        await self._run.play(producer, Generation(self._run, input, into))
+
+
+@final
+class _Incoming(AsyncIterator[Input]):
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    async def __anext__(self) -> Input:
+        return await self._generation.receive_input()

@@ -1,0 +1,142 @@
+"""The place of the live generation of one session: at most one stands in it, and how it leaves.
+
+Owns the fence, the cancel, the bounded wait for the clean-up and the stragglers. Which generation takes the place next
+is `control`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from .config import Config
+from .errors import PenstockError
+from .events import GenerationCancelling
+from .generation import Run
+from .journal import Journal, Mark
+from .lifecycle import Draft, Ending, GenerationState
+from .parts import end_part
+from .results import GenerationInfo
+from .stamper import stamp
+
+__all__ = ["SAFE_TEXTS", "Slot"]
+
+logger = logging.getLogger("penstock.session")
+
+# What an end says of itself to readers.
+SAFE_TEXTS: Final = {
+    "superseded": "A newer answer took its place.",
+    "stopped": "Stopped.",
+    "stalled": "Nothing came for too long.",
+    "expired": "It took too long.",
+    "deleted": "The session was deleted.",
+    "reset": "The session was reset.",
+    "shutdown": "The server shut down.",
+    "lost": "The process that produced it ended.",
+    "failed": "What it wrote could not be stored.",
+}
+
+
+@final
+class Slot:
+    """Holds the live generation, and the cancelled ones whose clean-up goes on."""
+
+    def __init__(
+        self, journal: Journal, config: Config, *, on_finished: Callable[[Run], None], on_freed: Callable[[], None]
+    ) -> None:
+        self._journal = journal
+        self._config = config
+        self._on_finished = on_finished
+        self._on_freed = on_freed
+        self.live: Run | None = None
+        self.stragglers: set[Run] = set()
+
+    def info(self, generation_id: str) -> GenerationInfo | None:
+        """The live generation's state, if it is this one."""
+        if self.live is None or self.live.generation_id != generation_id:
+            return None
+        structure = self.live.structure
+        state = GenerationState.LIVE if structure.state is GenerationState.LIVE else GenerationState.CANCELLING
+        return GenerationInfo(generation_id=generation_id, state=state.value, turn=structure.turn)
+
+    def fail(self, error: PenstockError) -> None:
+        """What the live generation wrote could not be stored: fence and cancel it. Synchronous."""
+        if self.live is not None:
+            self.live.fence_failed(error)
+            self.live.cancel("its writes cannot be stored")
+
+    async def forget(self) -> None:
+        """Let go of a generation that `fail` cancelled, after its clean-up; the log tells how it ends."""
+        live, self.live = self.live, None
+        if live is not None and live.launched and not live.done.is_set():
+            await self._await_cleanup(live)
+
+    def finished_first(self) -> Run | None:
+        """The live generation; one whose producer is done and whose end was not written yet is ended now."""
+        if self.live is not None and self.live.done.is_set():
+            self.write_end(self.live, self.live.ending())
+        return self.live
+
+    async def wind_down(
+        self, run: Run, outcome: str, *, by: str | None = None, reason: str | None = None, retract: bool = False
+    ) -> tuple[Ending, float]:
+        """Fence, cancel, wait for the clean-up at most `Config.cleanup_timeout`. Writes all but the end.
+
+        The fence rises at `generation.cancelling`'s place in the session's order: what the producer wrote
+        before stands before it, and nothing of it comes after.
+        """
+        begun = trio.current_time()
+        self._journal.raise_token()
+        cancelling = Draft(GenerationCancelling(reason=reason or outcome, by=by))
+        stamp(self._journal, [(run.structure, cancelling)])
+        run.fence(f"the generation was {outcome}")
+        run.cancel(reason or outcome)
+        cleanup = await self._await_cleanup(run)
+        seconds = trio.current_time() - begun
+        if run.failure is not None:
+            return run.failed_ending(superseded_by=by, cleanup=cleanup, retract=retract), seconds
+        ending = Ending(
+            outcome=outcome,
+            code=outcome.upper(),
+            message=SAFE_TEXTS[outcome],
+            superseded_by=by,
+            cleanup=cleanup,
+            usage=run.usage,
+            retract=retract,
+        )
+        return ending, seconds
+
+    async def _await_cleanup(self, run: Run) -> str:
+        with trio.move_on_after(self._config.cleanup_timeout):
+            await run.done.wait()
+        if run.done.is_set():
+            return "clean"
+        self.stragglers.add(run)
+        logger.warning(
+            "the clean-up of generation %s in session %s (producer %s) overran %s s and goes on, fenced",
+            run.generation_id,
+            self._journal.session_id,
+            run.producer_name,
+            self._config.cleanup_timeout,
+        )
+        return "overran"
+
+    def write_end(self, run: Run, ending: Ending) -> Mark:
+        run.fence(f"the generation has ended as {ending.outcome}")
+        self._journal.raise_token()
+        items, records = end_part(run.structure, ending)
+        mark = stamp(self._journal, items, records)
+        self.live = None
+        return mark
+
+    def on_done(self, run: Run) -> None:
+        """A producer's task is over. Called in that task; the end is written in the session's."""
+        if run in self.stragglers:
+            self.stragglers.discard(run)
+            logger.info("the overrun clean-up of generation %s ended", run.generation_id)
+            self._on_freed()
+        elif self.live is run:
+            self._on_finished(run)

@@ -1,0 +1,200 @@
+"""Reset, fork, retraction, metadata: serialised with everything else, and independent where they must be."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine import (
+    Config,
+    Cursor,
+    Generation,
+    GenerationActive,
+    GenerationFinished,
+    IdInUse,
+    InvalidCursor,
+    MemoryLog,
+    MessageNotFound,
+    SessionReset,
+    new_message_id,
+    open_engine,
+)
+from tests.engine.producers import Steered, saying, shielding
+from tests.engine.rules import events_of
+
+
+async def test_reset_ends_everything_and_empties_the_transcript(  # R-63 R-103
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log, producers={"say": saying("x")}) as engine:
+        session = await engine.create_session("s", metadata={"a": 1})
+        await session.post("hello")
+        producer = Steered()
+        started = await session.start(producer)
+        await producer.started.wait()
+        queued = await session.start("say", policy="queue")
+        cursor = await session.reset("fresh start")
+        events = await events_of(log, "s")
+        assert isinstance(events[-1].data, SessionReset)
+        assert (events[-1].data.reason, events[-1].offset) == ("fresh start", cursor.offset)
+        ends = {e.generation_id: e.data.outcome for e in events if isinstance(e.data, GenerationFinished)}
+        assert ends == {started.generation_id: "reset", queued.generation_id: "reset"}
+        snapshot = await session.snapshot()
+        assert (snapshot.messages, snapshot.queue.items, dict(snapshot.metadata)) == ((), (), {"a": 1})
+        again = await session.start("say")
+        assert again.cursor.epoch == cursor.epoch
+        await trio.sleep(1)
+        assert [m.generation_id for m in (await session.snapshot()).messages] == [again.generation_id]
+
+
+async def test_fork_is_independent_and_restamped(log: MemoryLog, autojump_clock: MockClock) -> None:  # R-104
+    async with open_engine(log, producers={"say": saying("answer")}) as engine:
+        session = await engine.create_session("s", metadata={"title": "t"})
+        await session.start("say", text="question")
+        await trio.sleep(1)
+        fork = await session.fork("f")
+        assert fork.created
+        assert (await fork.cursor()).epoch != (await session.cursor()).epoch
+        before = await events_of(log, "f")
+        assert [event.type for event in before] == ["session.forked", "message.snapshot", "message.snapshot"]
+        assert {event.session_id for event in before} == {"f"}
+        assert all(event.generation_id is None for event in before)
+        ours, theirs = await session.snapshot(), await fork.snapshot()
+        assert [m.message_id for m in ours.messages] == [m.message_id for m in theirs.messages]
+        assert [m.blocks for m in ours.messages] == [m.blocks for m in theirs.messages]
+        assert dict(theirs.metadata) == {"title": "t"}
+        await fork.start("say", text="in the fork")
+        await trio.sleep(1)
+        assert (await session.snapshot()) == ours
+        await session.delete()
+        assert len((await fork.snapshot()).messages) == 4
+        with pytest.raises(IdInUse):
+            await fork.fork("f")
+
+
+async def test_fork_at_a_message_or_a_cursor(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        posted = [await session.post(f"m{i}") for i in range(4)]
+        by_message = await session.fork(at=posted[1].message_id)
+        by_cursor = await session.fork(at=str(posted[2].cursor), metadata={"own": True})
+        assert [m.blocks[0].text for m in (await by_message.snapshot()).messages] == ["m0", "m1"]
+        snapshot = await by_cursor.snapshot()
+        assert [m.blocks[0].text for m in snapshot.messages] == ["m0", "m1", "m2"]
+        assert dict(snapshot.metadata) == {"own": True}
+        with pytest.raises(MessageNotFound):
+            await session.fork(at=new_message_id())
+        for cursor in (Cursor("feed", 1), Cursor(posted[0].cursor.epoch, 99)):
+            with pytest.raises(InvalidCursor):
+                await session.fork(at=cursor)
+
+
+async def test_fork_of_a_live_answer_carries_what_it_said_as_cancelled(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        producer = Steered()
+        await session.start(producer)
+        await producer.started.wait()
+        fork = await session.fork("f")
+        (message,) = (await fork.snapshot()).messages
+        assert (message.status, message.blocks[0].text) == ("cancelled", "begun")
+        assert (await session.generation((await session.snapshot()).generation.generation_id)).state == "live"  # type: ignore[union-attr]
+
+
+async def test_retracted_messages_leave_the_transcript(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        posted = [await session.post(f"m{i}") for i in range(4)]
+        await session.retract(posted[1].message_id)
+        assert [m.blocks[0].text for m in (await session.snapshot()).messages] == ["m0", "m2", "m3"]
+        await session.retract(posted[2].message_id, and_after=True)
+        assert [m.blocks[0].text for m in (await session.snapshot()).messages] == ["m0"]
+        with pytest.raises(MessageNotFound):
+            await session.retract(posted[1].message_id)
+        producer = Steered()
+        await session.start(producer)
+        await producer.started.wait()
+        (message,) = (await session.snapshot()).messages[1:]
+        with pytest.raises(GenerationActive):
+            await session.retract(message.message_id)
+
+
+async def test_metadata_are_merged(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s", metadata={"a": 1, "b": {"c": 2, "d": 3}})
+        updated = await session.update({"a": None, "b": {"c": 5, "e": [1]}, "f": "x"})
+        expected = {"b": {"c": 5, "d": 3, "e": [1]}, "f": "x"}
+        assert updated.metadata == expected
+        assert dict((await session.snapshot()).metadata) == expected
+        (info,) = await engine.sessions()
+        assert (info.session_id, info.metadata, info.cursor) == ("s", expected, updated.cursor)
+
+
+async def test_sessions_are_listed_in_pages_and_not_brought_to_memory(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log, config=Config(idle_session=1)) as engine:
+        for i in range(25):
+            await engine.create_session(f"s{i:02d}")
+        await trio.sleep(5)
+        seen: list[str] = []
+        while page := await engine.sessions(after=seen[-1] if seen else "", limit=10):
+            seen += [info.session_id for info in page]
+        assert seen == [f"s{i:02d}" for i in range(25)]
+        assert engine.statistics().sessions == 0
+
+
+async def test_steps_of_all_kinds_at_once_keep_one_order(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:  # R-101 R-139
+    async with open_engine(
+        log, producers={"say": saying("x", pause=0.1)}, config=Config(cleanup_timeout=0.5)
+    ) as engine:
+        session = await engine.create_session("s")
+        await session.start(shielding(2))
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(session.start, "say")
+                nursery.start_soon(session.reset)
+                nursery.start_soon(session.stop)
+                nursery.start_soon(session.fork)
+                nursery.start_soon(session.update, {"n": 1})
+        await session.delete()
+        again = await engine.create_session("s")
+        assert again.created
+        assert (await again.snapshot()).messages == ()
+
+
+async def test_a_late_write_of_a_deleted_session_creates_nothing(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:  # R-89 R-140
+    late: list[BaseException] = []
+
+    async def stubborn(generation: Generation) -> None:
+        async with generation.message() as message, message.text() as block:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(10)
+                try:
+                    await block.write("ghost")
+                except Exception as error:
+                    late.append(error)
+                    raise
+
+    async with open_engine(log, config=Config(cleanup_timeout=0.5)) as engine:
+        session = await engine.create_session("s")
+        await session.start(stubborn)
+        await trio.sleep(1)
+        await session.delete()
+        assert engine.statistics().stragglers == 1
+        again = await engine.create_session("s")
+        await trio.sleep(20)
+        assert len(late) == 1
+        assert [event.type for event in await events_of(log, "s")] == ["session.created"]
+        assert (await again.cursor()).offset == 1
+        assert engine.statistics().stragglers == 0
