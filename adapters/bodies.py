@@ -6,35 +6,40 @@ converted: a client that misspells a field, or sends a number as text, learns of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import fields_dict, frozen
 
-from engine import JSON, InvalidBody, JSONObject, Session, structure
+from engine import JSON, InvalidBody, JSONObject, Queued, Session, structure
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "How",
+    "InputBody",
     "MessageBody",
-    "SessionBody",
     "StartBody",
     "StopBody",
+    "check_idempotency_key",
     "post",
+    "put_in",
     "read_body",
-    "show_generation",
+    "read_input",
     "start",
     "stop",
 ]
 
 _ROLES: Final = ("user", "assistant", "tool", "system")
+_QUEUE: Final = ("pause", "continue", "clear")
 
+# What a start came to: over HTTP its status tells, on a WebSocket a field of the answer.
+How: TypeAlias = Literal["started", "queued", "joined", "repeated"]
 
-@final
-@frozen(kw_only=True)
-class SessionBody:
-    metadata: JSONObject | None = None
+# A UUID or a hash fits many times over; what fits no header is no key.
+_KEY: Final = re.compile(r"[!-~]{1,255}")
 
 
 @final
@@ -66,7 +71,35 @@ class StartBody:
 class StopBody:
     generation_id: str | None = None
     reason: str | None = None
-    queue: str | None = None
+    queue: str = "pause"
+
+
+@final
+@frozen(kw_only=True)
+class InputBody:
+    """An input for a live generation; ``content`` is what else stood in the body."""
+
+    kind: str
+    content: JSONObject
+    input_id: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _InputHead:
+    kind: str
+    input_id: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _Answer:
+    """What an approval is answered with: a yes or a no, in so many words."""
+
+    approval_id: str
+    approved: bool
+    reason: str | None = None
+    arguments: JSON = None
 
 
 T = TypeVar("T", bound="AttrsInstance")
@@ -89,14 +122,31 @@ def read_body(value: JSON, kind: type[T], *, aside: frozenset[str] = frozenset()
     return structure(own, kind)
 
 
-async def start(session: Session, body: StartBody) -> dict[str, JSON]:
-    """Start a generation. What later versions will know is refused by name, so that nobody relies on it."""
-    if body.policy in ("queue", "latest"):
-        raise InvalidBody(f"policy {body.policy!r} is not supported; there are supersede, rollback, reject and join")
-    if body.replaces is not None:
-        raise InvalidBody(f"replaces ({body.replaces!r}) is not supported")
-    if body.on_last_disconnect not in (None, "continue"):
-        raise InvalidBody(f"on_last_disconnect must be 'continue', not {body.on_last_disconnect!r}")
+def read_input(value: JSON, *, aside: frozenset[str] = frozenset()) -> InputBody:
+    """An input: ``kind``, ``input_id``, and its content. Of an approval's answer every field is known.
+
+    Raises `InvalidBody`, naming the field.
+    """
+    if not isinstance(value, dict):
+        raise InvalidBody("the body must be a JSON object")
+    own = {name: item for name, item in value.items() if name not in aside}
+    names = fields_dict(_InputHead).keys()
+    head = structure({name: item for name, item in own.items() if name in names}, _InputHead)
+    content = {name: item for name, item in own.items() if name not in names}
+    if head.kind == "approval":
+        read_body(content, _Answer)
+    return InputBody(kind=head.kind, input_id=head.input_id, content=content)
+
+
+def check_idempotency_key(key: JSON) -> str:
+    """The key, if it is 1 to 255 visible ASCII characters. Raises `InvalidBody`."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidBody("an idempotency key is 1 to 255 visible ASCII characters, without spaces")
+    return key
+
+
+async def start(session: Session, body: StartBody, idempotency_key: str | None) -> tuple[dict[str, JSON], How]:
+    """Start a generation, or have it wait; also what it came to."""
     started = await session.start(
         body.producer,
         text=body.text,
@@ -105,13 +155,15 @@ async def start(session: Session, body: StartBody) -> dict[str, JSON]:
         job_id=body.job_id,
         generation_id=body.generation_id,
         metadata=body.metadata,
+        replaces=body.replaces,
+        on_last_disconnect=_seconds_alone(body.on_last_disconnect),
+        idempotency_key=idempotency_key,
     )
-    made: dict[str, JSON] = {
-        "session_id": session.session_id,
-        "generation_id": started.generation_id,
-        "turn": started.turn,
-        "cursor": str(started.cursor),
-    }
+    made: dict[str, JSON] = {"session_id": session.session_id, "generation_id": started.generation_id}
+    if isinstance(started, Queued):
+        made |= {"position": started.position, "cursor": str(started.cursor)}
+        return made, "repeated" if started.repeated else "queued"
+    made |= {"turn": started.turn, "cursor": str(started.cursor)}
     if started.message_id is not None:
         made["message_id"] = started.message_id
     if started.superseded is not None:
@@ -120,18 +172,38 @@ async def start(session: Session, body: StartBody) -> dict[str, JSON]:
             "cleanup": started.superseded.cleanup,
             "seconds": round(started.superseded.seconds, 6),
         }
-    return made
+    return made, "joined" if started.joined else "repeated" if started.repeated else "started"
+
+
+def _seconds_alone(value: JSON) -> float | None:
+    """How long a generation goes on with nobody there; None: for ever. Raises `InvalidBody`."""
+    if value is None or value == "continue":
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    raise InvalidBody("on_last_disconnect is 'continue' or a number of seconds, 0 or more")
 
 
 async def stop(session: Session, body: StopBody) -> dict[str, JSON]:
     """Stop the live generation or the one that is named."""
-    if body.queue not in (None, "pause"):
-        raise InvalidBody(f"queue must be 'pause', not {body.queue!r}")
-    stopped = await session.stop(body.generation_id, reason="stopped" if body.reason is None else body.reason)
+    if body.queue not in _QUEUE:
+        raise InvalidBody(f"queue must be one of {', '.join(_QUEUE)}, not {body.queue!r}")
+    reason = "stopped" if body.reason is None else body.reason
+    queue = cast(Literal["pause", "continue", "clear"], body.queue)
+    stopped = await session.stop(body.generation_id, reason=reason, queue=queue)
     made: dict[str, JSON] = {"session_id": session.session_id, "state": stopped.state}
     if stopped.generation_id is not None:
         made["generation_id"] = stopped.generation_id
     return made
+
+
+async def put_in(session: Session, generation_id: str, body: InputBody) -> dict[str, JSON]:
+    """Send an input into a live generation."""
+    input_id = await session.input(generation_id, body.kind, body.content, input_id=body.input_id)
+    return {"session_id": session.session_id, "generation_id": generation_id, "input_id": input_id}
 
 
 async def post(session: Session, body: MessageBody) -> tuple[dict[str, JSON], bool]:
@@ -147,18 +219,3 @@ async def post(session: Session, body: MessageBody) -> tuple[dict[str, JSON], bo
         "cursor": str(posted.cursor),
     }
     return made, posted.created
-
-
-async def show_generation(session: Session, generation_id: str) -> Mapping[str, JSON]:
-    """Where a generation stands."""
-    found = await session.generation(generation_id)
-    made: dict[str, JSON] = {
-        "session_id": session.session_id,
-        "generation_id": found.generation_id,
-        "state": found.state,
-    }
-    if found.turn is not None:
-        made["turn"] = found.turn
-    if found.outcome is not None:
-        made["outcome"] = found.outcome
-    return made

@@ -57,8 +57,16 @@ class Approvals:
     """
 
     def __init__(
-        self, write: Callable[[Draft], None], part: Callable[[Draft], None], on_asked: Callable[[], object]
+        self,
+        session_id: str,
+        generation_id: str,
+        *,
+        write: Callable[[Draft], None],
+        part: Callable[[Draft], None],
+        on_asked: Callable[[], object],
     ) -> None:
+        self._session_id = session_id
+        self._generation_id = generation_id
         self._write = write
         self._part = part
         self._on_asked = on_asked
@@ -111,9 +119,17 @@ class Approvals:
         if waiting is None:
             tool_call = self._resolved.get(approval_id)
             logger.warning(
-                "an answer came for approval %.100r (tool call %r), which is not open", approval_id, tool_call
+                "session %s, generation %s: an answer came for approval %.100r (tool call %r), which is not open",
+                self._session_id,
+                self._generation_id,
+                approval_id,
+                tool_call,
             )
-            raise ApprovalNotFound("no approval with this id is open: it was resolved before, or never asked for")
+            raise ApprovalNotFound(
+                "no approval with this id is open: it was resolved before, or never asked for",
+                session_id=self._session_id,
+                generation_id=self._generation_id,
+            )
         approved = content.get("approved") is True
         arguments = waiting.request.arguments if content.get("arguments") is None else content["arguments"]
         answer = Approval(

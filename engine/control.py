@@ -260,6 +260,7 @@ class Control:
             metadata=request.metadata or {},
             take_snapshot=self._reads.snapshot,
             check_message_id=self._messages.check_new,
+            note_message=self._messages.note,
             find_producer=self._find_producer,
             on_done=self._slot.on_done,
             on_last_disconnect=request.on_last_disconnect,

@@ -1,53 +1,31 @@
-"""The engine: sessions found and created, brought into memory and let go; opening, recovery and drain."""
+"""The engine: its producers and its sessions, opening, recovery and drain."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, cast, final
+from typing import Final, final
 
 import trio
 from attrs import frozen
 
-from .codec import check_json, decode_json, encode, encode_json
+from .codec import check_json
+from .compaction import Compactor
 from .config import Config
-from .errors import (
-    Draining,
-    IdInUse,
-    InvalidBody,
-    PenstockError,
-    ProducerNotFound,
-    SessionDeleted,
-    SessionNotFound,
-    StaleEpoch,
-    TimedOut,
-)
-from .events import (
-    Cursor,
-    Data,
-    Event,
-    JSONObject,
-    MessageSnapshot,
-    SessionCreated,
-    SessionId,
-    check_session_id,
-    new_epoch,
-    new_session_id,
-    now,
-)
-from .forking import fork_events
+from .errors import InvalidBody, PenstockError, ProducerNotFound
+from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
 from .generation import Producer
 from .hub import Drained
-from .journal import Budget
 from .log import MemoryLog, open_sqlite
-from .log.port import Append, EventLog, Head, LogStatistics
-from .parts import digest
+from .log.port import EventLog, Head, LogStatistics
 from .reads import ForkPoint
-from .records import METADATA, OPEN, QUEUED, MessageRecord, OpenRecord, message_key, read_record, to_record
+from .records import OPEN, QUEUED
+from .registry import Registry
 from .resident import Resident
 from .results import SessionInfo
+from .retention import expire_sessions
 from .session import Session
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
@@ -56,6 +34,9 @@ logger = logging.getLogger("penstock.engine")
 
 # How many sessions recovery ends at a time: enough for the log to commit them together.
 _RECOVERY_WIDTH: Final = 32
+
+# How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
+_EXPIRY_PAUSE: Final = 3600.0
 
 
 @final
@@ -91,14 +72,10 @@ class Engine:
         self._owns_log = owns_log
         self._producers = dict(producers)
         self._default = default_producer
-        self._budget = Budget(config.total_pending)
-        self._residents: dict[str, Resident] = {}
-        self._tasks: set[Resident] = set()
-        self._entering: dict[str, trio.Lock] = {}
-        self._nursery: trio.Nursery | None = None
+        self._registry = Registry(log, config, lambda name: self.producer(name)[0])
         self._closing = trio.Event()
+        self._upkeep = trio.CancelScope()
         self._drained = trio.Event()
-        self._drain_begun = False
         self._failure: PenstockError | None = None
         self.closed = trio.Event()
 
@@ -108,79 +85,11 @@ class Engine:
         """The session with this id, made if there is none; ``created`` tells. A deleted one begins a new life.
 
         ``metadata`` is used only when the session is made. Raises `InvalidId`, `InvalidBody`, `WriteFailed`,
-        `Draining`.
+        `TimedOut`, `Draining`.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         check_json(metadata, "metadata")
-        created = False
-        given = metadata or {}
-        async with self._entrance(sid):
-            while sid not in self._residents:
-                head = await self._log.head(sid)
-                if head is not None and not head.deleted:
-                    self._enter(head)
-                    break
-                try:
-                    head = await self._begin(sid, head, [(SessionCreated(metadata=given), None)], given, {})
-                except IdInUse:
-                    continue  # an earlier call was cancelled after it had handed its write over
-                self._enter(head)
-                created = True
-        await self.resident(sid)
-        return Session(self, sid, created=created)
-
-    async def fork_session(
-        self, session_id: str | None, source: str, point: ForkPoint, metadata: JSONObject | None
-    ) -> Session:
-        """A new session that begins with what ``point`` holds. For `Session.fork`. Raises `IdInUse`."""
-        sid = new_session_id() if session_id is None else check_session_id(session_id)
-        metadata = point.metadata if metadata is None else metadata
-        events = list(fork_events(point.messages, source=source, cursor=point.cursor, metadata=metadata))
-        records = {
-            message_key(mid): to_record(MessageRecord(digest=digest(data)))
-            for data, mid in events
-            if mid is not None and isinstance(data, MessageSnapshot)
-        }
-        async with self._entrance(sid):
-            head = await self._log.head(sid)
-            if head is not None and not head.deleted:
-                raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
-            self._enter(await self._begin(sid, head, events, metadata, records))
-        await self.resident(sid)
-        return Session(self, sid, created=True)
-
-    async def _begin(
-        self,
-        session_id: SessionId,
-        former: Head | None,
-        events: Sequence[tuple[Data, str | None]],
-        metadata: JSONObject,
-        records: Mapping[str, bytes | None],
-    ) -> Head:
-        """Write a session's first events. Raises `IdInUse` when it exists."""
-        self._check_open()
-        epoch, time = new_epoch(), now()
-        bodies = [
-            encode(Event(data=data, session_id=session_id, time=time, offset=number, message_id=mid))
-            for number, (data, mid) in enumerate(events, 1)
-        ]
-        token = 1 if former is None else former.token + 1
-        if metadata:
-            records = {**records, METADATA: encode_json(metadata)}
-        write = Append(
-            session_id=session_id,
-            epoch=epoch,
-            expected_tail=0,
-            token=token,
-            events=bodies,
-            records=records,
-            create=True,
-        )
-        with trio.move_on_after(self.config.flush_timeout) as limit:
-            await self._log.write(write)
-        if limit.cancelled_caught:
-            raise TimedOut("the log has not stored the session yet", session_id=session_id)
-        return Head(session_id=session_id, epoch=epoch, tail=len(bodies), token=token)
+        return Session(self, sid, created=await self._registry.create(sid, metadata or {}))
 
     async def session(self, session_id: str) -> Session:
         """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`."""
@@ -188,88 +97,21 @@ class Engine:
         await self.resident(sid)
         return Session(self, sid)
 
-    async def resident(self, session_id: SessionId) -> Resident:
-        """The session in memory, brought there if need be.
-
-        For `Session`: nothing may wait between this and the use of what it returns. Cancelling a caller does
-        not cancel the session's opening.
-        """
-        while True:
-            resident = self._residents.get(session_id)
-            if resident is None:
-                resident = await self._find(session_id)
-            await resident.wait_open()
-            if not resident.closed:
-                return resident
-
-    async def _find(self, session_id: SessionId) -> Resident:
-        async with self._entrance(session_id):
-            resident = self._residents.get(session_id)
-            if resident is not None:
-                return resident
-            head = await self._log.head(session_id)
-            if head is None:
-                raise SessionNotFound("there is no session with this id", session_id=session_id)
-            if head.deleted:
-                raise SessionDeleted("the session was deleted", session_id=session_id)
-            return self._enter(head)
-
-    @asynccontextmanager
-    async def _entrance(self, session_id: str) -> AsyncIterator[None]:
-        """One at a time per session: nobody else reads its head or brings it into memory."""
-        lock = self._entering.setdefault(session_id, trio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked() and not lock.statistics().tasks_waiting:
-                self._entering.pop(session_id, None)
-
-    def _enter(self, head: Head) -> Resident:
-        self._check_open()
-        assert self._nursery is not None
-        resident = Resident(
-            self._log,
-            head,
-            self._budget,
-            self.config,
-            find_producer=lambda name: self.producer(name)[0],
-            on_closed=self._left,
-        )
-        self._residents[head.session_id] = resident
-        self._nursery.start_soon(self._keep, resident, name=f"penstock session {head.session_id}")
-        return resident
-
-    async def _keep(self, resident: Resident) -> None:
-        """A session's task; it outlasts the session's place in `_residents` while stragglers run."""
-        self._tasks.add(resident)
-        try:
-            await resident.run()
-        finally:
-            self._tasks.discard(resident)
-
-    def _left(self, resident: Resident) -> None:
-        if self._residents.get(resident.session_id) is resident:
-            del self._residents[resident.session_id]
-
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
         """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
-        found: list[SessionInfo] = []
-        for head in await self._log.heads(after=after, limit=limit):
-            try:
-                metadata = await self._log.record(head.session_id, head.epoch, METADATA)
-                open_ = await self._log.record(head.session_id, head.epoch, OPEN)
-            except StaleEpoch:
-                continue  # deleted meanwhile
-            found.append(
-                SessionInfo(
-                    session_id=head.session_id,
-                    cursor=Cursor(head.epoch, head.tail),
-                    metadata={} if metadata is None else cast("JSONObject", decode_json(metadata)),
-                    generation_id=None if open_ is None else read_record(open_, OpenRecord).generation_id,
-                )
-            )
-        return found
+        return await self._registry.list(after, limit)
+
+    async def resident(self, session_id: SessionId) -> Resident:
+        """The session in memory. For `Session`; see `Registry.resident`."""
+        return await self._registry.resident(session_id)
+
+    async def fork_session(
+        self, session_id: str | None, source: str, point: ForkPoint, metadata: JSONObject | None
+    ) -> Session:
+        """A new session that begins with what ``point`` holds. For `Session.fork`. Raises `IdInUse`."""
+        sid = new_session_id() if session_id is None else check_session_id(session_id)
+        await self._registry.fork(sid, source, point, point.metadata if metadata is None else metadata)
+        return Session(self, sid, created=True)
 
     def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
         """The producer meant, and its name in the log. Raises `ProducerNotFound`, `InvalidBody`."""
@@ -294,29 +136,25 @@ class Engine:
 
     @property
     def draining(self) -> bool:
-        return self._drain_begun
+        return self._registry.draining
 
     @property
     def degraded(self) -> bool:
         """Whether a session in memory cannot be written at present."""
-        return any(not resident.writable for resident in self._residents.values())
+        return any(not resident.writable for resident in self._registry.residents)
 
     def statistics(self) -> EngineStatistics:
-        residents = self._residents.values()
+        residents = self._registry.residents
         return EngineStatistics(
             sessions=len(residents),
             live_generations=sum(resident.slot.live is not None for resident in residents),
-            stragglers=sum(len(resident.slot.stragglers) for resident in self._tasks),
+            stragglers=sum(len(resident.slot.stragglers) for resident in self._registry.tasks),
             subscribers=sum(len(resident.hub) for resident in residents),
-            pending_events=self._budget.used,
+            pending_events=self._registry.budget.used,
             degraded_sessions=sum(not resident.writable for resident in residents),
             draining=self.draining,
             log=self._log.statistics(),
         )
-
-    def _check_open(self) -> None:
-        if self._drain_begun:
-            raise Draining("the engine is shutting down")
 
     # --- life
 
@@ -326,22 +164,22 @@ class Engine:
         Bounded by `Config.drain_timeout`. Idempotent: a second call waits for the first. Cancelling a caller
         does not stop it.
         """
-        if not self._drain_begun:
-            assert self._nursery is not None
-            self._drain_begun = True
-            self._nursery.start_soon(self._drain, reason, name="penstock drain")
+        if not self._registry.draining:
+            assert self._registry.nursery is not None
+            self._registry.draining = True
+            self._registry.nursery.start_soon(self._drain, reason, name="penstock drain")
         await self._drained.wait()
 
     async def _drain(self, reason: str) -> None:
         try:
             with trio.move_on_after(self.config.drain_timeout) as limit:
                 async with trio.open_nursery() as nursery:
-                    for resident in list(self._residents.values()):
+                    for resident in self._registry.residents:
                         nursery.start_soon(_drain_one, resident)
             if limit.cancelled_caught:
                 logger.error("the drain took more than %s s; what is left ends as lost", self.config.drain_timeout)
         finally:
-            for resident in list(self._residents.values()):
+            for resident in self._registry.residents:
                 resident.hub.close(Drained(reason))
             self._drained.set()
 
@@ -354,17 +192,19 @@ class Engine:
         with trio.CancelScope() as scope:
             try:
                 async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
+                    self._registry.nursery = nursery
                     await self._recover()
                     scope.shield = True
                     if self._failure is None:
                         task_status.started()
+                        nursery.start_soon(self._keep_up, name="penstock upkeep")
                         await self._closing.wait()
                     await self.drain()
-                    for resident in list(self._residents.values()):
+                    self._upkeep.cancel(reason="the engine closes")
+                    for resident in self._registry.residents:
                         resident.abandon()
                     await self._close_log()
-                    for run in (run for resident in self._tasks for run in resident.slot.stragglers):
+                    for run in (run for resident in self._registry.tasks for run in resident.slot.stragglers):
                         logger.warning(
                             "waiting for the producer %s of generation %s", run.producer_name, run.generation_id
                         )
@@ -372,6 +212,24 @@ class Engine:
                 await self._close_log()
         if self._failure is not None:
             raise self._failure
+
+    async def _keep_up(self) -> None:
+        """Compact what is old, and delete what is too old, until the engine closes."""
+        with self._upkeep:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Compactor(self._log, self.config).run)
+                while self.config.session_max_age is not None:
+                    try:
+                        await expire_sessions(self._log, self.config.session_max_age, delete=self._delete_unchanged)
+                    except PenstockError as error:
+                        logger.warning("sessions that are too old stay for now: %s", error)
+                    await trio.sleep(min(_EXPIRY_PAUSE, self.config.session_max_age))
+
+    async def _delete_unchanged(self, head: Head) -> None:
+        """Delete a session that nobody uses and that still stands where it stood."""
+        resident = await self._registry.resident(SessionId(head.session_id))
+        if resident.reads.cursor == Cursor(head.epoch, head.tail) and not (resident.slot.live or len(resident.hub)):
+            await resident.delete()
 
     async def _close_log(self) -> None:
         try:

@@ -18,7 +18,7 @@ from .config import Config
 from .errors import InvalidBody, PenstockError, ProducerError, StaleGeneration, WriteFailed
 from .events import JSON, JSONObject
 from .inputs import APPROVAL, Input, Inputs
-from .journal import Journal
+from .journal import Journal, Mark
 from .lifecycle import Draft, Ending, OpenGeneration
 from .producing import Generation
 from .reducer import Snapshot
@@ -52,6 +52,7 @@ class Run:
         metadata: JSONObject,
         take_snapshot: Callable[[], Awaitable[Snapshot]],
         check_message_id: Callable[[str], Awaitable[None]],
+        note_message: Callable[[str, Mark], None],
         find_producer: Callable[[str], Producer],
         on_done: Callable[[Run], None],
         on_last_disconnect: float | None = None,
@@ -66,11 +67,13 @@ class Run:
         self.usage: JSONObject | None = None
         self.take_snapshot = take_snapshot
         self.check_message_id = check_message_id
+        self._note_message = note_message
         self.journal = journal
         self.open_messages: dict[str, Message] = {}  # by who opened them
         self.changed = trio.lowlevel.ParkingLot()
-        self.approvals = Approvals(self.put_nowait, self.part, self.changed.unpark_all)
-        self.inputs = Inputs(config.inputs, self.put_nowait)
+        ids = journal.session_id, structure.generation_id
+        self.approvals = Approvals(*ids, write=self.put_nowait, part=self.part, on_asked=self.changed.unpark_all)
+        self.inputs = Inputs(*ids, bound=config.inputs, write=self.put_nowait)
         self.approval_timeout = config.approval_timeout
         self.last_event = trio.current_time()
         self._limits = Limits(
@@ -145,7 +148,8 @@ class Run:
 
     async def put(self, draft: Draft) -> None:
         """Stamp one event behind the fence, waiting for room when the disk is behind."""
-        await self.wait_room()
+        if self.journal.full:
+            await self.wait_room()
         self.put_nowait(draft)
         self._unchecked += 1
         if self._unchecked >= self._config.checkpoint_every:
@@ -157,6 +161,10 @@ class Run:
         self.check()
         stamp(self.journal, [(self.structure, draft)], records)
         self.last_event = trio.current_time()
+
+    def note_message(self, message_id: str) -> None:
+        """The event written last opened a message whose id was chosen by the producer."""
+        self._note_message(message_id, self.journal.mark())
 
     def part(self, draft: Draft) -> None:
         """Stamp an event that closes something on the way out, unless that is left to the engine's end."""

@@ -65,7 +65,9 @@ class Input:
 class Inputs:
     """At most ``bound`` inputs wait for the producer; ``write`` stamps an event behind the fence or raises."""
 
-    def __init__(self, bound: int, write: Callable[[Draft], None]) -> None:
+    def __init__(self, session_id: str, generation_id: str, *, bound: int, write: Callable[[Draft], None]) -> None:
+        self._session_id = session_id
+        self._generation_id = generation_id
         self._bound = bound
         self._write = write
         self._send, self._receive = trio.open_memory_channel[Input](bound)
@@ -75,7 +77,11 @@ class Inputs:
         """Whether this very input was taken in before. Raises `IdInUse` when another one had its id."""
         known = self._known.get(given.input_id)
         if known is not None and known != given.digest:
-            raise IdInUse("another input of this generation has this input_id")
+            raise IdInUse(
+                "another input of this generation has this input_id",
+                session_id=self._session_id,
+                generation_id=self._generation_id,
+            )
         return known is not None
 
     def note(self, given: Input) -> None:
@@ -86,7 +92,11 @@ class Inputs:
         """Write `input.accepted` and lay the input before the producer. Raises `QueueFull`; nothing is written then."""
         waiting = self._send.statistics()
         if waiting.current_buffer_used >= self._bound:
-            raise QueueFull(f"{self._bound} inputs wait for the producer")
+            raise QueueFull(
+                f"{self._bound} inputs wait for the producer",
+                session_id=self._session_id,
+                generation_id=self._generation_id,
+            )
         self._write(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
         self._send.send_nowait(given)
 

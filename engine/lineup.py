@@ -75,7 +75,9 @@ class Lineup:
         """Queue the start, in place of those it pushes out; durable when this returns."""
         self._journal.check()
         pushed_out = [item for item in self.queue.items if item.generation_id in decision.pushed_out]
-        parts = [self.dropped(pushed_out, "superseded", by=request.generation_id), enqueue_part(self.queue, request)]
+        # It takes its place before the others leave theirs: a queue that is empty in between would no longer be paused.
+        enqueued = enqueue_part(self.queue, request, decision.position)
+        parts = [self.dropped(pushed_out, "superseded", by=request.generation_id), enqueued]
         if request.stopped:
             parts.append(self.dropped(self.queue.items[-1:], "stopped"))
         items, records = joined(*parts)

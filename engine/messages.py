@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import final
 
@@ -14,7 +15,7 @@ from .lifecycle import Draft
 from .merging import merged
 from .parts import digest, posted, retract_part
 from .reads import Reads
-from .records import METADATA
+from .records import METADATA, MessageRecord
 from .results import Posted, Updated
 from .stamper import stamp
 
@@ -31,16 +32,18 @@ class Messages:
         self._config = config
         self._check_open = check_open
         self._stamped: dict[str, Mark] = {}
+        self._asked = Counter[str]()  # ids that the log is being asked for: what becomes of them meanwhile is kept
 
     def note(self, message_id: str, mark: Mark) -> None:
         """The message was stamped at ``mark``."""
-        self._stamped = {mid: m for mid, m in self._stamped.items() if not self._journal.settled(m)}
+        self._stamped = {
+            mid: m for mid, m in self._stamped.items() if mid in self._asked or not self._journal.settled(m)
+        }
         self._stamped[message_id] = mark
 
     async def check_new(self, message_id: str) -> None:
-        """Raises `IdInUse` when the session knows a message with this id."""
-        await self._settled(message_id)
-        if await self._reads.message(message_id) is not None:
+        """Raises `IdInUse` when the session knows a message with this id. Holds until the caller waits again."""
+        if await self._find(message_id) is not None:
             raise IdInUse("a message had this id before", session_id=self._journal.session_id, message_id=message_id)
 
     async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
@@ -48,9 +51,8 @@ class Messages:
 
         The same id with the same content changes nothing; with other content it raises `IdInUse`.
         """
-        while proposed:
-            await self._settled(message_id)
-            record = await self._reads.message(message_id)
+        if proposed:
+            record = await self._find(message_id)
             if record is not None:
                 if record.digest != digest(message):
                     raise IdInUse(
@@ -59,8 +61,6 @@ class Messages:
                         message_id=message_id,
                     )
                 return Posted(message_id=message_id, cursor=self._journal.cursor, created=False)
-            # Somebody may have posted it while the log was asked.
-            proposed = message_id in self._stamped
         self._check_open()
         item, records = posted(message, message_id)
         mark = stamp(self._journal, [item], records)
@@ -95,11 +95,18 @@ class Messages:
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         return Updated(metadata=metadata, cursor=self._journal.cursor_at(mark))
 
-    async def _settled(self, message_id: str) -> None:
-        mark = self._stamped.get(message_id)
-        if mark is None:
-            return
-        if not self._journal.settled(mark):
-            await self._journal.wait_committed(mark, self._config.flush_timeout)
-        if self._stamped.get(message_id) is mark:
-            del self._stamped[message_id]
+    async def _find(self, message_id: str) -> MessageRecord | None:
+        """What the session knows of the message. None: nobody had stamped it, either, when this returned."""
+        self._asked[message_id] += 1
+        try:
+            while True:
+                mark = self._stamped.get(message_id)
+                if mark is not None and not self._journal.settled(mark):
+                    await self._journal.wait_committed(mark, self._config.flush_timeout)
+                record = await self._reads.message(message_id)
+                if record is not None or self._stamped.get(message_id) is mark:
+                    return record
+        finally:
+            self._asked[message_id] -= 1
+            if not self._asked[message_id]:
+                del self._asked[message_id]

@@ -23,6 +23,7 @@ from .events import (
     QueuePaused,
     QueueResumed,
     new_message_id,
+    now,
 )
 from .generation import Producer
 from .lifecycle import Draft, Ending, GenerationState, OpenGeneration, WaitingGeneration
@@ -34,6 +35,7 @@ from .records import (
     MessageRecord,
     OpenRecord,
     SessionRecord,
+    dirty,
     generation_key,
     message_key,
     to_record,
@@ -148,15 +150,16 @@ def retract_part(message_ids: Sequence[str], reason: str) -> Part:
 def end_part(structure: OpenGeneration, ending: Ending) -> Part:
     """Close what is open, then `finished`; the generation leaves the index of what is open."""
     record = GenerationRecord(turn=structure.turn, outcome=ending.outcome)
-    records: dict[str, bytes | None] = {OPEN: None, generation_key(structure.generation_id): to_record(record)}
+    gid = structure.generation_id
+    records: dict[str, bytes | None] = {OPEN: None, generation_key(gid): to_record(record), **dirty(gid, now())}
     results_id = new_message_id()
     if structure.unanswered:
         records[message_key(results_id)] = to_record(MessageRecord(generation_id=structure.generation_id))
     return ((structure, draft) for draft in structure.closing(ending, new_message_id=lambda: results_id)), records
 
 
-def enqueue_part(queue: Queue, request: StartRequest) -> Part:
-    """The start waits behind the others; ``queue`` has it when this returns."""
+def enqueue_part(queue: Queue, request: StartRequest, position: int) -> Part:
+    """The start waits behind the others, at ``position`` of those that stay; ``queue`` has it when this returns."""
     item = QueuedStart(
         number=queue.next_number(),
         generation_id=request.generation_id,
@@ -175,7 +178,7 @@ def enqueue_part(queue: Queue, request: StartRequest) -> Part:
     queued = GenerationQueued(
         producer=item.producer,
         policy=item.policy,
-        position=len(queue),
+        position=position,
         metadata=item.metadata,
         text=item.text,
     )

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final, overload
 
 from .codec import check_json, encode_json, structure
 from .errors import InvalidBody
@@ -51,6 +51,40 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id}>"
+
+    @overload
+    async def start(
+        self,
+        producer: str | Producer | AsyncIterable[str] | None = ...,
+        *,
+        text: str | None = ...,
+        input: JSON = ...,
+        policy: Literal["supersede", "rollback", "reject", "join"] = ...,
+        job_id: str | None = ...,
+        generation_id: str | None = ...,
+        metadata: JSONObject | None = ...,
+        replaces: str | None = ...,
+        on_last_disconnect: float | None = ...,
+        idempotency_key: str | None = ...,
+        principal: str = ...,
+    ) -> Started: ...
+
+    @overload
+    async def start(
+        self,
+        producer: str | Producer | AsyncIterable[str] | None = ...,
+        *,
+        text: str | None = ...,
+        input: JSON = ...,
+        policy: str,
+        job_id: str | None = ...,
+        generation_id: str | None = ...,
+        metadata: JSONObject | None = ...,
+        replaces: str | None = ...,
+        on_last_disconnect: float | None = ...,
+        idempotency_key: str | None = ...,
+        principal: str = ...,
+    ) -> Started | Queued: ...
 
     async def start(
         self,

@@ -140,11 +140,15 @@ class Subscription:
             await trio.lowlevel.checkpoint()
             raise trio.EndOfChannel
         if self._snapshot:
-            snapshot = await self._source.snapshot()
+            try:
+                snapshot = await self._source.snapshot()
+            except StaleEpoch:
+                self._ready.append(self._end(Ended("deleted")))
+            else:
+                self._ready.clear()
+                self._epoch, self._position = snapshot.cursor.epoch, snapshot.cursor.offset
+                self._ready.extend((Opened(snapshot.cursor), SnapshotTaken(snapshot)))
             self._snapshot = False
-            self._ready.clear()
-            self._epoch, self._position = snapshot.cursor.epoch, snapshot.cursor.offset
-            self._ready.extend((Opened(snapshot.cursor), SnapshotTaken(snapshot)))
         if self._ready:
             await trio.lowlevel.checkpoint()
             return self._ready.popleft()

@@ -56,19 +56,24 @@ class Message:
 
     async def __aenter__(self) -> Self:
         """Raises `IdInUse` when the id names a message that is not open in this generation."""
-        self._run.check()
+        await self._run.wait_room()
         if self._proposed and self.message_id not in self._run.open_messages:
             if self.message_id in self._run.structure.message_ids:
                 raise IdInUse("this message is closed", message_id=self.message_id)
-            await self._run.check_message_id(self.message_id)
-        await self._run.wait_room()
-        # Nothing waits between this look and the write: of two that open the same message, one joins the other.
+            try:
+                await self._run.check_message_id(self.message_id)
+            except IdInUse:
+                if self.message_id not in self._run.open_messages:  # else opened in this generation meanwhile
+                    raise
+        # Nothing waits between these looks and the write: of two that open the same message, one joins the other.
         opener = self._run.open_messages.get(self.message_id)
         if opener is not None:
             self._join(opener)
             return self
         record = encode_json({"generation_id": self._run.generation_id})
         self._run.put_nowait(Draft(self._opened, self.message_id), {f"message/{self.message_id}": record})
+        if self._proposed:
+            self._run.note_message(self.message_id)
         self._run.open_messages[self.message_id] = self
         return self
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Final, final
+import contextlib
+from typing import Final
 
 import click
 import trio
-from attrs import asdict, define, field
 
-from engine import FileState, Head, PenstockError, SqliteReader, StaleEpoch, StorageError, open_sqlite_reader
-from engine.testing import StoredSession, check_session
+from engine import Head, PenstockError, SessionNotFound, SqliteReader, StaleEpoch, open_sqlite_reader
+from engine.testing import check_session
 
-from .render import clean
+from .report import JsonReport, Report, TextReport
 
-__all__ = ["inspect", "size"]
+__all__ = ["inspect"]
 
 _PAGE: Final = 200
 
@@ -28,8 +25,9 @@ _PAGE: Final = 200
 def inspect(db: str, session: str | None, as_json: bool) -> None:
     """Show what the database DB holds and check that it is sound.
 
-    Every session is held against the rules that the engine guarantees, and the file against SQLite's own checks. Nothing
-    is written and no lock is taken, so a server may have the database open. The exit code is 1 when something is wrong.
+    Every session is held against the rules that the engine guarantees, and the file against SQLite's own checks.
+    Nothing is written and no lock is taken, so a server may have the database open. The exit code is 1 when
+    something is wrong.
 
     \b
     Examples:
@@ -37,7 +35,7 @@ def inspect(db: str, session: str | None, as_json: bool) -> None:
       penstock inspect penstock.db --session demo
       penstock inspect penstock.db --json | jq '.sessions[] | select(.live)'
     """
-    report = _JsonReport() if as_json else _TextReport()
+    report: Report = JsonReport() if as_json else TextReport()
     try:
         trio.run(_inspect, db, session, report)
     except KeyboardInterrupt:
@@ -48,31 +46,28 @@ def inspect(db: str, session: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-async def _inspect(db: str, session: str | None, report: _Report) -> None:
+async def _inspect(db: str, session: str | None, report: Report) -> None:
     reader = await open_sqlite_reader(db)
     try:
-        integrity = await reader.check_integrity() if session is None else None
-        report.file(await reader.state(), integrity)
-        async with aclosing(_heads(reader, session)) as heads:
-            async for head in heads:
-                try:
-                    report.session(await check_session(reader, head))
-                except StaleEpoch:
-                    pass  # deleted meanwhile
+        if session is not None:
+            head = await reader.head(session)
+            if head is None or head.deleted:
+                gone = "was deleted" if head is not None else "is not in this database"
+                raise SessionNotFound(f"the session {session!r} {gone}")
+            report.file(await reader.state(), None)
+            await _look(reader, head, report)
+        else:
+            report.file(await reader.state(), await reader.check_integrity())
+            after = ""
+            while heads := await reader.heads(after=after, limit=_PAGE):
+                for head in heads:
+                    await _look(reader, head, report)
+                after = heads[-1].session_id
         report.end()
     finally:
         await reader.aclose()
 
 
-async def _heads(reader: SqliteReader, session: str | None) -> AsyncIterator[Head]:
-    if session is not None:
-        head = await reader.head(session)
-        if head is None or head.deleted:
-            raise StorageError(f"there is no session {session!r} in this database" if head is None else f"{session!r} was deleted")
-        yield head
-        return
-    after = ""
-    while heads := await reader.heads(after=after, limit=_PAGE):
-        for head in heads:
-            yield head
-        after = heads[-1].session_id
+async def _look(reader: SqliteReader, head: Head, report: Report) -> None:
+    with contextlib.suppress(StaleEpoch):  # deleted meanwhile
+        report.session(await check_session(reader, head))

@@ -13,16 +13,25 @@ import click
 from engine import (
     JSON,
     ApprovalRequested,
+    ApprovalResolved,
     BlockClosed,
     BlockDelta,
     BlockOpened,
+    BlockSnapshot,
     Event,
     GenerationFinished,
+    GenerationQueued,
     GenerationStatus,
+    InputAccepted,
+    InputReturned,
+    JSONObject,
     MessageClosed,
     MessageOpened,
     MessageRetracted,
     MessageSnapshot,
+    QueuePaused,
+    QueueResumed,
+    SessionForked,
     SessionReset,
 )
 
@@ -35,6 +44,9 @@ _VISIBLE: Final = {
     0x7F: "\u2421",
     **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
 }
+
+# What waits, is asked for or is sent in, is shown on one line.
+_LONGEST_NOTE: Final = 72
 
 _COLOURS: Final = {"user": "cyan", "assistant": "green", "tool": "yellow", "system": "magenta"}
 
@@ -57,6 +69,7 @@ class Transcript:
     def __init__(self) -> None:
         self._roles: dict[str, str] = {}
         self._labels: dict[tuple[str, int], str] = {}
+        self._shown: dict[tuple[str, int], int] = {}  # characters of each block of the open messages
         self._at: tuple[str, int] | None = None  # the block whose line the cursor is on
         self._mid_line = False
 
@@ -72,25 +85,14 @@ class Transcript:
             case BlockDelta(text=text, arguments=arguments, value=value):
                 return self._write(key, _content(text, arguments, value))
             case BlockClosed():
-                self._labels.pop(key, None)
-                return self._new_line() if self._at == key else ""
+                return self._close_block(key, event.data)
             case MessageClosed():
-                self._roles.pop(message, None)
+                self._forget(message)
             case MessageSnapshot():
                 return self._whole(message, event.data)
-            case GenerationStatus(status=status):
-                return self._note(f"turn {event.turn}: {clean(status)}")
-            case GenerationFinished():
-                turn = "a waiting generation" if event.turn is None else f"turn {event.turn}"
-                return self._note(f"{turn} {ending(event.data)}")
-            case MessageRetracted():
-                return self._note("a message was taken back")
-            case SessionReset():
-                return self._note("the session was reset")
-            case ApprovalRequested(name=name, approval_id=approval_id):
-                return self._note(f"approval {clean(approval_id)} is asked for {clean(name or 'a tool call')}")
             case _:
-                pass
+                note = _note(event)
+                return "" if note is None else self._new_line() + click.style(f"-- {note}\n", dim=True)
         return ""
 
     def interrupt(self) -> str:
@@ -102,16 +104,40 @@ class Transcript:
         what = {"text": "", "tool_call": f" calls {clean(name or 'a tool')}", "tool_result": " result"}
         return click.style(f"{role}{what.get(kind, f' ({clean(kind)})')}> ", fg=_COLOURS.get(role), bold=True)
 
+    def _close_block(self, key: tuple[str, int], data: BlockClosed) -> str:
+        """The end of a block, and what only its end says: the whole of it, if no piece came before."""
+        written = ""
+        final = _content(data.text, data.arguments, data.value)
+        if final and not self._shown.get(key):
+            written += self._write(key, final)
+        if data.is_error:
+            written += self._write(key, " (an error)")
+        self._labels.pop(key, None)
+        return written + (self._new_line() if self._at == key else "")
+
     def _whole(self, message: str, data: MessageSnapshot) -> str:
+        """A whole message; of one that was compacted while we were away, what we had not shown yet."""
+        opened = message in self._roles
         self._roles[message] = data.role
         written = ""
         for index, block in enumerate(data.blocks):
-            self._labels[message, index] = self._label(message, block.kind, block.name)
-            written += self._write((message, index), _content(block.text, block.arguments, block.value))
-            written += self._new_line()
-            del self._labels[message, index]
-        del self._roles[message]
+            key = (message, index)
+            self._labels[key] = self._label(message, block.kind, block.name)
+            known = self._shown.get(key, 0) if opened else 0  # one that we met in the middle we have no count of
+            rest = _content_of(block)[known:]
+            if rest or not known:
+                written += self._write(key, rest)
+            written += self._new_line() if self._at == key else ""
+            del self._labels[key]
+        if not opened:
+            self._forget(message)
         return written
+
+    def _forget(self, message: str) -> None:
+        """Nothing more comes of this message."""
+        self._roles.pop(message, None)
+        for key in [key for key in self._shown if key[0] == message]:
+            del self._shown[key]
 
     def _write(self, key: tuple[str, int], text: str) -> str:
         head = ""
@@ -119,6 +145,7 @@ class Transcript:
             head = self._new_line() + self._labels.get(key, self._label(key[0], "text"))
             self._at = key
         self._mid_line = True
+        self._shown[key] = self._shown.get(key, 0) + len(text)
         return head + clean(text)
 
     def _new_line(self) -> str:
@@ -126,8 +153,56 @@ class Transcript:
         ended, self._mid_line = self._mid_line, False
         return "\n" if ended else ""
 
-    def _note(self, text: str) -> str:
-        return self._new_line() + click.style(f"-- {text}\n", dim=True)
+
+def _note(event: Event) -> str | None:
+    """What is to be known beside what is said."""
+    turn = "a waiting generation" if event.turn is None else f"turn {event.turn}"
+    match event.data:
+        case GenerationQueued(text=text, position=position):
+            return f"waiting at place {position}" + ("" if text is None else f": {_short(text)}")
+        case QueuePaused(reason=reason):
+            return "the queue is paused" + ("" if reason is None else f" ({clean(reason)})")
+        case QueueResumed():
+            return "the queue goes on"
+        case GenerationStatus(status=status):
+            return f"{turn}: {clean(status)}"
+        case GenerationFinished():
+            return f"{turn} {ending(event.data)}"
+        case MessageRetracted():
+            return "a message was taken back"
+        case SessionReset():
+            return "the session was reset"
+        case SessionForked(source_session_id=source):
+            return f"forked from {clean(source)}"
+        case ApprovalRequested(name=name, approval_id=approval_id, arguments=arguments):
+            what = "" if arguments is None else f" {_short(_content(None, None, arguments))}"
+            return f"approval {clean(approval_id)} is asked for {clean(name or 'a tool call')}{what}"
+        case ApprovalResolved(approval_id=approval_id, approved=approved, reason=reason, by=by):
+            who = "" if by is None else f" by {clean(by)}"
+            why = "" if reason is None else f" ({clean(reason)})"
+            return f"approval {clean(approval_id)} was {'given' if approved else 'refused'}{who}{why}"
+        case InputAccepted(kind=kind, extra=content):
+            return f"{clean(kind)}: {_said(content)}" if content else clean(kind)
+        case InputReturned():
+            return "an input was not used"
+        case _:
+            return None
+
+
+def _said(content: JSONObject) -> str:
+    """An input's text, or all that it holds."""
+    text = content.get("text")
+    return _short(text if isinstance(text, str) and len(content) == 1 else _content(None, None, content))
+
+
+def _short(text: str) -> str:
+    """One line of it."""
+    line = clean(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_NOTE else f"{line[:_LONGEST_NOTE]}…"
+
+
+def _content_of(block: BlockSnapshot) -> str:
+    return _content(block.text, block.arguments, block.value)
 
 
 def _content(text: str | None, arguments: JSON, value: JSON) -> str:
@@ -135,4 +210,5 @@ def _content(text: str | None, arguments: JSON, value: JSON) -> str:
         return text
     if isinstance(arguments, str):
         return arguments  # a piece of a call's JSON
-    return json.dumps(value if arguments is None else arguments, ensure_ascii=False, default=dict)
+    whole = value if arguments is None else arguments
+    return "" if whole is None else json.dumps(whole, ensure_ascii=False, default=dict)

@@ -1,7 +1,8 @@
 """The engine over HTTP: a Quart-Trio application.
 
-`app` puts it together and turns every refusal into a problem answer; `sessions` has the routes that answer
-once, `events` the stream, `page` the playground's files.
+`app` puts it together and turns every refusal into a problem answer; `sessions` and `generations` have the routes
+that answer once, `events` the stream, `health` the server's own state, `page` the playground's files. `answers` is
+what they share.
 """
 
 from .app import create_app

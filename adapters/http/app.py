@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final, final
 
 from quart import Response, request
@@ -11,11 +12,13 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 
-from engine import Engine, InvalidBody, InvalidId, PenstockError
+from engine import Engine, InvalidBody, InvalidId, PenstockError, check_session_id, is_uuid
 
 from ..origins import check_origin
 from ..problems import Answer, BodyTooLarge, MethodNotAllowed, NotFound, SlowRequest, answer
 from .events import add_events
+from .generations import add_generations
+from .health import add_health
 from .page import add_page
 from .sessions import add_sessions
 
@@ -71,15 +74,27 @@ def create_app(engine: Engine, *, allowed_origins: Collection[str] = (), heartbe
     app.register_error_handler(PenstockError, _on_error)
     app.register_error_handler(HTTPException, _on_http_error)
     add_sessions(app, engine)
+    add_generations(app, engine)
+    add_health(app, engine)
     add_events(app, engine, heartbeat)
     add_page(app)
     return app
 
 
 async def _on_error(error: PenstockError) -> Response:
-    # What is no id is not told back as one.
-    ids = {} if isinstance(error, InvalidId) else dict(request.view_args or {})
-    return _respond(answer(error, **ids))
+    return _respond(answer(error, **_ids()))
+
+
+def _ids() -> dict[str, str]:
+    """The ids in the request's path; what is no id is not told back as one."""
+    ids: dict[str, str] = {}
+    for name, text in (request.view_args or {}).items():
+        if name == "session_id":
+            with suppress(InvalidId):
+                ids[name] = check_session_id(text)
+        elif is_uuid(text):
+            ids[name] = text.lower()
+    return ids
 
 
 async def _on_http_error(error: HTTPException) -> Response:
@@ -90,7 +105,7 @@ async def _on_http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if status == 404:
         return _respond(answer(NotFound("no resource has this path")))
-    ids = dict(request.view_args or {})
+    ids = _ids()
     if status == 413:
         return _respond(answer(BodyTooLarge(f"a body is at most {_BODY_BYTES} bytes"), **ids))
     if status == 408:

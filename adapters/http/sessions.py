@@ -1,105 +1,138 @@
-"""The routes that answer once: sessions, messages, generations, and the server's own state."""
+"""The routes of sessions and of their messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
+from typing import final
 
+from attrs import frozen
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import JSON, Engine, InvalidBody, decode_json, encode_json
+from engine import JSON, Engine, JSONObject, SessionInfo, check_session_id
 
-from ..bodies import MessageBody, SessionBody, StartBody, StopBody, post, read_body, show_generation, start, stop
+from ..bodies import MessageBody, post, read_body
+from .answers import answered, json_body, page_size
 
 __all__ = ["add_sessions"]
 
-# Messages in one snapshot, unless the client asks otherwise: a screenful many times over.
-_PAGE: Final = 100
 
-# And at most: what fits in memory for many clients at a time.
-_LARGEST_PAGE: Final = 1000
+@final
+@frozen(kw_only=True)
+class _NewBody:
+    metadata: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _PatchBody:
+    metadata: JSONObject
+
+
+@final
+@frozen(kw_only=True)
+class _ResetBody:
+    reason: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _ForkBody:
+    session_id: str | None = None
+    at: str | None = None
+    metadata: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _RetractBody:
+    and_after: bool = False
 
 
 def add_sessions(app: QuartTrio, engine: Engine) -> None:
     """Add the routes over ``engine``."""
 
+    @app.get("/v1/sessions")
+    async def sessions() -> Response:
+        limit, after = page_size(), request.args.get("after")
+        found = await _sessions_after(engine, "" if after is None else check_session_id(after), limit + 1)
+        page = found[:limit]
+        made: dict[str, JSON] = {"sessions": [_listed(session) for session in page]}
+        if len(found) > limit:
+            made["next"] = page[-1].session_id
+        return answered(made)
+
     @app.put("/v1/sessions/<session_id>")
     async def create(session_id: str) -> Response:
-        body = read_body(await _json(), SessionBody)
+        body = read_body(await json_body(), _NewBody)
         session = await engine.create_session(session_id, metadata=body.metadata)
         made: dict[str, JSON] = {
             "session_id": session.session_id,
             "cursor": str(await session.cursor()),
             "created": session.created,
         }
-        return _answer(made, 201 if session.created else 200)
+        return answered(made, 201 if session.created else 200)
+
+    @app.patch("/v1/sessions/<session_id>")
+    async def update(session_id: str) -> Response:
+        body = read_body(await json_body(), _PatchBody)
+        updated = await (await engine.session(session_id)).update(body.metadata)
+        return answered({"session_id": session_id, "cursor": str(updated.cursor), "metadata": updated.metadata})
 
     @app.get("/v1/sessions/<session_id>")
     async def show(session_id: str) -> Response:
         session = await engine.session(session_id)
-        snapshot = await session.snapshot(_limit(), request.args.get("before"))
-        return _answer(snapshot.to_json())
+        snapshot = await session.snapshot(page_size(), request.args.get("before"))
+        return answered(snapshot.to_json())
 
     @app.delete("/v1/sessions/<session_id>")
     async def delete(session_id: str) -> Response:
         await (await engine.session(session_id)).delete()
         return Response(b"", 204)
 
+    @app.post("/v1/sessions/<session_id>/reset")
+    async def reset(session_id: str) -> Response:
+        body = read_body(await json_body(), _ResetBody)
+        cursor = await (await engine.session(session_id)).reset(body.reason)
+        return answered({"session_id": session_id, "cursor": str(cursor)})
+
+    @app.post("/v1/sessions/<session_id>/fork")
+    async def fork(session_id: str) -> Response:
+        body = read_body(await json_body(), _ForkBody)
+        made = await (await engine.session(session_id)).fork(body.session_id, at=body.at, metadata=body.metadata)
+        return answered({"session_id": made.session_id, "cursor": str(await made.cursor())}, 201)
+
     @app.post("/v1/sessions/<session_id>/messages")
     async def post_message(session_id: str) -> Response:
-        body = read_body(await _json(), MessageBody)
+        body = read_body(await json_body(), MessageBody)
         made, created = await post(await engine.session(session_id), body)
-        return _answer(made, 201 if created else 200)
+        return answered(made, 201 if created else 200)
 
-    @app.post("/v1/sessions/<session_id>/generations")
-    async def start_generation(session_id: str) -> Response:
-        if "Idempotency-Key" in request.headers:
-            raise InvalidBody("Idempotency-Key is not supported; propose a generation_id, which is used once only")
-        body = read_body(await _json(), StartBody)
-        return _answer(await start(await engine.session(session_id), body), 201)
-
-    @app.get("/v1/sessions/<session_id>/generations/<generation_id>")
-    async def generation(session_id: str, generation_id: str) -> Response:
-        return _answer(await show_generation(await engine.session(session_id), generation_id))
-
-    @app.post("/v1/sessions/<session_id>/stop")
-    async def stop_generation(session_id: str) -> Response:
-        body = read_body(await _json(), StopBody)
-        return _answer(await stop(await engine.session(session_id), body))
-
-    @app.get("/v1/ws")
-    async def no_websocket() -> Response:
-        raise InvalidBody("this is a WebSocket: ask for it with a handshake of version 13")
-
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        return _answer({"status": "ok"})
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        if engine.draining:
-            return _answer({"status": "draining"}, 503)
-        if engine.degraded:
-            return _answer({"status": "degraded"}, 503)
-        return _answer({"status": "ok"})
+    @app.post("/v1/sessions/<session_id>/messages/<message_id>/retract")
+    async def retract(session_id: str, message_id: str) -> Response:
+        body = read_body(await json_body(), _RetractBody)
+        cursor = await (await engine.session(session_id)).retract(message_id, and_after=body.and_after)
+        return answered({"session_id": session_id, "message_id": message_id.lower(), "cursor": str(cursor)})
 
 
-async def _json() -> JSON:
-    """The body; none at all stands for an empty object."""
-    data = await request.get_data()
-    assert isinstance(data, bytes)
-    return decode_json(data) if data else {}
+async def _sessions_after(engine: Engine, after: str, wanted: int) -> list[SessionInfo]:
+    """So many sessions behind ``after``, if there are: a page of the engine's leaves out what is deleted meanwhile."""
+    found: list[SessionInfo] = []
+    while len(found) < wanted:
+        page = await engine.sessions(after, wanted - len(found))
+        if not page:
+            break
+        found += page
+        after = page[-1].session_id
+    return found
 
 
-def _limit() -> int:
-    text = request.args.get("limit")
-    if text is None:
-        return _PAGE
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _LARGEST_PAGE:
-        raise InvalidBody(f"limit must be a whole number from 1 to {_LARGEST_PAGE}")
-    return int(text)
-
-
-def _answer(value: Mapping[str, JSON], status: int = 200) -> Response:
-    return Response(encode_json(value), status, content_type="application/json")
+def _listed(session: SessionInfo) -> Mapping[str, JSON]:
+    made: dict[str, JSON] = {
+        "session_id": session.session_id,
+        "cursor": str(session.cursor),
+        "metadata": session.metadata,
+    }
+    if session.generation_id is not None:
+        made["generation"] = {"generation_id": session.generation_id}
+    return made

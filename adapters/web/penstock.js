@@ -6,21 +6,12 @@
  *   await session.start({ text: "Hello" });
  *
  * Three layers, each usable alone: `FrameParser` (bytes of an SSE stream to frames), `Fold` (events to the
- * state of the session; needs no network) and `Session` (the connection and the commands).
+ * state of the session; in fold.js) and `Session` (the connection and the commands).
  */
 
-const CURSOR = /^([A-Za-z0-9]{1,32})-([0-9]{16})$/;
+import { Fold, makeCursor, parseCursor } from "./fold.js";
 
-/** The epoch and offset in a cursor's text, or null if it is none. */
-export function parseCursor(text) {
-  const match = CURSOR.exec(text ?? "");
-  return match && { epoch: match[1], offset: Number(match[2]) };
-}
-
-/** The text of a cursor: the place behind the event at this offset. */
-export function makeCursor(epoch, offset) {
-  return `${epoch}-${String(offset).padStart(16, "0")}`;
-}
+export { Fold, makeCursor, parseCursor };
 
 /** Splits a server-sent event stream into frames `{id, event, data, retry}`; each field only if it was there. */
 export class FrameParser {
@@ -48,202 +39,6 @@ function parseFrame(text) {
     else if (name === "retry" && /^[0-9]+$/.test(value)) frame.retry = Number(value);
   }
   return Object.keys(frame).length ? frame : null;
-}
-
-/** The state of one session, folded from its events.
- *
- * `apply` says what became of an event:
- *   "applied"    it changed the state
- *   "duplicate"  it was there already, by its offset or by its seq in the block; nothing changed
- *   "foreign"    it belongs to another session; nothing changed
- *   "ephemeral"  it has no place in the log; nothing changed
- *   "gap"        something before it is missing; nothing changed, load a snapshot
- * A message comes into being by `message.opened` or `message.snapshot` alone, never by a delta.
- */
-export class Fold {
-  constructor(sessionId) {
-    this.sessionId = sessionId;
-    this.changed = new Set(); // ids of messages that changed since the reader cleared it
-    this.reset(null);
-  }
-
-  reset(epoch) {
-    this.epoch = epoch;
-    this.offset = 0;
-    this.metadata = {};
-    this.more = false; // a snapshot left older messages out
-    this.ends = new Map(); // generation id to the data of its end, as far as it was seen
-    this.#clear();
-  }
-
-  #clear() {
-    for (const message of this.messages ?? []) this.changed.add(message.message_id);
-    this.messages = [];
-    this.generation = null; // the live one
-    this.queue = { paused: false, items: [] };
-    this.approvals = [];
-  }
-
-  get cursor() {
-    return this.epoch === null ? null : makeCursor(this.epoch, this.offset);
-  }
-
-  message(messageId) {
-    return this.messages.find((message) => message.message_id === messageId);
-  }
-
-  /** Start over from a snapshot, as `GET /v1/sessions/{id}` and the stream's `snapshot` frame give it. */
-  load(snapshot) {
-    if (snapshot.session_id !== this.sessionId) return "foreign";
-    const at = parseCursor(snapshot.cursor);
-    this.reset(at.epoch);
-    this.offset = at.offset;
-    this.messages = structuredClone(snapshot.messages);
-    this.generation = structuredClone(snapshot.generation ?? null);
-    this.queue = structuredClone(snapshot.queue ?? this.queue);
-    this.approvals = structuredClone(snapshot.approvals ?? []);
-    this.metadata = structuredClone(snapshot.metadata ?? {});
-    this.more = snapshot.more ?? false;
-    for (const message of this.messages) this.changed.add(message.message_id);
-    return "applied";
-  }
-
-  /** Fold in one event; `cursor` is the id it came with. */
-  apply(event, cursor) {
-    if (event.session_id !== this.sessionId) return "foreign";
-    if (event.offset === undefined) return "ephemeral";
-    const epoch = parseCursor(cursor)?.epoch ?? this.epoch;
-    if (epoch !== this.epoch) {
-      if (event.offset !== 1) return "gap"; // another life of the session, and not from its start
-      this.reset(epoch);
-    }
-    if (event.offset <= this.offset) return "duplicate";
-    const verdict = this.#fold(event, event.data);
-    if (verdict !== "gap") this.offset = event.offset;
-    return verdict;
-  }
-
-  #fold(event, data) {
-    const id = event.generation_id;
-    switch (event.type) {
-      case "session.created":
-      case "session.updated":
-      case "session.forked":
-        this.metadata = data.metadata ?? {};
-        break;
-      case "session.reset":
-        this.#clear();
-        break;
-      case "generation.queued":
-        this.queue.items.push({
-          ...pick(event, "generation_id", "job_id"),
-          ...pick(data, "producer", "policy", "metadata", "text"),
-        });
-        break;
-      case "queue.paused":
-      case "queue.resumed":
-        this.queue.paused = event.type === "queue.paused";
-        break;
-      case "generation.started":
-        this.#dequeue(id);
-        this.generation = {
-          ...pick(event, "generation_id", "turn", "job_id"),
-          ...pick(data, "producer", "metadata"),
-          state: "live",
-        };
-        break;
-      case "generation.status":
-        if (this.generation?.generation_id === id) this.generation.status = data.status;
-        break;
-      case "generation.cancelling":
-        if (this.generation?.generation_id === id) this.generation.state = "cancelling";
-        this.#touch(id);
-        break;
-      case "generation.finished":
-        this.#dequeue(id);
-        this.ends.set(id, data);
-        this.#touch(id);
-        if (this.generation?.generation_id === id) this.generation = null;
-        break;
-      case "approval.requested":
-        this.approvals.push({ ...pick(event, "generation_id", "message_id"), ...data });
-        break;
-      case "approval.resolved":
-        this.approvals = this.approvals.filter((approval) => approval.approval_id !== data.approval_id);
-        break;
-      case "message.opened":
-        if (!this.message(event.message_id)) {
-          this.messages.push({ ...stamp(event), status: "open", blocks: [], ...data });
-        }
-        this.changed.add(event.message_id);
-        break;
-      case "message.snapshot": {
-        const known = this.message(event.message_id);
-        if (known) Object.assign(known, structuredClone(data));
-        else this.messages.push({ ...stamp(event), ...structuredClone(data) });
-        this.changed.add(event.message_id);
-        break;
-      }
-      case "message.closed": {
-        const message = this.message(event.message_id);
-        if (!message) return "gap";
-        Object.assign(message, data);
-        this.changed.add(event.message_id);
-        break;
-      }
-      case "message.retracted":
-        this.messages = this.messages.filter((message) => message.message_id !== event.message_id);
-        this.changed.add(event.message_id);
-        break;
-      case "block.opened":
-      case "block.delta":
-      case "block.closed":
-        return this.#foldBlock(event, data);
-    }
-    return "applied"; // a type this version does not know changes nothing, and is no fault
-  }
-
-  #touch(generationId) {
-    for (const message of this.messages) {
-      if (message.generation_id === generationId) this.changed.add(message.message_id);
-    }
-  }
-
-  #dequeue(generationId) {
-    this.queue.items = this.queue.items.filter((item) => item.generation_id !== generationId);
-  }
-
-  #foldBlock(event, data) {
-    const message = this.message(event.message_id);
-    if (!message || event.block_index > message.blocks.length) return "gap";
-    const block = message.blocks[event.block_index];
-    const expected = block ? block.seq + 1 : 0;
-    if (event.seq < expected) return "duplicate";
-    if (event.seq > expected) return "gap";
-    this.changed.add(event.message_id);
-    if (!block) {
-      message.blocks.push({ seq: 0, open: true, ...data });
-      return "applied";
-    }
-    block.seq = event.seq;
-    if (event.type === "block.closed") {
-      delete block.open;
-      Object.assign(block, data);
-      return "applied";
-    }
-    if ("text" in data) block.text = (block.text ?? "") + data.text;
-    if ("arguments" in data) block.arguments = (block.arguments ?? "") + data.arguments;
-    if ("value" in data) block.value = data.value;
-    return "applied";
-  }
-}
-
-function pick(from, ...names) {
-  return Object.fromEntries(names.filter((name) => name in from).map((name) => [name, from[name]]));
-}
-
-function stamp(event) {
-  return pick(event, "message_id", "generation_id", "turn", "job_id");
 }
 
 /** A refusal by the server: `code` is for programs, `message` for people. */
@@ -301,22 +96,55 @@ export class Session {
     return this.#request("PUT", "", {});
   }
 
-  start(body) {
-    return this.#request("POST", "/generations", body);
+  /** Start a generation. With a `key`, a start that is repeated gets the first answer and starts nothing. */
+  start(body, key) {
+    return this.#request("POST", "/generations", body, key === undefined ? {} : { "Idempotency-Key": key });
   }
 
   stop(body = {}) {
     return this.#request("POST", "/stop", body);
   }
 
-  async #request(method, path, body) {
+  /** Let a paused queue go on. */
+  queueNext() {
+    return this.#request("POST", "/queue/next", {});
+  }
+
+  /** Take a waiting generation out of the queue. */
+  dequeue(generationId) {
+    return this.#request("DELETE", `/queue/${generationId}`);
+  }
+
+  /** Send an input into a live generation: `{kind, …}`. */
+  input(generationId, body) {
+    return this.#request("POST", `/generations/${generationId}/inputs`, body);
+  }
+
+  retract(messageId, body = {}) {
+    return this.#request("POST", `/messages/${messageId}/retract`, body);
+  }
+
+  /** Merge into the session's metadata (RFC 7396). */
+  update(metadata) {
+    return this.#request("PATCH", "", { metadata });
+  }
+
+  reset(body = {}) {
+    return this.#request("POST", "/reset", body);
+  }
+
+  fork(body = {}) {
+    return this.#request("POST", "/fork", body);
+  }
+
+  async #request(method, path, body, headers = {}) {
     const response = await fetch(this.#base + path, {
       method,
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
+      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
     });
     if (!response.ok) throw await Problem.of(response);
-    return response.json();
+    return response.status === 204 ? null : response.json();
   }
 
   /** Read the stream until `close`, the session's end or a refusal; reconnects by itself. */

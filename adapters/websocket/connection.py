@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeAlias, final
 
@@ -16,9 +17,32 @@ import trio
 from attrs import frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 
-from engine import JSON, Cursor, Draining, Engine, InvalidBody, PenstockError, TimedOut, decode_json
+from engine import (
+    JSON,
+    Cursor,
+    Draining,
+    Engine,
+    InvalidBody,
+    InvalidId,
+    PenstockError,
+    TimedOut,
+    check_session_id,
+    decode_json,
+    is_uuid,
+)
 
-from ..bodies import MessageBody, StartBody, StopBody, post, read_body, start, stop
+from ..bodies import (
+    MessageBody,
+    StartBody,
+    StopBody,
+    check_idempotency_key,
+    post,
+    put_in,
+    read_body,
+    read_input,
+    start,
+    stop,
+)
 from ..head import Head
 from ..origins import check_origin
 from ..problems import OriginRefused, answer, close_code
@@ -33,6 +57,10 @@ SUBPROTOCOL: Final = "penstock.v1"
 
 # What of a frame belongs to the frame and not to the body that it carries.
 _ENVELOPE: Final = frozenset({"op", "id", "session_id"})
+
+# And what stands in a header, or in the path, over HTTP.
+_START_ENVELOPE: Final = _ENVELOPE | {"idempotency_key"}
+_INPUT_ENVELOPE: Final = _ENVELOPE | {"generation_id"}
 
 _Handler: TypeAlias = Callable[[WebSocketRequest, Head, trio.Event], Awaitable[None]]
 
@@ -123,6 +151,7 @@ class _Conversation:
             "start": self._start,
             "stop": self._stop,
             "post": self._post,
+            "input": self._input,
             "ping": self._ping,
         }
 
@@ -191,10 +220,10 @@ class _Conversation:
         try:
             result = await command(session_id, value, request_id)
         except PenstockError as error:
-            await self._send(frame_error(request_id, error, session_id=session_id or None))
+            await self._send(frame_error(request_id, error, **_ids(session_id, value)))
         except Exception as error:  # noqa: BLE001  # one command's bug is not the others'
             _log.exception("the command %s failed", value.get("op"))
-            await self._send(frame_error(request_id, error, session_id=session_id or None))
+            await self._send(frame_error(request_id, error, **_ids(session_id, value)))
         else:
             if result is not None:
                 await self._send(frame_reply(request_id, result))
@@ -212,8 +241,11 @@ class _Conversation:
         return {"session_id": session_id}
 
     async def _start(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> _Result:
-        body = read_body(value, StartBody, aside=_ENVELOPE)
-        return await start(await self._engine.session(session_id), body)
+        body = read_body(value, StartBody, aside=_START_ENVELOPE)
+        key = check_idempotency_key(value["idempotency_key"]) if "idempotency_key" in value else None
+        made, how = await start(await self._engine.session(session_id), body, key)
+        # What HTTP says by its status.
+        return {**made, how: True} if how in ("joined", "repeated") else made
 
     async def _stop(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> _Result:
         body = read_body(value, StopBody, aside=_ENVELOPE)
@@ -223,6 +255,13 @@ class _Conversation:
         body = read_body(value, MessageBody, aside=_ENVELOPE)
         made, _created = await post(await self._engine.session(session_id), body)
         return made
+
+    async def _input(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> _Result:
+        generation_id = value.get("generation_id")
+        if not isinstance(generation_id, str):
+            raise InvalidBody("input needs generation_id, a string")
+        body = read_input(value, aside=_INPUT_ENVELOPE)
+        return await put_in(await self._engine.session(session_id), generation_id.lower(), body)
 
     async def _ping(self, _: str, value: Mapping[str, JSON], __: JSON) -> _Result:
         read_body(value, _EmptyBody, aside=_ENVELOPE)
@@ -277,6 +316,17 @@ def _parse(message: str | bytes) -> Mapping[str, JSON]:
     if not isinstance(value, dict):
         raise InvalidBody("a frame is a JSON object")
     return value
+
+
+def _ids(session_id: str, value: Mapping[str, JSON]) -> dict[str, str]:
+    """What the command was about; what is no id is not told back as one."""
+    ids: dict[str, str] = {}
+    with suppress(InvalidId):
+        ids["session_id"] = check_session_id(session_id)
+    generation_id = value.get("generation_id")
+    if isinstance(generation_id, str) and is_uuid(generation_id):
+        ids["generation_id"] = generation_id.lower()
+    return ids
 
 
 def _request_id(value: Mapping[str, JSON]) -> JSON:

@@ -77,7 +77,7 @@ def holder(database: str) -> int | None:
         pass  # another user's
     except (OSError, OverflowError):
         return None
-    return process
+    return process if process > 0 else None
 
 
 def _lock(database: str, path: str) -> int | None:

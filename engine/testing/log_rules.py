@@ -84,7 +84,8 @@ class _Generation:
     turn: int | None = None  # None until it started
     finished: bool = False
     end: End = field(factory=End)
-    calls: set[str] = field(factory=set)  # the ids of its tool calls
+    calls: set[str] = field(factory=set)  # the ids of its tool calls; some models count from 0 in every generation
+    answered: set[str] = field(factory=set)
 
 
 @final
@@ -102,7 +103,6 @@ class LogCheck:
         self._holes: list[tuple[int, int]] = []
         self._generations: dict[str, _Generation] = {}
         self._messages: dict[str, _Message] = {}
-        self._answered: set[str] = set()
         self._approvals: dict[str, str | None] = {}
         self._inputs: dict[str, str | None] = {}
 
@@ -342,13 +342,13 @@ class LogCheck:
     ) -> None:
         if message.of_an_end:
             known = generation is not None and tool_call_id in generation.calls
-            if kind != "tool_result" or not known or tool_call_id in self._answered:
+            if generation is None or kind != "tool_result" or not known or tool_call_id in generation.answered:
                 self._break("R4", f"an end gives a {kind} for {tool_call_id}, which is no tool call without a result")
-        if tool_call_id is None:
+        if tool_call_id is None or generation is None:
             return
         if kind == "tool_result":
-            self._answered.add(tool_call_id)
-        elif kind == "tool_call" and generation is not None:
+            generation.answered.add(tool_call_id)
+        elif kind == "tool_call":
             generation.calls.add(tool_call_id)
 
     def _check_end(self, event: Event, generation: _Generation) -> None:
@@ -375,7 +375,7 @@ class LogCheck:
             if message.generation_id == generation_id and message.open:
                 yield f"message {message_id} is open"
         for tool_call_id in sorted(generation.calls):
-            if tool_call_id not in self._answered:
+            if tool_call_id not in generation.answered:
                 yield f"tool call {tool_call_id} has no result"
 
 

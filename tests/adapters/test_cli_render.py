@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from adapters.cli.render import Transcript, clean
 from engine import (
+    ApprovalRequested,
+    ApprovalResolved,
     BlockClosed,
     BlockDelta,
     BlockOpened,
@@ -13,8 +15,18 @@ from engine import (
     Data,
     Event,
     GenerationFinished,
+    GenerationQueued,
+    InputAccepted,
+    InputApplied,
+    InputReturned,
+    MessageClosed,
     MessageOpened,
+    MessageRetracted,
     MessageSnapshot,
+    QueuePaused,
+    QueueResumed,
+    SessionForked,
+    SessionReset,
 )
 
 
@@ -62,6 +74,87 @@ def test_an_end_that_is_not_complete_says_why() -> None:
 
 def test_following_begins_in_the_middle_of_a_message() -> None:
     assert rendered(event(BlockDelta(text="and so on"))) == "message> and so on"
+
+
+def test_what_happens_beside_the_talk_is_noted() -> None:
+    approval = ApprovalRequested(approval_id="a-1", name="rm", arguments={"path": "x"})
+    assert rendered(
+        event(GenerationQueued(producer="p", policy="queue", position=2, text="and\n then?"), None, None, None),
+        event(QueuePaused(reason="stopped"), None, None, None),
+        event(QueueResumed(), None, None, None),
+        event(approval, None, None),
+        event(ApprovalResolved(approval_id="a-1", approved=True, by="ann"), None, None),
+        event(ApprovalResolved(approval_id="a-2", approved=False, reason="expired"), None, None),
+        event(InputAccepted(input_id="i", kind="steer", extra={"text": "shorter"}), None, None),
+        event(InputApplied(input_id="i"), None, None),
+        event(InputAccepted(input_id="j", kind="pick", extra={"text": "b", "n": 1}), None, None),
+        event(InputReturned(input_id="j"), None, None),
+        event(GenerationFinished(outcome="superseded"), None, None, None),
+        event(MessageRetracted(), "m", None, None),
+        event(SessionReset(), None, None, None),
+        event(SessionForked(source_session_id="talk", source_cursor="", metadata={}), None, None, None),
+    ).splitlines() == [
+        "-- waiting at place 2: and then?",
+        "-- the queue is paused (stopped)",
+        "-- the queue goes on",
+        '-- approval a-1 is asked for rm {"path": "x"}',
+        "-- approval a-1 was given by ann",
+        "-- approval a-2 was refused (expired)",
+        "-- steer: shorter",
+        '-- pick: {"text": "b", "n": 1}',
+        "-- an input was not used",
+        "-- a waiting generation superseded",
+        "-- a message was taken back",
+        "-- the session was reset",
+        "-- forked from talk",
+    ]
+
+
+def test_a_long_note_is_one_line() -> None:
+    note = rendered(event(GenerationQueued(producer="p", policy="queue", position=1, text="word " * 99), None, None))
+    assert note.count("\n") == 1
+    assert len(note) < 110
+
+
+def test_a_tool_call_shows_its_arguments_once_and_its_result_whether_it_went_well() -> None:
+    pieces: tuple[Data, ...] = (
+        BlockOpened(kind="tool_call", name="add"),
+        BlockDelta(arguments='{"a"'),
+        BlockDelta(arguments=":1}"),
+    )
+    result = BlockOpened(kind="tool_result", tool_call_id="c")
+    assert rendered(
+        event(MessageOpened(role="assistant"), block_index=None),
+        *map(event, pieces),
+        event(BlockClosed(arguments={"a": 1})),
+        event(BlockOpened(kind="tool_call", name="sub"), block_index=1),
+        event(BlockClosed(arguments={"b": 2}), block_index=1),
+        event(MessageClosed(status="complete"), block_index=None),
+        event(MessageOpened(role="tool"), "t", None),
+        event(result, "t"),
+        event(BlockClosed(text="no result", is_error=True), "t"),
+    ).splitlines() == [
+        'assistant calls add> {"a":1}',
+        'assistant calls sub> {"b": 2}',
+        "tool result> no result (an error)",
+    ]
+
+
+def test_of_a_message_that_was_compacted_meanwhile_only_the_rest_is_shown() -> None:
+    whole = MessageSnapshot(
+        role="assistant",
+        status="complete",
+        blocks=(
+            BlockSnapshot(kind="text", seq=4, text="Because it is so."),
+            BlockSnapshot(kind="data", seq=2, value={"k": 1}),
+        ),
+    )
+    begun: tuple[Data, ...] = (MessageOpened(role="assistant"), BlockOpened(kind="text"), BlockDelta(text="Because "))
+    ended = event(MessageClosed(status="complete"), block_index=None)
+    cut_off = rendered(*map(event, begun), event(whole, block_index=None), ended)
+    assert cut_off == 'assistant> Because it is so.\nassistant (data)> {"k": 1}\n'
+    from_the_start = rendered(event(begun[0], block_index=None), event(whole, block_index=None), ended)
+    assert from_the_start == cut_off
 
 
 @given(st.text())

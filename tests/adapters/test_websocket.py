@@ -10,7 +10,7 @@ import trio
 import trio_websocket
 
 from adapters.websocket import SocketConfig
-from engine import Config, MemoryLog, Producer, Session
+from engine import Config, Generation, Input, MemoryLog, Producer, Session
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.producers import Steered, saying, shielding
 
@@ -116,7 +116,14 @@ async def test_refusals_bear_the_id_and_the_session() -> None:
             ("post", {"session_id": "no", "text": "x"}, "SESSION_NOT_FOUND"),
             ("subscribe", {"session_id": "a b"}, "INVALID_ID"),
             ("start", {"session_id": "s", "producer": "nobody"}, "PRODUCER_NOT_FOUND"),
-            ("start", {"session_id": "s", "policy": "queue"}, "INVALID_BODY"),
+            ("start", {"session_id": "s", "policy": "often"}, "INVALID_BODY"),
+            ("start", {"session_id": "s", "idempotency_key": "a b"}, "INVALID_BODY"),
+            ("start", {"session_id": "s", "replaces": str(uuid4())}, "MESSAGE_NOT_FOUND"),
+            ("stop", {"session_id": "s", "queue": "drop"}, "INVALID_BODY"),
+            ("input", {"session_id": "s", "kind": "steer"}, "INVALID_BODY"),
+            ("input", {"session_id": "s", "generation_id": "x", "kind": "steer"}, "INVALID_ID"),
+            ("input", {"session_id": "s", "generation_id": str(uuid4()), "kind": "steer"}, "GENERATION_NOT_FOUND"),
+            ("input", {"session_id": "no", "generation_id": str(uuid4()), "kind": "steer"}, "SESSION_NOT_FOUND"),
             ("post", {"session_id": "s"}, "INVALID_BODY"),
             ("post", {"session_id": "s", "text": 5}, "INVALID_BODY"),
             ("stop", {"session_id": "s", "generation_id": "x"}, "INVALID_ID"),
@@ -126,6 +133,49 @@ async def test_refusals_bear_the_id_and_the_session() -> None:
             assert isinstance(answer["error"], dict)
             if expected != "INVALID_ID" or extra["session_id"] == "s":
                 assert answer["error"]["session_id"] == extra["session_id"]
+
+
+async def test_a_start_tells_whether_it_waits_joined_or_was_made_before() -> None:
+    async with penstock(producers={"p": Steered()}) as world, world.socket() as socket:
+        await world.engine.create_session("s")
+        first = result(await socket.ask(op="start", id=1, session_id="s", idempotency_key="k"))
+        again = result(await socket.ask(op="start", id=2, session_id="s", idempotency_key="k"))
+        assert again == {**first, "repeated": True}
+        other = await socket.ask(op="start", id=3, session_id="s", idempotency_key="k", text="x")
+        assert code(other) == "IDEMPOTENCY_CONFLICT"
+        joined = result(await socket.ask(op="start", id=4, session_id="s", policy="join"))
+        assert (joined["joined"], joined["generation_id"]) == (True, first["generation_id"])
+        waiting = result(await socket.ask(op="start", id=5, session_id="s", policy="queue"))
+        assert waiting.keys() == {"session_id", "generation_id", "position", "cursor"}
+        result(await socket.ask(op="stop", id=6, session_id="s", queue="clear"))
+        snapshot = await (await world.engine.session("s")).snapshot()
+        assert (snapshot.generation, snapshot.queue.items) == (None, ())
+
+
+async def test_an_input_reaches_the_producer() -> None:
+    got: list[Input] = []
+
+    async def steered(generation: Generation) -> None:
+        got.append(await generation.receive_input())
+
+    async with penstock(producers={"p": steered}) as world, world.socket() as socket:
+        await world.engine.create_session("s")
+        result(await socket.ask(op="subscribe", id=0, session_id="s"))
+        gid = str(result(await socket.ask(op="start", id=1, session_id="s"))["generation_id"])
+        steer = {"op": "input", "session_id": "s", "generation_id": gid, "kind": "steer", "text": "shorter"}
+        answer = await socket.ask(**{**steer, "id": 2, "kind": "approval"})
+        assert code(answer) == "INVALID_BODY"
+        assert isinstance(answer["error"], dict)
+        assert answer["error"]["generation_id"] == gid
+        told = result(await socket.ask(**steer, id=3, input_id="i"))
+        assert told == {"session_id": "s", "generation_id": gid, "input_id": "i"}
+        types: list[str] = []
+        while "generation.finished" not in types:
+            frame = await socket.receive()
+            events = frame.get("events", [])
+            assert isinstance(events, list)
+            types += [event["type"] for event in events]
+        assert [(each.input_id, each.kind, each.content) for each in got] == [("i", "steer", {"text": "shorter"})]
 
 
 async def test_a_second_subscription_to_a_session_is_refused() -> None:

@@ -1,18 +1,25 @@
-"""A real server for end-to-end tests: `penstock serve` as a process of its own, with its own database."""
+"""A real server for end-to-end tests, `penstock serve` as a process of its own, and a browser to look at it with."""
 
 from __future__ import annotations
 
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.e2e.panels import PATIENCE, live, panel
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # How long a start may take on a busy machine with two cores.
 START = 30.0
@@ -107,3 +114,48 @@ def server(start_server: Callable[..., ServerProcess]) -> Iterator[ServerProcess
     yield running
     assert running.stop() == 0, running.log.read_text()
     assert "Traceback" not in running.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless chromium; without one the test is skipped."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium is installed: apt-get install chromium")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all: every test opens sessions of its own. It ends while the browser still holds connections."""
+    running = ServerProcess(tmp_path_factory.mktemp("site"))
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the page's console shows; a test takes out what it expects."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterator[Page]:
+    """The page, open and live. That the console stays silent is part of every test."""
+    context = browser.new_context(viewport={"width": 1360, "height": 860})
+    context.set_default_timeout(PATIENCE)
+    opened = context.new_page()
+    opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(f"{site.url}/")
+    for key in "ab":
+        live(panel(opened, key))
+    yield opened
+    context.close()
+    assert complaints == []

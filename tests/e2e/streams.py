@@ -17,8 +17,8 @@ TIMEOUT = 30.0
 def call(url: str, method: str, path: str, body: object = None) -> Any:
     """One request; the parsed answer. Raises HTTPError for what is no success."""
     data = None if body is None else json.dumps(body).encode()
-    request = Request(url + path, data=data, method=method, headers={"Content-Type": "application/json"})  # noqa: S310
-    with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+    request = Request(url + path, data=data, method=method, headers={"Content-Type": "application/json"})
+    with urlopen(request, timeout=TIMEOUT) as answer:
         text = answer.read()
     return json.loads(text) if text else None
 

@@ -81,6 +81,22 @@ def test_send_reads_the_text_from_stdin(server: ServerProcess) -> None:
     assert done.stdout == "assistant> from a pipe\n"
 
 
+def test_send_may_wait_for_the_answer_that_runs(server: ServerProcess) -> None:
+    url = f"{server.url}/v1/sessions/talk"
+    httpx.put(url, trust_env=False)
+    httpx.post(f"{url}/generations", json={"text": "one two", "input": {"delay": 0.5}}, trust_env=False)
+    done = penstock("send", "talk", "three", "--policy", "queue", "--url", server.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "assistant> three\n", "[waiting at place 1]\n")
+    assert "-- waiting at place 1: three" in follow_to_end(server, "turn 2 completed")
+
+
+def follow_to_end(server: ServerProcess, end: str) -> str:
+    tail = Tail("talk", "--url", server.url)
+    seen = tail.read_until(end)
+    tail.interrupt()
+    return seen
+
+
 def test_send_exits_with_1_if_the_answer_was_not_completed(start_server: Start) -> None:
     server = start_server()
     done = penstock("send", "talk", "x", "--input", '{"delay": "slow"}', "--url", server.url)
@@ -94,6 +110,7 @@ def test_send_exits_with_1_if_the_answer_was_not_completed(start_server: Start) 
         (["send", "talk", "x", "--producer", "nobody"], "PRODUCER_NOT_FOUND"),
         (["send", "talk", "x", "--input", "{"], "no JSON"),
         (["send", "a b", "x"], "INVALID_ID"),
+        (["send", "talk", "x", "--policy", "join"], "--policy"),
         (["tail", "unheard-of"], "SESSION_NOT_FOUND"),
         (["tail", "talk", "--after", "yesterday"], "INVALID_CURSOR"),
     ],

@@ -4,104 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.e2e.conftest import ServerProcess
+from tests.e2e.panels import PATIENCE, answers, body, live, offsets, panel, say, session_ids, words
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Locator, Page, expect
 
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed: apt-get install chromium"),
-]
-
-PATIENCE = 20_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for all: every test opens sessions of its own. It ends while the browser still holds connections."""
-    running = ServerProcess(tmp_path_factory.mktemp("site"))
-    yield running
-    assert running.stop() == 0, running.log.read_text()
-    assert "Traceback" not in running.log.read_text()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the page's console shows; a test takes out what it expects."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterator[Page]:
-    """The page, open and live. That the console stays silent is part of every test."""
-    context = browser.new_context(viewport={"width": 1360, "height": 860})
-    context.set_default_timeout(PATIENCE)
-    opened = context.new_page()
-    opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(f"{site.url}/")
-    for key in "ab":
-        live(panel(opened, key))
-    yield opened
-    context.close()
-    assert complaints == []
-
-
-def panel(page: Page, key: str) -> Locator:
-    return page.locator(f"[data-panel={key}]")
-
-
-def live(conversation: Locator) -> None:
-    conversation.locator(".pill[data-state=live]").wait_for()
-
-
-def say(conversation: Locator, text: str, pace: str | None = None) -> None:
-    if pace is not None:
-        conversation.locator("select").select_option(label=pace)
-    conversation.locator("textarea").fill(text)
-    conversation.locator("textarea").press("Enter")
-
-
-def answers(conversation: Locator, status: str | None = None) -> Locator:
-    state = "" if status is None else f"[data-status={status}]"
-    return conversation.locator(f".message[data-role=assistant]{state}")
-
-
-def body(message: Locator) -> Locator:
-    return message.locator(".body")
-
-
-def offsets(conversation: Locator) -> list[int]:
-    cells = conversation.locator("tbody tr:not([data-family=control]) td:first-child").all_inner_texts()
-    return [int(cell) for cell in cells]
-
-
-def words(prefix: str, count: int) -> str:
-    return " ".join(f"{prefix}{number}" for number in range(count))
-
-
-def session_ids(page: Page) -> dict[str, str]:
-    return {key: values[0] for key, values in parse_qs(urlsplit(page.url).fragment).items()}
+pytestmark = pytest.mark.browser
 
 
 # R-6, R-7, R-8, R-138
@@ -237,6 +150,12 @@ def test_the_pages_fold_is_the_servers_snapshot(page: Page) -> None:
     expect(body(answers(a, "open"))).to_contain_text("old2")
     say(a, "and then\nanother")
     expect(answers(a, "complete")).to_have_count(1)
+    say(a, words("live", 200))
+    choose(a, "queue")
+    say(a, "one that waits")
+    expect(waiting(a)).to_have_count(1)
+    a.locator(".stop").click()
+    expect(a.locator(".next")).to_be_visible()
     folded, snapshot = page.evaluate(FOLD, session_ids(page)["a"])
     assert folded == snapshot
 
@@ -252,8 +171,71 @@ FOLD = """async (id) => {
   });
   const snapshot = await (await fetch(`v1/sessions/${id}`)).json();
   const { sessionId, cursor, messages, queue, approvals, metadata, more } = fold;
-  return [{ session_id: sessionId, cursor, messages, queue, approvals, metadata, more }, snapshot];
+  const folded = { session_id: sessionId, cursor, messages, queue, approvals, metadata, more };
+  return [fold.generation ? { ...folded, generation: fold.generation } : folded, snapshot];
 }"""
+
+
+def waiting(conversation: Locator) -> Locator:
+    return conversation.locator(".waiting li")
+
+
+def choose(conversation: Locator, policy: str) -> None:
+    conversation.locator(".policy select").select_option(label=policy)
+
+
+# R-144
+def test_what_waits_is_shown_and_starts_in_its_turn(page: Page) -> None:
+    a = panel(page, "a")
+    choose(a, "queue")
+    say(a, words("first", 25))
+    expect(body(answers(a, "open"))).to_contain_text("first1")
+    for number, text in enumerate(("second", "third", "fourth"), 1):
+        say(a, text)
+        expect(waiting(a)).to_have_count(number)
+    expect(waiting(a).nth(1)).to_contain_text("third")
+    waiting(a).nth(1).locator(".out").click()
+    expect(waiting(a)).to_have_count(2)
+    expect(answers(a, "complete")).to_have_count(3, timeout=PATIENCE)
+    expect(a.locator(".waiting")).to_be_hidden()
+    assert answers(a).locator(".body").all_inner_texts() == [words("first", 25), "second", "fourth"]
+
+
+# R-144
+def test_stop_holds_the_queue_and_next_goes_on(page: Page) -> None:
+    a = panel(page, "a")
+    choose(a, "queue")
+    say(a, words("first", 200))
+    expect(body(answers(a, "open"))).to_contain_text("first1")
+    say(a, "second")
+    expect(waiting(a)).to_have_count(1)
+    expect(a.locator(".next")).to_be_hidden()
+    a.locator(".stop").click()
+    expect(answers(a, "cancelled")).to_have_count(1)
+    expect(a.locator(".waiting")).to_have_attribute("data-paused", "true")
+    page.reload()
+    live(a)
+    expect(waiting(a)).to_have_text(re.compile("second"))
+    a.locator(".next").click()
+    expect(body(answers(a, "complete"))).to_have_text("second")
+    expect(a.locator(".waiting")).to_be_hidden()
+
+
+def test_an_answer_is_regenerated_in_its_place(page: Page) -> None:
+    a = panel(page, "a")
+    again = a.locator(".again")
+    say(a, "say it", "fast")
+    expect(answers(a, "complete")).to_have_count(1)
+    first = answers(a).get_attribute("data-id")
+    again.click()
+    expect(a.locator(f"[data-id='{first}']")).to_have_count(0)
+    expect(answers(a, "complete")).to_have_count(1)
+    expect(body(answers(a))).to_have_text("say it")
+    expect(a.locator(".message[data-role=user]")).to_have_count(1)
+    expect(again).to_have_count(1)
+    say(a, words("w", 200), "slow")
+    expect(answers(a, "open")).to_have_count(1)
+    expect(again).to_have_count(0)
 
 
 def test_screenshot(page: Page, tmp_path: Path) -> None:
@@ -268,68 +250,19 @@ def test_screenshot(page: Page, tmp_path: Path) -> None:
     page.emulate_media(color_scheme="dark")
     page.screenshot(path=folder / "playground-dark.png")
     assert (folder / "playground-dark.png").stat().st_size > 10_000
-
-
-APPLY = """async ([id, events]) => {
-  const { Fold } = await import("./penstock.js");
-  const fold = new Fold(id);
-  const verdicts = events.map((event) => fold.apply(event, `e-${String(event.offset ?? 0).padStart(16, "0")}`));
-  return { verdicts, texts: fold.messages.map((message) => message.blocks.map((block) => block.text ?? "").join("|")) };
-}"""
-
-
-def stamped(offset: int | None, kind: str, data: dict[str, Any], **stamp: Any) -> dict[str, Any]:
-    event = {"type": kind, "session_id": "s", "time": "", "data": data, **stamp}
-    return event if offset is None else {"offset": offset, **event}
-
-
-BLOCK = {"message_id": "m", "block_index": 0}
-LOG = [
-    stamped(1, "session.created", {"metadata": {}}),
-    stamped(2, "message.opened", {"role": "assistant"}, message_id="m"),
-    stamped(3, "block.opened", {"kind": "text"}, **BLOCK, seq=0),
-    stamped(4, "block.delta", {"text": "a"}, **BLOCK, seq=1),
-    stamped(5, "block.delta", {"text": "b"}, **BLOCK, seq=2),
-]
-
-
-# R-51, R-54
-def test_the_fold_takes_each_event_once(page: Page) -> None:
-    result = page.evaluate(APPLY, ["s", [*LOG, *LOG, LOG[3], {**LOG[4], "offset": 6}]])
-    assert result == {"verdicts": ["applied"] * 5 + ["duplicate"] * 7, "texts": ["ab"]}
-
-
-# R-15, R-55
-def test_the_fold_ignores_other_sessions_and_ephemeral_events(page: Page) -> None:
-    foreign = {**stamped(6, "block.delta", {"text": "x"}, **BLOCK, seq=3), "session_id": "t"}
-    presence = stamped(None, "presence.changed", {"actor_id": "x", "device_id": "y"})
-    unknown = stamped(6, "something.newer", {"more": 1})
-    result = page.evaluate(APPLY, ["s", [*LOG, foreign, presence, unknown]])
-    assert result["verdicts"][5:] == ["foreign", "ephemeral", "applied"]
-    assert result["texts"] == ["ab"]
-
-
-# R-52, R-53
-def test_the_fold_invents_no_message_and_papers_over_no_gap(page: Page) -> None:
-    lost_message = stamped(6, "block.delta", {"text": "x"}, message_id="n", block_index=0, seq=1)
-    lost_delta = stamped(7, "block.delta", {"text": "x"}, **BLOCK, seq=4)
-    result = page.evaluate(APPLY, ["s", [*LOG, lost_message, lost_delta]])
-    assert result == {"verdicts": ["applied"] * 5 + ["gap"] * 2, "texts": ["ab"]}
-
-
-# R-124
-def test_the_frame_parser_keeps_cut_characters_and_cut_frames_whole(page: Page) -> None:
-    frames = page.evaluate(
-        """async () => {
-          const { FrameParser } = await import("./penstock.js");
-          const text = 'retry: 250\\nid: e-1\\n\\nid: e-2\\ndata: {"t":"水🚰"}\\n\\n: ping\\n\\nevent: end\\n'
-            + 'data: {}\\n\\ndata: cut';
-          const parser = new FrameParser();
-          return [...new TextEncoder().encode(text)].flatMap((byte) => parser.push(Uint8Array.of(byte)));
-        }"""
-    )
-    assert frames == [
-        {"retry": 250, "id": "e-1"},
-        {"id": "e-2", "data": '{"t":"水🚰"}'},
-        {"event": "end", "data": "{}"},
-    ]
+    for conversation in (a, b):
+        expect(answers(conversation, "complete")).to_have_count(1, timeout=PATIENCE)
+    choose(a, "queue")
+    say(a, words("drop", 200), "slow")
+    expect(answers(a, "open")).to_have_count(1)
+    texts = ("And then, where does the water go?", "How much of it is there? " * 9, "Who opened the gate?")
+    for number, text in enumerate(texts, 1):
+        say(a, text)
+        expect(waiting(a)).to_have_count(number)
+    page.screenshot(path=folder / "waiting-dark.png")
+    a.locator(".stop").click()
+    expect(a.locator(".next")).to_be_visible()
+    page.emulate_media(color_scheme="light")
+    page.screenshot(path=folder / "paused-light.png")
+    page.set_viewport_size({"width": 420, "height": 860})
+    page.screenshot(path=folder / "paused-narrow.png")

@@ -7,15 +7,14 @@ import copy
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from engine import Event, GenerationFinished, JSONObject, MemoryLog, Producer, Session, Started
+from engine import Event, GenerationFinished, JSONObject, MemoryLog, Producer, Session, Started, to_json
 from tests.engine.rules import events_of
 
 __all__ = ["begin", "copied", "data_of", "end_of", "finished", "of_generation"]
 
 
-async def begin(session: Session, producer: str | Producer, **options: float | None) -> str:
+async def begin(session: Session, producer: str | Producer, *, on_last_disconnect: float | None = None) -> str:
     """Start it and let it run until it waits; its id."""
-    on_last_disconnect = options.get("on_last_disconnect")
     started = await session.start(producer, on_last_disconnect=on_last_disconnect)
     assert isinstance(started, Started)
     await wait_all_tasks_blocked()
@@ -37,11 +36,13 @@ async def of_generation(log: MemoryLog, generation_id: str, session_id: str = "s
 
 def data_of(events: list[Event], type_: str) -> list[JSONObject]:
     """The data of the events of this type, as JSON."""
-    from engine import to_json
-
-    found = [to_json(event)["data"] for event in events if event.type == type_]
-    assert all(isinstance(data, dict) for data in found)
-    return found  # type: ignore[return-value]
+    found: list[JSONObject] = []
+    for event in events:
+        if event.type == type_:
+            data = to_json(event)["data"]
+            assert isinstance(data, dict)
+            found.append(data)
+    return found
 
 
 def finished(events: list[Event]) -> GenerationFinished:

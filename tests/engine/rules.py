@@ -13,8 +13,10 @@ async def events_of(log: EventLog, session_id: str) -> list[Event]:
     head = await log.head(session_id)
     assert head is not None
     events: list[Event] = []
-    while entries := await log.read(session_id, head.epoch, after=len(events), limit=500, max_bytes=1 << 20):
+    position = 0
+    while entries := await log.read(session_id, head.epoch, after=position, limit=500, max_bytes=1 << 20):
         events.extend(decode(entry.body) for entry in entries)
+        position = entries[-1].offset
     return events
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
-from engine.log import Entry, EventLog, MemoryLog, open_sqlite
+from engine.log import Entry, EventLog, MemoryLog, Write, open_sqlite
 from tests.engine.faulty import FaultyLog
-from tests.engine.writes import append, bodies, create, delete, entries, head, kinds, outcomes, store
+from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
 
 
 @pytest.fixture(params=["memory", "sqlite", "faulty"])
@@ -267,6 +267,94 @@ async def test_a_new_life_needs_a_new_epoch_and_no_lower_token(log: EventLog) ->
     await store(log, create(b"2", epoch="e2", token=6))
 
 
+async def test_reads_show_what_was_replaced_and_pass_over_what_was_removed(log: EventLog) -> None:
+    await store(log, create(*(b"%d" % number for number in range(1, 11))))
+    await store(log, compact(replace={8: b"whole"}, remove=[7, 6, 5, 3]))
+    assert await entries(log, page=2) == [
+        Entry(1, b"1"),
+        Entry(2, b"2"),
+        Entry(4, b"4"),
+        Entry(8, b"whole"),
+        Entry(9, b"9"),
+        Entry(10, b"10"),
+    ]
+    assert await log.read("s", "e1", after=4, limit=1, max_bytes=1) == [Entry(8, b"whole")]
+    assert await log.read("s", "e1", after=6, limit=2, max_bytes=99) == [Entry(8, b"whole"), Entry(9, b"9")]
+    assert await log.read("s", "e1", after=2, limit=9, max_bytes=6) == [Entry(4, b"4"), Entry(8, b"whole")]
+
+
+async def test_compacting_moves_neither_tail_nor_token(log: EventLog) -> None:
+    await store(log, create(b"1", b"2", b"3", token=4))
+    await store(log, compact(replace={2: b"x"}, remove=[3, 1]))
+    assert await log.head("s") == head(tail=3, token=4)
+    assert await kinds(log, append(b"x", tail=2, token=4), append(b"x", tail=3, token=3)) == [StaleEpoch, StaleToken]
+    await store(log, append(b"4", tail=3, token=4))
+    assert await entries(log) == [Entry(2, b"x"), Entry(4, b"4")]
+    assert await log.heads() == [head(tail=4, token=4)]
+
+
+async def test_compacting_what_is_not_there_changes_nothing(log: EventLog) -> None:
+    await store(log, create(b"1", b"2", b"3"))
+    write = compact(replace={2: b"x", 9: b"never"}, remove=[1, 7])
+    await store(log, write)
+    await store(log, write, compact())
+    assert await entries(log) == [Entry(2, b"x"), Entry(3, b"3")]
+    assert await log.head("s") == head(tail=3)
+
+
+async def test_records_change_with_a_compaction_or_not_at_all(log: EventLog) -> None:
+    await store(log, create(b"1", b"2", records={"dirty": b"d", "kept": b"k"}))
+    refused = compact(epoch="e2", remove=[1], records={"done": b"x", "kept": None}, forget={"dirty": b"d"})
+    assert await kinds(log, refused) == [StaleEpoch]
+    assert await log.records("s", "e1") == {"dirty": b"d", "kept": b"k"}
+    await store(log, compact(remove=[1], records={"done": b"2", "kept": None}, forget={"dirty": b"d"}))
+    assert await log.records("s", "e1") == {"done": b"2"}
+    assert await entries(log) == [Entry(2, b"2")]
+    assert await log.holders("dirty") == []
+
+
+async def test_a_record_that_was_set_anew_is_not_forgotten(log: EventLog) -> None:
+    await store(log, create(b"1", records={"dirty": b"1", "other": b"1"}))
+    await store(log, append(tail=1, records={"dirty": b"2"}))
+    await store(log, compact(forget={"dirty": b"1", "other": b"1", "absent": b"1"}))
+    assert await log.records("s", "e1") == {"dirty": b"2"}
+    assert await log.holders("dirty") == [("s", b"2")]
+
+
+async def test_nothing_is_compacted_of_a_life_that_is_over(log: EventLog) -> None:
+    await store(log, create(b"1"), delete(), create(b"2", epoch="e2"), create(b"1", of="gone"), delete("gone"))
+    assert await kinds(log, compact(remove=[1]), compact("gone", remove=[1]), compact("nobody")) == [StaleEpoch] * 3
+    assert await bodies(log, epoch="e2") == [b"2"]
+    assert await log.head("nobody") is None
+
+
+async def test_a_compaction_comes_after_the_writes_that_were_handed_over_before_it(log: EventLog) -> None:
+    await store(
+        log,
+        create(b"1", b"2", records={"r": b"1"}),
+        compact(replace={3: b"x"}, remove=[1], records={"r": b"2"}),
+        append(b"3", tail=2),
+    )
+    assert await log.record("s", "e1", "r") == b"2"
+    assert [entry.offset for entry in await entries(log)] == [2, 3]
+
+
+async def test_appends_and_compactions_of_a_session_do_not_hinder_each_other(log: EventLog) -> None:
+    await store(log, create(b"0"))
+    writes: list[Write] = []
+    for tail in range(1, 101):
+        writes += [append(b"%d" % tail, tail=tail), compact(remove=[tail - 1])]
+    await store(log, *writes)
+    assert [entry.offset for entry in await entries(log)] == [100, 101]
+    assert await log.head("s") == head(tail=101)
+
+
+async def test_a_compaction_larger_than_one_statement_is_carried_out_whole(log: EventLog) -> None:
+    await store(log, create(*[b"x"] * 40_000))
+    await store(log, compact(replace={40_000: b"y"}, remove=range(39_999, 0, -1)))
+    assert await entries(log) == [Entry(40_000, b"y")]
+
+
 async def test_a_page_holds_no_more_than_its_limit(log: EventLog) -> None:
     await store(log, create(*(b"%d" % number for number in range(1, 11))))
     page = await log.read("s", "e1", after=3, limit=4, max_bytes=1000)
@@ -328,8 +416,9 @@ async def test_close_carries_out_what_was_handed_over(log: EventLog) -> None:
     reports: list[PenstockError | None] = []
     for number in range(5):
         log.submit(append(b"x", tail=number, create=number == 0), reports.append)
+        log.submit(compact(remove=[number]), reports.append)
     await log.aclose()
-    assert reports == [None] * 5
+    assert reports == [None] * 10
 
 
 async def test_a_cancelled_close_closes_all_the_same(log: EventLog) -> None:

@@ -13,11 +13,12 @@ import pytest
 import trio
 
 from engine.errors import IdInUse, PenstockError, StaleEpoch, StorageError, WriteFailed
-from engine.log import SqliteLog, Write, open_sqlite, reading
+from engine.log import Compact, SqliteLog, Write, open_sqlite, reading
 from engine.log.commit import Committer
 from engine.log.database import connect, prepare
+from engine.log.port import Move
 from engine.log.writer import Outcome
-from tests.engine.writes import append, bodies, create, delete, entries, head, kinds, outcomes, store
+from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
 
 Fault: TypeAlias = Callable[[str], sqlite3.Error | None]
 
@@ -65,7 +66,7 @@ class Hindered:
         carry_out = Committer.carry_out
         deliver = SqliteLog._deliver
 
-        def counting(committer: Committer, writes: Sequence[Write]) -> list[PenstockError | None]:
+        def counting(committer: Committer, writes: Sequence[Move]) -> list[PenstockError | None]:
             self.rounds.append(len(writes))
             self._first_began.set()
             assert self._go_on.wait(10)
@@ -181,6 +182,30 @@ def test_no_read_goes_through_a_whole_table(path: str, sql: str) -> None:
         steps = connection.execute(f"EXPLAIN QUERY PLAN {sql}", ["x"] * sql.count("?")).fetchall()
     assert steps
     assert not [step for *_, step in steps if step.startswith("SCAN") and "CONSTANT" not in step]
+
+
+async def test_a_compaction_gives_way_to_all_appends_that_wait(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    hindered = Hindered(monkeypatch)
+    carry_out, carry_out_compact = Committer.carry_out, Committer.compact
+
+    def noting(committer: Committer, writes: Sequence[Move]) -> list[PenstockError | None]:
+        order.append("append")
+        return carry_out(committer, writes)
+
+    def noting_compact(committer: Committer, write: Compact) -> PenstockError | None:
+        order.append("compact")
+        return carry_out_compact(committer, write)
+
+    monkeypatch.setattr(Committer, "carry_out", noting)
+    monkeypatch.setattr(Committer, "compact", noting_compact)
+    writes: list[Write] = []
+    for number in range(4):
+        writes += [compact("first", records={"n": b"%d" % number}), create(*[b"x"] * 3000, of=f"s{number}")]
+    assert await hindered.store_at_once(log, writes) == [None] * 8
+    assert hindered.rounds == [1, 2, 2]
+    assert order == ["append", "append", "append", *["compact"] * 4]
+    assert await log.record("first", "e1", "n") == b"3"
 
 
 async def test_a_deleted_life_is_purged_when_there_is_nothing_else_to_do(
@@ -461,3 +486,34 @@ async def test_the_standing_of_a_session_no_longer_remembered_is_read_again(
     await store(log, *(append(b"2", to=f"s{number}", tail=1, token=number) for number in range(10)))
     assert await kinds(log, append(b"x", to="s0", tail=1), create(of="s1")) == [StaleEpoch, IdInUse]
     assert await log.head("s9") == head("s9", tail=2, token=9)
+
+
+COMPACT = compact("a", replace={2: b"whole"}, remove=[1], records={"r": b"1"})
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "UPDATE events", "DELETE FROM events", "INSERT INTO records", "COMMIT"])
+def test_a_compaction_that_fails_leaves_everything_as_it_was(faulty: Committer, path: str, statement: str) -> None:
+    assert faulty.carry_out([append(b"1", b"2", to="a")]) == [None]
+    Faulty.fault = failing(sqlite3.SQLITE_IOERR, statement)
+    assert is_whole(faulty.compact(COMPACT))
+    assert rows(path, "SELECT offset, body FROM events") == [(1, b"1"), (2, b"2")]
+    assert rows(path, "SELECT * FROM records") == []
+    assert faulty.compact(COMPACT) is None
+    assert rows(path, "SELECT offset, body FROM events") == [(2, b"whole")]
+    assert faulty.carry_out([append(b"3", to="a", tail=2)]) == [None]
+
+
+def test_a_compaction_that_is_stored_though_it_reports_an_error_is_a_success(faulty: Committer, path: str) -> None:
+    assert faulty.carry_out([append(b"1", b"2", to="a")]) == [None]
+    Faulty.late_fault = failing(sqlite3.SQLITE_IOERR, "COMMIT")
+    assert faulty.compact(COMPACT) is None
+    assert rows(path, "SELECT offset, body FROM events") == [(2, b"whole")]
+
+
+def test_the_tail_outlives_the_last_event_over_an_open(committer: Committer, path: str) -> None:
+    assert committer.carry_out([create(b"1", b"2", b"3")]) == [None]
+    assert committer.compact(compact(remove=[3, 2])) is None
+    again = Committer(lambda: connect(path))
+    assert isinstance(again.carry_out([append(b"x", tail=1)])[0], StaleEpoch)
+    assert again.carry_out([append(b"4", tail=3)]) == [None]
+    again.close()

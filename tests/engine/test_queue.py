@@ -49,8 +49,12 @@ def outcomes(events: list[Event]) -> dict[str, str]:
     }
 
 
-async def queue(session: Session, text: str, **more: object) -> Queued:
-    queued = await session.start("say", text=text, policy="queue", **more)  # type: ignore[arg-type]
+async def queue(
+    session: Session, text: str, *, generation_id: str | None = None, idempotency_key: str | None = None
+) -> Queued:
+    queued = await session.start(
+        "say", text=text, policy="queue", generation_id=generation_id, idempotency_key=idempotency_key
+    )
     assert isinstance(queued, Queued)
     return queued
 
@@ -58,7 +62,6 @@ async def queue(session: Session, text: str, **more: object) -> Queued:
 async def live(session: Session) -> tuple[Steered, str]:
     producer = Steered()
     started = await session.start(producer)
-    assert isinstance(started, Started)
     await producer.started.wait()
     return producer, started.generation_id
 
@@ -110,6 +113,22 @@ async def test_latest_keeps_only_the_newest(log: MemoryLog, autojump_clock: Mock
         await trio.sleep(1)
         ends = outcomes(await events_of(log, "s"))
         assert [ends[q.generation_id] for q in waiting] == ["superseded", "superseded", "completed"]
+
+
+async def test_latest_on_a_paused_queue_waits_as_those_did_whose_place_it_takes(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log, producers=PRODUCERS) as engine:
+        session = await engine.create_session("s")
+        await live(session)
+        await queue(session, "old")
+        await session.stop()
+        newest = await session.start("say", text="new", policy="latest")
+        await trio.sleep(1)
+        snapshot = await session.snapshot()
+        assert snapshot.queue.paused
+        assert [item.generation_id for item in snapshot.queue.items] == [newest.generation_id]
+        assert (await session.queue_next()).generation_id == newest.generation_id
 
 
 async def test_stop_pauses_the_queue_and_next_goes_on(log: MemoryLog, autojump_clock: MockClock) -> None:

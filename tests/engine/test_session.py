@@ -14,6 +14,7 @@ from engine import (
     Event,
     Generation,
     GenerationActive,
+    GenerationCancelling,
     GenerationFinished,
     GenerationNotFound,
     IdInUse,
@@ -499,3 +500,50 @@ async def test_two_sessions_never_mix(log: MemoryLog, autojump_clock: MockClock)
             assert {event.session_id for event in seen[name]} == {name}
             assert {event.job_id for event in seen[name] if event.generation_id} == {job}
             assert seen[name] == await events_of(log, name)
+
+
+# R-25 R-26
+async def test_a_stop_is_stored_with_its_reason_before_the_producer_is_cancelled(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        for reason in (None, "the user left"):
+            producer = Steered()
+            await session.start(producer)
+            await producer.started.wait()
+            await (session.stop() if reason is None else session.stop(reason=reason))
+    reasons = [event.data.reason for event in await events_of(log, "s") if isinstance(event.data, GenerationCancelling)]
+    assert reasons == ["stopped", "the user left"]
+
+
+# R-64 R-66
+async def test_a_write_is_told_where_it_stands_and_waits_for_no_generation(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        stubborn = shielding(60)
+        await session.start(stubborn)
+        await stubborn.started.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.stop)
+            await trio.testing.wait_all_tasks_blocked()
+            begun = trio.current_time()
+            posted = await session.post("meanwhile")
+            assert trio.current_time() - begun < 0.1
+        stored = (await events_of(log, "s"))[posted.cursor.offset - 1]
+        assert (stored.message_id, stored.type) == (posted.message_id, "message.snapshot")
+
+
+#
+async def test_a_stale_stop_never_touches_the_newer_generation(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        old = await session.start(saying("old"))
+        await finished(session, old.generation_id)
+        producer = Steered()
+        new = await session.start(producer)
+        assert (await session.stop(old.generation_id)).state == "already_done"
+        producer.finish.set()
+        assert outcome(await finished(session, new.generation_id)) == "completed"

@@ -29,8 +29,15 @@ class Watcher:
         self.name = name
         self.deliveries: list[Delivery] = []
         self.received: list[Received] = []
+        self._taken = trio.lowlevel.ParkingLot()
+
+    async def wait_for(self, kind: type[Delivery]) -> None:
+        """Until one of this kind has come."""
+        while not any(isinstance(delivery, kind) for delivery in self.deliveries):
+            await self._taken.park()
 
     def take(self, delivery: Delivery) -> None:
+        self._taken.unpark_all()
         self.deliveries.append(delivery)
         if isinstance(delivery, Batch):
             tail = committed_tail(self._log, self.session_id)
@@ -43,9 +50,7 @@ class Watcher:
     def recording(self) -> Recording:
         return Recording(subscriber=self.name, sessions=frozenset({self.session_id}), received=self.received)
 
-    async def follow(
-        self, session: Session, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def follow(self, session: Session, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take what comes until the stream ends."""
         async with session.subscribe() as subscription:
             task_status.started()

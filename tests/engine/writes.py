@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import trio
 
 from engine.errors import PenstockError
-from engine.log import Append, Delete, Entry, EventLog, Head, Write
+from engine.log import Append, Compact, Delete, Entry, EventLog, Head, Write
 
 
 def append(
@@ -42,6 +42,20 @@ def create(
 
 def delete(of: str = "s", *, epoch: str = "e1", token: int = 1) -> Delete:
     return Delete(session_id=of, epoch=epoch, token=token)
+
+
+def compact(
+    of: str = "s",
+    *,
+    epoch: str = "e1",
+    replace: Mapping[int, bytes] | None = None,
+    remove: Sequence[int] = (),
+    records: Mapping[str, bytes | None] | None = None,
+    forget: Mapping[str, bytes] | None = None,
+) -> Compact:
+    return Compact(
+        session_id=of, epoch=epoch, replace=replace or {}, remove=remove, records=records or {}, forget=forget or {}
+    )
 
 
 def head(of: str = "s", *, epoch: str = "e1", tail: int = 0, token: int = 1, deleted: bool = False) -> Head:

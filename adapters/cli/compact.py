@@ -1,0 +1,73 @@
+"""``penstock compact``: compaction by hand, of a database that no server has open."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import trio
+
+from engine import CompactionStatistics, Compactor, Config, PenstockError, Progress, open_sqlite, open_sqlite_reader
+
+from .report import amount
+
+__all__ = ["compact"]
+
+
+@click.command()
+@click.argument("db", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--older-than",
+    metavar="SECONDS",
+    default=Config().compact_after,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Only messages that were closed so long ago; 0: all of them.",
+)
+def compact(db: str, older_than: float) -> None:
+    """Make the database DB smaller: of messages that are closed, keep what they say and not every piece it came in.
+
+    A server does this by itself, an hour after a message was closed. Stop it first: one database has one process. It
+    may be interrupted at any time and goes on where it was. The file keeps its size, and uses the room again.
+
+    \b
+    Examples:
+      penstock compact penstock.db
+      penstock compact penstock.db --older-than 0
+    """
+    try:
+        done = trio.run(_compact, db, older_than)
+        free = trio.run(_free, db)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; what was done stays done.", err=True)
+        raise SystemExit(130) from None
+    except PenstockError as error:
+        raise click.ClickException(error.detail) from error
+    click.echo(
+        f"{done.messages} messages compacted, {done.events} events removed; "
+        f"{amount(free)} of {amount(os.path.getsize(db))} are free now."
+    )
+
+
+async def _compact(db: str, older_than: float) -> CompactionStatistics:
+    log = await open_sqlite(db)
+    try:
+        compactor = Compactor(log, Config(compact_after=older_than))
+        with click.progressbar(length=1, label="compacting", file=sys.stderr) as bar:
+
+            def show(progress: Progress) -> None:
+                bar.length = progress.total
+                bar.update(progress.done - bar.pos)
+
+            return await compactor.compact_all(show)
+    finally:
+        await log.aclose()
+
+
+async def _free(db: str) -> int:
+    reader = await open_sqlite_reader(db)
+    try:
+        return (await reader.state()).free
+    finally:
+        await reader.aclose()

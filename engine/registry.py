@@ -1,0 +1,212 @@
+"""The sessions of one engine: found in the log, begun, brought into memory and let go.
+
+Owns that a session is in memory once at most, and who may enter while another does. What goes on in a session is
+`resident`'s; the engine's life is `engine`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, cast, final
+
+import trio
+
+from .codec import decode_json, encode, encode_json
+from .config import Config
+from .errors import Draining, IdInUse, SessionDeleted, SessionNotFound, StaleEpoch, TimedOut
+from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCreated, SessionId, new_epoch, now
+from .forking import fork_events
+from .generation import Producer
+from .journal import Budget
+from .log.port import Append, EventLog, Head
+from .parts import digest
+from .reads import ForkPoint
+from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
+from .resident import Resident
+from .results import SessionInfo
+
+__all__ = ["Registry"]
+
+
+@final
+class Registry:
+    """Sessions in memory by id; `nursery` is where their tasks run."""
+
+    def __init__(self, log: EventLog, config: Config, find_producer: Callable[[str], Producer]) -> None:
+        self._log = log
+        self._config = config
+        self._find_producer = find_producer
+        self.budget: Final = Budget(config.total_pending)
+        self.nursery: trio.Nursery | None = None
+        self.draining = False
+        self._residents: dict[str, Resident] = {}
+        self._tasks: set[Resident] = set()
+        self._entering: dict[str, trio.Lock] = {}
+
+    @property
+    def residents(self) -> list[Resident]:
+        """The sessions in memory."""
+        return list(self._residents.values())
+
+    @property
+    def tasks(self) -> list[Resident]:
+        """Those, and the ones that have left it while a straggler of theirs still runs."""
+        return list(self._tasks)
+
+    async def create(self, sid: SessionId, metadata: JSONObject) -> bool:
+        """Have the session in memory, made if there is none or it was deleted; whether it was made.
+
+        Raises `WriteFailed`, `TimedOut`, `Draining`.
+        """
+        created = False
+        async with self._entrance(sid):
+            while sid not in self._residents:
+                head = await self._log.head(sid)
+                if head is not None and not head.deleted:
+                    self._enter(head)
+                    break
+                try:
+                    head = await self._begin(sid, head, [(SessionCreated(metadata=metadata), None)], metadata, {})
+                except IdInUse:
+                    continue  # an earlier call was cancelled after it had handed its write over
+                self._enter(head)
+                created = True
+        await self.resident(sid)
+        return created
+
+    async def fork(self, sid: SessionId, source: str, point: ForkPoint, metadata: JSONObject) -> None:
+        """Begin a session with what ``point`` holds. Raises `IdInUse`."""
+        events = list(fork_events(point.messages, source=source, cursor=point.cursor, metadata=metadata))
+        records = {
+            message_key(mid): to_record(MessageRecord(digest=digest(data)))
+            for data, mid in events
+            if mid is not None and isinstance(data, MessageSnapshot)
+        }
+        async with self._entrance(sid):
+            head = await self._log.head(sid)
+            if head is not None and not head.deleted:
+                raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
+            self._enter(await self._begin(sid, head, events, metadata, records))
+        await self.resident(sid)
+
+    async def _begin(
+        self,
+        session_id: SessionId,
+        former: Head | None,
+        events: Sequence[tuple[Data, str | None]],
+        metadata: JSONObject,
+        records: Mapping[str, bytes | None],
+    ) -> Head:
+        """Write a session's first events. Raises `IdInUse` when it exists."""
+        self.check_open()
+        epoch, time = new_epoch(), now()
+        bodies = [
+            encode(Event(data=data, session_id=session_id, time=time, offset=number, message_id=mid))
+            for number, (data, mid) in enumerate(events, 1)
+        ]
+        token = 1 if former is None else former.token + 1
+        if metadata:
+            records = {**records, METADATA: encode_json(metadata)}
+        write = Append(
+            session_id=session_id,
+            epoch=epoch,
+            expected_tail=0,
+            token=token,
+            events=bodies,
+            records=records,
+            create=True,
+        )
+        with trio.move_on_after(self._config.flush_timeout) as limit:
+            await self._log.write(write)
+        if limit.cancelled_caught:
+            raise TimedOut("the log has not stored the session yet", session_id=session_id)
+        return Head(session_id=session_id, epoch=epoch, tail=len(bodies), token=token)
+
+    async def resident(self, session_id: SessionId) -> Resident:
+        """The session in memory, brought there if need be.
+
+        For `Session`: nothing may wait between this and the use of what it returns. Cancelling a caller does
+        not cancel the session's opening.
+        """
+        while True:
+            resident = self._residents.get(session_id)
+            if resident is None:
+                resident = await self._find(session_id)
+            await resident.wait_open()
+            if not resident.closed:
+                return resident
+
+    async def _find(self, session_id: SessionId) -> Resident:
+        async with self._entrance(session_id):
+            resident = self._residents.get(session_id)
+            if resident is not None:
+                return resident
+            head = await self._log.head(session_id)
+            if head is None:
+                raise SessionNotFound("there is no session with this id", session_id=session_id)
+            if head.deleted:
+                raise SessionDeleted("the session was deleted", session_id=session_id)
+            return self._enter(head)
+
+    @asynccontextmanager
+    async def _entrance(self, session_id: str) -> AsyncIterator[None]:
+        """One at a time per session: nobody else reads its head or brings it into memory."""
+        lock = self._entering.setdefault(session_id, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._entering.pop(session_id, None)
+
+    def _enter(self, head: Head) -> Resident:
+        self.check_open()
+        assert self.nursery is not None
+        resident = Resident(
+            self._log,
+            head,
+            self.budget,
+            self._config,
+            find_producer=self._find_producer,
+            on_closed=self._left,
+        )
+        self._residents[head.session_id] = resident
+        self.nursery.start_soon(self._keep, resident, name=f"penstock session {head.session_id}")
+        return resident
+
+    async def _keep(self, resident: Resident) -> None:
+        """A session's task; it outlasts the session's place in `_residents` while stragglers run."""
+        self._tasks.add(resident)
+        try:
+            await resident.run()
+        finally:
+            self._tasks.discard(resident)
+
+    def _left(self, resident: Resident) -> None:
+        if self._residents.get(resident.session_id) is resident:
+            del self._residents[resident.session_id]
+
+    async def list(self, after: str, limit: int) -> list[SessionInfo]:
+        """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
+        found: list[SessionInfo] = []
+        for head in await self._log.heads(after=after, limit=limit):
+            try:
+                metadata = await self._log.record(head.session_id, head.epoch, METADATA)
+                open_ = await self._log.record(head.session_id, head.epoch, OPEN)
+            except StaleEpoch:
+                continue  # deleted meanwhile
+            found.append(
+                SessionInfo(
+                    session_id=head.session_id,
+                    cursor=Cursor(head.epoch, head.tail),
+                    metadata={} if metadata is None else cast("JSONObject", decode_json(metadata)),
+                    generation_id=None if open_ is None else read_record(open_, OpenRecord).generation_id,
+                )
+            )
+        return found
+
+    def check_open(self) -> None:
+        """Raises `Draining` when no session may be begun or brought into memory."""
+        if self.draining:
+            raise Draining("the engine is shutting down")

@@ -1,0 +1,68 @@
+"""`KeptLog`: a log around another one that keeps everything that was ever committed, of deleted lives too.
+
+What readers were told of a session outlives it in what they recorded; this is what the rules of deliveries, and of
+logs that are gone, are checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import final
+
+from .. import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, PenstockError
+
+__all__ = ["KeptLog"]
+
+
+@final
+class KeptLog(EventLog):
+    """Passes everything on to ``inner``. Compaction changes what ``inner`` has, not what is kept here."""
+
+    def __init__(self, inner: EventLog) -> None:
+        self.inner = inner
+        self._lives: dict[tuple[str, str], list[Entry]] = {}
+
+    def lives(self) -> Iterator[tuple[str, str]]:
+        """Every life of every session, as session id and epoch, in the order they began."""
+        return iter(list(self._lives))
+
+    def kept(self, session_id: str, epoch: str) -> list[Entry]:
+        """What was committed in this life so far, as it was at its commit."""
+        return list(self._lives.get((session_id, epoch), ()))
+
+    def tail(self, session_id: str, epoch: str) -> int:
+        """The committed tail of this life at this very moment."""
+        return len(self._lives.get((session_id, epoch), ()))
+
+    def submit(self, write: Append | Delete | Compact, report: Callable[[PenstockError | None], None]) -> None:
+        def reported(error: PenstockError | None) -> None:
+            if error is None and isinstance(write, Append):
+                entries = self._lives.setdefault((write.session_id, write.epoch), [])
+                entries.extend(map(Entry, range(write.expected_tail + 1, 1 << 62), write.events))
+            report(error)
+
+        self.inner.submit(write, reported)
+
+    async def head(self, session_id: str) -> Head | None:
+        return await self.inner.head(session_id)
+
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        return await self.inner.read(session_id, epoch, after=after, limit=limit, max_bytes=max_bytes)
+
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        return await self.inner.records(session_id, epoch, prefix)
+
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        return await self.inner.record(session_id, epoch, key)
+
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        return await self.inner.holders(key, after=after, limit=limit)
+
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        return await self.inner.heads(after=after, limit=limit)
+
+    def statistics(self) -> LogStatistics:
+        return self.inner.statistics()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()

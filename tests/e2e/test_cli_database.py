@@ -1,0 +1,168 @@
+"""`penstock inspect` and `penstock compact` on a database that a server has written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import ServerProcess
+from tests.e2e.test_cli import penstock
+
+Start = Callable[..., ServerProcess]
+
+WORDS = " ".join(f"word-{number}" for number in range(20))
+
+
+def inspected(db: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    done = penstock("inspect", str(db), "--json", *arguments)
+    assert (done.returncode, done.stderr) == (code, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def send(server: ServerProcess, session: str) -> None:
+    assert penstock("send", session, WORDS, "--url", server.url).returncode == 0
+
+
+def snapshot(server: ServerProcess, session: str) -> Any:
+    return httpx.get(f"{server.url}/v1/sessions/{session}").json()
+
+
+@pytest.fixture
+def db(start_server: Start) -> Path:
+    """A database that a server has written and closed: two sessions, an answer each."""
+    server = start_server()
+    for session in ("one", "two"):
+        send(server, session)
+    assert server.stop() == 0
+    return server.db
+
+
+def test_help_shows_examples() -> None:
+    for command in ("inspect", "compact"):
+        told = penstock(command, "--help")
+        assert told.returncode == 0
+        assert "Examples:" in told.stdout
+
+
+def test_inspect_shows_what_is_stored_and_that_it_is_sound(db: Path) -> None:
+    before = db.read_bytes()
+    done = penstock("inspect", str(db))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "The file is sound." in done.stdout
+    assert "2 sessions" in done.stdout
+    assert "Nothing is wrong." in done.stdout
+    found = inspected(db)
+    assert found["wrong"] == 0
+    assert found["database"]["findings"] == []
+    assert [session["session_id"] for session in found["sessions"]] == ["one", "two"]
+    for session in found["sessions"]:
+        assert session["events"] == session["tail"] > 20
+        assert session["outcomes"] == {"completed": 1}
+        assert session["live"] is None
+    assert [session["session_id"] for session in inspected(db, "--session", "two")["sessions"]] == ["two"]
+    assert db.read_bytes() == before
+    assert not [file for file in db.parent.iterdir() if file.name.startswith(f"{db.name}-")]
+
+
+def test_inspect_works_beside_a_server_and_disturbs_nothing(server: ServerProcess) -> None:
+    send(server, "one")
+    found = inspected(server.db)
+    assert found["wrong"] == 0
+    assert found["database"]["process"] == server.process.pid
+    send(server, "one")
+    assert inspected(server.db)["sessions"][0]["generations"] == 2
+
+
+def test_inspect_tells_what_is_wrong_and_exits_with_1(db: Path) -> None:
+    with closing(sqlite3.connect(db)) as connection:
+        connection.execute("DELETE FROM events WHERE offset = 7 AND life = 1")
+        connection.execute("UPDATE events SET body = 'nonsense' WHERE offset = 9 AND life = 2")
+        connection.commit()
+    done = penstock("inspect", str(db))
+    assert done.returncode == 1
+    assert "R1 at offset 7: offsets 7 to 7 are missing" in done.stdout
+    assert "offset 9: the event cannot be read" in done.stdout
+    found = inspected(db, code=1)
+    assert found["wrong"] > 1
+    assert {violation["rule"] for violation in found["sessions"][0]["violations"]} >= {"R1"}
+    assert inspected(db, "--session", "two", code=1)["wrong"] >= 1
+
+
+def test_inspect_shows_what_a_killed_server_left_open(start_server: Start) -> None:
+    server = start_server()
+    send(server, "one")
+    with httpx.Client(base_url=server.url) as client:
+        # Long enough that it runs when the server is killed.
+        started = client.post("/v1/sessions/one/generations", json={"text": WORDS * 100, "producer": "echo"})
+        generation_id = started.json()["generation_id"]
+        server.kill()
+    found = inspected(server.db)
+    assert (found["wrong"], found["database"]["process"]) == (0, None)
+    assert found["sessions"][0]["live"] == generation_id
+    assert "left open" in penstock("inspect", str(server.db)).stdout
+    assert start_server().stop() == 0
+    assert inspected(server.db)["sessions"][0]["outcomes"] == {"completed": 1, "lost": 1}
+
+
+@pytest.mark.parametrize("command", ["inspect", "compact"])
+def test_a_file_that_is_none_of_ours_is_refused_in_plain_words(tmp_path: Path, command: str) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text("Dear diary, " * 100)
+    for path in (diary, tmp_path / "missing.db", tmp_path):
+        refused = penstock(command, str(path))
+        assert refused.returncode in (1, 2)
+        assert str(path) in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_inspect_of_an_unknown_session_is_refused_in_plain_words(db: Path) -> None:
+    refused = penstock("inspect", str(db), "--session", "nobody")
+    assert refused.returncode == 1
+    assert "nobody" in refused.stderr
+
+
+def test_compact_is_refused_while_a_server_has_the_database_open(server: ServerProcess) -> None:
+    send(server, "one")
+    refused = penstock("compact", str(server.db))
+    assert refused.returncode == 1
+    assert f"is open in process {server.process.pid}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_after_compact_a_server_shows_the_same_and_goes_on(start_server: Start) -> None:
+    server = start_server()
+    send(server, "one")
+    before = snapshot(server, "one")
+    assert server.stop() == 0
+    tail = inspected(server.db)["sessions"][0]["tail"]
+    young: subprocess.CompletedProcess[str] = penstock("compact", str(server.db))
+    assert (young.returncode, young.stdout.split(";")[0]) == (0, "0 messages compacted, 0 events removed")
+    done = penstock("compact", str(server.db), "--older-than", "0")
+    assert done.returncode == 0
+    assert done.stdout.startswith("1 messages compacted")
+    found = inspected(server.db)
+    assert found["wrong"] == 0
+    assert (found["sessions"][0]["tail"], found["sessions"][0]["events"] < 12) == (tail, True)
+    again = start_server()
+    assert snapshot(again, "one") == before
+    shown = httpx.get(f"{again.url}/v1/sessions/one/events?live=false", headers={"Accept": "application/x-ndjson"})
+    events = [json.loads(line) for line in shown.text.splitlines() if line]
+    assert not [event for event in events if event.get("control") == "gap"]
+    assert [event["type"] for event in events if "message_id" in event][-3:] == [
+        "message.opened",
+        "message.snapshot",
+        "message.closed",
+    ]
+    send(again, "one")
+    assert again.stop() == 0
+    assert inspected(server.db)["wrong"] == 0
