@@ -91,6 +91,7 @@ class Journal:
         self._bodies: list[bytes] = []
         self._records: dict[str, bytes | None] = {}
         self._in_flight = False
+        self._closed = False
         self._room = trio.lowlevel.ParkingLot()
         self._progress = trio.lowlevel.ParkingLot()
 
@@ -124,7 +125,7 @@ class Journal:
         if records:
             self._records.update(records)
         self._budget.take(len(bodies))
-        if not self._in_flight:
+        if not self._in_flight and not self._closed:
             self._submit()
         return Mark(self.stamped, self._life)
 
@@ -184,6 +185,10 @@ class Journal:
         self.committed = self.stamped = head.tail
         self.refused = None
 
+    def close(self) -> None:
+        """Hand nothing further over: the engine is gone, and what has gathered went with it."""
+        self._closed = True
+
     def _submit(self) -> None:
         write = Append(
             session_id=self.session_id,
@@ -205,7 +210,7 @@ class Journal:
         first = self.committed + 1
         self.committed += len(write.events)
         self._budget.give_back(len(write.events))
-        if self._bodies or self._records:
+        if (self._bodies or self._records) and not self._closed:
             self._submit()
         if len(self._hub) and write.events:
             entries = [Entry(first + i, body) for i, body in enumerate(write.events)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 import trio
@@ -9,7 +11,14 @@ from attrs import frozen
 
 from .codec import decode, decode_json
 from .config import Config
-from .errors import CorruptDatabase, GenerationNotFound, InvalidCursor, MessageNotFound
+from .errors import (
+    CorruptDatabase,
+    GenerationNotFound,
+    InvalidCursor,
+    MessageNotFound,
+    SessionDeleted,
+    StaleEpoch,
+)
 from .events import Cursor, JSONObject
 from .hub import Hub
 from .journal import Journal
@@ -74,18 +83,21 @@ class Reads:
         ``limit`` is the number of messages, the newest or those before the message ``before``. Cancelled,
         it keeps what it has folded.
         """
-        async with self._folding:
-            return (await self._fold()).snapshot(limit, before)
+        with self._living():
+            async with self._folding:
+                return (await self._fold()).snapshot(limit, before)
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
-        async with self._folding:
-            return (await self._fold()).message_ids(first)
+        with self._living():
+            async with self._folding:
+                return (await self._fold()).message_ids(first)
 
     async def state_at(self, offset: int) -> SessionState:
         """A fold of its own, up to an earlier ``offset``. Raises `InvalidCursor` inside a compacted range."""
         state = SessionState(self.session_id, self._journal.epoch)
-        await self._fold_to(state, offset)
+        with self._living():
+            await self._fold_to(state, offset)
         if state.cursor.offset != offset or not state.whole:
             raise InvalidCursor("what stood at this cursor was compacted: use a message's id, or a later cursor")
         return state
@@ -110,6 +122,14 @@ class Reads:
                 raise MessageNotFound("the session has no message with this id", message_id=at)
             messages = messages[: ids.index(at) + 1]
         return ForkPoint(cursor=snapshot.cursor, messages=messages, metadata=snapshot.metadata)
+
+    @contextmanager
+    def _living(self) -> Iterator[None]:
+        """What is asked for between a delete and its report is asked of a session that is gone."""
+        try:
+            yield
+        except StaleEpoch as error:
+            raise SessionDeleted("the session was deleted", session_id=self.session_id) from error
 
     async def _fold(self) -> SessionState:
         if self._state is None:
@@ -152,11 +172,13 @@ class Reads:
 
     async def record(self, key: str) -> bytes | None:
         """One of the session's records."""
-        return await self._log.record(self.session_id, self._journal.epoch, key)
+        with self._living():
+            return await self._log.record(self.session_id, self._journal.epoch, key)
 
     async def records(self, prefix: str) -> dict[str, bytes]:
         """The session's records under ``prefix``."""
-        return await self._log.records(self.session_id, self._journal.epoch, prefix)
+        with self._living():
+            return await self._log.records(self.session_id, self._journal.epoch, prefix)
 
     async def metadata(self) -> JSONObject:
         """The session's metadata."""

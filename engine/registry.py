@@ -7,7 +7,7 @@ Owns that a session is in memory once at most, and who may enter while another d
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, cast, final
 
 import trio
@@ -190,21 +190,22 @@ class Registry:
     async def list(self, after: str, limit: int) -> list[SessionInfo]:
         """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
         found: list[SessionInfo] = []
-        for head in await self._log.heads(after=after, limit=limit):
-            try:
-                metadata = await self._log.record(head.session_id, head.epoch, METADATA)
-                open_ = await self._log.record(head.session_id, head.epoch, OPEN)
-            except StaleEpoch:
-                continue  # deleted meanwhile
-            found.append(
-                SessionInfo(
-                    session_id=head.session_id,
-                    cursor=Cursor(head.epoch, head.tail),
-                    metadata={} if metadata is None else cast("JSONObject", decode_json(metadata)),
-                    generation_id=None if open_ is None else read_record(open_, OpenRecord).generation_id,
-                )
-            )
+        while len(found) < limit and (heads := await self._log.heads(after=after, limit=limit - len(found))):
+            after = heads[-1].session_id
+            for head in heads:
+                with suppress(StaleEpoch):  # deleted meanwhile
+                    found.append(await self._info(head))
         return found
+
+    async def _info(self, head: Head) -> SessionInfo:
+        metadata = await self._log.record(head.session_id, head.epoch, METADATA)
+        open_ = await self._log.record(head.session_id, head.epoch, OPEN)
+        return SessionInfo(
+            session_id=head.session_id,
+            cursor=Cursor(head.epoch, head.tail),
+            metadata={} if metadata is None else cast("JSONObject", decode_json(metadata)),
+            generation_id=None if open_ is None else read_record(open_, OpenRecord).generation_id,
+        )
 
     def check_open(self) -> None:
         """Raises `Draining` when no session may be begun or brought into memory."""

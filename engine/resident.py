@@ -162,6 +162,7 @@ class Resident:
         self.close()
         self.slot.fail(self._gone())
         self._life.cancel(reason="penstock: the engine closes")
+        self.journal.close()
 
     def _gone(self) -> PenstockError:
         if self.deleted or self._deleting:

@@ -118,8 +118,6 @@ class Session:
         `WriteFailed` came from the very commit.
         """
         call, name = self._engine.producer(producer)
-        if on_last_disconnect is not None and not 0 <= on_last_disconnect < math.inf:
-            raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
         request = StartRequest(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             proposed=generation_id is not None,
@@ -132,7 +130,7 @@ class Session:
             job_id=None if job_id is None else check_job_id(job_id),
             metadata=metadata,
             replaces=None if replaces is None else check_uuid(replaces, "message_id"),
-            on_last_disconnect=on_last_disconnect,
+            on_last_disconnect=_seconds(on_last_disconnect),
             idempotency_key=idempotency_key,
             principal=principal,
         )
@@ -289,6 +287,19 @@ class Session:
     async def delete(self) -> None:
         """End what is live, then this life of the session; creating it again begins a new one."""
         await (await self._engine.resident(self.session_id)).delete()
+
+
+def _seconds(given: float | None) -> float | None:
+    """A bounded wait as it was asked for, checked. Raises `InvalidBody`."""
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds < math.inf:
+        raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
+    return seconds
 
 
 def _policy(name: str) -> Policy:

@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeAlias, final
 import trio
 from attrs import frozen
 
-from .errors import GapError, StaleEpoch
+from .errors import CorruptDatabase, GapError, SessionDeleted, StaleEpoch
 from .events import Cursor, Event
 from .hub import Batch, Degraded, Drained, Ended, Hub, Lagged
 from .log.port import Entry
@@ -77,7 +77,8 @@ class Source(Protocol):
     async def read(self, after: int) -> list[Entry]:
         """One page of the log behind ``after``; empty at the tail. Raises `StaleEpoch`."""
 
-    async def snapshot(self) -> Snapshot: ...
+    async def snapshot(self) -> Snapshot:
+        """The session's state. Raises `SessionDeleted`."""
 
 
 @final
@@ -142,7 +143,7 @@ class Subscription:
         if self._snapshot:
             try:
                 snapshot = await self._source.snapshot()
-            except StaleEpoch:
+            except SessionDeleted:
                 self._ready.append(self._end(Ended("deleted")))
             else:
                 self._ready.clear()
@@ -172,8 +173,10 @@ class Subscription:
         except StaleEpoch:
             return self._end(Ended("deleted"))
         if not entries:
-            # The tail moved between the look and the read only if the session fell back: look again.
-            return None
+            raise CorruptDatabase(
+                f"the log ends at offset {self._position}, the session's tail is {tail.offset}",
+                session_id=self._source.session_id,
+            )
         self._position = entries[-1].offset
         return Batch(self._source.session_id, self._epoch, entries)
 

@@ -13,6 +13,7 @@ from engine import (
     GenerationActive,
     GenerationFinished,
     IdInUse,
+    InvalidBody,
     InvalidCursor,
     MemoryLog,
     MessageNotFound,
@@ -198,3 +199,12 @@ async def test_a_late_write_of_a_deleted_session_creates_nothing(
         assert [event.type for event in await events_of(log, "s")] == ["session.created"]
         assert (await again.cursor()).offset == 1
         assert engine.statistics().stragglers == 0
+
+
+async def test_seconds_that_are_no_time_are_refused(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        for seconds in (10**400, float("inf"), float("nan"), -1):
+            with pytest.raises(InvalidBody):
+                await session.start(saying("x"), on_last_disconnect=seconds)
+        assert (await session.cursor()).offset == 1
