@@ -87,7 +87,7 @@ _WITH_RETRY_AFTER = frozenset({429, 503})
 
 # What may stand in `detail` where the error's own text could tell of the inside: a file's path, an SQL error.
 _INTERNAL = "The server's log has the details."
-_STORAGE = "Nothing of this request was stored; try again."
+_STORAGE = "This could not be stored; try again."
 
 
 @final

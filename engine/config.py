@@ -59,6 +59,9 @@ class Config:
     # How many events a subscriber's channel holds before the subscriber goes back to the log.
     subscriber_buffer: int = field(default=1024, validator=_positive)
 
+    # And of how many bytes: events may be as large as a request, and a thousand of those are a gigabyte.
+    subscriber_bytes: int = field(default=1024 * 1024, validator=_positive)
+
     # A page of the log: large enough to amortise the hand-over to a thread, small enough that a
     # replay of a long session stays under a few hundred KiB of memory.
     page_events: int = field(default=512, validator=_positive)

@@ -17,6 +17,7 @@ from .errors import (
     IdInUse,
     InvalidBody,
     MessageNotFound,
+    PenstockError,
     ProducerNotFound,
     QueueFull,
     StaleGeneration,
@@ -122,7 +123,13 @@ class Control:
                 superseded = Superseded(
                     generation_id=old.generation_id, cleanup=ending.cleanup or "clean", seconds=seconds
                 )
-                return await self._begin(request, old=old, ending=ending, superseded=superseded)
+                try:
+                    return await self._begin(request, old=old, ending=ending, superseded=superseded)
+                except PenstockError:
+                    # What is fenced and cancelled ends all the same, and as what it was; a repair ends it itself.
+                    if self._slot.live is old and self._journal.refused is None:
+                        self._slot.write_end(old, ending)
+                    raise
             case Start():
                 return await self._begin(request)
 
@@ -301,7 +308,7 @@ class Control:
                 run.done.set()
                 ending = Ending(outcome="failed", code="WRITE_FAILED", message=SAFE_TEXTS["failed"])
                 mark = self._slot.write_end(run, ending)
-            self._hanging.append(mark)
+            self._hanging = [*(m for m in self._hanging if not self._journal.settled(m)), mark]
             raise
 
     # --- ends and stops

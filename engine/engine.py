@@ -20,7 +20,6 @@ from .generation import Producer
 from .hub import Drained
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
-from .reads import ForkPoint
 from .records import OPEN, QUEUED
 from .registry import Registry
 from .resident import Resident
@@ -106,11 +105,11 @@ class Engine:
         return await self._registry.resident(session_id)
 
     async def fork_session(
-        self, session_id: str | None, source: str, point: ForkPoint, metadata: JSONObject | None
+        self, session_id: str | None, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
     ) -> Session:
-        """A new session that begins with what ``point`` holds. For `Session.fork`. Raises `IdInUse`."""
+        """A new session that begins with what ``source`` holds. For `Session.fork`. Raises `IdInUse`."""
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        await self._registry.fork(sid, source, point, point.metadata if metadata is None else metadata)
+        await self._registry.fork(sid, source, at, metadata)
         return Session(self, sid, created=True)
 
     def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:

@@ -156,6 +156,15 @@ class Run:
             self._unchecked = 0
             await trio.lowlevel.checkpoint()
 
+    async def close(self, draft: Draft) -> None:
+        """As `put`, for an event that closes something: who is cancelled while it waits for room closes it, too."""
+        try:
+            await self.wait_room()
+        except trio.Cancelled:
+            self.part(draft)
+            raise
+        await self.put(draft)
+
     def put_nowait(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None:
         """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
         self.check()

@@ -26,16 +26,24 @@ __all__ = ["Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mailbox"]
 class Batch:
     """Consecutive events of one session, in order, as stored; at least one."""
 
-    __slots__ = ("_framed", "entries", "epoch", "session_id")
+    __slots__ = ("_framed", "_size", "entries", "epoch", "session_id")
 
     def __init__(self, session_id: str, epoch: str, entries: Sequence[Entry]) -> None:
         self.session_id: Final = session_id
         self.epoch: Final = epoch
         self.entries: Final = entries
         self._framed: dict[Callable[[Batch], bytes], bytes] = {}
+        self._size: int | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its events."""
+        if self._size is None:
+            self._size = sum(len(entry.body) for entry in self.entries)
+        return self._size
 
     @property
     def first(self) -> int:
@@ -100,15 +108,17 @@ Mail: TypeAlias = Batch | Degraded | Lagged
 
 @final
 class Mailbox:
-    """What one subscriber has not taken yet; holds at most ``bound`` events, or one larger batch."""
+    """What one subscriber has not taken yet: at most ``bound`` events of ``most`` bytes, or one larger batch."""
 
-    __slots__ = ("_bound", "_buffered", "_receive", "_send", "final", "lagged")
+    __slots__ = ("_bound", "_buffered", "_bytes", "_most", "_receive", "_send", "final", "lagged")
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, most: float = math.inf) -> None:
         # Every item counts for one at least; the lag marker counts for nothing and stands there once.
         self._send, self._receive = trio.open_memory_channel[Mail](bound + 1)
         self._bound = bound
+        self._most = most
         self._buffered = 0
+        self._bytes = 0
         self.lagged = False
         self.final: Ended | Drained | None = None
 
@@ -116,12 +126,13 @@ class Mailbox:
         """Hand over without waiting; on overflow empty the channel and leave `Lagged` in it, a notice behind it."""
         if (self.lagged and isinstance(mail, Batch)) or self.final is not None:
             return
-        size = len(mail) if isinstance(mail, Batch) else 1
-        if self._buffered and self._buffered + size > self._bound:
+        count, size = (len(mail), mail.size) if isinstance(mail, Batch) else (1, 0)
+        if self._buffered and (self._buffered + count > self._bound or self._bytes + size > self._most):
             self.overflow()
             if isinstance(mail, Batch):
                 return
-        self._buffered += size
+        self._buffered += count
+        self._bytes += size
         self._send.send_nowait(mail)
 
     def overflow(self) -> None:
@@ -152,6 +163,7 @@ class Mailbox:
     def _take(self, mail: Mail) -> None:
         if isinstance(mail, Batch):
             self._buffered -= len(mail)
+            self._bytes -= mail.size
         elif isinstance(mail, Degraded):
             self._buffered -= 1
 
@@ -160,10 +172,11 @@ class Mailbox:
 class Hub:
     """The subscribers of one session in memory."""
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, most: float = math.inf) -> None:
         self.last_left = -math.inf  # when the last subscriber left, by the trio clock
         self.on_left: set[Callable[[], object]] = set()  # called when the last subscriber leaves
         self._bound = bound
+        self._most = most
         self._mailboxes: set[Mailbox] = set()
         self._final: Ended | Drained | None = None
         self._notice: Degraded | None = None
@@ -173,7 +186,7 @@ class Hub:
 
     def register(self) -> Mailbox:
         """A mailbox that gets everything published from now on; closed already if the hub is."""
-        mailbox = Mailbox(self._bound)
+        mailbox = Mailbox(self._bound, self._most)
         if self._notice is not None:
             mailbox.put(self._notice)
         if self._final is not None:

@@ -106,7 +106,9 @@ class Answers:
                 message_id=None if request.text is None else request.message_id,
                 superseded=superseded,
             )
+            # Once only: a key that is used anew after this must stay.
             old: dict[str, bytes | None] = dict.fromkeys(self._expired)
+            self._expired = []
             return {**records, **old, _key(request): encode_json(converter.unstructure(answer))}
 
         return made

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import final
 
+import trio
+
 from .codec import encode_json
 from .config import Config
-from .errors import GenerationActive, IdInUse
+from .errors import GenerationActive, IdInUse, TimedOut
 from .events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from .journal import Journal, Mark
 from .lifecycle import Draft
@@ -49,8 +51,13 @@ class Messages:
     async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
         """Append a whole message of the session's own; durable when this returns.
 
-        The same id with the same content changes nothing; with other content it raises `IdInUse`.
+        The same id with the same content changes nothing; with other content it raises `IdInUse`. Waits for room
+        when the disk is behind, at most `Config.flush_timeout`; then it raises `TimedOut` and nothing was written.
         """
+        with trio.move_on_after(self._config.flush_timeout) as limit:
+            await self._journal.wait_room()
+        if limit.cancelled_caught:
+            raise TimedOut("the log is behind and takes nothing new", session_id=self._journal.session_id)
         if proposed:
             record = await self._find(message_id)
             if record is not None:
@@ -68,7 +75,7 @@ class Messages:
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         return Posted(message_id=message_id, cursor=self._journal.cursor_at(mark), created=True)
 
-    async def retract(self, message_id: str, *, and_after: bool, kept: Collection[str]) -> Cursor:
+    async def retract(self, message_id: str, *, and_after: bool, kept: Callable[[], Collection[str]]) -> Cursor:
         """Take the message, and with ``and_after`` those behind it, out of the transcript. A step of the session.
 
         Raises `MessageNotFound`, and `GenerationActive` when one of them is among ``kept``, the live generation's.
@@ -76,7 +83,8 @@ class Messages:
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
         found = await self._reads.message_ids(message_id)
         wanted = found if and_after else found[:1]
-        if not set(wanted).isdisjoint(kept):
+        # Asked for behind the last wait: the live generation opens messages meanwhile.
+        if not set(wanted).isdisjoint(kept()):
             raise GenerationActive(
                 "a message of the live generation cannot be retracted; stop it first",
                 session_id=self._journal.session_id,

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, cast, final
 
 import trio
 
 from .codec import decode_json, encode, encode_json
 from .config import Config
-from .errors import Draining, IdInUse, SessionDeleted, SessionNotFound, StaleEpoch, TimedOut
+from .errors import Draining, IdInUse, PenstockError, SessionDeleted, SessionNotFound, StaleEpoch, TimedOut
 from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCreated, SessionId, new_epoch, now
 from .forking import fork_events
 from .generation import Producer
 from .journal import Budget
 from .log.port import Append, EventLog, Head
 from .parts import digest
-from .reads import ForkPoint
 from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
 from .resident import Resident
 from .results import SessionInfo
@@ -75,8 +75,37 @@ class Registry:
         await self.resident(sid)
         return created
 
-    async def fork(self, sid: SessionId, source: str, point: ForkPoint, metadata: JSONObject) -> None:
-        """Begin a session with what ``point`` holds. Raises `IdInUse`."""
+    async def fork(
+        self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+    ) -> None:
+        """Begin a session with what ``source`` holds, in a task of the engine's: a caller may leave.
+
+        Raises `IdInUse`, `InvalidCursor`, `MessageNotFound` and what the source's being gone raises.
+        """
+        self.check_open()
+        assert self.nursery is not None
+        done = trio.Event()
+        failures: list[PenstockError] = []
+
+        async def carry_out() -> None:
+            try:
+                await self._fork(sid, source, at, metadata)
+            except PenstockError as error:
+                failures.append(error)
+            finally:
+                done.set()
+
+        self.nursery.start_soon(carry_out, name=f"penstock fork of {source}")
+        await done.wait()
+        if failures:
+            raise failures[0]
+
+    async def _fork(
+        self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+    ) -> None:
+        resident = await self.resident(source)
+        point = await resident.step(partial(resident.fork, at))
+        metadata = point.metadata if metadata is None else metadata
         events = list(fork_events(point.messages, source=source, cursor=point.cursor, metadata=metadata))
         records = {
             message_key(mid): to_record(MessageRecord(digest=digest(data)))

@@ -7,6 +7,7 @@ generation writes beside them through the journal. The names that applications u
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -57,7 +58,7 @@ class Resident:
         self._config = config
         self._on_closed = on_closed
         self._steps = Steps(config.max_steps)
-        self.hub = Hub(config.subscriber_buffer)
+        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
         self.reads = Reads(log, self.journal, self.hub, config)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
@@ -77,6 +78,7 @@ class Resident:
         self._draining = False
         self._repairing = False
         self._posting = 0
+        self._next_at = -math.inf  # when the queue is tried again, by the trio clock, after its next could not start
         self._life = trio.CancelScope()
         self._opened = trio.Event()
         self._failure: PenstockError | None = None
@@ -88,8 +90,8 @@ class Resident:
 
     @property
     def writable(self) -> bool:
-        """Whether the log took the session's last write."""
-        return self.journal.refused is None
+        """Whether the log took the session's last write, and nothing is being repaired."""
+        return self.journal.refused is None and not self._repairing
 
     # --- the session's task
 
@@ -107,7 +109,7 @@ class Resident:
         """Take over from whoever wrote before, then carry out steps until closed. Stragglers keep it alive."""
         with self._life:
             try:
-                await self._settle("lost", "LOST")
+                await self._settle("lost", "LOST", within=self._config.flush_timeout)
             except PenstockError as error:
                 self._failure = error
                 self.close()
@@ -118,7 +120,8 @@ class Resident:
                 self._nursery = nursery
                 while not self.closed:
                     self._advance()
-                    with trio.move_on_after(self._config.idle_session):
+                    idle, retry = self._config.idle_session, self._next_at - trio.current_time()
+                    with trio.move_on_after(min(retry, idle) if retry > 0 else idle):
                         await self._steps.wait()
                     if len(self._steps):
                         await self._steps.run_next()
@@ -126,16 +129,24 @@ class Resident:
                         self.close()
 
     def _idle(self) -> bool:
-        busy = self.control.busy or len(self.hub) or self.reads.busy or self._posting
+        busy = self.control.busy or self.control.can_advance or len(self.hub) or self.reads.busy or self._posting
         return not busy and self.journal.clean
 
     def _advance(self) -> None:
         """Let the next queued generation start, if its time has come; before all steps that wait."""
-        if self.control.can_advance and not (self._draining or self._deleting or self.closed):
+        if not self.control.can_advance or trio.current_time() < self._next_at:
+            return
+        if not (self._draining or self._deleting or self.closed):
             self._steps.add(self._start_next, first=True)
 
     async def _start_next(self) -> None:
-        await self.control.advance()
+        """Start what is next; what fails for the log's sake is tried again, and the steps that wait come in between."""
+        try:
+            await self.control.advance()
+        except (StorageError, TimedOut) as error:
+            logger.warning("session %s: what waits cannot start yet: %s", self.session_id, error)
+            if self.journal.refused is None:  # else the repair stands before the next try
+                self._next_at = trio.current_time() + self._config.retry_max
 
     def _on_finished(self, run: Run) -> None:
         self._steps.add(partial(self.control.finish, run))
@@ -172,7 +183,12 @@ class Resident:
     def _check_open(self) -> None:
         if self.closed or self._draining or self._deleting:
             raise self._gone()
+        self._check_writable()
+
+    def _check_writable(self) -> None:
         self.journal.check()
+        if self._repairing:
+            raise WriteFailed("nothing can be stored at present", session_id=self.session_id)
 
     # --- what sessions are asked for
 
@@ -189,7 +205,7 @@ class Resident:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
         if self.closed:
             raise self._gone()
-        self.journal.check()
+        self._check_writable()
         self._steps.check_room()
         reached = self._waiting_starts(generation_id)
         for request in reached:
@@ -220,9 +236,7 @@ class Resident:
 
     async def retract(self, message_id: str, *, and_after: bool) -> Cursor:
         """Take the message out of the transcript, and those behind it."""
-        live = self.slot.live
-        kept = () if live is None else live.structure.message_ids
-        return await self.messages.retract(message_id, and_after=and_after, kept=kept)
+        return await self.messages.retract(message_id, and_after=and_after, kept=self.slot.message_ids)
 
     async def fork(self, at: Cursor | str | None) -> ForkPoint:
         """What a fork begins with: flushed, and read at a cursor or up to a message's end."""
@@ -248,7 +262,7 @@ class Resident:
         """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
         if self.closed:
             raise self._gone()
-        self.journal.check()
+        self._check_writable()
         self._steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
@@ -333,8 +347,11 @@ class Resident:
         self._repairing = False
         self.hub.recover()
 
-    async def _settle(self, outcome: str, code: str) -> None:
-        """Stand on what the log says is committed, and end a generation that it holds open."""
+    async def _settle(self, outcome: str, code: str, *, within: float = math.inf) -> None:
+        """Stand on what the log says is committed, and end a generation that it holds open.
+
+        A repair waits for as long as it takes, while callers are turned away; an opening has callers that wait.
+        """
         head = await self._log.head(self.session_id)
         if head is None or head.deleted or head.epoch != self.journal.epoch:
             self._end("deleted")
@@ -347,4 +364,4 @@ class Resident:
         if found.open is not None:
             ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
             items, records = end_part(found.open, ending)
-            await self.journal.wait_committed(stamp(self.journal, items, records))
+            await self.journal.wait_committed(stamp(self.journal, items, records), within)

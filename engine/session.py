@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, final, overload
+from typing import Final, Literal, Protocol, final, overload
 
 from .codec import check_json, encode_json, structure
 from .errors import InvalidBody
@@ -31,21 +31,34 @@ from .generation import Producer
 from .parts import StartRequest, user_message
 from .policy import Policy
 from .reducer import Snapshot
+from .resident import Resident
 from .results import GenerationInfo, Posted, Queued, QueueNext, Started, Stopped, Updated
 from .subscription import Subscription
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
 __all__ = ["Session"]
+
+
+class Host(Protocol):
+    """What a handle needs of the engine that gave it."""
+
+    def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
+        """The producer meant, and its name in the log."""
+
+    async def resident(self, session_id: SessionId) -> Resident:
+        """The session in memory; nothing may wait between this and its use."""
+
+    async def fork_session(
+        self, session_id: str | None, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+    ) -> Session:
+        """A new session that begins with what ``source`` holds at a cursor or a message, also if the caller leaves."""
 
 
 @final
 class Session:
     """One conversation. ``created`` tells whether the call that gave this handle made the session."""
 
-    def __init__(self, engine: Engine, session_id: SessionId, *, created: bool = False) -> None:
-        self._engine = engine
+    def __init__(self, host: Host, session_id: SessionId, *, created: bool = False) -> None:
+        self._host = host
         self.session_id: Final = session_id
         self.created: Final = created
 
@@ -117,7 +130,7 @@ class Session:
         `TooManyStragglers`, `WriteFailed`, `Draining`; nothing was cancelled or written then, except where
         `WriteFailed` came from the very commit.
         """
-        call, name = self._engine.producer(producer)
+        call, name = self._host.producer(producer)
         request = StartRequest(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             proposed=generation_id is not None,
@@ -134,7 +147,7 @@ class Session:
             idempotency_key=idempotency_key,
             principal=principal,
         )
-        return await (await self._engine.resident(self.session_id)).start(request)
+        return await (await self._host.resident(self.session_id)).start(request)
 
     async def stop(
         self,
@@ -153,17 +166,17 @@ class Session:
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
         encode_json(reason)
-        return await (await self._engine.resident(self.session_id)).stop(generation_id, reason, queue)
+        return await (await self._host.resident(self.session_id)).stop(generation_id, reason, queue)
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         return await resident.step(resident.control.queue_next)
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         await resident.step(partial(resident.control.lineup.drop, generation_id))
 
     async def post(
@@ -182,7 +195,7 @@ class Session:
         message = _message(text, blocks, role, metadata)
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
-        return await (await self._engine.resident(self.session_id)).post(message, mid, proposed=proposed)
+        return await (await self._host.resident(self.session_id)).post(message, mid, proposed=proposed)
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript.
@@ -190,20 +203,20 @@ class Session:
         Raises `MessageNotFound`, and `GenerationActive` for a message of the live generation.
         """
         message_id = check_uuid(message_id, "message_id")
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         return await resident.step(partial(resident.retract, message_id, and_after=and_after))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
         check_json(patch, "metadata")
         encode_json(patch)
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         return await resident.step(partial(resident.messages.update, patch))
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
         encode_json(reason)
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         mark = await resident.step(partial(resident.control.reset, reason))
         return resident.journal.cursor_at(mark)
 
@@ -222,9 +235,7 @@ class Session:
         check_json(metadata, "metadata")
         if isinstance(at, str):
             at = check_uuid(at, "message_id") if is_uuid(at) else Cursor.parse(at)
-        resident = await self._engine.resident(self.session_id)
-        point = await resident.step(partial(resident.fork, at))
-        return await self._engine.fork_session(session_id, self.session_id, point, metadata)
+        return await self._host.fork_session(session_id, self.session_id, at, metadata)
 
     @asynccontextmanager
     async def subscribe(
@@ -237,7 +248,7 @@ class Session:
         """
         from_tail = after == "now"
         cursor = Cursor.parse(after) if isinstance(after, str) and not from_tail else after
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         subscription = Subscription(
             resident.reads,
             cursor if isinstance(cursor, Cursor) else None,
@@ -250,7 +261,7 @@ class Session:
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages, the newest or those before ``before``."""
-        return await (await self._engine.resident(self.session_id)).reads.snapshot(limit, before)
+        return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
 
     async def input(
         self,
@@ -272,21 +283,21 @@ class Session:
         waits, `StaleGeneration` for one that ended, `InvalidBody`, `InvalidId`, `WriteFailed`, `Draining`.
         """
         generation_id = check_uuid(generation_id, "generation_id")
-        resident = await self._engine.resident(self.session_id)
+        resident = await self._host.resident(self.session_id)
         return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._engine.resident(self.session_id)).generation(generation_id)
+        return await (await self._host.resident(self.session_id)).generation(generation_id)
 
     async def cursor(self) -> Cursor:
         """The committed tail."""
-        return (await self._engine.resident(self.session_id)).journal.cursor
+        return (await self._host.resident(self.session_id)).journal.cursor
 
     async def delete(self) -> None:
         """End what is live, then this life of the session; creating it again begins a new one."""
-        await (await self._engine.resident(self.session_id)).delete()
+        await (await self._host.resident(self.session_id)).delete()
 
 
 def _seconds(given: float | None) -> float | None:

@@ -62,6 +62,10 @@ class Slot:
         state = GenerationState.LIVE if structure.state is GenerationState.LIVE else GenerationState.CANCELLING
         return GenerationInfo(generation_id=generation_id, state=state.value, turn=structure.turn)
 
+    def message_ids(self) -> list[str]:
+        """The live generation's messages so far."""
+        return [] if self.live is None else self.live.structure.message_ids
+
     def fail(self, error: PenstockError) -> None:
         """What the live generation wrote could not be stored: fence and cancel it. Synchronous."""
         if self.live is not None:

@@ -100,7 +100,7 @@ class Message:
         del self._run.open_messages[self.message_id]
         if kind is None:
             closed = MessageClosed(status="complete", finish_reason=self._finish_reason, usage=self._usage)
-            await self._run.put(Draft(closed, self.message_id))
+            await self._run.close(Draft(closed, self.message_id))
         else:
             status = "failed" if issubclass(kind, Exception) else "cancelled"
             self._run.part(Draft(MessageClosed(status=status), self.message_id))
@@ -184,6 +184,6 @@ class Block:
     ) -> None:
         draft = Draft(self._closed, self._message_id, self._index)
         if kind is None:
-            await self._run.put(draft)
+            await self._run.close(draft)
         else:
             self._run.part(draft)

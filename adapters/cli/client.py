@@ -94,7 +94,7 @@ class Server:
         return _object(response.content)
 
     def follow(self, session_id: str, after: str | None) -> Iterator[Frame]:
-        """The session's frames behind ``after``; ends after ``end``. Raises `ClientError`.
+        """The session's frames behind ``after``, a cursor or ``now``; ends after ``end``. Raises `ClientError`.
 
         A connection that breaks is taken up behind the last cursor it told; one that never came about is an
         error at once.
@@ -131,9 +131,12 @@ class Server:
 
     def _read(self, path: str, cursor: str | None) -> Iterator[tuple[Frame, float | None]]:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if cursor is not None:
+        query: dict[str, str] = {}
+        if cursor == "now":  # no cursor, so no header: the stream's first line tells the one to resume from
+            query["after"] = cursor
+        elif cursor is not None:
             headers["Last-Event-ID"] = cursor
-        with self._http.stream("GET", path, headers=headers) as response:
+        with self._http.stream("GET", path, headers=headers, params=query) as response:
             if not response.is_success:
                 response.read()
                 raise _refusal(response)

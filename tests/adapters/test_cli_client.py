@@ -29,11 +29,13 @@ class Answers:
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[str | None] = []
+        self.queries: list[str] = []
         self.now = 0.0
         self.notes: list[str] = []
 
     def handle(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.headers.get("last-event-id"))
+        self.queries.append(request.url.query.decode())
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -87,6 +89,16 @@ def test_a_cursor_without_data_is_remembered() -> None:
     )
     assert read(answers) == []
     assert answers.asked == [None, SECOND]
+
+
+def test_the_tail_is_asked_for_until_a_cursor_is_known() -> None:
+    answers = Answers(
+        httpx.Response(200, headers=SSE, text=f"id: {SECOND}\n\n"),
+        httpx.Response(200, headers=SSE, text=end(SECOND)),
+    )
+    assert read(answers, after="now") == []
+    assert answers.asked == [None, SECOND]
+    assert answers.queries == ["after=now", ""]
 
 
 def test_line_separators_of_unicode_stay_inside_an_event() -> None:

@@ -26,6 +26,7 @@ from engine import (
     MemoryLog,
     PenstockError,
     SessionDeleted,
+    StorageError,
     TimedOut,
     WriteFailed,
     new_generation_id,
@@ -398,6 +399,57 @@ async def test_a_start_that_hangs_times_out_and_its_generation_does_not_run(
     assert sum(isinstance(event.data, GenerationStarted) for event in events) == 1
     assert sum(event.type == "message.snapshot" for event in events) == 1
     assert producer.started.is_set() == (in_the_end == "failed")
+    await assert_rules(memory, closed=True)
+
+
+@pytest.mark.parametrize("shield", [0.0, 60.0])
+async def test_a_start_that_fails_behind_the_cancel_still_ends_the_old_one_as_superseded(
+    shield: float, autojump_clock: MockClock
+) -> None:
+    memory = MemoryLog()
+    log = FaultyLog(memory)
+    old, new = Steered(shield=shield), Steered()
+    async with open_engine(log, config=Config(flush_timeout=3)) as engine:
+        session = await engine.create_session("s")
+        posted = await session.post("hello")
+        started = await session.start(old)
+        await old.started.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        hold = Hold()
+        # The start finds its message, cancels the old one, and then cannot look for the message again.
+        log.schedule = lambda number, write: hold
+        with pytest.raises(TimedOut):
+            await session.start(new, replaces=posted.message_id)
+        hold.release()
+        log.schedule = None
+        await trio.sleep(5)
+        assert (await session.generation(started.generation_id)).outcome == "superseded"
+        assert engine.statistics().live_generations == 0
+        assert not new.started.is_set()
+    await assert_rules(memory, closed=True)
+
+
+async def test_a_queued_start_whose_session_cannot_be_read_leaves_the_others_their_turn(
+    autojump_clock: MockClock,
+) -> None:
+    memory = MemoryLog()
+    log = FaultyLog(memory)
+    producer = Steered()
+    async with open_engine(log, producers={"say": saying("hi")}) as engine:
+        session = await engine.create_session("s")
+        posted = await session.post("hello")
+        await session.start(producer)
+        await producer.started.wait()
+        waiting = await session.start("say", policy="queue", replaces=posted.message_id)
+        log.fail_reads = True
+        producer.finish.set()
+        await trio.sleep(1)
+        with trio.fail_after(30):
+            with pytest.raises(StorageError):
+                await session.queue_next()
+            log.fail_reads = False
+            await trio.sleep(10)
+        assert (await session.generation(waiting.generation_id)).outcome == "completed"
     await assert_rules(memory, closed=True)
 
 

@@ -282,6 +282,22 @@ async def test_repeated_starts_get_the_first_answer(log: MemoryLog, autojump_clo
     assert called == 2
 
 
+async def test_a_key_that_is_used_again_after_its_time_is_kept_anew(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = 1_800_000_000.0
+    monkeypatch.setattr("engine.idempotency.time.time", lambda: wall)
+    async with open_engine(log, producers=PRODUCERS) as engine:
+        session = await engine.create_session("s")
+        old = await session.start("say", text="hi", idempotency_key="k")
+        wall += 25 * 3600
+        new = await session.start("say", text="hi", idempotency_key="k")
+        assert new.generation_id != old.generation_id
+        await session.start("say", text="ho", idempotency_key="other")
+        again = await session.start("say", text="hi", idempotency_key="k")
+        assert (again.generation_id, again.repeated) == (new.generation_id, True)
+
+
 async def test_twenty_repetitions_at_once_start_one(log: MemoryLog, autojump_clock: MockClock) -> None:  # R-74 R-132
     async with open_engine(log, producers=PRODUCERS) as engine:
         session = await engine.create_session("s")

@@ -26,6 +26,7 @@ from engine import (
     MemoryLog,
     PenstockError,
     StorageError,
+    TimedOut,
     WriteFailed,
     decode,
     new_message_id,
@@ -278,15 +279,20 @@ async def test_recovery_that_cannot_read_says_so(autojump_clock: MockClock) -> N
         await assert_rules(log, closed=True)
 
 
-async def test_recovery_that_hangs_can_be_given_up(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("patience", [5, 100])
+async def test_recovery_that_hangs_can_be_given_up_and_gives_up_itself(
+    patience: float, autojump_clock: MockClock
+) -> None:
     memory = await left_open()
     hold = Hold()
     log = FaultyLog(memory, lambda number, write: hold)
-    with trio.move_on_after(30) as scope:
-        async with open_engine(log):
-            raise AssertionError("it opened")
-    assert scope.cancelled_caught
-    assert trio.current_time() < 100
+    begun = trio.current_time()
+    with trio.move_on_after(patience) as scope:
+        with pytest.raises(TimedOut):
+            async with open_engine(log):
+                raise AssertionError("it opened")
+    assert scope.cancelled_caught == (patience == 5)
+    assert trio.current_time() - begun < 50
     hold.release()
     await trio.testing.wait_all_tasks_blocked()
     async with open_engine(log):

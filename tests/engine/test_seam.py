@@ -518,3 +518,15 @@ async def test_a_receive_that_is_cancelled_at_once_takes_nothing_away(
                     got.append(type(await subscription.receive()).__name__)
                 kinds.append(got)
         assert kinds[0] == kinds[1] == kinds[2]
+
+
+async def test_a_mailbox_is_bounded_in_bytes_too() -> None:
+    mailbox = Mailbox(100, most=10)
+    big = Batch("s", "e", [Entry(1, b"x" * 50)])
+    mailbox.put(big)  # larger than the bound, and alone: taken
+    mailbox.put(Batch("s", "e", [Entry(2, b"x")]))
+    assert mailbox.lagged
+    assert isinstance(await mailbox.receive(), Lagged)
+    mailbox.rearm()
+    mailbox.put(Batch("s", "e", [Entry(3, b"x" * 10)]))
+    assert not mailbox.lagged

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -17,12 +19,15 @@ from engine import (
     InvalidCursor,
     MemoryLog,
     MessageNotFound,
+    PenstockError,
     SessionReset,
     new_message_id,
     open_engine,
 )
+from engine.testing import ScriptedProducer
 from tests.engine.producers import Steered, saying, shielding
-from tests.engine.rules import events_of
+from tests.engine.rules import assert_rules, events_of
+from tests.engine.slow import SlowLog, turns
 
 
 async def test_reset_ends_everything_and_empties_the_transcript(  # R-63 R-103
@@ -121,6 +126,38 @@ async def test_retracted_messages_leave_the_transcript(log: MemoryLog, autojump_
         (message,) = (await session.snapshot()).messages[1:]
         with pytest.raises(GenerationActive):
             await session.retract(message.message_id)
+
+
+async def test_a_message_that_opens_while_those_before_it_are_retracted_stays(autojump_clock: MockClock) -> None:
+    log = SlowLog()
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        posted = [await session.post(f"m{i}") for i in range(2)]
+        go_on = trio.Event()
+        producer = ScriptedProducer().wait(go_on).say("mine").sleep(1000)
+        await session.start(producer)
+        await producer.run()
+        retracted: list[PenstockError | Cursor] = []
+
+        async def retract() -> None:
+            try:
+                retracted.append(await session.retract(posted[0].message_id, and_after=True))
+            except GenerationActive as error:
+                retracted.append(error)
+
+        async with trio.open_nursery() as nursery:
+            log.turns = deque([60])
+            nursery.start_soon(session.snapshot)
+            await turns(10)
+            log.turns = deque([0])
+            nursery.start_soon(retract)
+            await turns(10)
+            go_on.set()
+        (answer,) = retracted
+        snapshot = await session.snapshot()
+        assert len(snapshot.messages) == (3 if isinstance(answer, GenerationActive) else 1)
+        assert snapshot.messages[-1].status == "open"
+    await assert_rules(log, closed=True)
 
 
 async def test_metadata_are_merged(log: MemoryLog, autojump_clock: MockClock) -> None:
