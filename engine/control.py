@@ -1,13 +1,12 @@
-"""One session's generations: how one starts in place of another, waits behind it, and is stopped.
+"""One session's generations: how one starts in place of another, or waits behind it.
 
-Owns the order of turns: the turn, the queue, and the stops that came before their start. Every public coroutine
-here is a lifecycle step: the session runs them one at a time. What is refused is refused before anything is
-cancelled or written.
+Owns the turn and what becomes of a start. Every public coroutine but `input` is a lifecycle step: the session runs
+them one at a time. What is refused is refused before anything is cancelled or written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import final
 
 from .config import Config
@@ -24,16 +23,15 @@ from .errors import (
     TimedOut,
     TooManyStragglers,
 )
-from .events import JSONObject, SessionReset
+from .events import JSONObject
 from .generation import Producer, Run
 from .idempotency import Answers
 from .journal import Journal, Mark
-from .lifecycle import Draft, Ending, OpenGeneration
+from .lifecycle import Ending, OpenGeneration
 from .lineup import Lineup, PendingStops, request_of
 from .messages import Messages
 from .parts import (
     NOTHING,
-    Part,
     StartRequest,
     drop_part,
     end_part,
@@ -44,7 +42,7 @@ from .parts import (
 )
 from .policy import Enqueue, Join, Refuse, Situation, Start, Supersede, decide
 from .reads import Reads
-from .results import Queued, QueueNext, Started, Stopped, Superseded
+from .results import Queued, QueueNext, Started, Superseded
 from .slot import SAFE_TEXTS, Slot
 from .stamper import stamp
 from .waiting import QueuedStart
@@ -54,7 +52,7 @@ __all__ = ["Control"]
 
 @final
 class Control:
-    """Starts, queues and stops the generations of one session in memory."""
+    """Starts and queues the generations of one session in memory."""
 
     def __init__(
         self,
@@ -63,6 +61,9 @@ class Control:
         config: Config,
         *,
         slot: Slot,
+        lineup: Lineup,
+        answers: Answers,
+        pending_stops: PendingStops,
         messages: Messages,
         launch: Callable[[Run], None],
         find_producer: Callable[[str], Producer],
@@ -74,10 +75,10 @@ class Control:
         self._messages = messages
         self._launch = launch
         self._find_producer = find_producer
-        self._answers = Answers(journal, reads, config.idempotency_ttl)
+        self._lineup = lineup
+        self._answers = answers
+        self._pending_stops = pending_stops
         self.turn = 0
-        self.lineup = Lineup(journal, config, self._answers)
-        self._pending_stops = PendingStops(config.pending_stop)
         self._hanging: list[Mark] = []  # of starts whose callers were told `TimedOut`
 
     @property
@@ -90,8 +91,8 @@ class Control:
         """Whether the next queued generation may start."""
         return (
             self._slot.live is None
-            and bool(len(self.lineup.queue))
-            and not self.lineup.queue.paused
+            and bool(len(self._lineup.queue))
+            and not self._lineup.queue.paused
             and self._journal.refused is None
             and len(self._slot.stragglers) < self._config.max_stragglers
         )
@@ -114,7 +115,7 @@ class Control:
                 return Started(generation_id=old.generation_id, turn=turn, cursor=self._journal.cursor, joined=True)
             case Enqueue():
                 request.stopped = self._pending_stops.take(request.generation_id) or request.stopped
-                return await self.lineup.add(request, decision)
+                return await self._lineup.add(request, decision)
             case Supersede(retract=retract):
                 assert old is not None
                 ending, seconds = await self._slot.wind_down(
@@ -160,7 +161,7 @@ class Control:
             request.policy,
             Situation(
                 live=None if old is None else old.generation_id,
-                queued=self.lineup.queue.generation_ids,
+                queued=self._lineup.queue.generation_ids,
                 queue_limit=self._config.queue_limit,
                 queueable=request.registered,
                 brings_content=request.brings_content,
@@ -174,7 +175,7 @@ class Control:
                     generation_id=None if old is None else old.generation_id,
                 )
             case Refuse(code="QUEUE_FULL"):
-                raise QueueFull(f"{len(self.lineup.queue)} generations wait already", session_id=session_id)
+                raise QueueFull(f"{len(self._lineup.queue)} generations wait already", session_id=session_id)
             case Refuse():
                 raise InvalidBody(
                     "only a registered producer, by its name, can wait in the queue", session_id=session_id
@@ -210,7 +211,7 @@ class Control:
                 retracted, None if old is None else old.structure, rolled_back=ending is not None and ending.retract
             )
         if waited is not None:
-            leave = (iter(()), self.lineup.queue.remove(waited))
+            leave = (iter(()), self._lineup.queue.remove(waited))
         structure = OpenGeneration(gid, self.turn + 1, request.job_id)
         items, records = joined(
             end,
@@ -278,12 +279,12 @@ class Control:
     async def advance(self) -> str | None:
         """Start the next queued generation, if none is live and the queue is not paused; tells which."""
         while self.can_advance:
-            item = self.lineup.queue.items[0]
+            item = self._lineup.queue.items[0]
             try:
                 producer = self._find_producer(item.producer)
             except ProducerNotFound:
                 ending = Ending(outcome="failed", code="PRODUCER_NOT_FOUND", message="Nobody here can produce it.")
-                items, records = drop_part(self.lineup.queue, item, ending)
+                items, records = drop_part(self._lineup.queue, item, ending)
                 stamp(self._journal, items, records)
                 continue
             await self._begin(request_of(item, producer), waited=item)
@@ -293,7 +294,7 @@ class Control:
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which one started, if one did."""
         self._slot.finished_first()
-        items, records = resume_part(self.lineup.queue, "next")
+        items, records = resume_part(self._lineup.queue, "next")
         mark = stamp(self._journal, items, records)
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         started = await self.advance()
@@ -311,27 +312,7 @@ class Control:
             self._hanging = [*(m for m in self._hanging if not self._journal.settled(m)), mark]
             raise
 
-    # --- ends and stops
-
-    async def finish(self, run: Run) -> None:
-        """Write the end of a generation whose producer is done, unless another step was there first."""
-        if self._slot.live is run and self._journal.refused is None:
-            self._slot.write_end(run, run.ending())
-
-    async def end_at_limit(self, run: Run, limit: str) -> None:
-        """End a generation that reached a limit of its own, unless it ended meanwhile.
-
-        ``limit``: ``stalled``, ``expired``, or ``disconnected``, which is a stop.
-        """
-        if self._journal.refused is not None or self._slot.finished_first() is not run:
-            return
-        stopped = limit == "disconnected"
-        ending, _ = await self._slot.wind_down(run, "stopped" if stopped else limit, reason=limit)
-        queue = self.lineup.after_stop("pause", limit) if stopped else NOTHING
-        items, records = joined(end_part(run.structure, ending), queue)
-        self._journal.raise_token()
-        stamp(self._journal, items, records)
-        self._slot.live = None
+    # --- inputs
 
     async def input(
         self, generation_id: str, kind: str, content: JSONObject, input_id: str | None, by: str | None
@@ -347,71 +328,3 @@ class Control:
         error = GenerationMismatch if state == "queued" else StaleGeneration
         detail = "the generation has not begun" if state == "queued" else "the generation has ended"
         raise error(detail, session_id=self._journal.session_id, generation_id=generation_id)
-
-    async def stop(
-        self, generation_id: str | None, reason: str, reached: Sequence[StartRequest], queue: str
-    ) -> Stopped:
-        """Stop the live generation, or tell what became of the one meant.
-
-        ``reached`` are the starts that were caught while they waited. ``queue`` says what becomes of the waiting
-        ones when the live one is stopped, or when no id is given: ``pause``, ``continue`` or ``clear``.
-        """
-        live = self._slot.finished_first()
-        if live is not None and generation_id in (None, live.generation_id):
-            ending, _ = await self._slot.wind_down(live, "stopped", reason=reason)
-            items, records = joined(end_part(live.structure, ending), self.lineup.after_stop(queue, reason))
-            self._journal.raise_token()
-            mark = stamp(self._journal, items, records)
-            self._slot.live = None
-            await self._journal.wait_committed(mark, self._config.flush_timeout)
-            return Stopped(
-                state="stopped" if ending.cleanup == "clean" else "stopping", generation_id=live.generation_id
-            )
-        waiting = None if generation_id is None else self.lineup.queue.find(generation_id)
-        if waiting is not None:
-            await self.lineup.drop(waiting.generation_id)
-            return Stopped(state="stopped", generation_id=generation_id)
-        if generation_id is None and live is None:
-            items, records = self.lineup.after_stop(queue, reason)
-            stamp(self._journal, items, records)
-        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
-        return await self._tell(generation_id, reached)
-
-    async def _tell(self, generation_id: str | None, reached: Sequence[StartRequest]) -> Stopped:
-        """What a stop found that has nothing to stop."""
-        for request in reversed(reached):
-            record = await self._reads.generation(request.generation_id)
-            if record is not None and record.outcome == "stopped":
-                return Stopped(state="stopped", generation_id=request.generation_id)
-        if generation_id is None:
-            return Stopped(state="nothing_active")
-        if await self._reads.generation(generation_id) is not None:
-            return Stopped(state="already_done", generation_id=generation_id)
-        self._pending_stops.add(generation_id)
-        return Stopped(state="pending", generation_id=generation_id)
-
-    async def reset(self, reason: str | None) -> Mark:
-        """End what is live and what waits as ``reset``; then nothing of the transcript is left."""
-        end = await self._end_of_live("reset")
-        drops = self.lineup.dropped(self.lineup.queue.items, "reset")
-        items, records = joined(end, drops, (iter([(None, Draft(SessionReset(reason=reason)))]), {}))
-        self._journal.raise_token()
-        mark = stamp(self._journal, items, records)
-        self._slot.live = None
-        await self._journal.wait_committed(mark, self._config.flush_timeout)
-        return mark
-
-    async def end_live(self, outcome: str) -> None:
-        """End what is live, whatever it is, and wait until everything written so far is durable."""
-        items, records = await self._end_of_live(outcome)
-        self._journal.raise_token()
-        mark = stamp(self._journal, items, records)
-        self._slot.live = None
-        await self._journal.wait_committed(mark, self._config.flush_timeout)
-
-    async def _end_of_live(self, outcome: str) -> Part:
-        live = self._slot.finished_first()
-        if live is None:
-            return NOTHING
-        ending, _ = await self._slot.wind_down(live, outcome)
-        return end_part(live.structure, ending)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar, final
@@ -17,20 +16,21 @@ import trio
 
 from .config import Config
 from .control import Control
-from .errors import Draining, PenstockError, SessionDeleted, StaleEpoch, StaleError, StorageError, TimedOut, WriteFailed
+from .endings import Endings
+from .errors import Draining, PenstockError, SessionDeleted, StaleEpoch, StorageError, TimedOut, WriteFailed
 from .events import Cursor, JSONObject, MessageSnapshot
 from .generation import Producer, Run
 from .hub import Degraded, Ended, Hub
+from .idempotency import Answers
 from .journal import Budget, Journal
-from .lifecycle import Ending
+from .lineup import Lineup, PendingStops
 from .log.port import Delete, EventLog, Head
 from .messages import Messages
-from .parts import StartRequest, end_part
+from .parts import StartRequest
 from .reads import ForkPoint, Reads
-from .recovery import find
 from .results import GenerationInfo, Posted, Queued, Started, Stopped
-from .slot import SAFE_TEXTS, Slot
-from .stamper import stamp
+from .settlement import Settlement
+from .slot import Slot
 from .steps import Steps
 
 __all__ = ["Resident"]
@@ -63,15 +63,25 @@ class Resident:
         self.reads = Reads(log, self.journal, self.hub, config)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
         self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._steps.nudge)
+        answers = Answers(self.journal, self.reads, config.idempotency_ttl)
+        self.lineup = Lineup(self.journal, config, answers)
+        pending_stops = PendingStops(config.pending_stop)
+        self.endings = Endings(
+            self.journal, self.reads, config, slot=self.slot, lineup=self.lineup, pending_stops=pending_stops
+        )
         self.control = Control(
             self.journal,
             self.reads,
             config,
             slot=self.slot,
+            lineup=self.lineup,
+            answers=answers,
+            pending_stops=pending_stops,
             messages=self.messages,
             launch=self._launch,
             find_producer=find_producer,
         )
+        self._settlement = Settlement(log, config, self.journal, control=self.control, lineup=self.lineup)
         self.closed = False
         self.deleted = False
         self._deleting = False
@@ -109,7 +119,8 @@ class Resident:
         """Take over from whoever wrote before, then carry out steps until closed. Stragglers keep it alive."""
         with self._life:
             try:
-                await self._settle("lost", "LOST", within=self._config.flush_timeout)
+                if not await self._settlement.settle("lost", "LOST", within=self._config.flush_timeout):
+                    self._end("deleted")
             except PenstockError as error:
                 self._failure = error
                 self.close()
@@ -149,10 +160,10 @@ class Resident:
                 self._next_at = trio.current_time() + self._config.retry_max
 
     def _on_finished(self, run: Run) -> None:
-        self._steps.add(partial(self.control.finish, run))
+        self._steps.add(partial(self.endings.finish, run))
 
     def _on_limit(self, run: Run, limit: str) -> None:
-        self._steps.add(partial(self.control.end_at_limit, run, limit))
+        self._steps.add(partial(self.endings.end_at_limit, run, limit))
 
     def _launch(self, run: Run) -> None:
         assert self._nursery is not None
@@ -210,7 +221,7 @@ class Resident:
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        return await self._steps.take(partial(self.control.stop, generation_id, reason, reached, queue))
+        return await self._steps.take(partial(self.endings.stop, generation_id, reason, reached, queue))
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
         starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
@@ -272,7 +283,7 @@ class Resident:
         self.journal.check()
         self._deleting = True
         try:
-            await self.control.end_live("deleted")
+            await self.endings.end_live("deleted")
             await self._remove()
         except BaseException:
             self._deleting = False
@@ -312,7 +323,7 @@ class Resident:
         self._steps.refuse_waiting(self._gone)
         while not self.closed:
             try:
-                await self._steps.take(partial(self.control.end_live, "shutdown"))
+                await self._steps.take(partial(self.endings.end_live, "shutdown"))
             except WriteFailed:
                 continue  # behind the repair, which ends what the log holds open
             return
@@ -332,36 +343,9 @@ class Resident:
             self._steps.add(self._repair, first=True)
 
     async def _repair(self) -> None:
-        """Go back to what is committed and end from there what it holds open, as soon as the log takes writes."""
+        """Go back to what is committed, as soon as the log takes writes; callers are turned away meanwhile."""
         await self.slot.forget()
-        pause = self._config.retry_min
-        while True:
-            try:
-                await self._settle("failed", "WRITE_FAILED")
-            except (StorageError, StaleError) as error:
-                logger.warning("session %s: still cannot be written: %s", self.session_id, error)
-                await trio.sleep(pause * random.uniform(0.5, 1.5))
-                pause = min(2 * pause, self._config.retry_max)
-            else:
-                break
+        if not await self._settlement.retry("failed", "WRITE_FAILED"):
+            self._end("deleted")
         self._repairing = False
         self.hub.recover()
-
-    async def _settle(self, outcome: str, code: str, *, within: float = math.inf) -> None:
-        """Stand on what the log says is committed, and end a generation that it holds open.
-
-        A repair waits for as long as it takes, while callers are turned away; an opening has callers that wait.
-        """
-        head = await self._log.head(self.session_id)
-        if head is None or head.deleted or head.epoch != self.journal.epoch:
-            self._end("deleted")
-            return
-        found = await find(self._log, head, self._config)
-        self.journal.restart(head)
-        self.journal.raise_token()
-        self.control.turn = found.turn
-        self.control.lineup.queue = found.queue
-        if found.open is not None:
-            ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
-            items, records = end_part(found.open, ending)
-            await self.journal.wait_committed(stamp(self.journal, items, records), within)

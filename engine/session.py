@@ -177,7 +177,7 @@ class Session:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
         resident = await self._host.resident(self.session_id)
-        await resident.step(partial(resident.control.lineup.drop, generation_id))
+        await resident.step(partial(resident.lineup.drop, generation_id))
 
     async def post(
         self,
@@ -217,7 +217,7 @@ class Session:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
         encode_json(reason)
         resident = await self._host.resident(self.session_id)
-        mark = await resident.step(partial(resident.control.reset, reason))
+        mark = await resident.step(partial(resident.endings.reset, reason))
         return resident.journal.cursor_at(mark)
 
     async def fork(

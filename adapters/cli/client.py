@@ -83,15 +83,31 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def request(self, method: str, path: str, body: Mapping[str, JSON]) -> Mapping[str, JSON]:
-        """One request, not repeated. Raises `ClientError`."""
-        try:
-            response = self._http.request(method, self._url + path, json=dict(body))
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
-        if not response.is_success:
-            raise _refusal(response)
-        return _object(response.content)
+    def request(
+        self, method: str, path: str, body: Mapping[str, JSON], *, key: str | None = None
+    ) -> Mapping[str, JSON]:
+        """One request. Raises `ClientError`.
+
+        With an idempotency ``key`` it is repeated, for a while, when the connection breaks before the answer: the
+        server carries it out once. A server that was never there is an error at once.
+        """
+        headers = {} if key is None else {"Idempotency-Key": key}
+        pause, broke_at = _FIRST_PAUSE, None
+        while True:
+            try:
+                response = self._http.request(method, self._url + path, json=dict(body), headers=headers)
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                never_there = broke_at is None and isinstance(error, httpx.ConnectError | httpx.InvalidURL)
+                broke_at = self._clock() if broke_at is None else broke_at
+                if key is None or never_there or self._clock() - broke_at > _PATIENCE:
+                    raise self._unreachable(error) from error
+                self._note("the connection broke; asking again")
+                self._sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if not response.is_success:
+                raise _refusal(response)
+            return _object(response.content)
 
     def follow(self, session_id: str, after: str | None) -> Iterator[Frame]:
         """The session's frames behind ``after``, a cursor or ``now``; ends after ``end``. Raises `ClientError`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 
 import click
@@ -63,7 +64,7 @@ def send(session: str, text: str, url: str, producer: str | None, policy: str, i
     try:
         with Server(url, note=screen.note) as server:
             server.request("PUT", session_path(session), {})
-            started = server.request("POST", f"{session_path(session)}/generations", body)
+            started = server.request("POST", f"{session_path(session)}/generations", body, key=secrets.token_hex(16))
             if "position" in started:
                 screen.note(f"waiting at place {started['position']}")
             end = _follow(server, screen, session, str(started["cursor"]), str(started["generation_id"]))

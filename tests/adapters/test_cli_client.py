@@ -151,3 +151,32 @@ def test_something_that_is_no_penstock_server_is_told_as_such() -> None:
     with pytest.raises(ClientError) as caught:
         read(Answers(httpx.Response(404, text="<html>nothing</html>")))
     assert "is a penstock server there" in str(caught.value)
+
+
+def test_a_start_whose_answer_was_lost_is_asked_for_again_under_its_key() -> None:
+    keys: list[str | None] = []
+    answers = Answers(httpx.ReadError("gone"), httpx.ConnectError("restarting"), httpx.Response(200, json={"turn": 1}))
+    handle = answers.handle
+
+    def noting(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers.get("idempotency-key"))
+        return handle(request)
+
+    answers.handle = noting  # type: ignore[method-assign]
+    with answers.server() as server:
+        assert server.request("POST", "/v1/sessions/s/generations", {}, key="k") == {"turn": 1}
+    assert keys == ["k"] * 3
+
+
+def test_a_request_without_a_key_is_never_repeated() -> None:
+    answers = Answers(httpx.ReadError("gone"), httpx.Response(200, json={}))
+    with answers.server() as server, pytest.raises(ClientError):
+        server.request("POST", "/v1/sessions/s/generations", {})
+    assert len(answers.asked) == 1
+
+
+def test_a_start_is_given_up_when_the_server_stays_away() -> None:
+    answers = Answers(httpx.ReadError("gone"), httpx.ConnectError("away"))
+    with answers.server() as server, pytest.raises(ClientError):
+        server.request("POST", "/v1/sessions/s/generations", {}, key="k")
+    assert 60 < answers.now < 120

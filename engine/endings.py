@@ -1,0 +1,134 @@
+"""How one session's generations end: by themselves, at a limit, by a stop, a reset, a deletion, a shutdown.
+
+Every public coroutine here is a lifecycle step: the session runs them one at a time. The end is written in the
+session's order, with what it means for those that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from .config import Config
+from .events import SessionReset
+from .generation import Run
+from .journal import Journal, Mark
+from .lifecycle import Draft
+from .lineup import Lineup, PendingStops
+from .parts import NOTHING, Part, StartRequest, end_part, joined
+from .reads import Reads
+from .results import Stopped
+from .slot import Slot
+from .stamper import stamp
+
+__all__ = ["Endings"]
+
+
+@final
+class Endings:
+    """Ends what is live in one session in memory, and answers truly what became of it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        reads: Reads,
+        config: Config,
+        *,
+        slot: Slot,
+        lineup: Lineup,
+        pending_stops: PendingStops,
+    ) -> None:
+        self._journal = journal
+        self._reads = reads
+        self._config = config
+        self._slot = slot
+        self._lineup = lineup
+        self._pending_stops = pending_stops
+
+    async def finish(self, run: Run) -> None:
+        """Write the end of a generation whose producer is done, unless another step was there first."""
+        if self._slot.live is run and self._journal.refused is None:
+            self._slot.write_end(run, run.ending())
+
+    async def end_at_limit(self, run: Run, limit: str) -> None:
+        """End a generation that reached a limit of its own, unless it ended meanwhile.
+
+        ``limit``: ``stalled``, ``expired``, or ``disconnected``, which is a stop.
+        """
+        if self._journal.refused is not None or self._slot.finished_first() is not run:
+            return
+        stopped = limit == "disconnected"
+        ending, _ = await self._slot.wind_down(run, "stopped" if stopped else limit, reason=limit)
+        queue = self._lineup.after_stop("pause", limit) if stopped else NOTHING
+        items, records = joined(end_part(run.structure, ending), queue)
+        self._journal.raise_token()
+        stamp(self._journal, items, records)
+        self._slot.live = None
+
+    async def stop(
+        self, generation_id: str | None, reason: str, reached: Sequence[StartRequest], queue: str
+    ) -> Stopped:
+        """Stop the live generation, or tell what became of the one meant.
+
+        ``reached`` are the starts that were caught while they waited. ``queue`` says what becomes of the waiting
+        ones when the live one is stopped, or when no id is given: ``pause``, ``continue`` or ``clear``.
+        """
+        live = self._slot.finished_first()
+        if live is not None and generation_id in (None, live.generation_id):
+            ending, _ = await self._slot.wind_down(live, "stopped", reason=reason)
+            items, records = joined(end_part(live.structure, ending), self._lineup.after_stop(queue, reason))
+            self._journal.raise_token()
+            mark = stamp(self._journal, items, records)
+            self._slot.live = None
+            await self._journal.wait_committed(mark, self._config.flush_timeout)
+            return Stopped(
+                state="stopped" if ending.cleanup == "clean" else "stopping", generation_id=live.generation_id
+            )
+        waiting = None if generation_id is None else self._lineup.queue.find(generation_id)
+        if waiting is not None:
+            await self._lineup.drop(waiting.generation_id)
+            return Stopped(state="stopped", generation_id=generation_id)
+        if generation_id is None and live is None:
+            items, records = self._lineup.after_stop(queue, reason)
+            stamp(self._journal, items, records)
+        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+        return await self._tell(generation_id, reached)
+
+    async def _tell(self, generation_id: str | None, reached: Sequence[StartRequest]) -> Stopped:
+        """What a stop found that has nothing to stop."""
+        for request in reversed(reached):
+            record = await self._reads.generation(request.generation_id)
+            if record is not None and record.outcome == "stopped":
+                return Stopped(state="stopped", generation_id=request.generation_id)
+        if generation_id is None:
+            return Stopped(state="nothing_active")
+        if await self._reads.generation(generation_id) is not None:
+            return Stopped(state="already_done", generation_id=generation_id)
+        self._pending_stops.add(generation_id)
+        return Stopped(state="pending", generation_id=generation_id)
+
+    async def reset(self, reason: str | None) -> Mark:
+        """End what is live and what waits as ``reset``; then nothing of the transcript is left."""
+        end = await self._end_of_live("reset")
+        drops = self._lineup.dropped(self._lineup.queue.items, "reset")
+        items, records = joined(end, drops, (iter([(None, Draft(SessionReset(reason=reason)))]), {}))
+        self._journal.raise_token()
+        mark = stamp(self._journal, items, records)
+        self._slot.live = None
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        return mark
+
+    async def end_live(self, outcome: str) -> None:
+        """End what is live, whatever it is, and wait until everything written so far is durable."""
+        items, records = await self._end_of_live(outcome)
+        self._journal.raise_token()
+        mark = stamp(self._journal, items, records)
+        self._slot.live = None
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+
+    async def _end_of_live(self, outcome: str) -> Part:
+        live = self._slot.finished_first()
+        if live is None:
+            return NOTHING
+        ending, _ = await self._slot.wind_down(live, outcome)
+        return end_part(live.structure, ending)
