@@ -1,0 +1,482 @@
+"""What an engine has to do, said plainly: lists and dicts, no concurrency, no log. For `test_model`.
+
+Every operation is carried out to its end before the next one; `Session.advance` does what falls due meanwhile. An
+operation returns what the engine has to answer, or raises the class of error that the engine has to raise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Literal
+
+from attrs import define, field
+
+from engine import (
+    ApprovalNotFound,
+    GenerationActive,
+    GenerationMismatch,
+    GenerationNotFound,
+    IdempotencyConflict,
+    IdInUse,
+    InvalidBody,
+    MessageNotFound,
+    PenstockError,
+    QueueFull,
+    SessionDeleted,
+    SessionNotFound,
+    StaleGeneration,
+    TooManyStragglers,
+)
+from tests.engine.actors import APPROVAL_EXPIRES, CLEANUP_SECONDS, SHIELDED, SLOW
+
+__all__ = ["Generation", "Message", "Model", "Refused", "Session", "StartOf"]
+
+CLEANUP_TIMEOUT = 2.0
+MAX_STRAGGLERS = 2
+QUEUE_LIMIT = 3
+INPUTS = 2
+PENDING_STOP = 60.0
+IDLE = 50.303
+TOTAL = 200.907
+
+
+class Refused(Exception):
+    """The engine has to raise this class."""
+
+    def __init__(self, error: type[PenstockError]) -> None:
+        super().__init__(error.__name__)
+        self.error = error
+
+
+@define(eq=False)
+class Message:
+    role: str
+    blocks: list[tuple[str, str | None]]
+    status: str = "open"
+    generation_id: str | None = None
+    message_id: str | None = None  # as seen, where the engine makes it
+
+    def view(self) -> tuple[object, ...]:
+        return (self.role, self.status, tuple(self.blocks), self.generation_id)
+
+
+@define(frozen=True, kw_only=True)
+class StartOf:
+    """A start as it is asked for; two with the same fields are the same request."""
+
+    generation_id: str | None
+    producer: str
+    registered: bool = field(eq=False)
+    policy: str
+    text: str | None
+    replaces: str | None
+    on_last_disconnect: float | None
+
+
+@define(eq=False)
+class Generation:
+    generation_id: str
+    asked: StartOf
+    turn: int | None = None
+    outcome: str | None = None
+    cleanup: str | None = None
+    began: float = 0.0
+    last_event: float = 0.0
+    messages: list[Message] = field(factory=list)
+    call: Message | None = None  # of a tool call without a result
+    approval_until: float | None = None
+    ends: tuple[float, str] | None = None  # a limit was reached: when it is over, as what
+    lying: list[str] = field(factory=list)  # inputs that the producer has not received
+    open_inputs: list[str] = field(factory=list)
+    inputs: dict[str, tuple[object, ...]] = field(factory=dict)
+
+    @property
+    def does(self) -> str:
+        return self.asked.producer.partition("/")[0]
+
+    @property
+    def when_cancelled(self) -> str:
+        return self.asked.producer.partition("/")[2]
+
+    @property
+    def state(self) -> str:
+        if self.outcome is not None:
+            return "finished"
+        return "queued" if self.turn is None else "live"
+
+
+@define(eq=False)
+class Session:
+    """One life of one session."""
+
+    now: float
+    new_id: Callable[[], str]
+    metadata: dict[str, object] = field(factory=dict)
+    messages: list[Message] = field(factory=list)
+    generations: dict[str, Generation] = field(factory=dict)
+    live: Generation | None = None
+    queue: list[Generation] = field(factory=list)
+    paused: bool = False
+    turn: int = 0
+    posts: dict[str, str | None] = field(factory=dict)  # every message id ever seen → the user's text, if it is one
+    keys: dict[str, tuple[StartOf, dict[str, object]]] = field(factory=dict)
+    pending: dict[str, float] = field(factory=dict)
+    stragglers: list[float] = field(factory=list)  # when they are over
+    watchers: int = 0
+    last_left: float = -math.inf
+
+    # --- time
+
+    def advance(self, to: float) -> None:
+        """Do everything that falls due up to ``to``."""
+        while True:
+            self._start_next()
+            due = [(until, partial(self.stragglers.remove, until)) for until in self.stragglers]
+            if self.live is not None:
+                due += self._due(self.live)
+            if not due:
+                break
+            when, what = min(due, key=lambda item: item[0])
+            if when > to:
+                break
+            self.now = when
+            what()
+        self.now = to
+
+    def _due(self, live: Generation) -> Iterator[tuple[float, partial[None]]]:
+        if live.ends is not None:
+            when, outcome = live.ends
+            yield when, partial(self._after_limit, live, outcome)
+            return
+        if live.does == "slow":
+            yield live.began + SLOW, partial(self._finish_slow, live)
+        if live.approval_until is not None:
+            yield live.approval_until, partial(self.resolve, live, approved=False)
+        elif live.does != "calls":
+            yield live.last_event + IDLE, partial(self._limit, live, "stalled")
+        yield live.began + TOTAL, partial(self._limit, live, "expired")
+        if live.asked.on_last_disconnect is not None and not self.watchers:
+            alone = max(live.began, self.last_left) + live.asked.on_last_disconnect
+            yield alone, partial(self._limit, live, "stopped")
+
+    def _limit(self, live: Generation, outcome: str) -> None:
+        live.ends = (self.now + self.cost(live), outcome)
+        live.approval_until = None
+
+    def _after_limit(self, live: Generation, outcome: str) -> None:
+        self.end(live, outcome, cancelled=True)
+        if outcome == "stopped":
+            self._after_stop("pause")
+
+    def _finish_slow(self, live: Generation) -> None:
+        live.messages[0].blocks[0] = ("text", "one two")
+        self.end(live, "completed")
+
+    # --- generations
+
+    def cost(self, live: Generation) -> float:
+        """How long it takes to wind it down."""
+        return {"bounded": CLEANUP_SECONDS, "overruns": CLEANUP_TIMEOUT}.get(live.when_cancelled, 0.0)
+
+    def wind_down(self, outcome: str) -> tuple[Generation, float]:
+        """End the live one, by force; what it was, and how long that takes."""
+        live = self.live
+        assert live is not None
+        cost = self.cost(live)
+        self.end(live, outcome, cancelled=True)
+        self.now += cost
+        return live, cost
+
+    def end(self, live: Generation, outcome: str, *, cancelled: bool = False) -> None:
+        if cancelled:
+            live.cleanup = "clean"
+            if live.when_cancelled == "overruns":
+                live.cleanup = "overran"
+                begun = self.now if live.ends is None else live.ends[0] - CLEANUP_TIMEOUT
+                self.stragglers.append(begun + SHIELDED)
+            if live.when_cancelled == "raises":
+                outcome = "failed"
+        self.close(live, outcome)
+
+    def close(self, live: Generation, outcome: str) -> None:
+        """What is open is closed, the end is written."""
+        status = {"completed": "complete"}.get(
+            outcome, "cancelled" if outcome in ("superseded", "stopped", "reset", "shutdown") else "failed"
+        )
+        for message in live.messages:
+            if message.status == "open":
+                message.status = status
+        if live.call is not None:
+            self._write(live, "tool", [("tool_result", f"No result: the answer ended as {outcome}.")], status)
+        live.call = live.approval_until = None
+        live.lying, live.open_inputs = [], []
+        live.outcome = outcome
+        self.live = None
+
+    def _write(self, live: Generation, role: str, blocks: list[tuple[str, str | None]], status: str) -> Message:
+        message = Message(role, blocks, status, live.generation_id)
+        live.messages.append(message)
+        self.messages.append(message)
+        return message
+
+    def begin(self, generation: Generation) -> None:
+        """It starts, and does what it does without waiting."""
+        asked = generation.asked
+        if asked.text is not None:
+            self.messages.append(Message("user", [("text", asked.text)], "complete"))
+        self.turn += 1
+        generation.turn = self.turn
+        generation.began = generation.last_event = self.now
+        if generation.outcome is not None:  # it was stopped before it began
+            return
+        self.live = generation
+        match generation.does:
+            case "says" | "hands":
+                self._write(generation, "assistant", [("text", "one two")], "complete")
+                self.end(generation, "completed")
+            case "slow":
+                self._write(generation, "assistant", [("text", "one")], "open")
+            case "waits":
+                self._write(generation, "assistant", [("text", "begun")], "open")
+            case "asks":
+                generation.call = self._write(generation, "assistant", [("tool_call", None)], "complete")
+                generation.approval_until = self.now + APPROVAL_EXPIRES
+            case "calls":
+                generation.call = self._write(generation, "assistant", [("tool_call", None)], "complete")
+            case "fails_2" | "fails_3":
+                status = "failed" if generation.does == "fails_2" else "complete"
+                self._write(generation, "assistant", [("text", "so far")], status)
+                self.end(generation, "failed")
+            case "fails_0" | "fails_1":
+                self.end(generation, "failed")
+            case _:
+                pass
+
+    def resolve(self, live: Generation, *, approved: bool) -> None:
+        """The approval is answered, or its time is over."""
+        live.approval_until = live.call = None
+        self._write(live, "tool", [("tool_result", "yes" if approved else "no")], "complete")
+        self.end(live, "completed")
+
+    def _start_next(self) -> None:
+        while self.live is None and self.queue and not self.paused and len(self.stragglers) < MAX_STRAGGLERS:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> Generation:
+        generation = self.queue.pop(0)
+        self.paused = self.paused and bool(self.queue)
+        replaced = self._from(generation.asked.replaces)
+        self.messages = [message for message in self.messages if message not in replaced]
+        self.begin(generation)
+        return generation
+
+    def _from(self, message_id: str | None) -> list[Message]:
+        """The message and what follows it."""
+        ids = [message.message_id for message in self.messages]
+        return self.messages[ids.index(message_id) :] if message_id is not None and message_id in ids else []
+
+    def _drop(self, generations: Iterable[Generation], outcome: str) -> None:
+        for generation in list(generations):
+            self.queue.remove(generation)
+            generation.outcome = outcome
+        self.paused = self.paused and bool(self.queue)
+
+    def _after_stop(self, choice: str) -> None:
+        if choice == "clear":
+            self._drop(self.queue, "stopped")
+        elif choice == "pause" and self.queue:
+            self.paused = True
+
+    # --- what clients ask for
+
+    def start(self, asked: StartOf, key: str | None) -> dict[str, object]:
+        if key is not None and key in self.keys:
+            first, answer = self.keys[key]
+            if first != asked:
+                raise Refused(IdempotencyConflict)
+            return {**answer, "repeated": True}
+        if asked.generation_id is not None and asked.generation_id in self.generations:
+            raise Refused(IdInUse)
+        if asked.replaces is not None and asked.replaces not in [m.message_id for m in self.messages]:
+            raise Refused(MessageNotFound)
+        waits = asked.policy in ("queue", "latest") and (self.live is not None or bool(self.queue))
+        if waits:
+            answer = self._enqueue(asked)
+        elif self.live is not None and asked.policy == "reject":
+            raise Refused(GenerationActive)
+        elif self.live is not None and asked.policy == "join":
+            return {"generation_id": self.live.generation_id, "turn": self.live.turn, "joined": True}
+        elif len(self.stragglers) >= MAX_STRAGGLERS:
+            raise Refused(TooManyStragglers)
+        else:
+            answer = self._start_now(asked)
+        if key is not None:
+            self.keys[key] = (asked, answer)
+        return answer
+
+    def _made(self, asked: StartOf) -> Generation:
+        generation = Generation(asked.generation_id or self.new_id(), asked)
+        self.generations[generation.generation_id] = generation
+        if self.pending.pop(generation.generation_id, -math.inf) > self.now:
+            generation.outcome = "stopped"
+        return generation
+
+    def _enqueue(self, asked: StartOf) -> dict[str, object]:
+        if not asked.registered:
+            raise Refused(InvalidBody)
+        pushed_out = list(self.queue) if asked.policy == "latest" else []
+        if len(self.queue) - len(pushed_out) >= QUEUE_LIMIT:
+            raise Refused(QueueFull)
+        generation = self._made(asked)
+        self.queue.append(generation)
+        self._drop(pushed_out, "superseded")
+        position = len(self.queue)
+        if generation.outcome == "stopped":
+            self._drop([generation], "stopped")
+        return {"generation_id": generation.generation_id, "position": position}
+
+    def _start_now(self, asked: StartOf) -> dict[str, object]:
+        answer: dict[str, object] = {"superseded": None}
+        if self.live is not None:
+            old, cost = self.wind_down("superseded")
+            answer["superseded"] = (old.generation_id, old.cleanup, round(cost, 3))
+            replaced = self._from(asked.replaces)
+            if asked.policy == "rollback":
+                self.messages = [message for message in self.messages if message not in old.messages]
+        else:
+            replaced = self._from(asked.replaces)
+        self.messages = [message for message in self.messages if message not in replaced]
+        generation = self._made(asked)
+        self.begin(generation)
+        return {**answer, "generation_id": generation.generation_id, "turn": generation.turn}
+
+    def stop(self, generation_id: str | None, choice: str) -> tuple[str, str | None]:
+        if self.live is not None and generation_id in (None, self.live.generation_id):
+            live, _ = self.wind_down("stopped")
+            self._after_stop(choice)
+            return ("stopping" if live.cleanup == "overran" else "stopped"), live.generation_id
+        if generation_id is None:
+            self._after_stop(choice)
+            return "nothing_active", None
+        known = self.generations.get(generation_id)
+        if known is None:
+            self.pending[generation_id] = self.now + PENDING_STOP
+            return "pending", generation_id
+        if known in self.queue:
+            self._drop([known], "stopped")
+            return "stopped", generation_id
+        return "already_done", generation_id
+
+    def queue_next(self) -> str | None:
+        self.paused = False
+        if self.live is None and self.queue and len(self.stragglers) < MAX_STRAGGLERS:
+            return self._begin_waiting().generation_id
+        return None
+
+    def dequeue(self, generation_id: str) -> None:
+        found = self.generations.get(generation_id)
+        if found is None or found not in self.queue:
+            raise Refused(GenerationNotFound)
+        self._drop([found], "stopped")
+
+    def post(self, text: str, message_id: str | None) -> bool:
+        """Whether it is new."""
+        if message_id is not None and message_id in self.posts:
+            if self.posts[message_id] != text:
+                raise Refused(IdInUse)
+            return False
+        self.messages.append(Message("user", [("text", text)], "complete", message_id=message_id))
+        if message_id is not None:
+            self.posts[message_id] = text
+        return True
+
+    def retract(self, message_id: str, *, and_after: bool) -> None:
+        ids = [message.message_id for message in self.messages]
+        if message_id not in ids:
+            raise Refused(MessageNotFound)
+        index = ids.index(message_id)
+        wanted = self.messages[index:] if and_after else [self.messages[index]]
+        if self.live is not None and any(message in self.live.messages for message in wanted):
+            raise Refused(GenerationActive)
+        self.messages = [message for message in self.messages if message not in wanted]
+
+    def reset(self) -> None:
+        if self.live is not None:
+            self.wind_down("reset")
+        self._drop(self.queue, "reset")
+        self.messages = []
+
+    def input(self, generation_id: str, kind: str, do: str, input_id: str) -> None:
+        found = self.generations.get(generation_id)
+        if found is None:
+            raise Refused(GenerationNotFound)
+        if found.state != "live":
+            raise Refused(GenerationMismatch if found.state == "queued" else StaleGeneration)
+        given = (kind, do)
+        if input_id in found.inputs:
+            if found.inputs[input_id] != given:
+                raise Refused(IdInUse)
+            return
+        if kind == "approval":
+            if found.approval_until is None:
+                raise Refused(ApprovalNotFound)
+            found.inputs[input_id] = given
+            self.resolve(found, approved=do == "yes")
+            return
+        if len(found.lying) >= INPUTS:
+            raise Refused(QueueFull)
+        found.inputs[input_id] = given
+        found.last_event = self.now
+        found.open_inputs.append(input_id)
+        if found.does != "waits":
+            found.lying.append(input_id)
+        elif do != "drop":
+            found.open_inputs.remove(input_id)
+        if found.does == "waits" and do == "finish":
+            self.end(found, "completed")
+        elif found.does == "waits" and do == "fail":
+            self.end(found, "failed")
+
+    def restart(self, outcome: Literal["shutdown", "lost"]) -> None:
+        """The process ended, and another one has come."""
+        if self.live is not None:
+            live = self.live
+            if outcome == "shutdown":
+                self.end(live, outcome, cancelled=True)
+            else:
+                self.close(live, outcome)
+        self.stragglers = []
+        self.pending = {}
+        self.watchers = 0
+        self.last_left = -math.inf
+
+    def view(self) -> dict[str, object]:
+        """What a snapshot has to show."""
+        live = self.live
+        return {
+            "messages": [message.view() for message in self.messages],
+            "live": None if live is None else (live.generation_id, live.turn, tuple(live.open_inputs)),
+            "queue": (self.paused, [waiting.generation_id for waiting in self.queue]),
+            "approvals": int(live is not None and live.approval_until is not None),
+            "metadata": self.metadata,
+        }
+
+
+@define
+class Model:
+    """All sessions by id; None is one that was deleted."""
+
+    sessions: dict[str, Session | None] = field(factory=dict)
+
+    def session(self, session_id: str) -> Session:
+        if session_id not in self.sessions:
+            raise Refused(SessionNotFound)
+        found = self.sessions[session_id]
+        if found is None:
+            raise Refused(SessionDeleted)
+        return found
+
+    def living(self) -> dict[str, Session]:
+        return {session_id: session for session_id, session in self.sessions.items() if session is not None}
