@@ -21,7 +21,6 @@ from .config import Config
 from .engine import Engine, EngineStatistics, open_engine
 from .errors import *  # noqa: F403  every error is public
 from .events import *  # noqa: F403  the whole vocabulary is public
-from .generation import Producer
 from .hub import Batch, Degraded, Drained, Ended
 from .inputs import Input
 from .log import (
@@ -39,7 +38,7 @@ from .log import (
     open_sqlite,
     open_sqlite_reader,
 )
-from .producing import Generation
+from .producing import Generation, Producer
 from .reducer import SessionState, Snapshot
 from .results import (
     GenerationInfo,

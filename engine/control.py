@@ -24,7 +24,7 @@ from .errors import (
     TooManyStragglers,
 )
 from .events import JSONObject
-from .generation import Producer, Run
+from .generation import Run
 from .idempotency import Answers
 from .journal import Journal, Mark
 from .lifecycle import Ending, OpenGeneration
@@ -41,6 +41,7 @@ from .parts import (
     start_part,
 )
 from .policy import Enqueue, Join, Refuse, Situation, Start, Supersede, decide
+from .producing import Producer
 from .reads import Reads
 from .results import Queued, QueueNext, Started, Superseded
 from .slot import SAFE_TEXTS, Slot

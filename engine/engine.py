@@ -16,10 +16,10 @@ from .compaction import Compactor
 from .config import Config
 from .errors import InvalidBody, PenstockError, ProducerNotFound
 from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
-from .generation import Producer
 from .hub import Drained
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
+from .producing import Producer
 from .records import OPEN, QUEUED
 from .registry import Registry
 from .resident import Resident

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
-from typing import TypeAlias, TypeVar, final
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import final
 
 import trio
 
@@ -19,26 +19,20 @@ from .errors import InvalidBody, PenstockError, ProducerError, StaleGeneration, 
 from .events import JSON, JSONObject
 from .inputs import APPROVAL, Input, Inputs
 from .journal import Journal, Mark
-from .lifecycle import Draft, Ending, OpenGeneration
-from .producing import Generation
+from .lifecycle import Ending, OpenGeneration
+from .pen import Pen
+from .producing import Generation, Producer
 from .reducer import Snapshot
-from .stamper import stamp
 from .watchdog import Audience, Limits, watch
-from .writing import Message
 
-__all__ = ["Producer", "Run"]
+__all__ = ["Run"]
 
 logger = logging.getLogger("penstock.generation")
-
-# An async function of a Generation, or an async generator function that yields text.
-Producer: TypeAlias = Callable[[Generation], Awaitable[None] | AsyncIterable[str]]
-
-T = TypeVar("T")
 
 
 @final
 class Run:
-    """A started generation. Its writes pass the fence here; `supervise` is its task."""
+    """A started generation. Its writes go through its `pen`; `supervise` is its task."""
 
     def __init__(
         self,
@@ -57,7 +51,7 @@ class Run:
         on_done: Callable[[Run], None],
         on_last_disconnect: float | None = None,
     ) -> None:
-        self.structure = structure
+        self.pen = Pen(structure, journal, config, check_message_id=check_message_id, note_message=note_message)
         self.producer_name = producer_name
         self.metadata = metadata
         self.launched = False
@@ -66,16 +60,13 @@ class Run:
         self.failure: Exception | None = None
         self.usage: JSONObject | None = None
         self.take_snapshot = take_snapshot
-        self.check_message_id = check_message_id
-        self._note_message = note_message
-        self.journal = journal
-        self.open_messages: dict[str, Message] = {}  # by who opened them
         self.changed = trio.lowlevel.ParkingLot()
         ids = journal.session_id, structure.generation_id
-        self.approvals = Approvals(*ids, write=self.put_nowait, part=self.part, on_asked=self.changed.unpark_all)
-        self.inputs = Inputs(*ids, bound=config.inputs, write=self.put_nowait)
+        self.approvals = Approvals(
+            *ids, write=self.pen.put_nowait, part=self.pen.part, on_asked=self.changed.unpark_all
+        )
+        self.inputs = Inputs(*ids, bound=config.inputs, write=self.pen.put_nowait)
         self.approval_timeout = config.approval_timeout
-        self.last_event = trio.current_time()
         self._limits = Limits(
             idle=config.idle_limit,
             total=config.total_limit,
@@ -87,17 +78,20 @@ class Run:
         self._input = input
         self._find_producer = find_producer
         self._on_done = on_done
-        self._refusal: Callable[[], PenstockError] | None = None
         self._cancelled_at: float | None = None
-        self._unchecked = 0
+
+    @property
+    def structure(self) -> OpenGeneration:
+        return self.pen.structure
+
+    @property
+    def last_event(self) -> float:
+        """When the generation wrote last, by the trio clock."""
+        return self.pen.last_event
 
     @property
     def generation_id(self) -> str:
         return self.structure.generation_id
-
-    @property
-    def fenced(self) -> bool:
-        return self._refusal is not None
 
     def fence(self, why: str) -> None:
         """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""
@@ -107,15 +101,16 @@ class Run:
         """From here on every write of this producer raises `WriteFailed`: what it wrote before was not stored."""
 
         def refusal() -> PenstockError:
-            failed = WriteFailed("what the generation wrote could not be stored", session_id=self.journal.session_id)
+            failed = WriteFailed(
+                "what the generation wrote could not be stored", session_id=self.pen.journal.session_id
+            )
             failed.__cause__ = error
             return failed
 
         self._refuse(refusal)
 
     def _refuse(self, refusal: Callable[[], PenstockError]) -> None:
-        if self._refusal is None:
-            self._refusal = refusal
+        if self.pen.fence(refusal):
             self.approvals.close()
             self.inputs.close()
             self._watching.cancel(reason="penstock: the generation is fenced")
@@ -126,60 +121,6 @@ class Run:
             self._cancelled_at = trio.current_time()
             self.scope.cancel(reason=f"penstock: {reason}")
 
-    def check(self) -> None:
-        """Raises what the fence says, if it is up."""
-        if self._refusal is not None:
-            raise self._refusal()
-
-    async def unless_fenced(self, found: T | None) -> T:
-        """What a wait brought; one that the fence ended, with None, raises what the fence says, or `Cancelled`."""
-        if found is None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self.check()
-            raise AssertionError("a wait ended, and the generation is not fenced")
-        return found
-
-    async def wait_room(self) -> None:
-        """Pass the fence, waiting for room when the disk is behind. What is written next waits for nothing."""
-        self.check()
-        if self.journal.full:
-            await self.journal.wait_room()
-            self.check()
-
-    async def put(self, draft: Draft) -> None:
-        """Stamp one event behind the fence, waiting for room when the disk is behind."""
-        if self.journal.full:
-            await self.wait_room()
-        self.put_nowait(draft)
-        self._unchecked += 1
-        if self._unchecked >= self._config.checkpoint_every:
-            self._unchecked = 0
-            await trio.lowlevel.checkpoint()
-
-    async def close(self, draft: Draft) -> None:
-        """As `put`, for an event that closes something: who is cancelled while it waits for room closes it, too."""
-        try:
-            await self.wait_room()
-        except trio.Cancelled:
-            self.part(draft)
-            raise
-        await self.put(draft)
-
-    def put_nowait(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None:
-        """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
-        self.check()
-        stamp(self.journal, [(self.structure, draft)], records)
-        self.last_event = trio.current_time()
-
-    def note_message(self, message_id: str) -> None:
-        """The event written last opened a message whose id was chosen by the producer."""
-        self._note_message(message_id, self.journal.mark())
-
-    def part(self, draft: Draft) -> None:
-        """Stamp an event that closes something on the way out, unless that is left to the engine's end."""
-        if not self.fenced and self.journal.refused is None:
-            self.put_nowait(draft)
-
     def take_input(self, kind: str, content: JSONObject, input_id: str | None, by: str | None) -> str:
         """Take in what somebody sent: an answer to an approval, or an input for the producer. Returns its id.
 
@@ -187,7 +128,7 @@ class Run:
         `ApprovalNotFound`, `StaleGeneration` and `WriteFailed`; nothing was written then.
         """
         given = Input.checked(kind, content, input_id)
-        self.check()
+        self.pen.check()
         if self.done.is_set():
             raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
         if not self.inputs.knows(given):
@@ -197,14 +138,6 @@ class Run:
                 self.inputs.add(given)
             self.inputs.note(given)
         return given.input_id
-
-    async def flush(self) -> None:
-        """Wait until everything written so far is durable. Raises `WriteFailed`, `StaleGeneration` or `TimedOut`."""
-        self.check()
-        try:
-            await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
-        finally:
-            self._unchecked = 0
 
     def cleanup(self) -> trio.CancelScope:
         """A shielded scope that ends when the clean-up's time is over: from the cancel on, else from now."""
@@ -217,7 +150,7 @@ class Run:
             with self.scope:
                 await self.play(self._producer, Generation(self, self._input))
         except Exception as error:
-            self.failure = _without_refusals(error) if self.fenced else error
+            self.failure = _without_refusals(error) if self.pen.fenced else error
             if isinstance(self.failure, ProducerError):
                 logger.info("the producer %s ended its generation: %s", self.producer_name, self.failure.detail)
             elif self.failure is not None:
@@ -225,7 +158,7 @@ class Run:
                     "the producer %s of generation %s in session %s failed",
                     self.producer_name,
                     self.generation_id,
-                    self.journal.session_id,
+                    self.pen.journal.session_id,
                     exc_info=self.failure,
                 )
         finally:

@@ -12,7 +12,6 @@ import trio
 
 from .config import Config
 from .errors import GenerationNotFound
-from .generation import Producer
 from .idempotency import Answers
 from .journal import Journal
 from .lifecycle import Ending
@@ -26,6 +25,7 @@ from .parts import (
     pause_part,
 )
 from .policy import Enqueue, Policy
+from .producing import Producer
 from .results import Queued
 from .slot import SAFE_TEXTS
 from .stamper import stamp

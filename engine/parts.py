@@ -25,9 +25,9 @@ from .events import (
     new_message_id,
     now,
 )
-from .generation import Producer
 from .lifecycle import Draft, Ending, GenerationState, OpenGeneration, WaitingGeneration
 from .policy import Policy
+from .producing import Producer
 from .records import (
     OPEN,
     SESSION,

@@ -5,12 +5,12 @@ How messages and blocks are written is `writing`'s; the fence that every call pa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Final, Protocol, TypeAlias, final
 
 import trio
 
-from .approvals import Approval
+from .approvals import Approval, Approvals
 from .codec import check_json
 from .errors import InvalidBody
 from .events import (
@@ -23,41 +23,66 @@ from .events import (
     MessageOpened,
     check_uuid,
 )
-from .inputs import Input
+from .inputs import Input, Inputs
 from .lifecycle import Draft
+from .pen import Pen
 from .reducer import Snapshot
 from .writing import Message
 
-if TYPE_CHECKING:
-    from .generation import Producer, Run
+__all__ = ["Generation", "Producer", "Stage"]
 
-__all__ = ["Generation"]
+
+class Stage(Protocol):
+    """What a producer's view needs of the run that it is a view of."""
+
+    pen: Pen
+    usage: JSONObject | None
+
+    @property
+    def metadata(self) -> JSONObject: ...
+
+    @property
+    def approvals(self) -> Approvals: ...
+
+    @property
+    def inputs(self) -> Inputs: ...
+
+    @property
+    def approval_timeout(self) -> float: ...
+
+    @property
+    def take_snapshot(self) -> Callable[[], Awaitable[Snapshot]]: ...
+
+    def cleanup(self) -> trio.CancelScope: ...
+
+    async def play(self, producer: str | Producer, generation: Generation) -> None:
+        """Run a producer to its end, in the caller's task."""
 
 
 @final
 class Generation:
     """A producer's view of its own run. One that was handed off to has its own input, and nothing else of its own."""
 
-    def __init__(self, run: Run, given: JSON, into: Message | None = None) -> None:
+    def __init__(self, run: Stage, given: JSON, into: Message | None = None) -> None:
         self._run: Final = run
         self._input: Final = given
         self._into: Final = into
 
     @property
     def session_id(self) -> str:
-        return self._run.journal.session_id
+        return self._run.pen.journal.session_id
 
     @property
     def generation_id(self) -> str:
-        return self._run.generation_id
+        return self._run.pen.generation_id
 
     @property
     def turn(self) -> int:
-        return self._run.structure.turn
+        return self._run.pen.structure.turn
 
     @property
     def job_id(self) -> str | None:
-        return self._run.structure.job_id
+        return self._run.pen.structure.job_id
 
     @property
     def input(self) -> JSON:
@@ -90,18 +115,18 @@ class Generation:
         if metadata is not None:
             check_json(metadata, "metadata")
         opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=metadata)
-        return Message(self._run, opened, message_id)
+        return Message(self._run.pen, opened, message_id)
 
     async def status(self, status: str, detail: JSON = None) -> None:
         """Tell readers what goes on: ``thinking``, ``working``, or a word of your own."""
-        await self._run.put(Draft(GenerationStatus(status=status, detail=check_json(detail, "detail"))))
+        await self._run.pen.put(Draft(GenerationStatus(status=status, detail=check_json(detail, "detail"))))
 
     async def app(self, type_: str, value: JSONObject) -> None:
         """Write an event of the application's own; its type begins with ``app.``."""
         if not type_.startswith("app."):
             raise InvalidBody("the type of an application's event begins with 'app.'")
         check_json(value, "value")
-        await self._run.put(Draft(App(type=type_, value=value)))
+        await self._run.pen.put(Draft(App(type=type_, value=value)))
 
     def report_usage(self, usage: JSONObject) -> None:
         """What the generation cost; told in its end."""
@@ -113,7 +138,7 @@ class Generation:
 
         Raises `WriteFailed` when it could not be stored and `TimedOut` after `Config.flush_timeout`.
         """
-        await self._run.flush()
+        await self._run.pen.flush()
 
     async def snapshot(self) -> Snapshot:
         """The session's state: what was committed when it was asked for, this generation's own part included."""
@@ -121,7 +146,7 @@ class Generation:
 
     def cursor(self) -> Cursor:
         """The session's committed tail."""
-        return self._run.journal.cursor
+        return self._run.pen.journal.cursor
 
     def cleanup(self) -> trio.CancelScope:
         """A shielded scope for what must still be awaited when the generation is cancelled, with a deadline.
@@ -147,12 +172,12 @@ class Generation:
         `Config.approval_timeout`), and refused by the engine when the generation ends. Cancelled by a scope of
         the producer's own, it is resolved as refused, reason ``cancelled``.
         """
-        await self._run.wait_room()
+        await self._run.pen.wait_room()
         seconds = self._run.approval_timeout if expires_in is None else expires_in
         approval = await self._run.approvals.ask(
             name, tool_call_id=tool_call_id, arguments=arguments, expires_in=seconds
         )
-        return await self._run.unless_fenced(approval)
+        return await self._run.pen.unless_fenced(approval)
 
     async def receive_input(self) -> Input:
         """The next input that somebody sent to this generation, as soon as there is one.
@@ -160,12 +185,12 @@ class Generation:
         What the producer makes use of it tells with `apply`; the rest is handed back at the end. Cancelling
         this loses nothing.
         """
-        self._run.check()
-        return await self._run.unless_fenced(await self._run.inputs.receive())
+        self._run.pen.check()
+        return await self._run.pen.unless_fenced(await self._run.inputs.receive())
 
     def receive_input_nowait(self) -> Input:
         """The next input, if one waits: for a look between two steps. Raises `trio.WouldBlock`."""
-        self._run.check()
+        self._run.pen.check()
         return self._run.inputs.receive_nowait()
 
     def inputs(self) -> AsyncIterator[Input]:
@@ -174,7 +199,7 @@ class Generation:
 
     async def apply(self, input: Input) -> None:  # noqa: A002  the protocol's name
         """Tell readers that the producer made use of this input. Once for each."""
-        await self._run.put(Draft(InputApplied(input_id=input.input_id)))
+        await self._run.pen.put(Draft(InputApplied(input_id=input.input_id)))
 
     # --- other producers
 
@@ -191,9 +216,9 @@ class Generation:
         this one's: messages of its role that the other opens join it, so that the answer goes on in one piece.
         What the other raises comes out here, as from any call. Raises `ProducerNotFound` for an unknown name.
         """
-        self._run.check()
+        self._run.pen.check()
         check_json(input, "input")
-        if into is not None and into.message_id not in self._run.open_messages:
+        if into is not None and into.message_id not in self._run.pen.open_messages:
             raise InvalidBody("the message to go on in is not open", message_id=into.message_id)
         await self._run.play(producer, Generation(self._run, input, into))
 
@@ -205,3 +230,7 @@ class _Incoming(AsyncIterator[Input]):
 
     async def __anext__(self) -> Input:
         return await self._generation.receive_input()
+
+
+# An async function of a Generation, or an async generator function that yields text.
+Producer: TypeAlias = Callable[[Generation], Awaitable[None] | AsyncIterable[str]]

@@ -18,10 +18,10 @@ from .config import Config
 from .errors import Draining, IdInUse, PenstockError, SessionDeleted, SessionNotFound, StaleEpoch, TimedOut
 from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCreated, SessionId, new_epoch, now
 from .forking import fork_events
-from .generation import Producer
 from .journal import Budget
 from .log.port import Append, EventLog, Head
 from .parts import digest
+from .producing import Producer
 from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
 from .resident import Resident
 from .results import SessionInfo

@@ -19,7 +19,7 @@ from .control import Control
 from .endings import Endings
 from .errors import Draining, PenstockError, SessionDeleted, StaleEpoch, StorageError, TimedOut, WriteFailed
 from .events import Cursor, JSONObject, MessageSnapshot
-from .generation import Producer, Run
+from .generation import Run
 from .hub import Degraded, Ended, Hub
 from .idempotency import Answers
 from .journal import Budget, Journal
@@ -27,6 +27,7 @@ from .lineup import Lineup, PendingStops
 from .log.port import Delete, EventLog, Head
 from .messages import Messages
 from .parts import StartRequest
+from .producing import Producer
 from .reads import ForkPoint, Reads
 from .results import GenerationInfo, Posted, Queued, Started, Stopped
 from .settlement import Settlement

@@ -27,9 +27,9 @@ from .events import (
     new_generation_id,
     new_message_id,
 )
-from .generation import Producer
 from .parts import StartRequest, user_message
 from .policy import Policy
+from .producing import Producer
 from .reducer import Snapshot
 from .resident import Resident
 from .results import GenerationInfo, Posted, Queued, QueueNext, Started, Stopped, Updated

@@ -31,9 +31,12 @@ class Limits:
 class Watched(Protocol):
     """The generation, as the watchdog sees it."""
 
-    last_event: float  # when the last one was written, by the trio clock
     approvals: Approvals
     changed: trio.lowlevel.ParkingLot  # unparked when an approval is asked for
+
+    @property
+    def last_event(self) -> float:
+        """When the last one was written, by the trio clock."""
 
     @property
     def waits_for_others(self) -> bool:

@@ -8,7 +8,7 @@ in clean-up too.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import Final, Self, final
 
 from .codec import check_json, encode_json
 from .errors import IdInUse, InvalidBody
@@ -23,9 +23,7 @@ from .events import (
     new_message_id,
 )
 from .lifecycle import Draft
-
-if TYPE_CHECKING:
-    from .generation import Run
+from .pen import OpenMessage, Pen
 
 __all__ = ["Block", "Message"]
 
@@ -41,12 +39,12 @@ class Message:
     those that are there, and leaving it closes nothing. Who opened the message closes it.
     """
 
-    def __init__(self, run: Run, opened: MessageOpened, message_id: str | None) -> None:
-        self._run: Final = run
+    def __init__(self, pen: Pen, opened: MessageOpened, message_id: str | None) -> None:
+        self._pen: Final = pen
         self._opened: Final = opened
         self._proposed: Final = message_id is not None
         self.message_id: Final[str] = message_id or new_message_id()
-        self._joined: Message | None = None
+        self._joined: OpenMessage | None = None
         self._finish_reason: str | None = None
         self._usage: JSONObject | None = None
 
@@ -56,28 +54,28 @@ class Message:
 
     async def __aenter__(self) -> Self:
         """Raises `IdInUse` when the id names a message that is not open in this generation."""
-        await self._run.wait_room()
-        if self._proposed and self.message_id not in self._run.open_messages:
-            if self.message_id in self._run.structure.message_ids:
+        await self._pen.wait_room()
+        if self._proposed and self.message_id not in self._pen.open_messages:
+            if self.message_id in self._pen.structure.message_ids:
                 raise IdInUse("this message is closed", message_id=self.message_id)
             try:
-                await self._run.check_message_id(self.message_id)
+                await self._pen.check_message_id(self.message_id)
             except IdInUse:
-                if self.message_id not in self._run.open_messages:  # else opened in this generation meanwhile
+                if self.message_id not in self._pen.open_messages:  # else opened in this generation meanwhile
                     raise
         # Nothing waits between these looks and the write: of two that open the same message, one joins the other.
-        opener = self._run.open_messages.get(self.message_id)
+        opener = self._pen.open_messages.get(self.message_id)
         if opener is not None:
             self._join(opener)
             return self
-        record = encode_json({"generation_id": self._run.generation_id})
-        self._run.put_nowait(Draft(self._opened, self.message_id), {f"message/{self.message_id}": record})
+        record = encode_json({"generation_id": self._pen.generation_id})
+        self._pen.put_nowait(Draft(self._opened, self.message_id), {f"message/{self.message_id}": record})
         if self._proposed:
-            self._run.note_message(self.message_id)
-        self._run.open_messages[self.message_id] = self
+            self._pen.note_message(self.message_id)
+        self._pen.open_messages[self.message_id] = self
         return self
 
-    def _join(self, opener: Message) -> None:
+    def _join(self, opener: OpenMessage) -> None:
         if opener is self:
             raise InvalidBody("this message was entered before", message_id=self.message_id)
         if opener.role != self.role:
@@ -97,13 +95,13 @@ class Message:
     ) -> None:
         if self._joined is not None:
             return
-        del self._run.open_messages[self.message_id]
+        del self._pen.open_messages[self.message_id]
         if kind is None:
             closed = MessageClosed(status="complete", finish_reason=self._finish_reason, usage=self._usage)
-            await self._run.close(Draft(closed, self.message_id))
+            await self._pen.close(Draft(closed, self.message_id))
         else:
             status = "failed" if issubclass(kind, Exception) else "cancelled"
-            self._run.part(Draft(MessageClosed(status=status), self.message_id))
+            self._pen.part(Draft(MessageClosed(status=status), self.message_id))
 
     def text(self) -> Block:
         return self._block(BlockOpened(kind="text"))
@@ -123,15 +121,15 @@ class Message:
         return self._block(BlockOpened(kind="data", name=name))
 
     def _block(self, opened: BlockOpened) -> Block:
-        return Block(self._run, self.message_id, opened)
+        return Block(self._pen, self.message_id, opened)
 
 
 @final
 class Block:
     """An open block: ``async with message.text() as block``. Closes when the block is left."""
 
-    def __init__(self, run: Run, message_id: str, opened: BlockOpened) -> None:
-        self._run: Final = run
+    def __init__(self, pen: Pen, message_id: str, opened: BlockOpened) -> None:
+        self._pen: Final = pen
         self._message_id: Final = message_id
         self._opened: Final = opened
         self._index = -1
@@ -143,10 +141,10 @@ class Block:
         return self._index
 
     async def __aenter__(self) -> Self:
-        await self._run.wait_room()
+        await self._pen.wait_room()
         # Between taking the index and writing it nothing waits: two blocks opened at once get two indexes.
-        index = self._run.structure.next_block_index(self._message_id)
-        self._run.put_nowait(Draft(self._opened, self._message_id, index))
+        index = self._pen.structure.next_block_index(self._message_id)
+        self._pen.put_nowait(Draft(self._opened, self._message_id, index))
         self._index = index
         return self
 
@@ -159,17 +157,17 @@ class Block:
         if type(text) is not str:
             raise InvalidBody(f"a piece of text is a str, not {type(text).__name__}")
         if not text:
-            self._run.check()
+            self._pen.check()
             return
         delta = BlockDelta(arguments=text) if self._opened.kind == "tool_call" else BlockDelta(text=text)
-        await self._run.put(Draft(delta, self._message_id, self._index))
+        await self._pen.put(Draft(delta, self._message_id, self._index))
 
     async def put(self, value: JSON) -> None:
         """Replace the value of a data block or a tool result; any JSON but null."""
         if value is None:
             raise InvalidBody("the value of a block must not be null")
         delta = BlockDelta(value=check_json(value, "value"))
-        await self._run.put(Draft(delta, self._message_id, self._index))
+        await self._pen.put(Draft(delta, self._message_id, self._index))
 
     def finish(
         self, *, text: str | None = None, arguments: JSON = None, value: JSON = None, is_error: bool | None = None
@@ -184,6 +182,6 @@ class Block:
     ) -> None:
         draft = Draft(self._closed, self._message_id, self._index)
         if kind is None:
-            await self._run.close(draft)
+            await self._pen.close(draft)
         else:
-            self._run.part(draft)
+            self._pen.part(draft)

@@ -1,0 +1,133 @@
+"""Writing under one generation's stamp, behind its fence.
+
+Owns the fence and the way from a draft into the journal. Who raises the fence, and why, is the session's; what is
+written is `writing`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar, final
+
+import trio
+
+from .config import Config
+from .errors import PenstockError
+from .events import JSONObject
+from .journal import Journal, Mark
+from .lifecycle import Draft, OpenGeneration
+from .stamper import stamp
+
+__all__ = ["OpenMessage", "Pen"]
+
+T = TypeVar("T")
+
+
+class OpenMessage(Protocol):
+    """A message of this generation that is open, as who joins it sees it."""
+
+    @property
+    def role(self) -> str: ...
+
+    def finish(self, *, reason: str | None = None, usage: JSONObject | None = None) -> None: ...
+
+
+@final
+class Pen:
+    """Every write of one producer passes here, until the fence is up; then it raises what the fence says."""
+
+    def __init__(
+        self,
+        structure: OpenGeneration,
+        journal: Journal,
+        config: Config,
+        *,
+        check_message_id: Callable[[str], Awaitable[None]],
+        note_message: Callable[[str, Mark], None],
+    ) -> None:
+        self.structure = structure
+        self.journal = journal
+        self.check_message_id = check_message_id
+        self.open_messages: dict[str, OpenMessage] = {}  # by who opened them
+        self.last_event = trio.current_time()
+        self._note_message = note_message
+        self._config = config
+        self._refusal: Callable[[], PenstockError] | None = None
+        self._unchecked = 0
+
+    @property
+    def generation_id(self) -> str:
+        return self.structure.generation_id
+
+    @property
+    def fenced(self) -> bool:
+        return self._refusal is not None
+
+    def fence(self, refusal: Callable[[], PenstockError]) -> bool:
+        """Raise the fence: from here on every write raises ``refusal()``. False if one was up; that one stays."""
+        if self._refusal is not None:
+            return False
+        self._refusal = refusal
+        return True
+
+    def check(self) -> None:
+        """Raises what the fence says, if it is up."""
+        if self._refusal is not None:
+            raise self._refusal()
+
+    async def unless_fenced(self, found: T | None) -> T:
+        """What a wait brought; one that the fence ended, with None, raises what the fence says, or `Cancelled`."""
+        if found is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self.check()
+            raise AssertionError("a wait ended, and the generation is not fenced")
+        return found
+
+    async def wait_room(self) -> None:
+        """Pass the fence, waiting for room when the disk is behind. What is written next waits for nothing."""
+        self.check()
+        if self.journal.full:
+            await self.journal.wait_room()
+            self.check()
+
+    async def put(self, draft: Draft) -> None:
+        """Stamp one event behind the fence, waiting for room when the disk is behind."""
+        if self.journal.full:
+            await self.wait_room()
+        self.put_nowait(draft)
+        self._unchecked += 1
+        if self._unchecked >= self._config.checkpoint_every:
+            self._unchecked = 0
+            await trio.lowlevel.checkpoint()
+
+    async def close(self, draft: Draft) -> None:
+        """As `put`, for an event that closes something: who is cancelled while it waits for room closes it, too."""
+        try:
+            await self.wait_room()
+        except trio.Cancelled:
+            self.part(draft)
+            raise
+        await self.put(draft)
+
+    def put_nowait(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None:
+        """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
+        self.check()
+        stamp(self.journal, [(self.structure, draft)], records)
+        self.last_event = trio.current_time()
+
+    def part(self, draft: Draft) -> None:
+        """Stamp an event that closes something on the way out, unless that is left to the engine's end."""
+        if not self.fenced and self.journal.refused is None:
+            self.put_nowait(draft)
+
+    def note_message(self, message_id: str) -> None:
+        """The event written last opened a message whose id was chosen by the producer."""
+        self._note_message(message_id, self.journal.mark())
+
+    async def flush(self) -> None:
+        """Wait until everything written so far is durable. Raises `WriteFailed`, `StaleGeneration` or `TimedOut`."""
+        self.check()
+        try:
+            await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        finally:
+            self._unchecked = 0
