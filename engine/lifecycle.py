@@ -1,4 +1,4 @@
-"""What may follow what: the generation's states, seq, and the closing of what is open.
+"""What may follow what inside a generation: seq, and the closing of what is open.
 
 Owns the structure of one live generation (`OpenGeneration`), without its content. Nothing here waits or
 stores. A write happens in two moves: `place` decides (and changes nothing), `record` carries it out, so
@@ -8,7 +8,6 @@ rebuilt by recording the generation's stored events.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, final
 
@@ -26,7 +25,6 @@ from .events import (
     Event,
     GenerationCancelling,
     GenerationFinished,
-    GenerationQueued,
     GenerationStarted,
     GenerationStatus,
     InputAccepted,
@@ -37,16 +35,14 @@ from .events import (
     MessageRetracted,
     MessageSnapshot,
 )
+from .states import OUTCOMES, GenerationState, next_state
 
 __all__ = [
     "BLOCK_KINDS",
-    "OUTCOMES",
     "Draft",
     "Ending",
-    "GenerationState",
     "OpenGeneration",
     "WaitingGeneration",
-    "next_state",
 ]
 
 # What each kind's deltas may carry.
@@ -57,48 +53,6 @@ BLOCK_KINDS: Final[Mapping[str, frozenset[str]]] = {
     "tool_result": frozenset({"text", "value"}),
     "data": frozenset({"value"}),
 }
-
-# Outcome of a generation, and the status that messages left open get from it.
-OUTCOMES: Final[Mapping[str, str]] = {
-    "completed": "complete",
-    "superseded": "cancelled",
-    "stopped": "cancelled",
-    "reset": "cancelled",
-    "deleted": "cancelled",
-    "shutdown": "cancelled",
-    "failed": "failed",
-    "stalled": "failed",
-    "expired": "failed",
-    "lost": "failed",
-}
-
-
-class GenerationState(enum.Enum):
-    QUEUED = "queued"
-    LIVE = "live"
-    CANCELLING = "cancelling"
-    FINISHED = "finished"
-
-
-# (state before, event) → state after. What is not here does not happen.
-_TRANSITIONS: Final[Mapping[tuple[GenerationState | None, type], GenerationState]] = {
-    (None, GenerationQueued): GenerationState.QUEUED,
-    (None, GenerationStarted): GenerationState.LIVE,
-    (GenerationState.QUEUED, GenerationStarted): GenerationState.LIVE,
-    (GenerationState.QUEUED, GenerationFinished): GenerationState.FINISHED,
-    (GenerationState.LIVE, GenerationCancelling): GenerationState.CANCELLING,
-    (GenerationState.LIVE, GenerationFinished): GenerationState.FINISHED,
-    (GenerationState.CANCELLING, GenerationFinished): GenerationState.FINISHED,
-}
-
-
-def next_state(state: GenerationState | None, kind: type) -> GenerationState:
-    """The state behind an event of this class. Raises `InvalidBody` where the table has no such step."""
-    after = _TRANSITIONS.get((state, kind))
-    if after is None:
-        before = "new" if state is None else state.value
-        raise InvalidBody(f"a {before} generation takes no {getattr(kind, 'type', kind.__name__)}")
-    return after
 
 
 @final

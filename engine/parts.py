@@ -25,7 +25,7 @@ from .events import (
     new_message_id,
     now,
 )
-from .lifecycle import Draft, Ending, GenerationState, OpenGeneration, WaitingGeneration
+from .lifecycle import Draft, Ending, OpenGeneration, WaitingGeneration
 from .policy import Policy
 from .producing import Producer
 from .records import (
@@ -41,6 +41,7 @@ from .records import (
     to_record,
 )
 from .stamper import Item
+from .states import GenerationState
 from .waiting import Queue, QueuedStart
 
 __all__ = [

@@ -22,11 +22,11 @@ from .errors import (
 from .events import Cursor, JSONObject
 from .hub import Hub
 from .journal import Journal
-from .lifecycle import GenerationState
 from .log.port import Entry, EventLog
 from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
 from .reducer import Gap, MessageView, SessionState, Snapshot
 from .results import GenerationInfo
+from .states import GenerationState
 
 __all__ = ["ForkPoint", "Reads"]
 

@@ -17,10 +17,11 @@ from .errors import PenstockError
 from .events import GenerationCancelling
 from .generation import Run
 from .journal import Journal, Mark
-from .lifecycle import Draft, Ending, GenerationState
+from .lifecycle import Draft, Ending
 from .parts import end_part
 from .results import GenerationInfo
 from .stamper import stamp
+from .states import GenerationState
 
 __all__ = ["SAFE_TEXTS", "Slot"]
 

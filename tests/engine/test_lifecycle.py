@@ -51,9 +51,10 @@ from engine import (
 )
 from engine.hub import Hub
 from engine.journal import Budget, Journal
-from engine.lifecycle import BLOCK_KINDS, OUTCOMES, Draft, Ending, GenerationState, OpenGeneration, next_state
+from engine.lifecycle import BLOCK_KINDS, Draft, Ending, OpenGeneration
 from engine.log import Append
 from engine.stamper import stamp
+from engine.states import OUTCOMES, GenerationState, next_state
 from engine.testing import assert_log, check_log
 from tests.engine.rules import events_of
 
