@@ -97,6 +97,8 @@ class Messages:
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the session's metadata. A step of the session."""
+        # A patch whose caller was told `TimedOut` may yet be stored; this one comes on top of it.
+        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
         metadata = merged(await self._reads.metadata(), patch)
         event = Draft(SessionUpdated(metadata=metadata))
         mark = stamp(self._journal, [(None, event)], {METADATA: encode_json(metadata)})

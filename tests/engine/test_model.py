@@ -8,18 +8,17 @@ and subscribers that are slow, leave and come back. What several clients do at o
 from __future__ import annotations
 
 import copy
-import logging
-import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Final, final
 
 import pytest
 import trio
 import trio.testing
 from attrs import define, evolve, field
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import given
 
 from engine import (
     Batch,
@@ -33,7 +32,6 @@ from engine import (
     Opened,
     Queued,
     Session,
-    SessionState,
     Snapshot,
     Started,
     Subscription,
@@ -42,6 +40,7 @@ from engine import (
 from engine.testing import KeptLog, Watcher, check_kept
 from tests.engine import model as said
 from tests.engine.actors import ACTORS
+from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.model import Model, Refused, StartOf
 from tests.engine.operations import (
@@ -68,8 +67,6 @@ from tests.engine.operations import (
     Watch,
     operations,
 )
-
-EXAMPLES: Final = int(os.environ.get("PENSTOCK_EXAMPLES", "150"))
 
 CONFIG: Final = Config(
     cleanup_timeout=said.CLEANUP_TIMEOUT,
@@ -501,15 +498,6 @@ class Driver:
             assert self.log.tail(head.session_id, head.epoch) == head.tail
 
 
-async def folded(session: Session) -> Snapshot:
-    """The fold of the whole stream."""
-    state = SessionState(session.session_id, (await session.cursor()).epoch)
-    async with session.subscribe(live=False) as events:
-        async for one in events:
-            state.apply(one)
-    return state.snapshot()
-
-
 def view(snapshot: Snapshot) -> dict[str, object]:
     """What the model knows of a snapshot."""
     live = snapshot.generation
@@ -570,43 +558,16 @@ def merged(target: dict[str, object], patch: JSONObject) -> dict[str, object]:
     return made
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """What producers do here on purpose is no news."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
+@pytest.mark.usefixtures("quiet")
+@exploring(300)
+@given(operations)
+def test_engine_and_model_agree(asked: list[Operation]) -> None:
+    explore(partial(example, asked))
 
 
 async def example(asked: list[Operation]) -> Counter[str]:
-    before = trio.lowlevel.current_statistics().tasks_living
     async with trio.open_nursery() as nursery:
         driver = Driver(nursery)
         await driver.run(asked)
         await driver.check()
-    assert trio.lowlevel.current_statistics().tasks_living == before
     return driver.done
-
-
-@settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-@given(operations)
-def test_engine_and_model_agree(asked: list[Operation]) -> None:
-    try:
-        done = trio.run(example, asked, clock=trio.testing.MockClock(autojump_threshold=0))
-    except ExceptionGroup as group:
-        raise only(group) from None
-    TOTAL.update(done)
-    for name in done:
-        event(name)
-
-
-def only(error: Exception) -> Exception:
-    """What nurseries have wrapped: hypothesis tells failures apart, and shrinks them, by what they are."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        (error,) = error.exceptions
-    return error
-
-
-TOTAL: Counter[str] = Counter()

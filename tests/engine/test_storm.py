@@ -6,10 +6,9 @@ Nothing is foretold here, that is `test_model`'s: what was told is held against 
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeAlias, final
 
 import pytest
@@ -17,7 +16,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 from attrs import evolve, frozen
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import (
@@ -44,6 +43,7 @@ from engine import (
 )
 from engine.testing import KeptLog, Violation, Watcher, check_kept, check_log
 from tests.engine.actors import ACTORS
+from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture
 from tests.engine.faulty import Fail, FaultyLog, Hold
 from tests.engine.ledger import Ledger, Told
 from tests.engine.operations import (
@@ -65,8 +65,6 @@ from tests.engine.operations import (
     Update,
     request,
 )
-
-EXAMPLES: Final = int(os.environ.get("PENSTOCK_EXAMPLES", "100"))
 
 CONFIG: Final = Config(
     cleanup_timeout=2.0,
@@ -424,50 +422,14 @@ def folds(watcher: Watcher) -> Iterator[Violation]:
                 pass
 
 
-async def folded(session: Session) -> Snapshot:
-    """The fold of the whole stream."""
-    state = SessionState(session.session_id, (await session.cursor()).epoch)
-    async with session.subscribe(live=False) as events:
-        async for one in events:
-            state.apply(one)
-    return state.snapshot()
-
-
-async def example(asked: list[Happening], compact_after: float | None = None) -> Counter[str]:
-    before = trio.lowlevel.current_statistics().tasks_living
-    storm = Storm(compact_after)
-    await storm.run(iter(asked))
-    assert trio.lowlevel.current_statistics().tasks_living == before
-    return storm.done
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """What goes wrong here on purpose is no news."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@pytest.mark.usefixtures("quiet")
+@exploring(150)
 @given(happenings, st.sampled_from([None, 0.0]))
 def test_rules_hold_and_no_answer_is_a_lie(asked: list[Happening], compact_after: float | None) -> None:
-    try:
-        done = trio.run(example, asked, compact_after, clock=trio.testing.MockClock(autojump_threshold=0))
-    except ExceptionGroup as group:
-        raise only(group) from None
-    TOTAL.update(done)
-    for name in done:
-        event(name)
+    explore(partial(example, asked, compact_after))
 
 
-def only(error: Exception) -> Exception:
-    """What nurseries have wrapped: hypothesis tells failures apart, and shrinks them, by what they are."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        (error,) = error.exceptions
-    return error
-
-
-TOTAL: Counter[str] = Counter()
+async def example(asked: list[Happening], compact_after: float | None) -> Counter[str]:
+    storm = Storm(compact_after)
+    await storm.run(iter(asked))
+    return storm.done

@@ -21,10 +21,12 @@ from engine import (
     MessageNotFound,
     PenstockError,
     SessionReset,
+    TimedOut,
     new_message_id,
     open_engine,
 )
 from engine.testing import ScriptedProducer
+from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.producers import Steered, saying, shielding
 from tests.engine.rules import assert_rules, events_of
 from tests.engine.slow import SlowLog, turns
@@ -169,6 +171,24 @@ async def test_metadata_are_merged(log: MemoryLog, autojump_clock: MockClock) ->
         assert dict((await session.snapshot()).metadata) == expected
         (info,) = await engine.sessions()
         assert (info.session_id, info.metadata, info.cursor) == ("s", expected, updated.cursor)
+
+
+async def test_a_patch_that_is_stored_late_is_not_lost_by_the_next_one(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    faulty = FaultyLog(log)
+    async with open_engine(faulty, config=Config(flush_timeout=1)) as engine:
+        session = await engine.create_session("s")
+        hold = Hold()
+        faulty.schedule = lambda _number, _write: hold
+        with pytest.raises(TimedOut):
+            await session.update({"first": 1})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.update, {"second": 2})
+            await trio.sleep(0.5)
+            faulty.schedule = None
+            hold.release()
+        assert dict((await session.snapshot()).metadata) == {"first": 1, "second": 2}
 
 
 async def test_sessions_are_listed_in_pages_and_not_brought_to_memory(
