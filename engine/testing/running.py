@@ -11,6 +11,7 @@ import trio.testing
 
 from .. import (
     Batch,
+    CaughtUp,
     Config,
     Cursor,
     Delivery,
@@ -22,6 +23,7 @@ from .. import (
     Producer,
     Session,
     SessionState,
+    SnapshotTaken,
     Subscription,
     decode,
     open_engine,
@@ -36,7 +38,10 @@ __all__ = ["EngineUnderTest", "Watcher", "check_kept", "open_test_engine"]
 
 @final
 class Watcher:
-    """What one subscriber got, in order. Made by `EngineUnderTest.watch`, or fed by hand through `take`."""
+    """What one subscriber got, in order. Made by `EngineUnderTest.watch`, or fed by hand through `take`.
+
+    ``early`` has what was told before its commit (R6); `check_kept` has it among what it finds.
+    """
 
     def __init__(self, log: KeptLog, session_id: str, name: str = "watcher") -> None:
         self.session_id: Final = session_id
@@ -45,6 +50,7 @@ class Watcher:
         self.received: list[Received] = []
         self.over: Final = trio.Event()
         self.epoch: str | None = None
+        self.early: list[Violation] = []
         self._log = log
         self._after = 0
 
@@ -53,12 +59,22 @@ class Watcher:
         self.deliveries.append(delivery)
         if isinstance(delivery, Opened) and self.epoch is None:
             self.epoch, self._after = delivery.cursor.epoch, delivery.cursor.offset
+        if isinstance(delivery, Opened | CaughtUp):
+            self._check_told(delivery.cursor)
+        elif isinstance(delivery, SnapshotTaken):
+            self._check_told(delivery.snapshot.cursor)
         if isinstance(delivery, Batch):
             committed = self._log.tail(delivery.session_id, delivery.epoch)
             self.received.extend(
                 Received(session_id=delivery.session_id, offset=entry.offset, body=entry.body, committed=committed)
                 for entry in delivery.entries
             )
+
+    def _check_told(self, cursor: Cursor) -> None:
+        committed = self._log.tail(self.session_id, cursor.epoch)
+        if cursor.offset > committed:
+            text = f"{self.name} of {self.session_id} was told {cursor} while the committed tail was {committed}"
+            self.early.append(Violation("R6", cursor.offset, text))
 
     @property
     def events(self) -> list[Event]:
@@ -131,7 +147,7 @@ class EngineUnderTest:
 
 def check_kept(log: KeptLog, watchers: Sequence[Watcher] = (), *, closed: bool = False) -> list[Violation]:
     """What breaks a rule: R1 to R9 on every life of every session of the log, and on what the watchers got."""
-    found: list[Violation] = []
+    found = [violation for watcher in watchers for violation in watcher.early]
     for session_id, epoch in log.lives():
         entries = log.kept(session_id, epoch)
         events = [decode(entry.body) for entry in entries]

@@ -20,6 +20,7 @@ from engine import (
     GenerationQueued,
     GenerationStarted,
     InputAccepted,
+    MessageOpened,
     MessageRetracted,
     MessageSnapshot,
     PenstockError,
@@ -196,6 +197,8 @@ def _check_in(told: Told, life: _Life) -> Iterator[str]:
                     yield f"it had ended, the log says {facts}"
             else:
                 yield from _check_started(started, facts, life)
+                if isinstance(told.operation, Start) and told.operation.policy == "rollback":
+                    yield from _check_rolled_back(started, life)
         case Queued() as queued:
             facts = life.generations.get(queued.generation_id, _Facts())
             if facts.queued is None or facts.queued > queued.cursor.offset:
@@ -235,6 +238,16 @@ def _check_started(started: Started, facts: _Facts, life: _Life) -> Iterator[str
             or (old.end.superseded_by, old.end.cleanup) != (started.generation_id, started.superseded.cleanup)
         ):
             yield f"the log says {old} of the one that was superseded"
+
+
+def _check_rolled_back(started: Started, life: _Life) -> Iterator[str]:
+    if started.superseded is None:
+        return
+    old = [e for e in life.events if e.generation_id == started.superseded.generation_id]
+    said = {event.message_id for event in old if isinstance(event.data, MessageOpened | MessageSnapshot)}
+    kept = said - {event.message_id for event in life.events if isinstance(event.data, MessageRetracted)}
+    if kept:
+        yield f"the messages {kept} of the one that was rolled back stand"
 
 
 def _check_stopped(told: Told, stopped: Stopped, mine: list[_Life]) -> Iterator[str]:

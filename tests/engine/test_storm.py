@@ -249,7 +249,12 @@ class Storm:
             return
         session_id = SESSIONS[getattr(asked, "session", 0)]
         session = await engine.session(session_id)
-        generation_id, message_id = self.proposed(asked, session_id)
+        snapshot = await session.snapshot()
+        assert snapshot.cursor.offset <= self.log.tail(session_id, snapshot.cursor.epoch)
+        cursor = await session.cursor()
+        assert cursor.offset <= self.log.tail(session_id, cursor.epoch)
+        shown = [message.message_id for message in snapshot.messages]
+        generation_id, message_id = self.proposed(asked, session_id, shown)
         begun = trio.current_time()
         answer: object
         try:
@@ -262,10 +267,10 @@ class Storm:
                 told = Told(asked, session_id, answer, generation_id, message_id, begun, trio.current_time())
                 self.ledger.told.append(told)
 
-    def proposed(self, asked: Operation, session_id: str) -> tuple[str | None, str | None]:
+    def proposed(self, asked: Operation, session_id: str, shown: list[str]) -> tuple[str | None, str | None]:
         """The ids that the operation is about, or that it proposes."""
         ids = [*reversed(self.generations[session_id][-4:]), *IDS]
-        messages = [*reversed(self.messages[session_id][-4:]), *POSTS]
+        messages = [*reversed(shown[-4:]), *reversed(self.messages[session_id][-2:]), *POSTS]
         match asked:
             case Start():
                 proposed = None if asked.proposed is None else IDS[asked.proposed]

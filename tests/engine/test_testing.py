@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 import engine
-from engine import App, Config, GenerationActive, StaleGeneration
+from engine import App, CaughtUp, Config, Cursor, GenerationActive, StaleGeneration
 from engine.testing import KeptLog, ScriptedProducer, StubbornProducer, open_test_engine
 
 EXAMPLES = [ScriptedProducer, StubbornProducer, open_test_engine]
@@ -131,6 +131,9 @@ async def test_a_broken_rule_fails_the_test(autojump_clock: MockClock) -> None:
         assert {violation.rule for violation in test.violations()} == {"R1"}
         watcher.received.reverse()
         epoch = (await session.cursor()).epoch
+        watcher.take(CaughtUp(Cursor(epoch, 99)))
+        assert [(violation.rule, violation.offset) for violation in test.violations()] == [("R6", 99)]
+        watcher.early.clear()
         test.log._lives["s", epoch].pop(0)
         assert {violation.rule for violation in test.violations()} >= {"R1", "R7"}
         with pytest.raises(AssertionError, match="R1"):
