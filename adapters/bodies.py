@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, fina
 
 from attrs import fields_dict, frozen
 
-from engine import JSON, InvalidBody, JSONObject, Queued, Session, structure
+from engine import JSON, InvalidBody, JSONObject, ProducerNotFound, Queued, Session, structure
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "ApprovalAnswer",
     "How",
     "InputBody",
+    "InputHead",
     "MessageBody",
     "StartBody",
     "StopBody",
@@ -34,6 +36,9 @@ __all__ = [
 
 _ROLES: Final = ("user", "assistant", "tool", "system")
 _QUEUE: Final = ("pause", "continue", "clear")
+
+# The producer that is another process, which sends chunks.
+_REMOTE: Final = "remote"
 
 # What a start came to: over HTTP its status tells, on a WebSocket a field of the answer.
 How: TypeAlias = Literal["started", "queued", "joined", "repeated"]
@@ -65,6 +70,11 @@ class StartBody:
     on_last_disconnect: JSON = None
     metadata: JSONObject | None = None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is to be driven by chunks: who may not send them may not open it either."""
+        return self.producer == _REMOTE
+
 
 @final
 @frozen(kw_only=True)
@@ -82,24 +92,31 @@ class InputBody:
     kind: str
     content: JSONObject
     input_id: str | None = None
+    by: str | None = None  # who answers an approval, if that is not who asks
+
+    @property
+    def names_another(self) -> bool:
+        """Whether the body says who it is from. Only who may produce can speak for others."""
+        return self.by is not None or "by" in self.content
 
 
 @final
 @frozen(kw_only=True)
-class _InputHead:
+class InputHead:
     kind: str
     input_id: str | None = None
 
 
 @final
 @frozen(kw_only=True)
-class _Answer:
+class ApprovalAnswer:
     """What an approval is answered with: a yes or a no, in so many words."""
 
     approval_id: str
     approved: bool
     reason: str | None = None
     arguments: JSON = None
+    by: str | None = None
 
 
 T = TypeVar("T", bound="AttrsInstance")
@@ -130,12 +147,14 @@ def read_input(value: JSON, *, aside: frozenset[str] = frozenset()) -> InputBody
     if not isinstance(value, dict):
         raise InvalidBody("the body must be a JSON object")
     own = {name: item for name, item in value.items() if name not in aside}
-    names = fields_dict(_InputHead).keys()
-    head = structure({name: item for name, item in own.items() if name in names}, _InputHead)
+    names = fields_dict(InputHead).keys()
+    head = structure({name: item for name, item in own.items() if name in names}, InputHead)
     content = {name: item for name, item in own.items() if name not in names}
+    by: str | None = None
     if head.kind == "approval":
-        read_body(content, _Answer)
-    return InputBody(kind=head.kind, input_id=head.input_id, content=content)
+        by = read_body(content, ApprovalAnswer).by
+        content.pop("by", None)
+    return InputBody(kind=head.kind, input_id=head.input_id, content=content, by=by)
 
 
 def check_idempotency_key(key: JSON) -> str:
@@ -145,8 +164,25 @@ def check_idempotency_key(key: JSON) -> str:
     return key
 
 
-async def start(session: Session, body: StartBody, idempotency_key: str | None) -> tuple[dict[str, JSON], How]:
-    """Start a generation, or have it wait; also what it came to."""
+async def start(
+    session: Session, body: StartBody, idempotency_key: str | None, *, principal: str = "", produces: bool = True
+) -> tuple[dict[str, JSON], How]:
+    """Start a generation for ``principal``, or have it wait; also what it came to.
+
+    Who does not produce is not told which producers there are.
+    """
+    try:
+        return await _start(session, body, idempotency_key, principal)
+    except ProducerNotFound as error:
+        if produces:
+            raise
+        detail = "no producer has this name; leave it out for the default one"
+        raise ProducerNotFound(detail, session_id=session.session_id) from error
+
+
+async def _start(
+    session: Session, body: StartBody, idempotency_key: str | None, principal: str
+) -> tuple[dict[str, JSON], How]:
     started = await session.start(
         body.producer,
         text=body.text,
@@ -158,6 +194,7 @@ async def start(session: Session, body: StartBody, idempotency_key: str | None) 
         replaces=body.replaces,
         on_last_disconnect=_seconds_alone(body.on_last_disconnect),
         idempotency_key=idempotency_key,
+        principal=principal,
     )
     made: dict[str, JSON] = {"session_id": session.session_id, "generation_id": started.generation_id}
     if isinstance(started, Queued):
@@ -200,9 +237,10 @@ async def stop(session: Session, body: StopBody) -> dict[str, JSON]:
     return made
 
 
-async def put_in(session: Session, generation_id: str, body: InputBody) -> dict[str, JSON]:
-    """Send an input into a live generation."""
-    input_id = await session.input(generation_id, body.kind, body.content, input_id=body.input_id)
+async def put_in(session: Session, generation_id: str, body: InputBody, *, principal: str = "") -> dict[str, JSON]:
+    """Send an input of ``principal``, or of whom it names, into a live generation."""
+    by = body.by or principal or None
+    input_id = await session.input(generation_id, body.kind, body.content, input_id=body.input_id, by=by)
     return {"session_id": session.session_id, "generation_id": generation_id, "input_id": input_id}
 
 

@@ -1,19 +1,21 @@
 """A socket that nobody can hold for ever: every send has a deadline of its own, closing has one too.
 
 hypercorn and trio-websocket both wait for a peer that does not read: the one inside a shield, the other while
-holding its lock. The deadline stands here, below both, so that no scope of theirs keeps it from firing.
+holding its lock. The deadline stands here, below both and below TLS, so that no scope of theirs keeps it from
+firing.
 """
 
 from __future__ import annotations
 
 import socket as stdlib_socket
+import ssl
 import struct
 from contextlib import suppress
 from typing import Final, final
 
 import trio
 
-__all__ = ["Guarded"]
+__all__ = ["Guarded", "reset"]
 
 # A send is cut into pieces of this size, each with its own deadline: what is bounded is the time without
 # progress, not the time of a long answer on a slow line. The kernel holds 16 KiB unsent (trio sets
@@ -23,27 +25,71 @@ _PIECE: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
+def reset(socket: trio.socket.SocketType) -> None:
+    """Close at once and drop what the kernel still holds; the peer gets an error."""
+    with suppress(OSError):  # the peer was faster
+        socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, _RESET)
+    socket.close()
+
+
 @final
-class Guarded(trio.abc.HalfCloseableStream):
+class _Timed(trio.abc.Stream):
+    """``stream`` with a deadline on every send, whoever sends: also TLS does, while it reads."""
+
+    def __init__(self, stream: trio.SocketStream, send_timeout: float) -> None:
+        self._stream = stream
+        self._send_timeout = send_timeout
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with trio.move_on_after(self._send_timeout) as limit:
+            await self._stream.send_all(data)
+        if limit.cancelled_caught:
+            raise trio.BrokenResourceError(f"the peer took nothing for {self._send_timeout} s")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@final
+class Guarded(trio.abc.Stream):
     """``stream`` with a deadline on every send and with bytes that can be given back to be read again.
 
     A send that makes no progress for ``send_timeout`` seconds aborts the connection and raises
     `trio.BrokenResourceError`, also inside somebody's shield. A send that is cancelled aborts the connection
-    too: nobody could tell how much of it has gone out.
+    too: nobody could tell how much of it has gone out. With ``tls``, all of it is encrypted, after `secure`.
     """
 
-    def __init__(self, stream: trio.SocketStream, *, send_timeout: float) -> None:
-        self._stream = stream
-        self._send_timeout = send_timeout
+    def __init__(self, stream: trio.SocketStream, *, send_timeout: float, tls: ssl.SSLContext | None = None) -> None:
+        self._below = stream
+        timed = _Timed(stream, send_timeout)
+        # As browsers do, a peer may leave without TLS's own goodbye: HTTP knows where its messages end.
+        self._tls = None if tls is None else trio.SSLStream(timed, tls, server_side=True, https_compatible=True)
+        self._stream: trio.abc.Stream = self._tls or timed
         self._given_back = b""
 
     @property
     def socket(self) -> trio.socket.SocketType:
-        return self._stream.socket
+        return self._below.socket
 
     @property
     def closed(self) -> bool:
         return self.socket.fileno() == -1
+
+    @property
+    def encrypted(self) -> bool:
+        return self._tls is not None
+
+    async def secure(self, seconds: float) -> None:
+        """TLS's handshake, if there is TLS. Raises `trio.TooSlowError` and `trio.BrokenResourceError`."""
+        if self._tls is not None:
+            with trio.fail_after(seconds):
+                await self._tls.do_handshake()
 
     def give_back(self, data: bytes) -> None:
         """Let the next reads deliver ``data`` first."""
@@ -62,10 +108,7 @@ class Guarded(trio.abc.HalfCloseableStream):
         sent = False
         try:
             for start in range(0, len(whole), _PIECE):
-                with trio.move_on_after(self._send_timeout) as limit:
-                    await self._stream.send_all(whole[start : start + _PIECE])
-                if limit.cancelled_caught:
-                    raise trio.BrokenResourceError(f"the peer took nothing for {self._send_timeout} s")
+                await self._stream.send_all(whole[start : start + _PIECE])
             sent = True
         finally:
             if not sent:
@@ -74,19 +117,13 @@ class Guarded(trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
     async def aclose(self) -> None:
         await self._stream.aclose()
 
     def abort(self) -> None:
         """Close at once and drop what the kernel still holds. Whoever reads or sends gets an error. Idempotent."""
-        if self.closed:
-            return
-        with suppress(OSError):  # the peer was faster
-            self.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, _RESET)
-        self.socket.close()
+        if not self.closed:
+            reset(self.socket)
 
     async def finish(self, seconds: float) -> None:
         """Close so that the peer gets what was sent, waiting at most ``seconds`` for it to close too.
@@ -97,11 +134,11 @@ class Guarded(trio.abc.HalfCloseableStream):
         if self.closed:
             return
         self._given_back = b""
-        try:
-            with trio.move_on_after(seconds):
-                await self._stream.send_eof()
-                while await self._stream.receive_some(_PIECE):
-                    pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        with trio.move_on_after(seconds), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if self._tls is not None:
+                with suppress(trio.BrokenResourceError):  # it sends on, or has left without a goodbye
+                    await self._tls.unwrap()
+            await self._below.send_eof()
+            while await self._below.receive_some(_PIECE):
+                pass
         self.socket.close()

@@ -13,7 +13,6 @@ No other protocol than HTTP/1.1 is spoken: an upgrade to h2c is ignored, HTTP/2 
 from __future__ import annotations
 
 import logging
-from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from math import inf
@@ -21,7 +20,6 @@ from typing import Any, Final, final
 
 import h11
 import trio
-from attrs import frozen
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Event as StreamEvent
@@ -40,11 +38,14 @@ from hypercorn.utils import parse_socket_addr
 
 from engine import InvalidBody, PenstockError
 
+from .bounds import ServerConfig
 from .guarded import Guarded
-from .head import Head
+from .head import Head, is_handshake, replaced, rooted, wire
+from .limits import Connection
 from .problems import BodyTooLarge, SlowRequest, answer
+from .proxies import FORWARDED
 
-__all__ = ["Bounds", "HttpConnection", "context"]
+__all__ = ["HttpConnection", "context"]
 
 _log = logging.getLogger("penstock.server")
 
@@ -53,21 +54,8 @@ _READ: Final = 64 * 1024
 # Pieces of a request's body that wait for the application; then the peer waits. Each is at most one read.
 _BODY_PIECES: Final = 10
 
-_KEY_BYTES: Final = 16
-
 # A path, the server as a whole, or what a client says to a proxy. Quart fails on anything else.
 _TARGETS: Final = (b"/", b"*", b"http://", b"https://")
-
-
-@final
-@frozen(kw_only=True)
-class Bounds:
-    """What one connection may take; `ServerConfig` has the reasons."""
-
-    head_bytes: int
-    head_timeout: float
-    keep_alive: float
-    websocket_path: str
 
 
 class _Upgrade(Exception):
@@ -92,60 +80,48 @@ def context() -> WorkerContext:
     return WorkerContext(None)
 
 
-def _head(request: h11.Request) -> Head:
-    return Head(
-        target=request.target.decode("ascii"),
-        headers=tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers),
-    )
-
-
-def _is_handshake(request: h11.Request, path: str) -> bool:
-    """Whether this is a complete WebSocket handshake for ``path``; half a one is a request like any other."""
-    head = _head(request)
-    if request.method != b"GET" or request.http_version != b"1.1" or head.path != path:
-        return False
-    tokens = ",".join(value for name, value in head.headers if name == "connection").lower().split(",")
-    if "upgrade" not in map(str.strip, tokens) or (head.get("upgrade") or "").lower() != "websocket":
-        return False
-    if head.get("sec-websocket-version") != "13" or head.get("content-length") or head.get("transfer-encoding"):
-        return False
-    try:
-        (head.get("host") or "").encode("ascii").decode("idna")
-        return len(b64decode(head.get("sec-websocket-key") or "", validate=True)) == _KEY_BYTES
-    except ValueError:
-        return False
-
-
-def _wire(request: h11.Request, behind: bytes) -> bytes:
-    lines = [b"GET " + request.target + b" HTTP/1.1"]
-    lines += [name + b": " + value for name, value in request.headers.raw_items()]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + behind
-
-
 @final
 class _Protocol(H11Protocol):
     """hypercorn's HTTP/1.1 without its ways into other protocols and with problem answers for bad requests."""
 
-    websocket_path: str
+    bounds: ServerConfig
+    peer: Connection
+    address: str  # the socket's other end
+    encrypted: bool
+    asked: h11.Request  # the one that is being worked on
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in (b"1.0", b"1.1"):
             raise _Refused(InvalidBody("this server speaks HTTP/1.1"))
         if not event.target.lower().startswith(_TARGETS):
             raise _Refused(InvalidBody("the request's target must be a path"))
-        if _is_handshake(event, self.websocket_path) and not self.context.terminated.is_set():
+        asked = self.asked = self._as_asked(event)
+        websocket_path = self.bounds.root_path + self.bounds.websocket_path
+        if is_handshake(asked, websocket_path) and not self.context.terminated.is_set():
             connection = self.connection
             assert isinstance(connection, h11.Connection)
-            raise _Upgrade(_head(event), _wire(event, connection.trailing_data[0]))
+            raise _Upgrade(Head.of(asked), wire(asked, connection.trailing_data[0]))
 
     async def _create_stream(self, request: h11.Request) -> None:
         # Without the header nothing upgrades: a server may ignore it, and the application answers.
-        headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
-        await super()._create_stream(
-            h11.Request(
-                method=request.method, target=request.target, headers=headers, http_version=request.http_version
-            )
-        )
+        headers = [(name, value) for name, value in self.asked.headers.raw_items() if name.lower() != b"upgrade"]
+        await super()._create_stream(replaced(self.asked, self.asked.target, headers))
+
+    def _as_asked(self, event: h11.Request) -> h11.Request:
+        """The request as the client made it, before proxies that are trusted; of the others' word nothing is left."""
+        headers = event.headers.raw_items()
+        told = self.bounds.trusted_proxies.read(self.address, headers)
+        if told.client != self.address:
+            self.client = (told.client, 0)
+        elif self.client is not None:
+            self.client = (self.address, self.client[1])
+        self.peer.client = told.client
+        self.ssl = self.encrypted if told.scheme is None else told.scheme == "https"
+        headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
+        if told.host is not None:
+            headers = [(name, value) for name, value in headers if name.lower() != b"host"]
+            headers.insert(0, (b"Host", told.host.encode("latin-1")))
+        return replaced(event, rooted(event.target, self.bounds.root_path.encode()), headers)
 
     async def stream_send(self, event: StreamEvent) -> None:
         # A connection that will not be kept says so, or the client sends its next request into the close. It is not
@@ -242,9 +218,11 @@ class HttpConnection:
         config: HypercornConfig,
         shared: WorkerContext,
         state: ConnectionState,
-        bounds: Bounds,
+        bounds: ServerConfig,
+        peer: Connection,
     ) -> None:
         self._stream = stream
+        self._peer = peer
         self._app = app
         self._config = config
         self._shared = shared
@@ -300,12 +278,15 @@ class HttpConnection:
             self._shared,
             _Apps(nursery, self._app),
             self._state,
-            False,
+            self._stream.encrypted,
             client,
             server,
             self._send,
         )
-        protocol.websocket_path = self._bounds.websocket_path
+        protocol.bounds = self._bounds
+        protocol.peer = self._peer
+        protocol.address = self._peer.client
+        protocol.encrypted = self._stream.encrypted
         return protocol
 
     async def _read(self, protocol: _Protocol) -> None:
@@ -323,6 +304,7 @@ class HttpConnection:
 
     def _become_idle(self, seconds: float) -> None:
         self._idle, self._begun = True, False
+        self._peer.rest()
         if self._shared.terminated.is_set():
             self._reading.cancel(reason="draining")
         self._reading.deadline = trio.current_time() + seconds

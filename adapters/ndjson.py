@@ -16,8 +16,10 @@ from engine import (
     Delivery,
     Drained,
     Ended,
+    Ephemeral,
     Gap,
     Opened,
+    PresenceListed,
     SnapshotTaken,
     encode_json,
 )
@@ -45,6 +47,10 @@ def frame(delivery: Delivery) -> bytes:
             return _control("snapshot", snapshot.to_json())
         case CaughtUp(cursor=cursor):
             return _control("caught-up", {"cursor": str(cursor)})
+        case PresenceListed():
+            return _control("presence", delivery.to_json())
+        case Ephemeral(body=body):
+            return body + b"\n"
         case Gap(reason=reason, asked=asked, resumed=resumed):
             return _control("gap", {"reason": reason, "asked": asked, "from": str(resumed)})
         case Degraded(code=code):

@@ -13,20 +13,35 @@ from typing import Final, final
 
 from attrs import frozen
 
-from engine import JSON, CallerError, CapacityError, PenstockError, SequenceGap, StorageError, encode_json
+from engine import (
+    JSON,
+    CallerError,
+    CapacityError,
+    PenstockError,
+    SequenceGap,
+    StaleProducer,
+    StorageError,
+    encode_json,
+)
+
+from .traffic import traffic
 
 __all__ = [
     "PROBLEM_JSON",
     "TABLE",
     "Answer",
     "BodyTooLarge",
+    "Forbidden",
     "MethodNotAllowed",
     "NotFound",
     "OriginRefused",
+    "RateLimited",
     "Row",
     "SlowRequest",
+    "Unauthenticated",
     "answer",
     "close_code",
+    "is_failure",
     "problem",
 ]
 
@@ -116,10 +131,35 @@ class BodyTooLarge(CallerError):
 
 
 @final
+class Unauthenticated(CallerError):
+    """Nobody knows who asks: there is no token, or it is not valid any more."""
+
+    code = "UNAUTHENTICATED"
+
+
+@final
+class Forbidden(CallerError):
+    """Who asks is known and may not do this. The text is the same for what exists and for what does not."""
+
+    code = "FORBIDDEN"
+
+
+@final
 class OriginRefused(CallerError):
     """A browser sent this for a page of another origin."""
 
     code = "ORIGIN_REFUSED"
+
+
+@final
+class RateLimited(CapacityError):
+    """One client took more than its part; others are served on."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 @final
@@ -146,8 +186,12 @@ def _row(error: BaseException) -> tuple[str, Row]:
 
 
 def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
-    """The problem object (RFC 9457) of ``error``. ``ids`` fill in what the error does not name itself."""
+    """The problem object (RFC 9457) of ``error``, to be told now: it is counted.
+
+    ``ids`` fill in what the error does not name itself.
+    """
     code, row = _row(error)
+    traffic.problems[code] += 1
     if code == "INTERNAL" or not isinstance(error, PenstockError):
         detail = _INTERNAL
     elif isinstance(error, StorageError):
@@ -164,6 +208,8 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
     }
     if isinstance(error, SequenceGap):
         made["expected"] = error.expected
+    if isinstance(error, StaleProducer):
+        made["epoch"] = error.epoch
     for name in ("session_id", "generation_id", "message_id"):
         value = getattr(error, name, None) or ids.get(name)
         if value is not None:
@@ -178,9 +224,17 @@ def answer(error: BaseException, **ids: str | None) -> Answer:
     if row.status in _WITH_RETRY_AFTER:
         seconds = error.retry_after if isinstance(error, CapacityError) else 1.0
         headers.append(("Retry-After", str(max(1, math.ceil(seconds)))))
+    if isinstance(error, Unauthenticated):
+        headers.append(("WWW-Authenticate", "Bearer"))
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers.append(("Allow", ", ".join(error.allowed)))
     return Answer(status=row.status, headers=tuple(headers), body=encode_json(problem(error, **ids)))
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether the server could not do what it was asked, and the request need not be at fault: 500 and above."""
+    _, row = _row(error)
+    return row.status >= 500
 
 
 def close_code(error: BaseException) -> int:

@@ -8,24 +8,29 @@ One peer's error ends one peer's connection, never the server.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias, TypeVar, final
+import os
+import socket as stdlib_socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from http import HTTPStatus
+from typing import Final, TypeAlias, final
 
 import h11
 import trio
 import trio_websocket
 import wsproto.utilities
-from attrs import Attribute, field, frozen
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 
-from engine import Overloaded
+from engine import Overloaded, PenstockError
 
-from .guarded import Guarded
+from .bounds import ServerConfig
+from .guarded import Guarded, reset
 from .head import Head
-from .http1 import Bounds, HttpConnection, context
+from .http1 import HttpConnection, context
 from .lifespan import Lifespan, StartupFailed
-from .problems import answer
+from .limits import CONNECTION, Connection, RateLimiter, Shares, address_key
+from .problems import NotFound, RateLimited, answer
+from .traffic import traffic
 
 __all__ = ["Drain", "ServerConfig", "StartupFailed", "WebSocketHandler", "serve"]
 
@@ -38,63 +43,21 @@ WebSocketHandler: TypeAlias = Callable[[trio_websocket.WebSocketRequest, Head, t
 # Makes what is going on end by itself.
 Drain: TypeAlias = Callable[[], Awaitable[None]]
 
-_Number = TypeVar("_Number", int, float)
-
-
-def _positive(_: object, attribute: Attribute[_Number], value: _Number) -> None:
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be above 0, not {value!r}")
-
-
-@final
-@frozen(kw_only=True)
-class ServerConfig:
-    """The server's bounds, each with its reason. Times are in seconds."""
-
-    # A viewer costs some 32 KiB, so this is 320 MiB: what one process serves before another should.
-    max_connections: int = field(default=10_000, validator=_positive)
-
-    # A connection that takes nothing for so long is gone or hopeless. It resumes by cursor, so nothing is lost.
-    send_timeout: float = field(default=30.0, validator=_positive)
-
-    # What process supervisors commonly wait between SIGTERM and SIGKILL.
-    drain_timeout: float = field(default=10.0, validator=_positive)
-
-    # Of that, what clients get to take the last of their answers once everything has ended: a slow line's worth of
-    # a buffer. Who needs longer does not read; it resumes by cursor, and the process has time left to close.
-    farewell_timeout: float = field(default=3.0, validator=_positive)
-
-    # hypercorn's own: cookies and a token fit many times over.
-    head_bytes: int = field(default=16 * 1024, validator=_positive)
-
-    # A head is one packet or a few; more than this is a peer that wants to hold a connection.
-    head_timeout: float = field(default=10.0, validator=_positive)
-
-    # Above the 60 s that load balancers keep idle connections to us: who closes first must be the client.
-    keep_alive: float = field(default=75.0, validator=_positive)
-
-    # How long an answered peer may go on sending before it is cut, so that it gets to read the answer.
-    linger: float = field(default=2.0, validator=_positive)
-
-    # The application's own start and stop; the engine is open before and closed after it.
-    lifespan_timeout: float = field(default=10.0, validator=_positive)
-
-    # A message is a command with a prompt: as large as a request's body may be.
-    websocket_message_bytes: int = field(default=1024 * 1024, validator=_positive)
-
-    # Commands that wait while one is carried out; then the socket is not read, and the peer waits.
-    websocket_messages: int = field(default=16, validator=_positive)
-
-    # Every other handshake is a plain request to the application.
-    websocket_path: str = "/v1/ws"
-
-
 # Accepting fails when descriptors or memory have run out (trio retries what concerns one peer only). Some will
 # be free again soon; until then busy waiting helps nobody.
 _ACCEPT_PAUSE: Final = 0.1
 
-# Refusals past the cap, said at the same time. Who comes on top of these is cut without a word.
+# One connection to serve is accepted in each turn of the loop, as trio does it, so that those being served get theirs:
+# with 64 a turn, clients that reconnect in a loop make everybody wait. But of those
+# that have left already, or are turned away, so many at once: they must not stand before others.
+_ACCEPT_AT_ONCE: Final = 64
+
+# How many seconds' worth of one address's new connections may come at once.
+_PEER_BURST: Final = 10
+
+# Refusals that are said, at the same time and a second. Who comes on top of these is cut without a word.
 _MAX_REFUSALS: Final = 128
+_REFUSALS: Final = 50
 _REFUSAL_TIMEOUT: Final = 1.0
 
 # What a peer can do to us; all else is a bug and is logged with its traceback.
@@ -120,8 +83,10 @@ def _is_peers_fault(error: BaseException) -> bool:
 class _Connection:
     """What the server holds of one peer."""
 
-    def __init__(self, stream: Guarded) -> None:
+    def __init__(self, stream: Guarded, address: str, key: str | None) -> None:
         self.stream = stream
+        self.key = key  # what it is counted under; None: it is a proxy's
+        self.peer = Connection(address)
         self.http: HttpConnection | None = None
 
 
@@ -131,17 +96,15 @@ class _Server:
         self._app = app
         self._websocket = websocket
         self._config = config
-        self._bounds = Bounds(
-            head_bytes=config.head_bytes,
-            head_timeout=config.head_timeout,
-            keep_alive=config.keep_alive,
-            websocket_path=config.websocket_path,
-        )
         self._hypercorn = HypercornConfig()
         self._hypercorn.include_server_header = False
         self._hypercorn.accesslog = self._hypercorn.errorlog = None  # ours is `penstock.server`
         self._hypercorn.h11_max_incomplete_size = config.head_bytes
+        self._hypercorn.root_path = config.root_path
         self._shared = context()
+        self._peers = Shares(config.peer_connections, "connections open,")
+        self._refusals = RateLimiter(_REFUSALS, _MAX_REFUSALS)
+        self._arrivals = RateLimiter(config.peer_rate, max(1.0, config.peer_rate * _PEER_BURST))
         self._open: set[_Connection] = set()
         self._refusing = 0
         self._drained = trio.Event()
@@ -207,29 +170,79 @@ class _Server:
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         failing = False
         async with listener:
-            while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    if not failing:
-                        _log.error("cannot accept connections for now: %s", error)
-                    failing = True
-                    await trio.sleep(_ACCEPT_PAUSE)
-                    continue
-                failing = False
-                guarded = Guarded(stream, send_timeout=self._config.send_timeout)
-                if len(self._open) < self._config.max_connections:
-                    connection = _Connection(guarded)
-                    self._open.add(connection)
-                    nursery.start_soon(self._supervise, connection)
-                elif self._refusing < _MAX_REFUSALS:
-                    nursery.start_soon(self._refuse, guarded)
-                else:
-                    guarded.abort()
+            with stdlib_socket.socket(fileno=os.dup(listener.socket.fileno())) as waiting:
+                waiting.setblocking(False)
+                while True:
+                    try:
+                        stream = await listener.accept()
+                    except OSError as error:
+                        if not failing:
+                            _log.error("cannot accept connections for now: %s", error)
+                        failing = True
+                        await trio.sleep(_ACCEPT_PAUSE)
+                        continue
+                    failing = False
+                    served = self._receive(stream, nursery)
+                    others = _accept_waiting(waiting, _ACCEPT_AT_ONCE)
+                    while not served and (another := next(others, None)) is not None:
+                        served = self._receive(another, nursery)
+
+    def _receive(self, stream: trio.SocketStream, nursery: trio.Nursery) -> bool:
+        """Serve it, or refuse it, in ``nursery``; whether it is served."""
+        address = _address(stream)
+        if address is None:
+            stream.socket.close()  # it has left while it waited for its turn, and must not keep others from theirs
+            return False
+        key = None if address in self._config.trusted_proxies else address_key(address)
+        try:
+            self._admit(key)
+        except (Overloaded, RateLimited) as error:
+            traffic.refused += 1
+            if self._may_say():
+                nursery.start_soon(self._refuse, self._guard(stream), error)
+            else:
+                reset(stream.socket)
+            return False
+        connection = _Connection(self._guard(stream), address, key)
+        self._open.add(connection)
+        traffic.connections += 1
+        nursery.start_soon(self._supervise, connection)
+        return True
+
+    def _guard(self, stream: trio.SocketStream) -> Guarded:
+        return Guarded(stream, send_timeout=self._config.send_timeout, tls=self._config.tls)
+
+    def _admit(self, key: str | None) -> None:
+        """Count one more of ``key``'s. Raises `Overloaded` and `RateLimited`."""
+        if len(self._open) >= self._config.max_connections:
+            raise Overloaded("this server holds as many connections as it may; try again")
+        if key is not None:
+            self._arrivals.take(key)
+            self._peers.take(key)
+
+    def _may_say(self) -> bool:
+        """Whether there is time to say why."""
+        try:
+            self._refusals.take("")
+        except RateLimited:
+            return False
+        return self._refusing < _MAX_REFUSALS
+
+    def _dismiss(self, connection: _Connection) -> None:
+        connection.peer.rest()
+        if connection.key is not None:
+            self._peers.leave(connection.key)
+        self._open.discard(connection)
+        traffic.connections -= 1
+        if not self._open:
+            self._ended.set()
+            self._ended = trio.Event()
 
     async def _supervise(self, connection: _Connection) -> None:
         """Serve one connection to its end. Raises nothing but `trio.Cancelled`."""
+        CONNECTION.set(connection.peer)
         try:
+            await connection.stream.secure(self._config.head_timeout)
             await self._converse(connection)
             await connection.stream.finish(self._config.linger)
         except Exception as error:  # noqa: BLE001  # whatever one connection does, the others go on
@@ -239,15 +252,12 @@ class _Server:
                 _log.exception("a connection failed")
         finally:
             connection.stream.abort()
-            self._open.discard(connection)
-            if not self._open:
-                self._ended.set()
-                self._ended = trio.Event()
+            self._dismiss(connection)
 
     async def _converse(self, connection: _Connection) -> None:
         state = ConnectionState(self._lifespan.state.copy())
         connection.http = HttpConnection(
-            connection.stream, self._app, self._hypercorn, self._shared, state, self._bounds
+            connection.stream, self._app, self._hypercorn, self._shared, state, self._config, connection.peer
         )
         head = await connection.http.run()
         connection.http = None
@@ -264,10 +274,10 @@ class _Server:
             await self._websocket(request, head, self._drained)
             nursery.cancel_scope.cancel(reason="the conversation is over")
 
-    async def _refuse(self, stream: Guarded) -> None:
+    async def _refuse(self, stream: Guarded, error: PenstockError) -> None:
         """Say that there is no room, in bounded time."""
-        told = answer(Overloaded("this server holds as many connections as it may; try again"))
-        lines = [f"HTTP/1.1 {told.status} Service Unavailable", f"Content-Length: {len(told.body)}"]
+        told = answer(error)
+        lines = [f"HTTP/1.1 {told.status} {HTTPStatus(told.status).phrase}", f"Content-Length: {len(told.body)}"]
         lines += [f"{name}: {value}" for name, value in (*told.headers, ("Connection", "close"))]
         self._refusing += 1
         try:
@@ -281,8 +291,38 @@ class _Server:
             stream.abort()
 
 
+def _accept_waiting(listening: stdlib_socket.socket, most: int) -> Iterator[trio.SocketStream]:
+    """Those who have been waiting. What goes wrong is said by the next ordinary accept."""
+    for _ in range(most):
+        try:
+            accepted, _peer = listening.accept()
+        except OSError:
+            return
+        yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+
+
+def _address(stream: trio.SocketStream) -> str | None:
+    """Where the peer is; None when it is gone."""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return None
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+async def _nothing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """The application where there is only a WebSocket: what is not its handshake leads nowhere."""
+    if scope["type"] != "http":
+        raise NotFound("this is for requests only")
+    told = answer(NotFound("there is nothing here but a WebSocket"))
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers]
+    headers.append((b"content-length", b"%d" % len(told.body)))
+    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "http.response.body", "body": told.body, "more_body": False})
+
+
 async def serve(
-    app: ASGIFramework,
+    app: ASGIFramework | None,
     websocket: WebSocketHandler,
     listeners: Sequence[trio.SocketListener],
     *,
@@ -293,6 +333,8 @@ async def serve(
 ) -> None:
     """Serve until ``shutdown`` is set, then drain and return. Takes ownership of ``listeners``.
 
+    Without an ``app`` there is the WebSocket alone.
+
     Draining: no new connection, idle ones are closed, ``drain`` is awaited (streams end by it), the others get
     to finish within ``farewell_timeout``, all of it within ``drain_timeout``; what is left then is cut, also a
     peer that never reads. Cancelling
@@ -300,4 +342,6 @@ async def serve(
 
     Raises `StartupFailed` when the application's lifespan startup fails.
     """
-    await _Server(app, websocket, config or ServerConfig()).run(listeners, shutdown, drain, task_status)
+    await _Server(_nothing if app is None else app, websocket, config or ServerConfig()).run(
+        listeners, shutdown, drain, task_status
+    )

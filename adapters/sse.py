@@ -1,8 +1,9 @@
 """A session's deliveries as Server-Sent Events.
 
 Owns the bytes of the form ``text/event-stream``; who reads and when is the caller's. A logged event is ``id``
-and ``data`` and has no ``event`` line, so that `onmessage` sees it; control frames have one. Lines end with LF
-only: some clients split on nothing else.
+and ``data`` and has no ``event`` line, so that `onmessage` sees it; control frames have one. An event that is not
+in the log is ``data`` alone, and leaves a reader's place as it was. Lines end with LF only: some clients split on
+nothing else.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from engine import (
     Delivery,
     Drained,
     Ended,
+    Ephemeral,
     Gap,
     Opened,
+    PresenceListed,
     SnapshotTaken,
     encode_json,
 )
@@ -31,8 +34,8 @@ MEDIA_TYPE: Final = "text/event-stream"
 
 HEARTBEAT: Final = b": ping\n\n"
 
-# When readers come back after a drain, in milliseconds: spread out, so that a restarted server does not get
-# all of them in its first second.
+# When readers come back after a drain, or after a log that could not be read, in milliseconds: spread out, so that
+# a restarted server does not get all of them in its first second.
 _RETRY: Final = (1_000, 5_000)
 
 
@@ -53,10 +56,14 @@ def frame(delivery: Delivery) -> bytes:
             return _control("snapshot", snapshot.to_json(), at=snapshot.cursor)
         case CaughtUp(cursor=cursor):
             return _control("caught-up", {"cursor": str(cursor)}, at=cursor)
+        case PresenceListed():
+            return _control("presence", delivery.to_json())
+        case Ephemeral(body=body):
+            return b"data: %b\n\n" % body
         case Gap(reason=reason, asked=asked, resumed=resumed):
             return _control("gap", {"reason": reason, "asked": asked, "from": str(resumed)}, at=resumed)
         case Degraded(code=code):
-            return _control("degraded", {"code": code})
+            return _control("degraded", {"code": code}, retry=random.randint(*_RETRY))
         case Ended(reason=reason):
             return _control("end", {"reason": reason})
         case Drained(reason=reason):

@@ -13,8 +13,9 @@ a producer gets a `Generation` and writes messages and blocks; an `Event` is wha
 
 from __future__ import annotations
 
-from . import errors, events
+from . import errors, events, observer
 from .approvals import Approval
+from .chunks import Chunk, ProducerStamp
 from .codec import check_json, converter, decode, decode_json, encode, encode_json, from_json, structure, to_json
 from .compaction import CompactionStatistics, Compactor, Progress
 from .config import Config
@@ -38,11 +39,15 @@ from .log import (
     open_sqlite,
     open_sqlite_reader,
 )
+from .observer import *  # noqa: F403  every fact is public
 from .producing import Generation, Producer
-from .reducer import SessionState, Snapshot
+from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot
 from .results import (
+    ChunksAccepted,
+    Finished,
     GenerationInfo,
     Posted,
+    Present,
     Queued,
     QueueNext,
     SessionInfo,
@@ -54,15 +59,28 @@ from .results import (
 )
 from .retention import expire_sessions
 from .session import Session
-from .subscription import CaughtUp, Delivery, Gap, Opened, SnapshotTaken, Subscription
+from .subscription import (
+    CaughtUp,
+    Delivery,
+    Ephemeral,
+    Gap,
+    Opened,
+    PresenceListed,
+    SnapshotTaken,
+    Subscription,
+)
 from .writing import Block, Message
 
 __all__ = [
     "Append",
     "Approval",
+    "ApprovalView",
     "Batch",
     "Block",
+    "BlockView",
     "CaughtUp",
+    "Chunk",
+    "ChunksAccepted",
     "Compact",
     "CompactionStatistics",
     "Compactor",
@@ -75,8 +93,10 @@ __all__ = [
     "Engine",
     "EngineStatistics",
     "Entry",
+    "Ephemeral",
     "EventLog",
     "FileState",
+    "Finished",
     "Gap",
     "Generation",
     "GenerationInfo",
@@ -85,9 +105,13 @@ __all__ = [
     "LogStatistics",
     "MemoryLog",
     "Message",
+    "MessageView",
     "Opened",
     "Posted",
+    "PresenceListed",
+    "Present",
     "Producer",
+    "ProducerStamp",
     "Progress",
     "QueueNext",
     "Queued",
@@ -120,3 +144,4 @@ __all__ = [
 ]
 __all__ += errors.__all__
 __all__ += events.__all__
+__all__ += observer.__all__

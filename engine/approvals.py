@@ -21,7 +21,7 @@ from .errors import ApprovalNotFound, InvalidBody
 from .events import JSON, ApprovalRequested, ApprovalResolved, JSONObject
 from .lifecycle import Draft
 
-__all__ = ["Approval", "Approvals"]
+__all__ = ["Approval", "Approvals", "expires_at"]
 
 logger = logging.getLogger("penstock.generation")
 
@@ -92,17 +92,25 @@ class Approvals:
             tool_call_id=tool_call_id,
             name=name,
             arguments=check_json(arguments, "arguments"),
-            expires_at=_expires_at(expires_in),
+            expires_at=expires_at(expires_in),
         )
         self._write(Draft(request))
-        waiting = self._open[request.approval_id] = _Open(request, trio.current_time() + expires_in)
-        self._on_asked()
+        waiting = self._add(request, expires_in)
         try:
             await waiting.resolved.wait()
         finally:
             if request.approval_id in self._open:
                 self._resolve(waiting, _refusal(request, "cancelled"), self._part)
         return waiting.answer
+
+    def note(self, request: ApprovalRequested) -> None:
+        """A request of a producer in another process was written: it learns of the answer from the events."""
+        self._add(request, math.inf if request.expires_at is None else _seconds_until(request.expires_at))
+
+    def _add(self, request: ApprovalRequested, seconds: float) -> _Open:
+        waiting = self._open[request.approval_id] = _Open(request, trio.current_time() + seconds)
+        self._on_asked()
+        return waiting
 
     def answer(self, content: JSONObject, by: str | None) -> None:
         """Resolve the one that ``content`` names: ``{approval_id, approved, reason?, arguments?}``.
@@ -174,7 +182,7 @@ def _refusal(request: ApprovalRequested, reason: str) -> Approval:
     return Approval(approval_id=request.approval_id, approved=False, reason=reason)
 
 
-def _expires_at(seconds: float) -> str | None:
+def expires_at(seconds: float) -> str | None:
     """The moment as events carry it; None where there is none."""
     if not seconds > 0:
         raise InvalidBody("an approval expires in a number of seconds above 0")
@@ -185,3 +193,8 @@ def _expires_at(seconds: float) -> str | None:
     except OverflowError:
         raise InvalidBody("an approval expires before the year 10000; an infinite time means never") from None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _seconds_until(moment: str) -> float:
+    """How far off the moment is, as events carry it; below 0 when it is past."""
+    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()

@@ -98,6 +98,24 @@ class Config:
     # Inputs that may wait for the producer to take them: a person steers a few times between two steps of a model.
     inputs: int = field(default=16, validator=_positive)
 
+    # Chunks in one request of a remote producer: seconds of the fastest model, and a write that holds nobody up.
+    batch_chunks: int = field(default=500, validator=_positive)
+
+    # A finish waits for all that its producer had on the way: the one answer that it must not have to guess at.
+    finish_timeout: float = field(default=30.0, validator=_positive)
+
+    # A remote producer that lets a tool run may say nothing meanwhile, and nobody tells when its process died: one
+    # that is silent for as long as a person is waited for is gone.
+    remote_silence: float = field(default=3600.0, validator=_positive)
+
+    # Who is here is here for so long unless it is said again: a client that says it every 20 s may lose two of three,
+    # and one that vanished is not shown for much longer than a person waits for an answer.
+    presence_ttl: float = field(default=60.0, validator=_positive)
+
+    # Devices that may be here at a time, per session: every reader gets all of them whenever it has caught up, and
+    # with names at their longest these are some 150 KiB.
+    presence_limit: int = field(default=256, validator=_positive)
+
     # While nothing can be stored, the engine tries again this often: first and longest pause.
     retry_min: float = field(default=0.05, validator=_positive)
     retry_max: float = field(default=5.0, validator=_positive)

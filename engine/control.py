@@ -1,4 +1,4 @@
-"""One session's generations: how one starts in place of another, or waits behind it.
+"""One session's generations: how one starts in place of another, or is put behind it.
 
 Owns the turn and what becomes of a start. Every public coroutine but `input` is a lifecycle step: the session runs
 them one at a time. What is refused is refused before anything is cancelled or written.
@@ -6,9 +6,11 @@ them one at a time. What is refused is refused before anything is cancelled or w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import final
 
+from .closing import Ending
 from .config import Config
 from .errors import (
     GenerationActive,
@@ -17,7 +19,6 @@ from .errors import (
     InvalidBody,
     MessageNotFound,
     PenstockError,
-    ProducerNotFound,
     QueueFull,
     StaleGeneration,
     TimedOut,
@@ -27,23 +28,22 @@ from .events import JSONObject
 from .generation import Run
 from .idempotency import Answers
 from .journal import Journal, Mark
-from .lifecycle import Ending, OpenGeneration
+from .lifecycle import Draft, OpenGeneration
 from .lineup import Lineup, PendingStops, request_of
 from .messages import Messages
 from .parts import (
     NOTHING,
     StartRequest,
-    drop_part,
     end_part,
     joined,
     replaced_part,
-    resume_part,
     start_part,
 )
 from .policy import Enqueue, Join, Refuse, Situation, Start, Supersede, decide
 from .producing import Producer
 from .reads import Reads
-from .results import Queued, QueueNext, Started, Superseded
+from .results import Queued, Started, Superseded
+from .runs import Runs
 from .slot import SAFE_TEXTS, Slot
 from .stamper import stamp
 from .waiting import QueuedStart
@@ -66,43 +66,32 @@ class Control:
         answers: Answers,
         pending_stops: PendingStops,
         messages: Messages,
+        runs: Runs,
         launch: Callable[[Run], None],
-        find_producer: Callable[[str], Producer],
     ) -> None:
         self._journal = journal
         self._reads = reads
         self._config = config
         self._slot = slot
         self._messages = messages
+        self._runs = runs
         self._launch = launch
-        self._find_producer = find_producer
         self._lineup = lineup
         self._answers = answers
         self._pending_stops = pending_stops
         self.turn = 0
-        self._hanging: list[Mark] = []  # of starts whose callers were told `TimedOut`
+        self._unsettled: list[Mark] = []  # of starts that the log may not know yet
 
     @property
     def busy(self) -> bool:
         """Whether the session must stay in memory for its generations' sake."""
         return self._slot.live is not None or bool(self._slot.stragglers) or bool(len(self._pending_stops))
 
-    @property
-    def can_advance(self) -> bool:
-        """Whether the next queued generation may start."""
-        return (
-            self._slot.live is None
-            and bool(len(self._lineup.queue))
-            and not self._lineup.queue.paused
-            and self._journal.refused is None
-            and len(self._slot.stragglers) < self._config.max_stragglers
-        )
-
     # --- start
 
     async def start(self, request: StartRequest) -> Started | Queued:
         """Start a generation, or queue it; the live one ends first if the policy says so. Returns after the commit."""
-        await self._settle_hanging(request)
+        await self._settle(request)
         answer = await self._answers.find(request)
         if answer is not None:
             return answer
@@ -113,6 +102,8 @@ class Control:
             case Join():
                 assert old is not None
                 turn = old.structure.turn
+                # One that its first chunk began may not be stored yet.
+                await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
                 return Started(generation_id=old.generation_id, turn=turn, cursor=self._journal.cursor, joined=True)
             case Enqueue():
                 request.stopped = self._pending_stops.take(request.generation_id) or request.stopped
@@ -135,14 +126,17 @@ class Control:
             case Start():
                 return await self._begin(request)
 
-    async def _settle_hanging(self, request: StartRequest) -> None:
-        """A start that may be a repetition waits for those whose callers were told `TimedOut`."""
+    async def _settle(self, request: StartRequest) -> None:
+        """A start that may be a repetition waits for those that the log may not know yet."""
         if not (request.proposed or request.idempotency_key):
             return
-        for mark in list(self._hanging):
+        for mark in list(self._unsettled):
             if not self._journal.settled(mark):
                 await self._journal.wait_committed(mark, self._config.flush_timeout)
-        self._hanging = [mark for mark in self._hanging if not self._journal.settled(mark)]
+
+    def _is_unsettled(self, mark: Mark) -> None:
+        """Its caller was told `TimedOut`, or does not wait in the step."""
+        self._unsettled = [*(m for m in self._unsettled if not self._journal.settled(m)), mark]
 
     async def _check_ids(self, request: StartRequest) -> None:
         gid = request.generation_id
@@ -225,7 +219,7 @@ class Control:
                 after=self._journal.stamped,
             ),
         )
-        run = self._make_run(structure, request)
+        run = self._runs.make(structure, request)
         self._journal.raise_token()
         mark = stamp(
             self._journal,
@@ -248,6 +242,40 @@ class Control:
             superseded=superseded,
         )
 
+    async def begin_waiting(self, waited: QueuedStart, producer: Producer) -> None:
+        """Start one that waited, its turn come; part of a step. It leaves the queue in the same append."""
+        await self._begin(request_of(waited, producer), waited=waited)
+
+    def begin_written(
+        self,
+        request: StartRequest,
+        structure: OpenGeneration,
+        drafts: Iterator[Draft],
+        records: Callable[[int], Mapping[str, bytes | None]],
+    ) -> tuple[Mark, Run | None]:
+        """Write a start and the first that its producer wrote, ``drafts``, as one part. Nothing may be live.
+
+        It runs before it is durable: its producer is elsewhere, and hears of nothing that is not. If a stop came
+        first, it is written as started and stopped, without the drafts; there is no run, then. What the drafts
+        raise leaves no trace. Without a wait.
+        """
+        self._journal.check()
+        request.stopped = self._pending_stops.take(request.generation_id) or request.stopped
+        run = None if request.stopped else self._runs.make(structure, request)
+        items, started = start_part(structure, request, supersedes=None, after=self._journal.stamped)
+        self._journal.raise_token()
+        if run is None:
+            mark = stamp(self._journal, items, started)
+        else:
+            first = ((structure, draft) for draft in drafts)
+            mark = stamp(self._journal, chain(items, first), lambda offset: {**started, **records(offset)})
+            self._slot.live = run
+            run.launched = True
+            self._launch(run)
+        self.turn = structure.turn
+        self._is_unsettled(mark)
+        return mark, run
+
     async def _retracted(self, request: StartRequest) -> list[str]:
         """The messages that the start takes out: the one it replaces, and what follows."""
         if request.replaces is None:
@@ -258,49 +286,6 @@ class Control:
         except MessageNotFound:
             return []  # it left the transcript while the start waited
 
-    def _make_run(self, structure: OpenGeneration, request: StartRequest) -> Run:
-        return Run(
-            structure,
-            self._journal,
-            self._config,
-            producer=request.producer,
-            producer_name=request.producer_name,
-            input=request.input,
-            metadata=request.metadata or {},
-            take_snapshot=self._reads.snapshot,
-            check_message_id=self._messages.check_new,
-            note_message=self._messages.note,
-            find_producer=self._find_producer,
-            on_done=self._slot.on_done,
-            on_last_disconnect=request.on_last_disconnect,
-        )
-
-    # --- the queue
-
-    async def advance(self) -> str | None:
-        """Start the next queued generation, if none is live and the queue is not paused; tells which."""
-        while self.can_advance:
-            item = self._lineup.queue.items[0]
-            try:
-                producer = self._find_producer(item.producer)
-            except ProducerNotFound:
-                ending = Ending(outcome="failed", code="PRODUCER_NOT_FOUND", message="Nobody here can produce it.")
-                items, records = drop_part(self._lineup.queue, item, ending)
-                stamp(self._journal, items, records)
-                continue
-            await self._begin(request_of(item, producer), waited=item)
-            return item.generation_id
-        return None
-
-    async def queue_next(self) -> QueueNext:
-        """Let a paused queue go on; tells which one started, if one did."""
-        self._slot.finished_first()
-        items, records = resume_part(self._lineup.queue, "next")
-        mark = stamp(self._journal, items, records)
-        await self._journal.wait_committed(mark, self._config.flush_timeout)
-        started = await self.advance()
-        return QueueNext(cursor=self._journal.cursor, generation_id=started)
-
     async def _committed_or_ended(self, mark: Mark, run: Run) -> None:
         """Wait for a start's commit; when the disk hangs, put the end right behind it and do not run it."""
         try:
@@ -310,7 +295,7 @@ class Control:
                 run.done.set()
                 ending = Ending(outcome="failed", code="WRITE_FAILED", message=SAFE_TEXTS["failed"])
                 mark = self._slot.write_end(run, ending)
-            self._hanging = [*(m for m in self._hanging if not self._journal.settled(m)), mark]
+            self._is_unsettled(mark)
             raise
 
     # --- inputs
@@ -326,6 +311,9 @@ class Control:
         if live is not None and live.generation_id == generation_id:
             return live.take_input(kind, content, input_id, by)
         state = (await self._reads.generation_info(generation_id)).state
+        live = self._slot.live
+        if live is not None and live.generation_id == generation_id:  # it began meanwhile
+            return live.take_input(kind, content, input_id, by)
         error = GenerationMismatch if state == "queued" else StaleGeneration
         detail = "the generation has not begun" if state == "queued" else "the generation has ended"
         raise error(detail, session_id=self._journal.session_id, generation_id=generation_id)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import final
 
 from .config import Config
+from .errors import Draining
 from .events import SessionReset
 from .generation import Run
 from .journal import Journal, Mark
@@ -58,7 +59,10 @@ class Endings:
         if self._journal.refused is not None or self._slot.finished_first() is not run:
             return
         stopped = limit == "disconnected"
-        ending, _ = await self._slot.wind_down(run, "stopped" if stopped else limit, reason=limit)
+        outcome = "stopped" if stopped else limit
+        if limit == "stalled" and run.stand_in is not None and run.stand_in.is_lost:
+            outcome = limit = "lost"
+        ending, _ = await self._slot.wind_down(run, outcome, reason=limit)
         queue = self._lineup.after_stop("pause", limit) if stopped else NOTHING
         items, records = joined(end_part(run.structure, ending), queue)
         self._journal.raise_token()
@@ -125,6 +129,26 @@ class Endings:
         mark = stamp(self._journal, items, records)
         self._slot.live = None
         await self._journal.wait_committed(mark, self._config.flush_timeout)
+
+    async def leave(self) -> None:
+        """The engine shuts down: end what is live as ``shutdown``. A remote one stays open in the log.
+
+        Its producer goes on with whoever opens the log next; what it wrote so far is durable when this returns.
+        """
+        live = self._slot.finished_first()
+        if live is None or live.stand_in is None:
+            await self.end_live("shutdown")
+            return
+        live.refuse(
+            lambda: Draining(
+                "the engine is shutting down; go on with the next one",
+                session_id=self._journal.session_id,
+                generation_id=live.generation_id,
+            )
+        )
+        self._slot.live = None  # first: the end of its task writes nothing, then
+        live.cancel("the engine shuts down")
+        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
 
     async def _end_of_live(self, outcome: str) -> Part:
         live = self._slot.finished_first()

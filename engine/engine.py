@@ -19,6 +19,8 @@ from .events import Cursor, JSONObject, SessionId, check_session_id, new_session
 from .hub import Drained
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
+from .logged import LogLines
+from .observer import Observer
 from .producing import Producer
 from .records import OPEN, QUEUED
 from .registry import Registry
@@ -26,6 +28,8 @@ from .resident import Resident
 from .results import SessionInfo
 from .retention import expire_sessions
 from .session import Session
+from .standin import REMOTE, StandIn
+from .witness import Observers
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
 
@@ -47,6 +51,7 @@ class EngineStatistics:
     live_generations: int
     stragglers: int
     subscribers: int
+    present: int
     pending_events: int
     degraded_sessions: int
     draining: bool
@@ -65,13 +70,15 @@ class Engine:
         producers: Mapping[str, Producer],
         default_producer: str | None,
         config: Config,
+        observer: Observer | None = None,
     ) -> None:
         self.config: Final = config
         self._log = log
         self._owns_log = owns_log
         self._producers = dict(producers)
         self._default = default_producer
-        self._registry = Registry(log, config, lambda name: self.producer(name)[0])
+        observers = Observers((LogLines(),) if observer is None else (LogLines(), observer))
+        self._registry = Registry(log, config, lambda name: self.producer(name)[0], observers)
         self._closing = trio.Event()
         self._upkeep = trio.CancelScope()
         self._drained = trio.Event()
@@ -118,6 +125,8 @@ class Engine:
             if self._default is None:
                 raise ProducerNotFound("name a producer: this engine has no default one")
             wanted = self._default
+        if wanted == REMOTE:
+            return StandIn(), REMOTE
         if isinstance(wanted, str):
             found = self._producers.get(wanted)
             if found is None:
@@ -149,6 +158,7 @@ class Engine:
             live_generations=sum(resident.slot.live is not None for resident in residents),
             stragglers=sum(len(resident.slot.stragglers) for resident in self._registry.tasks),
             subscribers=sum(len(resident.hub) for resident in residents),
+            present=sum(len(resident.presence) for resident in residents),
             pending_events=self._registry.budget.used,
             degraded_sessions=sum(not resident.writable for resident in residents),
             draining=self.draining,
@@ -279,15 +289,19 @@ async def open_engine(
     producers: Mapping[str, Producer] | None = None,
     default_producer: str | None = None,
     config: Config | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Engine]:
     """Open an engine over a database file, ``":memory:"``, or an open log, and run it until the block is left.
 
-    Generations that a dead process left open have ended as ``lost`` when this returns. Leaving the block, by
-    whatever way, drains: every generation ends, every end is committed, the log is closed. A log that was
-    handed in open stays open.
+    Generations that a dead process left open have ended as ``lost`` when this returns; remote ones stay open, and
+    go on with their producer's next chunk. Leaving the block, by whatever way, drains: every generation but the remote
+    ones ends, every end is committed, the log is closed. A log that was
+    handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
     Raises `DatabaseError` when the file cannot be opened and `WriteFailed` when it cannot be written.
     """
+    if REMOTE in (producers or {}):
+        raise InvalidBody(f"{REMOTE!r} is the name of generations that another process drives; choose another")
     if default_producer is None and producers and len(producers) == 1:
         default_producer = next(iter(producers))
     if default_producer is not None and default_producer not in (producers or {}):
@@ -304,6 +318,7 @@ async def open_engine(
         producers=producers or {},
         default_producer=default_producer,
         config=config or Config(),
+        observer=observer,
     )
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:

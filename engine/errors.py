@@ -16,6 +16,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseInUse",
     "Draining",
+    "FinishFailed",
     "GapError",
     "GenerationActive",
     "GenerationMismatch",
@@ -39,6 +40,7 @@ __all__ = [
     "StaleEpoch",
     "StaleError",
     "StaleGeneration",
+    "StaleProducer",
     "StaleToken",
     "StorageError",
     "TimedOut",
@@ -179,6 +181,17 @@ class GenerationMismatch(StaleError):
 
 
 @final
+class StaleProducer(StaleError):
+    """A newer run of this producer has written since; ``epoch`` is its."""
+
+    code = "STALE_PRODUCER"
+
+    def __init__(self, detail: str, *, epoch: int, session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.epoch = epoch
+
+
+@final
 class SequenceGap(StaleError):
     """A number was skipped; ``expected`` is the one that must come next."""
 
@@ -271,6 +284,14 @@ class WriteFailed(StorageError):
     def __init__(self, detail: str, *, whole: bool = False, session_id: str | None = None) -> None:
         super().__init__(detail, session_id=session_id)
         self.whole = whole
+
+
+@final
+class FinishFailed(StorageError):
+    """Something that the generation wrote, or its end, could not be stored: what readers see is not all of it."""
+
+    code = "FINISH_FAILED"
+    retryable = True
 
 
 class DatabaseError(StorageError):

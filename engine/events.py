@@ -57,6 +57,7 @@ __all__ = [
     "SessionUpdated",
     "Unknown",
     "check_job_id",
+    "check_path_id",
     "check_session_id",
     "check_uuid",
     "is_uuid",
@@ -83,20 +84,25 @@ SessionId = NewType("SessionId", str)
 GenerationId = NewType("GenerationId", str)
 MessageId = NewType("MessageId", str)
 
-_SESSION_ID = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
+_PATH_ID = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _CURSOR = re.compile(r"([A-Za-z0-9]{1,32})-([0-9]{16})")
 _JOB_ID_LENGTH = 256
 
 
-def check_session_id(text: str) -> SessionId:
+def check_path_id(text: str, what: str) -> str:
     """The id, if it fits a URL path segment: 1 to 128 of ``A-Z a-z 0-9 . _ ~ : -``, not ``.`` or ``..``.
 
-    Raises `InvalidId`.
+    Raises `InvalidId`, naming ``what``.
     """
-    if not _SESSION_ID.fullmatch(text) or text in (".", ".."):
-        raise InvalidId("a session id is 1 to 128 of A-Z a-z 0-9 . _ ~ : - and neither '.' nor '..'")
-    return SessionId(text)
+    if not _PATH_ID.fullmatch(text) or text in (".", ".."):
+        raise InvalidId(f"{what} is 1 to 128 of A-Z a-z 0-9 . _ ~ : - and neither '.' nor '..'")
+    return text
+
+
+def check_session_id(text: str) -> SessionId:
+    """A session's id, in the grammar of ids in paths. Raises `InvalidId`."""
+    return SessionId(check_path_id(text, "a session id"))
 
 
 def check_uuid(text: str, what: str) -> str:

@@ -6,7 +6,6 @@ the task reports and never waits for a step.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import final
@@ -14,20 +13,20 @@ from typing import final
 import trio
 
 from .approvals import Approvals
+from .closing import Ending
 from .config import Config
-from .errors import InvalidBody, PenstockError, ProducerError, StaleGeneration, WriteFailed
+from .errors import InvalidBody, PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
 from .events import JSON, JSONObject
 from .inputs import APPROVAL, Input, Inputs
 from .journal import Journal, Mark
-from .lifecycle import Ending, OpenGeneration
+from .lifecycle import OpenGeneration
 from .pen import Pen
 from .producing import Generation, Producer
 from .reducer import Snapshot
+from .standin import REMOTE, StandIn
 from .watchdog import Audience, Limits, watch
 
 __all__ = ["Run"]
-
-logger = logging.getLogger("penstock.generation")
 
 
 @final
@@ -93,9 +92,14 @@ class Run:
     def generation_id(self) -> str:
         return self.structure.generation_id
 
+    @property
+    def stand_in(self) -> StandIn | None:
+        """What stands here for a producer in another process, if it is one."""
+        return self._producer if isinstance(self._producer, StandIn) else None
+
     def fence(self, why: str) -> None:
         """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""
-        self._refuse(lambda: StaleGeneration(why, generation_id=self.generation_id))
+        self.refuse(lambda: StaleGeneration(why, generation_id=self.generation_id))
 
     def fence_failed(self, error: PenstockError) -> None:
         """From here on every write of this producer raises `WriteFailed`: what it wrote before was not stored."""
@@ -107,9 +111,10 @@ class Run:
             failed.__cause__ = error
             return failed
 
-        self._refuse(refusal)
+        self.refuse(refusal)
 
-    def _refuse(self, refusal: Callable[[], PenstockError]) -> None:
+    def refuse(self, refusal: Callable[[], PenstockError]) -> None:
+        """From here on every write of this producer raises ``refusal()``. The first fence stays."""
         if self.pen.fence(refusal):
             self.approvals.close()
             self.inputs.close()
@@ -119,7 +124,13 @@ class Run:
         """Cancel the producer's scope; its clean-up has `Config.cleanup_timeout` from now."""
         if self._cancelled_at is None:
             self._cancelled_at = trio.current_time()
+            self.pen.journal.witness.cancelled(self.generation_id, reason)
             self.scope.cancel(reason=f"penstock: {reason}")
+
+    @property
+    def seconds_cancelled(self) -> float:
+        """The time since its cancellation."""
+        return 0.0 if self._cancelled_at is None else trio.current_time() - self._cancelled_at
 
     def take_input(self, kind: str, content: JSONObject, input_id: str | None, by: str | None) -> str:
         """Take in what somebody sent: an answer to an approval, or an input for the producer. Returns its id.
@@ -149,20 +160,13 @@ class Run:
         try:
             with self.scope:
                 await self.play(self._producer, Generation(self, self._input))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever a producer raises ends its generation, and is told
             self.failure = _without_refusals(error) if self.pen.fenced else error
-            if isinstance(self.failure, ProducerError):
-                logger.info("the producer %s ended its generation: %s", self.producer_name, self.failure.detail)
-            elif self.failure is not None:
-                logger.error(
-                    "the producer %s of generation %s in session %s failed",
-                    self.producer_name,
-                    self.generation_id,
-                    self.pen.journal.session_id,
-                    exc_info=self.failure,
-                )
         finally:
             self.done.set()
+            self.pen.journal.witness.producer_done(
+                self.generation_id, self.producer_name, cancelled=self.scope.cancel_called, error=self.failure
+            )
             self._watching.cancel(reason="penstock: the producer is done")
             self._on_done(self)
 
@@ -174,11 +178,17 @@ class Run:
     @property
     def waits_for_others(self) -> bool:
         """Whether an approval is open, or a tool call awaits its result."""
-        return bool(len(self.approvals)) or self.structure.awaits_result
+        if len(self.approvals):
+            return True
+        if not self.structure.awaits_result:
+            return False
+        return self.stand_in is None or trio.current_time() < self.last_event + self._config.remote_silence
 
     async def play(self, producer: str | Producer, generation: Generation) -> None:
         """Run a producer to its end, in the caller's task. Raises `ProducerNotFound`, and what the producer raises."""
         called = self._find_producer(producer) if isinstance(producer, str) else producer
+        if isinstance(called, StandIn) and called is not self._producer:
+            raise ProducerNotFound(f"{REMOTE!r} is no producer that a generation can be handed to")
         result = called(generation)
         if isinstance(result, AsyncIterable):
             await self._stream(generation, result)

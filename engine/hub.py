@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, assert_never, final
 
 import trio
 from attrs import frozen
@@ -18,8 +18,9 @@ from attrs import frozen
 from .codec import decode
 from .events import Cursor, Event
 from .log.port import Entry
+from .witness import SILENT, Witness
 
-__all__ = ["Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mailbox"]
+__all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mailbox"]
 
 
 @final
@@ -75,6 +76,15 @@ class Batch:
 
 @final
 @frozen
+class Aside:
+    """An event that is not in the log, encoded; ``number`` counts those of one session in memory, from 1."""
+
+    number: int
+    body: bytes
+
+
+@final
+@frozen
 class Degraded:
     """Nothing can be stored at present; what was committed can still be read."""
 
@@ -100,10 +110,10 @@ class Drained:
 @final
 @frozen
 class Lagged:
-    """Batches were passed over; read the log from where you stand."""
+    """Batches, and what was said aside, were passed over; read the log from where you stand."""
 
 
-Mail: TypeAlias = Batch | Degraded | Lagged
+Mail: TypeAlias = Batch | Aside | Degraded | Lagged
 
 
 @final
@@ -122,21 +132,22 @@ class Mailbox:
         self.lagged = False
         self.final: Ended | Drained | None = None
 
-    def put(self, mail: Batch | Degraded) -> None:
+    def put(self, mail: Batch | Aside | Degraded) -> None:
         """Hand over without waiting; on overflow empty the channel and leave `Lagged` in it, a notice behind it."""
-        if (self.lagged and isinstance(mail, Batch)) or self.final is not None:
+        found_elsewhere = not isinstance(mail, Degraded)
+        if (self.lagged and found_elsewhere) or self.final is not None:
             return
-        count, size = (len(mail), mail.size) if isinstance(mail, Batch) else (1, 0)
+        count, size = _weight(mail)
         if self._buffered and (self._buffered + count > self._bound or self._bytes + size > self._most):
             self.overflow()
-            if isinstance(mail, Batch):
+            if found_elsewhere:
                 return
         self._buffered += count
         self._bytes += size
         self._send.send_nowait(mail)
 
     def overflow(self) -> None:
-        """Pass over everything that waits; the reader finds it in the log."""
+        """Pass over everything that waits; the reader finds it in the log, or in the list that follows the log."""
         self.lagged = True
         # What was handed to a reader that has not run since still counts, but is no longer in the channel.
         with contextlib.suppress(trio.WouldBlock):
@@ -161,19 +172,34 @@ class Mailbox:
         return mail
 
     def _take(self, mail: Mail) -> None:
-        if isinstance(mail, Batch):
-            self._buffered -= len(mail)
-            self._bytes -= mail.size
-        elif isinstance(mail, Degraded):
-            self._buffered -= 1
+        count, size = _weight(mail)
+        self._buffered -= count
+        self._bytes -= size
+
+
+def _weight(mail: Mail) -> tuple[int, int]:
+    """How many events, of how many bytes, it counts for."""
+    match mail:
+        case Batch():
+            return len(mail), mail.size
+        case Aside():
+            return 1, len(mail.body)
+        case Degraded():
+            return 1, 0
+        case Lagged():
+            return 0, 0
+        case _:
+            assert_never(mail)
 
 
 @final
 class Hub:
     """The subscribers of one session in memory."""
 
-    def __init__(self, bound: int, most: float = math.inf) -> None:
+    def __init__(self, bound: int, most: float = math.inf, *, witness: Witness = SILENT) -> None:
+        self.witness = witness
         self.last_left = -math.inf  # when the last subscriber left, by the trio clock
+        self.asides = 0  # how many were told
         self.on_left: set[Callable[[], object]] = set()  # called when the last subscriber leaves
         self._bound = bound
         self._most = most
@@ -207,6 +233,13 @@ class Hub:
     def publish(self, batch: Batch) -> None:
         for mailbox in self._mailboxes:
             mailbox.put(batch)
+
+    def tell(self, body: bytes) -> None:
+        """Tell whoever watches now of an event that is not in the log."""
+        self.asides += 1
+        aside = Aside(self.asides, body)
+        for mailbox in self._mailboxes:
+            mailbox.put(aside)
 
     def degrade(self, notice: Degraded) -> None:
         """Tell every subscriber, and those who come while it lasts, once."""

@@ -7,6 +7,7 @@ was taken in, so that a repeated input is taken once. What is not applied the en
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Final, final
 
@@ -99,6 +100,18 @@ class Inputs:
             )
         self._write(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
         self._send.send_nowait(given)
+
+    def adopt(self, given: Input, *, waiting: bool) -> None:
+        """An input that a process before this one took in; ``waiting``: its producer has not applied it yet."""
+        self.note(given)
+        if waiting:
+            with suppress(trio.WouldBlock):  # the bound was higher then
+                self._send.send_nowait(given)
+
+    def free(self) -> None:
+        """A producer in another process, which reads its inputs from the events, applied one: there is room for one."""
+        with suppress(trio.WouldBlock):
+            self._receive.receive_nowait()
 
     async def receive(self) -> Input | None:
         """The next input; None when the generation is fenced first. Cancellation loses nothing."""

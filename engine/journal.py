@@ -33,6 +33,7 @@ class Budget:
         self.limit = limit
         self.used = 0
         self._lot = trio.lowlevel.ParkingLot()
+        self._calling = False  # somebody was woken and has not run yet
 
     @property
     def full(self) -> bool:
@@ -44,21 +45,33 @@ class Budget:
 
     def give_back(self, count: int) -> None:
         self.used -= count
-        if not self.full:
-            self._lot.unpark(count=self.limit - self.used)
+        self._call_next()
 
     async def wait_room(self) -> None:
         while self.full:
             await self._lot.park()
+            self._calling = False
+            # One at a time: the next one runs behind us and sees what we have left. All at once, most of a thousand
+            # producers would find nothing and wait again.
+            self._call_next()
+
+    def _call_next(self) -> None:
+        if not (self.full or self._calling) and len(self._lot):
+            self._calling = True
+            self._lot.unpark()
 
 
 @final
 @frozen
 class Mark:
-    """A place in the session's own order: an offset, valid in one life of the journal."""
+    """A place in the session's own order: behind a part and the ``offset`` that it ends at; of one life of the journal.
+
+    Parts are counted because one may hold records alone, and then offsets do not tell whether it is stored.
+    """
 
     offset: int
     life: int
+    part: int
 
 
 @final
@@ -80,6 +93,7 @@ class Journal:
         self._budget = budget
         self._config = config
         self._on_refused = on_refused
+        self.witness = hub.witness
         self.session_id = head.session_id
         self.epoch = head.epoch
         self.committed = head.tail
@@ -87,7 +101,10 @@ class Journal:
         self.token = head.token
         self.refused: PenstockError | None = None
         self._life = 0
-        self._fell_back_to = 0  # where the life before this one ended
+        self._parts = 0  # how many were taken over, handed to the log, stored
+        self._submitted = 0
+        self._stored = 0
+        self._fell_back_to = 0  # the part at which the life before this one ended
         self._bodies: list[bytes] = []
         self._records: dict[str, bytes | None] = {}
         self._in_flight = False
@@ -120,6 +137,7 @@ class Journal:
         self.check()
         if not bodies and not records:
             return self.mark()
+        self._parts += 1
         self.stamped += len(bodies)
         self._bodies.extend(bodies)
         if records:
@@ -127,7 +145,16 @@ class Journal:
         self._budget.take(len(bodies))
         if not self._in_flight and not self._closed:
             self._submit()
-        return Mark(self.stamped, self._life)
+        return self.mark()
+
+    def append_one(self, body: bytes) -> None:
+        """As `append`, for one event without records. To be called behind `check`."""
+        self._parts += 1
+        self.stamped += 1
+        self._bodies.append(body)
+        self._budget.used += 1
+        if not self._in_flight and not self._closed:
+            self._submit()
 
     def check(self) -> None:
         """Raises `WriteFailed` while the session is behind a refused write."""
@@ -146,20 +173,24 @@ class Journal:
         """The cursor of a committed mark."""
         return Cursor(self.epoch, mark.offset)
 
+    def current(self, mark: Mark) -> bool:
+        """Whether nothing was dropped since the mark was made."""
+        return mark.life == self._life
+
     def settled(self, mark: Mark) -> bool:
         """Whether what the mark stands for was committed or dropped."""
-        return mark.life != self._life or mark.offset <= self.committed
+        return mark.life != self._life or mark.part <= self._stored
 
     def _dropped(self, mark: Mark) -> bool:
         # A caller may hear of its commit only after the next write was refused: what was stored stays stored.
         # It hears of it in the next turn of the loop, so the last fall is the only one that matters.
         if mark.life == self._life:
             return False
-        return mark.life != self._life - 1 or mark.offset > self._fell_back_to
+        return mark.life != self._life - 1 or mark.part > self._fell_back_to
 
     def mark(self) -> Mark:
         """The last stamped place."""
-        return Mark(self.stamped, self._life)
+        return Mark(self.stamped, self._life, self._parts)
 
     async def wait_committed(self, mark: Mark, within: float = math.inf) -> None:
         """Wait until everything up to ``mark`` is durable.
@@ -167,7 +198,7 @@ class Journal:
         Raises `WriteFailed` when it was dropped, `TimedOut` after ``within`` seconds (it may yet be stored).
         """
         with trio.move_on_after(within):
-            while mark.life == self._life and self.committed < mark.offset:
+            while not self.settled(mark):
                 await self._progress.park()
         if self._dropped(mark):
             raise WriteFailed("what was written could not be stored", session_id=self.session_id) from self.refused
@@ -200,15 +231,18 @@ class Journal:
         )
         self._bodies, self._records = [], {}
         self._in_flight = True
-        self._log.submit(write, lambda error: self._reported(write, error))
+        self._submitted = self._parts
+        handed_over = trio.current_time()
+        self._log.submit(write, lambda error: self._reported(write, handed_over, error))
 
-    def _reported(self, write: Append, error: PenstockError | None) -> None:
+    def _reported(self, write: Append, handed_over: float, error: PenstockError | None) -> None:
         self._in_flight = False
         if error is not None:
             self._refuse(error)
             return
         first = self.committed + 1
         self.committed += len(write.events)
+        self._stored = self._submitted
         self._budget.give_back(len(write.events))
         if (self._bodies or self._records) and not self._closed:
             self._submit()
@@ -217,11 +251,13 @@ class Journal:
             self._hub.publish(Batch(self.session_id, self.epoch, entries))
         self._room.unpark_all()
         self._progress.unpark_all()
+        self.witness.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:
         self._budget.give_back(self.stamped - self.committed)
         self._bodies, self._records = [], {}
-        self.stamped = self._fell_back_to = self.committed
+        self.stamped = self.committed
+        self._parts = self._fell_back_to = self._stored
         self._life += 1
         self.refused = error
         self._room.unpark_all()

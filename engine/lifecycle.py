@@ -1,4 +1,4 @@
-"""What may follow what inside a generation: seq, and the closing of what is open.
+"""What may follow what inside a generation, and the seq it gets.
 
 Owns the structure of one live generation (`OpenGeneration`), without its content. Nothing here waits or
 stores. A write happens in two moves: `place` decides (and changes nothing), `record` carries it out, so
@@ -8,7 +8,8 @@ rebuilt by recording the generation's stored events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from copy import copy
 from typing import Final, final
 
 from attrs import define, field, frozen
@@ -35,12 +36,13 @@ from .events import (
     MessageRetracted,
     MessageSnapshot,
 )
-from .states import OUTCOMES, GenerationState, next_state
+from .states import GenerationState, next_state
 
 __all__ = [
     "BLOCK_KINDS",
+    "BlockShape",
     "Draft",
-    "Ending",
+    "MessageShape",
     "OpenGeneration",
     "WaitingGeneration",
 ]
@@ -84,31 +86,26 @@ class Draft:
 
 
 @final
-@frozen(kw_only=True)
-class Ending:
-    """How a generation ends. ``retract``: its messages leave the transcript (rollback)."""
-
-    outcome: str
-    code: str | None = None
-    message: str | None = None
-    superseded_by: str | None = None
-    cleanup: str | None = None
-    usage: Mapping[str, object] | None = None
-    retract: bool = False
-
-
 @define
-class _Block:
+class BlockShape:
+    """A block without its content."""
+
     kind: str
     tool_call_id: str | None = None
     seq: int = 0  # of its last event
     open: bool = True
 
 
+@final
 @define
-class _Message:
+class MessageShape:
+    """A message without its content. Nothing of a closed one changes any more."""
+
     open: bool = True
-    blocks: list[_Block] = field(factory=list)
+    blocks: list[BlockShape] = field(factory=list)
+
+    def copy(self) -> MessageShape:
+        return MessageShape(self.open, [copy(block) for block in self.blocks])
 
 
 @final
@@ -120,11 +117,34 @@ class OpenGeneration:
     turn: int
     job_id: str | None = None
     state: GenerationState = GenerationState.LIVE
-    _messages: dict[str, _Message] = field(factory=dict, init=False)
+    _messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _calls: dict[str, str] = field(factory=dict, init=False)  # tool calls without a result → their message
     _call_ids: set[str] = field(factory=set, init=False)
     _approvals: dict[str, bool] = field(factory=dict, init=False)  # id → still open
     _inputs: dict[str, bool] = field(factory=dict, init=False)
+
+    @property
+    def messages(self) -> Mapping[str, MessageShape]:
+        """Every message of this generation, in the order they were opened; to be looked at only."""
+        return self._messages
+
+    @property
+    def approvals(self) -> Mapping[str, bool]:
+        """Every approval that was asked for, and whether it is open."""
+        return self._approvals
+
+    @property
+    def inputs(self) -> Mapping[str, bool]:
+        """Every input that was taken in, and whether it is neither applied nor returned."""
+        return self._inputs
+
+    def trial(self) -> OpenGeneration:
+        """A copy to write on, which may take this one's place or be thrown away."""
+        made = copy(self)
+        made._messages = {mid: each.copy() if each.open else each for mid, each in self._messages.items()}
+        made._calls, made._call_ids = dict(self._calls), set(self._call_ids)
+        made._approvals, made._inputs = dict(self._approvals), dict(self._inputs)
+        return made
 
     @property
     def message_ids(self) -> list[str]:
@@ -132,9 +152,9 @@ class OpenGeneration:
         return list(self._messages)
 
     @property
-    def unanswered(self) -> bool:
-        """Whether a tool call of this generation has no result yet."""
-        return bool(self._calls)
+    def calls(self) -> Mapping[str, str]:
+        """Every tool call of this generation that has no result yet, with the message it stands in."""
+        return self._calls
 
     @property
     def awaits_result(self) -> bool:
@@ -208,16 +228,16 @@ class OpenGeneration:
                 block.open = False
             case BlockOpened():
                 mid = _named(message_id)
-                self._messages[mid].blocks.append(_Block(data.kind, data.tool_call_id))
+                self._messages[mid].blocks.append(BlockShape(data.kind, data.tool_call_id))
                 if data.tool_call_id is not None and data.kind == "tool_call":
                     self._calls[data.tool_call_id] = mid
                     self._call_ids.add(data.tool_call_id)
                 elif data.tool_call_id is not None:
                     self._calls.pop(data.tool_call_id, None)
             case MessageOpened():
-                self._messages[_named(message_id)] = _Message()
+                self._messages[_named(message_id)] = MessageShape()
             case MessageSnapshot():
-                self._messages[_named(message_id)] = _Message(open=False)
+                self._messages[_named(message_id)] = MessageShape(open=False)
             case MessageClosed():
                 self._messages[_named(message_id)].open = False
             case ApprovalRequested():
@@ -238,50 +258,6 @@ class OpenGeneration:
         if event.generation_id == self.generation_id and type(event.data) is not GenerationStarted:
             self.record(Draft(event.data, event.message_id, event.block_index))
 
-    def closing(self, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
-        """The drafts that end this generation: what is open is closed, in the order of rule R4, then `finished`.
-
-        Every draft is to be placed and recorded before the next one is asked for.
-        """
-        status = OUTCOMES[ending.outcome]
-        for approval_id in [a for a, still in self._approvals.items() if still]:
-            yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
-        for input_id in [i for i, still in self._inputs.items() if still]:
-            yield Draft(InputReturned(input_id=input_id))
-        for message_id, message in self._messages.items():
-            for index, block in enumerate(message.blocks):
-                if block.open:
-                    yield Draft(BlockClosed(), message_id, index)
-        for message_id, message in self._messages.items():
-            if message.open:
-                yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
-        if self._calls:
-            yield from self._results(status, ending.outcome, new_message_id())
-        if ending.retract:
-            for message_id in self.message_ids:
-                yield Draft(MessageRetracted(reason=ending.outcome), message_id)
-        yield Draft(
-            GenerationFinished(
-                outcome=ending.outcome,
-                code=ending.code,
-                message=ending.message,
-                superseded_by=ending.superseded_by,
-                cleanup=ending.cleanup,
-                usage=ending.usage,  # type: ignore[arg-type]
-            )
-        )
-
-    def _results(self, status: str, outcome: str, message_id: str) -> Iterator[Draft]:
-        """A result for every call that has none: model providers refuse a transcript with a dangling call."""
-        calls = dict(self._calls)
-        yield Draft(MessageOpened(role="tool", parent_message_id=next(reversed(calls.values()))), message_id)
-        for index, call in enumerate(calls):
-            yield Draft(BlockOpened(kind="tool_result", tool_call_id=call), message_id, index)
-            yield Draft(
-                BlockClosed(text=f"No result: the answer ended as {outcome}.", is_error=True), message_id, index
-            )
-        yield Draft(MessageClosed(status=status), message_id)
-
     def _check_kind(self, data: BlockOpened) -> None:
         if data.kind not in BLOCK_KINDS:
             raise InvalidBody(f"kind must be one of {', '.join(BLOCK_KINDS)}, not {data.kind!r}")
@@ -292,19 +268,19 @@ class OpenGeneration:
         if data.kind == "tool_call" and data.tool_call_id in self._call_ids:
             raise InvalidBody(f"the tool call {data.tool_call_id!r} was opened before")
 
-    def _open_message(self, message_id: str) -> _Message:
+    def _open_message(self, message_id: str) -> MessageShape:
         message = self._messages.get(message_id)
         if message is None or not message.open:
             raise InvalidBody("the message is not open in this generation", message_id=message_id)
         return message
 
-    def _open_block(self, message_id: str | None, index: int | None) -> _Block:
+    def _open_block(self, message_id: str | None, index: int | None) -> BlockShape:
         blocks = self._open_message(_named(message_id)).blocks
         if index is None or not 0 <= index < len(blocks) or not blocks[index].open:
             raise InvalidBody(f"block {index} of the message is not open", message_id=message_id)
         return blocks[index]
 
-    def _block(self, draft: Draft) -> _Block:
+    def _block(self, draft: Draft) -> BlockShape:
         assert draft.message_id is not None
         assert draft.block_index is not None
         return self._messages[draft.message_id].blocks[draft.block_index]
@@ -312,6 +288,8 @@ class OpenGeneration:
 
 def _check_delta(kind: str, data: BlockDelta) -> None:
     allowed = BLOCK_KINDS[kind]
+    if data.text is not None and data.arguments is data.value is None and "text" in allowed:
+        return  # nearly all
     given = 0
     for name, value in (("text", data.text), ("arguments", data.arguments), ("value", data.value)):
         if value is not None:

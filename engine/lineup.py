@@ -10,11 +10,11 @@ from typing import Final, final
 
 import trio
 
+from .closing import Ending
 from .config import Config
 from .errors import GenerationNotFound
 from .idempotency import Answers
 from .journal import Journal
-from .lifecycle import Ending
 from .parts import (
     NOTHING,
     Part,

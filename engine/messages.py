@@ -43,6 +43,11 @@ class Messages:
         }
         self._stamped[message_id] = mark
 
+    async def owners(self, message_ids: Collection[str]) -> dict[str, str | None]:
+        """Of those that the session knows: the generation, or None for a posted one. Holds as `check_new` does."""
+        found = await self._find_all(message_ids)
+        return {message_id: record.generation_id for message_id, record in found.items()}
+
     async def check_new(self, message_id: str) -> None:
         """Raises `IdInUse` when the session knows a message with this id. Holds until the caller waits again."""
         if await self._find(message_id) is not None:
@@ -107,16 +112,26 @@ class Messages:
 
     async def _find(self, message_id: str) -> MessageRecord | None:
         """What the session knows of the message. None: nobody had stamped it, either, when this returned."""
-        self._asked[message_id] += 1
+        return (await self._find_all((message_id,))).get(message_id)
+
+    async def _find_all(self, message_ids: Collection[str]) -> dict[str, MessageRecord]:
+        """What the session knows of these. The others nobody had stamped, either, when this returned."""
+        self._asked.update(message_ids)
         try:
+            found: dict[str, MessageRecord] = {}
             while True:
-                mark = self._stamped.get(message_id)
-                if mark is not None and not self._journal.settled(mark):
-                    await self._journal.wait_committed(mark, self._config.flush_timeout)
-                record = await self._reads.message(message_id)
-                if record is not None or self._stamped.get(message_id) is mark:
-                    return record
+                marks = {message_id: self._stamped.get(message_id) for message_id in message_ids}
+                for message_id in marks.keys() - found.keys():
+                    mark = marks[message_id]
+                    if mark is not None and not self._journal.settled(mark):
+                        await self._journal.wait_committed(mark, self._config.flush_timeout)
+                    record = await self._reads.message(message_id)
+                    if record is not None:
+                        found[message_id] = record
+                if all(mid in found or self._stamped.get(mid) is mark for mid, mark in marks.items()):
+                    return found
         finally:
-            self._asked[message_id] -= 1
-            if not self._asked[message_id]:
-                del self._asked[message_id]
+            self._asked.subtract(message_ids)
+            for message_id in message_ids:
+                if not self._asked[message_id]:
+                    del self._asked[message_id]

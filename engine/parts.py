@@ -9,6 +9,7 @@ from typing import TypeAlias, final
 
 from attrs import define, field
 
+from .closing import Ending, closing
 from .codec import check_json, converter, encode_json
 from .errors import InvalidBody
 from .events import (
@@ -25,7 +26,7 @@ from .events import (
     new_message_id,
     now,
 )
-from .lifecycle import Draft, Ending, OpenGeneration, WaitingGeneration
+from .lifecycle import Draft, OpenGeneration, WaitingGeneration
 from .policy import Policy
 from .producing import Producer
 from .records import (
@@ -41,6 +42,7 @@ from .records import (
     to_record,
 )
 from .stamper import Item
+from .standin import StandIn
 from .states import GenerationState
 from .waiting import Queue, QueuedStart
 
@@ -148,15 +150,15 @@ def retract_part(message_ids: Sequence[str], reason: str) -> Part:
     return iter([(None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids]), {}
 
 
-def end_part(structure: OpenGeneration, ending: Ending) -> Part:
-    """Close what is open, then `finished`; the generation leaves the index of what is open."""
-    record = GenerationRecord(turn=structure.turn, outcome=ending.outcome)
+def end_part(structure: OpenGeneration, ending: Ending, *, by: str | None = None) -> Part:
+    """Close what is open, then `finished`; the generation leaves the index of what is open. ``by``: its producer."""
+    record = GenerationRecord(turn=structure.turn, outcome=ending.outcome, code=ending.code, by=by)
     gid = structure.generation_id
     records: dict[str, bytes | None] = {OPEN: None, generation_key(gid): to_record(record), **dirty(gid, now())}
     results_id = new_message_id()
-    if structure.unanswered:
+    if structure.calls:
         records[message_key(results_id)] = to_record(MessageRecord(generation_id=structure.generation_id))
-    return ((structure, draft) for draft in structure.closing(ending, new_message_id=lambda: results_id)), records
+    return ((structure, draft) for draft in closing(structure, ending, new_message_id=lambda: results_id)), records
 
 
 def enqueue_part(queue: Queue, request: StartRequest, position: int) -> Part:
@@ -246,7 +248,14 @@ def start_part(structure: OpenGeneration, request: StartRequest, *, supersedes: 
     )
     items.append((structure, Draft(started)))
     if not request.stopped:
-        open_ = OpenRecord(generation_id=gid, turn=structure.turn, after=after, job_id=structure.job_id)
+        open_ = OpenRecord(
+            generation_id=gid,
+            turn=structure.turn,
+            after=after,
+            job_id=structure.job_id,
+            remote=isinstance(request.producer, StandIn),
+            on_last_disconnect=request.on_last_disconnect,
+        )
         records[OPEN] = to_record(open_)
         records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn))
     else:

@@ -6,17 +6,18 @@ written is `writing`'s.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, TypeVar, final
 
 import trio
 
+from .codec import PieceEncoder
 from .config import Config
 from .errors import PenstockError
-from .events import JSONObject
+from .events import BlockDelta, JSONObject
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration
-from .stamper import stamp
+from .stamper import stamp, stamp_piece
 
 __all__ = ["OpenMessage", "Pen"]
 
@@ -53,7 +54,9 @@ class Pen:
         self._note_message = note_message
         self._config = config
         self._refusal: Callable[[], PenstockError] | None = None
+        self._fenced = trio.Event()
         self._unchecked = 0
+        self._encoders: dict[tuple[str | None, int | None], PieceEncoder] = {}  # of open blocks
 
     @property
     def generation_id(self) -> str:
@@ -68,7 +71,14 @@ class Pen:
         if self._refusal is not None:
             return False
         self._refusal = refusal
+        self._fenced.set()
         return True
+
+    async def wait_fenced(self) -> PenstockError:
+        """Wait until the fence is up, and return what it says."""
+        await self._fenced.wait()
+        assert self._refusal is not None
+        return self._refusal()
 
     def check(self) -> None:
         """Raises what the fence says, if it is up."""
@@ -94,11 +104,39 @@ class Pen:
         """Stamp one event behind the fence, waiting for room when the disk is behind."""
         if self.journal.full:
             await self.wait_room()
-        self.put_nowait(draft)
+        if type(draft.data) is BlockDelta and draft.data.value is None and not draft.data.extra:
+            self._put_piece(draft, draft.data)
+        else:
+            self.put_nowait(draft)
         self._unchecked += 1
         if self._unchecked >= self._config.checkpoint_every:
             self._unchecked = 0
             await trio.lowlevel.checkpoint()
+
+    def _put_piece(self, draft: Draft, data: BlockDelta) -> None:
+        """As `put_nowait`, for the events of which there are the most."""
+        self.check()
+        place = draft.message_id, draft.block_index
+        encoder = self._encoders.get(place)
+        if encoder is None:
+            encoder = self._encoders[place] = self._encoder(draft, data)
+        piece = data.text if data.text is not None else data.arguments
+        assert piece is not None
+        stamp_piece(self.journal, self.structure, draft, piece, encoder)
+        self.last_event = trio.current_time()
+
+    def _encoder(self, draft: Draft, data: BlockDelta) -> PieceEncoder:
+        assert draft.message_id is not None
+        assert draft.block_index is not None
+        return PieceEncoder(
+            session_id=self.journal.session_id,
+            generation_id=self.generation_id,
+            turn=self.structure.turn,
+            job_id=self.structure.job_id,
+            message_id=draft.message_id,
+            block_index=draft.block_index,
+            field="arguments" if data.text is None else "text",
+        )
 
     async def close(self, draft: Draft) -> None:
         """As `put`, for an event that closes something: who is cancelled while it waits for room closes it, too."""
@@ -113,7 +151,21 @@ class Pen:
         """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
         self.check()
         stamp(self.journal, [(self.structure, draft)], records)
+        self._encoders.pop((draft.message_id, draft.block_index), None)
         self.last_event = trio.current_time()
+
+    def put_all(
+        self, trial: OpenGeneration, drafts: Iterable[Draft], records: Callable[[int], Mapping[str, bytes | None]]
+    ) -> Mark:
+        """Stamp events behind the fence as one part, or nothing of it where one is refused.
+
+        They are placed in ``trial``, a copy of the structure, which then takes its place.
+        """
+        self.check()
+        mark = stamp(self.journal, ((trial, draft) for draft in drafts), records)
+        self.structure = trial
+        self.last_event = trio.current_time()
+        return mark
 
     def part(self, draft: Draft) -> None:
         """Stamp an event that closes something on the way out, unless that is left to the engine's end."""

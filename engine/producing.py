@@ -6,11 +6,11 @@ How messages and blocks are written is `writing`'s; the fence that every call pa
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, final
+from typing import Final, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
-from .approvals import Approval, Approvals
+from .approvals import Approval
 from .codec import check_json
 from .errors import InvalidBody
 from .events import (
@@ -23,29 +23,73 @@ from .events import (
     MessageOpened,
     check_uuid,
 )
-from .inputs import Input, Inputs
+from .inputs import Input
 from .lifecycle import Draft
-from .pen import Pen
 from .reducer import Snapshot
-from .writing import Message
+from .writing import Message, Outline, Writer
 
 __all__ = ["Generation", "Producer", "Stage"]
 
+T = TypeVar("T")
+
+
+class _Numbered(Outline, Protocol):
+    turn: int
+
+    @property
+    def job_id(self) -> str | None: ...
+
+
+class _Tail(Protocol):
+    """The session's committed tail."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def cursor(self) -> Cursor: ...
+
+
+class _Pen(Writer, Protocol):
+    @property
+    def structure(self) -> _Numbered: ...
+
+    @property
+    def journal(self) -> _Tail: ...
+
+    async def flush(self) -> None: ...
+
+    async def unless_fenced(self, found: T | None) -> T: ...
+
+
+class _Approvals(Protocol):
+    async def ask(
+        self, name: str, *, tool_call_id: str | None, arguments: JSON, expires_in: float
+    ) -> Approval | None: ...
+
+
+class _Inputs(Protocol):
+    async def receive(self) -> Input | None: ...
+
+    def receive_nowait(self) -> Input: ...
+
 
 class Stage(Protocol):
-    """What a producer's view needs of the run that it is a view of."""
+    """What a producer's view needs of the run that it is a view of, in this process or in another one."""
 
-    pen: Pen
     usage: JSONObject | None
+
+    @property
+    def pen(self) -> _Pen: ...
 
     @property
     def metadata(self) -> JSONObject: ...
 
     @property
-    def approvals(self) -> Approvals: ...
+    def approvals(self) -> _Approvals: ...
 
     @property
-    def inputs(self) -> Inputs: ...
+    def inputs(self) -> _Inputs: ...
 
     @property
     def approval_timeout(self) -> float: ...

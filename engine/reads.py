@@ -23,9 +23,10 @@ from .events import Cursor, JSONObject
 from .hub import Hub
 from .journal import Journal
 from .log.port import Entry, EventLog
+from .presence import Presence
 from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
 from .reducer import Gap, MessageView, SessionState, Snapshot
-from .results import GenerationInfo
+from .results import GenerationInfo, Present
 from .states import GenerationState
 
 __all__ = ["ForkPoint", "Reads"]
@@ -45,8 +46,9 @@ class ForkPoint:
 class Reads:
     """The readers' side of one session; the source of its subscriptions."""
 
-    def __init__(self, log: EventLog, journal: Journal, hub: Hub, config: Config) -> None:
+    def __init__(self, log: EventLog, journal: Journal, hub: Hub, presence: Presence, config: Config) -> None:
         self.hub = hub
+        self._presence = presence
         self._log = log
         self._journal = journal
         self._config = config
@@ -61,6 +63,11 @@ class Reads:
     def cursor(self) -> Cursor:
         """The committed tail."""
         return self._journal.cursor
+
+    @property
+    def present(self) -> tuple[Present, ...]:
+        """All who are here now."""
+        return self._presence.listed()
 
     @property
     def busy(self) -> bool:

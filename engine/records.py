@@ -12,6 +12,7 @@
 ``compaction/done``   `CompactedRecord`
 ``generation/<id>``   `GenerationRecord`
 ``message/<id>``      `MessageRecord`
+``producer/<id>``     the last request that was taken of a remote producer: ``epoch`` and ``seq``
 ``idempotency/<…>``   the answer that a key got
 ====================  ====================================================================================
 """
@@ -76,12 +77,17 @@ class SessionRecord:
 @final
 @frozen(kw_only=True)
 class OpenRecord:
-    """The live generation; ``after`` is an offset before its first event."""
+    """The live generation; ``after`` is an offset before its first event.
+
+    ``remote``: its producer is in another process, and may go on with whoever opens the log next.
+    """
 
     generation_id: str
     turn: int
     after: int
     job_id: str | None = None
+    remote: bool = False
+    on_last_disconnect: float | None = None
 
 
 @final
@@ -104,10 +110,15 @@ class CompactedRecord:
 @final
 @frozen(kw_only=True)
 class GenerationRecord:
-    """A generation: ``turn`` once it has started, ``outcome`` once it has finished."""
+    """A generation: ``turn`` once it has started, ``outcome`` once it has finished, and its ``code``.
+
+    ``by`` is the id of the remote producer that finished it, empty for one without an id.
+    """
 
     turn: int | None = None
     outcome: str | None = None
+    code: str | None = None
+    by: str | None = None
 
 
 @final

@@ -9,9 +9,12 @@ from attrs import frozen
 from .codec import decode
 from .config import Config
 from .errors import CorruptDatabase
+from .events import ApprovalRequested, InputAccepted
+from .inputs import Input
 from .lifecycle import OpenGeneration
 from .log.port import EventLog, Head
 from .records import OPEN, QUEUED, SESSION, OpenRecord, SessionRecord, read_record
+from .states import GenerationState
 from .waiting import Queue
 
 __all__ = ["Found", "find"]
@@ -20,11 +23,24 @@ __all__ = ["Found", "find"]
 @final
 @frozen(kw_only=True)
 class Found:
-    """The session's last turn and queue, and the generation it holds open, its structure rebuilt from its events."""
+    """The session's last turn and queue, and the generation it holds open."""
 
     turn: int
     queue: Queue
-    open: OpenGeneration | None
+    open: OpenGeneration | None = None  # its structure, rebuilt from its events
+    record: OpenRecord | None = None
+    approvals: tuple[ApprovalRequested, ...] = ()  # those that are open
+    inputs: tuple[Input, ...] = ()  # all that were taken in
+
+    @property
+    def remote(self) -> bool:
+        """Whether the producer of what is open may go on: it is in another process, and nobody cancelled it."""
+        return (
+            self.record is not None
+            and self.record.remote
+            and self.open is not None
+            and self.open.state is GenerationState.LIVE
+        )
 
 
 async def find(log: EventLog, head: Head, config: Config) -> Found:
@@ -36,9 +52,11 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
     queue = Queue.load(waiting, standing)
     body = await log.record(head.session_id, head.epoch, OPEN)
     if body is None:
-        return Found(turn=turn, queue=queue, open=None)
+        return Found(turn=turn, queue=queue)
     record = read_record(body, OpenRecord)
     structure_ = OpenGeneration(record.generation_id, record.turn, record.job_id)
+    asked: dict[str, ApprovalRequested] = {}
+    inputs: list[Input] = []
     position = record.after
     while position < head.tail:
         entries = await log.read(
@@ -49,6 +67,19 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
                 f"the log ends at offset {position}, its index says {head.tail}", session_id=head.session_id
             )
         for entry in entries:
-            structure_.replay(decode(entry.body))
+            event = decode(entry.body)
+            structure_.replay(event)
+            if event.generation_id == record.generation_id and isinstance(event.data, ApprovalRequested):
+                asked[event.data.approval_id] = event.data
+            elif event.generation_id == record.generation_id and isinstance(event.data, InputAccepted):
+                data = event.data
+                inputs.append(Input(input_id=data.input_id, kind=data.kind, content=data.extra))
         position = entries[-1].offset
-    return Found(turn=turn, queue=queue, open=structure_)
+    return Found(
+        turn=turn,
+        queue=queue,
+        open=structure_,
+        record=record,
+        approvals=tuple(asked[approval_id] for approval_id, open_ in structure_.approvals.items() if open_),
+        inputs=tuple(inputs),
+    )

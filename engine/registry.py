@@ -20,6 +20,7 @@ from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCre
 from .forking import fork_events
 from .journal import Budget
 from .log.port import Append, EventLog, Head
+from .observer import Observer
 from .parts import digest
 from .producing import Producer
 from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
@@ -33,10 +34,13 @@ __all__ = ["Registry"]
 class Registry:
     """Sessions in memory by id; `nursery` is where their tasks run."""
 
-    def __init__(self, log: EventLog, config: Config, find_producer: Callable[[str], Producer]) -> None:
+    def __init__(
+        self, log: EventLog, config: Config, find_producer: Callable[[str], Producer], observer: Observer
+    ) -> None:
         self._log = log
         self._config = config
         self._find_producer = find_producer
+        self._observer = observer
         self.budget: Final = Budget(config.total_pending)
         self.nursery: trio.Nursery | None = None
         self.draining = False
@@ -198,6 +202,7 @@ class Registry:
             self.budget,
             self._config,
             find_producer=self._find_producer,
+            observer=self._observer,
             on_closed=self._left,
         )
         self._residents[head.session_id] = resident

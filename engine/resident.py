@@ -7,32 +7,41 @@ generation writes beside them through the journal. The names that applications u
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar, final
 
 import trio
 
+from .advancing import Advance
+from .chunks import Chunk, ProducerStamp
+from .closing import Ending
 from .config import Config
 from .control import Control
+from .deletion import Deletion
 from .endings import Endings
-from .errors import Draining, PenstockError, SessionDeleted, StaleEpoch, StorageError, TimedOut, WriteFailed
+from .errors import Draining, PenstockError, SessionDeleted, WriteFailed
 from .events import Cursor, JSONObject, MessageSnapshot
 from .generation import Run
 from .hub import Degraded, Ended, Hub
 from .idempotency import Answers
 from .journal import Budget, Journal
 from .lineup import Lineup, PendingStops
-from .log.port import Delete, EventLog, Head
+from .log.port import EventLog, Head
 from .messages import Messages
+from .observer import Observer
 from .parts import StartRequest
+from .presence import Presence
 from .producing import Producer
 from .reads import ForkPoint, Reads
-from .results import GenerationInfo, Posted, Queued, Started, Stopped
+from .remote import Remotes
+from .results import ChunksAccepted, Finished, GenerationInfo, Posted, Queued, Started, Stopped
+from .runs import Runs
 from .settlement import Settlement
 from .slot import Slot
 from .steps import Steps
+from .witness import Witness
 
 __all__ = ["Resident"]
 
@@ -53,15 +62,17 @@ class Resident:
         config: Config,
         *,
         find_producer: Callable[[str], Producer],
+        observer: Observer,
         on_closed: Callable[[Resident], None],
     ) -> None:
         self._log = log
         self._config = config
         self._on_closed = on_closed
         self._steps = Steps(config.max_steps)
-        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes)
+        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, witness=Witness(head.session_id, observer))
+        self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
-        self.reads = Reads(log, self.journal, self.hub, config)
+        self.reads = Reads(log, self.journal, self.hub, self.presence, config)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
         self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._steps.nudge)
         answers = Answers(self.journal, self.reads, config.idempotency_ttl)
@@ -69,6 +80,14 @@ class Resident:
         pending_stops = PendingStops(config.pending_stop)
         self.endings = Endings(
             self.journal, self.reads, config, slot=self.slot, lineup=self.lineup, pending_stops=pending_stops
+        )
+        runs = Runs(
+            self.journal,
+            self.reads,
+            config,
+            slot=self.slot,
+            messages=self.messages,
+            find_producer=find_producer,
         )
         self.control = Control(
             self.journal,
@@ -79,17 +98,34 @@ class Resident:
             answers=answers,
             pending_stops=pending_stops,
             messages=self.messages,
+            runs=runs,
             launch=self._launch,
+        )
+        self.advance = Advance(
+            self.journal,
+            config,
+            slot=self.slot,
+            lineup=self.lineup,
+            begin=self.control.begin_waiting,
             find_producer=find_producer,
         )
-        self._settlement = Settlement(log, config, self.journal, control=self.control, lineup=self.lineup)
+        self.remotes = Remotes(
+            self.journal,
+            self.reads,
+            config,
+            slot=self.slot,
+            control=self.control,
+            messages=self.messages,
+            check_open=self._check_open,
+            take_step=self.step,
+        )
+        self._deletion = Deletion(log, self.journal, config, endings=self.endings, on_deleted=self._end)
+        self._settlement = Settlement(log, config, self.journal, control=self.control, runs=runs, lineup=self.lineup)
         self.closed = False
         self.deleted = False
-        self._deleting = False
         self._draining = False
         self._repairing = False
-        self._posting = 0
-        self._next_at = -math.inf  # when the queue is tried again, by the trio clock, after its next could not start
+        self._using = 0
         self._life = trio.CancelScope()
         self._opened = trio.Event()
         self._failure: PenstockError | None = None
@@ -120,8 +156,9 @@ class Resident:
         """Take over from whoever wrote before, then carry out steps until closed. Stragglers keep it alive."""
         with self._life:
             try:
-                if not await self._settlement.settle("lost", "LOST", within=self._config.flush_timeout):
-                    self._end("deleted")
+                within = self._config.flush_timeout
+                if not await self._settlement.settle("lost", "LOST", keep_remote=True, within=within):
+                    self._end()
             except PenstockError as error:
                 self._failure = error
                 self.close()
@@ -130,9 +167,12 @@ class Resident:
                 self._opened.set()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                if self.slot.live is not None:  # a remote one, which goes on
+                    self.slot.live.launched = True
+                    self._launch(self.slot.live)
                 while not self.closed:
                     self._advance()
-                    idle, retry = self._config.idle_session, self._next_at - trio.current_time()
+                    idle, retry = self._config.idle_session, self.advance.not_before - trio.current_time()
                     with trio.move_on_after(min(retry, idle) if retry > 0 else idle):
                         await self._steps.wait()
                     if len(self._steps):
@@ -141,24 +181,14 @@ class Resident:
                         self.close()
 
     def _idle(self) -> bool:
-        busy = self.control.busy or self.control.can_advance or len(self.hub) or self.reads.busy or self._posting
+        watched = len(self.hub) or len(self.presence) or self.reads.busy
+        busy = self.control.busy or self.advance.possible or watched or self._using
         return not busy and self.journal.clean
 
     def _advance(self) -> None:
         """Let the next queued generation start, if its time has come; before all steps that wait."""
-        if not self.control.can_advance or trio.current_time() < self._next_at:
-            return
-        if not (self._draining or self._deleting or self.closed):
-            self._steps.add(self._start_next, first=True)
-
-    async def _start_next(self) -> None:
-        """Start what is next; what fails for the log's sake is tried again, and the steps that wait come in between."""
-        try:
-            await self.control.advance()
-        except (StorageError, TimedOut) as error:
-            logger.warning("session %s: what waits cannot start yet: %s", self.session_id, error)
-            if self.journal.refused is None:  # else the repair stands before the next try
-                self._next_at = trio.current_time() + self._config.retry_max
+        if self.advance.due and not (self._draining or self._deletion.under_way or self.closed):
+            self._steps.add(self.advance.start_next, first=True)
 
     def _on_finished(self, run: Run) -> None:
         self._steps.add(partial(self.endings.finish, run))
@@ -172,12 +202,17 @@ class Resident:
         limit_reached = partial(self._on_limit, run)
         self._nursery.start_soon(run.watch, self.hub, limit_reached, name=f"penstock watchdog {run.generation_id}")
 
+    def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(work, name=f"penstock presence {self.session_id}")
+
     def close(self) -> None:
         """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
         if not self.closed:
             self.closed = True
             self._steps.refuse_waiting(self._gone)
             self._steps.nudge()
+            self.presence.close()
             self._on_closed(self)
 
     def abandon(self) -> None:
@@ -188,12 +223,12 @@ class Resident:
         self.journal.close()
 
     def _gone(self) -> PenstockError:
-        if self.deleted or self._deleting:
+        if self.deleted or self._deletion.under_way:
             return SessionDeleted("the session was deleted", session_id=self.session_id)
         return Draining("the engine is shutting down", session_id=self.session_id)
 
     def _check_open(self) -> None:
-        if self.closed or self._draining or self._deleting:
+        if self.closed or self._draining or self._deletion.under_way:
             raise self._gone()
         self._check_writable()
 
@@ -231,16 +266,22 @@ class Resident:
     async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
         """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
         self._check_open()
-        self._posting += 1
-        try:
+        with self._in_use():
             return await self.messages.post(message, message_id, proposed=proposed)
-        finally:
-            self._posting -= 1
 
-    async def step(self, work: Callable[[], Awaitable[T]]) -> T:
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep the session in memory for a caller that is not a step."""
+        self._using += 1
+        try:
+            yield
+        finally:
+            self._using -= 1
+
+    async def step(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
         """Have any other lifecycle step done in its turn."""
         self._check_open()
-        return await self._steps.take(partial(self._checked, work))
+        return await self._steps.take(partial(self._checked, work), subject=subject)
 
     async def _checked(self, work: Callable[[], Awaitable[T]]) -> T:
         self._check_open()
@@ -264,9 +305,28 @@ class Resident:
         await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
         return taken
 
+    # --- remote producers
+
+    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None) -> ChunksAccepted:
+        """Take chunks of a remote producer, beside the steps unless they are its first."""
+        with self._in_use():
+            return await self.remotes.chunks(chunks, stamp)
+
+    async def finish(self, generation_id: str, ending: Ending, stamp: ProducerStamp | None) -> Finished:
+        """End a remote generation in its turn."""
+        with self._in_use():
+            return await self.remotes.finish(generation_id, ending, stamp)
+
+    async def wait_fenced(self, generation_id: str) -> PenstockError:
+        """What every write of the generation's producer raises, once there is such a thing."""
+        with self._in_use():
+            return await self.remotes.wait_fenced(generation_id)
+
     async def generation(self, generation_id: str) -> GenerationInfo:
-        """Where the generation stands."""
-        return self.slot.info(generation_id) or await self.reads.generation_info(generation_id)
+        """Where the generation stands, of what is stored: one whose start is not was never seen."""
+        stored = await self.reads.generation_info(generation_id)
+        live = self.slot.info(generation_id)
+        return live if live is not None and stored.turn is not None else stored
 
     # --- delete and drain
 
@@ -278,53 +338,20 @@ class Resident:
         self._steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
-        await self._steps.take(self._delete)
+        await self._steps.take(self._deletion.carry_out)
 
-    async def _delete(self) -> None:
-        self.journal.check()
-        self._deleting = True
-        try:
-            await self.endings.end_live("deleted")
-            await self._remove()
-        except BaseException:
-            self._deleting = False
-            raise
-
-    async def _remove(self) -> None:
-        """End this life in the log. When the disk hangs it ends whenever the log says so, without a caller."""
-        refusals: list[PenstockError] = []
-        reported = trio.Event()
-
-        def report(error: PenstockError | None) -> None:
-            # This life is over also when an earlier delete was stored and reported as failed.
-            if error is None or isinstance(error, StaleEpoch):
-                self._end("deleted")
-            else:
-                refusals.append(error)
-            reported.set()
-
-        self.journal.raise_token()
-        delete = Delete(session_id=self.session_id, epoch=self.journal.epoch, token=self.journal.token)
-        self._log.submit(delete, report)
-        with trio.move_on_after(self._config.flush_timeout):
-            await reported.wait()
-        if refusals:
-            raise refusals[0]
-        if not reported.is_set():
-            raise TimedOut("the log has not deleted the session yet", session_id=self.session_id)
-
-    def _end(self, reason: str) -> None:
+    def _end(self) -> None:
         self.deleted = True
-        self.hub.close(Ended(reason))
+        self.hub.close(Ended("deleted"))
         self.close()
 
     async def drain(self) -> None:
-        """End what is live as ``shutdown``; nothing starts any more."""
+        """End what is live as ``shutdown``, but for a remote generation; nothing starts any more."""
         self._draining = True
         self._steps.refuse_waiting(self._gone)
         while not self.closed:
             try:
-                await self._steps.take(partial(self.endings.end_live, "shutdown"))
+                await self._steps.take(self.endings.leave)
             except WriteFailed:
                 continue  # behind the repair, which ends what the log holds open
             return
@@ -336,7 +363,7 @@ class Resident:
         self.slot.fail(error)
         if self.closed:
             return
-        logger.error("session %s: a write was refused: %s", self.session_id, error)
+        self.hub.witness.refused(error)
         self.hub.degrade(Degraded("WRITE_FAILED"))
         self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
         if not self._repairing:
@@ -347,6 +374,7 @@ class Resident:
         """Go back to what is committed, as soon as the log takes writes; callers are turned away meanwhile."""
         await self.slot.forget()
         if not await self._settlement.retry("failed", "WRITE_FAILED"):
-            self._end("deleted")
+            self._end()
         self._repairing = False
         self.hub.recover()
+        self.hub.witness.repaired()

@@ -6,11 +6,14 @@ from typing import Literal, TypeAlias, final
 
 from attrs import frozen
 
-from .events import Cursor, JSONObject
+from .events import JSON, Cursor, JSONObject
 
 __all__ = [
+    "ChunksAccepted",
+    "Finished",
     "GenerationInfo",
     "Posted",
+    "Present",
     "QueueNext",
     "Queued",
     "SessionInfo",
@@ -112,6 +115,33 @@ class Posted:
 
 @final
 @frozen(kw_only=True)
+class ChunksAccepted:
+    """Chunks are durable: ``accepted`` of them were written now, ``duplicates`` had been before.
+
+    ``message_id`` is the message of the last chunk that has one. ``turn`` is absent when the whole request was a
+    repetition that came behind its generation's end.
+    """
+
+    generation_id: str
+    cursor: Cursor
+    accepted: int
+    duplicates: int
+    message_id: str | None = None
+    turn: int | None = None
+
+
+@final
+@frozen(kw_only=True)
+class Finished:
+    """The end of a remote generation is durable. ``repeated``: it was before, by the same producer."""
+
+    generation_id: str
+    cursor: Cursor
+    repeated: bool = False
+
+
+@final
+@frozen(kw_only=True)
 class GenerationInfo:
     """``state``: queued, live, cancelling or finished."""
 
@@ -119,3 +149,19 @@ class GenerationInfo:
     state: str
     turn: int | None = None
     outcome: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class Present:
+    """An actor who is here, on one of its devices."""
+
+    actor_id: str
+    device_id: str
+    name: str | None = None
+    status: str | None = None
+
+    def to_json(self) -> dict[str, JSON]:
+        """As the protocol shows it: what does not apply is absent."""
+        shown = {"actor_id": self.actor_id, "device_id": self.device_id, "name": self.name, "status": self.status}
+        return {field: value for field, value in shown.items() if value is not None}

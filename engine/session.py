@@ -6,20 +6,20 @@ Every operation answers after its commit; cancelling a caller loses the answer, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Literal, Protocol, final, overload
 
-from .codec import check_json, encode_json, structure
-from .errors import InvalidBody
+from .arguments import checked_ending, checked_message, checked_policy, checked_seconds
+from .chunks import Chunk, ProducerStamp
+from .codec import check_json, encode_json
+from .config import Config
+from .errors import InvalidBody, PenstockError
 from .events import (
     JSON,
-    BlockSnapshot,
     Cursor,
     JSONObject,
-    MessageSnapshot,
     SessionId,
     check_job_id,
     check_uuid,
@@ -27,12 +27,23 @@ from .events import (
     new_generation_id,
     new_message_id,
 )
-from .parts import StartRequest, user_message
-from .policy import Policy
+from .parts import StartRequest
 from .producing import Producer
 from .reducer import Snapshot
 from .resident import Resident
-from .results import GenerationInfo, Posted, Queued, QueueNext, Started, Stopped, Updated
+from .results import (
+    ChunksAccepted,
+    Finished,
+    GenerationInfo,
+    Posted,
+    Present,
+    Queued,
+    QueueNext,
+    Started,
+    Stopped,
+    Updated,
+)
+from .standin import StandIn
 from .subscription import Subscription
 
 __all__ = ["Session"]
@@ -40,6 +51,9 @@ __all__ = ["Session"]
 
 class Host(Protocol):
     """What a handle needs of the engine that gave it."""
+
+    @property
+    def config(self) -> Config: ...
 
     def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
         """The producer meant, and its name in the log."""
@@ -117,7 +131,8 @@ class Session:
         """Start a generation; by default in place of the live one, whose clean-up is awaited first.
 
         ``producer`` is a registered name, an async function or async generator function of a `Generation`,
-        an async iterable of text, or None for the engine's default. ``text`` posts the user's message in the
+        an async iterable of text, ``"remote"`` for one in another process that writes by `chunks`, or None for the
+        engine's default. ``text`` posts the user's message in the
         same commit. ``policy`` says what a live generation means: ``supersede``, ``rollback`` (its messages
         are retracted too), ``queue`` (wait behind it and those that wait already), ``latest`` (wait in place of
         those), ``reject``, or ``join`` (start nothing, answer with the live one). ``replaces`` names a message that
@@ -137,16 +152,18 @@ class Session:
             producer=call,
             producer_name=name,
             registered=producer is None or isinstance(producer, str),
-            policy=_policy(policy),
+            policy=checked_policy(policy),
             text=text,
             input=input,
             job_id=None if job_id is None else check_job_id(job_id),
             metadata=metadata,
             replaces=None if replaces is None else check_uuid(replaces, "message_id"),
-            on_last_disconnect=_seconds(on_last_disconnect),
+            on_last_disconnect=checked_seconds(on_last_disconnect),
             idempotency_key=idempotency_key,
             principal=principal,
         )
+        if isinstance(call, StandIn) and input is not None:
+            raise InvalidBody("a remote generation takes no input: nobody here would read it")
         return await (await self._host.resident(self.session_id)).start(request)
 
     async def stop(
@@ -171,7 +188,7 @@ class Session:
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
         resident = await self._host.resident(self.session_id)
-        return await resident.step(resident.control.queue_next)
+        return await resident.step(resident.advance.queue_next)
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
@@ -192,7 +209,7 @@ class Session:
 
         The same ``message_id`` with the same content again changes nothing; with other content `IdInUse`.
         """
-        message = _message(text, blocks, role, metadata)
+        message = checked_message(text, blocks, role, metadata)
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
         return await (await self._host.resident(self.session_id)).post(message, mid, proposed=proposed)
@@ -260,7 +277,12 @@ class Session:
             yield subscription
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
-        """The session's state at its committed tail; ``limit`` messages, the newest or those before ``before``."""
+        """The session's state at its committed tail; ``limit`` messages, the newest or those before ``before``.
+
+        Raises `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
+        """
+        if before is not None:
+            before = check_uuid(before, "message_id")
         return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
 
     async def input(
@@ -286,6 +308,80 @@ class Session:
         resident = await self._host.resident(self.session_id)
         return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
 
+    # --- remote producers
+
+    async def chunks(self, chunks: Sequence[Chunk], *, stamp: ProducerStamp | None = None) -> ChunksAccepted:
+        """Write chunks of one remote generation, all or none of them; durable when this returns.
+
+        The first chunk of an id that the session never saw starts the generation, when nothing is live. Message and
+        block are opened as needed. A chunk with a ``seq`` that was written before is a duplicate: accepted and passed
+        over. With a ``stamp`` the whole request counts once: repeated, it changes nothing and succeeds, whatever
+        became of the generation; one that is refused consumes no number.
+
+        Raises `StaleGeneration` for a generation that is fenced or has ended, `GenerationMismatch` for another one
+        than the live one, for one that waits, and for a message or job of another, `SequenceGap`, `StaleProducer`,
+        `IdInUse` for the id of a posted message, `InvalidBody`, `InvalidId`, `Draining`; nothing was written then.
+        With `WriteFailed` nothing of it is stored, with `TimedOut` it may yet be.
+        """
+        if not 1 <= len(chunks) <= self._host.config.batch_chunks:
+            raise InvalidBody(f"a batch has 1 to {self._host.config.batch_chunks} chunks")
+        return await (await self._host.resident(self.session_id)).chunks(chunks, stamp)
+
+    async def finish(
+        self,
+        generation_id: str,
+        *,
+        outcome: Literal["completed", "failed"] = "completed",
+        code: str | None = None,
+        message: str | None = None,
+        usage: JSONObject | None = None,
+        stamp: ProducerStamp | None = None,
+    ) -> Finished:
+        """End a remote generation in its producer's name; what is open is closed. Returns when all of it is durable.
+
+        ``code`` and ``message`` say why it failed, to readers. The same end again by the same producer (its stamp's
+        id, or none both times) changes nothing and succeeds.
+
+        Raises `FinishFailed` when something that the generation wrote, or the end itself, could not be stored,
+        `StaleGeneration` when it ended otherwise, `GenerationMismatch` for one that waits or has a producer here,
+        `GenerationNotFound`, `SequenceGap`, `StaleProducer`, `InvalidBody`, `InvalidId`, `Draining`, `TimedOut`.
+        """
+        generation_id = check_uuid(generation_id, "generation_id")
+        ending = checked_ending(outcome, code, message, usage)
+        return await (await self._host.resident(self.session_id)).finish(generation_id, ending, stamp)
+
+    async def wait_fenced(self, generation_id: str) -> PenstockError:
+        """Wait until nothing more can be written under this generation, and return what says so.
+
+        What its producer's next write would raise: `StaleGeneration` for one that was superseded, stopped or has
+        ended, finished by its own producer included; `WriteFailed`; `Draining`. At once for one that is past. Raises
+        `GenerationNotFound`, and `GenerationMismatch` for one that waits.
+        """
+        generation_id = check_uuid(generation_id, "generation_id")
+        return await (await self._host.resident(self.session_id)).wait_fenced(generation_id)
+
+    # --- presence
+
+    async def put_presence(
+        self, actor_id: str, device_id: str, *, name: str | None = None, status: str | None = None
+    ) -> None:
+        """Be here for `Config.presence_ttl` seconds: an actor, on one of its devices. Put it again to stay.
+
+        Readers are told by `PresenceChanged` at once if it says anything new, and once more, with the status
+        ``gone``, when it was not put again in time. Never stored; a reset leaves it as it is.
+
+        Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
+        """
+        (await self._host.resident(self.session_id)).presence.put(actor_id, device_id, name=name, status=status)
+
+    async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
+        """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
+        (await self._host.resident(self.session_id)).presence.drop(actor_id, device_id)
+
+    async def presence(self) -> tuple[Present, ...]:
+        """All who are here, in the order in which they came."""
+        return (await self._host.resident(self.session_id)).presence.listed()
+
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
@@ -298,41 +394,3 @@ class Session:
     async def delete(self) -> None:
         """End what is live, then this life of the session; creating it again begins a new one."""
         await (await self._host.resident(self.session_id)).delete()
-
-
-def _seconds(given: float | None) -> float | None:
-    """A bounded wait as it was asked for, checked. Raises `InvalidBody`."""
-    if given is None:
-        return None
-    try:
-        seconds = float(given)
-    except OverflowError:
-        seconds = math.inf
-    if not 0 <= seconds < math.inf:
-        raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
-    return seconds
-
-
-def _policy(name: str) -> Policy:
-    try:
-        return Policy(name)
-    except ValueError:
-        raise InvalidBody(f"policy must be one of {', '.join(p.value for p in Policy)}, not {name!r}") from None
-
-
-def _message(
-    text: str | None, blocks: Sequence[JSONObject] | None, role: str, metadata: JSONObject | None
-) -> MessageSnapshot:
-    if (text is None) == (blocks is None):
-        raise InvalidBody("a message has either text or blocks")
-    if metadata is not None:
-        check_json(metadata, "metadata")
-    if text is not None:
-        message = MessageSnapshot(role=role, status="complete", blocks=user_message(text).blocks, metadata=metadata)
-    else:
-        check_json(blocks, "blocks")
-        numbered = [{"seq": 0, **block} for block in blocks or ()]
-        parsed = tuple(structure(block, BlockSnapshot) for block in numbered)
-        message = MessageSnapshot(role=role, status="complete", blocks=parsed, metadata=metadata)
-    encode_json([text, role])
-    return message

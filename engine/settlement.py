@@ -13,15 +13,16 @@ from typing import final
 
 import trio
 
+from .closing import Ending
 from .config import Config
 from .control import Control
 from .errors import StaleError, StorageError
 from .journal import Journal
-from .lifecycle import Ending
 from .lineup import Lineup
 from .log.port import EventLog
 from .parts import end_part
 from .recovery import find
+from .runs import Runs
 from .slot import SAFE_TEXTS
 from .stamper import stamp
 
@@ -34,15 +35,20 @@ logger = logging.getLogger("penstock.session")
 class Settlement:
     """Brings one session in memory back to its committed state."""
 
-    def __init__(self, log: EventLog, config: Config, journal: Journal, *, control: Control, lineup: Lineup) -> None:
+    def __init__(
+        self, log: EventLog, config: Config, journal: Journal, *, control: Control, runs: Runs, lineup: Lineup
+    ) -> None:
         self._log = log
         self._config = config
         self._journal = journal
         self._control = control
+        self._runs = runs
         self._lineup = lineup
 
-    async def settle(self, outcome: str, code: str, *, within: float = math.inf) -> bool:
+    async def settle(self, outcome: str, code: str, *, keep_remote: bool = False, within: float = math.inf) -> bool:
         """Stand on what is committed and end what it holds open; False when this life of the session is over.
+
+        With ``keep_remote`` a remote generation stays open, for its producer to go on.
 
         Raises `StorageError`, and `TimedOut` when the end was not committed ``within`` seconds.
         """
@@ -55,7 +61,9 @@ class Settlement:
         self._journal.raise_token()
         self._control.turn = found.turn
         self._lineup.queue = found.queue
-        if found.open is not None:
+        if keep_remote and found.remote:
+            self._runs.adopt(found)
+        elif found.open is not None:
             ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
             items, records = end_part(found.open, ending)
             await self._journal.wait_committed(stamp(self._journal, items, records), within)

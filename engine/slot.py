@@ -6,26 +6,25 @@ is `control`'s.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, final
 
 import trio
 
+from .closing import Ending
 from .config import Config
 from .errors import PenstockError
 from .events import GenerationCancelling
 from .generation import Run
 from .journal import Journal, Mark
-from .lifecycle import Draft, Ending
+from .lifecycle import Draft
 from .parts import end_part
 from .results import GenerationInfo
 from .stamper import stamp
 from .states import GenerationState
 
 __all__ = ["SAFE_TEXTS", "Slot"]
-
-logger = logging.getLogger("penstock.session")
 
 # What an end says of itself to readers.
 SAFE_TEXTS: Final = {
@@ -115,25 +114,29 @@ class Slot:
         return ending, seconds
 
     async def _await_cleanup(self, run: Run) -> str:
+        begun = trio.current_time()
         with trio.move_on_after(self._config.cleanup_timeout):
             await run.done.wait()
-        if run.done.is_set():
-            return "clean"
-        self.stragglers.add(run)
-        logger.warning(
-            "the clean-up of generation %s in session %s (producer %s) overran %s s and goes on, fenced",
-            run.generation_id,
-            self._journal.session_id,
-            run.producer_name,
-            self._config.cleanup_timeout,
-        )
-        return "overran"
+        overran = not run.done.is_set()
+        if overran:
+            self.stragglers.add(run)
+        seconds = trio.current_time() - begun
+        self._journal.witness.cleaned_up(run.generation_id, run.producer_name, seconds, overran=overran)
+        return "overran" if overran else "clean"
 
-    def write_end(self, run: Run, ending: Ending) -> Mark:
+    def write_end(
+        self,
+        run: Run,
+        ending: Ending,
+        *,
+        by: str | None = None,
+        more: Mapping[str, bytes | None] = MappingProxyType({}),
+    ) -> Mark:
+        """End it now; with ``more`` records, and ``by`` the remote producer that asks for it."""
         run.fence(f"the generation has ended as {ending.outcome}")
         self._journal.raise_token()
-        items, records = end_part(run.structure, ending)
-        mark = stamp(self._journal, items, records)
+        items, records = end_part(run.structure, ending, by=by)
+        mark = stamp(self._journal, items, {**records, **more})
         self.live = None
         return mark
 
@@ -141,7 +144,7 @@ class Slot:
         """A producer's task is over. Called in that task; the end is written in the session's."""
         if run in self.stragglers:
             self.stragglers.discard(run)
-            logger.info("the overrun clean-up of generation %s ended", run.generation_id)
+            self._journal.witness.straggler_ended(run.generation_id, run.producer_name, run.seconds_cancelled)
             self._on_freed()
         elif self.live is run:
             self._on_finished(run)

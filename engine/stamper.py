@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from .codec import encode
+from .codec import PieceEncoder, encode
 from .events import Event, GenerationStarted, now
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration, WaitingGeneration
 
-__all__ = ["Item", "Records", "stamp"]
+__all__ = ["Item", "Records", "stamp", "stamp_piece"]
 
 # A draft with the generation that it belongs to, or None for the session's own.
 Item: TypeAlias = tuple[OpenGeneration | WaitingGeneration | None, Draft]
@@ -55,3 +55,12 @@ def stamp(journal: Journal, items: Iterable[Item], records: Records | None = Non
         if generation is not None and not starts:
             generation.record(draft)
     return journal.append(bodies, records(offset) if callable(records) else records)
+
+
+def stamp_piece(journal: Journal, generation: OpenGeneration, draft: Draft, piece: str, encoder: PieceEncoder) -> None:
+    """As `stamp`, for a delta of one string: place, encode and append ``draft``, whose string is ``piece``."""
+    journal.check()
+    seq = generation.place(draft)
+    assert seq is not None
+    journal.append_one(encoder.encode(journal.stamped + 1, now(), seq, piece))
+    generation.record(draft)

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar, cast, final
 import trio
 
 from .errors import Draining, Overloaded, PenstockError
+from .observer import request_id
 
 __all__ = ["Steps"]
 
@@ -24,12 +25,13 @@ T = TypeVar("T")
 
 @final
 class _Step(Generic[T]):
-    __slots__ = ("answer", "answered", "error", "own", "subject", "work")
+    __slots__ = ("answer", "answered", "error", "own", "request_id", "subject", "work")
 
     def __init__(self, work: Callable[[], Awaitable[T]], *, own: bool, subject: object = None) -> None:
         self.work = work
         self.own = own
         self.subject = subject
+        self.request_id = None if own else request_id.get()
         self.answered = trio.Event()
         self.answer: T | None = None
         self.error: BaseException | None = None
@@ -105,6 +107,7 @@ class Steps:
     async def run_next(self) -> None:
         """Carry out the oldest step. Its error is the caller's; one of the session's own steps is logged."""
         step = self._under_way = self._waiting.popleft()
+        request_id.set(step.request_id)
         try:
             step.answer = await step.work()
         except Exception as error:

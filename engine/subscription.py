@@ -12,14 +12,26 @@ from typing import Protocol, Self, TypeAlias, final
 import trio
 from attrs import frozen
 
+from .codec import decode
 from .errors import CorruptDatabase, GapError, SessionDeleted, StaleEpoch
-from .events import Cursor, Event
-from .hub import Batch, Degraded, Drained, Ended, Hub, Lagged
+from .events import JSON, Cursor, Event
+from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged
 from .log.port import Entry
 from .reducer import Snapshot
+from .results import Present
 from .seam import Seam, seam
 
-__all__ = ["CaughtUp", "Delivery", "Gap", "Opened", "SnapshotTaken", "Source", "Subscription"]
+__all__ = [
+    "CaughtUp",
+    "Delivery",
+    "Ephemeral",
+    "Gap",
+    "Opened",
+    "PresenceListed",
+    "SnapshotTaken",
+    "Source",
+    "Subscription",
+]
 
 
 @final
@@ -59,7 +71,32 @@ class Gap:
     resumed: Cursor
 
 
-Delivery: TypeAlias = Opened | SnapshotTaken | Batch | CaughtUp | Gap | Degraded | Ended | Drained
+@final
+@frozen
+class PresenceListed:
+    """All who are here; behind each `CaughtUp`."""
+
+    present: tuple[Present, ...]
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"presence": [present.to_json() for present in self.present]}
+
+
+@final
+@frozen
+class Ephemeral:
+    """An event that is not in the log, as its JSON. ``cursor`` is where the reader stands, before and after it."""
+
+    cursor: Cursor
+    body: bytes
+
+    def event(self) -> Event:
+        return decode(self.body)
+
+
+Delivery: TypeAlias = (
+    Opened | SnapshotTaken | Batch | CaughtUp | PresenceListed | Ephemeral | Gap | Degraded | Ended | Drained
+)
 
 
 class Source(Protocol):
@@ -73,6 +110,10 @@ class Source(Protocol):
     @property
     def cursor(self) -> Cursor:
         """The committed tail."""
+
+    @property
+    def present(self) -> tuple[Present, ...]:
+        """All who are here now."""
 
     async def read(self, after: int) -> list[Entry]:
         """One page of the log behind ``after``; empty at the tail. Raises `StaleEpoch`."""
@@ -96,6 +137,7 @@ class Subscription:
         self._ready: deque[Delivery] = deque()
         self._events: deque[Event] = deque()
         self._replaying = True
+        self._listed = 0  # what was said aside up to here, the list that was told has in it
         self._over = False
         self._epoch, self._position = self._begin(after, from_tail)
 
@@ -107,14 +149,18 @@ class Subscription:
             start = Cursor(tail.epoch, 0)
         elif after.epoch != tail.epoch:
             start = Cursor(tail.epoch, 0)
-            self._ready.append(Gap("unknown_epoch", str(after), start))
+            self._ready.append(self._gap("unknown_epoch", after, start))
         elif after.offset > tail.offset:
             start = tail
-            self._ready.append(Gap("past_tail", str(after), start))
+            self._ready.append(self._gap("past_tail", after, start))
         else:
             start = after
         self._ready.appendleft(Opened(start))
         return start.epoch, start.offset
+
+    def _gap(self, reason: str, asked: Cursor, resumed: Cursor) -> Gap:
+        self._source.hub.witness.met_gap(reason)
+        return Gap(reason, str(asked), resumed)
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,6 +210,8 @@ class Subscription:
             # Cancelled before anything changes or not at all: a delivery that nobody gets would be lost.
             await trio.lowlevel.checkpoint_if_cancelled()
             self._replaying = False
+            self._listed = self._source.hub.asides
+            self._ready.append(PresenceListed(self._source.present))
             if not self._live:
                 self.close()
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -189,7 +237,12 @@ class Subscription:
         match mail:
             case Degraded():
                 return mail
+            case Aside(number=number, body=body):
+                if number <= self._listed:
+                    return None
+                return Ephemeral(self.cursor, body)
             case Lagged():
+                self._source.hub.witness.fell_behind()
                 self._mailbox.rearm()
                 self._replaying = True
                 return None
@@ -216,7 +269,10 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event, decoded. Raises `GapError` where a gap is met; iterating on continues behind it."""
+        """The next event, decoded; one that is not in the log has no offset.
+
+        Raises `GapError` where a gap is met; iterating on continues behind it.
+        """
         while not self._events:
             try:
                 delivery = await self.receive()
@@ -225,6 +281,8 @@ class Subscription:
             match delivery:
                 case Batch():
                     self._events.extend(delivery.events())
+                case Ephemeral():
+                    self._events.append(delivery.event())
                 case Gap():
                     raise GapError(
                         f"the session cannot resume from {delivery.asked}: {delivery.reason}",

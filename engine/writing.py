@@ -7,8 +7,9 @@ in clean-up too.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Collection, Mapping, MutableMapping
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Final, Protocol, Self, final
 
 from .codec import check_json, encode_json
 from .errors import IdInUse, InvalidBody
@@ -23,9 +24,49 @@ from .events import (
     new_message_id,
 )
 from .lifecycle import Draft
-from .pen import OpenMessage, Pen
+from .pen import OpenMessage
 
-__all__ = ["Block", "Message"]
+__all__ = ["Block", "Message", "Outline", "Writer"]
+
+
+class Outline(Protocol):
+    """What of the generation's structure its messages and blocks ask for."""
+
+    @property
+    def message_ids(self) -> Collection[str]:
+        """All messages that it opened, also those that are closed."""
+
+    def next_block_index(self, message_id: str) -> int:
+        """The index that the message's next block gets. Raises `InvalidBody` when it is not open."""
+
+
+class Writer(Protocol):
+    """What messages and blocks are written with: a `Pen` in the engine, or another process's way to one."""
+
+    @property
+    def generation_id(self) -> str: ...
+
+    @property
+    def structure(self) -> Outline: ...
+
+    @property
+    def open_messages(self) -> MutableMapping[str, OpenMessage]: ...
+
+    def check(self) -> None: ...
+
+    def check_message_id(self, message_id: str, /) -> Awaitable[None]: ...
+
+    def note_message(self, message_id: str) -> None: ...
+
+    async def wait_room(self) -> None: ...
+
+    async def put(self, draft: Draft) -> None: ...
+
+    async def close(self, draft: Draft) -> None: ...
+
+    def put_nowait(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None: ...
+
+    def part(self, draft: Draft) -> None: ...
 
 
 @final
@@ -39,7 +80,7 @@ class Message:
     those that are there, and leaving it closes nothing. Who opened the message closes it.
     """
 
-    def __init__(self, pen: Pen, opened: MessageOpened, message_id: str | None) -> None:
+    def __init__(self, pen: Writer, opened: MessageOpened, message_id: str | None) -> None:
         self._pen: Final = pen
         self._opened: Final = opened
         self._proposed: Final = message_id is not None
@@ -128,7 +169,7 @@ class Message:
 class Block:
     """An open block: ``async with message.text() as block``. Closes when the block is left."""
 
-    def __init__(self, pen: Pen, message_id: str, opened: BlockOpened) -> None:
+    def __init__(self, pen: Writer, message_id: str, opened: BlockOpened) -> None:
         self._pen: Final = pen
         self._message_id: Final = message_id
         self._opened: Final = opened

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import click
 
+from .approve import approve
+from .bench import bench
 from .compact import compact
 from .inspect import inspect
 from .send import send
 from .serve import serve
+from .stop import stop
 from .tail import tail
+from .token import token
 
 __all__ = ["main"]
 
@@ -27,12 +31,20 @@ def main() -> None:
       penstock serve                              serve sessions on http://127.0.0.1:8420
       penstock send chat "tell me a story"        start an answer and watch it come
       penstock tail chat                          watch a session, here or in another terminal
+      penstock approve chat                       say yes or no to what an answer asks for
+      penstock stop chat                          end the answer that runs
+      penstock token ann --session 'ann-*' ...    make a token, where a server asks for them
       penstock inspect penstock.db                what is stored, and whether it is sound
+      penstock bench                              how fast this machine is
     """
 
 
 main.add_command(serve)
 main.add_command(tail)
 main.add_command(send)
+main.add_command(approve)
+main.add_command(stop)
 main.add_command(inspect)
 main.add_command(compact)
+main.add_command(bench)
+main.add_command(token)

@@ -1,206 +1,104 @@
-"""The client's side of HTTP for the command line: requests, and a stream that comes back when it breaks.
+"""The client of the commands: that of `adapters.client`, with a person's patience and in a person's words.
 
-Synchronous on purpose: these commands do one thing, and Ctrl-C must end them at any point.
+A server that was never there is an error at once, and so is one that stays away for long; in between, a connection
+that breaks is taken up where it broke off.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Self, final
-from urllib.parse import quote
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Self, TypeVar, final
 
+import click
 import httpx
-from attrs import frozen
-from httpx_sse import EventSource, SSEError
+import trio
 
-from engine import JSON, PenstockError, decode_json
+from engine import Degraded, Drained, Ended, Gap, InvalidBody, PenstockError
 
-__all__ = ["ClientError", "Frame", "Server"]
+from ..client import Arrived, Client, ClientConfig, Delivery, Events, Lost, Unreachable, connect
 
-# Three heartbeats of the server's: a line that is silent for longer is dead.
-_SILENCE: Final = 45.0
+__all__ = ["PATIENCE", "ClientError", "Following", "connected", "run"]
 
-_CONNECT: Final = 5.0
-_FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 5.0
+T = TypeVar("T")
 
 # A server that restarts is back long before; one that is not is not coming.
-_PATIENCE: Final = 60.0
+PATIENCE: Final = 60.0
 
 
 @final
 class ClientError(Exception):
-    """It cannot go on; the text says why and what to do. ``code`` is the server's, if it answered."""
+    """It cannot go on; the text says why and what to do."""
 
-    def __init__(self, text: str, *, code: str | None = None, retryable: bool = False) -> None:
-        super().__init__(text)
-        self.code = code
-        self.retryable = retryable
+
+def run(command: Callable[[], Awaitable[T]]) -> T:
+    """Run a command to its end. Ctrl-C exits with 130; what cannot go on is one clear line."""
+    try:
+        return trio.run(command, restrict_keyboard_interrupt_to_checkpoints=True)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except ClientError as error:
+        raise click.ClickException(str(error)) from error
+    except Unreachable as error:
+        raise click.ClickException(
+            f"{error.detail}; start one with 'penstock serve' or name another with --url"
+        ) from error
+    except PenstockError as error:
+        raise click.ClickException(f"{error.detail} [{error.code}]") from error
+
+
+@asynccontextmanager
+async def connected(
+    url: str,
+    token: Callable[[], str | None],
+    *,
+    patience: float = 0.0,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[Client]:
+    """A client that asks ``token`` before each request, and repeats what is safe to repeat for ``patience`` seconds."""
+
+    async def current() -> str | None:
+        return token()
+
+    try:
+        opening = connect(url, token=current, config=ClientConfig(patience=patience), transport=transport)
+        async with opening as client:
+            yield client
+    except httpx.InvalidURL as error:
+        raise InvalidBody(f"{url!r} is no URL: {error}") from error
 
 
 @final
-@frozen(kw_only=True)
-class Frame:
-    """One frame of a stream: an event (``control`` is None) or a control frame, as the JSON text it came as."""
+class Following:
+    """A stream's deliveries for a terminal. ``note`` is told once when the connection is lost.
 
-    control: str | None
-    data: str
-    cursor: str
-
-
-@final
-class Server:
-    """A penstock server at ``url``. Use as a context manager.
-
-    ``note`` is told, for people, that a connection was lost and is being taken up again.
+    Raises what it was refused with, and the last error where the server was never there, or stays away for a minute.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        note: Callable[[str], None] = lambda text: None,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._url = url.rstrip("/")
-        self._note = note
-        self._sleep = sleep
-        self._clock = clock
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(_SILENCE, connect=_CONNECT),
-            transport=transport,
-            trust_env=not _is_loopback(url),  # a proxy cannot reach this machine's own loopback
-        )
+    def __init__(self, events: Events, note: Callable[[str], None]) -> None:
+        self._events: Final = events
+        self._note: Final = note
+        self._lost_at: float | None = None
 
-    def __enter__(self) -> Self:
+    def __aiter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-
-    def request(
-        self, method: str, path: str, body: Mapping[str, JSON], *, key: str | None = None
-    ) -> Mapping[str, JSON]:
-        """One request. Raises `ClientError`.
-
-        With an idempotency ``key`` it is repeated, for a while, when the connection breaks before the answer: the
-        server carries it out once. A server that was never there is an error at once.
-        """
-        headers = {} if key is None else {"Idempotency-Key": key}
-        pause, broke_at = _FIRST_PAUSE, None
+    async def __anext__(self) -> Delivery:
         while True:
             try:
-                response = self._http.request(method, self._url + path, json=dict(body), headers=headers)
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                never_there = broke_at is None and isinstance(error, httpx.ConnectError | httpx.InvalidURL)
-                broke_at = self._clock() if broke_at is None else broke_at
-                if key is None or never_there or self._clock() - broke_at > _PATIENCE:
-                    raise self._unreachable(error) from error
-                self._note("the connection broke; asking again")
-                self._sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                delivery = await self._events.receive()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            if not isinstance(delivery, Lost):
+                if isinstance(delivery, Arrived | Gap | Ended | Drained | Degraded):
+                    self._lost_at = None
+                    return delivery
                 continue
-            if not response.is_success:
-                raise _refusal(response)
-            return _object(response.content)
-
-    def follow(self, session_id: str, after: str | None) -> Iterator[Frame]:
-        """The session's frames behind ``after``, a cursor or ``now``; ends after ``end``. Raises `ClientError`.
-
-        A connection that breaks is taken up behind the last cursor it told; one that never came about is an
-        error at once.
-        """
-        path = f"{self._url}{session_path(session_id)}/events"
-        cursor, pause = after, _FIRST_PAUSE
-        connected = False
-        lost_at: float | None = None
-        while True:
-            failure: ClientError | None = None
-            try:
-                for frame, retry in self._read(path, cursor):
-                    connected, cursor, lost_at = True, frame.cursor or cursor, None
-                    pause = _FIRST_PAUSE if retry is None else retry
-                    if frame.data:
-                        yield frame
-                    if frame.control == "end":
-                        return
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                failure = self._unreachable(error)
-            except ClientError as error:
-                failure = error
-                if not error.retryable:
-                    raise
-            if not connected and failure is not None:
-                raise failure
-            if lost_at is None:
-                lost_at = self._clock()
-                self._note("connection lost, resuming")
-            elif failure is not None and self._clock() - lost_at > _PATIENCE:
-                raise failure
-            self._sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 2, _LONGEST_PAUSE)
-
-    def _read(self, path: str, cursor: str | None) -> Iterator[tuple[Frame, float | None]]:
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        query: dict[str, str] = {}
-        if cursor == "now":  # no cursor, so no header: the stream's first line tells the one to resume from
-            query["after"] = cursor
-        elif cursor is not None:
-            headers["Last-Event-ID"] = cursor
-        with self._http.stream("GET", path, headers=headers, params=query) as response:
-            if not response.is_success:
-                response.read()
-                raise _refusal(response)
-            try:
-                for sse in EventSource(response).iter_sse():
-                    control = None if sse.event == "message" else sse.event
-                    retry = None if sse.retry is None else sse.retry / 1000
-                    yield Frame(control=control, data=sse.data, cursor=sse.id), retry
-            except SSEError as error:
-                raise ClientError(f"what answers at {self._url} is no penstock server: {error}") from error
-
-    def _unreachable(self, error: Exception) -> ClientError:
-        return ClientError(
-            f"no server answers at {self._url} ({error}); start one with 'penstock serve' or name another with --url",
-            retryable=True,
-        )
-
-
-def session_path(session_id: str) -> str:
-    return f"/v1/sessions/{quote(session_id, safe='')}"
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        host = httpx.URL(url).host
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except (httpx.InvalidURL, ValueError):
-        return False
-
-
-def _object(content: bytes) -> Mapping[str, JSON]:
-    try:
-        value = decode_json(content)
-    except PenstockError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _refusal(response: httpx.Response) -> ClientError:
-    problem = _object(response.content)
-    code = problem.get("code")
-    if not isinstance(code, str):
-        return ClientError(
-            f"{response.url} answered {response.status_code}; is a penstock server there?",
-            retryable=response.status_code in (502, 503, 504),  # a proxy whose server is restarting
-        )
-    return ClientError(
-        f"{problem.get('detail') or problem.get('title') or 'refused'} [{code}]",
-        code=code,
-        retryable=problem.get("retryable") is True,
-    )
+            never_there = not self._events.statistics().connections
+            now = trio.current_time()
+            if self._lost_at is None:
+                self._lost_at = now
+                if not never_there:
+                    self._note("connection lost, resuming")
+            if delivery.error is not None and (never_there or now - self._lost_at > PATIENCE):
+                raise delivery.error

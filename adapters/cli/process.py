@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import gc
+import ipaddress
 import logging
 import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NoReturn, final
 
 import click
@@ -22,15 +23,19 @@ from attrs import frozen
 from engine import Config, DatabaseError, Engine, Producer, open_engine
 
 from ..http import create_app
-from ..server import ServerConfig, StartupFailed, serve
+from ..limits import Limits
+from ..metrics import Metrics
+from ..server import StartupFailed, serve
 from ..websocket import websocket_handler
+from .access import Access
+from .edge import Edge
 
 __all__ = ["Options", "ServeError", "run"]
 
 _log = logging.getLogger("penstock.serve")
 
-# Past the server's default of 10 000 connections, with room for the database and the producers' own.
-_DESCRIPTORS: Final = 16_384
+# Besides connections: the database, the producers' own, and those that are just being refused.
+_OTHER_DESCRIPTORS: Final = 6_384
 
 # From the moment the log is closed: what an engine without stragglers takes to be gone, many times over.
 _LAST_MOMENT: Final = 0.25
@@ -48,16 +53,18 @@ class Options:
 
     db: str
     host: str
+    access: Access
     port: int
     producers: Mapping[str, Producer]
     default_producer: str
     send_timeout: float  # seconds
     drain_timeout: float  # seconds
+    edge: Edge
 
 
 def run(options: Options) -> None:
     """Serve until a signal says otherwise. Raises `ServeError`."""
-    _prepare_process()
+    _prepare_process(options.edge.max_connections + _OTHER_DESCRIPTORS)
     try:
         trio.run(_run, options)
     except StartupFailed as error:
@@ -66,9 +73,11 @@ def run(options: Options) -> None:
         raise ServeError(error.detail) from error
 
 
-def _prepare_process() -> None:
+def _prepare_process(descriptors: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    wanted = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
+    if wanted < descriptors:
+        _log.warning("this process may open %d files; for --max-connections it should be %d", wanted, descriptors)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     # With ten thousand sessions in memory a full collection stops everything for 300 to 400 ms; what was
@@ -98,16 +107,41 @@ async def _run(options: Options) -> None:
 
 async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery) -> None:
     config = Config(drain_timeout=options.drain_timeout)
-    server_config = ServerConfig(send_timeout=options.send_timeout, drain_timeout=options.drain_timeout)
+    server_config = options.edge.server_config(
+        local=ipaddress.ip_address(options.host).is_loopback,
+        send_timeout=options.send_timeout,
+        drain_timeout=options.drain_timeout,
+    )
+    access = options.access
+    limits = Limits(options.edge.limits(known=not access.identity.open))
     listeners = await _listen(options)
     try:
+        metrics = Metrics()
         async with open_engine(
-            options.db, producers=options.producers, default_producer=options.default_producer, config=config
+            options.db,
+            producers=options.producers,
+            default_producer=options.default_producer,
+            config=config,
+            observer=metrics,
         ) as engine:
-            click.echo(f"penstock serves {options.db} on {_url(listeners[0])} (Ctrl-C ends it)")
+            metrics.watch(engine.statistics)
+            click.echo(f"penstock serves {options.db} on {_url(listeners[0], options.edge)} (Ctrl-C ends it)")
             await serve(
-                create_app(engine),
-                websocket_handler(engine),
+                create_app(
+                    engine,
+                    identity=access.identity,
+                    allowed_origins=access.allowed_origins,
+                    allowed_hosts=access.allowed_hosts,
+                    metrics=metrics,
+                    limits=limits,
+                ),
+                websocket_handler(
+                    engine,
+                    identity=access.identity,
+                    allowed_origins=access.allowed_origins,
+                    allowed_hosts=access.allowed_hosts,
+                    limits=limits,
+                ),
                 listeners,
                 shutdown=shutdown,
                 drain=engine.drain,
@@ -117,6 +151,16 @@ async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery) 
     finally:
         for listener in listeners:
             listener.socket.close()
+        await _close_producers(options.producers.values())
+
+
+async def _close_producers(producers: Iterable[Producer]) -> None:
+    """A producer that is an object with an ``aclose`` holds something: connections that it keeps, for the most part."""
+    with trio.move_on_after(_LAST_MOMENT, shield=True):
+        for producer in producers:
+            aclose = getattr(producer, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
 
 async def _listen(options: Options) -> list[trio.SocketListener]:
@@ -132,9 +176,10 @@ async def _listen(options: Options) -> list[trio.SocketListener]:
         raise ServeError(f"cannot listen on {where}: {error.strerror}") from error
 
 
-def _url(listener: trio.SocketListener) -> str:
+def _url(listener: trio.SocketListener, edge: Edge) -> str:
     host, port = listener.socket.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    scheme = "http" if edge.tls is None else "https"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
 
 async def _watch_signals(shutdown: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from typing import Final
 
@@ -11,6 +10,11 @@ import click
 from engine import Producer
 
 from ..echo import echo
+from ..logs import LogFormat, log_handler
+from ..models import Assistant
+from .access import Access, access_options, check_address
+from .edge import Edge, edge_options
+from .models import model_options
 from .producers import LoadError, load_producers
 
 __all__ = ["serve"]
@@ -19,24 +23,14 @@ __all__ = ["serve"]
 _SECONDS: Final = click.FloatRange(min=0, min_open=True)
 
 
-def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
-    if host == "localhost":
-        return "127.0.0.1"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise click.BadParameter(f"{host!r} is not an IP address; use 127.0.0.1 or ::1") from None
-    if not address.is_loopback:
-        raise click.BadParameter(
-            f"{host} can be reached from other machines, and there is no authentication yet. "
-            "Serve on 127.0.0.1 and put a proxy that authenticates in front of it."
-        )
-    return host
-
-
 @click.command()
 @click.option("--db", default="penstock.db", show_default=True, help="The database file, made if need be; or :memory:.")
-@click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback, help="A loopback address.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Any address of this machine's; without --jwt-key a loopback one.",
+)
 @click.option("--port", default=8420, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 @click.option(
     "--producer",
@@ -62,13 +56,24 @@ def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
     type=_SECONDS,
     help="The time answers and connections get to end in on SIGTERM or Ctrl-C.",
 )
+@model_options
+@edge_options
 @click.option(
     "--log-level",
     default="info",
     show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
 )
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or one JSON object a line.",
+)
+@access_options
 def serve(
+    access: Access,
     db: str,
     host: str,
     port: int,
@@ -76,7 +81,10 @@ def serve(
     default_producer: str | None,
     send_timeout: float,
     drain_timeout: float,
+    assistant: Assistant | None,
+    edge: Edge,
     log_level: str,
+    log_format: LogFormat,
 ) -> None:
     """Serve sessions over HTTP and WebSocket, and the playground at /.
 
@@ -87,13 +95,20 @@ def serve(
     Examples:
       penstock serve
       penstock serve --db chat.db --port 9000
+      penstock serve --trusted-proxy 127.0.0.1 --root-path /chat
       penstock serve --producer story=my_app.producers:story
+      penstock serve --model anthropic:claude-sonnet-4-5 --system "Be brief."
+      penstock serve --model openai:llama3.2 --base-url http://127.0.0.1:11434/v1
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=log_level.upper(), handlers=[log_handler(log_format)])
     try:
         own = load_producers(specs)
     except LoadError as error:
         raise click.ClickException(f"--producer: {error}") from error
+    if assistant is not None:
+        if "model" in own:
+            raise click.ClickException("--model: a --producer is named 'model', too; give it another name")
+        own["model"] = assistant
     producers: dict[str, Producer] = {**own, "echo": own.get("echo", echo)}
     chosen = default_producer or next(iter(producers))
     if chosen not in producers:
@@ -104,12 +119,14 @@ def serve(
         run(
             Options(
                 db=db,
-                host=host,
+                host=check_address(host, access),
                 port=port,
+                access=access,
                 producers=producers,
                 default_producer=chosen,
                 send_timeout=send_timeout,
                 drain_timeout=drain_timeout,
+                edge=edge,
             )
         )
     except ServeError as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from engine import decode
+from engine import encode
 
-from .client import ClientError, Server
+from ..client import Arrived
+from .client import Following, connected, run
+from .credentials import token_option, token_source
 from .screen import Screen, url_option
 
 __all__ = ["tail"]
@@ -15,9 +19,10 @@ __all__ = ["tail"]
 @click.command()
 @click.argument("session")
 @url_option
+@token_option
 @click.option("--after", metavar="CURSOR", help="Begin behind this cursor ('now': the tail); else from the start.")
-@click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON, as it came.")
-def tail(session: str, url: str, after: str | None, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
+def tail(session: str, url: str, token_file: Path | None, after: str | None, as_json: bool) -> None:
     """Follow SESSION and show what is said in it, from its start, until Ctrl-C.
 
     A connection that breaks is taken up where it broke off: nothing is missed, nothing comes twice.
@@ -28,16 +33,20 @@ def tail(session: str, url: str, after: str | None, as_json: bool) -> None:
       penstock tail chat --after now --json | jq .type
     """
     screen = Screen()
-    try:
-        with Server(url, note=screen.note) as server:
-            for frame in server.follow(session, after):
-                if frame.control is not None:
-                    screen.control(frame.control, frame.data)
-                elif as_json:
-                    click.echo(frame.data)
-                else:
-                    screen.show(decode(frame.data.encode()))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except ClientError as error:
-        raise click.ClickException(str(error)) from error
+
+    async def follow() -> None:
+        async with (
+            connected(url, token_source(token_file)) as client,
+            client.session(session).events(after) as events,
+        ):
+            async for delivery in Following(events, screen.note):
+                if not isinstance(delivery, Arrived):
+                    screen.control(delivery)
+                    continue
+                for event in delivery.events:
+                    if as_json:
+                        click.echo(encode(event))
+                    else:
+                        screen.show(event)
+
+    run(follow)

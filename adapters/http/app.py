@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, final
+from urllib.parse import unquote
 
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Response, request
 from quart.globals import request_ctx
 from quart_trio import QuartTrio
@@ -14,13 +16,24 @@ from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 
 from engine import Engine, InvalidBody, InvalidId, PenstockError, check_session_id, is_uuid
 
-from ..origins import check_origin
+from ..identity import OPEN, Identity
+from ..limits import UNLIMITED, Limits
+from ..metrics import Metrics
+from ..origins import check_host, check_origin, cross_origin
 from ..problems import Answer, BodyTooLarge, MethodNotAllowed, NotFound, SlowRequest, answer
+from .chunks import add_chunks
 from .events import add_events
 from .generations import add_generations
+from .guard import add_guard
 from .health import add_health
+from .metrics import add_metrics
+from .openapi import add_openapi
 from .page import add_page
+from .presence import add_presence
+from .request_log import add_request_log, note_refusal
 from .sessions import add_sessions
+from .sockets import refuse_socket
+from .tickets import add_tickets
 
 __all__ = ["create_app"]
 
@@ -38,27 +51,48 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @final
 class _App(QuartTrio):
+    async def asgi_app(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "websocket":  # Quart would come here with what is made for requests, and fail
+            await refuse_socket(scope, receive, send)
+        else:
+            await super().asgi_app(scope, receive, send)
+
     async def make_default_options_response(self) -> Response:
-        """What the resource knows. No word of other origins: they are refused."""
+        """What the resource knows."""
         adapter = request_ctx.url_adapter
         allowed = [] if adapter is None else sorted(adapter.allowed_methods())
         return Response(b"", 204, {"Allow": ", ".join(allowed)})
 
 
-def create_app(engine: Engine, *, allowed_origins: Collection[str] = (), heartbeat: float = _HEARTBEAT) -> QuartTrio:
+def create_app(
+    engine: Engine,
+    *,
+    identity: Identity = OPEN,
+    allowed_origins: Collection[str] = (),
+    allowed_hosts: Collection[str] = (),
+    heartbeat: float = _HEARTBEAT,
+    metrics: Metrics | None = None,
+    limits: Limits | None = None,
+) -> QuartTrio:
     """The application over ``engine``, for `adapters.server.serve` or another ASGI server under Trio.
 
-    Pages of other origins are refused whatever changes something, unless ``allowed_origins`` names them.
-    Streams say every ``heartbeat`` seconds that they live. The engine's life is the caller's business.
+    ``identity`` says who may do what. Without it everybody may do everything, and the server must be asked by a name
+    of its own machine or one in ``allowed_hosts`` (``*``: any). Pages of other origins get no answer to read and are
+    refused whatever changes something, unless ``allowed_origins`` names them. Streams say every ``heartbeat`` seconds
+    that they live. ``metrics`` are shown at ``/metrics``. ``limits``, to be shared with the WebSocket's handler, is
+    what one client may take; without it, any number. The engine's life is the caller's business.
     """
     app = _App("penstock.http", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _BODY_BYTES
     app.config["BODY_TIMEOUT"] = _BODY_SECONDS
     app.url_map.merge_slashes = False  # one path, one resource; and no redirects with pages of HTML
     allowed = frozenset(allowed_origins)
+    add_request_log(app)
 
     @app.before_request
     async def check_page() -> None:
+        if identity.open:
+            check_host(request.headers.get("Host"), allowed_hosts)
         if request.method not in _SAFE:
             check_origin(request.headers.get("Origin"), request.headers.get("Host"), allowed)
 
@@ -66,29 +100,41 @@ def create_app(engine: Engine, *, allowed_origins: Collection[str] = (), heartbe
     async def guard(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if allowed:
+            preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+            response.vary.add("Origin")
+            response.headers.update(cross_origin(request.headers.get("Origin"), allowed, preflight=preflight))
         if response.status_code == 204:
             for name in ("Content-Type", "Content-Length"):
                 response.headers.pop(name, None)
         return response
 
+    add_guard(app, identity, limits or Limits(UNLIMITED))
     app.register_error_handler(PenstockError, _on_error)
     app.register_error_handler(HTTPException, _on_http_error)
     add_sessions(app, engine)
     add_generations(app, engine)
+    add_chunks(app, engine)
+    add_presence(app, engine)
+    add_tickets(app)
     add_health(app, engine)
+    add_metrics(app, metrics)
     add_events(app, engine, heartbeat)
+    add_openapi(app, secured=not identity.open)
     add_page(app)
     return app
 
 
 async def _on_error(error: PenstockError) -> Response:
-    return _respond(answer(error, **_ids()))
+    ids = _ids()
+    note_refusal(error, ids)
+    return _respond(answer(error, **ids))
 
 
 def _ids() -> dict[str, str]:
     """The ids in the request's path; what is no id is not told back as one."""
     ids: dict[str, str] = {}
-    for name, text in (request.view_args or {}).items():
+    for name, text in (_named_in_path() if request.view_args is None else request.view_args).items():
         if name == "session_id":
             with suppress(InvalidId):
                 ids[name] = check_session_id(text)
@@ -97,22 +143,34 @@ def _ids() -> dict[str, str]:
     return ids
 
 
+def _named_in_path() -> dict[str, str]:
+    """What the path names where no route has read it: it has another method, or stands below a session."""
+    path = request.scope.get("raw_path", b"").decode("latin-1").removeprefix(request.root_path)
+    parts = [unquote(part) for part in path.split("/")]
+    if parts[:3] != ["", "v1", "sessions"] or len(parts) < 4:
+        return {}
+    known = {"generations": "generation_id", "queue": "generation_id", "messages": "message_id"}
+    named = {"session_id": parts[3]}
+    if len(parts) > 5 and parts[4] in known:
+        named[known[parts[4]]] = parts[5]
+    return named
+
+
 async def _on_http_error(error: HTTPException) -> Response:
     """What Quart and Werkzeug refuse by themselves."""
     if isinstance(error, HttpMethodNotAllowed):
         allowed = tuple(sorted(error.valid_methods or ()))
-        return _respond(answer(MethodNotAllowed(f"this resource knows {', '.join(allowed)}", allowed=allowed)))
+        return await _on_error(MethodNotAllowed(f"this resource knows {', '.join(allowed)}", allowed=allowed))
     status = error.code or 500
     if status == 404:
-        return _respond(answer(NotFound("no resource has this path")))
-    ids = _ids()
+        return await _on_error(NotFound("no resource has this path"))
     if status == 413:
-        return _respond(answer(BodyTooLarge(f"a body is at most {_BODY_BYTES} bytes"), **ids))
+        return await _on_error(BodyTooLarge(f"a body is at most {_BODY_BYTES} bytes"))
     if status == 408:
-        return _respond(answer(SlowRequest("the body did not arrive in time"), **ids))
+        return await _on_error(SlowRequest("the body did not arrive in time"))
     if status < 500:
-        return _respond(answer(InvalidBody("the request is malformed"), **ids))
-    return _respond(answer(error, **ids))  # Quart has logged what was behind it
+        return await _on_error(InvalidBody("the request is malformed"))
+    return _respond(answer(error, **_ids()))  # Quart has logged what was behind it
 
 
 def _respond(told: Answer) -> Response:

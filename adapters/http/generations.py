@@ -12,6 +12,7 @@ from engine import JSON, Engine, InvalidBody
 
 from ..bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
 from .answers import answered, json_body
+from .guard import allow, permitted
 
 __all__ = ["add_generations"]
 
@@ -29,13 +30,20 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
 
     @app.post("/v1/sessions/<session_id>/generations")
     async def start_generation(session_id: str) -> Response:
+        principal = await allow("write", session_id)
         key = _idempotency_key()
         body = read_body(await json_body(), StartBody)
-        made, how = await start(await engine.session(session_id), body, key)
+        if body.is_remote:
+            await allow("produce", session_id)
+        produces = await permitted("produce", session_id)
+        made, how = await start(
+            await engine.session(session_id), body, key, principal=principal.subject, produces=produces
+        )
         return answered(made, _STATUS[how])
 
     @app.get("/v1/sessions/<session_id>/generations/<generation_id>")
     async def generation(session_id: str, generation_id: str) -> Response:
+        await allow("read", session_id)
         found = await (await engine.session(session_id)).generation(generation_id)
         made: dict[str, JSON] = {
             "session_id": session_id,
@@ -50,16 +58,22 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
 
     @app.post("/v1/sessions/<session_id>/generations/<generation_id>/inputs")
     async def send_input(session_id: str, generation_id: str) -> Response:
+        principal = await allow("write", session_id)
         body = read_input(await json_body())
-        return answered(await put_in(await engine.session(session_id), generation_id.lower(), body), 202)
+        if body.names_another:
+            await allow("produce", session_id)
+        session = await engine.session(session_id)
+        return answered(await put_in(session, generation_id.lower(), body, principal=principal.subject), 202)
 
     @app.post("/v1/sessions/<session_id>/stop")
     async def stop_generation(session_id: str) -> Response:
+        await allow("write", session_id)
         body = read_body(await json_body(), StopBody)
         return answered(await stop(await engine.session(session_id), body))
 
     @app.post("/v1/sessions/<session_id>/queue/next")
     async def queue_next(session_id: str) -> Response:
+        await allow("write", session_id)
         read_body(await json_body(), _NoBody)
         went_on = await (await engine.session(session_id)).queue_next()
         made: dict[str, JSON] = {"session_id": session_id, "cursor": str(went_on.cursor)}
@@ -69,6 +83,7 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
 
     @app.delete("/v1/sessions/<session_id>/queue/<generation_id>")
     async def dequeue(session_id: str, generation_id: str) -> Response:
+        await allow("write", session_id)
         await (await engine.session(session_id)).dequeue(generation_id)
         return Response(b"", 204)
 

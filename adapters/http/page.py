@@ -1,4 +1,4 @@
-"""The playground's files: read once, served from memory by their exact names, so no path leads anywhere else."""
+"""The pages and their files: read once, served from memory by their exact names, so no path leads anywhere else."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from quart_trio import QuartTrio
 
 from ..problems import NotFound
 
-__all__ = ["add_page"]
+__all__ = ["FILES", "add_page"]
 
 _FOLDER: Final = Path(__file__).parent.parent / "web"
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",  # has no type of its own; for editors, no browser runs it
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+
+# What there is, by name.
+FILES: Final = tuple(sorted(path.name for path in _FOLDER.iterdir() if path.suffix in _TYPES))
 
 # Nothing from anywhere else, nothing inline, in nobody's frame.
 _POLICY: Final = (
@@ -44,10 +48,12 @@ def _read(path: Path) -> _File:
 
 
 def add_page(app: QuartTrio) -> None:
-    """Add the page at ``/`` and its files beside it."""
-    files = {path.name: _read(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+    """Add the playground at ``/``, the API's page at ``/docs``, and their files beside them."""
+    files = {name: _read(_FOLDER / name) for name in FILES}
+    app.url_map.redirect_defaults = False  # a page has two names, and neither sends to the other
 
     @app.get("/", defaults={"name": "index.html"})
+    @app.get("/docs", defaults={"name": "api.html"})
     @app.get("/<name>")
     async def page(name: str) -> Response:
         file = files.get(name)

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
+from functools import partial
 from typing import final
 
 from attrs import frozen
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import JSON, Engine, JSONObject, SessionInfo, check_session_id
+from engine import JSON, Engine, JSONObject, SessionInfo, check_session_id, new_session_id
 
 from ..bodies import MessageBody, post, read_body
 from .answers import answered, json_body, page_size
+from .guard import allow, may_list, permitted
+from .listing import list_sessions
 
-__all__ = ["add_sessions"]
+__all__ = ["ForkBody", "NewBody", "PatchBody", "ResetBody", "RetractBody", "add_sessions"]
 
 
 @final
 @frozen(kw_only=True)
-class _NewBody:
+class NewBody:
     metadata: JSONObject | None = None
 
 
 @final
 @frozen(kw_only=True)
-class _PatchBody:
+class PatchBody:
     metadata: JSONObject
 
 
 @final
 @frozen(kw_only=True)
-class _ResetBody:
+class ResetBody:
     reason: str | None = None
 
 
 @final
 @frozen(kw_only=True)
-class _ForkBody:
+class ForkBody:
     session_id: str | None = None
     at: str | None = None
     metadata: JSONObject | None = None
@@ -45,7 +48,7 @@ class _ForkBody:
 
 @final
 @frozen(kw_only=True)
-class _RetractBody:
+class RetractBody:
     and_after: bool = False
 
 
@@ -54,8 +57,10 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
 
     @app.get("/v1/sessions")
     async def sessions() -> Response:
+        principal = may_list()
         limit, after = page_size(), request.args.get("after")
-        found = await _sessions_after(engine, "" if after is None else check_session_id(after), limit + 1)
+        behind = "" if after is None else check_session_id(after)
+        found = await list_sessions(engine, principal.sessions, partial(permitted, "read"), behind, limit + 1)
         page = found[:limit]
         made: dict[str, JSON] = {"sessions": [_listed(session) for session in page]}
         if len(found) > limit:
@@ -64,7 +69,8 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
 
     @app.put("/v1/sessions/<session_id>")
     async def create(session_id: str) -> Response:
-        body = read_body(await json_body(), _NewBody)
+        await allow("write", session_id)
+        body = read_body(await json_body(), NewBody)
         session = await engine.create_session(session_id, metadata=body.metadata)
         made: dict[str, JSON] = {
             "session_id": session.session_id,
@@ -75,56 +81,54 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
 
     @app.patch("/v1/sessions/<session_id>")
     async def update(session_id: str) -> Response:
-        body = read_body(await json_body(), _PatchBody)
+        await allow("write", session_id)
+        body = read_body(await json_body(), PatchBody)
         updated = await (await engine.session(session_id)).update(body.metadata)
         return answered({"session_id": session_id, "cursor": str(updated.cursor), "metadata": updated.metadata})
 
     @app.get("/v1/sessions/<session_id>")
     async def show(session_id: str) -> Response:
+        await allow("read", session_id)
         session = await engine.session(session_id)
         snapshot = await session.snapshot(page_size(), request.args.get("before"))
         return answered(snapshot.to_json())
 
     @app.delete("/v1/sessions/<session_id>")
     async def delete(session_id: str) -> Response:
+        await allow("admin", session_id)
         await (await engine.session(session_id)).delete()
         return Response(b"", 204)
 
     @app.post("/v1/sessions/<session_id>/reset")
     async def reset(session_id: str) -> Response:
-        body = read_body(await json_body(), _ResetBody)
+        await allow("admin", session_id)
+        body = read_body(await json_body(), ResetBody)
         cursor = await (await engine.session(session_id)).reset(body.reason)
         return answered({"session_id": session_id, "cursor": str(cursor)})
 
     @app.post("/v1/sessions/<session_id>/fork")
     async def fork(session_id: str) -> Response:
-        body = read_body(await json_body(), _ForkBody)
-        made = await (await engine.session(session_id)).fork(body.session_id, at=body.at, metadata=body.metadata)
+        await allow("read", session_id)
+        body = read_body(await json_body(), ForkBody)
+        # Made here, for it too must be one that the caller may write.
+        target = new_session_id() if body.session_id is None else body.session_id
+        await allow("write", target)
+        made = await (await engine.session(session_id)).fork(target, at=body.at, metadata=body.metadata)
         return answered({"session_id": made.session_id, "cursor": str(await made.cursor())}, 201)
 
     @app.post("/v1/sessions/<session_id>/messages")
     async def post_message(session_id: str) -> Response:
         body = read_body(await json_body(), MessageBody)
+        await allow("write" if body.role == "user" else "produce", session_id)
         made, created = await post(await engine.session(session_id), body)
         return answered(made, 201 if created else 200)
 
     @app.post("/v1/sessions/<session_id>/messages/<message_id>/retract")
     async def retract(session_id: str, message_id: str) -> Response:
-        body = read_body(await json_body(), _RetractBody)
+        await allow("write", session_id)
+        body = read_body(await json_body(), RetractBody)
         cursor = await (await engine.session(session_id)).retract(message_id, and_after=body.and_after)
         return answered({"session_id": session_id, "message_id": message_id.lower(), "cursor": str(cursor)})
-
-
-async def _sessions_after(engine: Engine, after: str, wanted: int) -> list[SessionInfo]:
-    """So many sessions behind ``after``, if there are: a page of the engine's leaves out what is deleted meanwhile."""
-    found: list[SessionInfo] = []
-    while len(found) < wanted:
-        page = await engine.sessions(after, wanted - len(found))
-        if not page:
-            break
-        found += page
-        after = page[-1].session_id
-    return found
 
 
 def _listed(session: SessionInfo) -> Mapping[str, JSON]:

@@ -1,63 +1,178 @@
 /* The fold: what the events of a penstock session add up to. Needs no network and no page.
  *
  *   const fold = new Fold("my-session");
- *   fold.apply(event, cursor);   // "applied", "duplicate", "foreign", "ephemeral" or "gap"
- *   fold.messages, fold.generation, fold.queue, fold.approvals, fold.metadata
+ *   fold.apply(event, cursor);   // what became of it: see `Verdict`
+ *   fold.view()                  // the state: immutable, and the same object until something changes
  *
  * It keeps the same rules as the server's own, and what it holds is what the server's snapshot says at the same
- * cursor: `Fold` and `Transcript` here are engine/reducer/state.py and transcript.py there. Change them together.
+ * cursor: `Fold` and `Transcript` here are engine/reducer/state.py and transcript.py there. Change them together;
+ * tests/vectors and a property test hold them to each other.
  */
+
+import { badSnapshot, unfit } from "./shapes.js";
+
+/** @typedef {import("./penstock.js").PenstockEvent} PenstockEvent */
+/** @typedef {import("./penstock.js").JsonObject} JsonObject */
+/** @typedef {import("./penstock.js").Message} Message */
+/** @typedef {import("./penstock.js").Block} Block */
+/** @typedef {import("./penstock.js").Generation} Generation */
+/** @typedef {import("./penstock.js").Queue} Queue */
+/** @typedef {import("./penstock.js").Approval} Approval */
+/** @typedef {import("./penstock.js").Present} Present */
+/** @typedef {import("./penstock.js").End} End */
+/** @typedef {import("./penstock.js").State} State */
+/** @typedef {import("./penstock.js").ServerSnapshot} ServerSnapshot */
+/** @typedef {import("./penstock.js").Verdict} Verdict */
 
 const CURSOR = /^([A-Za-z0-9]{1,32})-([0-9]{16})$/;
 
-/** The epoch and offset in a cursor's text, or null if it is none. */
+/**
+ * The epoch and offset in a cursor's text, or null if it is none.
+ *
+ * @param {unknown} text
+ * @returns {{epoch: string, offset: number} | null}
+ */
 export function parseCursor(text) {
-  const match = CURSOR.exec(text ?? "");
+  const match = typeof text === "string" ? CURSOR.exec(text) : null;
   return match && { epoch: match[1], offset: Number(match[2]) };
 }
 
-/** The text of a cursor: the place behind the event at this offset. */
+/**
+ * The text of a cursor: the place behind the event at this offset.
+ *
+ * @param {string} epoch
+ * @param {number} offset
+ * @returns {string}
+ */
 export function makeCursor(epoch, offset) {
   return `${epoch}-${String(offset).padStart(16, "0")}`;
 }
 
-/** Those of the named fields that are there. */
+/**
+ * Those of the named fields that are there.
+ *
+ * @param {any} from
+ * @param {...string} names
+ * @returns {any}
+ */
 function pick(from, ...names) {
   return Object.fromEntries(names.filter((name) => from[name] !== undefined).map((name) => [name, from[name]]));
 }
 
+/**
+ * The value, and all that is in it, made unchangeable.
+ *
+ * @template T
+ * @param {T} value
+ * @returns {T}
+ */
+function freeze(value) {
+  if (value !== null && typeof value === "object" && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const inner of Object.values(value)) freeze(inner);
+  }
+  return value;
+}
+
+/**
+ * The new value, unchangeable; or the known one, if that is the same.
+ *
+ * @template T
+ * @param {T} known
+ * @param {T} value
+ * @returns {T}
+ */
+function kept(known, value) {
+  return JSON.stringify(known) === JSON.stringify(value) ? known : freeze(value);
+}
+
 const CONTENT = ["text", "arguments", "value", "is_error"]; // of a block, as its end may replace it
 
-/** The messages: in order, by id; which of their events fit what is known.
+/** A message while it grows; what a reader gets of it is `view()`, kept until it changes. */
+class Growing {
+  /**
+   * @param {any} head everything but the blocks
+   * @param {any[]} blocks
+   */
+  constructor(head, blocks) {
+    this.head = head;
+    this.blocks = blocks;
+    /** @type {(Block | null)[]} */
+    this.shown = blocks.map(() => null);
+    /** @type {Message | null} */
+    this.kept = null;
+  }
+
+  get id() {
+    return this.head.message_id;
+  }
+
+  get open() {
+    return this.head.status === "open";
+  }
+
+  /** @param {number} [index] of the block that changed, if only that did */
+  changed(index) {
+    this.kept = null;
+    if (index !== undefined) this.shown[index] = null;
+  }
+
+  /** @param {any[]} blocks */
+  replace(blocks) {
+    this.blocks = blocks;
+    this.shown = blocks.map(() => null);
+    this.kept = null;
+  }
+
+  /** @returns {Message} */
+  view() {
+    const blocks = () => this.blocks.map((block, index) => (this.shown[index] ??= freeze({ ...block })));
+    return (this.kept ??= freeze(/** @type {Message} */ ({ ...this.head, blocks: blocks() })));
+  }
+}
+
+/**
+ * The messages: in order, by id; which of their events fit what is known.
  *
  * Compaction leaves missing offsets: only while a message is open, and one of those that were open must then come
  * whole, as `message.snapshot`, before it closes. `unexplained` keeps account of that.
  */
 class Transcript {
-  constructor(changed) {
-    this.changed = changed;
-    this.clear();
-  }
-
-  clear() {
-    for (const message of this.messages ?? []) this.changed.add(message.message_id);
-    this.messages = [];
+  constructor() {
+    /** @type {Growing[]} */
+    this.inOrder = [];
+    /** @type {Map<string, Growing>} */
     this.byId = new Map();
-    this.open = new Set(); // ids
-    this.whole = new Set(); // ids of messages that came whole: no block event of theirs will follow
-    this.unexplained = []; // for every jump of the offset, the ids of the messages that may be the reason
+    /** @type {Set<string>} ids */
+    this.open = new Set();
+    /** @type {Set<string>} ids of messages that came whole: no block event of theirs will follow */
+    this.whole = new Set();
+    /** @type {Set<string>[]} for every jump of the offset, the ids of the messages that may be the reason */
+    this.unexplained = [];
+    /** @type {readonly Message[] | null} */
+    this.kept = null;
   }
 
-  load(messages) {
-    this.clear();
-    for (const message of structuredClone(messages)) this.#add(message);
+  /** @returns {readonly Message[]} */
+  view() {
+    return (this.kept ??= Object.freeze(this.inOrder.map((message) => message.view())));
   }
 
-  #add(message) {
-    this.messages.push(message);
-    this.byId.set(message.message_id, message);
-    if (message.status === "open") this.open.add(message.message_id);
-    this.changed.add(message.message_id);
+  /** @param {Growing} message */
+  add(message) {
+    this.inOrder.push(message);
+    this.byId.set(message.id, message);
+    if (message.open) this.open.add(message.id);
+    this.kept = null;
+  }
+
+  /**
+   * @param {Growing} message
+   * @param {number} [index] of the block that changed, if only that did
+   */
+  #changed(message, index) {
+    message.changed(index);
+    this.kept = null;
   }
 
   /** The next event's offset jumps; false where no open message can be the reason. */
@@ -67,64 +182,97 @@ class Transcript {
     return candidates.size > 0;
   }
 
-  /** A message comes into being here or in `takeWhole`, never by a delta. */
+  /**
+   * A message comes into being here or in `takeWhole`, never by a delta.
+   *
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
   openMessage(event, data) {
-    if (this.byId.has(event.message_id)) return "gap";
+    if (this.byId.has(/** @type {string} */ (event.message_id))) return "gap";
     const stamp = pick(event, "message_id", "generation_id", "turn", "job_id");
-    this.#add({ ...stamp, ...pick(data, "role", "parent_message_id", "metadata"), status: "open", blocks: [] });
+    this.add(new Growing({ ...stamp, ...pick(data, "role", "parent_message_id", "metadata"), status: "open" }, []));
     return "applied";
   }
 
+  /**
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
   closeMessage(event, data) {
-    const id = event.message_id;
+    const id = /** @type {string} */ (event.message_id);
     const message = this.byId.get(id);
-    if (!this.open.has(id) || message.blocks.some((block) => block.open)) return "gap";
+    if (!message?.open || message.head.generation_id !== event.generation_id) return "gap";
+    if (message.blocks.some((block) => block.open)) return "gap";
     if (this.unexplained.some((candidates) => candidates.size === 1 && candidates.has(id))) return "gap";
     for (const candidates of this.unexplained) candidates.delete(id);
-    Object.assign(message, pick(data, "status", "finish_reason", "usage"));
+    Object.assign(message.head, pick(data, "status", "finish_reason", "usage"));
     this.open.delete(id);
-    this.changed.add(id);
+    this.#changed(message);
     return "applied";
   }
 
-  /** A new message, or the whole content of a known one and its watermark; it must cover all that is known. */
+  /**
+   * A new message, or the whole content of a known one and its watermark; it must cover all that is known.
+   *
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
   takeWhole(event, data) {
-    const id = event.message_id;
+    const id = /** @type {string} */ (event.message_id);
     const message = this.byId.get(id);
     const names = ["kind", "seq", ...CONTENT, "tool_call_id", "name"];
-    const blocks = structuredClone(data.blocks).map((block) => pick(block, ...names));
+    const blocks = data.blocks.map((/** @type {any} */ block) => pick(block, ...names));
     if (!message) {
       const stamp = pick(event, "message_id", "generation_id", "turn", "job_id");
-      this.#add({ ...stamp, ...pick(data, "role", "status", "parent_message_id", "metadata"), blocks });
+      const head = { ...stamp, ...pick(data, "role", "status", "parent_message_id", "metadata") };
+      this.add(new Growing(head, blocks));
       this.whole.add(id);
       return "applied";
     }
+    if (message.head.generation_id !== event.generation_id) return "gap";
     if (message.blocks.some((known, index) => !(blocks[index]?.seq >= known.seq))) return "gap";
-    message.blocks = blocks;
     this.whole.add(id);
-    if (!this.open.has(id)) message.status = data.status; // an open one stays so until message.closed
     this.unexplained = this.unexplained.filter((candidates) => !candidates.has(id));
-    this.changed.add(id);
+    const status = message.open ? "open" : data.status; // an open one stays so until message.closed
+    const known = message.blocks.map((block) => pick(block, ...names, "open"));
+    if (status === message.head.status && JSON.stringify(known) === JSON.stringify(blocks)) return "applied"; // as it was
+    message.replace(blocks);
+    message.head.status = status;
+    this.#changed(message);
     return "applied";
   }
 
+  /**
+   * @param {PenstockEvent} event
+   * @returns {Verdict}
+   */
   retract(event) {
-    const id = event.message_id;
-    if (!this.byId.has(id) || this.open.has(id)) return "gap";
-    this.messages = this.messages.filter((message) => message.message_id !== id);
+    const id = /** @type {string} */ (event.message_id);
+    const message = this.byId.get(id);
+    if (!message || message.open) return "gap";
+    this.inOrder.splice(this.inOrder.indexOf(message), 1);
     this.byId.delete(id);
     this.whole.delete(id);
-    this.changed.add(id);
+    this.kept = null;
     return "applied";
   }
 
+  /**
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
   foldBlock(event, data) {
-    const { message_id: id, block_index: index, seq } = event;
+    const { message_id: id = "", block_index: index = 0, seq = 0 } = event;
     const message = this.byId.get(id);
-    const block = message?.blocks[index];
-    if (!message || index === undefined || seq === undefined) return "gap";
+    if (!message || message.head.generation_id !== event.generation_id) return "gap";
+    const block = message.blocks[index];
     if (block && seq <= block.seq) return "duplicate";
-    if (!this.open.has(id) || this.whole.has(id)) return "gap";
+    if (!message.open || this.whole.has(id)) return "gap";
     if (event.type === "block.opened") {
       if (index !== message.blocks.length || seq !== 0) return "gap";
       message.blocks.push({ ...pick(data, "kind", "tool_call_id", "name"), seq: 0, open: true });
@@ -137,82 +285,181 @@ class Transcript {
       }
       block.seq = seq;
     }
-    this.changed.add(id);
+    this.#changed(message, index);
     return "applied";
   }
 }
 
+/**
+ * @param {any} block
+ * @param {any} data
+ */
 function add(block, data) {
   if (data.text !== undefined) block.text = (block.text ?? "") + data.text;
   if (data.arguments !== undefined) block.arguments = (block.arguments ?? "") + data.arguments;
   if (data.value !== undefined) block.value = data.value;
 }
 
-/** The state of one session, folded from its events.
- *
- * `apply` says what became of an event:
- *   "applied"    it is part of the state now
- *   "duplicate"  it was there already, by its offset or by its seq in the block; nothing changed
- *   "foreign"    it belongs to another session; nothing changed
- *   "ephemeral"  it has no place in the log; nothing changed
- *   "gap"        something before it is missing; nothing changed, load a snapshot
- */
+/** The state of one session, folded from its events. Events and snapshots that are given to it become its own: frozen. */
 export class Fold {
-  #transcript;
+  /** @type {Transcript} */
+  #transcript = new Transcript();
+  /** @type {State | null} */
+  #view = null;
 
+  /** @param {string} sessionId */
   constructor(sessionId) {
     this.sessionId = sessionId;
-    this.changed = new Set(); // ids of messages that changed since the reader cleared it
-    this.#transcript = new Transcript(this.changed);
-    this.reset(null);
-  }
-
-  reset(epoch) {
-    this.epoch = epoch;
+    /** @type {string | null} */
+    this.epoch = null;
     this.offset = 0;
     this.turn = 0; // the last one given
-    this.metadata = {};
-    this.generation = null; // the live one
-    this.queue = { paused: false, items: [] };
-    this.approvals = [];
+    /** @type {JsonObject} */
+    this.metadata = freeze({});
+    /** @type {Generation | null} the live one */
+    this.generation = null;
+    /** @type {Queue} */
+    this.queue = freeze({ paused: false, items: [] });
+    /** @type {readonly Approval[]} */
+    this.approvals = freeze([]);
     this.more = false; // a snapshot left older messages out
-    this.ends = new Map(); // generation id to the data of its end, as far as it was seen
-    this.#transcript.clear();
+    /** @type {Readonly<Record<string, End>>} the end of each generation whose end was seen */
+    this.ends = freeze({});
+    /** @type {readonly Present[]} in order of arrival */
+    this.presence = freeze([]);
   }
 
+  /**
+   * Begin anew, with nothing: in the life of the session that this epoch names.
+   *
+   * @param {string | null} epoch
+   */
+  reset(epoch) {
+    if (this.epoch !== null && epoch !== this.epoch) this.presence = freeze([]); // of another life of the session
+    this.epoch = epoch;
+    this.offset = 0;
+    this.turn = 0;
+    this.metadata = freeze({});
+    this.generation = null;
+    this.queue = freeze({ paused: false, items: [] });
+    this.approvals = freeze([]);
+    this.more = false;
+    this.ends = freeze({});
+    this.#transcript = new Transcript();
+    this.#view = null;
+  }
+
+  /** @returns {readonly Message[]} */
   get messages() {
-    return this.#transcript.messages;
+    return this.#transcript.view();
   }
 
+  /** @returns {string | null} */
   get cursor() {
     return this.epoch === null ? null : makeCursor(this.epoch, this.offset);
   }
 
+  /**
+   * @param {string} messageId
+   * @returns {Message | undefined}
+   */
   message(messageId) {
-    return this.#transcript.byId.get(messageId);
+    return this.#transcript.byId.get(messageId)?.view();
   }
 
-  /** Start over from a snapshot, as `GET /v1/sessions/{id}` and the stream's `snapshot` frame give it. */
+  /**
+   * The state now: unchangeable, and the same object, in all its parts, as long as nothing in it has changed.
+   *
+   * @returns {State}
+   */
+  view() {
+    return (this.#view ??= Object.freeze({
+      session_id: this.sessionId,
+      cursor: this.cursor,
+      messages: this.messages,
+      generation: this.generation,
+      queue: this.queue,
+      approvals: this.approvals,
+      metadata: this.metadata,
+      more: this.more,
+      ends: this.ends,
+      presence: this.presence,
+    }));
+  }
+
+  /**
+   * Start over from a snapshot, as `GET /v1/sessions/{id}` and the stream's `snapshot` frame give it.
+   *
+   * @param {ServerSnapshot} snapshot
+   * @returns {"applied" | "foreign" | "invalid"}
+   */
   load(snapshot) {
-    if (snapshot.session_id !== this.sessionId) return "foreign";
+    if (badSnapshot(snapshot)) return "invalid";
     const at = parseCursor(snapshot.cursor);
+    if (at === null) return "invalid";
+    if (snapshot.session_id !== this.sessionId) return "foreign";
+    const ends = at.epoch === this.epoch ? this.ends : freeze({}); // a snapshot does not tell of them
+    freeze(snapshot);
     this.reset(at.epoch);
     this.offset = at.offset;
     this.turn = snapshot.generation?.turn ?? 0;
-    this.generation = structuredClone(snapshot.generation ?? null);
-    this.queue = structuredClone(snapshot.queue);
-    this.approvals = structuredClone(snapshot.approvals);
-    this.metadata = structuredClone(snapshot.metadata);
+    this.generation = snapshot.generation ?? null;
+    this.queue = snapshot.queue;
+    this.approvals = snapshot.approvals;
+    this.metadata = snapshot.metadata;
     this.more = snapshot.more;
-    this.#transcript.load(snapshot.messages);
+    this.ends = ends;
+    for (const message of snapshot.messages) {
+      const { blocks, ...head } = message;
+      this.#transcript.add(new Growing(head, blocks.map((block) => ({ ...block }))));
+    }
     return "applied";
   }
 
-  /** Fold in one event; `cursor` is the id it came with. */
+  /**
+   * Take the whole list of who is here, as the stream's `presence` frame and `GET …/presence` give it.
+   *
+   * @param {readonly Present[]} present
+   */
+  loadPresence(present) {
+    const known = this.presence;
+    this.presence = kept(known, [...present]);
+    if (this.presence !== known) this.#view = null;
+  }
+
+  /** @param {any} data */
+  #changePresence(data) {
+    const { actor_id: actor, device_id: device } = data;
+    const here = [...this.presence];
+    const at = here.findIndex((known) => known.actor_id === actor && known.device_id === device);
+    const present = pick(data, "actor_id", "device_id", "name", "status");
+    if (data.status === "gone") {
+      if (at < 0) return;
+      here.splice(at, 1);
+    } else if (at < 0) here.push(present);
+    else here[at] = present;
+    this.presence = freeze(here);
+    this.#view = null;
+  }
+
+  /**
+   * Fold in one event; `cursor` is what it came with, its place in a life of the session. Without one it is taken for
+   * an event of the life that is known.
+   *
+   * @param {PenstockEvent} event
+   * @param {string | null} [cursor]
+   * @returns {Verdict}
+   */
   apply(event, cursor) {
+    if (unfit(event) !== null) return "invalid";
     if (event.session_id !== this.sessionId) return "foreign";
-    if (event.offset === undefined) return "ephemeral";
-    const epoch = parseCursor(cursor)?.epoch ?? this.epoch;
+    if (event.offset === undefined) {
+      if (event.type === "presence.changed") this.#changePresence(event.data);
+      return "ephemeral";
+    }
+    const at = parseCursor(cursor);
+    if (at !== null && at.offset !== event.offset) return "invalid";
+    const epoch = at?.epoch ?? this.epoch;
     if (epoch !== this.epoch) {
       if (event.offset !== 1) return "gap"; // another life of the session, and not from its start
       this.reset(epoch);
@@ -220,12 +467,20 @@ export class Fold {
     if (event.offset <= this.offset) return "duplicate";
     const jumps = event.offset > this.offset + 1;
     if (jumps && !this.#transcript.noteJump()) return "gap";
+    freeze(event);
     const verdict = this.#fold(event, event.data);
-    if (verdict !== "gap") this.offset = event.offset;
-    else if (jumps) this.#transcript.unexplained.pop();
+    if (verdict !== "gap") {
+      this.offset = event.offset;
+      this.#view = null;
+    } else if (jumps) this.#transcript.unexplained.pop();
     return verdict;
   }
 
+  /**
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
   #fold(event, data) {
     const id = event.generation_id;
     const live = this.generation?.generation_id === id ? this.generation : null;
@@ -242,12 +497,12 @@ export class Fold {
         return this.#transcript.takeWhole(event, data);
       case "message.retracted":
         // of a message that a snapshot left out there is nothing to retract
-        if (this.more && !this.message(event.message_id)) return "applied";
+        if (this.more && !this.#transcript.byId.has(event.message_id ?? "")) return "applied";
         return this.#transcript.retract(event);
       case "session.created":
       case "session.updated":
       case "session.forked":
-        this.metadata = data.metadata;
+        this.metadata = kept(this.metadata, data.metadata);
         return "applied";
       case "session.reset":
         return this.#resetSession();
@@ -255,105 +510,143 @@ export class Fold {
         return this.#enqueue(event, data);
       case "queue.paused":
       case "queue.resumed":
-        this.queue.paused = event.type === "queue.paused";
+        this.queue = kept(this.queue, { ...this.queue, paused: event.type === "queue.paused" });
         return "applied";
       case "generation.started":
         return this.#start(event, data);
       case "generation.status":
       case "generation.cancelling":
         if (!live) return "gap";
-        if (event.type === "generation.status") live.status = data.status;
-        else {
-          live.state = "cancelling";
-          this.#touch(id);
-        }
+        if (event.type === "generation.status") this.generation = kept(live, { ...live, status: data.status });
+        else this.generation = kept(live, { ...live, state: /** @type {const} */ ("cancelling") });
         return "applied";
       case "generation.finished":
-        return this.#finish(id, data);
+        return this.#finish(/** @type {string} */ (id), data);
       case "approval.requested":
         if (id !== undefined && !live) return "gap";
         if (this.approvals.some((approval) => approval.approval_id === data.approval_id)) return "gap";
-        this.approvals.push({
-          ...pick(event, "generation_id", "message_id"),
-          ...pick(data, "approval_id", "tool_call_id", "name", "arguments", "expires_at"),
-        });
+        this.approvals = freeze([
+          ...this.approvals,
+          {
+            ...pick(event, "generation_id", "message_id"),
+            ...pick(data, "approval_id", "tool_call_id", "name", "arguments", "expires_at"),
+          },
+        ]);
         return "applied";
       case "approval.resolved":
-        return this.#takeOut(this, "approvals", "approval_id", data.approval_id);
+        return this.#resolve(data.approval_id);
       case "input.accepted":
         return this.#acceptInput(live, data);
       case "input.applied":
       case "input.returned":
-        return this.generation ? this.#takeOut(this.generation, "inputs", "input_id", data.input_id) : "gap";
+        return this.#settleInput(data.input_id);
     }
     return "applied"; // of the application, or of a type that this version does not know: moves the offset only
   }
 
-  #takeOut(holder, list, name, id) {
-    const left = (holder[list] ?? []).filter((item) => item[name] !== id);
-    if (left.length === (holder[list] ?? []).length) return "gap";
-    holder[list] = left;
-    if (holder === this.generation && !left.length) delete holder[list]; // as a snapshot has it
+  /**
+   * @param {string} id
+   * @returns {Verdict}
+   */
+  #resolve(id) {
+    const left = this.approvals.filter((approval) => approval.approval_id !== id);
+    if (left.length === this.approvals.length) return "gap";
+    this.approvals = freeze(left);
     return "applied";
   }
 
+  /** @returns {Verdict} */
   #resetSession() {
     if (this.generation) return "gap";
-    this.#transcript.clear();
-    this.approvals = [];
-    this.queue.items = [];
+    if (this.#transcript.inOrder.length) this.#transcript = new Transcript();
+    this.approvals = kept(this.approvals, []);
+    this.queue = kept(this.queue, { ...this.queue, items: [] });
     return "applied";
   }
 
+  /** @param {string | undefined} id */
   #waits(id) {
     return this.queue.items.some((item) => item.generation_id === id);
   }
 
+  /** @param {string | undefined} id */
+  #leaveQueue(id) {
+    if (!this.#waits(id)) return;
+    this.queue = freeze({ ...this.queue, items: this.queue.items.filter((item) => item.generation_id !== id) });
+  }
+
+  /**
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
   #enqueue(event, data) {
     const id = event.generation_id;
     if (this.#waits(id) || this.generation?.generation_id === id) return "gap";
-    this.queue.items.push({
-      ...pick(event, "generation_id", "job_id"),
-      ...pick(data, "producer", "policy", "metadata", "text"),
+    const item = { ...pick(event, "generation_id", "job_id"), ...pick(data, "producer", "policy", "metadata", "text") };
+    this.queue = freeze({ ...this.queue, items: [...this.queue.items, item] });
+    return "applied";
+  }
+
+  /**
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
+  #start(event, data) {
+    const turn = /** @type {number} */ (event.turn);
+    if (this.generation || turn <= this.turn) return "gap";
+    this.#leaveQueue(event.generation_id);
+    this.turn = turn;
+    this.generation = freeze({
+      ...pick(event, "generation_id", "turn", "job_id"),
+      ...pick(data, "producer", "metadata"),
+      state: "live",
     });
     return "applied";
   }
 
-  #start(event, data) {
-    if (this.generation || !(event.turn > this.turn)) return "gap";
-    this.queue.items = this.queue.items.filter((item) => item.generation_id !== event.generation_id);
-    this.turn = event.turn;
-    this.generation = {
-      ...pick(event, "generation_id", "turn", "job_id"),
-      ...pick(data, "producer", "metadata"),
-      state: "live",
-    };
-    return "applied";
-  }
-
+  /**
+   * @param {string} id
+   * @param {any} data
+   * @returns {Verdict}
+   */
   #finish(id, data) {
     if (this.generation?.generation_id === id) {
-      const left = [...this.#transcript.open].some((open) => this.message(open).generation_id === id);
+      const { byId, open } = this.#transcript;
+      const left = [...open].some((message) => byId.get(message)?.head.generation_id === id);
       const asked = this.approvals.some((approval) => approval.generation_id === id);
       if (left || asked || this.generation.inputs?.length) return "gap";
       this.generation = null;
     } else if (!this.#waits(id)) return "gap";
-    this.queue.items = this.queue.items.filter((item) => item.generation_id !== id);
-    this.ends.set(id, data);
-    this.#touch(id);
+    this.#leaveQueue(id);
+    this.ends = freeze({ ...this.ends, [id]: data });
     return "applied";
   }
 
+  /**
+   * @param {Generation | null} live
+   * @param {any} data
+   * @returns {Verdict}
+   */
   #acceptInput(live, data) {
     if (!live || live.inputs?.some((input) => input.input_id === data.input_id)) return "gap";
     const { input_id, kind, ...content } = data;
     const input = Object.keys(content).length ? { input_id, kind, content } : { input_id, kind };
-    live.inputs = [...(live.inputs ?? []), input];
+    this.generation = freeze({ ...live, inputs: [...(live.inputs ?? []), input] });
     return "applied";
   }
 
-  /** What is shown of a generation's messages depends on where it stands. */
-  #touch(id) {
-    for (const message of this.messages) if (message.generation_id === id) this.changed.add(message.message_id);
+  /**
+   * @param {string} id
+   * @returns {Verdict}
+   */
+  #settleInput(id) {
+    if (!this.generation) return "gap";
+    const { inputs = [], ...rest } = this.generation;
+    const left = inputs.filter((input) => input.input_id !== id);
+    if (left.length === inputs.length) return "gap";
+    this.generation = freeze(left.length ? { ...rest, inputs: left } : rest); // as a snapshot has it
+    return "applied";
   }
 }

@@ -1,275 +1,703 @@
-/* Follow one penstock session from a page: read its event stream, fold it, resume where it broke off.
+/* Follow penstock sessions from a page: one module, no dependencies.
  *
- *   const session = new Session("my-session", { onChange(fold) { render(fold.messages); } });
+ *   import { Client } from "./penstock.js";
+ *
+ *   const session = new Client({ token: () => freshToken() }).session("my-session");
+ *   session.subscribe(() => render(session.getSnapshot()));   // or useSyncExternalStore(session.subscribe, session.getSnapshot)
  *   await session.create();
- *   session.follow();
+ *   session.follow({ signal });
  *   await session.start({ text: "Hello" });
  *
- * Three layers, each usable alone: `FrameParser` (bytes of an SSE stream to frames), `Fold` (events to the
- * state of the session; in fold.js) and `Session` (the connection and the commands).
+ * The parts stand in files of their own, each usable alone: fold.js (events to the state of a session), lines.js (one
+ * connection), asking.js (requests and refusals), shapes.js (what a whole event
+ * is). The types are in penstock.d.ts.
  */
 
+import { Backoff, GOOD, newId, pause, Problem, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
+import { FrameParser, openSocket, openStream, SILENCE } from "./lines.js";
 
-export { Fold, makeCursor, parseCursor };
+export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
-/** Splits a server-sent event stream into frames `{id, event, data, retry}`; each field only if it was there. */
-export class FrameParser {
-  #decoder = new TextDecoder(); // one for the whole stream: a character may be cut between two reads
-  #rest = "";
+/** @typedef {import("./penstock.js").Abortable} Abortable */
+/** @typedef {import("./penstock.js").Connection} Connection */
+/** @typedef {import("./penstock.js").Following} Following */
+/** @typedef {import("./penstock.js").Hooks} Hooks */
+/** @typedef {import("./penstock.js").InputBody} InputBody */
+/** @typedef {import("./penstock.js").Json} Json */
+/** @typedef {import("./penstock.js").JsonObject} JsonObject */
+/** @typedef {import("./penstock.js").Listed} Listed */
+/** @typedef {import("./penstock.js").MessageBody} MessageBody */
+/** @typedef {import("./penstock.js").Place} Place */
+/** @typedef {import("./penstock.js").ServerSnapshot} ServerSnapshot */
+/** @typedef {import("./penstock.js").Snapshot} Snapshot */
+/** @typedef {import("./penstock.js").StartBody} StartBody */
+/** @typedef {import("./penstock.js").Started} Started */
+/** @typedef {import("./penstock.js").State} State */
+/** @typedef {import("./penstock.js").StopBody} StopBody */
+/** @typedef {import("./penstock.js").Stopped} Stopped */
+/** @typedef {import("./lines.js").Frame} Frame */
 
-  /** The frames that are complete with these bytes; what is incomplete is kept for the next call. */
-  push(bytes) {
-    this.#rest += this.#decoder.decode(bytes, { stream: true });
-    const pieces = this.#rest.split("\n\n");
-    this.#rest = pieces.pop();
-    return pieces.map(parseFrame).filter((frame) => frame !== null);
+/** A penstock server, as one subject. */
+export class Client {
+  #wire;
+
+  /** @param {Place} [place] without a URL the server that the page comes from */
+  constructor(place = {}) {
+    this.#wire = new Wire(place);
+  }
+
+  /**
+   * A session, whether it exists or not. Each call makes another one, with a state of its own.
+   *
+   * @param {string} sessionId
+   * @param {Following & Hooks} [options]
+   * @returns {Session}
+   */
+  session(sessionId, options = {}) {
+    return new Session(sessionId, { ...options, wire: this.#wire });
+  }
+
+  /**
+   * A page of the sessions that live, by id; `next` is the next page's `after`.
+   *
+   * @param {{limit?: number, after?: string} & Abortable} [options]
+   * @returns {Promise<{sessions: Listed[], next?: string}>}
+   */
+  sessions({ limit, after, signal } = {}) {
+    return this.#wire.ask({ method: "GET", path: `/sessions${query({ limit, after })}`, repeatable: true, signal });
+  }
+
+  /**
+   * A ticket for those who cannot send headers, an `EventSource` say: a part of the token's rights to put into a URL.
+   *
+   * @param {{sessions: string[], scopes: string[], ttl?: number}} body
+   * @param {Abortable} [options]
+   * @returns {Promise<{ticket: string, expires_at: string}>}
+   */
+  ticket(body, { signal } = {}) {
+    return this.#wire.ask({ method: "POST", path: "/tickets", body, repeatable: true, signal });
   }
 }
 
-function parseFrame(text) {
-  const frame = {};
-  for (const line of text.split("\n")) {
-    const colon = line.indexOf(":");
-    if (colon <= 0) continue; // a comment, such as the heartbeat, or a line without a value
-    const name = line.slice(0, colon);
-    const value = line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
-    if (name === "data") frame.data = "data" in frame ? `${frame.data}\n${value}` : value;
-    else if (name === "id" || name === "event") frame[name] = value;
-    else if (name === "retry" && /^[0-9]+$/.test(value)) frame.retry = Number(value);
-  }
-  return Object.keys(frame).length ? frame : null;
+/**
+ * @param {{[name: string]: string | number | undefined}} fields
+ * @returns {string}
+ */
+function query(fields) {
+  const given = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
+  return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-/** A refusal by the server: `code` is for programs, `message` for people. */
-export class Problem extends Error {
-  constructor(problem) {
-    super(problem.detail ?? problem.title ?? "the server refused this");
-    this.code = problem.code ?? "INTERNAL";
-    this.status = problem.status;
-    this.retryable = problem.retryable ?? false;
-  }
+/** What is known of one connection. */
+class Line {
+  controller = new AbortController();
+  connected = false;
+  expired = false; // our token is
+  later = 0; // milliseconds that the server asks us to wait
 
-  static async of(response) {
-    const body = await response.json().catch(() => ({})); // a proxy's page, say, is no problem document
-    return new Problem({ title: `the server answered ${response.status}`, status: response.status, ...body });
+  /** @param {boolean} refused the last token was */
+  constructor(refused) {
+    this.refused = refused;
   }
 }
 
-/** The connection broke or was cut; told apart from a fault in a handler, which must not pass for one. */
-class Lost extends Error {}
-
-function lost(cause) {
-  throw new Lost("the connection is gone", { cause });
-}
-
-const SILENCE = 45_000; // three heartbeats of 15 s; a line that is silent longer is dead
-const FIRST_PAUSE = 500; // before the first attempt to reconnect, unless the server said another
-const LONGEST_PAUSE = 10_000;
-
-/** One session on a penstock server: its stream, kept alive, and its commands.
+/**
+ * One session: a store of its state, kept up to date while it is followed, and its commands.
  *
- * Handlers, all optional: `onChange(fold)` after the state changed; `onEvent(event, cursor, verdict)` for each
- * event; `onControl(name, data)` for each control frame; `onConnection(state, detail)` with the states
- * `connecting`, `replaying`, `live`, `waiting` (reconnects by itself), `ended` and `refused` (both for good).
+ * A command that the server carries out once however often it comes is repeated for up to ten seconds while there is no
+ * answer: the reads, `create`, `start`, `stop`, `post`, `input` and the like, whose ids are made here unless given. The
+ * others are sent once. A refusal is raised as a `Problem`.
  */
 export class Session {
-  #handlers;
-  #base;
-  #abort = null;
-  #wake = null;
-  #following = false;
-  #resync = false;
-  #pause = FIRST_PAUSE;
-  #nextPause = null;
+  #wire;
+  #hooks;
+  #open;
+  #silence;
+  #fold;
+  /** @type {Set<() => void>} */
+  #listeners = new Set();
+  /** @type {Snapshot | null} */
+  #snapshot = null;
+  /** @type {State | null} what of the fold stands in the snapshot */
+  #viewed = null;
+  /** @type {Snapshot | null} the last one that listeners were told of */
+  #told = null;
+  /** @type {Readonly<Connection>} */
+  #connection = Object.freeze({ state: "idle", attempts: 0 });
+  /** @type {Promise<Readonly<Connection>> | null} */
+  #following = null;
+  #leaving = new AbortController(); // the whole following
+  /** @type {AbortController | null} the connection, or the wait for the next one */
+  #line = null;
+  /** @type {number | null} what `drop` asked for */
+  #dropped = null;
+  #resync;
+  #attempts = 0;
+  /** @type {Map<string, AbortController>} starts that are not answered yet, by generation id */
+  #unsettled = new Map();
 
-  constructor(sessionId, { base = "", snapshot = false, ...handlers } = {}) {
+  /**
+   * @param {string} sessionId
+   * @param {Following & Hooks & Place & {wire?: Wire}} [options]
+   */
+  constructor(sessionId, { wire, url, token, fetch, WebSocket, over, snapshot, silence, ...hooks } = {}) {
     this.sessionId = sessionId;
-    this.fold = new Fold(sessionId);
-    this.cursor = null; // the last place the stream told: where it resumes
-    this.#base = new URL(`${base}v1/sessions/${encodeURIComponent(sessionId)}`, document.baseURI).href;
-    this.#resync = snapshot;
-    this.#handlers = handlers;
+    this.#wire = wire ?? new Wire({ url, token, fetch, WebSocket });
+    this.#open = over === "websocket" ? openSocket : openStream;
+    this.#silence = silence ?? SILENCE;
+    this.#resync = snapshot ?? true;
+    this.#hooks = hooks;
+    this.#fold = new Fold(sessionId);
   }
 
-  create() {
-    return this.#request("PUT", "", {});
+  // --- the store. Both are functions of their own, so that they can be handed on: to `useSyncExternalStore`, say.
+
+  /**
+   * Call the listener after each change, once for all that came together. Gives a function that ends it.
+   *
+   * @param {() => void} listener
+   * @returns {() => void}
+   */
+  subscribe = (listener) => {
+    const entry = () => listener(); // the same function may listen twice
+    this.#listeners.add(entry);
+    return () => void this.#listeners.delete(entry);
+  };
+
+  /**
+   * The state now. Unchangeable; the same object, in all its parts, until something in it changes.
+   *
+   * @returns {Snapshot}
+   */
+  getSnapshot = () => {
+    const view = this.#fold.view();
+    if (this.#snapshot === null || this.#viewed !== view || this.#snapshot.connection !== this.#connection) {
+      this.#viewed = view;
+      this.#snapshot = Object.freeze({ ...view, connection: this.#connection });
+    }
+    return this.#snapshot;
+  };
+
+  /** Tell the listeners, if there is something new. */
+  #tell() {
+    const now = this.getSnapshot();
+    if (now === this.#told) return;
+    this.#told = now;
+    for (const listener of [...this.#listeners]) this.#safely(listener);
   }
 
-  /** Start a generation. With a `key`, a start that is repeated gets the first answer and starts nothing. */
-  start(body, key) {
-    return this.#request("POST", "/generations", body, key === undefined ? {} : { "Idempotency-Key": key });
-  }
-
-  stop(body = {}) {
-    return this.#request("POST", "/stop", body);
-  }
-
-  /** Let a paused queue go on. */
-  queueNext() {
-    return this.#request("POST", "/queue/next", {});
-  }
-
-  /** Take a waiting generation out of the queue. */
-  dequeue(generationId) {
-    return this.#request("DELETE", `/queue/${generationId}`);
-  }
-
-  /** Send an input into a live generation: `{kind, …}`. */
-  input(generationId, body) {
-    return this.#request("POST", `/generations/${generationId}/inputs`, body);
-  }
-
-  retract(messageId, body = {}) {
-    return this.#request("POST", `/messages/${messageId}/retract`, body);
-  }
-
-  /** Merge into the session's metadata (RFC 7396). */
-  update(metadata) {
-    return this.#request("PATCH", "", { metadata });
-  }
-
-  reset(body = {}) {
-    return this.#request("POST", "/reset", body);
-  }
-
-  fork(body = {}) {
-    return this.#request("POST", "/fork", body);
-  }
-
-  async #request(method, path, body, headers = {}) {
-    const response = await fetch(this.#base + path, {
-      method,
-      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
-      body: body === undefined ? undefined : JSON.stringify(body),
-    });
-    if (!response.ok) throw await Problem.of(response);
-    return response.status === 204 ? null : response.json();
-  }
-
-  /** Read the stream until `close`, the session's end or a refusal; reconnects by itself. */
-  async follow() {
-    if (this.#following) return;
-    this.#following = true;
-    while (this.#following) {
-      try {
-        await this.#read();
-      } catch (error) {
-        if (error instanceof Problem && !error.retryable) {
-          this.#finish("refused", error);
-          return;
-        }
-        if (!(error instanceof Problem || error instanceof Lost)) throw error;
-      }
-      if (this.#following) await this.#wait();
+  /**
+   * A fault in somebody else's code is theirs: it is reported as any uncaught one, and the session goes on.
+   *
+   * @param {() => void} call
+   */
+  #safely(call) {
+    try {
+      call();
+    } catch (error) {
+      reportError(error);
     }
   }
 
-  /** Cut the connection; it comes back by itself after `pause` milliseconds. */
-  drop(pause = 0) {
-    this.#nextPause = pause;
-    this.#abort?.abort();
+  /** @param {Omit<Connection, "attempts">} connection */
+  #turn(connection) {
+    const told = Object.freeze({ ...connection, attempts: this.#attempts });
+    this.#connection = told;
+    this.#safely(() => this.#hooks.onConnection?.(told));
+  }
+
+  // --- following
+
+  /**
+   * Keep the state up to date until the session's end, a refusal, `close`, or the signal; reconnects by itself. One
+   * resume is under way at a time: called again meanwhile, it gives the same promise.
+   *
+   * @param {Abortable} [options]
+   * @returns {Promise<Readonly<Connection>>} how it ended
+   */
+  follow({ signal } = {}) {
+    if (this.#following === null || this.#leaving.signal.aborted) {
+      const before = this.#following;
+      const leaving = new AbortController();
+      const following = Promise.resolve(before)
+        .then(() => this.#follow(leaving.signal))
+        .finally(() => {
+          leaving.abort();
+          if (this.#following === following) this.#following = null;
+        });
+      this.#leaving = leaving;
+      this.#following = following;
+    }
+    const leaving = this.#leaving;
+    if (signal?.aborted) leaving.abort();
+    else signal?.addEventListener("abort", () => leaving.abort(), { once: true, signal: leaving.signal });
+    return this.#following;
   }
 
   /** Stop following. The session and a running answer go on without us. */
   close() {
-    this.#following = false;
-    this.#abort?.abort();
-    this.#wake?.();
+    this.#leaving.abort();
   }
 
-  #finish(state, detail) {
-    this.#following = false;
-    this.#handlers.onConnection?.(state, detail);
+  /**
+   * Cut the connection; it comes back by itself after so many milliseconds.
+   *
+   * @param {number} [milliseconds]
+   */
+  drop(milliseconds = 0) {
+    if (this.#line === null || this.#connection.state === "waiting") return;
+    this.#dropped = milliseconds;
+    this.#line.abort();
   }
 
-  async #wait() {
-    const pause = this.#nextPause ?? this.#pause * (0.5 + Math.random() / 2);
-    if (this.#nextPause === null) this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
-    this.#nextPause = null;
-    this.#handlers.onConnection?.("waiting", { pause, cursor: this.cursor });
-    await new Promise((resolve) => {
-      this.#wake = resolve;
-      setTimeout(resolve, pause);
-    });
-  }
-
-  async #read() {
-    this.#handlers.onConnection?.("connecting");
-    this.#abort = new AbortController();
-    const { signal } = this.#abort;
-    const headers = { Accept: "text/event-stream" };
-    if (!this.#resync && this.cursor !== null) headers["Last-Event-ID"] = this.cursor;
-    const url = `${this.#base}/events${this.#resync ? "?snapshot=true" : ""}`;
-    const response = await fetch(url, { headers, signal, cache: "no-store" }).catch(lost);
-    if (!response.ok) throw await Problem.of(response);
-    this.#handlers.onConnection?.("replaying");
-    const reader = response.body.getReader();
-    const parser = new FrameParser();
-    let silence;
+  /**
+   * @param {AbortSignal} leaving
+   * @returns {Promise<Readonly<Connection>>}
+   */
+  async #follow(leaving) {
+    const backoff = new Backoff();
+    const online = () => {
+      if (this.#connection.state === "waiting") this.#line?.abort();
+    };
+    const leave = () => this.#line?.abort();
+    leaving.addEventListener("abort", leave);
+    globalThis.addEventListener?.("online", online); // the network is back: there is nothing to wait for
+    let refused = false; // the last token was
+    let once = false; // there was a connection
     try {
-      for (;;) {
-        silence = setTimeout(() => this.drop(), SILENCE);
-        const { done, value } = await reader.read().catch(lost);
-        clearTimeout(silence);
-        if (done) return;
-        for (const frame of parser.push(value)) this.#take(frame);
-        if (signal.aborted) return;
-        this.#handlers.onChange?.(this.fold);
+      while (!leaving.aborted) {
+        const begun = Date.now();
+        const place = this.#fold.cursor;
+        const line = new Line(refused);
+        /** @type {Problem | undefined} */
+        let problem;
+        try {
+          const end = await this.#read(line);
+          if (end !== null) return this.#finish({ state: "ended", reason: end });
+        } catch (error) {
+          if (!(error instanceof Problem)) throw error;
+          problem = error;
+        }
+        if (leaving.aborted) break;
+        once ||= line.connected;
+        if (problem?.code === "SESSION_DELETED" && once) return this.#finish({ state: "ended", reason: "deleted" });
+        if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(refused && !line.connected)) {
+          refused = true; // once more with another token; if that is refused too, so are we
+        } else if (problem && !problem.retryable) return this.#finish({ state: "refused", problem });
+        else refused = line.expired;
+        // Only what brings us on makes the next pause short again: a server that takes connections and cuts them, or
+        // sends what cannot be read, is not asked in a tight loop.
+        if (this.#fold.cursor !== place || (line.connected && Date.now() - begun >= GOOD)) backoff.reset();
+        const asked = this.#dropped ?? backoff.next(Math.max(line.later, problem?.retryAfter ?? 0));
+        this.#dropped = null;
+        this.#line = new AbortController();
+        this.#turn({ state: "waiting", until: Date.now() + asked, ...(problem && { problem }) });
+        this.#tell();
+        await pause(asked, this.#line.signal);
       }
+      return this.#finish({ state: "idle" });
     } finally {
-      clearTimeout(silence);
-      this.#abort.abort(); // whatever ended the loop, the line is given back
+      leaving.removeEventListener("abort", leave);
+      globalThis.removeEventListener?.("online", online);
+      this.#line = null;
     }
   }
 
-  #take(frame) {
-    if (frame.retry !== undefined) this.#pause = frame.retry;
-    if (frame.data === undefined || this.#abort.signal.aborted) {
-      if (frame.id !== undefined && !this.#abort.signal.aborted) this.cursor = frame.id;
-      return;
-    }
-    let data;
-    try {
-      data = JSON.parse(frame.data);
-    } catch (error) {
-      this.#handlers.onControl?.("bad-frame", { reason: error.message });
-      this.#startOver();
-      return;
-    }
-    if (frame.event) this.#control(frame.event, data);
-    else this.#event(data, frame.id);
-    if (frame.id !== undefined && !this.#resync) this.cursor = frame.id;
+  /** @param {Omit<Connection, "attempts">} connection */
+  #finish(connection) {
+    this.#turn(connection);
+    const last = this.#connection;
+    this.#tell();
+    return last;
   }
 
-  #event(event, cursor) {
-    const verdict = this.fold.apply(event, cursor);
-    this.#handlers.onEvent?.(event, cursor, verdict);
-    if (verdict === "gap") this.#startOver();
-  }
-
-  #control(name, data) {
-    this.#handlers.onControl?.(name, data);
-    if (name === "snapshot") {
-      this.fold.load(data);
-      this.#resync = false;
-    } else if (name === "caught-up") {
-      this.#pause = FIRST_PAUSE;
-      this.#handlers.onConnection?.("live");
-    } else if (name === "gap") {
-      const from = parseCursor(data.from);
-      if (from?.offset === 0) this.fold.reset(from.epoch);
-      else if (data.from !== this.fold.cursor) this.#startOver();
-    } else if (name === "end") {
-      this.#finish("ended", data);
-      this.#abort.abort();
+  /**
+   * One connection's life. The reason of the session's end, or null where it may be taken up again.
+   *
+   * @param {Line} line
+   * @returns {Promise<string | null>}
+   */
+  async #read(line) {
+    this.#line = line.controller;
+    const { signal } = line.controller;
+    this.#attempts += 1;
+    this.#turn({ state: "connecting" });
+    this.#tell();
+    const lines = this.#open(this.#wire, {
+      sessionId: this.sessionId,
+      after: this.#fold.cursor,
+      snapshot: this.#resync,
+      refused: line.refused,
+      silence: this.#silence,
+      signal,
+    });
+    for await (const frames of lines) {
+      line.connected = true;
+      let end = null;
+      for (const frame of frames) {
+        if (signal.aborted || end !== null) break; // somebody has left, or what came does not fit: the rest is nobody's
+        end = this.#take(frame, line);
+      }
+      this.#tell();
+      if (end !== null) return end;
+      if (signal.aborted) return null;
     }
-    // "drain" and "degraded" need no step: the stream ends and is taken up again, or goes on
+    return null;
   }
 
-  /** What we hold does not fit what came: take the whole state anew, on a new connection. */
-  #startOver() {
+  /**
+   * Take in one frame; the reason if it is the session's end.
+   *
+   * @param {Frame} frame
+   * @param {Line} line
+   * @returns {string | null}
+   */
+  #take(frame, line) {
+    switch (frame.kind) {
+      case "opened":
+        this.#turn({ state: "replaying" });
+        if (!this.#resync && this.#fold.epoch === null) this.#begin(frame.cursor, line);
+        return null;
+      case "event": {
+        const verdict = this.#fold.apply(frame.event, frame.cursor);
+        this.#safely(() => this.#hooks.onEvent?.(frame.event, frame.cursor, verdict));
+        if (verdict === "gap" || (verdict === "invalid" && frame.cursor !== null)) this.#startOver(line);
+        return null;
+      }
+      case "control":
+        return this.#control(frame.name, frame.data, line);
+      case "later":
+        line.later = frame.milliseconds;
+        return null;
+      case "bad":
+        this.#bad(frame.reason, line);
+        return null;
+    }
+  }
+
+  /**
+   * @param {string} reason
+   * @param {Line} line
+   */
+  #bad(reason, line) {
+    this.#safely(() => this.#hooks.onControl?.("bad-frame", { reason }));
+    this.#startOver(line);
+  }
+
+  /**
+   * @param {string} name
+   * @param {any} data
+   * @param {Line} line
+   * @returns {string | null}
+   */
+  #control(name, data, line) {
+    this.#safely(() => this.#hooks.onControl?.(name, data));
+    switch (name) {
+      case "snapshot": {
+        const verdict = this.#fold.load(data);
+        if (verdict === "applied") this.#resync = false;
+        else this.#bad(`a snapshot that is ${verdict}`, line);
+        return null;
+      }
+      case "caught-up":
+        if (data?.cursor !== this.#fold.cursor) this.#bad("the replay ended elsewhere than its last event", line);
+        else this.#turn({ state: "live" });
+        return null;
+      case "presence":
+        if (Array.isArray(data?.presence)) this.#fold.loadPresence(data.presence);
+        return null;
+      case "gap":
+        if (data?.from !== this.#fold.cursor) this.#begin(data?.from, line);
+        return null;
+      case "end":
+        return String(data?.reason);
+      case "drain":
+        line.expired = data?.reason === "token-expired";
+        if (line.expired) line.later = 0; // the server is well, only our token is not
+        return null;
+    }
+    return null; // "degraded" needs no step, and of what is newer nothing is known
+  }
+
+  /**
+   * What follows begins here. Where that is not the start, what lies before it is missing.
+   *
+   * @param {unknown} cursor
+   * @param {Line} line
+   */
+  #begin(cursor, line) {
+    const from = parseCursor(cursor);
+    if (from?.offset === 0) this.#fold.reset(from.epoch);
+    else this.#startOver(line);
+  }
+
+  /**
+   * What we hold does not fit what came: take the whole state anew, on a new connection.
+   *
+   * @param {Line} line
+   */
+  #startOver(line) {
     this.#resync = true;
-    this.drop();
+    line.controller.abort();
   }
+
+  // --- commands
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {object} [body]
+   * @param {{repeatable?: boolean, headers?: Record<string, string>} & Abortable} [options]
+   */
+  #ask(method, path, body, options = {}) {
+    return this.#wire.ask({ method, path: `/sessions/${encodeURIComponent(this.sessionId)}${path}`, body, ...options });
+  }
+
+  /**
+   * Make the session, if there is none.
+   *
+   * @param {{metadata?: JsonObject}} [body]
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, cursor: string, created: boolean}>}
+   */
+  create(body = {}, options = {}) {
+    return this.#ask("PUT", "", body, { ...options, repeatable: true });
+  }
+
+  /**
+   * Start a generation. It is repeated under its key while there is no answer, and runs once. `stop` ends that: a start
+   * that waits for its next attempt is given up, and fails as an aborted one does.
+   *
+   * @param {StartBody} [body]
+   * @param {{key?: string} & Abortable} [options]
+   * @returns {Promise<Started>}
+   */
+  async start(body = {}, { key = newId(), signal } = {}) {
+    const made = body.policy === "join" || body.generation_id ? body : { generation_id: newId(), ...body };
+    const id = made.generation_id;
+    const giveUp = new AbortController();
+    const leave = () => giveUp.abort(signal?.reason);
+    if (signal?.aborted) leave();
+    signal?.addEventListener("abort", leave);
+    // one that waits in the queue is no answer that a stop is meant for
+    const atOnce = id !== undefined && body.policy !== "queue" && body.policy !== "latest";
+    if (atOnce) this.#unsettled.set(id, giveUp);
+    try {
+      const headers = { "Idempotency-Key": key };
+      return await this.#ask("POST", "/generations", made, { headers, repeatable: true, signal: giveUp.signal });
+    } finally {
+      signal?.removeEventListener("abort", leave);
+      if (atOnce) this.#unsettled.delete(id);
+    }
+  }
+
+  /**
+   * Stop what runs, or the generation that is named. Without a name it also stops starts of ours that the server has
+   * not answered yet, whether they have reached it or not.
+   *
+   * @param {StopBody} [body]
+   * @param {Abortable} [options]
+   * @returns {Promise<Stopped>}
+   */
+  async stop(body = {}, options = {}) {
+    const asked = { ...options, repeatable: true };
+    const unsettled = body.generation_id === undefined ? [...this.#unsettled] : [];
+    for (const [, giveUp] of unsettled) giveUp.abort(new DOMException("it was stopped before it began", "AbortError"));
+    let answer = await this.#ask("POST", "/stop", body, asked);
+    for (const [id] of unsettled) {
+      const also = await this.#ask("POST", "/stop", { ...body, generation_id: id }, asked);
+      if (answer.state === "nothing_active") answer = also;
+    }
+    return answer;
+  }
+
+  /**
+   * Post a message; without a role the user's.
+   *
+   * @param {MessageBody} body
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, message_id: string, cursor: string}>}
+   */
+  post(body, options = {}) {
+    return this.#ask("POST", "/messages", { message_id: newId(), ...body }, { ...options, repeatable: true });
+  }
+
+  /**
+   * Send an input into a live generation.
+   *
+   * @param {string} generationId
+   * @param {InputBody} body
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, generation_id: string, input_id: string}>}
+   */
+  input(generationId, body, options = {}) {
+    const path = `/generations/${encodeURIComponent(generationId)}/inputs`;
+    return this.#ask("POST", path, { input_id: newId(), ...body }, { ...options, repeatable: true });
+  }
+
+  /**
+   * Answer an approval that is open: yes, perhaps with other arguments.
+   *
+   * @param {string} approvalId
+   * @param {{reason?: string, arguments?: Json} & Abortable} [options]
+   */
+  approve(approvalId, { signal, ...body } = {}) {
+    return this.#answer(approvalId, { ...body, approved: true }, signal);
+  }
+
+  /**
+   * Answer an approval that is open: no.
+   *
+   * @param {string} approvalId
+   * @param {{reason?: string} & Abortable} [options]
+   */
+  refuse(approvalId, { signal, ...body } = {}) {
+    return this.#answer(approvalId, { ...body, approved: false }, signal);
+  }
+
+  /**
+   * @param {string} approvalId
+   * @param {{approved: boolean, reason?: string, arguments?: Json}} body
+   * @param {AbortSignal | undefined} signal
+   */
+  async #answer(approvalId, body, signal) {
+    const open = this.#fold.approvals.find((approval) => approval.approval_id === approvalId);
+    if (open?.generation_id === undefined) {
+      throw new Problem({ code: "APPROVAL_NOT_FOUND", detail: "no approval of this id is open" });
+    }
+    return this.input(open.generation_id, { kind: "approval", approval_id: approvalId, ...body }, { signal });
+  }
+
+  /**
+   * Take a message out of the transcript, with `and_after` all that follow it too.
+   *
+   * @param {string} messageId
+   * @param {{and_after?: boolean}} [body]
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, message_id: string, cursor: string}>}
+   */
+  retract(messageId, body = {}, options = {}) {
+    return this.#ask("POST", `/messages/${encodeURIComponent(messageId)}/retract`, body, options);
+  }
+
+  /**
+   * Let a paused queue go on.
+   *
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, cursor: string, generation_id?: string}>}
+   */
+  queueNext(options = {}) {
+    return this.#ask("POST", "/queue/next", {}, options);
+  }
+
+  /**
+   * Take a waiting generation out of the queue.
+   *
+   * @param {string} generationId
+   * @param {Abortable} [options]
+   * @returns {Promise<null>}
+   */
+  dequeue(generationId, options = {}) {
+    return this.#ask("DELETE", `/queue/${encodeURIComponent(generationId)}`, undefined, options);
+  }
+
+  /**
+   * Be here for a minute, as an actor on a device. Say it again to stay.
+   *
+   * @param {string} actorId
+   * @param {string} deviceId
+   * @param {{name?: string, status?: string}} [body]
+   * @param {Abortable} [options]
+   * @returns {Promise<null>}
+   */
+  putPresence(actorId, deviceId, body = {}, options = {}) {
+    return this.#ask("PUT", presencePath(actorId, deviceId), body, { ...options, repeatable: true });
+  }
+
+  /**
+   * Be gone: on one device, or without one on all of the actor's.
+   *
+   * @param {string} actorId
+   * @param {string} [deviceId]
+   * @param {Abortable} [options]
+   * @returns {Promise<null>}
+   */
+  dropPresence(actorId, deviceId, options = {}) {
+    return this.#ask("DELETE", presencePath(actorId, deviceId), undefined, { ...options, repeatable: true });
+  }
+
+  /**
+   * Merge into the session's metadata (RFC 7396): null removes a member.
+   *
+   * @param {JsonObject} metadata
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, cursor: string, metadata: JsonObject}>}
+   */
+  update(metadata, options = {}) {
+    return this.#ask("PATCH", "", { metadata }, { ...options, repeatable: true });
+  }
+
+  /**
+   * End what is live and what waits, and begin again with an empty transcript.
+   *
+   * @param {{reason?: string}} [body]
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, cursor: string}>}
+   */
+  reset(body = {}, options = {}) {
+    return this.#ask("POST", "/reset", body, options);
+  }
+
+  /**
+   * Make a new session that begins with this one's messages, or with those up to `at`: a cursor, or a message's id.
+   *
+   * @param {{session_id?: string, at?: string, metadata?: JsonObject}} [body]
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, cursor: string}>}
+   */
+  fork(body = {}, options = {}) {
+    return this.#ask("POST", "/fork", body, options);
+  }
+
+  /**
+   * Delete the session, with all that it holds.
+   *
+   * @param {Abortable} [options]
+   * @returns {Promise<null>}
+   */
+  delete(options = {}) {
+    return this.#ask("DELETE", "", undefined, options);
+  }
+
+  /**
+   * What became of a generation.
+   *
+   * @param {string} generationId
+   * @param {Abortable} [options]
+   * @returns {Promise<{session_id: string, generation_id: string, state: "queued" | "live" | "cancelling" | "finished",
+   *   turn?: number, outcome?: string}>}
+   */
+  generation(generationId, options = {}) {
+    const path = `/generations/${encodeURIComponent(generationId)}`;
+    return this.#ask("GET", path, undefined, { ...options, repeatable: true });
+  }
+
+  /**
+   * The server's snapshot now; the store is not touched.
+   *
+   * @param {{limit?: number, before?: string} & Abortable} [options]
+   * @returns {Promise<ServerSnapshot>}
+   */
+  fetchSnapshot({ limit, before, signal } = {}) {
+    return this.#ask("GET", query({ limit, before }), undefined, { repeatable: true, signal });
+  }
+}
+
+/**
+ * @param {...(string | undefined)} ids
+ * @returns {string}
+ */
+function presencePath(...ids) {
+  return ["/presence", ...ids.flatMap((id) => (id === undefined ? [] : [encodeURIComponent(id)]))].join("/");
 }

@@ -1,201 +1,243 @@
-/* The playground page: two panels, each one session. What a panel shows is drawn by views.js. */
+/* The playground: panes side by side, the list of conversations, and what concerns all of them. */
 
-import { Session } from "./penstock.js";
-import { Inspector, short, Transcript, WaitingList } from "./views.js";
+import { Conversations, title } from "./conversations.js";
+import { ask } from "./dialogs.js";
+import { make } from "./dom.js";
+import { Identity } from "./identity.js";
+import { choice } from "./kept.js";
+import { Pane } from "./pane.js";
+import { Client } from "./penstock.js";
 
-const DROP_PAUSE = 1500; // long enough to see that the answer goes on without us
-const CONNECTION = {
-  connecting: "connecting",
-  replaying: "catching up",
-  live: "live",
-  waiting: "cut off, resuming",
-  ended: "ended",
-  refused: "refused",
-};
-class Panel {
-  #key; // "a" or "b": its name in the address
-  #session = null;
-  #transcript;
-  #waiting;
-  #inspector;
-  #sent = 0;
-  #drawing = false;
-  #sending = false;
+const LETTERS = "abcd";
+const THEMES = { system: "as the system", light: "light", dark: "dark" };
 
-  constructor(key, name) {
-    this.#key = key;
-    this.root = document.getElementById("panel").content.firstElementChild.cloneNode(true);
-    this.root.dataset.panel = key;
-    this.root.setAttribute("aria-label", name);
-    this.$("h2").textContent = name;
-    this.#transcript = new Transcript(this.$(".transcript"), (messageId) => this.#regenerate(messageId));
-    this.#waiting = new WaitingList(this.$(".waiting"), (generationId) => this.#takeOut(generationId));
-    this.#inspector = new Inspector(this.$(".inspector"));
-    this.$(".composer").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#send();
+class App {
+  identity = new Identity();
+  client = new Client({ token: this.identity.token });
+  #panes = [];
+  #stage = document.querySelector(".stage");
+  #tabs = document.querySelector(".tabs");
+  #list;
+
+  constructor() {
+    this.current = null;
+    this.#list = new Conversations(document.getElementById("conversations"), this.client, {
+      open: (id) => {
+        this.current.open(id, true);
+        this.showList(false);
+        this.current.focus();
+      },
+      rename: (id, metadata) => this.rename(id, metadata),
+      remove: (id, metadata) => this.remove(id, metadata),
     });
-    this.root.addEventListener("keydown", (event) => this.#keyboard(event));
-    this.$(".stop").addEventListener("click", () => this.#stop());
-    this.$(".next").addEventListener("click", () => this.#do("Not resumed", (session) => session.queueNext()));
-    this.$(".drop").addEventListener("click", () => this.#session.drop(DROP_PAUSE));
-    this.$(".fresh").addEventListener("click", () => this.open(newId(), false));
-    this.$(".session-id").addEventListener("click", () => navigator.clipboard?.writeText(this.#session.sessionId));
+    const told = new URLSearchParams(location.hash.slice(1));
+    const keys = [...LETTERS].filter((key) => told.has(key));
+    for (const key of keys.length ? keys : ["a", "b"]) this.#add(key, told.get(key));
+    this.#choose(this.#panes[0]);
+    this.#listen();
+    this.refresh();
+    this.current.focus();
   }
 
-  $(selector) {
-    return this.root.querySelector(selector);
+  // --- panes
+
+  #add(key, sessionId) {
+    const pane = new Pane(key, this);
+    const place = this.#panes.findIndex((each) => each.key > key);
+    this.#panes.splice(place < 0 ? this.#panes.length : place, 0, pane);
+    const after = this.#panes[this.#panes.indexOf(pane) + 1]?.root ?? null;
+    document.getElementById("panels").insertBefore(pane.root, after);
+    pane.root.addEventListener("focusin", () => this.#choose(pane));
+    pane.root.addEventListener("pointerdown", () => this.#choose(pane));
+    pane.open(sessionId ?? this.identity.newSessionId(), Boolean(sessionId));
+    return pane;
   }
 
-  /** Show another session. `known`: it was open before, so begin with a snapshot instead of the whole log. */
-  async open(sessionId, known) {
-    this.#session?.close();
-    this.#transcript.clear();
-    const session = new Session(sessionId, {
-      snapshot: known,
-      onChange: () => this.#draw(),
-      onEvent: (event, _cursor, verdict) => this.#inspector.event(event, verdict),
-      onControl: (name, data) => this.#control(name, data),
-      onConnection: (state, detail) => this.#connection(session, state, detail),
+  #choose(pane) {
+    this.current = pane;
+    for (const each of this.#panes) each.root.dataset.current = each === pane;
+    this.#drawTabs();
+  }
+
+  #drawTabs() {
+    const tabs = this.#panes.map((pane) => {
+      const attributes = { type: "button", "aria-pressed": String(pane === this.current), title: pane.title, data: { key: pane.key } };
+      return make("button", { ...attributes, text: pane.key.toUpperCase(), on: { click: () => this.#choose(pane) } });
     });
-    this.#session = session;
-    remember(this.#key, sessionId);
-    const id = this.$(".session-id");
-    id.textContent = short(sessionId);
-    id.title = `${sessionId} (click to copy)`;
-    this.#notice("");
-    try {
-      await session.create();
-    } catch (error) {
-      this.#connection(session, "refused", error);
-      return;
-    }
-    if (this.#session === session) await session.follow();
+    this.#tabs.replaceChildren(...tabs);
+    document.querySelector(".add-pane").disabled = this.#panes.length === LETTERS.length;
+    document.getElementById("panels").dataset.count = this.#panes.length;
   }
 
-  #control(name, data) {
-    this.#inspector.control(name, name === "snapshot" ? { cursor: data.cursor, messages: data.messages.length } : data);
-    if (name === "drain") this.#notice("The server is shutting down; this page reconnects when it is back.");
-    if (name === "degraded") this.#notice("The server cannot store anything right now.", "error");
-    if (name === "caught-up") this.#notice("");
+  /** Another pane, if there is room for one. */
+  add(sessionId) {
+    const key = [...LETTERS].find((letter) => !this.#panes.some((pane) => pane.key === letter));
+    if (key === undefined) return false;
+    const pane = this.#add(key, sessionId);
+    this.#choose(pane);
+    pane.focus();
+    return true;
   }
 
-  #connection(session, state, detail) {
-    if (session !== this.#session) return; // the panel shows another session by now
-    const pill = this.$(".pill");
-    pill.dataset.state = state;
-    pill.lastElementChild.textContent = CONNECTION[state];
-    this.$(".drop").disabled = !["live", "replaying"].includes(state);
-    if (state === "waiting" && detail.cursor) this.#inspector.control("(cut)", { resumes_after: detail.cursor });
-    if (state === "refused") this.#notice(detail.message, "error");
-    if (state === "ended") this.#notice(`This session has ended (${detail.reason}). “New” begins another one.`);
-    this.#draw();
+  openBeside(pane, sessionId) {
+    if (!this.add(sessionId)) pane.open(sessionId, true);
+    this.refresh();
   }
 
-  /** Draw once per frame, however many events came meanwhile. */
-  #draw() {
-    if (this.#drawing) return;
-    this.#drawing = true;
-    requestAnimationFrame(() => {
-      this.#drawing = false;
-      const { fold, cursor } = this.#session;
-      this.#transcript.render(fold);
-      this.#waiting.render(fold);
-      this.#inspector.render(cursor);
-      this.$(".stop").disabled = fold.generation === null;
-    });
+  close(pane) {
+    if (this.#panes.length === 1) return;
+    this.#panes.splice(this.#panes.indexOf(pane), 1);
+    pane.close();
+    this.opened();
+    if (this.current === pane) this.#choose(this.#panes[0]);
+    this.#drawTabs();
+    this.current.focus();
   }
 
-  async #send() {
-    const input = this.$("textarea");
-    const text = input.value;
-    if (!text.trim() || this.#sending) return;
-    this.#sending = true;
-    input.value = "";
-    const sent = await this.#do("Not sent", (session) => session.start({ text, ...this.#choices() }));
-    if (!sent && !input.value) input.value = text; // what was written is not lost
-    this.#sending = false;
+  /** The sessions' ids stand in the address, so that a reload, or another tab, shows the same ones. */
+  opened() {
+    const shown = this.#panes.filter((pane) => pane.sessionId !== undefined);
+    history.replaceState(null, "", `#${new URLSearchParams(shown.map((pane) => [pane.key, pane.sessionId]))}`);
+    const open = new Map();
+    for (const pane of shown) open.set(pane.sessionId, [...(open.get(pane.sessionId) ?? []), pane.key]);
+    this.#list.setOpen(open);
   }
 
-  /** What every start from this panel says of itself. */
-  #choices() {
-    this.#sent += 1;
-    const pace = this.$(".pace select").value;
-    return {
-      job_id: `${this.#key}-${this.#sent}`,
-      policy: this.$(".policy select").value,
-      ...(pace && { input: JSON.parse(pace) }),
-    };
-  }
-
-  #regenerate(messageId) {
-    return this.#do("Not asked again", (session) =>
-      session.start({ ...this.#choices(), replaces: messageId, policy: "reject" }),
-    );
-  }
-
-  #takeOut(generationId) {
-    return this.#do("Not taken out", (session) => session.dequeue(generationId));
-  }
-
-  async #stop() {
-    const generation = this.#session.fold.generation;
-    if (!generation) return;
-    const stopped = await this.#do("Not stopped", (session) => session.stop({ generation_id: generation.generation_id }));
-    if (stopped?.state === "stopping") {
-      this.#notice("Stopped; the producer is still cleaning up and can write no more.");
+  /** A pane was drawn. */
+  drawn(pane, state) {
+    if (state.connection.state !== "ended") this.#list.know(pane.sessionId, state.metadata, state.generation !== null);
+    const tab = this.#tabs.querySelector(`[data-key=${pane.key}]`);
+    if (tab) tab.dataset.busy = state.generation !== null;
+    if (pane === this.current) {
+      const name = `${state.generation ? "● " : ""}${pane.title} · penstock`;
+      if (document.title !== name) document.title = name;
     }
   }
 
-  /** Carry out a command; a refusal is told. What the server answered, true where it answers with nothing. */
-  async #do(otherwise, command) {
+  // --- conversations
+
+  refresh() {
+    return this.#list.refresh();
+  }
+
+  gone(sessionId) {
+    this.#list.forget(sessionId);
+  }
+
+  async rename(id, metadata) {
+    const fields = [{ name: "title", label: "Title", value: title(id, metadata) }];
+    const said = await ask({ title: "Rename the conversation", confirm: "Rename", fields });
+    if (said) await this.#try(() => this.client.session(id).update({ title: said.title.trim() || null }));
+  }
+
+  async reset(id, metadata) {
+    const text = "What runs is stopped, what waits is dropped, and all messages are gone.";
+    const yes = await ask({ title: `Empty “${title(id, metadata)}”?`, text, confirm: "Empty it", danger: true });
+    if (yes) await this.#try(() => this.client.session(id).reset());
+  }
+
+  async remove(id, metadata) {
+    const text = "What runs is stopped, and the conversation is gone for everybody.";
+    const yes = await ask({ title: `Delete “${title(id, metadata)}”?`, text, confirm: "Delete", danger: true });
+    if (yes && (await this.#try(() => this.client.session(id).delete()))) this.gone(id);
+  }
+
+  async #try(command) {
     try {
-      const answer = await command(this.#session);
-      this.#notice("");
-      return answer ?? true;
-    } catch (error) {
-      this.#notice(`${otherwise}: ${error.message}`, "error");
+      await command();
+      this.refresh();
+      return true;
+    } catch (problem) {
+      await ask({ title: "This did not work", text: problem.message, confirm: "Close", cancel: false });
       return false;
     }
   }
 
-  #keyboard(event) {
-    if (event.key === "Escape") {
-      this.#stop();
-    } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches("textarea")) {
-      event.preventDefault();
-      this.#send();
+  async askToken() {
+    await this.identity.change();
+    for (const pane of this.#panes) pane.admit();
+    this.refresh();
+  }
+
+  // --- the page
+
+  showList(shown) {
+    this.#stage.classList.toggle("listed", shown);
+    document.querySelector(".list-toggle").setAttribute("aria-expanded", String(shown));
+  }
+
+  #toggleList() {
+    if (matchMedia("(max-width: 860px)").matches) return this.showList(!this.#stage.classList.contains("listed"));
+    choice("list", this.#stage.classList.toggle("unlisted") ? "closed" : "open");
+  }
+
+  #theme(name) {
+    choice("theme", name);
+    if (name === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+    const button = document.querySelector(".theme");
+    button.title = `Theme: ${THEMES[name]}`;
+    button.setAttribute("aria-label", button.title);
+  }
+
+  #nextTheme() {
+    const names = Object.keys(THEMES);
+    this.#theme(names[(names.indexOf(choice("theme") ?? "system") + 1) % names.length]);
+  }
+
+  #listen() {
+    const press = (selector, listener) => document.querySelector(selector).addEventListener("click", listener);
+    const shortcuts = document.getElementById("shortcuts");
+    press(".list-toggle", () => this.#toggleList());
+    press(".curtain", () => this.showList(false));
+    press(".begin", () => this.#begin());
+    press(".add-pane", () => this.add());
+    press(".key", () => this.askToken());
+    press(".theme", () => this.#nextTheme());
+    press(".keys", () => shortcuts.showModal());
+    press("#shortcuts .close", () => shortcuts.close());
+    this.#theme(choice("theme") ?? "system");
+    this.#stage.classList.toggle("unlisted", choice("list") === "closed");
+    addEventListener("offline", () => this.#panes.forEach((pane) => pane.probe()));
+    addEventListener("hashchange", () => this.#follow());
+    document.addEventListener("keydown", (event) => this.#keyboard(event, shortcuts));
+  }
+
+  /** Somebody wrote another address. */
+  #follow() {
+    const told = new URLSearchParams(location.hash.slice(1));
+    for (const pane of this.#panes) {
+      const id = told.get(pane.key);
+      if (id && id !== pane.sessionId) pane.open(id, true);
     }
   }
 
-  #notice(text, kind = "note") {
-    const notice = this.$(".notice");
-    notice.textContent = text;
-    notice.dataset.kind = kind;
-    notice.hidden = !text;
+  #begin() {
+    this.showList(false);
+    this.current.open(this.identity.newSessionId(), false);
+    this.current.focus();
+  }
+
+  #keyboard(event, shortcuts) {
+    if (document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape" && this.#stage.classList.contains("listed")) this.showList(false);
+    if (event.key === "?" && !event.target.closest("textarea, input")) shortcuts.showModal();
+    if (!event.altKey || event.ctrlKey || event.metaKey) return;
+    const inspector = this.current.$(".inspector");
+    const does = {
+      KeyN: () => this.#begin(),
+      KeyP: () => this.add(),
+      KeyR: () => this.current.regenerate(),
+      KeyI: () => (inspector.open = !inspector.open),
+      KeyL: () => this.#toggleList(),
+    };
+    const digit = /^Digit([1-4])$/.exec(event.code);
+    const pane = digit && this.#panes[Number(digit[1]) - 1];
+    const act = pane ? () => (this.#choose(pane), pane.focus()) : does[event.code];
+    if (!act) return;
+    event.preventDefault();
+    act();
   }
 }
 
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(8));
-  return `play-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-}
-
-/** The sessions' ids stand in the address, so that a reload, or another tab, shows the same ones. */
-function remembered() {
-  return new URLSearchParams(location.hash.slice(1));
-}
-
-function remember(key, sessionId) {
-  const ids = remembered();
-  ids.set(key, sessionId);
-  history.replaceState(null, "", `#${ids}`);
-}
-
-for (const [key, name] of [["a", "Conversation A"], ["b", "Conversation B"]]) {
-  const panel = new Panel(key, name);
-  document.getElementById("panels").append(panel.root);
-  const known = remembered().get(key);
-  panel.open(known ?? newId(), known !== null);
-}
-document.querySelector("textarea").focus();
+new App();

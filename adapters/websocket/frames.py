@@ -6,34 +6,59 @@ encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import assert_never
+from collections.abc import Iterator, Mapping
+from typing import Final, assert_never
 
 from engine import (
     JSON,
     Batch,
     CaughtUp,
+    Cursor,
     Degraded,
     Delivery,
     Drained,
     Ended,
+    Ephemeral,
     Gap,
     Opened,
+    PresenceListed,
     SnapshotTaken,
     encode_json,
 )
 
 from ..problems import problem
 
-__all__ = ["frame", "frame_batch", "frame_error", "frame_reply"]
+__all__ = ["frame", "frame_batch", "frame_error", "frame_reply", "parts"]
+
+# A frame is applied whole or not at all: on a line that breaks again and again each must get through, other sessions of
+# the socket wait for it, and clients commonly refuse one above 1 MiB.
+_FRAME_BYTES: Final = 64 * 1024
+
+
+def parts(delivery: Delivery) -> Iterator[Delivery]:
+    """What goes into frames of its own: the delivery, or a large batch cut into smaller ones."""
+    if not isinstance(delivery, Batch) or delivery.size <= _FRAME_BYTES:
+        yield delivery
+        return
+    begin = size = 0
+    for at, entry in enumerate(delivery.entries):
+        if at > begin and size + len(entry.body) > _FRAME_BYTES:
+            yield Batch(delivery.session_id, delivery.epoch, delivery.entries[begin:at])
+            begin, size = at, 0
+        size += len(entry.body)
+    yield Batch(delivery.session_id, delivery.epoch, delivery.entries[begin:])
 
 
 def frame_batch(batch: Batch) -> bytes:
     """All events of the batch; for `Batch.framed`, so that it is done once for all readers."""
+    return _events(batch.session_id, b",".join([entry.body for entry in batch.entries]), batch.cursor)
+
+
+def _events(session_id: str, bodies: bytes, cursor: Cursor) -> bytes:
     return b'{"op":"events","session_id":%b,"events":[%b],"cursor":"%b"}' % (
-        encode_json(batch.session_id),
-        b",".join([entry.body for entry in batch.entries]),
-        str(batch.cursor).encode(),
+        encode_json(session_id),
+        bodies,
+        str(cursor).encode(),
     )
 
 
@@ -48,6 +73,10 @@ def frame(session_id: str, delivery: Delivery, request_id: JSON = None) -> bytes
             return _control("snapshot", session_id, snapshot.to_json())
         case CaughtUp(cursor=cursor):
             return _control("caught-up", session_id, {"cursor": str(cursor)})
+        case PresenceListed():
+            return _control("presence", session_id, delivery.to_json())
+        case Ephemeral(cursor=cursor, body=body):
+            return _events(session_id, body, cursor)
         case Gap(reason=reason, asked=asked, resumed=resumed):
             return _control("gap", session_id, {"reason": reason, "asked": asked, "from": str(resumed)})
         case Degraded(code=code):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Final, TypeAlias, final
 
 import trio
 
-from engine import JSON, Cursor, InvalidBody, Overloaded, PenstockError, Session, Subscription
+from engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
 
-from .frames import frame, frame_error
+from ..problems import Unauthenticated
+from .frames import frame, frame_error, parts
+from .socket_log import note_refusal
 
 __all__ = ["Send", "Subscriptions"]
 
@@ -32,15 +35,30 @@ class _Reader:
         self.opened = trio.Event()  # the request is answered
         self.left = trio.Event()
 
+    def leave(self, reason: str) -> None:
+        self.leaving = True
+        if not self.sending:  # in the middle of a frame it would break the socket for all others
+            self.scope.cancel(reason=reason)
+
 
 @final
 class Subscriptions:
-    """At most ``bound`` subscriptions, at most one per session, whose frames go to ``send``."""
+    """At most ``bound`` subscriptions, at most one per session, whose frames go to ``send``.
 
-    def __init__(self, send: Send, bound: int) -> None:
+    Each takes a ``share`` of what its client may have in all; that it is used up is said like any refusal.
+    """
+
+    def __init__(self, send: Send, bound: int, share: Callable[[], AbstractContextManager[None]]) -> None:
         self._send = send
         self._bound = bound
+        self._share = share
         self._readers: dict[str, _Reader] = {}
+        self._stopped = False
+
+    @property
+    def sessions(self) -> list[str]:
+        """Those that are followed."""
+        return list(self._readers)
 
     async def add(
         self, nursery: trio.Nursery, session: Session, after: Cursor | str | None, snapshot: bool, request_id: JSON
@@ -50,6 +68,8 @@ class Subscriptions:
         Raises `InvalidBody` when there is one for this session, and `Overloaded`.
         """
         sid = session.session_id
+        if self._stopped:
+            raise Unauthenticated("the token has expired; get a new one")
         if sid in self._readers:
             raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=sid)
         if len(self._readers) >= self._bound:
@@ -62,10 +82,14 @@ class Subscriptions:
         """End the session's subscription, if there is one. No frame of it follows."""
         reader = self._readers.get(session_id)
         if reader is not None:
-            reader.leaving = True
-            if not reader.sending:  # in the middle of a frame it would break the socket for all others
-                reader.scope.cancel(reason="unsubscribed")
+            reader.leave("unsubscribed")
             await reader.left.wait()
+
+    def stop(self) -> None:
+        """End all of them; no frame follows the one that is being sent, and no other begins."""
+        self._stopped = True
+        for reader in self._readers.values():
+            reader.leave("stopped")
 
     async def ended(self) -> None:
         """Wait until there is none."""
@@ -75,10 +99,11 @@ class Subscriptions:
     async def _follow(self, reader: _Reader, session: Session, after: Cursor | str | None, snapshot: bool) -> None:
         sid = session.session_id
         try:
-            with reader.scope:
+            with self._share(), reader.scope:
                 async with session.subscribe(after, snapshot=snapshot) as subscription:
                     await self._deliver(reader, sid, subscription)
         except PenstockError as error:
+            note_refusal(error, "subscribe", session_id=sid)
             await self._send(frame_error(None if reader.opened.is_set() else reader.request_id, error, session_id=sid))
         except Exception as error:  # noqa: BLE001  # one subscription's bug is not the others'
             _log.exception("a subscription failed")
@@ -94,7 +119,13 @@ class Subscriptions:
                 delivery = await subscription.receive()
             except trio.EndOfChannel:
                 return
+            await self._tell(reader, session_id, delivery)
+
+    async def _tell(self, reader: _Reader, session_id: str, delivery: Delivery) -> None:
+        for part in parts(delivery):
+            if reader.leaving:
+                return
             reader.sending = True
-            await self._send(frame(session_id, delivery, reader.request_id))
+            await self._send(frame(session_id, part, reader.request_id))
             reader.sending = False
             reader.opened.set()

@@ -95,6 +95,8 @@ class Transcript:
         message = self._by_id.get(message_id)
         if message is None:
             return Gap(f"message.opened of message {message_id}", event.type)
+        if event.generation_id != message.generation_id:
+            return _foreign(message, event)
         blocks = message.blocks
         block = blocks[index] if index < len(blocks) else None
         if block is not None and seq <= block.seq:
@@ -145,6 +147,8 @@ class Transcript:
         message = self.open.get(message_id)
         if message is None:
             return Gap("the end of an open message", f"the end of message {message_id}")
+        if event.generation_id != message.generation_id:
+            return _foreign(message, event)
         for index, block in enumerate(message.blocks):
             if block.open:
                 return Gap(f"block.closed of block {index}", f"the end of its message {message_id}")
@@ -180,6 +184,8 @@ class Transcript:
                 )
             )
             return APPLIED
+        if event.generation_id != message.generation_id:
+            return _foreign(message, event)
         for index, known in enumerate(message.blocks):
             if index >= len(blocks) or blocks[index].seq < known.seq:
                 return Gap(f"block {index} up to seq {known.seq} or further", f"less in the snapshot of {message_id}")
@@ -207,3 +213,8 @@ class Transcript:
 
     def _index(self, message: GrowingMessage) -> int:
         return bisect_left(self._in_order, message.ordinal, key=_by_ordinal)
+
+
+def _foreign(message: GrowingMessage, event: Event) -> Gap:
+    """An event that bears another generation than its message; what came late from one is never another's."""
+    return Gap(f"generation {message.generation_id} in message {message.message_id}", f"{event.generation_id}")

@@ -41,16 +41,18 @@ _OF_A_BLOCK = (BlockOpened, BlockDelta, BlockClosed)
 _OF_A_MESSAGE = (MessageOpened, MessageClosed, MessageSnapshot, MessageRetracted, *_OF_A_BLOCK)
 
 
-def check_log(events: Sequence[Event], *, closed: bool = False, compacted: bool = False) -> list[Violation]:
+def check_log(
+    events: Sequence[Event], *, closed: bool = False, remote_stays: bool = False, compacted: bool = False
+) -> list[Violation]:
     """What the log breaks, in the order of the log; empty when it keeps every rule.
 
-    ``closed``: nothing may be left open at its end (R9). ``compacted``: offsets may be missing where rule C
-    allows it.
+    ``closed``: nothing may be left open at its end (R9); with ``remote_stays`` nothing but a remote generation, whose
+    producer may go on with the next engine. ``compacted``: offsets may be missing where rule C allows it.
     """
     log = LogCheck(compacted=compacted)
     for event in events:
         log.read(event)
-    log.end(closed=closed)
+    log.end(closed=closed, remote_stays=remote_stays)
     return log.found
 
 
@@ -82,10 +84,16 @@ class _Generation:
     offset: int | None
     job_id: str | None
     turn: int | None = None  # None until it started
+    remote: bool = False
     finished: bool = False
     end: End = field(factory=End)
     calls: set[str] = field(factory=set)  # the ids of its tool calls; some models count from 0 in every generation
     answered: set[str] = field(factory=set)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether its producer is in another process, and nobody has begun to end it."""
+        return self.remote and not self.end.begun
 
 
 @final
@@ -118,8 +126,8 @@ class LogCheck:
         if generation is not None and isinstance(event.data, GenerationFinished):
             self._finish(event, event.data, generation)
 
-    def end(self, *, closed: bool = False) -> None:
-        """There are no more; ``closed`` as in `check_log`."""
+    def end(self, *, closed: bool = False, remote_stays: bool = False) -> None:
+        """There are no more; ``closed`` and ``remote_stays`` as in `check_log`."""
         self._at = None
         for first, last in self._holes:
             if not any(
@@ -135,11 +143,16 @@ class LogCheck:
                 self._break("C", f"message {message_id} was compacted and is not closed")
         if not closed:
             return
-        if self._live is not None:
+        stays: str | None = None
+        if self._live is not None and remote_stays and self._generations[self._live].may_go_on:
+            stays = self._live
+        elif self._live is not None:
             self.found.append(
                 Violation("R9", self._generations[self._live].offset, f"generation {self._live} has no end")
             )
         for message_id, message in self._messages.items():
+            if stays is not None and message.generation_id == stays:
+                continue
             left = [f"block {index} of message {message_id}" for index in _open_blocks(message)]
             if message.open:
                 left.append(f"message {message_id}")
@@ -224,6 +237,7 @@ class LogCheck:
             self._break("R5", f"turn {event.turn} stands behind turn {self._turn}")
         self._turn = max(self._turn, event.turn or 0)
         generation.turn = event.turn
+        generation.remote = isinstance(event.data, GenerationStarted) and event.data.producer == "remote"
         self._live = generation_id
         return generation
 

@@ -141,17 +141,22 @@ class EngineUnderTest:
         await trio.testing.wait_all_tasks_blocked()
 
     def violations(self, *, closed: bool = False) -> list[Violation]:
-        """What breaks a rule so far. ``closed``: the engine was left, so that nothing may be open."""
-        return check_kept(self.log, self.watchers, closed=closed)
+        """What breaks a rule so far. ``closed``: the engine was left: nothing but a remote generation may be open."""
+        return check_kept(self.log, self.watchers, closed=closed, remote_stays=closed)
 
 
-def check_kept(log: KeptLog, watchers: Sequence[Watcher] = (), *, closed: bool = False) -> list[Violation]:
-    """What breaks a rule: R1 to R9 on every life of every session of the log, and on what the watchers got."""
+def check_kept(
+    log: KeptLog, watchers: Sequence[Watcher] = (), *, closed: bool = False, remote_stays: bool = False
+) -> list[Violation]:
+    """What breaks a rule: R1 to R9 on every life of every session of the log, and on what the watchers got.
+
+    ``closed`` and ``remote_stays`` as in `check_log`.
+    """
     found = [violation for watcher in watchers for violation in watcher.early]
     for session_id, epoch in log.lives():
         entries = log.kept(session_id, epoch)
         events = [decode(entry.body) for entry in entries]
-        found += check_log(events, closed=closed)
+        found += check_log(events, closed=closed, remote_stays=remote_stays)
         found += _fold(session_id, epoch, events)
         recordings = [w.recording for w in watchers if (w.session_id, w.epoch) == (session_id, epoch)]
         committed: dict[str, list[Entry]] = {session_id: entries}

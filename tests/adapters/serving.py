@@ -10,12 +10,15 @@ import httpx
 import trio
 import trio_websocket
 from attrs import define
-from quart_trio import QuartTrio
+from hypercorn.typing import ASGIFramework
 
 from adapters.http import create_app
+from adapters.identity import OPEN, Identity
+from adapters.metrics import Metrics
 from adapters.server import ServerConfig, WebSocketHandler, serve
 from adapters.websocket import SocketConfig, websocket_handler
 from engine import Config, Engine, EventLog, MemoryLog, Producer, open_engine
+from tests.adapters.describing import described, described_line, validate
 
 __all__ = [
     "PATIENCE",
@@ -50,12 +53,12 @@ class Served:
                 return await read_to_end(stream)
 
     async def get(self, path: str) -> bytes:
-        return await self.exchange(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return await self.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
 
 
 @asynccontextmanager
 async def serving(
-    app: QuartTrio,
+    app: ASGIFramework,
     websocket: WebSocketHandler,
     *,
     drain: Callable[[], Awaitable[None]] | None = None,
@@ -123,6 +126,8 @@ class Socket:
             message = await self.ws.get_message()
         frame = json.loads(message)
         assert isinstance(frame, dict)
+        for event in frame.get("events", ()):
+            validate(event, {"$ref": "#/components/schemas/Event"})
         return frame
 
     async def ask(self, **frame: object) -> dict[str, object]:
@@ -177,7 +182,9 @@ class Lines:
 
     async def next(self) -> str:
         """The next line, without its end. Raises `EOFError` after the last one."""
-        return await self._line()
+        line = await self._line()
+        described_line(line)
+        return line
 
 
 class Penstock:
@@ -190,13 +197,15 @@ class Penstock:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, trust_env=False) as client:
+        """A client whose every answer is held against the API's description."""
+        hooks = {"response": [described]}
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE, trust_env=False, event_hooks=hooks) as client:
             yield client
 
     @asynccontextmanager
     async def lines(self, path: str, **headers: str) -> AsyncIterator[Lines]:
         async with await self.served.connect() as stream:
-            head = [f"GET {path} HTTP/1.0", "Host: x"]
+            head = [f"GET {path} HTTP/1.0", "Host: localhost"]
             head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
             await stream.send_all("\r\n".join([*head, "", ""]).encode())
             lines = Lines(stream)
@@ -230,10 +239,13 @@ async def penstock(
     config: Config | None = None,
     server: ServerConfig | None = None,
     socket: SocketConfig | None = None,
+    identity: Identity = OPEN,
 ) -> AsyncIterator[Penstock]:
     """An engine over ``log`` behind a server on a free port; drained when the block is left."""
-    async with open_engine(log or MemoryLog(), producers=producers, config=config) as engine:
-        app = create_app(engine, heartbeat=heartbeat)
-        handler = websocket_handler(engine, config=socket)
+    metrics = Metrics()
+    async with open_engine(log or MemoryLog(), producers=producers, config=config, observer=metrics) as engine:
+        metrics.watch(engine.statistics)
+        app = create_app(engine, identity=identity, heartbeat=heartbeat, metrics=metrics)
+        handler = websocket_handler(engine, identity=identity, config=socket)
         async with serving(app, handler, drain=engine.drain, config=server) as served:
             yield Penstock(engine, served)

@@ -1,182 +1,163 @@
+"""What `tail` and `send` make of a server that is away, comes back, or refuses; under a mock clock."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
+import click
 import httpx
 import pytest
+import trio
+from trio.testing import MockClock
 
-from adapters.cli.client import ClientError, Server
+from adapters.cli.client import PATIENCE, ClientError, Following, connected, run
+from adapters.client import Arrived, BadAnswer, Refused, Unreachable
+from engine import Cursor, Ended, PenstockError, SessionNotFound, Started
+from tests.adapters.fake_streams import BROKEN, END, Server, Stream, event, problem
 
-FIRST, SECOND, THIRD = (f"e-{offset:016d}" for offset in (1, 2, 3))
-SSE = {"content-type": "text/event-stream"}
-Answer = Callable[[httpx.Request], httpx.Response]
-
-
-class Broken(httpx.SyncByteStream):
-    """Bytes, then a connection that is gone."""
-
-    def __init__(self, content: str) -> None:
-        self._content = content
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._content.encode()
-        raise httpx.ReadError("gone")
+FIRST, SECOND = (str(Cursor("e", offset)) for offset in (1, 2))
 
 
-class Answers:
-    """A server that gives these answers, one a request."""
+class Terminal:
+    """`tail`, without the process."""
 
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        self.answers = list(answers)
-        self.asked: list[str | None] = []
-        self.queries: list[str] = []
-        self.now = 0.0
+    def __init__(self, *answers: httpx.Response | Exception | Stream) -> None:
+        self.server = Server(*answers)
         self.notes: list[str] = []
+        self.offsets: list[int | None] = []
 
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request.headers.get("last-event-id"))
-        self.queries.append(request.url.query.decode())
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def server(self) -> Server:
-        return Server(
-            "http://127.0.0.1:1",
-            note=self.notes.append,
-            sleep=self.sleep,
-            clock=lambda: self.now,
-            transport=httpx.MockTransport(self.handle),
-        )
-
-
-def event(cursor: str, text: str) -> str:
-    return f"id: {cursor}\ndata: {text}\n\n"
-
-
-def end(cursor: str) -> str:
-    return f"id: {cursor}\nevent: end\ndata: {{}}\n\n"
-
-
-def problem(status: int, code: str, *, retryable: bool = False) -> httpx.Response:
-    return httpx.Response(status, json={"code": code, "detail": "so it is", "retryable": retryable})
-
-
-def read(answers: Answers, after: str | None = None) -> list[str]:
-    with answers.server() as server:
-        return [frame.data for frame in server.follow("s", after) if frame.control is None]
+    async def tail(self, after: str | None = None) -> None:
+        async with (
+            connected("http://fake", lambda: None, transport=self.server) as client,
+            client.session("s").events(after) as events,
+        ):
+            async for delivery in Following(events, self.notes.append):
+                if isinstance(delivery, Arrived):
+                    self.offsets += [event.offset for event in delivery.events]
+                else:
+                    assert isinstance(delivery, Ended)
 
 
 # R-70
-def test_a_broken_stream_goes_on_behind_its_last_cursor() -> None:
-    answers = Answers(
-        httpx.Response(200, headers=SSE, stream=Broken(event(FIRST, "a") + event(SECOND, "b") + "id: half")),
-        httpx.Response(200, headers=SSE, text=event(THIRD, "c") + end(THIRD)),
-    )
-    assert read(answers) == ["a", "b", "c"]
-    assert answers.asked == [None, SECOND]
-    assert answers.notes == ["connection lost, resuming"]
+async def test_a_broken_stream_goes_on_behind_its_last_cursor(autojump_clock: MockClock) -> None:
+    terminal = Terminal(Stream(event(1, 2), b"id: half", BROKEN), Stream(event(3), END))
+    await terminal.tail()
+    assert terminal.offsets == [1, 2, 3]
+    assert terminal.server.asked == [None, SECOND]
+    assert terminal.notes == ["connection lost, resuming"]
 
 
-def test_a_cursor_without_data_is_remembered() -> None:
-    answers = Answers(
-        httpx.Response(200, headers=SSE, text=f"id: {SECOND}\n\n: ping\n\n"),
-        httpx.Response(200, headers=SSE, text=end(SECOND)),
-    )
-    assert read(answers) == []
-    assert answers.asked == [None, SECOND]
+async def test_the_tail_is_asked_for_until_a_cursor_is_known(autojump_clock: MockClock) -> None:
+    terminal = Terminal(Stream(f"id: {SECOND}\n\n".encode()), Stream(END))
+    await terminal.tail(after="now")
+    assert terminal.server.asked == [None, SECOND]
+    assert terminal.server.queries == ["after=now", ""]
 
 
-def test_the_tail_is_asked_for_until_a_cursor_is_known() -> None:
-    answers = Answers(
-        httpx.Response(200, headers=SSE, text=f"id: {SECOND}\n\n"),
-        httpx.Response(200, headers=SSE, text=end(SECOND)),
-    )
-    assert read(answers, after="now") == []
-    assert answers.asked == [None, SECOND]
-    assert answers.queries == ["after=now", ""]
+async def test_a_server_that_was_never_there_is_an_error_at_once(autojump_clock: MockClock) -> None:
+    terminal = Terminal(httpx.ConnectError("refused"))
+    with pytest.raises(Unreachable):
+        await terminal.tail(after=FIRST)
+    assert trio.current_time() < 1
+    assert terminal.notes == []
 
 
-def test_line_separators_of_unicode_stay_inside_an_event() -> None:
-    text = "a\u2028b\x85c\x0bd"
-    assert read(Answers(httpx.Response(200, headers=SSE, text=event(FIRST, text) + end(FIRST)))) == [text]
+async def test_a_server_that_stays_away_is_given_up_in_the_end(autojump_clock: MockClock) -> None:
+    terminal = Terminal(Stream(event(1)), httpx.ConnectError("refused"))
+    with pytest.raises(Unreachable):
+        await terminal.tail()
+    assert PATIENCE < trio.current_time() < PATIENCE + 12
+    assert set(terminal.server.asked[1:]) == {FIRST}
+    assert terminal.notes == ["connection lost, resuming"]
 
 
-def test_a_server_that_was_never_there_is_an_error_at_once() -> None:
-    answers = Answers(httpx.ConnectError("refused"))
-    with pytest.raises(ClientError) as caught:
-        read(answers, after=FIRST)
-    assert "penstock serve" in str(caught.value)
-    assert answers.now == 0
-
-
-def test_a_server_that_stays_away_is_given_up_in_the_end() -> None:
-    answers = Answers(
-        httpx.Response(200, headers=SSE, text=event(FIRST, "a")),
-        httpx.ConnectError("refused"),
-    )
-    with pytest.raises(ClientError):
-        read(answers)
-    assert 60 < answers.now < 70
-    assert set(answers.asked[1:]) == {FIRST}
+async def test_one_that_came_back_may_stay_away_as_long_again(autojump_clock: MockClock) -> None:
+    away = [httpx.ConnectError("refused")] * 12
+    terminal = Terminal(Stream(event(1)), *away, Stream(event(2)), *away, Stream(event(3), END))
+    await terminal.tail()
+    assert terminal.offsets == [1, 2, 3]
+    assert terminal.notes == ["connection lost, resuming"] * 2
 
 
 # R-81
-def test_a_draining_server_is_waited_for() -> None:
-    answers = Answers(
-        httpx.Response(200, headers=SSE, text=event(FIRST, "a")),
-        problem(503, "DRAINING", retryable=True),
+async def test_a_draining_server_is_waited_for(autojump_clock: MockClock) -> None:
+    terminal = Terminal(
+        Stream(event(1)),
+        problem("DRAINING"),
         httpx.Response(502, text="<html>bad gateway</html>"),
-        httpx.Response(200, headers=SSE, text=event(SECOND, "b") + end(SECOND)),
+        Stream(event(2), END),
     )
-    assert read(answers) == ["a", "b"]
+    await terminal.tail()
+    assert terminal.offsets == [1, 2]
 
 
 # R-85
-def test_a_refusal_is_told_with_its_code() -> None:
-    with pytest.raises(ClientError) as caught:
-        read(Answers(problem(404, "SESSION_NOT_FOUND")))
-    assert caught.value.code == "SESSION_NOT_FOUND"
-    assert "so it is" in str(caught.value)
+async def test_a_refusal_is_told_with_its_code(autojump_clock: MockClock) -> None:
+    with pytest.raises(SessionNotFound):
+        await Terminal(problem("SESSION_NOT_FOUND")).tail()
 
 
-def test_something_that_is_no_penstock_server_is_told_as_such() -> None:
-    with pytest.raises(ClientError) as caught:
-        read(Answers(httpx.Response(200, text="<html>hello</html>")))
-    assert "no penstock server" in str(caught.value)
-    with pytest.raises(ClientError) as caught:
-        read(Answers(httpx.Response(404, text="<html>nothing</html>")))
-    assert "is a penstock server there" in str(caught.value)
+async def test_something_that_is_no_penstock_server_is_told_as_such(autojump_clock: MockClock) -> None:
+    with pytest.raises(BadAnswer):
+        await Terminal(httpx.Response(200, text="<html>hello</html>")).tail()
+    with pytest.raises(Refused):
+        await Terminal(httpx.Response(404, text="<html>nothing</html>")).tail()
 
 
-def test_a_start_whose_answer_was_lost_is_asked_for_again_under_its_key() -> None:
-    keys: list[str | None] = []
-    answers = Answers(httpx.ReadError("gone"), httpx.ConnectError("restarting"), httpx.Response(200, json={"turn": 1}))
-    handle = answers.handle
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SessionNotFound("there is no such session"), "there is no such session [SESSION_NOT_FOUND]"),
+        (ClientError("the token cannot be read"), "the token cannot be read"),
+        (Unreachable("no answer"), "start one with 'penstock serve'"),
+    ],
+)
+def test_what_cannot_go_on_is_one_clear_line(error: PenstockError | ClientError, told: str) -> None:
+    async def command() -> None:
+        raise error
 
-    def noting(request: httpx.Request) -> httpx.Response:
-        keys.append(request.headers.get("idempotency-key"))
-        return handle(request)
-
-    answers.handle = noting  # type: ignore[method-assign]
-    with answers.server() as server:
-        assert server.request("POST", "/v1/sessions/s/generations", {}, key="k") == {"turn": 1}
-    assert keys == ["k"] * 3
-
-
-def test_a_request_without_a_key_is_never_repeated() -> None:
-    answers = Answers(httpx.ReadError("gone"), httpx.Response(200, json={}))
-    with answers.server() as server, pytest.raises(ClientError):
-        server.request("POST", "/v1/sessions/s/generations", {})
-    assert len(answers.asked) == 1
+    with pytest.raises(click.ClickException) as caught:
+        run(command)
+    assert told in caught.value.message
 
 
-def test_a_start_is_given_up_when_the_server_stays_away() -> None:
-    answers = Answers(httpx.ReadError("gone"), httpx.ConnectError("away"))
-    with answers.server() as server, pytest.raises(ClientError):
-        server.request("POST", "/v1/sessions/s/generations", {}, key="k")
-    assert 60 < answers.now < 120
+def test_ctrl_c_exits_with_130() -> None:
+    async def command() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run(command)
+    assert caught.value.code == 130
+
+
+async def test_a_start_whose_answer_was_lost_is_asked_for_again_under_its_key(autojump_clock: MockClock) -> None:
+    started = {"session_id": "s", "generation_id": "g", "turn": 1, "cursor": FIRST}
+    keys: list[str] = []
+
+    class Keys(Server):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            keys.append(request.headers["idempotency-key"])
+            return await super().handle_async_request(request)
+
+    server = Keys(httpx.ReadError("gone"), httpx.ConnectError("restarting"), httpx.Response(201, json=started))
+    async with connected("http://fake", lambda: None, patience=PATIENCE, transport=server) as client:
+        answer = await client.session("s").start("echo", text="go")
+    assert isinstance(answer, Started)
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+async def test_what_is_not_safe_to_repeat_is_never_repeated(autojump_clock: MockClock) -> None:
+    server = Server(httpx.ReadError("gone"))
+    async with connected("http://fake", lambda: None, patience=PATIENCE, transport=server) as client:
+        with pytest.raises(Unreachable):
+            await client.session("s").reset()
+        with pytest.raises(Unreachable):
+            await client.session("s").stop()
+    assert len(server.times) == 2
+
+
+async def test_a_start_is_given_up_when_the_server_stays_away(autojump_clock: MockClock) -> None:
+    server = Server(httpx.ReadError("gone"))
+    async with connected("http://fake", lambda: None, patience=PATIENCE, transport=server) as client:
+        with pytest.raises(Unreachable):
+            await client.session("s").start("echo")
+    assert 45 < trio.current_time() <= PATIENCE

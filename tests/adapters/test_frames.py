@@ -18,8 +18,11 @@ from engine import (
     Drained,
     Ended,
     Entry,
+    Ephemeral,
     Gap,
     Opened,
+    PresenceListed,
+    Present,
     SessionState,
     SnapshotTaken,
 )
@@ -28,11 +31,20 @@ AT = Cursor("e1", 7)
 TEXT = "e1-0000000000000007"
 BATCH = Batch("s", "e1", [Entry(6, '{"a":"ü\u2028"}'.encode()), Entry(7, b'{"b":2}')])
 SNAPSHOT = SessionState("s", "e1").snapshot()
+ASIDE = Ephemeral(AT, '{"c":"ü"}'.encode())
+LISTED = PresenceListed(
+    (Present(actor_id="a", device_id="d"), Present(actor_id="b", device_id="d", name="B", status="typing"))
+)
+LISTED_JSON: list[dict[str, str]] = [
+    {"actor_id": "a", "device_id": "d"},
+    {"actor_id": "b", "device_id": "d", "name": "B", "status": "typing"},
+]
 
 CONTROLS: list[tuple[Delivery, str, dict[str, object], str | None]] = [
     (SnapshotTaken(SNAPSHOT), "snapshot", dict(SNAPSHOT.to_json()), "e1-0000000000000000"),
     (CaughtUp(AT), "caught-up", {"cursor": TEXT}, TEXT),
     (Gap("past_tail", "x", AT), "gap", {"reason": "past_tail", "asked": "x", "from": TEXT}, TEXT),
+    (LISTED, "presence", {"presence": LISTED_JSON}, None),
     (Degraded("WRITE_FAILED"), "degraded", {"code": "WRITE_FAILED"}, None),
     (Ended("deleted"), "end", {"reason": "deleted"}, None),
 ]
@@ -54,14 +66,23 @@ def test_sse_control_frames(delivery: Delivery, name: str, value: dict[str, obje
     assert "\r" not in framed
     fields = dict(line.split(": ", 1) for line in framed[:-2].split("\n"))
     assert json.loads(fields.pop("data")) == value
+    assert ("retry" in fields) == (name == "degraded")
+    fields.pop("retry", None)
     assert fields == {"event": name, **({} if cursor is None else {"id": cursor})}
 
 
-def test_sse_readers_are_told_to_come_back_spread_out() -> None:
-    frames_ = {sse.frame(Drained("shutdown")).decode() for _ in range(50)}
+@pytest.mark.parametrize(
+    ("delivery", "name", "value"),
+    [
+        (Drained("shutdown"), "drain", '{"reason":"shutdown"}'),
+        (Degraded("WRITE_FAILED"), "degraded", '{"code":"WRITE_FAILED"}'),
+    ],
+)
+def test_sse_readers_are_told_to_come_back_spread_out(delivery: Delivery, name: str, value: str) -> None:
+    frames_ = {sse.frame(delivery).decode() for _ in range(50)}
     assert len(frames_) > 10
     for framed in frames_:
-        found = re.fullmatch(r'event: drain\nretry: (\d+)\ndata: {"reason":"shutdown"}\n\n', framed)
+        found = re.fullmatch(rf"event: {name}\nretry: (\d+)\ndata: {value}\n\n", framed)
         assert found is not None
         assert 1_000 <= int(found[1]) <= 5_000
 
@@ -102,3 +123,22 @@ def test_a_batch_is_framed_once_for_all_readers_of_a_form() -> None:
     assert sse.frame(BATCH) is sse.frame(BATCH)
     assert ndjson.frame(BATCH) is ndjson.frame(BATCH)
     assert frames.frame("s", BATCH) is frames.frame("s", BATCH)
+
+
+# R-65
+def test_an_event_that_is_not_in_the_log_moves_no_cursor() -> None:
+    assert sse.frame(ASIDE).decode() == 'data: {"c":"ü"}\n\n'
+    assert ndjson.frame(ASIDE).decode() == '{"c":"ü"}\n'
+    assert frames.frame("s", ASIDE).decode() == (
+        f'{{"op":"events","session_id":"s","events":[{{"c":"ü"}}],"cursor":"{TEXT}"}}'
+    )
+
+
+def test_a_large_batch_goes_out_in_frames_that_a_client_takes() -> None:
+    sizes = [10, 40_000, 30_000, 5, 100_000, 1, 64 * 1024]
+    batch = Batch("s", "e1", [Entry(offset, b"x" * size) for offset, size in enumerate(sizes, 7)])
+    cut = [part for part in frames.parts(batch) if isinstance(part, Batch)]
+    assert [[entry.offset for entry in part.entries] for part in cut] == [[7, 8], [9, 10], [11], [12], [13]]
+    assert [part.cursor for part in cut][-1] == batch.cursor
+    assert list(frames.parts(BATCH)) == [BATCH]
+    assert list(frames.parts(Opened(AT))) == [Opened(AT)]

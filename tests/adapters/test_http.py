@@ -97,7 +97,10 @@ async def test_a_snapshot_is_paged_backwards() -> None:
         older = (await client.get(S, params={"limit": 3, "before": before})).json()
         assert [m["blocks"][0]["text"] for m in older["messages"]] == ["0", "1", "2"]
         assert older["more"] is False
+        same = (await client.get(S, params={"limit": 3, "before": before.upper()})).json()
+        assert same["messages"] == older["messages"]
         refusal(await client.get(S, params={"before": str(uuid4())}), 404, "MESSAGE_NOT_FOUND")
+        refusal(await client.get(S, params={"before": "null"}), 400, "INVALID_ID")
 
 
 async def finished(world: Penstock, client: httpx.AsyncClient, generation_id: str) -> Mapping[str, JSON]:
@@ -179,6 +182,8 @@ async def test_a_start_supersedes_and_stop_answers_truthfully() -> None:
         ("messages", {"blocks": {"kind": "text"}}, "blocks"),
         ("messages", {"blocks": [1]}, "blocks"),
         ("messages", {"blocks": [{"kind": 1}]}, "kind"),
+        ("messages", {"blocks": [{"kind": "text", "seq": -1, "text": "x"}]}, "seq"),
+        ("messages", {"blocks": [{"kind": "text", "seq": 2**53, "text": "x"}]}, "seq"),
         ("messages", {"text": "x", "role": "robot"}, "robot"),
         ("stop", {"reason": 5}, "$.reason"),
         ("stop", {"session_id": "s"}, "session_id"),
@@ -352,7 +357,7 @@ async def test_the_playground_is_served_and_nothing_beside_it() -> None:
             "/index.html%00.js",
         ):
             answer = await world.served.exchange(
-                f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
             )
             assert answer.startswith(b"HTTP/1.1 404"), path
 
@@ -363,7 +368,8 @@ async def test_what_changed_is_stored_when_the_client_left_before_the_answer() -
     async with penstock(log, producers={"steered": producer}) as world, world.client() as client:
         await client.put(S)
         async with await world.served.connect() as stream:
-            await stream.send_all(f"POST {S}/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            head = f"POST {S}/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+            await stream.send_all(head.encode())
             with trio.fail_after(PATIENCE):
                 await producer.started.wait()
         assert (await client.get(S)).json()["generation"]["turn"] == 1, "leaving is not stopping"

@@ -408,7 +408,7 @@ async def test_an_input_finds_its_generation_or_is_told_why_not() -> None:
         ({"kind": "approval", "approval_id": "a", "approved": 1}, "INVALID_BODY"),
         ({"kind": "approval", "approval_id": 1, "approved": True}, "INVALID_BODY"),
         ({"kind": "approval", "approval_id": "a", "approved": True, "reason": 5}, "INVALID_BODY"),
-        ({"kind": "approval", "approval_id": "a", "approved": True, "by": "root"}, "INVALID_BODY"),
+        ({"kind": "approval", "approval_id": "a", "approved": True, "by": 5}, "INVALID_BODY"),
         ({"kind": "approval", "approval_id": "a", "approved": True}, "APPROVAL_NOT_FOUND"),
     ],
 )

@@ -61,6 +61,8 @@ def test_every_error_of_the_engine_has_a_row_that_agrees(kind: type[PenstockErro
         return  # a group of errors, never raised itself
     if kind is ProducerError:
         return  # ends a generation and stands in its last event; no caller gets it
+    if kind.__module__.startswith("adapters.client"):
+        return  # what a client finds; no server says it
     assert TABLE[kind.code].retryable == kind.retryable
 
 

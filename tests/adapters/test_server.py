@@ -114,7 +114,7 @@ async def stalled_reader(port: int, path: str = "/flood") -> trio.SocketStream:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await sock.connect(("127.0.0.1", port))
     stream = trio.SocketStream(sock)
-    await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return stream
 
 
@@ -157,7 +157,7 @@ async def test_shutdown_lets_streams_end_by_themselves_through_the_drain_hook() 
         world.stream_end.set()
 
     async with serving(world.app(), echo_socket, drain=drain) as served, await served.connect() as stream:
-        await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with trio.fail_after(PATIENCE):
             await world.stream_open.wait()
             served.shutdown.set()
@@ -174,7 +174,7 @@ async def test_shutdown_closes_idle_connections_at_once_and_refuses_new_ones() -
         await served.connect() as kept,
         await served.connect() as silent,
     ):
-        await kept.send_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        await kept.send_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await read_until(kept, b"hello")
         served.shutdown.set()
         with trio.fail_after(2.0):
@@ -211,7 +211,7 @@ async def test_connections_past_the_cap_get_a_clean_refusal_and_room_is_given_ba
     async with serving(World().app(), echo_socket, config=ServerConfig(max_connections=2)) as served:
         async with await served.connect() as one, await served.connect() as two:
             for stream in (one, two):
-                await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+                await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 await read_until(stream, b"hello")
             refused = await served.get("/hello")
             status, made = problem(refused)
@@ -226,7 +226,7 @@ async def test_connections_past_the_cap_get_a_clean_refusal_and_room_is_given_ba
 
 async def test_a_head_too_large_is_refused() -> None:
     async with serving(World().app(), echo_socket, config=ServerConfig(head_bytes=2048)) as served:
-        status, made = problem(await served.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000))
+        status, made = problem(await served.exchange(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000))
         assert status == 413
         assert made["code"] == "BODY_TOO_LARGE"
 
@@ -238,7 +238,7 @@ async def test_a_head_too_slow_is_refused(kept: bool) -> None:
         await served.connect() as stream,
     ):
         if kept:
-            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await read_until(stream, b"hello")
         await stream.send_all(b"GET /hello HTTP/1.1\r\nHo")
         with trio.fail_after(PATIENCE):
@@ -254,7 +254,7 @@ async def test_a_silent_connection_is_closed_without_a_word() -> None:
 
 async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
     async with serving(World().app(), echo_socket, config=ServerConfig(keep_alive=0.2)) as served:
-        answer = await served.exchange(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await served.exchange(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert answer.endswith(b"hello")
 
 
@@ -267,8 +267,8 @@ async def test_a_connection_that_asks_to_be_closed_is_closed_with_the_answer() -
 
 async def test_requests_on_one_connection_are_answered_in_order_also_when_pipelined() -> None:
     async with serving(World().app(), echo_socket) as served:
-        one = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\none"
-        two = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\ntwo"
+        one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\none"
+        two = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nConnection: close\r\n\r\ntwo"
         answer = await served.exchange(one + two)
         assert [part[:3] for part in answer.split(b"\r\n\r\n")[1:]] == [b"one", b"two"]
 
@@ -284,7 +284,7 @@ async def test_an_answer_given_before_the_whole_body_came_reaches_the_client() -
             except trio.BrokenResourceError:
                 pass
 
-        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        await stream.send_all(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(upload)
@@ -301,7 +301,7 @@ async def test_a_peer_that_resets_its_connection_harms_nobody(when: str, caplog:
         for _ in range(20):
             stream = await served.connect()
             if when == "while":
-                await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+                await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 await read_until(stream, b": open")
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             await stream.aclose()
@@ -332,7 +332,7 @@ async def test_websocket_and_http_share_the_port() -> None:
 
 
 HANDSHAKE = (
-    b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
+    b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
 
@@ -340,7 +340,7 @@ HANDSHAKE = (
 # A proxy may send a handshake over a connection that it has used for requests before.
 async def test_a_kept_connection_may_turn_into_a_websocket() -> None:
     async with serving(World().app(), echo_socket) as served, await served.connect() as stream:
-        await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await read_until(stream, b"hello")
         await stream.send_all(HANDSHAKE % b"/v1/ws")
         assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
@@ -365,7 +365,7 @@ async def test_a_handshake_with_a_strange_host_harms_nobody(host: bytes) -> None
     async with serving(World().app(), echo_socket) as served:
         with trio.fail_after(PATIENCE):
             async with await served.connect() as stream:
-                await stream.send_all((HANDSHAKE % b"/v1/ws").replace(b"Host: x", b"Host: " + host))
+                await stream.send_all((HANDSHAKE % b"/v1/ws").replace(b"Host: localhost", b"Host: " + host))
                 await stream.receive_some()
         assert (await served.get("/hello")).endswith(b"hello")
 
@@ -398,8 +398,8 @@ async def test_garbage_on_a_websocket_takes_nobody_down(caplog: pytest.LogCaptur
 
 async def test_no_http_2_is_spoken() -> None:
     async with serving(World().app(), echo_socket) as served:
-        upgrade = b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
-        answer = await served.exchange(upgrade + b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+        upgrade = b"GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+        answer = await served.exchange(upgrade + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200")
         status, made = problem(await served.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
         assert status == 400
@@ -432,7 +432,7 @@ async def test_what_is_not_http_gets_a_problem_answer() -> None:
 @pytest.mark.parametrize("line", [b"GET ?a", b"GET a/b", b"CONNECT a:443"])
 async def test_a_target_that_is_no_path_gets_a_problem_answer(line: bytes) -> None:
     async with serving(World().app(), echo_socket) as served:
-        status, made = problem(await served.exchange(line + b" HTTP/1.1\r\nHost: x\r\n\r\n"))
+        status, made = problem(await served.exchange(line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         assert (status, made["code"]) == (400, "INVALID_BODY")
 
 

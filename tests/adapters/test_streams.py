@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket as stdlib_socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 from typing import Final
 
 import pytest
@@ -13,8 +14,11 @@ import trio
 from attrs import frozen
 
 from adapters.server import ServerConfig
-from engine import Cursor, Generation, MemoryLog, Producer
+from engine import Config, Cursor, Generation, MemoryLog, Producer, WriteFailed
+from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import PATIENCE, Lines, Penstock, Socket, penstock
+from tests.engine.faulty import Fail, FaultyLog
+from tests.engine.living import copied
 from tests.engine.producers import Steered, saying
 
 FORMS: Final = ("sse", "ndjson", "websocket")
@@ -66,7 +70,8 @@ class NdjsonReader:
             return await self.next()
         value = json.loads(line)
         if "control" not in value:
-            return Item("event", str(Cursor(self._epoch, value["offset"])), line)
+            at = str(Cursor(self._epoch, value["offset"])) if "offset" in value else None
+            return Item("event", at, line)
         kind = value.pop("control")
         if kind == "open":
             self._epoch = value["epoch"]
@@ -94,9 +99,10 @@ class SocketReader:
                 start = text.index('"events":[') + len('"events":[')
                 for event in frame["events"]:
                     _, end = json.JSONDecoder().raw_decode(text, start)
-                    self._items.append(Item("event", str(Cursor(epoch, event["offset"])), text[start:end]))
+                    at = str(Cursor(epoch, event["offset"])) if "offset" in event else None
+                    self._items.append(Item("event", at, text[start:end]))
                     start = end + 1
-                assert self._items[-1].cursor == frame["cursor"]
+                assert self._items[-1].cursor in (frame["cursor"], None)
             else:
                 self._items.append(Item(op, frame.get("cursor") or frame.get("from"), json.dumps(frame)))
         return self._items.pop(0)
@@ -107,10 +113,17 @@ Reader = SseReader | NdjsonReader | SocketReader
 
 @asynccontextmanager
 async def following(
-    world: Penstock, form: str, session_id: str = "s", *, after: str | None = None, snapshot: bool = False
+    world: Penstock,
+    form: str,
+    session_id: str = "s",
+    *,
+    after: str | None = None,
+    snapshot: bool = False,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Reader]:
     if form == "websocket":
-        async with world.socket() as socket:
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        async with world.socket(headers=raw) as socket:
             asked: dict[str, object] = {"op": "subscribe", "id": 1, "session_id": session_id}
             if after is not None:
                 asked["after"] = after
@@ -123,16 +136,19 @@ async def following(
         [*([] if after is None else [f"after={after}"]), *(["snapshot=true"] if snapshot else [])],
     )
     accept = "application/x-ndjson" if form == "ndjson" else "text/event-stream"
-    async with world.lines(f"/v1/sessions/{session_id}/events?{query}", accept=accept) as lines:
+    async with world.lines(f"/v1/sessions/{session_id}/events?{query}", accept=accept, **headers) as lines:
         assert lines.status == 200, lines.headers
         yield NdjsonReader(lines) if form == "ndjson" else SseReader(lines)
 
 
 async def until(reader: Reader, kind: str) -> list[Item]:
-    """The items up to the first of this kind, with it."""
+    """The items up to the first of this kind, with it. Who is here is told behind each `caught-up`, and taken too."""
     items = [await reader.next()]
     while items[-1].kind != kind:
         items.append(await reader.next())
+    if kind == "caught-up":
+        told = await reader.next()
+        assert (told.kind, told.value["presence"], told.cursor) == ("presence", [], None)
     return items
 
 
@@ -327,6 +343,72 @@ async def test_shutdown_ends_the_answer_then_the_stream_then_the_server(form: st
             await world.served.finished.wait()
 
 
+# R-70: the next process gives exactly what the reader has not had.
+@each_form
+async def test_after_a_shutdown_the_next_server_goes_on_at_the_readers_cursor(form: str) -> None:
+    log, producer = MemoryLog(), Steered()
+    async with penstock(log, producers={"steered": producer}) as world, following_new(world, form) as reader:
+        await (await world.engine.session("s")).start("steered")
+        seen = await until_event(reader, "block.delta")
+        world.served.shutdown.set()
+        await until(reader, "drain")
+        left = await copied(log)
+    async with penstock(left, producers={"says": saying("more")}) as world:
+        async with following(world, form, after=seen[-1].cursor) as reader:
+            rest = await until(reader, "caught-up")
+            await (await world.engine.session("s")).start("says")
+            more = await until_event(reader, "generation.finished")
+        whole = await logged(left)
+        at = [item.cursor for item in whole].index(seen[-1].cursor)
+        assert events(rest) + events(more) == whole[at + 1 :]
+        assert not [item for item in rest if item.kind == "gap"]
+
+
+# A token that ends while much is being said: nothing is read behind its end, and a new one loses nothing.
+@each_form
+async def test_a_stream_ends_with_its_token_and_a_new_token_resumes_it(form: str) -> None:
+    log = MemoryLog()
+    producers = {"says": saying(*["word "] * 150, pause=0.01)}
+    async with penstock(log, producers=producers, identity=identity()) as world:
+        session = await world.engine.create_session("s")
+        await session.start("says")
+        seen: list[Item] = []
+        async with following(world, form, headers=bearer(token(["s"], ["read"], ttl=1))) as reader:
+            while not seen or seen[-1].kind not in ("drain", "error"):
+                seen.append(await reader.next())
+            if isinstance(reader, SocketReader):
+                assert _object(seen[-1].value["error"])["code"] == "UNAUTHENTICATED"
+                assert await reader.socket.closed() == 4401
+            else:
+                assert (seen[-1].kind, seen[-1].value["reason"]) == ("drain", "token-expired")
+                with pytest.raises(EOFError):
+                    await reader.next()
+        had = events(seen)
+        assert len(had) > 10, "it was at work"
+        last = had[-1].cursor
+        async with following(world, form, after=last, headers=bearer(token(["s"], ["read"]))) as reader:
+            rest = await until_event(reader, "generation.finished")
+        assert not [item for item in rest if item.kind == "gap"]
+        assert had + events(rest) == await logged(log)
+
+
+@each_form
+async def test_a_disk_that_fails_is_told_and_what_is_stored_later_comes(form: str) -> None:
+    log = FaultyLog(MemoryLog())
+    async with penstock(log) as world, following_new(world, form) as reader:
+        session = await world.engine.session("s")
+        log.schedule = lambda _, __: Fail()
+        with pytest.raises(WriteFailed):
+            await session.post("lost")
+        assert (await until(reader, "degraded"))[-1].value["code"] == "WRITE_FAILED"
+        log.schedule = None
+        with trio.fail_after(PATIENCE):
+            while world.engine.degraded:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.01)
+        await session.post("kept")
+        assert "kept" in (await until_event(reader, "message.snapshot"))[-1].text
+
+
 def _object(value: object) -> dict[str, object]:
     assert isinstance(value, dict)
     return value
@@ -377,6 +459,25 @@ async def test_a_reader_that_stops_reading_is_cut_and_resumes_by_its_cursor(form
             assert events(await until_event(again, "generation.finished")) == whole[101:]
 
 
+# R-56: a reader that is slow, but reads, loses time and never an event, and holds up nobody.
+@each_form
+async def test_a_slow_reader_goes_back_to_the_log_and_misses_nothing(form: str) -> None:
+    log = MemoryLog()
+    config = Config(subscriber_buffer=16)
+    async with penstock(log, producers={"hose": firehose(8_000)}, config=config) as world:
+        session = await world.engine.create_session("s")
+        async with following_new(world, form) as slow, following_new(world, "ndjson") as other:
+            stream = slow.socket.stream if isinstance(slow, SocketReader) else slow.lines.stream
+            stream.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVBUF, 256 * 1024)
+            await session.start("hose")
+            await until_event(other, "generation.finished")
+            assert (await session.snapshot()).generation is None, "the producer did not wait for the slow one"
+            assert world.engine.statistics().subscribers == 2, "which is still there"
+            late = await until_event(slow, "generation.finished")
+        assert {item.kind for item in late} <= {"event", "caught-up", "presence"}
+        assert events(late) == (await logged(log))[1:]
+
+
 @pytest.mark.parametrize("form", ["sse", "ndjson"])
 async def test_a_silent_stream_says_that_it_lives(form: str) -> None:
     accept = "application/x-ndjson" if form == "ndjson" else "text/event-stream"
@@ -385,7 +486,7 @@ async def test_a_silent_stream_says_that_it_lives(form: str) -> None:
         beat = "" if form == "ndjson" else ": ping"
         while "caught-up" not in await lines.next():
             pass
-        seen = [await lines.next() for _ in range(8)]
+        seen = [await lines.next() for _ in range(12)]
         assert seen.count(beat) >= 3
 
 

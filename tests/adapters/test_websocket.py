@@ -289,7 +289,7 @@ async def test_a_peer_without_a_pong_is_closed_with_4408() -> None:
     bounds = SocketConfig(heartbeat=0.05, pong_timeout=0.2, slow_pong_timeout=0.2)
     async with penstock(socket=bounds) as world, await world.served.connect() as stream:
         await stream.send_all(
-            b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
         )
         received = b""

@@ -63,7 +63,7 @@ class ServerProcess:
             line = lines.get(timeout=START)
         except queue.Empty:
             line = None
-        found = re.search(r"http://\S+?(?=/?\s)", line or "")
+        found = re.search(r"https?://\S+?(?=/?\s)", line or "")
         if found is None:
             self.kill()
             pytest.fail(f"the server did not start: {line!r}\n{self.log.read_text()}")

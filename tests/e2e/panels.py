@@ -24,8 +24,9 @@ def live(conversation: Locator) -> None:
 def say(conversation: Locator, text: str, pace: str | None = None) -> None:
     if pace is not None:
         conversation.locator(".pace select").select_option(label=pace)
-    conversation.locator("textarea").fill(text)
-    conversation.locator("textarea").press("Enter")
+    field = conversation.locator(".composer textarea")
+    field.fill(text)
+    field.press("Enter")
 
 
 def answers(conversation: Locator, status: str | None = None) -> Locator:
@@ -39,7 +40,7 @@ def body(message: Locator) -> Locator:
 
 def offsets(conversation: Locator) -> list[int]:
     cells = conversation.locator("tbody tr:not([data-family=control]) td:first-child").all_inner_texts()
-    return [int(cell) for cell in cells]
+    return [int(cell) for cell in cells if cell]  # those without one tell of who is here
 
 
 def words(prefix: str, count: int) -> str:

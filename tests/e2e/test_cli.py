@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,8 @@ from tests.e2e.conftest import ServerProcess
 ROOT = Path(__file__).parents[2]
 
 Start = Callable[..., ServerProcess]
+
+PATIENCE = 30.0  # far above what a command takes to start
 
 
 def penstock(*arguments: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -84,8 +88,14 @@ def test_send_reads_the_text_from_stdin(server: ServerProcess) -> None:
 def test_send_may_wait_for_the_answer_that_runs(server: ServerProcess) -> None:
     url = f"{server.url}/v1/sessions/talk"
     httpx.put(url, trust_env=False)
-    httpx.post(f"{url}/generations", json={"text": "one two", "input": {"delay": 0.5}}, trust_env=False)
-    done = penstock("send", "talk", "three", "--policy", "queue", "--url", server.url)
+    httpx.post(f"{url}/generations", json={"text": "one two", "input": {"delay": 30}}, trust_env=False)
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(penstock, "send", "talk", "three", "--policy", "queue", "--url", server.url)
+        deadline = time.monotonic() + PATIENCE
+        while not httpx.get(url, trust_env=False).json()["queue"]["items"]:
+            assert time.monotonic() < deadline
+        httpx.post(f"{url}/stop", json={"queue": "continue"}, trust_env=False)
+        done = sent.result()
     assert (done.returncode, done.stdout, done.stderr) == (0, "assistant> three\n", "[waiting at place 1]\n")
     assert "-- waiting at place 1: three" in follow_to_end(server, "turn 2 completed")
 

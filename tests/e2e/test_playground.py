@@ -39,13 +39,16 @@ def test_every_event_is_listed_with_its_stamp(page: Page) -> None:
     expect(answers(a, "complete")).to_have_count(1)
     deltas = a.locator("tbody tr", has=page.get_by_text("block.delta", exact=True))
     expect(deltas).to_have_count(2)
-    offset, kind, generation, turn, job, message, index, seq, data = deltas.nth(1).locator("td").all_inner_texts()
+    offset, kind, generation, turn, job, message, index, seq, lag, data = deltas.nth(1).locator("td").all_inner_texts()
     assert int(offset) > 1
     assert kind == "block.delta"
     assert re.fullmatch("[0-9a-f]{6}", generation)
     assert re.fullmatch("[0-9a-f]{6}", message)
     assert (turn, job, index, seq) == ("1", "a-1", "0", "2")
+    assert 0 <= int(lag) < PATIENCE
     assert data == '{"text":" two"}'
+    deltas.nth(1).click()
+    assert '"message_id": ' in deltas.nth(1).inner_text()
 
 
 def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
@@ -115,7 +118,10 @@ def test_white_space_and_every_script_survive(page: Page) -> None:
     text = "  Größe\n\n\t水門から水車まで一滴も失われない\u2028🚰 <b>&amp;</b>"
     say(a, text, "fast")
     expect(answers(a, "complete")).to_have_count(1)
-    assert body(answers(a)).evaluate("element => element.textContent") == text
+    assert body(a.locator(".message[data-role=user]")).evaluate("element => element.textContent") == text
+    answers(a).hover()
+    answers(a).get_by_role("button", name="Show as written").click()
+    assert answers(a).locator(".source").evaluate("element => element.textContent") == text
 
 
 def test_new_begins_another_session(page: Page) -> None:
@@ -163,16 +169,11 @@ def test_the_pages_fold_is_the_servers_snapshot(page: Page) -> None:
 # Read the whole log from its start through the page's own reader, and lay its fold beside the server's.
 FOLD = """async (id) => {
   const { Session } = await import("./penstock.js");
-  const fold = await new Promise((resolve) => {
-    const session = new Session(id, { onConnection(state) {
-      if (state === "live") { session.close(); resolve(session.fold); }
-    } });
-    session.follow();
-  });
-  const snapshot = await (await fetch(`v1/sessions/${id}`)).json();
-  const { sessionId, cursor, messages, queue, approvals, metadata, more } = fold;
-  const folded = { session_id: sessionId, cursor, messages, queue, approvals, metadata, more };
-  return [fold.generation ? { ...folded, generation: fold.generation } : folded, snapshot];
+  const session = new Session(id, { snapshot: false });
+  session.subscribe(() => session.getSnapshot().connection.state === "live" && session.close());
+  await session.follow();
+  const { connection, ends, presence, generation, ...rest } = session.getSnapshot();
+  return [generation ? { ...rest, generation } : rest, await session.fetchSnapshot()];
 }"""
 
 

@@ -2,37 +2,160 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import httpx
+import pytest
+import websockets.sync.client
 
 from tests.e2e.conftest import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+ADAPTERS = (ROOT / "adapters" / "README.md").read_text()
+PATIENCE = 30.0
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def example(*marks: str) -> str:
+    """The one whole program in adapters/README.md that has all of these words."""
+    (found,) = (
+        block for block in blocks("python", ADAPTERS) if "trio.run(" in block and all(mark in block for mark in marks)
+    )
+    return found
+
+
+@contextmanager
+def running(program: str, folder: Path) -> Iterator[str]:
+    """The program, on a port of its own; in the end it gets a SIGTERM, and ends by itself without a complaint."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = program.replace("8000", str(port))
+    log = folder / "program.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=folder, env=ENVIRONMENT, stdout=file, stderr=file
+        )
+    try:
+        _wait_for(port, process, log)
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+        assert "Warning" not in log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
 
 
 def run(arguments: list[str], cwd: Path) -> str:
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"}
-    done = subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(arguments, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_embedding_example_runs_as_it_stands(tmp_path: Path) -> None:
-    (example,) = blocks("python")
-    assert len([line for line in example.splitlines() if line.strip()]) <= 20
-    printed = run([sys.executable, "-c", example], tmp_path).splitlines()
+    program, _ = blocks("python")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 20
+    printed = run([sys.executable, "-c", program], tmp_path).splitlines()
     assert [line.split()[0] for line in printed] == [str(offset) for offset in range(1, len(printed) + 1)]
     assert "generation.finished" in printed[-1]
     assert "completed" in printed[-1]
     assert (tmp_path / "poems.db").exists()
+
+
+def test_the_client_example_runs_as_it_stands(tmp_path: Path, server: ServerProcess) -> None:
+    _, program = blocks("python")
+    printed = run([sys.executable, "-c", program.replace("http://127.0.0.1:8420", server.url)], tmp_path)
+    assert printed == "user another line, please\nassistant water finds its way\n"
+
+
+def _follow(url: str, end: str, begun: threading.Event) -> list[str]:
+    """The stream's lines up to the first with ``end``."""
+    lines = []
+    with httpx.stream("GET", url, headers={"Accept": "application/x-ndjson"}, trust_env=False) as stream:
+        for line in stream.iter_lines():
+            lines.append(line)
+            begun.set()
+            if end in line:
+                return lines
+    raise AssertionError(lines)
+
+
+@pytest.mark.parametrize("server_", ["hypercorn", "websocket_handler"])
+def test_the_mounting_examples_run_as_they_stand(server_: str, tmp_path: Path) -> None:
+    begun = threading.Event()
+    with ThreadPoolExecutor() as beside:
+        with running(example("mount(site", server_), tmp_path) as at:
+            with httpx.Client(base_url=f"http://{at}", trust_env=False) as client:
+                assert 'href="/chat"' in client.get("/").text
+                assert "<title>" in client.get("/chat", follow_redirects=True).text
+                session = "/chat/v1/sessions/demo"
+                assert client.put(session).status_code == 201
+                assert client.post(f"{session}/generations", json={"text": "down we go"}).status_code == 201
+                assert '"completed"' in _follow(f"http://{at}{session}/events", "generation.finished", begun)[-1]
+            begun.clear()
+            left = beside.submit(_follow, f"http://{at}{session}/events", "drain", begun)
+            assert begun.wait(PATIENCE)
+            if server_ == "websocket_handler":
+                _talk_over_a_websocket(f"ws://{at}/chat/v1/ws")
+        assert '"shutdown"' in left.result(PATIENCE)[-1]
+
+
+def test_the_websocket_example_runs_as_it_stands(tmp_path: Path) -> None:
+    with running(example("serve, None"), tmp_path) as at:
+        _talk_over_a_websocket(f"ws://{at}/v1/ws")
+        assert httpx.get(f"http://{at}/v1/sessions/demo", trust_env=False).json()["code"] == "NOT_FOUND"
+
+
+def _talk_over_a_websocket(url: str) -> None:
+    with websockets.sync.client.connect(url) as ws:
+        ws.send(json.dumps({"op": "subscribe", "id": 1, "session_id": "demo"}))
+        ws.send(json.dumps({"op": "start", "id": 2, "session_id": "demo", "text": "and on"}))
+        said = ""
+        while '"generation.finished"' not in said or " on" not in said:
+            said += str(ws.recv(PATIENCE))
+
+
+def test_the_producer_example_runs_as_it_stands(tmp_path: Path, server: ServerProcess) -> None:
+    program = example("session.produce").replace("http://127.0.0.1:8420", server.url)
+    assert run([sys.executable, "-c", program], tmp_path) == "all of it is stored\n"
+    (message,) = httpx.get(f"{server.url}/v1/sessions/imports", trust_env=False).json()["messages"]
+    assert (message["status"], message["blocks"][0]["text"]) == ("complete", "row 1\nrow 2\nrow 3\n")
+
+
+def test_every_whole_program_in_the_documents_is_run_here() -> None:
+    whole = {
+        path.relative_to(ROOT).as_posix(): sum("trio.run(" in block for block in blocks("python", path.read_text()))
+        for path in [ROOT / "README.md", *ROOT.glob("engine/**/README.md"), *ROOT.glob("adapters/**/README.md")]
+    }
+    assert {path: count for path, count in whole.items() if count} == {"README.md": 2, "adapters/README.md": 4}
 
 
 def test_curl_lines_show_an_answer_to_its_end(tmp_path: Path, server: ServerProcess) -> None:
@@ -56,6 +179,19 @@ def test_curl_lines_show_an_answer_to_its_end(tmp_path: Path, server: ServerProc
     assert '"completed"' in events[-1]
 
 
-def test_files_that_the_readme_names_are_there() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def _anchors(text: str) -> set[str]:
+    """The names that GitHub gives to headings."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "engine/README.md", "adapters/README.md", "adapters/models/README.md"]
+)
+def test_files_and_headings_that_a_document_names_are_there(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):
+        name, _, anchor = target.partition("#")
+        named = path.parent / name if name else path
+        assert named.exists(), target
+        assert not anchor or anchor in _anchors(named.read_text()), target

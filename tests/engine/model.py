@@ -6,6 +6,7 @@ operation returns what the engine has to answer, or raises the class of error th
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -24,14 +25,16 @@ from engine import (
     MessageNotFound,
     PenstockError,
     QueueFull,
+    SequenceGap,
     SessionDeleted,
     SessionNotFound,
     StaleGeneration,
+    StaleProducer,
     TooManyStragglers,
 )
 from tests.engine.actors import APPROVAL_EXPIRES, CLEANUP_SECONDS, SHIELDED, SLOW
 
-__all__ = ["Generation", "Message", "Model", "Refused", "Session", "StartOf"]
+__all__ = ["Generation", "Message", "Model", "Refused", "Said", "Session", "StartOf"]
 
 CLEANUP_TIMEOUT = 2.0
 MAX_STRAGGLERS = 2
@@ -57,6 +60,7 @@ class Message:
     status: str = "open"
     generation_id: str | None = None
     message_id: str | None = None  # as seen, where the engine makes it
+    seq: int = 0  # of a remote one's block: its last event's
 
     def view(self) -> tuple[object, ...]:
         return (self.role, self.status, tuple(self.blocks), self.generation_id)
@@ -75,6 +79,16 @@ class StartOf:
     on_last_disconnect: float | None
 
 
+@define(frozen=True, kw_only=True)
+class Said:
+    """A chunk, with the ids and the seq that it bears; ``text`` of ``applied`` is the input's id."""
+
+    kind: str
+    message_id: str | None
+    text: str
+    seq: int | None
+
+
 @define(eq=False)
 class Generation:
     generation_id: str
@@ -91,6 +105,10 @@ class Generation:
     lying: list[str] = field(factory=list)  # inputs that the producer has not received
     open_inputs: list[str] = field(factory=list)
     inputs: dict[str, tuple[object, ...]] = field(factory=dict)
+    by: str | None = None  # the remote producer that finished it; empty for one without an id
+    unheard: bool = False  # it was begun in another process, and its producer has not spoken since
+    asked_people: bool = False
+    applied: set[str] = field(factory=set)
 
     @property
     def does(self) -> str:
@@ -124,6 +142,8 @@ class Session:
     keys: dict[str, tuple[StartOf, dict[str, object]]] = field(factory=dict)
     pending: dict[str, float] = field(factory=dict)
     stragglers: list[float] = field(factory=list)  # when they are over
+    owners: dict[str, str | None] = field(factory=dict)  # of messages with a proposed id; None for posted ones
+    number: tuple[int, int] | None = None  # the last request of the remote producer: epoch and seq
     watchers: int = 0
     last_left: float = -math.inf
 
@@ -155,7 +175,7 @@ class Session:
         if live.approval_until is not None:
             yield live.approval_until, partial(self.resolve, live, approved=False)
         elif live.does != "calls":
-            yield live.last_event + IDLE, partial(self._limit, live, "stalled")
+            yield live.last_event + IDLE, partial(self._limit, live, "lost" if live.unheard else "stalled")
         yield live.began + TOTAL, partial(self._limit, live, "expired")
         if live.asked.on_last_disconnect is not None and not self.watchers:
             alone = max(live.began, self.last_left) + live.asked.on_last_disconnect
@@ -257,6 +277,9 @@ class Session:
     def resolve(self, live: Generation, *, approved: bool) -> None:
         """The approval is answered, or its time is over."""
         live.approval_until = live.call = None
+        live.last_event = self.now
+        if live.does == "remote":
+            return
         self._write(live, "tool", [("tool_result", "yes" if approved else "no")], "complete")
         self.end(live, "completed")
 
@@ -390,6 +413,7 @@ class Session:
         self.messages.append(Message("user", [("text", text)], "complete", message_id=message_id))
         if message_id is not None:
             self.posts[message_id] = text
+            self.owners[message_id] = None
         return True
 
     def retract(self, message_id: str, *, and_after: bool) -> None:
@@ -441,7 +465,7 @@ class Session:
 
     def restart(self, outcome: Literal["shutdown", "lost"]) -> None:
         """The process ended, and another one has come."""
-        if self.live is not None:
+        if self.live is not None and self.live.does != "remote":
             live = self.live
             if outcome == "shutdown":
                 self.end(live, outcome, cancelled=True)
@@ -451,6 +475,151 @@ class Session:
         self.pending = {}
         self.watchers = 0
         self.last_left = -math.inf
+
+    # --- what remote producers ask for
+
+    def adopt(self) -> None:
+        """Another process lets a remote generation go on: its limits are counted anew."""
+        if self.live is not None:
+            self.live.began = self.live.last_event = self.now
+            self.live.unheard = True
+            # Answers to approvals are not stored as inputs.
+            self.live.inputs = {i: given for i, given in self.live.inputs.items() if given[0] != "approval"}
+
+    def repeats(self, number: tuple[int, int] | None) -> bool:
+        """Whether the request was taken before."""
+        if number is None:
+            return False
+        epoch, last = self.number or (0, -1)
+        if number[0] < epoch:
+            raise Refused(StaleProducer)
+        following = last + 1 if number[0] == epoch else 0
+        if number[1] > following:
+            raise Refused(SequenceGap)
+        return number[1] < following
+
+    def _driven(self, generation_id: str) -> Generation | None:
+        """The live one, if it is this one."""
+        if self.live is None or self.live.generation_id != generation_id:
+            return None
+        if self.live.does != "remote":
+            raise Refused(GenerationMismatch)
+        return self.live
+
+    def chunks(self, generation_id: str, says: list[Said], number: tuple[int, int] | None) -> dict[str, object]:
+        if self.repeats(number):
+            live = self.live if self.live is not None and self.live.generation_id == generation_id else None
+            return {"accepted": 0, "duplicates": len(says), "turn": None if live is None else live.turn}
+        if self._driven(generation_id) is None:
+            known = self.generations.get(generation_id)
+            if known is not None:
+                raise Refused(GenerationMismatch if known.state == "queued" else StaleGeneration)
+            if self.live is not None:
+                raise Refused(GenerationMismatch)
+        copy.deepcopy(self)._take(generation_id, says)  # all or nothing
+        accepted = self._take(generation_id, says)
+        if accepted is None:
+            raise Refused(StaleGeneration)
+        self.number = self.number if number is None else number
+        assert self.live is not None
+        return {"accepted": accepted, "duplicates": len(says) - accepted, "turn": self.live.turn}
+
+    def _take(self, generation_id: str, says: list[Said]) -> int | None:
+        """How many chunks are written; None when a stop had come first."""
+        if self.live is None:
+            asked = StartOf(
+                generation_id=generation_id,
+                producer="remote",
+                registered=True,
+                policy="reject",
+                text=None,
+                replaces=None,
+                on_last_disconnect=None,
+            )
+            self.begin(self._made(asked))
+        live = self.live
+        if live is None:
+            return None
+        live.last_event = self.now
+        live.unheard = False
+        return sum([self._say(live, said) for said in says])
+
+    def _say(self, live: Generation, said: Said) -> bool:
+        """Whether it is written; else it was before."""
+        match said.kind:
+            case "delta" | "close":
+                return self._say_in(live, self._meant(live, said), said)
+            case "ask":
+                if live.asked_people:
+                    return False
+                live.asked_people = True
+                live.approval_until = math.inf
+            case "applied":
+                if said.text in live.applied:
+                    return False
+                if said.text not in live.open_inputs:
+                    raise Refused(InvalidBody)
+                live.open_inputs.remove(said.text)
+                live.lying.pop()
+                live.applied.add(said.text)
+            case _:
+                pass
+        return True
+
+    def _meant(self, live: Generation, said: Said) -> Message | None:
+        """The message that a chunk is about, if there is one."""
+        if said.message_id is None:
+            open_ = [message for message in live.messages if message.status == "open"]
+            if len(open_) > 1:
+                raise Refused(InvalidBody)
+            return open_[0] if open_ else None
+        found = next((message for message in live.messages if message.message_id == said.message_id), None)
+        if found is None and said.message_id in self.owners:
+            raise Refused(IdInUse if self.owners[said.message_id] is None else GenerationMismatch)
+        return found
+
+    def _say_in(self, live: Generation, message: Message | None, said: Said) -> bool:
+        if said.kind == "close":
+            if message is None:
+                raise Refused(InvalidBody)
+            if message.status != "open":
+                return False
+            message.status = "complete"
+            message.seq += 1
+            return True
+        if message is not None and said.seq is not None and said.seq <= message.seq:
+            return False
+        if message is not None and message.status != "open":
+            raise Refused(InvalidBody)
+        if said.seq is not None and said.seq > (0 if message is None else message.seq) + 1:
+            raise Refused(SequenceGap)
+        if message is None:
+            message = self._write(live, "assistant", [("text", "")], "open")
+            message.message_id = said.message_id
+            if said.message_id is not None:
+                self.owners[said.message_id] = live.generation_id
+        message.blocks[0] = ("text", f"{message.blocks[0][1]}{said.text}")
+        message.seq += 1
+        return True
+
+    def finish(self, generation_id: str, outcome: str, number: tuple[int, int] | None) -> bool:
+        """Whether it had ended so before."""
+        if self.repeats(number):
+            return True
+        by = "" if number is None else "p"
+        live = self._driven(generation_id)
+        known = self.generations.get(generation_id)
+        if live is not None:
+            live.by = by
+            self.end(live, outcome)
+        elif known is None:
+            raise Refused(GenerationNotFound if self.live is None else GenerationMismatch)
+        elif known.state == "queued":
+            raise Refused(GenerationMismatch)
+        elif (known.by, known.outcome) != (by, outcome):
+            raise Refused(StaleGeneration)
+        self.number = self.number if number is None else number
+        return live is None
 
     def view(self) -> dict[str, object]:
         """What a snapshot has to show."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import strategies as st
 
 from engine import JSONObject
@@ -16,10 +16,13 @@ from tests.engine.actors import CLEANUPS, DOES
 __all__ = [
     "IDS",
     "POSTS",
+    "REMOTE_POSTS",
     "SESSIONS",
+    "Chunks",
     "Create",
     "Delete",
     "Dequeue",
+    "Finish",
     "Fork",
     "GiveInput",
     "Leave",
@@ -30,6 +33,7 @@ __all__ = [
     "Reset",
     "Restart",
     "Retract",
+    "Say",
     "Start",
     "Stop",
     "Take",
@@ -42,6 +46,7 @@ __all__ = [
 SESSIONS: Final = ("a", "b", "c")
 IDS: Final = [f"00000000-0000-7000-8000-00000000000{n}" for n in range(4)]  # proposed for generations
 POSTS: Final = [f"00000000-0000-7000-8000-0000000000a{n}" for n in range(3)]  # proposed for messages
+REMOTE_POSTS: Final = [f"00000000-0000-7000-8000-0000000000b{n}" for n in range(3)]  # and by remote producers
 
 
 @final
@@ -110,6 +115,37 @@ class GiveInput:
     kind: str
     do: str
     input_id: str | None
+
+
+@final
+@frozen
+class Say:
+    """One chunk; ``seq`` as it stands to what is there: ``next``, ``again``, ``hole``."""
+
+    kind: str  # delta, close, status, ask, applied
+    message: int | None
+    text: str
+    seq: str | None
+
+
+@final
+@frozen
+class Chunks:
+    """Of a remote producer; ``number`` as it stands to its last: ``next``, ``again``, ``hole``, ``epoch``, ``late``."""
+
+    session: int
+    which: int | None
+    says: tuple[Say, ...]
+    number: str | None
+
+
+@final
+@frozen
+class Finish:
+    session: int
+    which: int | None
+    outcome: str
+    number: str | None
 
 
 @final
@@ -191,6 +227,8 @@ Operation: TypeAlias = (
     | Leave
     | Take
     | Restart
+    | Chunks
+    | Finish
 )
 
 _SESSION = st.sampled_from([0, 0, 0, 1, 2])
@@ -238,6 +276,24 @@ _REQUESTS: Final[_Weighted] = [
     (3, st.builds(Create, _SESSION, st.none() | _METADATA)),
     (3, st.builds(Fork, _SESSION, _SESSION, st.none() | _INDEX, st.none() | _METADATA)),
 ]
+_NUMBER = st.sampled_from([None, *["next"] * 6, "again", "hole", "epoch", "late"])
+_SAY = st.builds(
+    Say,
+    st.sampled_from([*["delta"] * 6, "close", "close", "status", "ask", "applied"]),
+    st.sampled_from([None, 0, 0, 0, 1, 2, 3]),
+    st.sampled_from(["x", "y"]),
+    st.sampled_from([None, None, None, "next", "next", "again", "hole"]),
+)
+_REMOTE: Final[_Weighted] = [
+    (
+        12,
+        st.builds(
+            Chunks, _SESSION, st.none() | st.none() | _INDEX, st.lists(_SAY, min_size=1, max_size=3).map(tuple), _NUMBER
+        ),
+    ),
+    (3, st.builds(Finish, _SESSION, st.none() | st.none() | _INDEX, st.sampled_from(["completed", "failed"]), _NUMBER)),
+    (3, _START.map(lambda start: evolve(start, producer="remote", registered=True))),
+]
 _OTHERS: Final[_Weighted] = [
     (6, st.builds(Pass, st.sampled_from([0.5, 3.5, 25.0, 64.0, 210.0]))),
     (4, st.builds(Watch, _SESSION, st.none() | _INDEX, st.booleans())),
@@ -258,5 +314,5 @@ request: Final[st.SearchStrategy[Operation]] = _weighted(_REQUESTS)
 
 # Lists of lists: hypothesis makes lists of five or so unless it has to make them longer, and then cannot shrink them.
 operations: Final[st.SearchStrategy[list[Operation]]] = st.lists(
-    st.lists(_weighted([*_OTHERS, *_REQUESTS]), min_size=1, max_size=15), max_size=15
+    st.lists(_weighted([*_OTHERS, *_REQUESTS, *_REMOTE]), min_size=1, max_size=15), max_size=15
 ).map(lambda parts: [one for part in parts for one in part])

@@ -57,9 +57,11 @@ class SlowLog(EventLog):
         return page
 
     async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        await self._wait()
         return await self.inner.records(session_id, epoch, prefix)
 
     async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        await self._wait()
         return await self.inner.record(session_id, epoch, key)
 
     async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:

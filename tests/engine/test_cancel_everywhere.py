@@ -25,6 +25,7 @@ from engine import (
     Generation,
     MemoryLog,
     Producer,
+    ProducerStamp,
     Session,
     SessionDeleted,
     SessionState,
@@ -38,6 +39,7 @@ from engine import (
 )
 from engine.testing import KeptLog, ScriptedProducer, check_kept
 from tests.engine.producers import Steered, saying
+from tests.engine.remotes import body
 from tests.engine.slow import SlowLog
 
 CONFIG: Final = Config(cleanup_timeout=0.5, checkpoint_every=1, session_pending=1, page_events=3)
@@ -101,6 +103,7 @@ class Call:
     call: Callable[[Engine, Session, Snapshot], Awaitable[object]]
     live: float | None = None  # a generation is live, and its clean-up takes so long
     queued: bool = False
+    remote: bool = False  # the live one is a remote producer's
 
     def __str__(self) -> str:
         return self.name
@@ -113,6 +116,9 @@ async def read_all(session: Session) -> None:
 
 
 GID: Final = new_generation_id()
+MID: Final = new_message_id()
+STAMP: Final = ProducerStamp("p", 0, 0)
+NEXT: Final = ProducerStamp("p", 0, 1)
 
 CALLS: Final = [
     Call("reset", lambda _, session, __: session.reset(), live=0, queued=True),
@@ -137,6 +143,14 @@ CALLS: Final = [
     ),
     Call("start with a key", lambda _, session, __: session.start("say", text="k", idempotency_key="k")),
     Call("input", lambda _, session, now: session.input(live_id(now), "steer", {"x": 1}, input_id="i"), live=0),
+    Call("first chunk", lambda _, session, __: session.chunks([body(GID, "x"), body(GID, "y")], stamp=STAMP)),
+    Call(
+        "next chunk",
+        lambda _, session, __: session.chunks([body(GID, "y", message_id=MID)], stamp=NEXT),
+        remote=True,
+    ),
+    Call("finish", lambda _, session, __: session.finish(GID, stamp=NEXT), remote=True),
+    Call("delete of a remote", lambda _, session, __: session.delete(), remote=True),
     Call("delete", lambda _, session, __: session.delete(), live=0, queued=True),
     Call("cursor", lambda _, session, __: session.cursor()),
     Call("sessions", lambda engine, _, __: engine.sessions()),
@@ -176,6 +190,8 @@ def test_a_caller_leaves_at_any_step(call: Call) -> None:
             if call.live is not None or call.queued:
                 await session.start(live)
                 await live.started.wait()
+            if call.remote:
+                await session.chunks([body(GID, "x")], stamp=STAMP)
             if call.queued:
                 await session.start("old", policy="queue", text="waits")
                 await session.start("old", policy="queue", text="waits too")
@@ -205,7 +221,7 @@ def test_a_caller_leaves_at_any_step(call: Call) -> None:
 async def check_outcome(engine: Engine, call: Call, before: Snapshot, seen: dict[str, object], *, first: bool) -> None:
     """Either nothing was done, or all that was done when nobody left."""
     living = {info.session_id for info in await engine.sessions()}
-    if call.name == "delete":
+    if call.name.startswith("delete"):
         assert ("s" in living) is not first or not first
     after = looks(await (await engine.session("s")).snapshot()) if "s" in living else "deleted"
     fork = looks(await (await engine.session("fork")).snapshot()) if "fork" in living else "none"

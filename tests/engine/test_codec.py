@@ -2,14 +2,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import get_type_hints
+from typing import Literal, get_type_hints
 
 import pytest
 from attrs import NOTHING, evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.codec import check_json, decode, decode_json, encode, encode_json, from_json, to_json
+from engine.codec import (
+    PieceEncoder,
+    check_json,
+    decode,
+    decode_json,
+    encode,
+    encode_json,
+    from_json,
+    structure,
+    to_json,
+)
 from engine.errors import InvalidBody
 from engine.events import (
     DATA_TYPES,
@@ -278,3 +288,53 @@ def test_every_field_of_every_type_has_a_default_or_is_required_as_the_protocol_
     assert required["message.opened"] == {"role"}
     assert required["generation.started"] == {"producer", "policy"}
     assert required["generation.finished"] == {"outcome"}
+
+
+def test_a_text_is_no_list_of_its_letters() -> None:
+    assert structure(["a", "b"], list[str]) == ["a", "b"]
+    for wrong in ("ab", {"a": 1}, None, [1], ["a", None]):
+        with pytest.raises(InvalidBody):
+            structure(wrong, list[str])
+
+
+@given(
+    st.text(min_size=1, max_size=8),
+    st.none() | st.text(min_size=1, max_size=8),
+    st.text(max_size=40),
+    st.sampled_from(("text", "arguments")),
+    st.integers(1, 2**53),
+    st.integers(1, 10**6),
+)
+def test_pieces_are_the_very_bytes_of_their_events(
+    name: str, job_id: str | None, piece: str, field: Literal["text", "arguments"], offset: int, number: int
+) -> None:
+    encoder = PieceEncoder(
+        session_id=name,
+        generation_id="g",
+        turn=number,
+        job_id=job_id,
+        message_id="m",
+        block_index=number - 1,
+        field=field,
+    )
+    event = Event(
+        data=BlockDelta(text=piece) if field == "text" else BlockDelta(arguments=piece),
+        session_id=name,
+        time="2026-01-01T00:00:00.000Z",
+        offset=offset,
+        generation_id="g",
+        turn=number,
+        job_id=job_id,
+        message_id="m",
+        block_index=number - 1,
+        seq=number,
+    )
+    assert encoder.encode(offset, event.time, number, piece) == encode(event)
+
+
+def test_a_piece_that_is_no_unicode_is_refused() -> None:
+    encoder = PieceEncoder(
+        session_id="s", generation_id="g", turn=1, job_id=None, message_id="m", block_index=0, field="text"
+    )
+    with pytest.raises(InvalidBody):
+        encoder.encode(1, "", 1, "\ud800")

@@ -217,6 +217,33 @@ async def test_an_input_says_why_nobody_takes_it(log: MemoryLog, autojump_clock:
             await session.input(gid, "steer", {})
 
 
+async def test_an_input_is_taken_by_one_that_begins_while_it_is_looked_for(
+    log: MemoryLog, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, begun = trio.Event(), trio.Event()
+    first, second = Steered(), Steered()
+    async with open_engine(log, producers={"first": first, "second": second}) as engine, trio.open_nursery() as nursery:
+        session = await engine.create_session("s")
+        await begin(session, "first")
+        queued = await session.start("second", policy="queue")
+        record = log.record
+
+        async def slowly(session_id: str, epoch: str, key: str) -> bytes | None:
+            if queued.generation_id in key:
+                looked.set()
+                await begun.wait()
+            return await record(session_id, epoch, key)
+
+        monkeypatch.setattr(log, "record", slowly)
+        nursery.start_soon(session.input, queued.generation_id, "steer", {})
+        await looked.wait()
+        first.finish.set()
+        await second.started.wait()
+        begun.set()
+        await wait_all_tasks_blocked()
+        assert [event.type for event in await of_generation(log, queued.generation_id)][-1] == "input.accepted"
+
+
 async def test_behind_the_fence_nothing_is_taken_in(log: MemoryLog, autojump_clock: MockClock) -> None:
     stubborn = Steered(shield=60)
     async with open_engine(log) as engine:

@@ -49,9 +49,10 @@ from engine import (
     new_message_id,
     now,
 )
+from engine.closing import Ending, closing
 from engine.hub import Hub
 from engine.journal import Budget, Journal
-from engine.lifecycle import BLOCK_KINDS, Draft, Ending, OpenGeneration
+from engine.lifecycle import BLOCK_KINDS, Draft, OpenGeneration
 from engine.log import Append
 from engine.stamper import stamp
 from engine.states import OUTCOMES, GenerationState, next_state
@@ -130,8 +131,8 @@ class Session:
         stamp(self.journal, [(self.generation, draft)])
 
     def end(self, ending: Ending) -> None:
-        closing = self.generation.closing(ending, new_message_id=new_message_id)
-        stamp(self.journal, ((self.generation, draft) for draft in closing))
+        drafts = closing(self.generation, ending, new_message_id=new_message_id)
+        stamp(self.journal, ((self.generation, draft) for draft in drafts))
 
     async def events(self) -> list[Event]:
         await self.journal.wait_committed(self.journal.mark())
@@ -204,7 +205,7 @@ def test_a_generation_rebuilt_from_the_log_ends_as_the_one_that_died_would_have(
 
         def drawn(generation: OpenGeneration) -> list[Draft]:
             made = []
-            for draft in generation.closing(ending, new_message_id=lambda: results):
+            for draft in closing(generation, ending, new_message_id=lambda: results):
                 generation.place(draft)
                 generation.record(draft)
                 made.append(draft)

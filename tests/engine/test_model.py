@@ -22,6 +22,7 @@ from hypothesis import given
 
 from engine import (
     Batch,
+    Chunk,
     Config,
     Cursor,
     Engine,
@@ -30,11 +31,13 @@ from engine import (
     JSONObject,
     MemoryLog,
     Opened,
+    ProducerStamp,
     Queued,
     Session,
     Snapshot,
     Started,
     Subscription,
+    new_generation_id,
     open_engine,
 )
 from engine.testing import KeptLog, Watcher, check_kept
@@ -42,14 +45,17 @@ from tests.engine import model as said
 from tests.engine.actors import ACTORS
 from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture
 from tests.engine.faulty import Fail, FaultyLog
-from tests.engine.model import Model, Refused, StartOf
+from tests.engine.model import Model, Refused, Said, StartOf
 from tests.engine.operations import (
     IDS,
     POSTS,
+    REMOTE_POSTS,
     SESSIONS,
+    Chunks,
     Create,
     Delete,
     Dequeue,
+    Finish,
     Fork,
     GiveInput,
     Leave,
@@ -60,6 +66,7 @@ from tests.engine.operations import (
     Reset,
     Restart,
     Retract,
+    Say,
     Start,
     Stop,
     Take,
@@ -67,6 +74,7 @@ from tests.engine.operations import (
     Watch,
     operations,
 )
+from tests.engine.remotes import body
 
 CONFIG: Final = Config(
     cleanup_timeout=said.CLEANUP_TIMEOUT,
@@ -138,6 +146,8 @@ class Driver:
                         answer += f" {refused.error.__name__}"
                     self.done[answer] += 1
                     await self.settle()
+                else:
+                    await self.stop_remotes()
                 crash = self.wire.schedule is not None
                 await self.leave_all()
             for session in self.model.living().values():
@@ -146,6 +156,14 @@ class Driver:
             self.done["crash" if crash else "restart"] += 1
             for session in self.model.living().values():
                 session.now = trio.current_time()
+                session.adopt()
+
+    async def stop_remotes(self) -> None:
+        """At the last: of nothing else does the next process let the producer go on."""
+        for session_id, model in self.model.living().items():
+            if model.live is not None and model.live.does == "remote":
+                model.stop(None, "pause")
+                await (await self.engine.session(session_id)).stop()
 
     async def settle(self) -> None:
         """Let happen what can happen, also clean-ups that are under way; then the two must look the same."""
@@ -273,6 +291,18 @@ class Driver:
                 await self.ask(update, updated)
             case GiveInput():
                 await self.give_input(operation, session, model)
+            case Chunks():
+                await self.send(operation, session, model)
+            case Finish():
+                finished_id = self.remote_id(model, operation.which)
+                number = self.number(model, operation.number)
+
+                async def finish() -> object:
+                    stamp = None if number is None else ProducerStamp("p", *number)
+                    finished = await session.finish(finished_id, outcome=operation.outcome, stamp=stamp)  # type: ignore[arg-type]
+                    return finished.repeated
+
+                await self.ask(finish, lambda: model.finish(finished_id, operation.outcome, number))
             case Reset():
 
                 async def reset() -> None:
@@ -371,6 +401,56 @@ class Driver:
 
         await self.ask(give, lambda: model.input(generation_id, operation.kind, operation.do, input_id))
 
+    # --- remote producers
+
+    def remote_id(self, model: said.Session, which: int | None) -> str:
+        """The live one's, or a new one, unless another is meant."""
+        if which is not None:
+            return self.generation_id(model, which)
+        return new_generation_id() if model.live is None else model.live.generation_id
+
+    def number(self, model: said.Session, number: str | None) -> tuple[int, int] | None:
+        epoch, last = model.number or (0, -1)
+        match number:
+            case "next":
+                return epoch, last + 1
+            case "again" if last >= 0:
+                return epoch, last
+            case "hole":
+                return epoch, last + 2
+            case "epoch":
+                return epoch + 1, 0
+            case "late" if epoch:
+                return epoch - 1, 0
+            case _:
+                return None
+
+    async def send(self, operation: Chunks, session: Session, model: said.Session) -> None:
+        generation_id = self.remote_id(model, operation.which)
+        number = self.number(model, operation.number)
+        says = [self.chunk_said(model, say) for say in operation.says]
+
+        async def send() -> object:
+            stamp = None if number is None else ProducerStamp("p", *number)
+            answer = await session.chunks([chunk_of(generation_id, each) for each in says], stamp=stamp)
+            return {"accepted": answer.accepted, "duplicates": answer.duplicates, "turn": answer.turn}
+
+        await self.ask(send, lambda: model.chunks(generation_id, says, number))
+
+    def chunk_said(self, model: said.Session, say: Say) -> Said:
+        live = model.live
+        text, message_id, seq = say.text, None, None
+        if say.kind == "applied":
+            given = [] if live is None else [*live.open_inputs, *sorted(live.applied)]
+            text = given[(say.message or 0) % len(given)] if given else "none"
+        elif say.kind in ("delta", "close") and say.message is not None:
+            message_id = [*REMOTE_POSTS, POSTS[0]][say.message]
+        if say.kind == "delta" and say.seq is not None:
+            messages = [] if live is None else live.messages
+            there = next((m.seq for m in messages if m.message_id == message_id is not None), 0)
+            seq = max(1, there + {"next": 1, "again": 0, "hole": 3}[say.seq])
+        return Said(kind=say.kind, message_id=message_id, text=text, seq=seq)
+
     async def create(self, operation: Create) -> None:
         session_id = SESSIONS[operation.session]
         session = await self.engine.create_session(session_id, metadata=operation.metadata)
@@ -401,6 +481,8 @@ class Driver:
             message.generation_id = None
             message.status = "cancelled" if message.status == "open" else message.status
             made.messages.append(message)
+            if message.message_id is not None:
+                made.owners[message.message_id] = None
 
         def fork() -> object:
             if self.model.sessions.get(into) is not None:
@@ -490,6 +572,7 @@ class Driver:
             for session_id in self.model.living():
                 session = await self.engine.session(session_id)
                 assert await folded(session) == await session.snapshot()
+            await self.stop_remotes()
         found = check_kept(self.log, watchers, closed=True)
         assert not found, "\n".join(map(str, found))
         living = {head.session_id: head for head in await self.log.heads()}
@@ -531,6 +614,17 @@ def answer_of(answer: Started | Queued) -> dict[str, object]:
         "joined": answer.joined,
         "repeated": answer.repeated,
     }
+
+
+def chunk_of(generation_id: str, each: Said) -> Chunk:
+    type_, data = {
+        "delta": ("block.delta", {"text": each.text}),
+        "close": ("message.closed", {}),
+        "status": ("generation.status", {"status": "working"}),
+        "ask": ("approval.requested", {"approval_id": "a", "expires_at": "2999-01-01T00:00:00Z"}),
+        "applied": ("input.applied", {"input_id": each.text}),
+    }[each.kind]
+    return body(generation_id, type=type_, data=data, message_id=each.message_id, seq=each.seq)
 
 
 def rename(model: said.Session, stand_in: str, generation_id: str) -> None:

@@ -26,10 +26,12 @@ from engine import (
     Started,
     Stopped,
     new_generation_id,
+    new_message_id,
     open_engine,
 )
 from engine.testing import StubbornProducer, open_test_engine
 from tests.engine.producers import saying
+from tests.engine.remotes import Remote
 from tests.engine.slow import turns
 
 SESSIONS: Final = 50
@@ -108,12 +110,29 @@ async def test_memory_returns_to_its_start(autojump_clock: MockClock) -> None:
         assert counts[1:] == counts[:1] * 3
 
 
-def objects_of_the_engine() -> int:
+async def test_a_session_that_stays_keeps_nothing_of_its_remote_generations(autojump_clock: MockClock) -> None:
+    """A thousand generations, each of a producer and with a message of its own, under the eyes of a reader."""
+    async with open_engine(MemoryLog(), config=Config(compact_after=None)) as engine:
+        session = await engine.create_session("s")
+        async with session.subscribe("now"):
+            counts: list[int] = []
+            for round_ in range(4):
+                for number in range(STARTS // 4):
+                    remote = Remote(new_generation_id(), producer_id=f"p-{round_}-{number}")
+                    await remote.say(session, "once", " upon", message_id=new_message_id())
+                    await remote.finish(session)
+                await trio.testing.wait_all_tasks_blocked()
+                counts.append(objects_of_the_engine("approvals", "inputs", "lifecycle", "pen", "remote", "standin"))
+        # The numbers of the last producers are kept: how many they are, up to a bound, depends on the moment.
+        assert max(counts) - min(counts) < STARTS // 4, counts
+
+
+def objects_of_the_engine(*more: str) -> int:
     """Objects of the runtime's classes: sessions in memory, generations, journals, subscriptions, whatever there is."""
     gc.collect()
     gc.collect()
     runtime = ("control", "generation", "hub", "journal", "lineup", "producing", "resident", "slot", "steps", "writing")
-    modules = {f"engine.{name}" for name in runtime} | {"trio._core._run", "trio._sync", "trio._channel"}
+    modules = {f"engine.{name}" for name in (*runtime, *more)} | {"trio._core._run", "trio._sync", "trio._channel"}
     return sum(type(one).__module__ in modules for one in gc.get_objects())
 
 

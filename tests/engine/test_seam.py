@@ -31,6 +31,8 @@ from engine import (
     MemoryLog,
     Message,
     Opened,
+    PresenceListed,
+    Present,
     Session,
     SessionState,
     Snapshot,
@@ -218,6 +220,9 @@ class Reader:
                 assert cursor.offset == self.position
                 assert not self._snapshot or (self.snapshots and self.snapshots[-1].cursor == self._opened)
                 self._caught_up = True
+            case PresenceListed(present):
+                assert self._caught_up
+                assert present == ()
             case SnapshotTaken(snapshot):
                 assert snapshot.cursor == self._opened
                 self.snapshots.append(snapshot)
@@ -385,6 +390,7 @@ class Ledger:
         self.hub = Hub(100)
         self.stored = stored
         self.reads = 0
+        self.present: tuple[Present, ...] = ()
 
     @property
     def cursor(self) -> Cursor:
@@ -450,7 +456,7 @@ async def test_a_cursor_that_cannot_be_given_is_told_as_a_gap(
                 gap = await subscription.receive()
                 assert gap == Gap(reason, str(asked), Cursor(here.epoch, resumed))
                 rest = [d async for d in deliveries(subscription)]
-                assert rest[-1] == CaughtUp(here)
+                assert rest[-2:] == [CaughtUp(here), PresenceListed(())]
                 assert sum(len(d) for d in rest if isinstance(d, Batch)) == here.offset - resumed
 
 
@@ -491,7 +497,7 @@ async def test_a_reader_does_not_see_what_has_not_been_reported(autojump_clock: 
             async with session.subscribe(live=False) as subscription:
                 seen = [d async for d in deliveries(subscription)]
             assert sum(len(d) for d in seen if isinstance(d, Batch)) == 1
-            assert seen[-1].cursor == await session.cursor()
+            assert CaughtUp(await session.cursor()) in seen
             assert len((await session.snapshot()).messages) == 0
             hold.release()
     await assert_rules(memory, closed=True)

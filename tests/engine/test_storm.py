@@ -7,7 +7,7 @@ Nothing is foretold here, that is `test_model`'s: what was told is held against 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias, final
 
@@ -15,18 +15,20 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import (
     Batch,
+    BlockDelta,
     Config,
     Cursor,
     Engine,
     Entry,
     GapError,
     Generation,
+    GenerationFinished,
     Head,
     JSONObject,
     MemoryLog,
@@ -65,6 +67,7 @@ from tests.engine.operations import (
     Update,
     request,
 )
+from tests.engine.remotes import Remote
 
 CONFIG: Final = Config(
     cleanup_timeout=2.0,
@@ -125,7 +128,29 @@ class Join:
     snapshot: bool
 
 
-Happening: TypeAlias = Act | Trouble | Crash | Join
+@final
+@frozen
+class Produce:
+    """A producer in another process: so many requests, each asked for again until it is answered, then its finish."""
+
+    delay: float
+    session: int
+    requests: int
+    pause: float
+
+
+@final
+@frozen
+class Produced:
+    """What a remote producer sent, request by request, what of it was acknowledged, and whether its finish was."""
+
+    session_id: str
+    generation_id: str
+    acknowledged: list[str] = field(factory=list)
+    finished: list[bool] = field(factory=list)
+
+
+Happening: TypeAlias = Act | Trouble | Crash | Join | Produce
 
 _DELAY = st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.1, 1.0, 2.5, 7.0, 31.0])
 _ACT: st.SearchStrategy[Happening] = st.builds(
@@ -143,7 +168,10 @@ _TROUBLE: st.SearchStrategy[Happening] = st.builds(
     Trouble, _DELAY, st.sampled_from([0.05, 1.0, 6.0]), st.sampled_from(["fails", "hangs", "waits"])
 )
 _CRASH: st.SearchStrategy[Happening] = st.builds(Crash, _DELAY)
-_KINDS: Final = [_ACT] * 30 + [_READER] * 4 + [_TROUBLE, _CRASH]
+_PRODUCER: st.SearchStrategy[Happening] = st.builds(
+    Produce, _DELAY, st.sampled_from([0, 0, 1]), st.integers(0, 5), st.sampled_from([0.0, 0.0, 0.3, 2.0])
+)
+_KINDS: Final = [_ACT] * 30 + [_READER] * 4 + [_PRODUCER] * 4 + [_TROUBLE, _CRASH]
 _HAPPENING = st.sampled_from(range(len(_KINDS))).flatmap(_KINDS.__getitem__)
 happenings = st.lists(st.lists(_HAPPENING, min_size=1, max_size=15), max_size=15).map(
     lambda parts: [happening for part in parts for happening in part]
@@ -163,6 +191,7 @@ class Storm:
         self.generations: dict[str, list[str]] = {session_id: [] for session_id in SESSIONS}
         self.messages: dict[str, list[str]] = {session_id: [] for session_id in SESSIONS}
         self.done: Counter[str] = Counter()
+        self.produced: list[Produced] = []
         self.troubles = 0  # under way
         self.producers: Mapping[str, Producer] = {name: self._watched(actor) for name, actor in ACTORS.items()}
 
@@ -225,6 +254,8 @@ class Storm:
                 self.troubles -= 1
             case Join():
                 await self.read(engine, happening)
+            case Produce():
+                await self.produce(engine, happening)
             case Crash():
                 raise AssertionError("is the storm's own")
 
@@ -346,6 +377,59 @@ class Storm:
             content = {"approval_id": snapshot.approvals[0].approval_id, "approved": asked.do == "yes"}
         return await session.input(generation_id, asked.kind, content, input_id=asked.input_id)
 
+    # --- remote producers
+
+    async def produce(self, engine: Engine, asked: Produce) -> None:
+        """Send numbered requests in order; give up where the error says that asking again is of no use."""
+        session_id = SESSIONS[asked.session]
+        remote = Remote(new_generation_id())
+        remote.producer_id = remote.generation_id
+        produced = Produced(session_id, remote.generation_id)
+        self.produced.append(produced)
+        self.generations[session_id].append(remote.generation_id)
+        try:
+            session = await engine.session(session_id)
+            for number in range(asked.requests):
+                text = f"<{number}>"
+                await self.insist(lambda text=text: remote.say(session, text))  # type: ignore[misc]
+                produced.acknowledged.append(text)
+                await trio.sleep(asked.pause)
+            await self.insist(lambda: remote.finish(session))
+            produced.finished.append(True)
+            self.done["Produce"] += 1
+        except PenstockError as error:
+            self.done[f"Produce {error.code}"] += 1
+
+    async def insist(self, ask: Callable[[], Awaitable[object]]) -> None:
+        for _ in range(3):
+            try:
+                await ask()
+            except PenstockError as error:
+                if not error.retryable:
+                    raise
+                await trio.sleep(0.2)
+            else:
+                return
+        await ask()
+
+    def untold(self, produced: Produced) -> Iterator[str]:
+        """What was acknowledged and is not in the log, or is there twice, or out of order."""
+        acknowledged: set[str] = set()
+        for session_id, epoch in self.log.lives():
+            if session_id != produced.session_id:
+                continue
+            events = [decode(entry.body) for entry in self.log.kept(session_id, epoch)]
+            mine = [event for event in events if event.generation_id == produced.generation_id]
+            said = [str(event.data.text) for event in mine if isinstance(event.data, BlockDelta)]
+            acknowledged |= set(said)
+            if sorted(set(said)) != said:
+                yield f"{produced}: the log has {said}"
+            ends = [event.data.outcome for event in mine if isinstance(event.data, GenerationFinished)]
+            if produced.finished and ends and ends != ["completed"]:
+                yield f"{produced}: it ended as {ends}"
+        if not acknowledged.issuperset(produced.acknowledged):
+            yield f"{produced}: the log has {acknowledged}"
+
     # --- readers
 
     async def read(self, engine: Engine, join: Join) -> None:
@@ -397,7 +481,7 @@ class Storm:
                 assert entries == self.log.kept(head.session_id, head.epoch)
             assert fold_of(head, entries) == fold_of(head, self.log.kept(head.session_id, head.epoch))
         assert not found, "\n".join(map(str, found))
-        lies = list(self.ledger.lies())
+        lies = [*self.ledger.lies(), *(lie for produced in self.produced for lie in self.untold(produced))]
         assert not lies, "\n".join(lies)
 
 

@@ -1,0 +1,82 @@
+"""Commands over HTTP: sent, repeated where that is safe, and refused by exceptions.
+
+Owns what is repeated. A command that the server carries out once however often it comes (reads, and what bears an id
+or a key of ours) is repeated while there is no answer, or one that asks for it; another one is sent once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, final
+
+import trio
+
+from engine import JSON, CapacityError, PenstockError, encode_json
+
+from ..problems import Unauthenticated
+from .backoff import Backoff
+from .fields import Fields
+from .refusals import from_answer
+from .wire import Answer, Wire
+
+__all__ = ["Commands"]
+
+
+@final
+class Commands:
+    """The commands of one client."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire: Final = wire
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, JSON] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool,
+    ) -> tuple[Fields, int]:
+        """The answer's fields (none where it has no content) and its status.
+
+        Raises `Unreachable`, and the error that the server refuses with.
+        """
+        content = None if body is None else encode_json(body)
+        config = self.wire.config
+        backoff = Backoff(config.first_pause, config.longest_pause)
+        given_up = trio.current_time() + config.patience
+        renewed = False
+        while True:
+            try:
+                answer = await self._once(method, path, content, query, headers)
+                return (Fields.of(answer.body) if answer.body else Fields({})), answer.status
+            except Unauthenticated:
+                # Refused before anything was done: another token, if there is one to be had, and once.
+                if renewed or not self.wire.renews:
+                    raise
+                renewed = True
+                continue
+            except PenstockError as error:
+                if not repeatable or not error.retryable:
+                    raise
+                asked = error.retry_after if isinstance(error, CapacityError) else 0.0
+                pause = backoff.next(asked)
+                if trio.current_time() + pause > given_up:
+                    raise
+            await trio.sleep(pause)
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
+        answer = await self.wire.exchange(method, path, body=content, query=query, headers=headers)
+        if not answer.ok:
+            after = None if answer.retry_after is None else str(int(answer.retry_after))
+            raise from_answer(answer.status, answer.body, after)
+        return answer

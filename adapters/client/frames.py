@@ -1,0 +1,179 @@
+"""What a stream says, from either form: server-sent messages and WebSocket frames to one set of classes.
+
+Pure. Owns the shape of frames; what of them is new to a reader is `place`'s. Control frames are the engine's own
+deliveries; events come in bunches, as they came in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias, final
+
+from attrs import frozen
+
+from engine import (
+    JSON,
+    CallerError,
+    CaughtUp,
+    Cursor,
+    Degraded,
+    Drained,
+    Ended,
+    Event,
+    Gap,
+    JSONObject,
+    Opened,
+    PresenceListed,
+    Present,
+    Snapshot,
+    SnapshotTaken,
+    decode_json,
+    from_json,
+    structure,
+)
+
+from .event_stream import ServerSent
+from .refusals import BadAnswer, from_problem
+
+__all__ = ["Bunch", "Frame", "Later", "from_message", "from_socket", "joined"]
+
+
+@final
+@frozen
+class Bunch:
+    """Events as they came, each with its cursor; None for those that are not in the log."""
+
+    items: tuple[tuple[Cursor | None, Event], ...]
+
+
+@final
+@frozen
+class Later:
+    """If the connection ends, the next one shall not come before so many seconds."""
+
+    seconds: float
+
+
+Frame: TypeAlias = Opened | SnapshotTaken | Bunch | CaughtUp | PresenceListed | Gap | Degraded | Ended | Drained | Later
+
+
+def from_message(message: ServerSent) -> list[Frame]:
+    """The frames of one server-sent message. Raises `BadAnswer`; what this version does not know is left out."""
+    made: list[Frame] = [] if message.retry is None else [Later(message.retry)]
+    try:
+        if message.data is None:
+            if message.id:
+                made.append(Opened(Cursor.parse(message.id)))
+        elif message.event == "message":
+            event = from_json(decode_json(message.data.encode()))
+            cursor = None if event.offset is None else Cursor.parse(message.id)
+            if cursor is not None and cursor.offset != event.offset:
+                raise BadAnswer(f"the event at offset {event.offset} came with the id {cursor}")
+            made.append(Bunch(((cursor, event),)))
+        else:
+            control = _control(message.event, _object(decode_json(message.data.encode())))
+            if control is not None:
+                made.append(control)
+    except CallerError as error:
+        raise _unreadable(error) from error
+    return made
+
+
+def joined(frames: Iterable[Frame]) -> list[Frame]:
+    """The same with events that stand side by side in one bunch."""
+    made: list[Frame] = []
+    for frame in frames:
+        if isinstance(frame, Bunch) and made and isinstance(made[-1], Bunch):
+            made[-1] = Bunch(made[-1].items + frame.items)
+        else:
+            made.append(frame)
+    return made
+
+
+def from_socket(text: str, session_id: str, request_id: int) -> list[Frame]:
+    """The frames of one WebSocket message, to the subscription that was asked for with ``request_id``.
+
+    Raises `BadAnswer`, and what the server refused the subscription with, or ends it with.
+    """
+    value = _parsed(text)
+    op = value.get("op")
+    if op == "error":
+        problem = value.get("error")
+        raise from_problem(problem if isinstance(problem, dict) else {})
+    try:
+        match op:
+            case "reply":
+                if value.get("id") != request_id:
+                    return []
+                return [Opened(_cursor(_object(value.get("result")), "cursor"))]
+            case "events" if value.get("session_id") == session_id:
+                epoch = _cursor(value, "cursor").epoch
+                events = [from_json(item) for item in _list(value.get("events"))]
+                return [Bunch(tuple((_cursor_of(epoch, event), event) for event in events))]
+            case str() if value.get("session_id") == session_id or op == "drain":
+                control = _control(op, {k: v for k, v in value.items() if k != "op"})
+                return [] if control is None else [control]
+            case _:
+                return []
+    except CallerError as error:
+        raise _unreadable(error) from error
+
+
+def _parsed(text: str) -> JSONObject:
+    try:
+        return _object(decode_json(text.encode()))
+    except CallerError as error:
+        raise _unreadable(error) from error
+
+
+def _cursor_of(epoch: str, event: Event) -> Cursor | None:
+    return None if event.offset is None else Cursor(epoch, event.offset)
+
+
+def _control(name: str, value: JSONObject) -> Frame | None:
+    """A frame about the stream; None for one that this version does not know."""
+    match name:
+        case "snapshot":
+            return SnapshotTaken(Snapshot.from_json(value))
+        case "caught-up":
+            return CaughtUp(_cursor(value, "cursor"))
+        case "gap":
+            return Gap(_text(value, "reason"), _text(value, "asked"), _cursor(value, "from"))
+        case "presence":
+            listed = _list(value.get("presence"))
+            return PresenceListed(tuple(structure(item, Present) for item in listed))
+        case "degraded":
+            return Degraded(_text(value, "code"))
+        case "end":
+            return Ended(_text(value, "reason"))
+        case "drain":
+            return Drained(_text(value, "reason"))
+        case _:
+            return None
+
+
+def _text(value: JSONObject, name: str) -> str:
+    found = value.get(name)
+    if not isinstance(found, str):
+        raise BadAnswer(f"a frame has no {name}")
+    return found
+
+
+def _cursor(value: JSONObject, name: str) -> Cursor:
+    return Cursor.parse(_text(value, name))
+
+
+def _object(value: JSON) -> JSONObject:
+    if not isinstance(value, Mapping):
+        raise BadAnswer("a frame is no object")
+    return value
+
+
+def _list(value: JSON) -> list[JSON]:
+    if not isinstance(value, list):
+        raise BadAnswer("a frame lacks its list")
+    return value
+
+
+def _unreadable(error: CallerError) -> BadAnswer:
+    return BadAnswer(f"a frame cannot be read: {error.detail}")

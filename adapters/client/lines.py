@@ -1,0 +1,226 @@
+"""One connection that tells of a session, as server-sent events or on a WebSocket: frames, until it breaks.
+
+Each is silent for at most three heartbeats; then it is dead, whatever TCP says. Who reconnects is `following`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Final, Literal, Protocol, TypeAlias, final
+
+import httpx
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
+
+from engine import PenstockError, encode_json
+
+from ..problems import Forbidden, Unauthenticated
+from .event_stream import EventStream
+from .frames import Frame, from_message, from_socket, joined
+from .place import Asks
+from .refusals import BadAnswer, Unreachable, from_answer
+from .tasks import open_tasks
+from .wire import Wire, session_path
+
+__all__ = ["Line", "Over", "open_line"]
+
+Over: TypeAlias = Literal["sse", "websocket"]
+
+_Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+_SUBPROTOCOL: Final = "penstock.v1"
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Line(Protocol):
+    """An open connection."""
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises `trio.EndOfChannel` when it was ended in order, `Unreachable` when it broke,
+        `BadAnswer`, and what the server refuses to go on with. Cancelling it spoils the line."""
+
+
+def open_line(wire: Wire, session_id: str, asks: Asks, over: Over) -> AbstractAsyncContextManager[Line]:
+    """Connect. Raises `Unreachable`, and what the server refuses with."""
+    return _open_stream(wire, session_id, asks) if over == "sse" else _open_socket(wire, session_id, asks)
+
+
+@asynccontextmanager
+async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
+    headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+    query: dict[str, str] = {}
+    if asks.snapshot:
+        query["snapshot"] = "true"
+    elif asks.after == "now":  # no cursor, so no header: the stream's first line tells where that was
+        query["after"] = asks.after
+    elif asks.after is not None:
+        headers["Last-Event-ID"] = asks.after
+    silence = wire.config.silence
+    path = f"{session_path(session_id)}/events"
+    async with wire.stream(path, query=query, headers=headers, within=silence) as response:
+        form = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if form != "text/event-stream":
+            raise BadAnswer(f"what answers at {wire.url} is no penstock server: it sends {form or 'something'}")
+        line = _StreamLine(response, silence, wire.config.frame_bytes)
+        try:
+            yield line
+        finally:
+            await line.leave()
+
+
+@final
+class _StreamLine:
+    def __init__(self, response: httpx.Response, silence: float, bound: int) -> None:
+        self._pieces = response.aiter_bytes()
+        self._silence = silence
+        self._parser = EventStream(bound)
+        self._ready: deque[Frame] = deque()
+
+    async def receive(self) -> Frame:
+        while not self._ready:
+            with trio.move_on_after(self._silence) as limit:
+                try:
+                    piece = await anext(self._pieces)
+                except StopAsyncIteration:
+                    raise trio.EndOfChannel from None
+            if limit.cancelled_caught:
+                raise Unreachable(f"the stream was silent for {self._silence} s")
+            frames = [frame for message in self._parser.feed(piece) for frame in from_message(message)]
+            self._ready.extend(joined(frames))
+        return self._ready.popleft()
+
+    async def leave(self) -> None:
+        """End the library's generators from the inside: it leaves those that are not exhausted to the collector."""
+        with trio.CancelScope() as scope, suppress(StopAsyncIteration, httpx.HTTPError, httpx.StreamError):
+            scope.cancel(reason="penstock: the stream is left")
+            while True:
+                await anext(self._pieces)
+
+
+@asynccontextmanager
+async def _open_socket(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
+    try:
+        async with open_tasks() as nursery, _connected(wire) as stream:
+            ws = await _handshake(nursery, stream, wire)
+            line = _SocketLine(ws, session_id, wire.config.heartbeat)
+            await line.subscribe(asks)
+            yield line
+            # A farewell only where the line is well: on one that broke, or whose reader left, it would be waited for.
+            with trio.move_on_after(wire.config.cleanup_timeout):
+                await ws.aclose()
+    except ExceptionGroup as group:  # of the library's own task, which reads
+        raise _translated(group, wire) from group
+
+
+@asynccontextmanager
+async def _connected(wire: Wire) -> AsyncIterator[_Stream]:
+    """A stream of our own: the WebSocket library leaves its open when the server closes first."""
+    url = httpx.URL(wire.url)
+    port = url.port or _PORTS[url.scheme]
+    tcp: trio.SocketStream | None = None
+    try:
+        with trio.fail_after(wire.config.connect_timeout):
+            tcp = await trio.open_tcp_stream(url.host, port)
+            stream: _Stream = tcp
+            if url.scheme == "https":
+                context = wire.ssl_context or ssl.create_default_context()
+                secure = trio.SSLStream(tcp, context, server_hostname=url.host, https_compatible=True)
+                await secure.do_handshake()
+                stream = secure
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+        raise Unreachable(f"no connection to {wire.url}: {error}") from error
+    else:
+        yield stream
+    finally:
+        if tcp is not None:
+            await trio.aclose_forcefully(tcp)
+
+
+async def _handshake(nursery: trio.Nursery, stream: _Stream, wire: Wire) -> WebSocketConnection:
+    url = httpx.URL(wire.url)
+    host = url.netloc.decode().rpartition("@")[2]
+    headers = [(name.encode(), value.encode()) for name, value in (await wire.headers()).items()]
+    try:
+        with trio.fail_after(wire.config.silence):
+            return await wrap_client_stream(
+                nursery,
+                stream,
+                host,
+                f"{url.path.rstrip('/')}/v1/ws",
+                subprotocols=[_SUBPROTOCOL],
+                extra_headers=headers,
+                max_message_size=wire.config.frame_bytes,
+            )
+    except (HandshakeError, ConnectionClosed, trio.TooSlowError, OSError) as error:
+        raise _translated(error, wire) from error
+
+
+def _translated(error: Exception, wire: Wire) -> PenstockError:
+    """What the WebSocket library found, as ours."""
+    if isinstance(error, ExceptionGroup):
+        return _translated(error.exceptions[0], wire)
+    if isinstance(error, ConnectionRejected):
+        after = dict(error.headers or ()).get(b"retry-after")
+        return from_answer(error.status_code, error.body or b"", None if after is None else after.decode("latin-1"))
+    return Unreachable(f"no WebSocket at {wire.url}: {error!r}")
+
+
+@final
+class _SocketLine:
+    """One subscription on a socket of its own."""
+
+    def __init__(self, ws: WebSocketConnection, session_id: str, heartbeat: float) -> None:
+        self._ws = ws
+        self._session_id = session_id
+        self._heartbeat = heartbeat
+        self._ready: deque[Frame] = deque()
+
+    async def subscribe(self, asks: Asks) -> None:
+        frame: dict[str, str | int | bool] = {"op": "subscribe", "id": 1, "session_id": self._session_id}
+        if asks.snapshot:
+            frame["snapshot"] = True
+        elif asks.after is not None:
+            frame["after"] = asks.after
+        try:
+            await self._ws.send_message(encode_json(frame).decode())
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from closed
+
+    async def receive(self) -> Frame:
+        while not self._ready:
+            try:
+                message = await self._next()
+            except ConnectionClosed as closed:
+                raise self._closed(closed) from closed
+            if not isinstance(message, str):
+                raise BadAnswer("a frame is binary")
+            self._ready.extend(from_socket(message, self._session_id, 1))
+        return self._ready.popleft()
+
+    async def _next(self) -> str | bytes:
+        """The next message. A server that says nothing for a heartbeat is asked whether it is there."""
+        while True:
+            with trio.move_on_after(self._heartbeat):
+                message: str | bytes = await self._ws.get_message()
+                return message
+            with trio.move_on_after(2 * self._heartbeat) as limit:
+                await self._ws.ping()
+            if limit.cancelled_caught:
+                raise Unreachable(f"the server answered no ping for {2 * self._heartbeat} s")
+
+    def _closed(self, closed: ConnectionClosed) -> PenstockError:
+        code = None if closed.reason is None else closed.reason.code
+        if code == 4401:
+            return Unauthenticated("the token is not valid any more")
+        if code == 4403:
+            return Forbidden("the server closed the socket: this is not allowed")
+        return Unreachable(f"the socket was closed ({code})")

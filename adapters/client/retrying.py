@@ -1,0 +1,88 @@
+"""Whether a producer's request that failed is sent again, and when.
+
+Pure. The budget of PROTOCOL: a number of attempts; where the session turned out not to exist, it is made once and the
+same budget begins anew, so that at most attempts + 1 + attempts requests are made. Decides by status and by code,
+never by a text.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias, final
+
+from attrs import frozen
+
+from engine import PenstockError, SessionNotFound
+
+from ..problems import Unauthenticated
+from .backoff import Backoff
+from .refusals import repeatable_status
+
+__all__ = ["Again", "Budget", "Failure", "GiveUp", "Recover", "Verdict"]
+
+
+@final
+@frozen(kw_only=True)
+class Failure:
+    """``status`` is None when there was no answer."""
+
+    error: PenstockError
+    status: int | None = None
+    retry_after: float = 0.0
+
+
+@final
+@frozen
+class Again:
+    """Send the same once more, after ``pause`` seconds."""
+
+    pause: float
+
+
+@final
+@frozen
+class Recover:
+    """Make the session, then send the same once more."""
+
+
+@final
+@frozen
+class GiveUp:
+    error: PenstockError
+
+
+Verdict: TypeAlias = Again | Recover | GiveUp
+
+
+@final
+class Budget:
+    """Of one request. ``renews``: another token may be had. ``may_recover``: nothing of the session is known to us that
+    a new one would lack."""
+
+    def __init__(self, attempts: int, backoff: Backoff, *, renews: bool, may_recover: bool) -> None:
+        self._attempts: Final = attempts
+        self._backoff: Final = backoff
+        self._renews: Final = renews
+        self._may_recover = may_recover
+        self._left = attempts
+        self._renewed = False
+
+    def judge(self, failure: Failure) -> Verdict:
+        """One attempt has failed."""
+        self._left -= 1
+        error = failure.error
+        if isinstance(error, SessionNotFound):
+            if not self._may_recover:
+                return GiveUp(error)
+            self._may_recover = False
+            self._left = self._attempts
+            self._backoff.reset()
+            return Recover()
+        if isinstance(error, Unauthenticated):
+            if self._renewed or not self._renews or not self._left:
+                return GiveUp(error)
+            self._renewed = True
+            return Again(0.0)
+        repeatable = error.retryable if failure.status is None else repeatable_status(failure.status)
+        if not repeatable or not self._left:
+            return GiveUp(error)
+        return Again(self._backoff.next(failure.retry_after))

@@ -1,0 +1,181 @@
+"""A session's state, kept up to date: the engine's own fold, fed by a stream that reconnects.
+
+Where the two do not meet (a gap was told, a seq is missing, the session began a new life) nothing is guessed: a new
+snapshot is asked for, and the fold goes on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, final
+
+import trio
+
+from engine import (
+    CallerError,
+    CaughtUp,
+    Cursor,
+    Drained,
+    Ended,
+    Gap,
+    PresenceChanged,
+    PresenceListed,
+    Present,
+    SessionState,
+    Snapshot,
+    SnapshotTaken,
+)
+
+from .following import Lost
+from .place import Arrived, Delivery
+from .reading import Events, FollowStatistics
+
+__all__ = ["Transcript", "open_transcript"]
+
+# The status of who has left.
+_GONE: Final = "gone"
+
+
+@final
+class Transcript:
+    """The state as it is known here; look at it at any time, and wait for what comes.
+
+    ``live`` says whether it is at the tail of a connection that holds, ``presence`` who is here, ``ended`` why nothing
+    follows any more.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events: Final = events
+        self._state: SessionState | None = None
+        self._changed: Final = trio.lowlevel.ParkingLot()
+        self._waits = False  # for a snapshot
+        self._failure: Exception | None = None
+        self._over = False
+        self.ended: str | None = None
+        self.live = False
+        self.snapshots = 0
+        self.presence: tuple[Present, ...] = ()
+
+    @property
+    def session_id(self) -> str:
+        return self._events.session_id
+
+    @property
+    def state(self) -> SessionState:
+        """The fold. It belongs to the transcript: do not apply anything to it."""
+        assert self._state is not None  # it is given away behind its first snapshot
+        return self._state
+
+    @property
+    def cursor(self) -> Cursor:
+        return self.state.cursor
+
+    def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
+        """What it looks like now; see `SessionState.snapshot`."""
+        return self.state.snapshot(limit, before)
+
+    def statistics(self) -> FollowStatistics:
+        return self._events.statistics()
+
+    async def wait_changed(self) -> None:
+        """Until something else is known than now. Raises `trio.EndOfChannel` when nothing will follow, and what the
+        stream was refused with."""
+        if not self._over:
+            await self._changed.park()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self._failure is not None:
+            raise self._failure
+        if self._over:
+            raise trio.EndOfChannel
+
+    async def wait_for(self, found: Callable[[SessionState], bool]) -> SessionState:
+        """Until this is true of the state; looks whenever it changed. Raises as `wait_changed`."""
+        while not found(self.state):
+            await self.wait_changed()
+        return self.state
+
+    async def follow(self) -> None:
+        """Keep it up to date until nothing follows."""
+        try:
+            while not self._over:
+                try:
+                    self._take(await self._events.receive())
+                except trio.EndOfChannel:
+                    self._over = True
+                except Exception as error:  # noqa: BLE001  # who waits learns of it
+                    self._failure, self._over = error, True
+                self._changed.unpark_all()
+        finally:
+            self._over, self.live = True, False
+            self._changed.unpark_all()
+
+    def _take(self, delivery: Delivery | Lost) -> None:
+        match delivery:
+            case SnapshotTaken(snapshot=snapshot):
+                self._state = SessionState.from_snapshot(snapshot)
+                self._waits = False
+                self.snapshots += 1
+            case Arrived():
+                self._fold(delivery)
+            case Gap():
+                self._ask_anew()
+            case CaughtUp():
+                self.live = not self._waits
+            case PresenceListed(present=present):
+                self.presence = present
+            case Ended(reason=reason):
+                self.ended, self.live = reason, False
+            case Lost() | Drained():
+                self.live = False
+            case _:
+                pass
+
+    def _fold(self, arrived: Arrived) -> None:
+        if self._waits or self._state is None:
+            return  # of before the snapshot that was asked for
+        for event in arrived.events:
+            if isinstance(event.data, PresenceChanged):
+                self._change_presence(event.data)
+            try:
+                self._state.apply(event)
+            except CallerError:
+                self._ask_anew()
+                return
+            if event.offset is not None and self._state.offset < event.offset:
+                self._ask_anew()  # it does not follow from what is known, and was not applied
+                return
+
+    def _change_presence(self, said: PresenceChanged) -> None:
+        place = said.actor_id, said.device_id
+        kept = tuple(here for here in self.presence if (here.actor_id, here.device_id) != place)
+        if said.status != _GONE:
+            kept += (Present(actor_id=said.actor_id, device_id=said.device_id, name=said.name, status=said.status),)
+        self.presence = kept
+
+    def _ask_anew(self) -> None:
+        self._waits, self.live = True, False
+        self._events.refresh()
+
+
+@asynccontextmanager
+async def open_transcript(
+    tasks: trio.Nursery, opening: AbstractAsyncContextManager[Events], session_id: str
+) -> AsyncIterator[Transcript]:
+    """Keep one up to date in a task of ``tasks``; given away when its first snapshot is there."""
+    async with opening as events:
+        transcript = Transcript(events)
+        scope = trio.CancelScope()
+
+        async def follow() -> None:
+            with scope:
+                await transcript.follow()
+
+        tasks.start_soon(follow, name=f"penstock transcript {session_id}")
+        try:
+            while not transcript.snapshots:
+                await transcript.wait_changed()
+            yield transcript
+        finally:
+            scope.cancel(reason="penstock: the transcript is not wanted any more")

@@ -1,0 +1,182 @@
+"""HTTP as the client uses it: one request, one answer; one request, one stream.
+
+Owns the headers, made anew for each request so that no token gets old in a closure, and the translation of the
+HTTP library's errors. What is repeated, and when, is not decided here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias, final
+from urllib.parse import quote
+
+import httpx
+import trio
+from attrs import frozen
+
+from .config import ClientConfig
+from .refusals import Unreachable, from_answer, retry_after
+
+__all__ = ["Answer", "Token", "Wire", "session_path"]
+
+# A token, or what gets one that is valid now: asked before every request.
+Token: TypeAlias = str | Callable[[], Awaitable[str | None]] | None
+
+
+@final
+@frozen(kw_only=True)
+class Answer:
+    """An answer as it came. ``retry_after``: seconds, if it says so."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@final
+class _Body(httpx.AsyncByteStream):
+    """A request's body in one piece. No generator, as the library's own is: one that a broken connection leaves in the
+    middle would be the garbage collector's, with a warning."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _OnePiece(self._content)
+
+
+@final
+class _OnePiece(AsyncIterator[bytes]):
+    def __init__(self, content: bytes) -> None:
+        self._left = [content] if content else []
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+@final
+class Wire:
+    """The server at ``url``; as `async with`."""
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        config: ClientConfig,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url: Final = url.rstrip("/")
+        self.ssl_context: Final = ssl_context
+        self.config: Final = config
+        self._token: Final = token
+        self.http: Final = httpx.AsyncClient(
+            transport=transport,
+            verify=ssl_context if ssl_context is not None else True,
+            # Every stream holds a connection for as long as it lives: they must not starve the commands.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            timeout=httpx.Timeout(config.request_timeout, connect=config.connect_timeout),
+            trust_env=not _is_loopback(url),  # a proxy cannot reach this machine's own loopback
+        )
+
+    @property
+    def renews(self) -> bool:
+        """Whether another token may be had when one is refused."""
+        return callable(self._token)
+
+    async def headers(self) -> dict[str, str]:
+        """Who asks. What gets the token may raise anything; where it found no connection, that is `Unreachable`."""
+        token = self._token
+        if callable(token):
+            try:
+                token = await token()
+            except (OSError, httpx.TransportError) as error:
+                raise Unreachable(f"no token could be had: {error}") from error
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        within: float | None = None,
+    ) -> Answer:
+        """One request, once. Raises `Unreachable` when no whole answer comes ``within`` so many seconds."""
+        limit = self.config.request_timeout if within is None else within
+        made = dict(headers or {})
+        if body is not None:
+            made |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        try:
+            with trio.fail_after(limit):
+                made |= await self.headers()
+                request = self.http.build_request(method, self.url + path, params=dict(query or {}), headers=made)
+                request.stream = _Body(body or b"")
+                response = await self.http.send(request)
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
+            raise self._unreachable(error) from error
+        return Answer(
+            status=response.status_code,
+            body=response.content,
+            retry_after=retry_after(response.headers.get("Retry-After")),
+        )
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Mapping[str, str], headers: Mapping[str, str], within: float
+    ) -> AsyncIterator[httpx.Response]:
+        """A GET whose answer is read as it comes; it begins ``within`` so many seconds.
+
+        Raises `Unreachable`, also while it is read, and the error that the server answers with.
+        """
+        try:
+            with trio.fail_after(within):
+                made = dict(headers) | await self.headers()
+                timeout = httpx.Timeout(None, connect=self.config.connect_timeout)
+                request = self.http.build_request(
+                    "GET", self.url + path, params=dict(query), headers=made, timeout=timeout
+                )
+                request.stream = _Body(b"")
+                response = await self.http.send(request, stream=True)
+                if not response.is_success:
+                    await response.aread()
+                    await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
+            raise self._unreachable(error) from error
+        if not response.is_success:
+            raise from_answer(response.status_code, response.content, response.headers.get("Retry-After"))
+        try:
+            yield response
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.cleanup_timeout):
+                await response.aclose()
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        told = str(error) or type(error).__name__
+        return Unreachable(f"no answer from {self.url} ({told}); is a penstock server there?")
+
+
+def session_path(session_id: str) -> str:
+    return f"/v1/sessions/{quote(session_id, safe='')}"
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = httpx.URL(url).host
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except (httpx.InvalidURL, ValueError):
+        return False

@@ -1,0 +1,52 @@
+"""The routes of remote producers: chunks, batches of them, and the end of a generation driven by them."""
+
+from __future__ import annotations
+
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from engine import Engine, InvalidBody, ProducerStamp
+
+from ..bodies import read_body
+from ..pushed import FinishBody, finish, push, read_chunk, read_chunks, read_stamp
+from .answers import answered, json_body
+from .guard import allow
+
+__all__ = ["add_chunks"]
+
+
+def add_chunks(app: QuartTrio, engine: Engine) -> None:
+    """Add the routes over ``engine``."""
+
+    @app.post("/v1/sessions/<session_id>/chunks")
+    async def write_chunk(session_id: str) -> Response:
+        await allow("produce", session_id)
+        stamp = _stamp()
+        chunk = read_chunk(await json_body())
+        return answered(await push(await engine.session(session_id), [chunk], stamp))
+
+    @app.post("/v1/sessions/<session_id>/chunks/batch")
+    async def write_chunks(session_id: str) -> Response:
+        await allow("produce", session_id)
+        stamp = _stamp()
+        chunks = read_chunks(await json_body())
+        return answered(await push(await engine.session(session_id), chunks, stamp))
+
+    @app.post("/v1/sessions/<session_id>/generations/<generation_id>/finish")
+    async def finish_generation(session_id: str, generation_id: str) -> Response:
+        await allow("produce", session_id)
+        stamp = _stamp()
+        body = read_body(await json_body(), FinishBody)
+        return answered(await finish(await engine.session(session_id), generation_id.lower(), body, stamp))
+
+
+def _stamp() -> ProducerStamp | None:
+    """The headers that make a request exactly-once. Raises `InvalidBody`."""
+    return read_stamp(_header("Producer-Id"), _header("Producer-Epoch"), _header("Producer-Seq"))
+
+
+def _header(name: str) -> str | None:
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise InvalidBody(f"there is more than one {name}")
+    return values[0] if values else None

@@ -1,0 +1,114 @@
+"""What stands before every route: whose request this is, and whether they may do this.
+
+A route calls `allow` before it does anything about a session, also about one that does not exist: who may not
+read a session does not learn from the answer whether there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quart import current_app, g, request
+from quart_trio import QuartTrio
+
+from ..identity import Identity, Principal, Scope, read_bearer
+from ..limits import Limits
+from ..problems import Forbidden, Unauthenticated
+
+__all__ = ["add_guard", "allow", "authenticate", "counted", "identity", "limits", "may_list", "permitted"]
+
+_NAME: Final = "penstock.identity"
+_LIMITS: Final = "penstock.limits"
+
+# Where a ticket in the query stands for a token. EventSource can send no header.
+_STREAM: Final = "events"
+
+# What tells nothing about a session. All other routes need a token, whether or not they ask for more.
+_PUBLIC: Final = frozenset({"healthz", "readyz", "no_websocket", "page", "openapi", "docs"})
+
+
+def add_guard(app: QuartTrio, asked: Identity, limits: Limits) -> None:
+    """Have every route of ``app`` ask ``asked`` who comes, and ``limits`` whether it is not too much."""
+    app.extensions[_NAME] = asked
+    app.extensions[_LIMITS] = limits
+
+    @app.before_request
+    async def authenticated() -> None:
+        # Paths that lead nowhere, and what a resource knows, are the same for everybody.
+        if request.url_rule is not None and request.method != "OPTIONS" and request.endpoint not in _PUBLIC:
+            try:
+                authenticate()
+            except Unauthenticated:
+                limits.admit()  # who has no token, or tries some, takes of what their address has
+                raise
+
+
+def identity() -> Identity:
+    """Whom this application asks."""
+    found = current_app.extensions[_NAME]
+    assert isinstance(found, Identity)
+    return found
+
+
+def limits() -> Limits:
+    """What counts this application's requests."""
+    found = current_app.extensions[_LIMITS]
+    assert isinstance(found, Limits)
+    return found
+
+
+def counted(principal: Principal) -> str | None:
+    """Under whose name requests are counted; None where nobody has one: then it is the address."""
+    return None if identity().open else principal.subject
+
+
+def authenticate() -> Principal:
+    """Whose request this is, counted as theirs. Raises `Unauthenticated` and `RateLimited`."""
+    known = g.get("principal")
+    if isinstance(known, Principal):
+        return known
+    asked = identity()
+    tickets = request.args.getlist("ticket") if request.endpoint == _STREAM and not asked.open else []
+    token = None if asked.open else _bearer()
+    if tickets and (len(tickets) > 1 or token is not None):
+        raise Unauthenticated("there is more than one token or ticket; send one")
+    principal = asked.tickets.for_stream(tickets[0]) if tickets else asked.authenticate(token)
+    limits().admit(counted(principal))
+    g.principal = principal
+    return principal
+
+
+async def allow(action: Scope, session_id: str | None = None) -> Principal:
+    """Who asks, if they may do this to the session; with None: to the server as a whole.
+
+    Raises `Unauthenticated`, and `Forbidden` in the same words for a session that exists and one that does not.
+    """
+    principal = authenticate()
+    await identity().check(principal, action, session_id)
+    return principal
+
+
+def may_list() -> Principal:
+    """Who asks, if they may read sessions at all: they are told of those that are `permitted`.
+
+    Raises `Unauthenticated`, `Forbidden`.
+    """
+    principal = authenticate()
+    if principal.scopes.isdisjoint({"read", "admin"}):
+        raise Forbidden("you may not read here: it takes a token with 'read'")
+    return principal
+
+
+async def permitted(action: Scope, session_id: str | None = None) -> bool:
+    """Whether who asks may do this. Raises `Unauthenticated`."""
+    return await identity().permits(authenticate(), action, session_id)
+
+
+def _bearer() -> str | None:
+    """The token in the request's header. Raises `Unauthenticated`."""
+    headers = request.headers.getlist("Authorization")
+    if not headers:
+        return None
+    if len(headers) > 1:
+        raise Unauthenticated("there is more than one token or ticket; send one")
+    return read_bearer(headers[0])

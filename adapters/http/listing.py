@@ -1,0 +1,63 @@
+"""The sessions that one principal may read, in order of id, without looking at all the others.
+
+A listing tells of no other session: not by what is in it, not by where its next page begins, and not by how long
+it takes when a pattern begins with what its sessions have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import final
+
+from attrs import frozen
+
+from engine import Engine, SessionInfo
+
+__all__ = ["list_sessions"]
+
+# Behind the last of the characters that an id may have, so behind every id that begins with what stands before it.
+_BEHIND = "\x7f"
+
+
+@final
+@frozen(order=True)
+class _Range:
+    """The ids that begin with ``prefix``; with ``alone``, this one only."""
+
+    prefix: str
+    alone: bool
+
+    def start(self) -> str:
+        """What every id of the range stands behind, and no id stands between."""
+        if not self.prefix:
+            return ""
+        return self.prefix[:-1] + chr(ord(self.prefix[-1]) - 1) + _BEHIND
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id == self.prefix if self.alone else session_id.startswith(self.prefix)
+
+
+def _ranges(patterns: Iterable[str]) -> list[_Range]:
+    """Where ids that match can be: in order, and none within another."""
+    kept: list[_Range] = []
+    for found in sorted({_Range(pattern.partition("*")[0], "*" not in pattern) for pattern in patterns}):
+        if not any(found.prefix in other for other in kept):
+            kept.append(found)
+    return kept
+
+
+async def list_sessions(
+    engine: Engine, patterns: Iterable[str], permitted: Callable[[str], Awaitable[bool]], after: str, wanted: int
+) -> list[SessionInfo]:
+    """So many sessions behind ``after`` that match one of ``patterns`` and are ``permitted``, if there are."""
+    found: list[SessionInfo] = []
+    for part in _ranges(patterns):
+        behind = max(after, part.start())
+        while len(found) < wanted:
+            page = await engine.sessions(behind, 1 if part.alone else wanted)
+            inside = [session for session in page if session.session_id in part]
+            found += [session for session in inside if await permitted(session.session_id)]
+            if part.alone or not page or len(inside) < len(page):
+                break
+            behind = page[-1].session_id
+    return found[:wanted]

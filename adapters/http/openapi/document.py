@@ -1,0 +1,263 @@
+"""The document: every operation with its parameters, body and answers, and the schemas they refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final, cast
+
+from engine import JSON, BlockSnapshot
+
+from ...bodies import ApprovalAnswer, InputHead
+from ...problems import PROBLEM_JSON, TABLE
+from ...pushed import ChunkBody
+from . import generations, producing, server, sessions
+from .grammar import GRAMMAR, SHARED, WORD
+from .operation import Answer, Body, Operation, Parameter, Shape
+from .schemas import Schema, Schemas, reference
+from .vocabulary import add_events, add_frames, add_problem
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["document"]
+
+_OPERATIONS: Final = (
+    *sessions.OPERATIONS,
+    *generations.OPERATIONS,
+    *producing.OPERATIONS,
+    *server.OPERATIONS,
+    *server.PAGES,
+)
+
+_TAGS: Final = {
+    "sessions": "A session is one conversation.",
+    "messages": "What stands in it beside the answers.",
+    "generations": "One run of a producer, which makes the answer. At most one is live in a session.",
+    "producing": "What a producer in another process writes.",
+    "queue": "Generations that wait for the live one.",
+    "presence": "Who is here, on which device; never stored.",
+    "streams": "The log of a session as it grows.",
+    "server": "The server itself.",
+    "pages": "What a browser is shown.",
+}
+
+_ABOUT: Final = """Live answers: produced, stamped, stored and delivered without being mixed up or lost. JSON goes in
+and comes out, in UTF-8; no body at all is an empty object. A field that does not apply is absent, never null; one that
+is not known is refused by name. Every answer has an `X-Request-Id`, yours if you sent one. GET may be asked as HEAD. A
+path that is not listed is answered with 404, another method with 405, both with a problem."""
+
+# What any request may meet, before its route or behind it.
+_ANYWHERE: Final = (
+    "INVALID_BODY",
+    "ORIGIN_REFUSED",
+    "BODY_TOO_LARGE",
+    "RATE_LIMITED",
+    "INTERNAL",
+    "OVERLOADED",
+    "TIMEOUT",
+)
+_GUARDED: Final = ("UNAUTHENTICATED", "FORBIDDEN")
+
+# No schema fits a stream as a whole before OpenAPI 3.2; of these, one piece is described.
+_STREAMS: Final = ("text/event-stream", "application/x-ndjson")
+
+_PATH: Final = {
+    "session_id": "SessionId",
+    "generation_id": "Uuid",
+    "message_id": "Uuid",
+    "actor_id": "PresenceId",
+    "device_id": "PresenceId",
+    "name": "FileName",
+}
+
+_HEADERS: Final[dict[int, Schema]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to authenticate: `Bearer`."}},
+    429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}},
+    503: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}},
+}
+
+
+def document(*, files: Collection[str], secured: bool) -> Schema:
+    """The whole document. ``files``: what is served beside the pages; ``secured``: requests must bear a token."""
+    made = _Making(files)
+    paths: Schema = {}
+    for operation in _OPERATIONS:
+        item = cast(Schema, paths.setdefault(operation.path, {}))
+        item[operation.method] = made.operation(operation, secured=secured)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "penstock", "version": _version(), "summary": "Live answers", "description": _one(_ABOUT)},
+        "tags": [{"name": name, "description": told} for name, told in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(made.schemas.made.items())),
+            "responses": dict(sorted(made.problems.items())),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "With a subject, scopes and patterns of session ids.",
+                },
+                "ticket": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "ticket",
+                    "description": "For clients that cannot send headers: streams and the WebSocket.",
+                },
+            },
+        },
+    }
+
+
+def _one(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _version() -> str:
+    try:
+        return version("penstock")
+    except PackageNotFoundError:  # run from its sources
+        return "0"
+
+
+class _Making:
+    def __init__(self, files: Collection[str]) -> None:
+        self.schemas = Schemas(GRAMMAR)
+        self.problems: dict[str, JSON] = {}
+        for name, schema in SHARED.items():
+            self.schemas.add(name, schema)
+        self.schemas.add("FileName", {"type": "string", "enum": sorted(files)})
+        self._inputs()
+        add_events(self.schemas)
+        add_frames(self.schemas)
+        add_problem(self.schemas)
+
+    def _inputs(self) -> None:
+        """Bodies that are read piece by piece, or by what stands in them."""
+        chunks: Schema = {
+            "type": "array",
+            "items": self.schemas.of(ChunkBody, closed=True),
+            "minItems": 1,
+            "maxItems": 500,
+        }
+        self.schemas.add(
+            "ChunkBatch",
+            {"type": "object", "properties": {"chunks": chunks}, "required": ["chunks"], "additionalProperties": False},
+        )
+        self.schemas.of(BlockSnapshot)
+        whole = self.schemas.made["BlockSnapshot"]
+        self.schemas.add("PostedBlock", {**whole, "description": "A block as it is to stand.", "required": ["kind"]})
+        head, answer = Schemas(GRAMMAR), Schemas(GRAMMAR)
+        head.of(InputHead)
+        answer.of(ApprovalAnswer, closed=True)
+        own, approval = head.made["InputHead"], answer.made["ApprovalAnswer"]
+        fields = (
+            cast(Schema, approval["properties"]) | cast(Schema, own["properties"]) | {"kind": {"const": "approval"}}
+        )
+        self.schemas.add(
+            "Approval",
+            {**approval, "properties": fields, "required": ["kind", *cast("list[JSON]", approval["required"])]},
+        )
+        self.schemas.add(
+            "Steering",
+            {
+                **own,
+                "description": "`steer`, or a kind of your own; what else stands here is its content.",
+                "properties": cast(Schema, own["properties"]) | {"kind": {**WORD, "not": {"const": "approval"}}},
+            },
+        )
+        self.schemas.add("InputBody", {"oneOf": [reference("Approval"), reference("Steering")]})
+
+    def operation(self, told: Operation, *, secured: bool) -> Schema:
+        names = [part[1:-1] for part in told.path.split("/") if part.startswith("{")]
+        parameters: list[JSON] = [
+            {"name": name, "in": "path", "required": True, "schema": reference(_PATH[name])} for name in names
+        ]
+        parameters += [_parameter(each) for each in told.parameters]
+        made: Schema = {"operationId": told.id, "tags": [told.tag], "summary": told.summary}
+        if told.description:
+            made["description"] = told.description
+        if parameters:
+            made["parameters"] = parameters
+        if told.body is not None:
+            made["requestBody"] = self._body(told.body)
+        answers: Schema = {str(status): self._answer(answer) for status, answer in told.answers.items()}
+        answers |= self._problems(told)
+        made["responses"] = dict(sorted(answers.items()))
+        made["security"] = _security(told) if secured else []
+        return made
+
+    def _body(self, body: Body) -> Schema:
+        return {
+            "required": body.needed,
+            "content": {"application/json": {"schema": self._shape(body.shape, closed=True)}},
+        }
+
+    def _answer(self, answer: Answer) -> Schema:
+        made: Schema = {"description": answer.description}
+        content: Schema = {}
+        for media, shape in answer.content.items():
+            content[media] = {"x-item-schema" if media in _STREAMS else "schema": self._shape(shape)}
+        if content:
+            made["content"] = content
+        return made
+
+    def _shape(self, shape: Shape, *, closed: bool = False) -> Schema:
+        if isinstance(shape, dict):
+            return shape
+        if isinstance(shape, tuple):
+            return {"anyOf": [self.schemas.of(each, closed=closed) for each in shape]}
+        return self.schemas.of(shape, closed=closed)
+
+    def _problems(self, told: Operation) -> Schema:
+        """The refusals by status; where the route itself answers with a status, both."""
+        codes = {*_ANYWHERE, *told.codes, *(_GUARDED if told.scope is not None else ())}
+        by_status: dict[int, list[str]] = {}
+        for code in TABLE:
+            if code in codes:
+                by_status.setdefault(TABLE[code].status, []).append(code)
+        made: Schema = {}
+        for status, named in by_status.items():
+            problem = self._problem(status, named)
+            own = told.answers.get(status)
+            if own is not None:
+                both = self._answer(own)
+                both["content"] = cast(Schema, both["content"]) | _problem_content(named)
+                made[str(status)] = both
+            else:
+                made[str(status)] = problem
+        return made
+
+    def _problem(self, status: int, codes: list[str]) -> Schema:
+        name = "_".join([str(status), *codes])
+        if name not in self.problems:
+            made: Schema = {"description": ", ".join(codes), "content": _problem_content(codes)}
+            if status in _HEADERS:
+                made["headers"] = _HEADERS[status]
+            self.problems[name] = made
+        return {"$ref": f"#/components/responses/{name}"}
+
+
+def _problem_content(codes: list[str]) -> Schema:
+    narrowed: Schema = {"properties": {"code": {"enum": list(codes)}}}
+    return {PROBLEM_JSON: {"schema": {"allOf": [reference("Problem"), narrowed]}}}
+
+
+def _parameter(told: Parameter) -> Schema:
+    return {
+        "name": told.name,
+        "in": told.place,
+        "description": told.description,
+        "schema": told.schema,
+    }
+
+
+def _security(told: Operation) -> list[JSON]:
+    if told.scope is None:
+        return []
+    made: list[JSON] = [{"bearer": [told.scope]}]
+    if told.tag == "streams":
+        made.append({"ticket": []})
+    return made

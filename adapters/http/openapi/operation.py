@@ -1,0 +1,118 @@
+"""What there is to say of one operation, and the words that many of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+from attrs import frozen
+
+from .schemas import Schema, reference
+
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
+
+__all__ = [
+    "LIMIT",
+    "SESSION",
+    "Answer",
+    "Body",
+    "Operation",
+    "Parameter",
+    "Scope",
+    "Shape",
+    "answered",
+    "empty",
+    "header",
+    "query",
+    "text",
+]
+
+Scope: TypeAlias = Literal["read", "write", "produce", "admin"]
+
+# An attrs type, one of several, or a schema of no type.
+Shape: TypeAlias = "type[AttrsInstance] | tuple[type[AttrsInstance], ...] | Schema"
+
+
+@final
+@frozen(kw_only=True)
+class Parameter:
+    """One of the query's or a header; those of the path are known by their names."""
+
+    name: str
+    schema: Schema
+    description: str
+    place: Literal["query", "header"] = "query"
+
+
+@final
+@frozen(kw_only=True)
+class Body:
+    """A JSON object. ``needed``: an empty one would be refused."""
+
+    shape: Shape
+    needed: bool = False
+
+
+@final
+@frozen(kw_only=True)
+class Answer:
+    """A success, or an answer of its own kind. ``content``: what is said, by media type; of a stream, one piece."""
+
+    description: str
+    content: Mapping[str, Shape]
+    headers: Mapping[str, str] = {}
+
+
+def answered(description: str, shape: Shape) -> Answer:
+    return Answer(description=description, content={"application/json": shape})
+
+
+def empty(description: str) -> Answer:
+    return Answer(description=description, content={})
+
+
+def text(description: str, *media_types: str) -> Answer:
+    string: Schema = {"type": "string"}
+    return Answer(description=description, content=dict.fromkeys(media_types, string))
+
+
+@final
+@frozen(kw_only=True)
+class Operation:
+    """``codes``: the errors that are its own; those that any request may meet are added, by ``scope`` also the
+    guard's. ``scope``: what the caller must be allowed; None: anybody.
+    """
+
+    method: Literal["get", "put", "patch", "post", "delete"]
+    path: str
+    id: str
+    tag: str
+    summary: str
+    answers: Mapping[int, Answer]
+    scope: Scope | None
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    codes: tuple[str, ...] = ()
+
+
+# What every request about a session may be refused with.
+SESSION: Final = ("INVALID_ID", "SESSION_NOT_FOUND", "SESSION_DELETED", "WRITE_FAILED", "DRAINING")
+
+LIMIT: Final = Parameter(
+    name="limit",
+    schema={"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    description="How many in one page.",
+)
+
+
+def query(name: str, schema: Schema | str, description: str) -> Parameter:
+    return Parameter(
+        name=name, schema=reference(schema) if isinstance(schema, str) else schema, description=description
+    )
+
+
+def header(name: str, schema: Schema | str, description: str) -> Parameter:
+    made = reference(schema) if isinstance(schema, str) else schema
+    return Parameter(name=name, schema=made, description=description, place="header")

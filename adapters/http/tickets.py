@@ -1,0 +1,38 @@
+"""``POST /v1/tickets``: for clients that cannot send headers, a part of their token's rights to put into a URL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import final
+
+from attrs import frozen
+from quart import Response
+from quart_trio import QuartTrio
+
+from ..bodies import read_body
+from .answers import answered, json_body
+from .guard import authenticate, identity
+
+__all__ = ["TicketBody", "add_tickets"]
+
+
+@final
+@frozen(kw_only=True)
+class TicketBody:
+    """``ttl`` is in seconds."""
+
+    sessions: list[str]
+    scopes: list[str]
+    ttl: int | None = None
+
+
+def add_tickets(app: QuartTrio) -> None:
+    """Add the route."""
+
+    @app.post("/v1/tickets")
+    async def make_ticket() -> Response:
+        principal = authenticate()
+        body = read_body(await json_body(), TicketBody)
+        ticket = identity().tickets.make(principal, body.sessions, body.scopes, body.ttl)
+        expires_at = datetime.fromtimestamp(ticket.expires_at, UTC).isoformat(timespec="milliseconds")
+        return answered({"ticket": ticket.text, "expires_at": expires_at.replace("+00:00", "Z")}, 201)

@@ -1,0 +1,76 @@
+"""Whom the server believes, and what it lets them do. One `Identity` serves HTTP and WebSocket alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Final, TypeAlias, final
+
+from ..problems import Forbidden, Unauthenticated
+from .principal import EVERYBODY, Principal, Scope, may
+from .tickets import Tickets
+
+__all__ = ["OPEN", "Authorize", "Identity", "Verify"]
+
+# Reads a bearer token. Raises `Unauthenticated`.
+Verify: TypeAlias = Callable[[str], Principal]
+
+# An application's own word on what the token allows: it can only refuse more. None stands for the server as a whole.
+Authorize: TypeAlias = Callable[[Principal, Scope, str | None], bool | Awaitable[bool]]
+
+
+@final
+class Identity:
+    """Believes what ``verify`` believes; without it everybody may do everything.
+
+    ``authorize`` is asked on every operation, after the token's own scopes and sessions have allowed it; what it
+    raises refuses the request as a bug of the server's.
+    """
+
+    def __init__(
+        self, verify: Verify | None = None, *, authorize: Authorize | None = None, tickets: Tickets | None = None
+    ) -> None:
+        self._verify = verify
+        self._authorize = authorize
+        self.tickets: Final = tickets or Tickets()
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody is asked who they are."""
+        return self._verify is None
+
+    def authenticate(self, token: str | None) -> Principal:
+        """Whose token this is. Raises `Unauthenticated`."""
+        if self._verify is None:
+            return EVERYBODY
+        if token is None:
+            raise Unauthenticated("this needs a token: send the header 'Authorization: Bearer <token>'")
+        principal = self._verify(token)
+        self.check_time(principal)
+        return principal
+
+    def check_time(self, principal: Principal) -> None:
+        """Raises `Unauthenticated` when the principal's time is over."""
+        if time.time() >= principal.expires_at:
+            raise Unauthenticated("the token has expired; get a new one")
+
+    async def permits(self, principal: Principal, action: Scope, session_id: str | None) -> bool:
+        """Whether the principal may do this, by its token and by the application."""
+        if not may(principal, action, session_id):
+            return False
+        if self._authorize is None:
+            return True
+        said = self._authorize(principal, action, session_id)
+        return (await said if isawaitable(said) else said) is True
+
+    async def check(self, principal: Principal, action: Scope, session_id: str | None) -> None:
+        """Raises `Unauthenticated` when its time is over, and `Forbidden`: with the same words for every session."""
+        self.check_time(principal)
+        if not await self.permits(principal, action, session_id):
+            what = "this server" if session_id is None else "this session"
+            raise Forbidden(f"you may not {action} here: it takes a token with {action!r} for {what}")
+
+
+# Where there is no authentication: on a loopback address, or behind somebody who does it.
+OPEN: Final = Identity()

@@ -1,0 +1,247 @@
+"""One answer of a model, written into a generation as it comes.
+
+Owns when a model is asked again: as long as nothing of its answer was written. From the first piece on an error ends
+the generation, since readers have seen what came. However it is left, the provider's connection is closed at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Hashable
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, final
+
+import trio
+from attrs import define, field, frozen
+from uuid_utils import uuid4
+
+from engine import Block, Generation, JSONObject, Message, ProducerError
+
+from .failures import ModelFailure
+from .model import Model, Request
+from .pieces import CARRIED, CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
+from .retries import Retries
+from .transcript import parse_arguments
+from .usage import add
+
+__all__ = ["Answered", "Asked", "Ledger", "answer"]
+
+_log = logging.getLogger("penstock.models")
+
+# An answer that was not one for these reasons ends the generation as failed; what was said before is kept.
+_REFUSALS: Final = frozenset({"refusal", "content_filter"})
+
+
+@final
+@frozen
+class Asked:
+    """A tool call as the model made it; None for arguments that are no JSON object."""
+
+    call_id: str
+    name: str
+    arguments: JSONObject | None
+
+
+@final
+@frozen(kw_only=True)
+class Answered:
+    """What became of an answer that came to its end."""
+
+    reason: str
+    calls: tuple[Asked, ...]
+
+
+@final
+@define
+class Ledger:
+    """What one generation's answers share: what they cost in sum, and the ids of their calls."""
+
+    generation: Generation
+    _spent: JSONObject = field(factory=dict, init=False)
+    _spending: JSONObject = field(factory=dict, init=False)
+    _call_ids: set[str] = field(factory=set, init=False)
+
+    def spend(self, usage: JSONObject) -> None:
+        """What the present answer cost so far. Told at once: an answer that is stopped has its price, too."""
+        self._spending = usage
+        self.generation.report_usage(add(self._spent, usage))
+
+    def next_answer(self) -> None:
+        self._spent, self._spending = add(self._spent, self._spending), {}
+
+    @property
+    def spending(self) -> JSONObject:
+        return self._spending
+
+    def call_id(self, proposed: str) -> str:
+        """The id, or one of our own where the provider gave none or gave it twice: in a generation ids are unique."""
+        call_id = proposed if proposed and proposed not in self._call_ids else f"call_{uuid4().hex[:24]}"
+        self._call_ids.add(call_id)
+        return call_id
+
+
+async def answer(ledger: Ledger, model: Model, request: Request, retries: Retries) -> Answered:
+    """Ask, and write what comes. Raises `ProducerError` with a code from `failures`."""
+    generation = ledger.generation
+    attempt = 0
+    while True:
+        attempt += 1
+        writer = _Writer(ledger, carries=bool(request.tools))
+        try:
+            await _attempt(generation, model, request, writer)
+            break
+        except ModelFailure as failure:
+            pause = None if writer.begun else retries.pause(attempt, failure, random.random())
+            _log.warning(
+                "session %s, generation %s: model %s, attempt %d: %.500s; %s",
+                generation.session_id,
+                generation.generation_id,
+                model.name,
+                attempt,
+                failure,
+                "giving up" if pause is None else f"again in {pause:.1f} s",
+            )
+            if pause is None:
+                raise ProducerError(failure.text, reason=failure.code) from failure
+            # Seen by readers, who else would take the silence for a standstill; the idle limit takes it as a sign, too.
+            await generation.status("retrying", {"code": failure.code, "attempt": attempt, "seconds": round(pause, 3)})
+        await trio.sleep(pause)
+        await generation.status("thinking")
+    ledger.next_answer()
+    if writer.reason in _REFUSALS:
+        refusal = ModelFailure("MODEL_REFUSED", writer.reason)
+        raise ProducerError(refusal.text, reason=refusal.code)
+    return Answered(reason=writer.reason, calls=tuple(writer.calls))
+
+
+async def _attempt(generation: Generation, model: Model, request: Request, writer: _Writer) -> None:
+    asked = await model.ask(request)
+    try:
+        async with writer:
+            while (pieces := await asked.next()) is not None:
+                for piece in pieces:
+                    await writer.write(piece)
+    finally:
+        with generation.cleanup():
+            await asked.close()
+
+
+@define
+class _OpenCall:
+    asked: Asked
+    json: str = ""
+
+
+@final
+class _Writer:
+    """Turns pieces into a message and its blocks. The message opens with the first piece that belongs into it."""
+
+    def __init__(self, ledger: Ledger, *, carries: bool) -> None:
+        self._ledger: Final = ledger
+        self._carries: Final = carries  # without tools nothing is sent back, and nothing needs to be kept for it
+        self._stack = AsyncExitStack()
+        self._message: Message | None = None
+        self._blocks: dict[Hashable, Block] = {}
+        self._speaking: Hashable = None  # the key of the open block of text or reasoning
+        self._open_calls: dict[Hashable, _OpenCall] = {}
+        self.calls: list[Asked] = []
+        self.reason = "stop"
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was written."""
+        return self._message is not None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and (self.begun or self.reason not in _REFUSALS):
+                message = await self._open_message()
+                for key in list(self._blocks):
+                    await self._close(key)
+                message.finish(reason=self.reason, usage=self._ledger.spending or None)
+        finally:
+            await self._stack.__aexit__(kind, error, traceback)
+
+    async def write(self, piece: Piece) -> None:
+        if type(piece) is Words:  # nearly all of them
+            block = self._blocks.get(piece.key)
+            if block is None:
+                block = await self._open_words(piece)
+            await block.write(piece.text)
+            return
+        match piece:
+            case CallArguments(key, text):
+                if key not in self._open_calls:
+                    raise ModelFailure("MODEL_GARBLED", "arguments came for a call that is not open")
+                self._open_calls[key].json += text
+                await self._blocks[key].write(text)
+            case CallOpened(key, call_id, name):
+                if not name or key in self._open_calls:
+                    raise ModelFailure("MODEL_GARBLED", "a call came without a name, or twice")
+                await self._close(self._speaking)
+                call_id = self._ledger.call_id(call_id)
+                message = await self._open_message()
+                await self._open(key, message.tool_call(call_id, name))
+                self._open_calls[key] = _OpenCall(Asked(call_id, name, None))
+            case Closed(key):
+                await self._close(key)
+            case Carried(value) if self._carries:
+                await self._close(self._speaking)
+                message = await self._open_message()
+                async with message.data(name=CARRIED) as block:
+                    await block.put(value)
+            case Spent(usage):
+                self._ledger.spend(usage)
+            case Finished(reason):
+                self.reason = reason
+
+    async def _open_message(self) -> Message:
+        if self._message is None:
+            message = self._ledger.generation.message()
+            self._message = await self._stack.enter_async_context(message)
+        return self._message
+
+    async def _open_words(self, piece: Words) -> Block:
+        await self._close(self._speaking)
+        message = await self._open_message()
+        block = message.text() if piece.kind == "text" else message.reasoning()
+        await self._open(piece.key, block)
+        self._speaking = piece.key
+        return block
+
+    async def _open(self, key: Hashable, block: Block) -> None:
+        await block.__aenter__()
+        self._blocks[key] = block
+        self._stack.push_async_exit(partial(self._leave, key))
+
+    async def _leave(
+        self,
+        key: Hashable,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the block of this key as it must be, if it still is open."""
+        block = self._blocks.pop(key, None)
+        if block is not None:
+            await block.__aexit__(kind, error, traceback)
+
+    async def _close(self, key: Hashable) -> None:
+        block = self._blocks.get(key)
+        if block is None:
+            return
+        call = self._open_calls.pop(key, None)
+        if call is not None:
+            arguments = parse_arguments(call.json)
+            if arguments is not None:
+                block.finish(arguments=arguments)
+            self.calls.append(Asked(call.asked.call_id, call.asked.name, arguments))
+        await self._leave(key, None, None, None)

@@ -1,0 +1,110 @@
+"""The producer over a model: asks it with the session's transcript, runs the tools that it calls, and asks again.
+
+Owns the loop. What the model sees is always read from the session, so what was said, steered or refused meanwhile is
+part of it, and every tool's result is durable before the model hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, final
+
+import trio
+
+from engine import Generation, Input, JSONObject, ProducerError
+
+from .answering import Answered, Asked, Ledger, answer
+from .failures import ModelFailure
+from .model import Model, Request
+from .retries import Retries
+from .tools import Outcome, Tool, offers, run_call, toolbox
+from .transcript import transcript
+
+__all__ = ["Assistant"]
+
+# A model that calls tools in a circle spends money until somebody looks.
+_ROUNDS: Final = 16
+
+
+@final
+class Assistant:
+    """A producer: ``producers={"assistant": Assistant(model, system="Be brief.", tools=[…])}``.
+
+    It does not read the generation's input. Tools run one after the other, in the order in which the model called
+    them: a later one may rely on an earlier. A ``steer`` input with a ``text`` is heard before the model is asked
+    again. Fails with a code of `failures`. `aclose` closes the model's connections.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        system: str | None = None,
+        tools: Iterable[Tool] = (),
+        rounds: int = _ROUNDS,
+        retries: Retries | None = None,
+    ) -> None:
+        self._model: Final = model
+        self._system: Final = system
+        self._tools: Final = toolbox(tools)
+        self._rounds: Final = rounds
+        self._retries: Final = retries or Retries()
+
+    async def __call__(self, generation: Generation) -> None:
+        ledger = Ledger(generation)
+        for _ in range(self._rounds):
+            await generation.status("thinking")
+            said = await self._ask(ledger)
+            if not said.calls:
+                return
+            for call in said.calls:
+                await _tell(generation, call, await run_call(generation, self._tools, call))
+            await _hear(generation)
+        raise _failed("MODEL_TOO_MANY_ROUNDS")
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
+
+    async def _ask(self, ledger: Ledger) -> Answered:
+        generation = ledger.generation
+        await generation.flush()  # a snapshot holds what is stored
+        turns = transcript((await generation.snapshot()).messages, generation.generation_id)
+        if not turns:
+            raise _failed("MODEL_NOTHING_ASKED")
+        request = Request(turns=turns, system=self._system, tools=offers(self._tools))
+        return await answer(ledger, self._model, request, self._retries)
+
+
+async def _tell(generation: Generation, call: Asked, outcome: Outcome) -> None:
+    """Write the result of a call into the transcript."""
+    async with generation.message(role="tool") as message, message.tool_result(call.call_id, name=call.name) as block:
+        if isinstance(outcome.value, str):
+            await block.write(outcome.value)
+        else:
+            await block.put(outcome.value)
+        block.finish(is_error=outcome.is_error or None)
+
+
+async def _hear(generation: Generation) -> None:
+    """Take what was steered meanwhile into the transcript. Other inputs are handed back at the end."""
+    while True:
+        try:
+            given = generation.receive_input_nowait()
+        except trio.WouldBlock:
+            return
+        text = _steering(given)
+        if text:
+            async with generation.message(role="user") as message, message.text() as block:
+                await block.write(text)
+            await generation.apply(given)
+
+
+def _steering(given: Input) -> str | None:
+    content: JSONObject = given.content
+    text = content.get("text")
+    return text if given.kind == "steer" and isinstance(text, str) and text.strip() else None
+
+
+def _failed(code: str) -> ProducerError:
+    failure = ModelFailure(code, "")
+    return ProducerError(failure.text, reason=failure.code)

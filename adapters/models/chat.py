@@ -1,0 +1,158 @@
+"""Chat completions: the dialect of OpenAI that most other servers speak, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, cast, final
+
+import openai
+
+from engine import JSONObject, encode_json
+
+from .model import Answer, Offer, Request
+from .openai_failures import failure, of_event
+from .pieces import CallArguments, CallOpened, Finished, Piece, Spent, Words
+from .sdk import StreamedAnswer
+from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Turn, UserTurn
+from .usage import tokens
+from .wire import DONE, number, objects, parse, part, text
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
+
+__all__ = ["ChatMeaning", "ChatModel", "messages"]
+
+_CALLS_TOOLS: Final = frozenset({"tool_calls", "function_call"})
+
+
+@final
+class ChatModel:
+    """A model behind ``POST …/chat/completions``."""
+
+    def __init__(self, client: openai.AsyncOpenAI, name: str, *, options: JSONObject | None = None) -> None:
+        self._client: Final = client
+        self.name: Final = name
+        self._options: Final = dict(options or {})
+
+    async def ask(self, request: Request) -> Answer:
+        try:
+            response = await self._client.chat.completions.with_streaming_response.create(
+                model=self.name,
+                messages=cast("list[ChatCompletionMessageParam]", messages(request.turns, request.system)),
+                tools=cast("list[ChatCompletionFunctionToolParam]", [_tool(tool) for tool in request.tools])
+                or openai.omit,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body=self._options,
+            ).__aenter__()
+        except Exception as error:
+            told = failure(error, began=False)
+            if told is None:
+                raise
+            raise told from error
+        return StreamedAnswer(response.http_response, ChatMeaning(), lambda error: failure(error, began=True))
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+
+def messages(turns: Sequence[Turn], system: str | None) -> list[JSONObject]:
+    """The turns as this dialect has them."""
+    made: list[JSONObject] = []
+    if system:
+        made.append({"role": "system", "content": system})
+    for turn in turns:
+        match turn:
+            case SystemTurn(text):
+                made.append({"role": "system", "content": text})
+            case UserTurn(text):
+                made.append({"role": "user", "content": text})
+            case AnswerTurn(parts):
+                text = "\n\n".join(part.text for part in parts if isinstance(part, Said))
+                calls = [_call(part) for part in parts if isinstance(part, Call)]
+                made.append({"role": "assistant", "content": text or None, **({"tool_calls": calls} if calls else {})})
+            case ResultsTurn(results):
+                made += [
+                    {"role": "tool", "tool_call_id": result.call_id, "content": result.marked_text}
+                    for result in results
+                ]
+    return made
+
+
+def _call(call: Call) -> JSONObject:
+    arguments = encode_json(call.arguments).decode()
+    return {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def _tool(tool: Offer) -> JSONObject:
+    described: JSONObject = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": described}
+
+
+@final
+class ChatMeaning:
+    """Reads the chunks of one answer."""
+
+    def __init__(self) -> None:
+        self.over = self.last = False  # what it cost comes behind the answer's end, or does not come
+        self._refused = False
+        self._calls: dict[int, str] = {}  # index → id
+
+    def read(self, data: bytes, /) -> Sequence[Piece]:
+        if data == DONE:
+            self.last = self.over
+            return ()
+        chunk = parse(data)
+        if chunk.get("error") is not None:
+            raise of_event(part(chunk, "error"))
+        pieces: list[Piece] = []
+        for choice in objects(chunk, "choices"):
+            self._read_delta(part(choice, "delta"), pieces)
+            reason = text(choice, "finish_reason")
+            if reason:
+                self.over = True
+                pieces.append(Finished(self._reason(reason)))
+        usage = part(chunk, "usage")
+        if usage:
+            pieces.append(Spent(_usage(usage)))
+        return pieces
+
+    def _read_delta(self, delta: JSONObject, pieces: list[Piece]) -> None:
+        # OpenAI shows no reasoning here; others do, under the one name or the other.
+        thought = text(delta, "reasoning_content") or text(delta, "reasoning")
+        if thought:
+            pieces.append(Words("reasoning", "reasoning", thought))
+        said = text(delta, "content")
+        if said:
+            pieces.append(Words("text", "text", said))
+        refusal = text(delta, "refusal")
+        if refusal:
+            self._refused = True
+            pieces.append(Words("text", "refusal", refusal))
+        for call in objects(delta, "tool_calls"):
+            self._read_call(call, pieces)
+
+    def _read_call(self, call: JSONObject, pieces: list[Piece]) -> None:
+        index, call_id, function = number(call, "index"), text(call, "id"), part(call, "function")
+        name, arguments = text(function, "name"), text(function, "arguments")
+        known = self._calls.get(index)
+        # Some servers give every call the index 0, and tell calls apart by their ids only.
+        if known is None or (call_id and call_id != known and name):
+            self._calls[index] = known = call_id
+            pieces.append(CallOpened((index, known), known, name))
+        if arguments:
+            pieces.append(CallArguments((index, known), arguments))
+
+    def _reason(self, told: str) -> str:
+        if self._refused:
+            return "refusal"
+        return "tool_calls" if told in _CALLS_TOOLS else told
+
+
+def _usage(usage: JSONObject) -> JSONObject:
+    return tokens(
+        input_tokens=number(usage, "prompt_tokens"),
+        output_tokens=number(usage, "completion_tokens"),
+        cached_tokens=number(part(usage, "prompt_tokens_details"), "cached_tokens"),
+        reasoning_tokens=number(part(usage, "completion_tokens_details"), "reasoning_tokens"),
+    )

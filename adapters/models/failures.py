@@ -1,0 +1,131 @@
+"""What can go wrong with a model: stable codes, what readers are told, and whether asking again may help. Pure.
+
+The providers' own texts are for the log only: they may name accounts, addresses and pieces of keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, final
+
+__all__ = ["CODES", "ModelFailure", "of_answer", "retry_after"]
+
+# Code → what readers are told, and whether the same request may do better later.
+CODES: Final[Mapping[str, tuple[str, bool]]] = {
+    "MODEL_AUTH": ("The model's provider does not accept this server's key.", False),
+    "MODEL_QUOTA": ("This server's account at the model's provider has no credit left.", False),
+    "MODEL_NOT_FOUND": ("The model's provider does not offer this model.", False),
+    "MODEL_REJECTED": ("The model's provider did not accept the request.", False),
+    "MODEL_CONTEXT_TOO_LONG": ("The conversation is longer than the model can read.", False),
+    "MODEL_REFUSED": ("The model declined to answer.", False),
+    "MODEL_RATE_LIMITED": ("The model's provider takes no more requests right now. Try again later.", True),
+    "MODEL_UNAVAILABLE": ("The model's provider cannot be reached or is overloaded. Try again later.", True),
+    "MODEL_INTERRUPTED": ("The model's answer broke off before its end. Try again.", True),
+    "MODEL_GARBLED": ("What the model's provider sent cannot be understood.", False),
+    "MODEL_TOO_MANY_ROUNDS": ("The model kept calling tools and came to no answer.", False),
+    "MODEL_NOTHING_ASKED": ("There is nothing to answer yet: post a user message, or start with a text.", False),
+}
+
+# The providers' own words, `code` or `type` of an error; they say more than the status that they come with.
+_WORDS: Final[Mapping[str, str]] = {
+    "authentication_error": "MODEL_AUTH",
+    "billing_error": "MODEL_QUOTA",
+    "billing_hard_limit_reached": "MODEL_QUOTA",
+    "content_filter": "MODEL_REFUSED",
+    "content_policy_violation": "MODEL_REFUSED",
+    "context_length_exceeded": "MODEL_CONTEXT_TOO_LONG",
+    "insufficient_quota": "MODEL_QUOTA",
+    "invalid_api_key": "MODEL_AUTH",
+    "invalid_prompt": "MODEL_REFUSED",
+    "model_not_found": "MODEL_NOT_FOUND",
+    "not_found_error": "MODEL_NOT_FOUND",
+    "overloaded_error": "MODEL_UNAVAILABLE",
+    "permission_error": "MODEL_AUTH",
+    "rate_limit_error": "MODEL_RATE_LIMITED",
+    "rate_limit_exceeded": "MODEL_RATE_LIMITED",
+    "request_too_large": "MODEL_CONTEXT_TOO_LONG",
+    "server_error": "MODEL_UNAVAILABLE",
+    "api_error": "MODEL_UNAVAILABLE",
+    "timeout_error": "MODEL_UNAVAILABLE",
+    # Least telling, so last: a request may be invalid because it is too long.
+    "invalid_request_error": "MODEL_REJECTED",
+}
+
+_STATUSES: Final[Mapping[int, str]] = {
+    401: "MODEL_AUTH",
+    402: "MODEL_QUOTA",
+    403: "MODEL_AUTH",
+    404: "MODEL_NOT_FOUND",
+    408: "MODEL_UNAVAILABLE",
+    409: "MODEL_UNAVAILABLE",  # the SDKs' own rule: a lock at the provider's timed out
+    413: "MODEL_CONTEXT_TOO_LONG",
+    429: "MODEL_RATE_LIMITED",
+}
+
+
+@final
+class ModelFailure(Exception):
+    """A request to a model came to nothing. ``retry_after`` is what the provider asked for, in seconds."""
+
+    def __init__(self, code: str, why: str, *, retryable: bool | None = None, retry_after: float | None = None) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+        self.why = why  # for the log
+        self.retryable = CODES[code][1] if retryable is None else retryable
+        self.retry_after = retry_after
+
+    @property
+    def text(self) -> str:
+        """What readers are told."""
+        return CODES[self.code][0]
+
+
+def of_answer(
+    status: int | None, words: tuple[object, ...], why: str, *, headers: Mapping[str, str] | None = None
+) -> ModelFailure:
+    """The failure behind an error that the provider told, by its own words, the most telling first, or its status."""
+    headers = {} if headers is None else headers
+    code = next((_WORDS[word] for word in words if isinstance(word, str) and word in _WORDS), None)
+    for word in (status, *words):  # some gateways put the status where others put a word
+        if code is None or code == "MODEL_REJECTED":
+            code = _of_number(word) or code
+    known = code or "MODEL_UNAVAILABLE"
+    told = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
+    if known == "MODEL_AUTH":
+        why = f"status {status}"  # the provider's text may hold a piece of the key
+    return ModelFailure(known, why, retryable=told, retry_after=retry_after(headers))
+
+
+def _of_number(word: object) -> str | None:
+    number = int(word) if isinstance(word, str) and word.isascii() and word.isdecimal() and len(word) == 3 else word
+    if type(number) is not int or number < 400:
+        return None
+    return _STATUSES.get(number) or ("MODEL_UNAVAILABLE" if number >= 500 else "MODEL_REJECTED")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that an answer asks to wait; None if it asks for nothing that makes sense."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name)
+        if text is None:
+            continue
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            seconds = _until(text)
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return None
+
+
+def _until(date: str) -> float:
+    try:
+        moment = parsedate_to_datetime(date)
+    except ValueError:
+        return math.nan
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,55 @@
+"""What a producer needs of a model, whoever provides it: one request, and the answer in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, final
+
+from attrs import frozen
+
+from engine import JSONObject
+
+from .pieces import Piece
+from .transcript import Turn
+
+__all__ = ["Answer", "Model", "Offer", "Request"]
+
+
+@final
+@frozen(kw_only=True)
+class Offer:
+    """A tool as the model is told of it; ``parameters`` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: JSONObject
+
+
+@final
+@frozen(kw_only=True)
+class Request:
+    turns: Sequence[Turn]
+    system: str | None = None
+    tools: Sequence[Offer] = ()
+
+
+class Answer(Protocol):
+    """An answer on its way. Close it, under a deadline, whatever became of it."""
+
+    async def next(self) -> Sequence[Piece] | None:
+        """The next pieces, maybe none; None after the last. Raises `ModelFailure`."""
+
+    async def close(self) -> None: ...
+
+
+class Model(Protocol):
+    """A model at a provider's."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def ask(self, request: Request) -> Answer:
+        """Send the request, once, and return when the answer begins. Raises `ModelFailure`."""
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""

@@ -1,0 +1,146 @@
+"""What remote producers push, in HTTP bodies and WebSocket frames alike: read strictly, carried out, answered.
+
+Owns the shapes of chunks, batches and finishes and of their answers. What a chunk means in its session is the
+engine's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, final
+
+from attrs import field, frozen
+
+from engine import JSON, Chunk, InvalidBody, JSONObject, ProducerStamp, Session
+
+from .bodies import read_body
+
+__all__ = ["ChunkBody", "FinishBody", "finish", "push", "read_chunk", "read_chunks", "read_stamp"]
+
+# A sequence number in a header: what a client counts, far below where JSON's numbers lose their units.
+_NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,15})", re.ASCII)
+
+_OUTCOMES: Final = ("completed", "failed")
+
+
+@final
+@frozen(kw_only=True)
+class ChunkBody:
+    """An event without the server's part of its stamp."""
+
+    generation_id: str
+    data: JSONObject = field(factory=dict)
+    job_id: str | None = None
+    message_id: str | None = None
+    block_index: int | None = None
+    seq: int | None = None
+    type: str = "block.delta"
+    role: str | None = None
+    kind: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class FinishBody:
+    """How a remote producer ends its generation; ``code`` and ``message`` where it failed."""
+
+    outcome: str = "completed"
+    code: str | None = None
+    message: str | None = None
+    usage: JSONObject | None = None
+
+
+def read_chunk(value: JSON, *, aside: frozenset[str] = frozenset()) -> Chunk:
+    """One chunk. Raises `InvalidBody`, naming the field."""
+    body = read_body(value, ChunkBody, aside=aside)
+    return Chunk(
+        generation_id=body.generation_id,
+        data=body.data,
+        job_id=body.job_id,
+        message_id=body.message_id,
+        block_index=body.block_index,
+        seq=body.seq,
+        type=body.type,
+        role=body.role,
+        kind=body.kind,
+    )
+
+
+def read_chunks(value: JSON, *, aside: frozenset[str] = frozenset()) -> list[Chunk]:
+    """A batch: ``{chunks: […]}``. Raises `InvalidBody`, naming the chunk that is at fault."""
+    if not isinstance(value, Mapping):
+        raise InvalidBody("the body must be a JSON object")
+    unknown = sorted(value.keys() - aside - {"chunks"})
+    if unknown:
+        raise InvalidBody(f"there is no field {unknown[0]!r} here; there is chunks")
+    given = value.get("chunks")
+    if not isinstance(given, list):
+        raise InvalidBody("chunks must be a list of chunks")
+    read: list[Chunk] = []
+    for number, item in enumerate(given):
+        try:
+            read.append(read_chunk(item))
+        except InvalidBody as error:
+            raise InvalidBody(f"chunks[{number}]: {error.detail}") from error
+    return read
+
+
+def read_stamp(producer_id: JSON, epoch: JSON, seq: JSON) -> ProducerStamp | None:
+    """What makes a request exactly-once: three values or none of them, the numbers also as text.
+
+    Raises `InvalidBody`.
+    """
+    if producer_id is None and epoch is None and seq is None:
+        return None
+    if not isinstance(producer_id, str) or epoch is None or seq is None:
+        raise InvalidBody("the producer's id, epoch and seq are given together or not at all")
+    return ProducerStamp(id=producer_id, epoch=_number("epoch", epoch), seq=_number("seq", seq))
+
+
+def _number(name: str, given: JSON) -> int:
+    if isinstance(given, str) and _NUMBER.fullmatch(given):
+        return int(given)
+    if type(given) is int and _NUMBER.fullmatch(str(given)):
+        return given
+    raise InvalidBody(f"the producer's {name} is a whole number from 0")
+
+
+async def push(session: Session, chunks: Sequence[Chunk], stamp: ProducerStamp | None) -> dict[str, JSON]:
+    """Write the chunks, all or none of them."""
+    written = await session.chunks(chunks, stamp=stamp)
+    made: dict[str, JSON] = {
+        "session_id": session.session_id,
+        "generation_id": written.generation_id,
+        "cursor": str(written.cursor),
+        "accepted": written.accepted,
+        "duplicates": written.duplicates,
+    }
+    if written.turn is not None:
+        made["turn"] = written.turn
+    if written.message_id is not None:
+        made["message_id"] = written.message_id
+    return made
+
+
+async def finish(
+    session: Session, generation_id: str, body: FinishBody, stamp: ProducerStamp | None
+) -> dict[str, JSON]:
+    """End the generation as its producer says; also what it is told when it says so again."""
+    if body.outcome == "completed" and (body.code is not None or body.message is not None):
+        raise InvalidBody("code and message tell why a generation failed")
+    if body.outcome not in _OUTCOMES:
+        raise InvalidBody(f"outcome must be one of {', '.join(_OUTCOMES)}, not {body.outcome!r}")
+    finished = await session.finish(
+        generation_id,
+        outcome="completed" if body.outcome == "completed" else "failed",
+        code=body.code,
+        message=body.message,
+        usage=body.usage,
+        stamp=stamp,
+    )
+    return {
+        "session_id": session.session_id,
+        "generation_id": finished.generation_id,
+        "cursor": str(finished.cursor),
+    }

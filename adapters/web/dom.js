@@ -1,0 +1,69 @@
+/* Elements, made without ever reading text as markup. */
+
+/**
+ * An element. `text` becomes its text, `on` its listeners, `data` its dataset, what else is given its attributes;
+ * a value of false, null or undefined leaves the attribute out.
+ */
+export function make(name, { text, on = {}, data = {}, ...attributes } = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value === true ? "" : value);
+  }
+  Object.assign(element.dataset, data);
+  for (const [type, listener] of Object.entries(on)) element.addEventListener(type, listener);
+  if (text !== undefined) element.textContent = text;
+  element.append(...children);
+  return element;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** One of the drawings at the end of index.html. */
+export function icon(name) {
+  const drawing = document.createElementNS(SVG, "svg");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#i-${name}`);
+  drawing.setAttribute("aria-hidden", "true");
+  drawing.append(use);
+  return drawing;
+}
+
+/** A button that is only a drawing; its name is for those who do not see it. */
+export function iconButton(drawing, label, press, className = "") {
+  const listeners = { click: press };
+  return make("button", { type: "button", class: `icon ${className}`.trim(), title: label, "aria-label": label, on: listeners }, icon(drawing));
+}
+
+/** Set an element's text, if it is another one. */
+export function tell(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Set a text node's text; where it goes on, only what is new is added. */
+export function grow(node, text) {
+  if (text.length > node.length && text.startsWith(node.data)) node.appendData(text.slice(node.length));
+  else if (text !== node.data) node.data = text;
+}
+
+/** The last characters tell two ids of version 7 apart; the first ones are the time. */
+export function short(id) {
+  return id === undefined ? "" : id.slice(-6);
+}
+
+/** A colour for a text: always the same. */
+export function hue(text) {
+  let hash = 0;
+  for (const character of text) hash = (hash * 31 + character.charCodeAt(0)) % 360;
+  return hash;
+}
+
+/** Put into the clipboard, and show at the button that it is done. */
+export async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.dataset.done = "copied";
+  } catch {
+    button.dataset.done = "not copied"; // the page is not secure, or may not
+  }
+  setTimeout(() => delete button.dataset.done, 1200);
+}

@@ -1,0 +1,277 @@
+/* One connection that tells of a session, as server-sent events or on a WebSocket: frames, until it breaks.
+ *
+ * Both forms become the same frames. A connection that is silent for three heartbeats is dead, whatever TCP says.
+ * Who reconnects, and what the frames mean, is penstock.js's.
+ */
+
+import { Problem, unreachable } from "./asking.js";
+import { makeCursor, parseCursor } from "./fold.js";
+
+/** @typedef {import("./asking.js").Wire} Wire */
+
+const HEARTBEAT = 15_000; // the server's own
+
+/** How long a connection may be silent, in milliseconds. */
+export const SILENCE = 3 * HEARTBEAT;
+
+/**
+ * What a connection tells:
+ *
+ * - `opened`: it stands; what follows begins behind this place
+ * - `event`: as it came, unchecked; `cursor` is null where it has no place in the log
+ * - `control`: `snapshot`, `caught-up`, `gap`, `presence`, `degraded`, `end`, `drain`
+ * - `later`: come back after so many milliseconds, not before
+ * - `bad`: what came cannot be read
+ *
+ * @typedef {{kind: "opened", cursor: string} | {kind: "event", event: any, cursor: string | null}
+ *   | {kind: "control", name: string, data: any} | {kind: "later", milliseconds: number}
+ *   | {kind: "bad", reason: string}} Frame
+ */
+
+/**
+ * What a connection is asked for.
+ *
+ * @typedef {object} Asks
+ * @property {string} sessionId
+ * @property {string | null} after the cursor behind which to begin; null is the start
+ * @property {boolean} snapshot begin with the state instead
+ * @property {boolean} refused the last token was
+ * @property {number} silence milliseconds
+ * @property {AbortSignal} signal leaves the connection; the frames then just end
+ */
+
+/** @typedef {import("./penstock.js").SseFrame} SseFrame */
+
+/** Splits a server-sent event stream into frames; each field only if it was there. */
+export class FrameParser {
+  #decoder = new TextDecoder(); // one for the whole stream: a character may be cut between two reads
+  #line = ""; // what there is of the line that is being read
+  /** @type {SseFrame} */
+  #frame = {};
+  #returned = false; // the last character was a CR: an LF behind it belongs to it
+
+  /**
+   * The frames that are complete with these bytes; what is incomplete is kept for the next call.
+   *
+   * @param {Uint8Array} bytes
+   * @returns {SseFrame[]}
+   */
+  push(bytes) {
+    let text = this.#decoder.decode(bytes, { stream: true });
+    if (!text) return [];
+    if (this.#returned && text.startsWith("\n")) text = text.slice(1);
+    this.#returned = text.endsWith("\r");
+    const lines = text.split(/\r\n|\n|\r/);
+    lines[0] = this.#line + lines[0];
+    this.#line = lines.pop() ?? "";
+    /** @type {SseFrame[]} */
+    const frames = [];
+    for (const line of lines) {
+      if (line) this.#field(line);
+      else {
+        if (Object.keys(this.#frame).length) frames.push(this.#frame);
+        this.#frame = {};
+      }
+    }
+    return frames;
+  }
+
+  /** @param {string} line */
+  #field(line) {
+    const colon = line.indexOf(":");
+    if (colon === 0) return; // a comment, such as the heartbeat
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
+    const frame = this.#frame;
+    if (name === "data") frame.data = frame.data === undefined ? value : `${frame.data}\n${value}`;
+    else if (name === "id" || name === "event") frame[name] = value;
+    else if (name === "retry" && /^[0-9]+$/.test(value)) frame.retry = Number(value);
+  }
+}
+
+/**
+ * @param {SseFrame} frame
+ * @returns {Frame[]}
+ */
+function fromStream({ id, event, data, retry }) {
+  /** @type {Frame[]} */
+  const frames = retry === undefined ? [] : [{ kind: "later", milliseconds: retry }];
+  if (data === undefined) return id === undefined ? frames : [...frames, { kind: "opened", cursor: id }];
+  let value;
+  try {
+    value = JSON.parse(data);
+  } catch (error) {
+    return [...frames, { kind: "bad", reason: String(error) }];
+  }
+  if (event) frames.push({ kind: "control", name: event, data: value });
+  else if (value?.offset !== undefined && id === undefined) frames.push({ kind: "bad", reason: "an event has no id" });
+  else frames.push({ kind: "event", event: value, cursor: id ?? null });
+  return frames;
+}
+
+/**
+ * Follow a session as server-sent events, read by `fetch`: that takes headers, and `EventSource` does not.
+ *
+ * @param {Wire} wire
+ * @param {Asks} asks
+ * @returns {AsyncGenerator<Frame[], void, void>}
+ */
+export async function* openStream(wire, { sessionId, after, snapshot, refused, silence, signal }) {
+  const line = new AbortController();
+  const leave = () => line.abort();
+  if (signal.aborted) return;
+  signal.addEventListener("abort", leave);
+  let timer = setTimeout(leave, silence);
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(leave, silence);
+  };
+  /** @type {(cause: unknown) => never} */
+  const broken = (cause) => {
+    if (cause instanceof Problem) throw cause;
+    throw unreachable(line.signal.aborted ? "the line was silent for too long" : "the line broke", cause);
+  };
+  try {
+    /** @type {Record<string, string>} */
+    const headers = { Accept: "text/event-stream" };
+    if (!snapshot && after !== null) headers["Last-Event-ID"] = after;
+    const url = wire.at(`/sessions/${encodeURIComponent(sessionId)}/events${snapshot ? "?snapshot=true" : ""}`);
+    const response = await wire.open(url, { headers, signal: line.signal }, refused).catch(broken);
+    const form = response.headers.get("Content-Type")?.split(";")[0];
+    if (form !== "text/event-stream" || response.body === null) {
+      throw new Problem({ detail: `what answers sends ${form ?? "nothing"}`, status: 200, retryable: true });
+    }
+    const reader = response.body.getReader();
+    const parser = new FrameParser();
+    for (;;) {
+      heard();
+      const { done, value } = await reader.read().catch(broken);
+      if (done) return;
+      const frames = parser.push(value).flatMap(fromStream);
+      if (frames.length) yield frames;
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", leave);
+    line.abort(); // whatever ended it, the line is given back
+  }
+}
+
+const SUBSCRIBED = 1; // the id of our request
+
+/**
+ * Follow a session on a WebSocket of its own. A browser shows nobody the server's pings, so we ask for an answer.
+ *
+ * @param {Wire} wire
+ * @param {Asks} asks
+ * @returns {AsyncGenerator<Frame[], void, void>}
+ */
+export async function* openSocket(wire, { sessionId, after, snapshot, refused, silence, signal }) {
+  const token = await wire.token(refused);
+  if (signal.aborted) return;
+  const url = wire.at("/ws");
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new wire.WebSocket(url, "penstock.v1");
+  /** @type {Frame[]} */
+  let frames = [];
+  /** @type {Problem | null} */
+  let over = null;
+  let wake = () => {};
+  const end = (/** @type {Problem} */ problem) => {
+    over ??= problem;
+    wake();
+  };
+  const leave = () => end(unreachable("it was left"));
+  const tell = (/** @type {object} */ frame) => socket.send(JSON.stringify(frame));
+  let quiet = 0; // a hidden page's timers are slow: what is counted is unanswered questions
+  const ticks = setInterval(() => {
+    quiet += 1;
+    if (quiet === 3) end(unreachable("the line was silent for too long"));
+    else if (socket.readyState === socket.OPEN) tell({ op: "ping" });
+  }, silence / 3);
+  signal.addEventListener("abort", leave);
+  socket.onopen = () => {
+    if (token !== null) tell({ op: "auth", token });
+    const place = snapshot ? { snapshot: true } : after === null ? {} : { after };
+    tell({ op: "subscribe", id: SUBSCRIBED, session_id: sessionId, ...place });
+  };
+  socket.onmessage = ({ data }) => {
+    quiet = 0;
+    const read = fromSocket(data, sessionId);
+    if (read instanceof Problem) end(read);
+    else frames.push(...read);
+    wake();
+  };
+  socket.onclose = ({ code }) => end(closed(code));
+  try {
+    for (;;) {
+      while (!frames.length && !over) {
+        await new Promise((resolve) => {
+          wake = () => resolve(undefined);
+        });
+      }
+      if (signal.aborted) return;
+      const told = frames;
+      frames = [];
+      if (told.length) yield told;
+      else if (over) throw over;
+    }
+  } finally {
+    clearInterval(ticks);
+    signal.removeEventListener("abort", leave);
+    socket.onopen = socket.onmessage = socket.onclose = null; // what still comes is nobody's
+    socket.close();
+  }
+}
+
+/**
+ * @param {unknown} data
+ * @param {string} sessionId
+ * @returns {Frame[] | Problem}
+ */
+function fromSocket(data, sessionId) {
+  let frame;
+  try {
+    frame = JSON.parse(/** @type {string} */ (data));
+  } catch (error) {
+    return [{ kind: "bad", reason: String(error) }];
+  }
+  switch (frame?.op) {
+    case "reply":
+      return frame.id === SUBSCRIBED ? [{ kind: "opened", cursor: frame.result?.cursor }] : [];
+    case "error":
+      return new Problem(frame.error ?? {});
+    case "events": {
+      const at = parseCursor(frame.cursor);
+      if (at === null || !Array.isArray(frame.events)) return [{ kind: "bad", reason: "events that are none" }];
+      return frame.events.map((/** @type {any} */ event) => {
+        const cursor = event?.offset === undefined ? null : makeCursor(at.epoch, event.offset);
+        return { kind: /** @type {const} */ ("event"), event, cursor };
+      });
+    }
+    case undefined:
+      return [{ kind: "bad", reason: "a frame without op" }];
+    default: {
+      const { op: name, ...said } = frame;
+      if (said.session_id !== undefined && said.session_id !== sessionId) {
+        return [{ kind: "bad", reason: `${name} of another session` }];
+      }
+      return [{ kind: "control", name, data: said }];
+    }
+  }
+}
+
+/**
+ * Why a socket was closed, by its code.
+ *
+ * @param {number} code
+ * @returns {Problem}
+ */
+function closed(code) {
+  const detail = `the socket was closed (${code})`;
+  if (code === 4401) return new Problem({ code: "UNAUTHENTICATED", detail, status: 401 });
+  if (code === 4403) return new Problem({ code: "FORBIDDEN", detail, status: 403 });
+  return unreachable(detail);
+}

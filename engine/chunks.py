@@ -1,0 +1,254 @@
+"""What a remote producer sends: chunks, and the stamp that makes a request count once. Read strictly, placed elsewhere.
+
+Owns the shape of a chunk: which types there are, what each may carry, what is filled in where something is left out.
+What a chunk means in its generation is `placing`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, cast, final
+
+from attrs import Attribute, evolve, field, frozen
+from uuid_utils import uuid7
+
+from .admission import ProducerMark
+from .codec import check_json, structure
+from .errors import InvalidBody, InvalidId, PenstockError
+from .events import (
+    App,
+    ApprovalRequested,
+    BlockClosed,
+    BlockDelta,
+    BlockOpened,
+    Data,
+    GenerationStatus,
+    InputApplied,
+    JSONObject,
+    MessageClosed,
+    MessageOpened,
+    check_job_id,
+    check_uuid,
+)
+
+__all__ = ["Chunk", "ChunkBatch", "ProducerStamp", "Proposal", "blame", "read_batch"]
+
+# Ids are words, not content.
+_LENGTH: Final = 128
+
+# What sqlite and JavaScript can both count to.
+_LARGEST: Final = 2**53 - 1
+
+_ROLES: Final = ("assistant", "user", "tool", "system")
+_STATUSES: Final = ("complete", "cancelled", "failed")
+
+# Which fields a type has beside its data; any other given is a mistake, and silence would hide it.
+_BLOCK: Final = frozenset({"message_id", "block_index", "seq"})
+_FIELDS: Final = {
+    "message.opened": frozenset({"message_id", "role"}),
+    "message.closed": frozenset({"message_id"}),
+    "block.opened": _BLOCK | {"role", "kind"},
+    "block.delta": _BLOCK | {"role", "kind"},
+    "block.closed": _BLOCK,
+    "generation.status": frozenset(),
+    "approval.requested": frozenset(),
+    "input.applied": frozenset(),
+}
+_OPTIONAL: Final = ("message_id", "block_index", "seq", "role", "kind")
+
+
+@final
+@frozen(kw_only=True)
+class Chunk:
+    """An event as a remote producer proposes it: without the server's part of the stamp.
+
+    ``type`` is ``message.opened``, ``message.closed``, ``block.opened``, ``block.delta``, ``block.closed``,
+    ``generation.status``, ``approval.requested``, ``input.applied`` or one of ``app.*``. ``role`` and ``kind`` are
+    those of a message or block that it opens. ``seq``, where given, is checked: what was written is passed over.
+    """
+
+    generation_id: str
+    data: JSONObject
+    job_id: str | None = None
+    message_id: str | None = None
+    block_index: int | None = None
+    seq: int | None = None
+    type: str = "block.delta"
+    role: str | None = None
+    kind: str | None = None
+
+
+def _check_producer_id(_: object, __: Attribute[str], value: str) -> None:
+    if type(value) is not str or not 1 <= len(value) <= _LENGTH or not all("!" <= each <= "~" for each in value):
+        raise InvalidId(f"a producer's id is 1 to {_LENGTH} visible ASCII characters")
+
+
+def _check_number(_: object, __: Attribute[int], value: int) -> None:
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise InvalidBody(f"a producer's epoch and seq are whole numbers from 0 to {_LARGEST}")
+
+
+@final
+@frozen
+class ProducerStamp:
+    """Which request of which producer this is: ``seq`` counts from 0 in each ``epoch``, one run of the producer.
+
+    Kept per session and ``id``, 1 to 128 visible ASCII characters.
+    """
+
+    id: str = field(validator=_check_producer_id)
+    epoch: int = field(validator=_check_number)
+    seq: int = field(validator=_check_number)
+
+    @property
+    def mark(self) -> ProducerMark:
+        return ProducerMark(self.epoch, self.seq)
+
+
+@final
+@frozen(kw_only=True)
+class Proposal:
+    """A chunk that was read: well-formed, its data of its type. Whether it may stand where it wants to is open."""
+
+    data: Data
+    message_id: str | None = None
+    block_index: int = 0
+    seq: int | None = None
+    role: str | None = None
+    kind: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class ChunkBatch:
+    """Chunks of one generation that are written all or not at all."""
+
+    generation_id: str
+    proposals: tuple[Proposal, ...]
+    job_id: str | None = None
+
+    @property
+    def message_ids(self) -> frozenset[str]:
+        """The messages that it names."""
+        return frozenset(each.message_id for each in self.proposals if each.message_id is not None)
+
+
+def read_batch(chunks: Sequence[Chunk], *, expires_at: Callable[[], str | None]) -> ChunkBatch:
+    """The chunks, read. ``expires_at`` gives the time of an approval that brings none.
+
+    Raises `InvalidBody`, `InvalidId`; of more than one chunk the text names the one at fault.
+    """
+    generation_id = check_uuid(chunks[0].generation_id, "generation_id")
+    job_id: str | None = None
+    proposals: list[Proposal] = []
+    for index, chunk in enumerate(chunks):
+        try:
+            if check_uuid(chunk.generation_id, "generation_id") != generation_id:
+                raise InvalidBody("all chunks of a batch are of one generation")
+            if chunk.job_id is not None:
+                if job_id is not None and chunk.job_id != job_id:
+                    raise InvalidBody("all chunks of a batch are of one job")
+                job_id = check_job_id(chunk.job_id)
+            proposals.append(_read(chunk, expires_at))
+        except PenstockError as error:
+            blame(error, index, len(chunks))
+            raise
+    return ChunkBatch(generation_id=generation_id, proposals=tuple(proposals), job_id=job_id)
+
+
+def blame(error: PenstockError, index: int, count: int) -> None:
+    """Have the error say which of ``count`` chunks it is about."""
+    if count > 1:
+        error.detail = f"chunks[{index}]: {error.detail}"
+        error.args = (error.detail,)
+
+
+def _read(chunk: Chunk, expires_at: Callable[[], str | None]) -> Proposal:
+    _check_fields(chunk)
+    return Proposal(
+        data=_data(chunk, expires_at),
+        message_id=None if chunk.message_id is None else check_uuid(chunk.message_id, "message_id"),
+        block_index=chunk.block_index or 0,
+        seq=chunk.seq,
+        role=chunk.role,
+        kind=chunk.kind,
+    )
+
+
+def _check_fields(chunk: Chunk) -> None:
+    allowed = frozenset() if chunk.type.startswith("app.") else _FIELDS.get(chunk.type)
+    if allowed is None:
+        raise InvalidBody(f"the type of a chunk is one of {', '.join(_FIELDS)} or app.*, not {chunk.type!r:.80}")
+    for name in _OPTIONAL:
+        if getattr(chunk, name) is not None and name not in allowed:
+            raise InvalidBody(f"a {chunk.type} has no {name}")
+    for name, number in (("block_index", chunk.block_index), ("seq", chunk.seq)):
+        if number is not None and (type(number) is not int or not 0 <= number <= _LARGEST):
+            raise InvalidBody(f"{name} is a whole number from 0")
+    if chunk.role is not None and chunk.role not in _ROLES:
+        raise InvalidBody(f"role is one of {', '.join(_ROLES)}")
+    if chunk.type == "block.opened" and chunk.seq:
+        raise InvalidBody("the seq of a block's opening is 0")
+
+
+def _data(chunk: Chunk, expires_at: Callable[[], str | None]) -> Data:
+    data = cast("JSONObject", check_json(chunk.data, "data"))
+    if not isinstance(data, dict):
+        raise InvalidBody("data must be an object")
+    match chunk.type:
+        case "block.delta":
+            text = data.get("text")
+            if len(data) == 1 and type(text) is str:
+                return BlockDelta(text=text)  # nine of ten chunks
+            return structure(data, BlockDelta)
+        case "block.opened":
+            return structure(_filled(data, "kind", chunk.kind), BlockOpened)
+        case "block.closed":
+            return structure(data, BlockClosed)
+        case "message.opened":
+            opened = structure({"role": "assistant", **_filled(data, "role", chunk.role)}, MessageOpened)
+            if opened.role not in _ROLES:
+                raise InvalidBody(f"role is one of {', '.join(_ROLES)}")
+            if opened.parent_message_id is not None:
+                parent = check_uuid(opened.parent_message_id, "parent_message_id")
+                return evolve(opened, parent_message_id=parent)
+            return opened
+        case "message.closed":
+            closed = structure({"status": "complete", **data}, MessageClosed)
+            if closed.status not in _STATUSES:
+                raise InvalidBody(f"the status of a message is one of {', '.join(_STATUSES)}")
+            return closed
+        case "generation.status":
+            return structure(data, GenerationStatus)
+        case "approval.requested":
+            return _approval(data, expires_at)
+        case "input.applied":
+            return structure(data, InputApplied)
+        case _:
+            return App(type=chunk.type, value=data)
+
+
+def _filled(data: JSONObject, name: str, given: str | None) -> JSONObject:
+    """``data`` with what stands beside it; said twice, it must be the same."""
+    if given is None:
+        return data
+    if data.get(name, given) != given:
+        raise InvalidBody(f"{name} is given twice, and not the same")
+    return {**data, name: given}
+
+
+def _approval(data: JSONObject, expires_at: Callable[[], str | None]) -> ApprovalRequested:
+    asked = structure({"approval_id": str(uuid7()), **data}, ApprovalRequested)
+    if not 1 <= len(asked.approval_id) <= _LENGTH or not asked.approval_id.isprintable():
+        raise InvalidId(f"an approval_id is 1 to {_LENGTH} printable characters")
+    if asked.expires_at is None:
+        return evolve(asked, expires_at=expires_at())
+    try:
+        moment = datetime.fromisoformat(asked.expires_at)
+        if moment.tzinfo is None:
+            raise ValueError("no offset")
+        utc = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidBody("expires_at is a time with its offset, as in 2026-01-31T12:00:00Z") from None
+    return evolve(asked, expires_at=utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"))

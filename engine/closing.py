@@ -1,0 +1,84 @@
+"""The end of a generation: what is still open is closed, in the order of rule R4, and only then it has finished.
+
+Owns that order, and what is written in place of what never came. Whether the events may stand there is `lifecycle`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import final
+
+from attrs import frozen
+
+from .events import (
+    ApprovalResolved,
+    BlockClosed,
+    BlockOpened,
+    GenerationFinished,
+    InputReturned,
+    MessageClosed,
+    MessageOpened,
+    MessageRetracted,
+)
+from .lifecycle import Draft, OpenGeneration
+from .states import OUTCOMES
+
+__all__ = ["Ending", "closing"]
+
+
+@final
+@frozen(kw_only=True)
+class Ending:
+    """How a generation ends. ``retract``: its messages leave the transcript (rollback)."""
+
+    outcome: str
+    code: str | None = None
+    message: str | None = None
+    superseded_by: str | None = None
+    cleanup: str | None = None
+    usage: Mapping[str, object] | None = None
+    retract: bool = False
+
+
+def closing(structure: OpenGeneration, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
+    """The drafts that end this generation: what is open is closed, then `finished`.
+
+    Every draft is to be placed and recorded before the next one is asked for.
+    """
+    status = OUTCOMES[ending.outcome]
+    for approval_id in [approval_id for approval_id, still in structure.approvals.items() if still]:
+        yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
+    for input_id in [input_id for input_id, still in structure.inputs.items() if still]:
+        yield Draft(InputReturned(input_id=input_id))
+    for message_id, message in structure.messages.items():
+        for index, block in enumerate(message.blocks):
+            if block.open:
+                yield Draft(BlockClosed(), message_id, index)
+    for message_id, message in structure.messages.items():
+        if message.open:
+            yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
+    if structure.calls:
+        yield from _results(structure.calls, status, ending.outcome, new_message_id())
+    if ending.retract:
+        for message_id in structure.message_ids:
+            yield Draft(MessageRetracted(reason=ending.outcome), message_id)
+    yield Draft(
+        GenerationFinished(
+            outcome=ending.outcome,
+            code=ending.code,
+            message=ending.message,
+            superseded_by=ending.superseded_by,
+            cleanup=ending.cleanup,
+            usage=ending.usage,  # type: ignore[arg-type]
+        )
+    )
+
+
+def _results(unanswered: Mapping[str, str], status: str, outcome: str, message_id: str) -> Iterator[Draft]:
+    """A result for every call that has none: model providers refuse a transcript with a dangling call."""
+    calls = dict(unanswered)
+    yield Draft(MessageOpened(role="tool", parent_message_id=next(reversed(calls.values()))), message_id)
+    for index, call in enumerate(calls):
+        yield Draft(BlockOpened(kind="tool_result", tool_call_id=call), message_id, index)
+        yield Draft(BlockClosed(text=f"No result: the answer ended as {outcome}.", is_error=True), message_id, index)
+    yield Draft(MessageClosed(status=status), message_id)

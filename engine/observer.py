@@ -1,0 +1,174 @@
+"""What an engine tells of itself to whoever counts or logs: facts in the past tense, each told once.
+
+Owns the facts and who may hear them. Where they come about is the runtime's, what becomes of them the observer's:
+`logged` makes log lines of them, an application may count them. Current figures (how many sessions, how many live
+generations …) are no facts; `Engine.statistics` has them.
+
+`request_id` is not told but carried: see there.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final, Literal, Protocol, TypeAlias, final
+
+from attrs import frozen
+
+from .errors import PenstockError
+
+__all__ = [
+    "CleanupEnded",
+    "Committed",
+    "Fact",
+    "FellBehind",
+    "GapMet",
+    "GenerationBegan",
+    "GenerationCancelled",
+    "GenerationEnded",
+    "Observer",
+    "ProducerDone",
+    "SessionRepaired",
+    "StragglerEnded",
+    "WriteRefused",
+    "request_id",
+]
+
+# The id of the request that the current task works for, if it works for one: set it before you call a session. A
+# lifecycle step runs under the id of who asked for it, and a producer under that of its start.
+request_id: Final[ContextVar[str | None]] = ContextVar("penstock_request_id", default=None)
+
+
+@final
+@frozen
+class Committed:
+    """The log stored so many events of one session, of ``size`` bytes, ``seconds`` after they were handed over."""
+
+    session_id: str
+    events: int
+    size: int
+    seconds: float
+
+
+@final
+@frozen(kw_only=True)
+class WriteRefused:
+    """The log refused a write: what was stamped and not stored is dropped, and a repair begins."""
+
+    session_id: str
+    error: PenstockError
+
+
+@final
+@frozen(kw_only=True)
+class SessionRepaired:
+    """After a refused write the session stands on what is stored, and can be written again."""
+
+    session_id: str
+
+
+@final
+@frozen(kw_only=True)
+class GenerationBegan:
+    """The start of a generation is stored."""
+
+    session_id: str
+    generation_id: str
+    turn: int
+
+
+@final
+@frozen(kw_only=True)
+class GenerationCancelled:
+    """A generation's producer was cancelled; ``reason`` says by what."""
+
+    session_id: str
+    generation_id: str
+    reason: str
+
+
+@final
+@frozen(kw_only=True)
+class CleanupEnded:
+    """The wait for a cancelled producer is over after ``seconds``: it is done, or it ``overran`` and is left behind."""
+
+    session_id: str
+    generation_id: str
+    producer: str
+    seconds: float
+    overran: bool
+
+
+@final
+@frozen(kw_only=True)
+class StragglerEnded:
+    """A producer that was left behind is done after all, ``seconds`` after its cancellation."""
+
+    session_id: str
+    generation_id: str
+    producer: str
+    seconds: float
+
+
+@final
+@frozen(kw_only=True)
+class ProducerDone:
+    """A producer's task is over. ``error`` is what it ``raised``, besides running into its fence."""
+
+    session_id: str
+    generation_id: str
+    producer: str
+    how: Literal["returned", "cancelled", "raised"]
+    error: Exception | None = None
+
+
+@final
+@frozen(kw_only=True)
+class GenerationEnded:
+    """The end of a generation is stored. ``seconds`` since its start was; None if this life of it saw no start."""
+
+    session_id: str
+    generation_id: str
+    outcome: str
+    seconds: float | None
+
+
+@final
+@frozen(kw_only=True)
+class FellBehind:
+    """A subscriber did not keep up, and reads on from the log."""
+
+    session_id: str
+
+
+@final
+@frozen(kw_only=True)
+class GapMet:
+    """A subscriber asked for what cannot be given: ``unknown_epoch`` or ``past_tail``."""
+
+    session_id: str
+    reason: str
+
+
+Fact: TypeAlias = (
+    Committed
+    | WriteRefused
+    | SessionRepaired
+    | GenerationBegan
+    | GenerationCancelled
+    | CleanupEnded
+    | StragglerEnded
+    | ProducerDone
+    | GenerationEnded
+    | FellBehind
+    | GapMet
+)
+
+
+class Observer(Protocol):
+    """Hears every fact of one engine, in order, in the engine's own loop."""
+
+    def observe(self, fact: Fact, /) -> None:
+        """Take note, at once: nothing else happens meanwhile. Later versions know more facts; pass over those.
+
+        What it raises is logged, and it hears nothing more.
+        """

@@ -1,0 +1,310 @@
+"""Producers in other processes: their chunks, taken into one session's generations.
+
+Owns which generation a chunk is for, what a repetition gets for an answer, and whom an error is about. A chunk for the
+live generation is written in the caller's task, from the judging of its number to its stamp without a wait; what begins
+or ends a generation is a lifecycle step. The end is `finishing`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol, TypeVar, final
+
+import trio
+from attrs import frozen
+
+from .approvals import expires_at
+from .chunks import Chunk, ChunkBatch, ProducerStamp, read_batch
+from .closing import Ending
+from .config import Config
+from .control import Control
+from .errors import (
+    GenerationMismatch,
+    GenerationNotFound,
+    PenstockError,
+    StaleGeneration,
+    TimedOut,
+    WriteFailed,
+)
+from .events import check_uuid, is_uuid
+from .finishing import Finishing, driven_from_elsewhere, refusal, unfinished
+from .generation import Run
+from .journal import Journal, Mark
+from .lifecycle import OpenGeneration
+from .messages import Messages
+from .numbering import Numbering
+from .parts import StartRequest
+from .placing import Owners, Placing
+from .policy import Policy
+from .reads import Reads
+from .records import MessageRecord, message_key, to_record
+from .results import ChunksAccepted, Finished
+from .slot import Slot
+from .standin import REMOTE, StandIn
+
+__all__ = ["Remotes"]
+
+T = TypeVar("T")
+
+
+class TakeStep(Protocol):
+    """How the session has a lifecycle step done in its turn."""
+
+    async def __call__(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T: ...
+
+
+@final
+@frozen(kw_only=True)
+class _Request:
+    """One request with chunks, as it was asked."""
+
+    generation_id: str
+    chunks: Sequence[Chunk]
+    stamp: ProducerStamp | None
+
+    @property
+    def message_id(self) -> str | None:
+        """The message that it names last."""
+        named = (chunk.message_id for chunk in reversed(self.chunks))
+        return next((mid.lower() for mid in named if isinstance(mid, str) and is_uuid(mid)), None)
+
+
+@final
+@frozen(kw_only=True)
+class _Taken:
+    """Chunks that were stamped."""
+
+    mark: Mark
+    placing: Placing
+    turn: int
+
+
+@final
+class Remotes:
+    """The remote producers of one session in memory."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        reads: Reads,
+        config: Config,
+        *,
+        slot: Slot,
+        control: Control,
+        messages: Messages,
+        check_open: Callable[[], None],
+        take_step: TakeStep,
+    ) -> None:
+        self._journal = journal
+        self._reads = reads
+        self._config = config
+        self._slot = slot
+        self._control = control
+        self._messages = messages
+        self._check_open = check_open
+        self._take_step = take_step
+        self._numbering = Numbering(journal, reads)
+        self._finishing = Finishing(journal, reads, config, slot=slot, numbering=self._numbering)
+
+    # --- chunks
+
+    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None) -> ChunksAccepted:
+        """Write them, all or none; durable when this returns. See `Session.chunks`."""
+        gid = check_uuid(chunks[0].generation_id, "generation_id")
+        request = _Request(generation_id=gid, chunks=chunks, stamp=stamp)
+        with self._naming(gid, request.message_id):
+            taken = await self._take(request)
+            if isinstance(taken, Mark):
+                return await self._again(request, taken)
+            await self._journal.wait_committed(taken.mark, self._config.flush_timeout)
+            return ChunksAccepted(
+                generation_id=gid,
+                cursor=self._journal.cursor_at(taken.mark),
+                accepted=taken.placing.accepted,
+                duplicates=taken.placing.duplicates,
+                message_id=taken.placing.message_id,
+                turn=taken.turn,
+            )
+
+    async def _take(self, request: _Request) -> _Taken | Mark:
+        """Stamp the chunks; the place of a request that was taken before."""
+        batch: ChunkBatch | None = None
+        while True:
+            # Whatever had to be waited for, all is judged again behind the wait.
+            await self._numbering.learn(request.stamp)
+            self._check_open()
+            before = self._numbering.repeats(request.stamp)
+            if before is not None:
+                return before
+            if batch is None:
+                batch = read_batch(request.chunks, expires_at=lambda: expires_at(self._config.approval_timeout))
+                if self._journal.full:
+                    await self._wait_room()  # once; what is written then waits for nothing
+                    continue
+            run = driven_from_elsewhere(self._slot, request.generation_id)
+            if run is None:
+                taken = await self._begin(request, batch)
+                if taken is not None:
+                    return taken
+                continue
+            unknown = batch.message_ids - run.structure.messages.keys()
+            owners: Owners = {}
+            if unknown:
+                owners = await self._messages.owners(unknown)
+                if self._slot.live is not run or self._must_judge_again(request.stamp):
+                    continue
+            return self._write(run, request, batch, owners)
+
+    def _must_judge_again(self, stamp: ProducerStamp | None) -> bool:
+        self._check_open()
+        return not self._numbering.knows(stamp) or self._numbering.repeats(stamp) is not None
+
+    async def _wait_room(self) -> None:
+        with trio.move_on_after(self._config.flush_timeout) as limit:
+            await self._journal.wait_room()
+        if limit.cancelled_caught:
+            raise TimedOut("the log is behind and takes nothing new", session_id=self._journal.session_id)
+
+    def _write(self, run: Run, request: _Request, batch: ChunkBatch, owners: Owners) -> _Taken:
+        """Judge and stamp, without a wait."""
+        run.pen.check()
+        if batch.job_id is not None and batch.job_id != run.structure.job_id:
+            raise GenerationMismatch("the generation is another job's")
+        trial = run.structure.trial()
+        placing = Placing(trial, batch, owners)
+        with placing.blaming():
+            mark = run.pen.put_all(trial, placing.drafts(), self._records(request, placing))
+        return self._noted(run, request, placing, mark)
+
+    def _records(self, request: _Request, placing: Placing) -> Callable[[int], Mapping[str, bytes | None]]:
+        """What is stored with the chunks, once they are all placed."""
+        opened = to_record(MessageRecord(generation_id=request.generation_id))
+        return lambda _: {
+            **{message_key(message_id): opened for message_id in placing.opened},
+            **self._numbering.records(request.stamp),
+        }
+
+    def _noted(self, run: Run, request: _Request, placing: Placing, mark: Mark) -> _Taken:
+        self._numbering.note(request.stamp, mark)
+        for message_id in placing.opened:
+            self._messages.note(message_id, mark)
+        for asked in placing.asked:
+            run.approvals.note(asked)
+        for _ in range(placing.applied):
+            run.inputs.free()
+        if run.stand_in is not None:
+            run.stand_in.heard = True
+        return _Taken(mark=mark, placing=placing, turn=run.structure.turn)
+
+    async def _again(self, request: _Request, before: Mark) -> ChunksAccepted:
+        """The answer to a request that was taken before: a success, whatever became of the generation."""
+        await self._journal.wait_committed(before, self._config.flush_timeout)
+        live = self._slot.live
+        return ChunksAccepted(
+            generation_id=request.generation_id,
+            cursor=self._journal.cursor,
+            accepted=0,
+            duplicates=len(request.chunks),
+            message_id=request.message_id,
+            turn=live.structure.turn if live is not None and live.generation_id == request.generation_id else None,
+        )
+
+    # --- the first chunk
+
+    async def _begin(self, request: _Request, batch: ChunkBatch) -> _Taken | None:
+        """Have the generation begun by its first chunks, in its turn; None when it is to be judged again."""
+        gid = request.generation_id
+        record = await self._reads.generation(gid)
+        if driven_from_elsewhere(self._slot, gid) is not None:
+            return None
+        if record is not None:
+            raise refusal(record)
+        start = StartRequest(
+            generation_id=gid,
+            proposed=True,
+            producer=StandIn(),
+            producer_name=REMOTE,
+            registered=True,
+            policy=Policy.REJECT,
+            job_id=batch.job_id,
+        )
+        taken = await self._take_step(partial(self._register, start, request, batch), subject=start)
+        if isinstance(taken, Mark):
+            await self._journal.wait_committed(taken, self._config.flush_timeout)
+            raise StaleGeneration("the generation was stopped before it began")
+        return taken
+
+    async def _register(self, start: StartRequest, request: _Request, batch: ChunkBatch) -> _Taken | Mark | None:
+        """Write the start and the chunks as one part. A step.
+
+        Returns where a start stands that a stop had reached: none of the chunks is written. None: judge it again.
+        """
+        gid = request.generation_id
+        if driven_from_elsewhere(self._slot, gid) is not None:
+            return None  # another request of its producer came first
+        # What the log says of the ids is all there is to say, then.
+        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
+        record = await self._reads.generation(gid)
+        if record is not None:
+            raise refusal(record)
+        owners = await self._messages.owners(batch.message_ids)
+        if self._must_judge_again(request.stamp):
+            return None
+        live = self._slot.finished_first()
+        if live is not None:
+            raise GenerationMismatch("another generation is live")
+        structure = OpenGeneration(gid, self._control.turn + 1, batch.job_id)
+        placing = Placing(structure, batch, owners)
+        with placing.blaming():
+            mark, run = self._control.begin_written(start, structure, placing.drafts(), self._records(request, placing))
+        return mark if run is None else self._noted(run, request, placing, mark)
+
+    # --- the end
+
+    async def finish(self, generation_id: str, ending: Ending, stamp: ProducerStamp | None) -> Finished:
+        """End the generation in its producer's name; durable when this returns. See `Session.finish`."""
+        with self._naming(generation_id):
+            try:
+                mark, repeated = await self._take_step(partial(self._finishing.finish, generation_id, ending, stamp))
+                await self._journal.wait_committed(mark, self._config.finish_timeout)
+            except WriteFailed as error:
+                raise unfinished() from error
+            cursor = self._journal.cursor if repeated else self._journal.cursor_at(mark)
+            return Finished(generation_id=generation_id, cursor=cursor, repeated=repeated)
+
+    # --- the fence
+
+    async def wait_fenced(self, generation_id: str) -> PenstockError:
+        """What its producer's next write raises, as soon as there is such a thing. See `Session.wait_fenced`."""
+        with self._naming(generation_id):
+            live = self._slot.live
+            if live is None or live.generation_id != generation_id:
+                record = await self._reads.generation(generation_id)
+                live = self._slot.live  # it may have begun meanwhile
+                if live is None or live.generation_id != generation_id:
+                    if record is None:
+                        raise GenerationNotFound("the session never saw this generation")
+                    past = refusal(record)
+                    if isinstance(past, GenerationMismatch):
+                        raise past
+                    return self._named(past, generation_id)
+            return self._named(await live.pen.wait_fenced(), generation_id)
+
+    # --- whom an error is about
+
+    @contextmanager
+    def _naming(self, generation_id: str, message_id: str | None = None) -> Iterator[None]:
+        """Errors from here name the session, the generation and the message that the request is about."""
+        try:
+            yield
+        except PenstockError as error:
+            self._named(error, generation_id, message_id)
+            raise
+
+    def _named(self, error: PenstockError, generation_id: str, message_id: str | None = None) -> PenstockError:
+        error.session_id = error.session_id or self._journal.session_id
+        error.generation_id = error.generation_id or generation_id
+        error.message_id = error.message_id or message_id
+        return error

@@ -1,0 +1,85 @@
+"""Starts become runs: a producer's task, its pen and its limits, over the structure of one generation.
+
+Owns what a run is made of, for a start and for a remote generation that the log holds open. When one is made, and
+what is written of it, is `control`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+from .config import Config
+from .generation import Run
+from .journal import Journal
+from .lifecycle import OpenGeneration
+from .messages import Messages
+from .parts import StartRequest
+from .policy import Policy
+from .producing import Producer
+from .reads import Reads
+from .recovery import Found
+from .slot import Slot
+from .standin import REMOTE, StandIn
+
+__all__ = ["Runs"]
+
+
+@final
+class Runs:
+    """Makes the runs of one session in memory."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        reads: Reads,
+        config: Config,
+        *,
+        slot: Slot,
+        messages: Messages,
+        find_producer: Callable[[str], Producer],
+    ) -> None:
+        self._journal = journal
+        self._reads = reads
+        self._config = config
+        self._slot = slot
+        self._messages = messages
+        self._find_producer = find_producer
+
+    def make(self, structure: OpenGeneration, request: StartRequest) -> Run:
+        """The run that was asked for; it is to be launched."""
+        return Run(
+            structure,
+            self._journal,
+            self._config,
+            producer=request.producer,
+            producer_name=request.producer_name,
+            input=request.input,
+            metadata=request.metadata or {},
+            take_snapshot=self._reads.snapshot,
+            check_message_id=self._messages.check_new,
+            note_message=self._messages.note,
+            find_producer=self._find_producer,
+            on_done=self._slot.on_done,
+            on_last_disconnect=request.on_last_disconnect,
+        )
+
+    def adopt(self, found: Found) -> None:
+        """Let a remote generation that the log holds open go on as the live one; it is to be launched."""
+        assert found.open is not None
+        assert found.record is not None
+        request = StartRequest(
+            generation_id=found.open.generation_id,
+            proposed=True,
+            producer=StandIn(adopted=True),
+            producer_name=REMOTE,
+            registered=True,
+            policy=Policy.REJECT,
+            job_id=found.open.job_id,
+            on_last_disconnect=found.record.on_last_disconnect,
+        )
+        run = self._slot.live = self.make(found.open, request)
+        for asked in found.approvals:
+            run.approvals.note(asked)
+        for given in found.inputs:
+            run.inputs.adopt(given, waiting=found.open.inputs.get(given.input_id, False))

@@ -1,0 +1,38 @@
+"""Keys and tokens for tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import jwt
+
+from adapters.identity import Authorize, Identity, JwtTokens, Tickets
+
+__all__ = ["ALL", "SECRET", "bearer", "identity", "token"]
+
+SECRET = b"a secret that only these tests know, and 32 bytes"
+
+ALL = ("read", "write", "produce", "admin")
+
+
+def identity(*, authorize: Authorize | None = None, leeway: float = 0.0) -> Identity:
+    tokens = JwtTokens([SECRET], "HS256", leeway=leeway)
+    return Identity(tokens, authorize=authorize, tickets=Tickets(tokens.secrets))
+
+
+def token(
+    sessions: Sequence[str] = ("*",),
+    scopes: Sequence[str] = ALL,
+    *,
+    subject: str = "ann",
+    ttl: float = 600,
+    key: bytes = SECRET,
+    **claims: object,
+) -> str:
+    made = {"sub": subject, "scopes": list(scopes), "sessions": list(sessions), "exp": time.time() + ttl}
+    return jwt.encode({**made, **claims}, key, "HS256")
+
+
+def bearer(made: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {made}"}

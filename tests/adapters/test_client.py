@@ -1,0 +1,331 @@
+"""The client against a real server: the engine's names, results and errors, and streams over both forms."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import pytest
+import trio
+
+from adapters.client import Client, ClientConfig, Lost, RemoteSession, Unreachable, connect
+from engine import (
+    CaughtUp,
+    Cursor,
+    GapError,
+    Generation,
+    GenerationActive,
+    GenerationNotFound,
+    IdInUse,
+    InvalidBody,
+    InvalidCursor,
+    InvalidId,
+    JSONObject,
+    MessageNotFound,
+    Producer,
+    ProducerNotFound,
+    Queued,
+    SessionDeleted,
+    SessionNotFound,
+    SnapshotTaken,
+    Started,
+    new_generation_id,
+    new_message_id,
+)
+from tests.adapters.serving import PATIENCE, Penstock, penstock
+
+FORMS = pytest.mark.parametrize("over", ["sse", "websocket"])
+Over = Literal["sse", "websocket"]
+
+
+async def story(generation: Generation) -> AsyncIterator[str]:
+    for word in ("water ", "finds ", "its ", "way"):
+        yield word
+
+
+async def patient(generation: Generation) -> None:
+    async with generation.message() as message, message.text() as block:
+        await block.write("wait")
+        await trio.sleep_forever()
+
+
+PRODUCERS: dict[str, Producer] = {"story": story, "patient": patient}
+
+
+@asynccontextmanager
+async def clients() -> AsyncIterator[tuple[Penstock, Client]]:
+    async with penstock(producers=PRODUCERS) as server, connect(server.url) as client:
+        with trio.fail_after(PATIENCE):
+            yield server, client
+
+
+async def texts(session: RemoteSession) -> list[str | None]:
+    return [block.text for message in (await session.snapshot()).messages for block in message.blocks]
+
+
+async def until_finished(session: RemoteSession, over: Over = "sse") -> None:
+    async with session.events(over=over) as events:
+        async for event in events:
+            if event.type == "generation.finished":
+                return
+
+
+async def test_commands_have_the_names_and_results_of_the_engine() -> None:
+    async with clients() as (server, client):
+        session = await client.create_session("demo", metadata={"title": "one"})
+        assert session.created
+        assert not (await client.create_session("demo")).created
+        posted = await session.post("hello")
+        assert posted.created
+        started = await session.start("story", text="go", job_id="j")
+        assert isinstance(started, Started)
+        assert started.turn == 1
+        assert not started.repeated
+        await until_finished(session)
+        info = await session.generation(started.generation_id)
+        assert (info.state, info.outcome, info.turn) == ("finished", "completed", 1)
+        assert await texts(session) == ["hello", "go", "water finds its way"]
+        updated = await session.update({"title": None, "more": 1})
+        assert updated.metadata == {"more": 1}
+        engine_side = await (await server.engine.session("demo")).snapshot()
+        assert (await session.snapshot()).to_json() == engine_side.to_json()
+        assert await session.cursor() == engine_side.cursor
+        fork = await session.fork(at=posted.message_id)
+        assert await texts(fork) == ["hello"]
+        assert {one.session_id for one in await client.sessions()} == {"demo", fork.session_id}
+        await session.retract(posted.message_id)
+        assert await texts(session) == ["go", "water finds its way"]
+        await session.reset("enough")
+        assert await texts(session) == []
+        await fork.delete()
+        with pytest.raises(SessionDeleted):
+            await fork.snapshot()
+
+
+async def test_a_live_generation_is_stopped_superseded_joined_and_queued_behind() -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        first = await session.start("patient")
+        joined = await session.start("patient", policy="join")
+        assert isinstance(joined, Started)
+        assert joined.joined
+        assert joined.generation_id == first.generation_id
+        with pytest.raises(GenerationActive) as caught:
+            await session.start("patient", policy="reject")
+        assert caught.value.session_id == "demo"
+        second = await session.start("patient")
+        assert isinstance(second, Started)
+        assert second.superseded is not None
+        assert second.superseded.generation_id == first.generation_id
+        queued = await session.start("story", policy="queue")
+        assert isinstance(queued, Queued)
+        assert queued.position == 1
+        gone = await session.start("story", policy="queue")
+        await session.dequeue(gone.generation_id)
+        with pytest.raises(GenerationNotFound):
+            await session.dequeue(gone.generation_id)
+        assert (await session.stop(second.generation_id)).state == "stopped"
+        assert (await session.stop(second.generation_id)).state == "already_done"
+        assert (await session.stop()).state == "nothing_active"
+        assert (await session.queue_next()).generation_id == queued.generation_id
+
+
+# R-85 R-113
+async def test_refusals_come_as_the_errors_of_the_engine() -> None:
+    async with clients() as (_, client):
+        with pytest.raises(SessionNotFound) as caught:
+            await client.session("nobody").snapshot()
+        assert caught.value.session_id == "nobody"
+        session = await client.create_session("demo")
+        with pytest.raises(ProducerNotFound):
+            await session.start("unheard of")
+        with pytest.raises(InvalidBody):
+            await session.start("story", policy="whatever")
+        with pytest.raises(GenerationNotFound):
+            await session.generation(new_generation_id())
+        with pytest.raises(MessageNotFound):
+            await session.retract(new_message_id())
+        mid = new_message_id()
+        await session.post("one", message_id=mid)
+        assert not (await session.post("one", message_id=mid)).created
+        with pytest.raises(IdInUse):
+            await session.post("two", message_id=mid)
+        with pytest.raises(InvalidId):
+            client.session("no/id")
+        with pytest.raises(InvalidCursor):
+            session.events("no cursor")
+
+
+async def test_a_start_is_repeated_under_its_key_and_tells_so() -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        first = await session.start("story", idempotency_key="k")
+        again = await session.start("story", idempotency_key="k")
+        assert isinstance(again, Started)
+        assert (again.generation_id, again.repeated) == (first.generation_id, True)
+
+
+async def test_an_approval_and_an_input_reach_a_generation() -> None:
+    taken: list[object] = []
+
+    async def asking(generation: Generation) -> None:
+        taken.append(await generation.approve("rm", arguments={"path": "/tmp/x"}))
+        taken.append(await generation.receive_input())
+
+    async with penstock(producers={"asking": asking}) as server, connect(server.url) as client:
+        with trio.fail_after(PATIENCE):
+            session = await client.create_session("demo")
+            started = await session.start("asking")
+            async with session.events() as events:
+                async for event in events:
+                    if event.type == "approval.requested":
+                        approval = (await session.snapshot()).approvals[0]
+                        answer: JSONObject = {"approval_id": approval.approval_id, "approved": True}
+                        await session.input(started.generation_id, "approval", answer)
+                        assert await session.input(started.generation_id, "steer", {"text": "on"}, input_id="i") == "i"
+                    if event.type == "generation.finished":
+                        break
+    assert len(taken) == 2
+
+
+@FORMS
+async def test_events_are_all_there_in_order_and_end_with_the_session(over: Over) -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        await session.start("story", text="go")
+        await until_finished(session, over)
+        offsets = []
+        async with session.events(over=over) as events:
+            async for event in events:
+                offsets.append(event.offset)
+                if event.type == "generation.finished":
+                    await session.delete()
+            assert events.statistics().attempts == 1
+    assert offsets == list(range(1, len(offsets) + 1))
+
+
+@FORMS
+async def test_a_stream_begins_where_it_is_told(over: Over) -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        first = await session.post("one")
+        second = await session.post("two")
+        async with session.events(first.cursor, over=over) as events:
+            assert (await anext(events)).message_id == second.message_id
+            assert events.cursor == second.cursor
+        async with session.events("now", over=over) as events:
+            while not isinstance(await events.receive(), CaughtUp):
+                pass
+            third = await session.post("three")
+            assert (await anext(events)).message_id == third.message_id
+        async with session.events(snapshot=True, over=over) as events:
+            delivery = await events.receive()
+            assert isinstance(delivery, SnapshotTaken)
+            assert len(delivery.snapshot.messages) == 3
+
+
+@FORMS
+async def test_a_cancelled_wait_loses_nothing(over: Over) -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        async with session.events(over=over) as events:
+            assert (await anext(events)).type == "session.created"
+            for _ in range(3):
+                with trio.move_on_after(0.01):
+                    await anext(events)
+            posted = await session.post("one")
+            assert (await anext(events)).message_id == posted.message_id
+            assert events.statistics().connections == 1
+
+
+@FORMS
+async def test_a_gap_is_told_as_the_engine_tells_it(over: Over) -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        async with session.events(Cursor("f00", 7), over=over) as events:
+            with pytest.raises(GapError) as caught:
+                await anext(events)
+            assert caught.value.asked == str(Cursor("f00", 7))
+            assert (await anext(events)).type == "session.created"
+            assert events.statistics().gaps == 1
+
+
+@FORMS
+async def test_what_a_stream_is_refused_with_comes_out_of_the_iteration(over: Over) -> None:
+    async with clients() as (_, client), client.session("nobody").events(over=over) as events:
+        with pytest.raises(SessionNotFound):
+            await anext(events)
+
+
+async def test_a_server_that_is_away_is_waited_for() -> None:
+    async with clients() as (_server, client):
+        session = await client.create_session("demo")
+    config = ClientConfig(first_pause=0.01, longest_pause=0.05, patience=0.1)
+    async with connect("http://127.0.0.1:9", config=config) as client:
+        with pytest.raises(Unreachable):
+            await client.session("demo").snapshot()
+        async with client.session("demo").events() as events:
+            lost = await events.receive()
+            assert isinstance(lost, Lost)
+            assert isinstance(lost.error, Unreachable)
+            assert isinstance(await events.receive(), Lost)
+            assert events.statistics().connections == 0
+    assert session.session_id == "demo"
+
+
+async def test_errors_of_the_block_come_out_as_they_are() -> None:
+    async def follow(url: str) -> None:
+        async with connect(url) as client, client.session("demo").events():
+            raise KeyError("mine")
+
+    async with penstock() as server:
+        with pytest.raises(KeyError):
+            await follow(server.url)
+
+
+@FORMS
+async def test_a_transcript_is_what_the_server_says(over: Over) -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        await session.post("before")
+        async with session.transcript(over=over) as transcript:
+            assert [message.role for message in transcript.snapshot().messages] == ["user"]
+            await session.start("story", text="go")
+            await transcript.wait_for(lambda state: len(state.message_ids()) == 3 and state.generation is None)
+            snapshot = await session.snapshot()
+            assert transcript.snapshot().to_json() == snapshot.to_json()
+            assert transcript.live
+            await session.delete()
+            with pytest.raises(trio.EndOfChannel):
+                await transcript.wait_for(lambda state: False)
+            assert transcript.ended == "deleted"
+
+
+async def test_a_transcript_of_a_session_born_anew_begins_anew() -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        await session.post("old")
+        async with session.transcript() as transcript:
+            epoch = transcript.cursor.epoch
+        await session.delete()
+        await session.create()
+        async with session.transcript() as transcript:
+            assert transcript.cursor.epoch != epoch
+            assert transcript.snapshot().messages == ()
+
+
+async def test_presence_is_put_seen_and_dropped() -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        async with session.transcript() as transcript:
+            await session.put_presence("ann", "phone", name="Ann")
+            assert [here.actor_id for here in await session.presence()] == ["ann"]
+            await wait_until(transcript.wait_changed, lambda: len(transcript.presence) == 1)
+            await session.drop_presence("ann")
+            await wait_until(transcript.wait_changed, lambda: not transcript.presence)
+
+
+async def wait_until(changed: Callable[[], Awaitable[None]], found: Callable[[], bool]) -> None:
+    while not found():
+        await changed()

@@ -1,0 +1,345 @@
+"""The client's pure parts: the stream's parser, a reader's place, batches, numbers, attempts, errors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.client.backoff import Backoff
+from adapters.client.batching import Batcher
+from adapters.client.event_stream import EventStream, ServerSent
+from adapters.client.frames import Bunch, Later, from_message, from_socket, joined
+from adapters.client.numbering import Numbering
+from adapters.client.place import Arrived, Asks, Place
+from adapters.client.refusals import (
+    CLASSES,
+    BadAnswer,
+    Refused,
+    from_answer,
+    from_problem,
+    repeatable_status,
+    retry_after,
+)
+from adapters.client.retrying import Again, Budget, Failure, GiveUp, Recover
+from adapters.problems import TABLE, RateLimited, Unauthenticated, problem
+from engine import (
+    BlockClosed,
+    BlockDelta,
+    BlockOpened,
+    Cursor,
+    Event,
+    Gap,
+    InvalidBody,
+    JSONObject,
+    MessageClosed,
+    MessageOpened,
+    Opened,
+    PenstockError,
+    QueueFull,
+    QueuePaused,
+    SequenceGap,
+    SessionNotFound,
+    StaleProducer,
+    WriteFailed,
+    encode,
+)
+
+BOUND = 1 << 20
+
+
+def parse(*pieces: bytes) -> list[ServerSent]:
+    stream = EventStream(BOUND)
+    return [message for piece in pieces for message in stream.feed(piece)]
+
+
+# --- the stream's form
+
+
+# R-123 R-124: however the bytes are cut, also inside a character, the messages are the same
+@given(st.data())
+def test_messages_do_not_depend_on_how_their_bytes_are_cut(data: st.DataObject) -> None:
+    text = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=8)
+    ends = st.sampled_from(["\n", "\r\n", "\r"])
+    lines: list[str] = []
+    for name, value in data.draw(st.lists(st.tuples(st.sampled_from(["data", "id", "event", ""]), text), max_size=20)):
+        lines.append(f"{name}:{value}")
+        if data.draw(st.booleans()):
+            lines.append("")
+    whole = "".join(line + data.draw(ends) for line in lines).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    # A lone CR at the very end may yet become CRLF: it is told with what follows.
+    assert parse(*pieces, b"\n\n") == parse(whole, b"\n\n")
+
+
+def test_what_a_stream_is_made_of() -> None:
+    assert parse(b"\xef\xbb\xbfid: a\n\n") == [ServerSent("message", None, "a")]
+    assert parse(b"id: a\ndata: 1\ndata:2\n\n") == [ServerSent("message", "1\n2", "a")]
+    assert parse(b": ping\n\n") == []
+    assert parse(b"event: gap\ndata: {}\n\ndata: x\n\n") == [
+        ServerSent("gap", "{}", ""),
+        ServerSent("message", "x", ""),
+    ]
+    assert parse(b"event: drain\nretry: 1500\ndata: {}\n\n") == [ServerSent("drain", "{}", "", 1.5)]
+    assert parse(b"id: a\n\ndata: b\n\n")[1].id == "a"
+    assert parse(b"id: \0\nretry: soon\nwhat: ever\n\n") == []
+    assert parse("data: a\u2028b\x85c\x0bd\n\n".encode()) == [ServerSent("message", "a\u2028b\x85c\x0bd", "")]
+
+
+# R-123: what a break leaves behind is no message
+def test_half_a_message_is_none() -> None:
+    assert parse(b"id: a\ndata: {}") == []
+    assert parse(b"id: a\ndata: {}\n") == []
+
+
+# R-124
+def test_what_is_no_text_is_told() -> None:
+    with pytest.raises(BadAnswer):
+        parse(b"data: \xff\n\n")
+
+
+def test_a_message_has_a_bound() -> None:
+    stream = EventStream(100)
+    line = b"data: 1234567890\n"
+    for _ in range(5):
+        assert stream.feed(line) == []
+    with pytest.raises(BadAnswer):
+        stream.feed(line * 5)
+
+
+# --- frames and places
+
+
+def event(offset: int | None, session_id: str = "s") -> Event:
+    return Event(data=QueuePaused(), session_id=session_id, time="2026-01-01T00:00:00.000Z", offset=offset)
+
+
+def sent(offset: int, epoch: str = "e", **given: str) -> ServerSent:
+    return ServerSent("message", encode(event(offset, **given)).decode(), str(Cursor(epoch, offset)))
+
+
+# R-17: an event whose stamp and place do not fit is not applied
+def test_a_frame_that_does_not_add_up_is_refused() -> None:
+    with pytest.raises(BadAnswer):
+        from_message(ServerSent("message", encode(event(3)).decode(), str(Cursor("e", 4))))
+    with pytest.raises(BadAnswer):
+        from_message(ServerSent("message", "{", "e-0000000000000001"))
+    with pytest.raises(BadAnswer):
+        from_message(ServerSent("gap", "{}", ""))
+    with pytest.raises(BadAnswer):
+        from_socket("[]", "s", 1)
+    assert from_message(ServerSent("of-tomorrow", "{}", "")) == []
+    assert from_message(ServerSent("drain", '{"reason":"x"}', "", 2.0))[0] == Later(2.0)
+
+
+def test_bunches_are_joined_and_nothing_else_is() -> None:
+    frames = [frame for offset in (1, 2) for frame in from_message(sent(offset))]
+    opened = Opened(Cursor("e", 0))
+    first, bunch = joined([opened, *frames])
+    assert first is opened
+    assert isinstance(bunch, Bunch)
+    assert [cursor for cursor, _ in bunch.items] == [Cursor("e", 1), Cursor("e", 2)]
+
+
+# R-54 R-70
+def test_nothing_is_let_through_twice() -> None:
+    place = Place("s", None, snapshot=False)
+    assert place.asks == Asks(None, False)
+    arrived = place.take(Bunch(tuple((Cursor("e", n), event(n)) for n in (1, 2, 3))))
+    assert isinstance(arrived, Arrived)
+    assert place.asks.after == str(Cursor("e", 3))
+    assert place.take(Bunch(((Cursor("e", 2), event(2)), (Cursor("e", 3), event(3))))) is None
+    again = place.take(Bunch(((Cursor("e", 3), event(3)), (Cursor("e", 4), event(4)))))
+    assert isinstance(again, Arrived)
+    assert [one.offset for one in again.events] == [4]
+    assert place.duplicates == 3
+
+
+# R-5 R-15 R-55
+def test_events_of_other_sessions_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place("s", None, snapshot=False)
+    assert place.take(Bunch(((Cursor("e", 1), event(1, "other")),))) is None
+    assert place.asks.after is None
+    assert "other" in caplog.text
+
+
+def test_another_life_needs_a_gap() -> None:
+    place = Place("s", Cursor("old", 7), snapshot=False)
+    with pytest.raises(BadAnswer):
+        place.take(Bunch(((Cursor("new", 8), event(8)),)))
+    assert place.take(Gap("unknown_epoch", "old", Cursor("new", 0))) is not None
+    assert place.take(Bunch(((Cursor("new", 1), event(1)),))) is not None
+    assert place.gaps == 1
+
+
+def test_now_is_asked_for_until_a_cursor_is_known() -> None:
+    place = Place("s", "now", snapshot=False)
+    assert place.asks.after == "now"
+    place.take(Opened(Cursor("e", 5)))
+    assert place.asks.after == str(Cursor("e", 5))
+    place.want_snapshot()
+    assert place.asks.snapshot
+
+
+# --- producers
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["wait", "take", "deliver", "hasten"])), max_size=60))
+def test_batches_hold_every_chunk_once_in_order(steps: list[tuple[int, str]]) -> None:
+    batcher = Batcher(linger=0.005, count=5, size=100, bound=20)
+    now = 0.0
+    sent_chunks: list[bytes] = []
+    put: list[bytes] = []
+    for number, (length, step) in enumerate(steps):
+        chunk = f"{number}:".encode().ljust(length, b".")
+        batcher.put(chunk, now)
+        put.append(chunk)
+        match step:
+            case "wait":
+                now += 0.006
+            case "hasten":
+                batcher.hasten()
+            case "take" if batcher.due <= now:
+                batch = batcher.take()
+                assert 1 <= len(batch.chunks) <= 5
+                assert len(batch.chunks) == 1 or sum(map(len, batch.chunks)) <= 100
+                sent_chunks += batch.chunks
+                assert batcher.due == math.inf
+            case _:
+                batcher.delivered()
+        assert batcher.full == (len(put) - batcher.acknowledged >= 20)
+    batcher.delivered()
+    while batcher.due < math.inf:
+        sent_chunks += batcher.take().chunks
+        batcher.delivered()
+    assert sent_chunks == put
+    assert batcher.acknowledged == len(put)
+
+
+# R-76
+def test_when_a_batch_is_due() -> None:
+    batcher = Batcher(linger=0.005, count=3, size=1000, bound=20)
+    assert batcher.due == math.inf
+    batcher.put(b"1", 10.0)
+    assert batcher.due == 10.005
+    batcher.put(b"2", 10.004)
+    assert batcher.due == 10.005
+    batcher.hasten()
+    assert batcher.due == -math.inf
+    batcher.take()
+    batcher.put(b"3", 10.004)
+    assert batcher.due == math.inf  # one is under way
+    batcher.delivered()
+    assert batcher.due == 10.009  # nobody hurries this one
+    batcher.put(b"4", 11.0)
+    batcher.put(b"5", 11.0)
+    assert batcher.due == -math.inf  # full
+
+
+# R-10 R-60 R-61
+def test_numbers_are_dense_and_what_is_closed_is_forgotten() -> None:
+    numbers = Numbering("j")
+    numbers.number(MessageOpened(role="assistant"), "m", None)
+    assert numbers.next_block_index("m") == 0
+    assert numbers.number(BlockOpened(kind="text"), "m", 0) == 0
+    assert numbers.number(BlockOpened(kind="text"), "m", 1) == 0
+    assert [numbers.number(BlockDelta(text="x"), "m", block) for block in (0, 1, 0)] == [1, 1, 2]
+    assert numbers.number(BlockClosed(), "m", 0) == 3
+    with pytest.raises(InvalidBody):
+        numbers.number(BlockDelta(text="x"), "m", 0)
+    with pytest.raises(InvalidBody):
+        numbers.number(BlockOpened(kind="text"), "m", 7)
+    numbers.number(MessageClosed(status="complete"), "m", None)
+    assert numbers.open == 0
+    for data in (BlockDelta(text="x"), MessageOpened(role="assistant")):
+        with pytest.raises(InvalidBody):
+            numbers.number(data, "m", 1)
+
+
+# R-78
+def test_a_pause_is_a_random_part_of_what_doubles() -> None:
+    backoff = Backoff(0.05, 1.0, chance=lambda: 0.5)
+    assert [round(backoff.next(), 4) for _ in range(7)] == [0.025, 0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+    assert backoff.next(at_least=3.0) == 3.0
+    backoff.reset()
+    assert backoff.next() == 0.025
+
+
+def budget(**given: bool) -> Budget:
+    settings = {"renews": False, "may_recover": True} | given
+    return Budget(3, Backoff(0.05, 2.0), renews=settings["renews"], may_recover=settings["may_recover"])
+
+
+# R-82 R-83
+def test_a_budget_is_three_attempts_a_recovery_and_three_more() -> None:
+    trouble, missing = Failure(error=WriteFailed(""), status=500), Failure(error=SessionNotFound(""), status=404)
+    one = budget()
+    assert [type(one.judge(trouble)) for _ in range(3)] == [Again, Again, GiveUp]
+    one = budget()
+    kinds = [type(one.judge(each)) for each in (trouble, trouble, missing, trouble, trouble, trouble)]
+    assert kinds == [Again, Again, Recover, Again, Again, GiveUp]
+    one = budget()
+    assert [type(one.judge(missing)) for _ in range(2)] == [Recover, GiveUp]
+    assert isinstance(budget(may_recover=False).judge(missing), GiveUp)
+
+
+# R-84
+def test_a_refused_token_is_changed_once() -> None:
+    refused = Failure(error=Unauthenticated(""), status=401)
+    assert isinstance(budget().judge(refused), GiveUp)
+    one = budget(renews=True)
+    assert [type(one.judge(refused)) for _ in range(2)] == [Again, GiveUp]
+
+
+# R-81
+def test_which_statuses_may_go_well_later() -> None:
+    assert {status for status in range(400, 600) if repeatable_status(status)} == {408, 425, 429, *range(500, 600)}
+
+
+# --- errors
+
+
+# R-85 R-113
+@pytest.mark.parametrize("code", sorted(TABLE))
+def test_every_code_that_a_server_says_is_known(code: str) -> None:
+    told: JSONObject = {"code": code, "detail": "so it is", "retryable": TABLE[code].retryable, "session_id": "s"}
+    error = from_problem(told, status=TABLE[code].status)
+    assert isinstance(error, PenstockError)
+    assert error.code == code
+    assert error.session_id == "s"
+    assert error.retryable == TABLE[code].retryable
+    assert isinstance(error, Refused) == (code == "INTERNAL")  # the server's bug is no error of the engine's
+
+
+# R-85: what went over the wire is what was raised
+@pytest.mark.parametrize("error", [SequenceGap("x", expected=7), StaleProducer("x", epoch=3), QueueFull("x")])
+def test_errors_come_back_as_they_were(error: PenstockError) -> None:
+    back = from_problem(problem(error))
+    assert type(back) is type(error)
+    assert vars(back) == vars(error)
+
+
+# R-114
+def test_an_unknown_code_keeps_what_it_says() -> None:
+    told: JSONObject = {"code": "OF_TOMORROW", "detail": "x" * 1000, "retryable": True}
+    error = from_problem(told, status=418)
+    assert isinstance(error, Refused)
+    assert (error.code, error.status, error.retryable, len(error.detail)) == ("OF_TOMORROW", 418, True, 300)
+    assert Refused.retryable is False
+    bare = from_answer(502, b"<html>a proxy</html>")
+    assert (bare.code, bare.retryable) == ("HTTP_502", True)
+
+
+def test_how_long_to_wait_is_read() -> None:
+    limited = from_answer(429, b'{"code": "RATE_LIMITED", "detail": "x", "retryable": true}', "7")
+    assert isinstance(limited, RateLimited)
+    assert limited.retry_after == 7.0
+    assert retry_after("Wed, 21 Oct 2026 07:28:00 GMT") is None
+    assert retry_after("-1") is None
+
+
+def test_the_table_names_no_class_twice() -> None:
+    assert len(set(CLASSES.values())) == len(CLASSES)

@@ -1,0 +1,229 @@
+"""A reader's promises, one by one, over streams that are written by hand, under a mock clock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from adapters.client import BadAnswer, ClientConfig, Token, connect
+from adapters.problems import Forbidden, Unauthenticated
+from engine import JSON, Cursor, SessionNotFound, encode_json
+from tests.adapters.fake_streams import BROKEN, DRAIN, END, EXPIRED, Answer, Server, Stream, control, event, problem
+
+
+# R-70 R-123
+async def test_a_broken_stream_goes_on_behind_its_last_event(autojump_clock: MockClock) -> None:
+    server = Server(
+        Stream(b"id: e-0000000000000000\n\n", event(1, 2), event(3)[:-1], BROKEN),
+        Stream(event(3), BROKEN),
+        Stream(event(4), END),
+    )
+    assert await server.read() == [1, 2, 3, 4]
+    assert server.asked == [None, str(Cursor("e", 2)), str(Cursor("e", 3))]
+    assert server.events.statistics().attempts == 3
+
+
+# R-54 R-70
+async def test_what_comes_again_is_left_out(autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1, 2, 3), BROKEN), Stream(event(2, 3, 4), event(4, 5), END))
+    assert await server.read() == [1, 2, 3, 4, 5]
+    assert server.events.statistics().duplicates == 3
+
+
+async def test_a_stream_that_ends_in_order_without_a_word_is_resumed(autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1)), Stream(event(2), END))
+    assert await server.read() == [1, 2]
+
+
+async def test_a_line_that_is_silent_for_three_heartbeats_is_dead(autojump_clock: MockClock) -> None:
+    server = Server(
+        Stream(event(1), 44.0, b": ping\n\n", 44.0, event(2), 1000.0),
+        Stream(event(3), END),
+    )
+    assert await server.read() == [1, 2, 3]
+    assert 88 + 45 <= server.times[1] <= 88 + 45.3
+
+
+async def test_a_server_that_takes_a_request_and_says_nothing_is_left(autojump_clock: MockClock) -> None:
+    async def never() -> httpx.Response:
+        raise AssertionError
+
+    class Dumb(Server):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if not self.times:
+                self.times.append(trio.current_time())
+                await trio.sleep_forever()
+            return await super().handle_async_request(request)
+
+    server = Dumb(Stream(event(1), END))
+    assert await server.read() == [1]
+    assert 45 <= server.times[1] <= 45.3
+
+
+# No busy loop: what brings nothing is asked for less and less often, for ever.
+@pytest.mark.parametrize(
+    "answer", [httpx.ConnectError("refused"), Stream(b"id: e-0000000000000000\n\n"), problem("DRAINING")]
+)
+async def test_a_server_that_brings_nothing_is_not_asked_in_a_tight_loop(
+    answer: Answer, autojump_clock: MockClock
+) -> None:
+    server = Server(answer)
+    with trio.move_on_after(3600):
+        await server.read()
+    assert len(server.times) >= 360
+    assert len(server.times) <= 900  # on average half of ten seconds apart
+    assert max(later - earlier for earlier, later in zip(server.times, server.times[1:], strict=False)) <= 10
+    first_ten = server.times[9]
+    assert first_ten > 1
+
+
+async def test_progress_makes_the_next_pause_short_again(autojump_clock: MockClock) -> None:
+    server = Server(
+        *[httpx.ConnectError("refused")] * 12,
+        Stream(event(1), BROKEN),
+        Stream(event(2), END),
+    )
+    assert await server.read() == [1, 2]
+    assert server.times[13] - server.times[12] <= 0.25
+
+
+# R-145
+async def test_a_draining_server_says_when_to_come_back(autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1), DRAIN), Stream(event(2), END))
+    assert await server.read() == [1, 2]
+    assert server.times[1] == pytest.approx(3)
+
+
+# R-81
+async def test_a_refusal_says_when_to_come_back(autojump_clock: MockClock) -> None:
+    server = Server(problem("OVERLOADED", Retry_After="9"), problem("RATE_LIMITED"), Stream(event(1), END))
+    assert await server.read() == [1]
+    assert server.times[1] == pytest.approx(9)
+
+
+async def test_a_proxy_whose_server_is_away_is_no_refusal(autojump_clock: MockClock) -> None:
+    server = Server(httpx.Response(502, text="<html>bad gateway</html>"), Stream(event(1), END))
+    assert await server.read() == [1]
+
+
+def fresh_tokens() -> Callable[[], Awaitable[str]]:
+    count = 0
+
+    async def token() -> str:
+        nonlocal count
+        count += 1
+        return f"t{count}"
+
+    return token
+
+
+# R-84
+async def test_a_token_that_expires_is_changed_and_the_stream_resumed_at_once(autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1), EXPIRED), problem("UNAUTHENTICATED"), Stream(event(2), END))
+    assert await server.read(token=fresh_tokens()) == [1, 2]
+    assert server.tokens == ["Bearer t1", "Bearer t2", "Bearer t3"]
+    assert server.times[1] <= 0.25
+    assert server.asked[1:] == [str(Cursor("e", 1))] * 2
+
+
+@pytest.mark.parametrize(("token", "asked"), [("always the same", 1), (fresh_tokens(), 2)])
+async def test_a_token_that_is_refused_twice_is_an_error(token: Token, asked: int, autojump_clock: MockClock) -> None:
+    server = Server(problem("UNAUTHENTICATED"))
+    with pytest.raises(Unauthenticated):
+        await server.read(token=token)
+    assert len(server.times) == asked
+
+
+@pytest.mark.parametrize(("code", "error"), [("SESSION_NOT_FOUND", SessionNotFound), ("FORBIDDEN", Forbidden)])
+async def test_what_no_attempt_would_change_is_an_error(
+    code: str, error: type[Exception], autojump_clock: MockClock
+) -> None:
+    server = Server(Stream(event(1), BROKEN), problem(code))
+    with pytest.raises(error):
+        await server.read()
+    assert len(server.times) == 2
+
+
+async def test_a_session_deleted_while_the_line_was_down_has_ended(autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1), BROKEN), problem("SESSION_DELETED"))
+    assert await server.read() == [1]
+
+
+# R-124: a frame that cannot be read is asked for again, and is an error when it stays so
+async def test_a_frame_that_cannot_be_read_is_asked_for_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(Stream(event(1), event(2).replace(b"{", b"[", 1)), Stream(event(2), END))
+    assert await server.read() == [1, 2]
+    assert server.asked[1] == str(Cursor("e", 1))
+    assert "cannot be read" in caplog.text
+    server = Server(Stream(event(1), event(2).replace(b"{", b"[", 1)))
+    with pytest.raises(BadAnswer):
+        await server.read()
+    assert len(server.times) == 1 + 3 - 1
+
+
+async def test_something_that_is_no_penstock_server_is_told_as_such(autojump_clock: MockClock) -> None:
+    with pytest.raises(BadAnswer):
+        await Server(httpx.Response(200, text="<html>hello</html>")).read()
+
+
+# R-56: a reader that is slow makes the line wait, and loses nothing
+async def test_a_slow_reader_holds_the_line_up_and_loses_nothing(autojump_clock: MockClock) -> None:
+    server = Server(Stream(*[event(offset) for offset in range(1, 200)], END))
+    offsets = []
+    async with (
+        connect("http://fake", transport=server, config=ClientConfig(deliveries=2)) as client,
+        client.session("s").events() as events,
+    ):
+        async for one in events:
+            await trio.sleep(1)
+            offsets.append(one.offset)
+    assert offsets == list(range(1, 200))
+
+
+async def test_leaving_ends_the_connection(autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1), 1000.0))
+    async with connect("http://fake", transport=server) as client:
+        async with client.session("s").events() as events:
+            assert (await anext(events)).offset == 1
+        assert trio.current_time() == 0
+
+
+def snapshot(cursor: Cursor) -> bytes:
+    body: dict[str, JSON] = {
+        "session_id": "s",
+        "cursor": str(cursor),
+        "messages": [],
+        "queue": {"paused": False, "items": []},
+        "approvals": [],
+        "metadata": {},
+        "more": False,
+    }
+    return f"id: {cursor}\n\nevent: snapshot\nid: {cursor}\ndata: {encode_json(body).decode()}\n\n".encode()
+
+
+# R-52 R-143: where the stream and the state do not meet, nothing is guessed, and the state is asked for
+@pytest.mark.parametrize(
+    "broken",
+    [
+        event(5),  # nothing can be between: no message is open
+        control("gap", '{"reason": "past_tail", "asked": "x", "from": "e-0000000000000001"}') + event(2),
+        control("gap", '{"reason": "unknown_epoch", "asked": "x", "from": "n-0000000000000000"}') + event(1, epoch="n"),
+    ],
+)
+async def test_a_transcript_that_does_not_add_up_asks_for_the_state(broken: bytes, autojump_clock: MockClock) -> None:
+    server = Server(
+        Stream(snapshot(Cursor("e", 2)), event(3), broken, 1000.0),
+        Stream(snapshot(Cursor("e", 9)), event(10), 1000.0),
+    )
+    async with connect("http://fake", transport=server) as client, client.session("s").transcript() as transcript:
+        assert transcript.cursor.offset <= 3
+        await transcript.wait_for(lambda state: state.cursor == Cursor("e", 10))
+        assert transcript.snapshots == 2
+    assert server.queries == ["snapshot=true"] * 2
+    assert server.asked == [None, None]

@@ -1,0 +1,150 @@
+"""Which model a command line names, and that every mistake says what to do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from adapters.cli import main
+from adapters.cli.producers import LoadError, load_producer
+from adapters.models import CODES, ModelError, open_assistant, open_model
+from adapters.models.opening import ModelSpec, parse_options
+from tests.adapters.providers import WIRES, Wire
+
+ROOT = Path(__file__).parents[2]
+
+every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in WIRES])
+
+KEYS = (
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_CONFIG_DIR",
+    "ANTHROPIC_PROFILE",
+    "OPENAI_ADMIN_KEY",
+    "OPENAI_API_KEY",
+    "PENSTOCK_MODEL",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where an SDK looks, too
+
+
+def test_a_name_may_hold_colons() -> None:
+    assert ModelSpec.parse("openai:llama3.2:8b") == ModelSpec("openai", "llama3.2:8b")
+    assert ModelSpec.parse("openai-responses:x").dialect == "openai-responses"
+
+
+@pytest.mark.parametrize("text", ["", "openai", "openai:", "openai: ", "gpt-5", "google:gemini"])
+def test_what_is_no_model_is_told_what_is_one(text: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        ModelSpec.parse(text)
+    assert "anthropic:NAME" in str(caught.value)
+
+
+@every_wire
+def test_without_a_key_it_is_said_which_one_to_set(wire: Wire) -> None:
+    with pytest.raises(ModelError) as caught:
+        open_model(f"{wire.kind}:small")
+    assert "_API_KEY" in str(caught.value)
+
+
+@every_wire
+def test_the_key_is_taken_from_the_environment(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY" if wire.kind == "anthropic" else "OPENAI_API_KEY", "key")
+    assert open_model(f"{wire.kind}:small").name == "small"
+
+
+@every_wire
+def test_without_the_sdk_it_is_said_how_to_install_it(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = "anthropic" if wire.kind == "anthropic" else "openai"
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in ("chat", "responses", "claude", "openai_failures"):
+        monkeypatch.delitem(sys.modules, f"adapters.models.{module}", raising=False)
+    with pytest.raises(ModelError) as caught:
+        open_model(f"{wire.kind}:small", api_key="key")
+    assert "pip install 'penstock[models]'" in str(caught.value)
+
+
+def test_what_an_sdk_says_of_its_own_settings_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_PROFILE", "nowhere")
+    with pytest.raises(ModelError) as caught:
+        open_model("anthropic:small")
+    assert "nowhere" in str(caught.value)
+    assert "ANTHROPIC_API_KEY" in str(caught.value)
+
+
+def test_the_command_needs_no_sdk_as_long_as_no_model_is_asked_for() -> None:
+    without = "import sys; sys.modules.update(dict.fromkeys(('openai', 'anthropic', 'httpx2')))"
+    command = f"{without}; from adapters.cli import main; main(['serve', '--help'])"
+    told = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stderr
+    assert "--model" in told.stdout
+
+
+def test_a_base_url_is_one() -> None:
+    with pytest.raises(ModelError):
+        open_model("openai:small", base_url="localhost:11434", api_key="key")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+def test_options_are_a_json_object(text: str) -> None:
+    with pytest.raises(ModelError):
+        parse_options(text)
+    assert parse_options('{"temperature": 0.2}') == {"temperature": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "hint"),
+    [
+        (["--model", "gpt-5"], {}, "openai:NAME"),
+        (["--model", "openai:x"], {}, "OPENAI_API_KEY"),
+        (["--model", "anthropic:x"], {}, "ANTHROPIC_API_KEY"),
+        ([], {"PENSTOCK_MODEL": "anthropic:x"}, "ANTHROPIC_API_KEY"),
+        (["--model", "openai:x", "--model-options", "{"], {"OPENAI_API_KEY": "k"}, "not JSON"),
+        (["--model", "openai:x", "--base-url", "x"], {"OPENAI_API_KEY": "k"}, "http://"),
+        (["--system", "Be brief."], {}, "belong to a --model"),
+        (
+            ["--model", "openai:x", "--producer", "model=adapters.echo:echo"],
+            {"OPENAI_API_KEY": "k"},
+            "another name",
+        ),
+    ],
+)
+def test_serve_says_what_is_wrong_with_a_model(arguments: list[str], environment: dict[str, str], hint: str) -> None:
+    told = CliRunner().invoke(main, ["serve", "--db", ":memory:", *arguments], env=environment)
+    assert told.exit_code != 0
+    assert hint in told.output
+    assert "Traceback" not in told.output
+
+
+def test_the_readmes_example_is_a_producer_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    readme = (ROOT / "adapters" / "models" / "README.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert callable(names["agent"])
+    for code in CODES:
+        assert f"`{code}`" in readme
+
+
+def test_an_assistant_is_a_producer_that_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "adapters.models.example", raising=False)
+    with pytest.raises(LoadError) as caught:
+        load_producer("keeper=adapters.models.example:keeper")
+    assert "PENSTOCK_MODEL" in str(caught.value)
+    monkeypatch.setenv("PENSTOCK_MODEL", "openai:small")
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    name, producer = load_producer("keeper=adapters.models.example:keeper")
+    assert name == "keeper"
+    assert callable(producer)
+    assert callable(open_assistant("openai:small", system="Be brief.", options="{}"))

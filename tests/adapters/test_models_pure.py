@@ -1,0 +1,129 @@
+"""The pure parts: failures and their codes, pauses, server-sent events cut in any way, usage."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.models.failures import CODES, ModelFailure, of_answer, retry_after
+from adapters.models.retries import Retries
+from adapters.models.usage import add, tokens
+from adapters.models.wire import EventReader, GarbledError, objects, parse, part, text
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "code"),
+    [
+        (429, (), "MODEL_RATE_LIMITED"),
+        (429, ("insufficient_quota", "insufficient_quota"), "MODEL_QUOTA"),
+        (400, ("context_length_exceeded", "invalid_request_error"), "MODEL_CONTEXT_TOO_LONG"),
+        (404, (None, "invalid_request_error"), "MODEL_NOT_FOUND"),
+        (401, (None, "invalid_request_error"), "MODEL_AUTH"),
+        (400, ("content_policy_violation", None), "MODEL_REFUSED"),
+        (529, ("overloaded_error",), "MODEL_UNAVAILABLE"),
+        (418, ("of_tomorrow",), "MODEL_REJECTED"),
+        (599, (), "MODEL_UNAVAILABLE"),
+        (None, ("of_tomorrow", None), "MODEL_UNAVAILABLE"),
+        (None, (429, None), "MODEL_RATE_LIMITED"),
+        (None, ("429", None), "MODEL_RATE_LIMITED"),
+        (None, ("502", "server_error"), "MODEL_UNAVAILABLE"),
+    ],
+)
+def test_a_provider_says_what_is_wrong_by_word_or_by_status(
+    status: int | None, words: tuple[object, ...], code: str
+) -> None:
+    assert of_answer(status, words, "why").code == code
+
+
+def test_what_a_provider_says_of_asking_again_counts_for_more_than_the_status() -> None:
+    assert not of_answer(503, (), "", headers={"x-should-retry": "false"}).retryable
+    assert of_answer(400, (), "", headers={"x-should-retry": "true"}).retryable
+
+
+def test_texts_for_readers_say_nothing_of_the_provider() -> None:
+    told = of_answer(500, (), "secret inside")
+    assert "secret" not in told.text
+    assert "secret" in str(told)  # the log has it
+    assert "sk-" not in str(of_answer(401, (), "the key sk-12345 is wrong"))
+    assert all(text for text, _ in CODES.values())
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+    ],
+)
+def test_retry_after_in_each_of_its_forms(headers: Mapping[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_as_a_date_counts_from_now() -> None:
+    soon = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)})
+    assert soon is not None
+    assert 25 < soon <= 30
+
+
+def test_pauses_double_up_to_their_limit_and_attempts_end() -> None:
+    retries, busy = Retries(attempts=7), ModelFailure("MODEL_UNAVAILABLE", "")
+    assert [retries.pause(n, busy, 0.0) for n in range(1, 8)] == [0.5, 1, 2, 4, 8, 8, None]
+    assert retries.pause(1, busy, 1.0) == 0.375
+    assert retries.pause(1, ModelFailure("MODEL_AUTH", ""), 0.0) is None
+
+
+def test_a_pause_that_was_asked_for_is_kept_or_refused_never_shortened() -> None:
+    retries = Retries(patience=10)
+    assert retries.pause(1, ModelFailure("MODEL_RATE_LIMITED", "", retry_after=10), 1.0) == 10
+    assert retries.pause(1, ModelFailure("MODEL_RATE_LIMITED", "", retry_after=10.1), 0.0) is None
+
+
+STREAM = (
+    b': hello\r\n\r\nevent: a\r\ndata: {"n":\r\ndata: 1}\r\n\r\n'
+    b"id: 7\ndata:x\xe2\x80\xa8y\n\ndata: z\rdata\r\r\ndata: end"
+)
+
+
+@given(st.sets(st.integers(1, len(STREAM) - 1)))
+def test_events_are_the_same_however_the_bytes_are_cut(cuts: set[int]) -> None:
+    reader = EventReader()
+    found = [data for a, b in itertools.pairwise([0, *sorted(cuts), len(STREAM)]) for data in reader.feed(STREAM[a:b])]
+    assert found == [b'{"n":\n1}', "x\u2028y".encode(), b"z"]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_events_or_none(garbage: bytes) -> None:
+    for data in EventReader().feed(garbage):
+        try:
+            value = parse(data)
+            text(value, "a")
+            part(value, "b")
+            objects(value, "c")
+        except GarbledError:
+            pass
+
+
+def test_a_line_without_end_is_not_kept_for_ever() -> None:
+    reader = EventReader()
+    for _ in range(16):
+        assert not list(reader.feed(b"x" * 1024 * 1024))
+    with pytest.raises(GarbledError):
+        list(reader.feed(b"x"))
+
+
+def test_usage_adds_up() -> None:
+    one = tokens(input_tokens=10, output_tokens=5, cached_tokens=4, reasoning_tokens=0)
+    other = tokens(input_tokens=20, output_tokens=1, cached_tokens=0, reasoning_tokens=1)
+    assert add(one, other) == {"input_tokens": 30, "output_tokens": 6, "cached_tokens": 4, "reasoning_tokens": 1}

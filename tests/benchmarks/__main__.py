@@ -1,0 +1,125 @@
+"""``python -m tests.benchmarks``: measure, judge, write what was found. See README.md beside this."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from pathlib import Path
+
+import attrs
+import click
+
+from tests.benchmarks.children import ROOT
+from tests.benchmarks.machine import describe
+from tests.benchmarks.peers.install import Peers
+from tests.benchmarks.plot import plot
+from tests.benchmarks.readme import section, update
+from tests.benchmarks.rounds import benches, measure
+from tests.benchmarks.rules import judge
+from tests.benchmarks.samples import Run
+from tests.benchmarks.sizes import FULL, QUICK, TINY
+from tests.benchmarks.table import table, verdicts
+
+_SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
+
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "penstock-benchmarks"
+
+_PATH = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--only", metavar="B1,B4", help="These benches.  [default: all]")
+@click.option("--systems", metavar="NAME,NAME", help="These systems.  [default: all]")
+@click.option("--rounds", type=click.IntRange(1, 50), help="Of each measurement.  [default: 5]")
+@click.option("--quick", "sizes", flag_value="quick", help="A look in some minutes; no figures to quote.")
+@click.option("--tiny", "sizes", flag_value="tiny", help="Just enough to see that everything runs.")
+@click.option("--json", "json_path", type=_PATH, help="Write all figures to this file.")
+@click.option("--svg", "svg_path", type=_PATH, help="Write the picture to this file.")
+@click.option("--table", "tables", is_flag=True, help="Print all figures, not the rules alone.")
+@click.option("--from", "given", type=_PATH, help="Measure nothing: take the figures from this file.")
+@click.option("--readme", is_flag=True, help="Write the README's section from the figures.")
+@click.option("--peers", type=click.Path(file_okay=False, path_type=Path), default=_CACHE, show_default=True)
+@click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="On the disk to measure.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if a floor is not met.")
+def main(
+    only: str | None,
+    systems: str | None,
+    rounds: int | None,
+    sizes: str | None,
+    json_path: Path | None,
+    svg_path: Path | None,
+    tables: bool,
+    given: Path | None,
+    readme: bool,
+    peers: Path,
+    folder: Path | None,
+    strict: bool,
+) -> None:
+    """Measure penstock and its peers in the same run, in turns, and hold the figures against the rules.
+
+    \b
+    Examples:
+      python -m tests.benchmarks --json run.json --svg tests/benchmarks/performance.svg --table
+      python -m tests.benchmarks --only B1,B4 --rounds 3 --table
+      python -m tests.benchmarks --from run.json --svg tests/benchmarks/performance.svg --readme
+    """
+    _raise_descriptors()
+    cached = Peers(peers.absolute())
+    known = {bench.name: bench for bench in benches(cached)}
+    chosen = list(known) if only is None else [name.strip().upper() for name in only.split(",")]
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise click.BadParameter(f"there is no {unknown[0]}; there are {', '.join(known)}", param_hint="--only")
+    if given is not None:
+        run = Run.read(given)
+        run = attrs.evolve(run, samples={c: v for c, v in run.samples.items() if c.bench in chosen})
+    else:
+        size = _SIZES[sizes or "full"]
+        size = attrs.evolve(size, rounds=rounds or size.rounds)
+        place = folder or Path(tempfile.gettempdir())
+        run = Run(describe(size, cached, place))
+        try:
+            measure(
+                [known[name] for name in chosen],
+                run,
+                sizes=size,
+                peers=cached,
+                place=place,
+                systems=None if systems is None else [name.strip() for name in systems.split(",")],
+                tell=lambda text: click.echo(text, err=True),
+            )
+        finally:
+            began = run.machine["date"]
+            run.machine = {**describe(size, cached, place), "began": began}  # the peers are there now
+            if json_path is not None:
+                run.write(json_path)
+    _tell(run, json_path if given is not None else None, svg_path, readme=readme)
+    for line in table(run, list(known.values())) if tables else ():
+        click.echo(line)
+    judged = judge(run)
+    for line in verdicts(judged):
+        click.echo(line)
+    if strict and any(v.held is False and v.rule.kind == "floor" for v in judged):
+        raise SystemExit(1)
+
+
+def _raise_descriptors() -> None:
+    """For thousands of connections, here and in every process that is started from here."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _tell(run: Run, json_path: Path | None, svg_path: Path | None, *, readme: bool) -> None:
+    if json_path is not None:
+        run.write(json_path)
+    if svg_path is not None:
+        svg_path.write_text(plot(run))
+    if readme:
+        picture = ROOT / "tests" / "benchmarks" / "performance.svg"
+        picture.write_text(plot(run))
+        update(ROOT / "README.md", section(run, str(picture.relative_to(ROOT))))
+
+
+if __name__ == "__main__":
+    main()

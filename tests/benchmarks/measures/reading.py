@@ -1,0 +1,98 @@
+"""What several benchmarks do: let a source write, let a client read, and see that all of it came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adapters.cli.bench.viewing import Viewed
+from tests.benchmarks.bench import Context, Incomplete
+from tests.benchmarks.children import cpu_seconds
+from tests.benchmarks.systems.base import Server, Source
+from tests.benchmarks.viewers import watch
+
+__all__ = ["MILLI", "burst", "complete", "cores", "paced"]
+
+MILLI = 1000.0
+
+_PATIENCE = 240.0
+
+# For what has not come when the last event was due.
+_MARGIN = 5.0
+
+# For connecting, at least.
+_CONNECTING = 20.0
+
+# Between the start of the sources and the first event: what it takes to start them, twice.
+_LEAD = 1.0
+_LEAD_EACH = 0.004
+
+
+def complete(viewed: Viewed) -> Viewed:
+    """Raises `Incomplete`."""
+    if viewed.received != viewed.expected or viewed.extra or viewed.broken:
+        raise Incomplete(
+            f"{viewed.received} of {viewed.expected} events came, {viewed.extra} too many, "
+            f"{viewed.broken} connections broke off"
+        )
+    return viewed
+
+
+def cores(server: Server, begun: Sequence[float], seconds: float) -> float:
+    """How many cores the system's processes have used since ``begun``."""
+    used = sum(cpu_seconds(pid) for pid in server.pids) - sum(begun)
+    return used / max(seconds, 1e-9)
+
+
+def burst(context: Context, server: Server, count: int, viewers: int) -> dict[str, float]:
+    """One stream, ``count`` events as fast as they go, to each of ``viewers``."""
+    names = [f"burst-{viewers}"]
+    readers = server.viewers(names, viewers, count, shared=True)
+    used: list[float] = []
+
+    def go() -> None:
+        used.extend(cpu_seconds(pid) for pid in server.pids)
+        server.go(names, Source(count=count, size=context.sizes.text))
+
+    viewed = watch(
+        context.folder,
+        server.address,
+        readers,
+        seconds=_PATIENCE,
+        stamps=False,
+        on_ready=go,
+    )
+    complete(viewed)
+    return {
+        "deliveries_per_s": viewed.received / max(viewed.since_due, 1e-9),
+        "seconds": viewed.since_due,
+        "client_cores": viewed.cpu,
+        "server_cores": cores(server, used, viewed.since_due),
+    }
+
+
+def paced(
+    context: Context,
+    server: Server,
+    names: Sequence[str],
+    *,
+    rate: float,
+    count: int,
+    viewers: int = 1,
+    patience: float = 1.0,
+) -> Viewed:
+    """Each stream ``rate`` events a second, ``count`` in all, with ``viewers`` on each; whatever came of it.
+
+    ``patience`` is how many times the usual a system may take to start its sources, which is not what is
+    measured; raises `Late` when it took longer.
+    """
+    lead = patience * (_LEAD + _LEAD_EACH * len(names))
+    readers = server.viewers(names, viewers, count, shared=viewers > 1)
+    source = Source(count=count, size=context.sizes.text, rate=rate)
+    return watch(
+        context.folder,
+        server.address,
+        readers,
+        seconds=max(_CONNECTING, _MARGIN + lead + count / rate),
+        stamps=True,
+        on_ready=lambda: server.go(names, source.soon(lead)),
+    )

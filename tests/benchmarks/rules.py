@@ -1,0 +1,217 @@
+"""What passes, fixed before the first run: floors, which a trial has reached, and aims.
+
+A rule holds of the median over the rounds. One that cannot be judged, because a peer is missing, is told as such.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, TypeAlias, final
+
+from attrs import frozen
+
+from tests.benchmarks.samples import Cell, Run, Spread
+
+__all__ = ["RULES", "Rule", "Verdict", "judge"]
+
+Measure: TypeAlias = Callable[[Run], Spread | None]
+
+_KIB: Final = 1024.0
+
+
+Kind: TypeAlias = Literal["floor", "aim"]
+
+
+@final
+@frozen
+class Rule:
+    """``measure`` of a run must be at least, or at most, ``limit``."""
+
+    bench: str
+    kind: Kind
+    text: str
+    measure: Measure
+    bound: Literal[">=", "<="]
+    limit: float
+
+
+@final
+@frozen
+class Verdict:
+    """None: there was nothing to judge by."""
+
+    rule: Rule
+    found: Spread | None
+
+    @property
+    def held(self) -> bool | None:
+        if self.found is None:
+            return None
+        compare = operator.ge if self.rule.bound == ">=" else operator.le
+        return bool(compare(self.found.median, self.rule.limit))
+
+
+def judge(run: Run, rules: tuple[Rule, ...] | None = None) -> list[Verdict]:
+    """Each rule of the benches that were run."""
+    benches = {cell.bench for cell in run.samples}
+    return [Verdict(rule, rule.measure(run)) for rule in (RULES if rules is None else rules) if rule.bench in benches]
+
+
+def _of(bench: str, metric: str, system: str = "penstock") -> Measure:
+    return lambda run: run.spread(Cell(bench, system, metric))
+
+
+def _over(bench: str, metric: str, system: str, other: str | None = None) -> Measure:
+    """penstock's, as a multiple of another system's."""
+    return lambda run: run.ratio(Cell(bench, "penstock", metric), Cell(bench, system, other or metric))
+
+
+def _grown(bench: str, metric: str, other: str) -> Measure:
+    """One figure of penstock's as a multiple of another of its own."""
+    return lambda run: run.ratio(Cell(bench, "penstock", metric), Cell(bench, "penstock", other))
+
+
+def _beyond(bench: str, metric: str, *bounds: tuple[str, str]) -> Measure:
+    """How much penstock's is above the sum of others, round by round."""
+
+    def measure(run: Run) -> Spread | None:
+        own = run.samples.get(Cell(bench, "penstock", metric), {})
+        others = [run.samples.get(Cell(bench, system, other), {}) for system, other in bounds]
+        rounds = [r for r in own if all(r in other for other in others)]
+        return Spread.of([own[r] - sum(other[r] for other in others) for r in rounds]) if rounds else None
+
+    return measure
+
+
+_DS: Final = "durable-streams-files"
+_SSE: Final = "sse-starlette"
+
+
+def _limits(floor: float | None, aim: float | None) -> Iterator[tuple[Kind, float]]:
+    if floor is not None:
+        yield "floor", floor
+    if aim is not None:
+        yield "aim", aim
+
+
+def _b1() -> list[Rule]:
+    rules = []
+    for sessions in (1, 100, 1000):
+        metric, text = f"events_per_s[{sessions}]", f"{sessions} sessions: durable events/s"
+        raw = _over("B1", metric, "raw-sqlite")
+        rules += [
+            Rule("B1", "floor", f"{text}, of raw SQLite", raw, ">=", 0.5),
+            Rule("B1", "aim", f"{text}, of raw SQLite", raw, ">=", 0.8),
+            Rule("B1", "aim", f"{text}, of Durable Streams on files", _over("B1", metric, _DS), ">=", 50),
+        ]
+    return rules
+
+
+def _b2() -> list[Rule]:
+    rules = []
+    for form in ("sse", "websocket"):
+        metric = f"{form}.deliveries_per_s"
+        over = _over("B2", metric, _SSE, "sse.deliveries_per_s")
+        rules += [
+            Rule("B2", "floor", f"{form}: deliveries/s, of sse-starlette", over, ">=", 10),
+            Rule("B2", "aim", f"{form}: deliveries/s, of sse-starlette", over, ">=", 25),
+            Rule(
+                "B2",
+                "aim",
+                f"{form}: deliveries/s, of raw trio",
+                _over("B2", metric, "raw-trio", "sse.deliveries_per_s"),
+                ">=",
+                0.5,
+            ),
+        ]
+    return rules
+
+
+_B3: Final = (
+    Rule("B3", "floor", "paced sessions held, of sse-starlette", _over("B3", "sessions", _SSE), ">=", 0.45),
+    Rule("B3", "aim", "paced sessions held, of sse-starlette", _over("B3", "sessions", _SSE), ">=", 1.0),
+    Rule("B3", "aim", "paced sessions held", _of("B3", "sessions"), ">=", 1000),
+)
+
+_B4: Final = (
+    Rule("B4", "floor", "idle p99, of sse-starlette", _over("B4", "idle.p99_ms", _SSE), "<=", 10),
+    Rule("B4", "floor", "idle p99, of Durable Streams on files", _over("B4", "idle.p99_ms", _DS), "<=", 1),
+    Rule(
+        "B4",
+        "floor",
+        "idle p99 of chunks over HTTP, of Durable Streams on files",
+        _over("B4", "chunks.p99_ms", _DS, "idle.p99_ms"),
+        "<=",
+        1,
+    ),
+    Rule("B4", "floor", "half load p99, of sse-starlette", _over("B4", "half.p99_ms", _SSE), "<=", 10),
+    *(
+        Rule(
+            "B4",
+            "aim",
+            f"idle {part}, ms above raw trio and one fdatasync",
+            _beyond("B4", f"idle.{part}_ms", ("raw-trio", f"idle.{part}_ms"), ("disk", f"fdatasync.{part}_ms")),
+            "<=",
+            0.5,
+        )
+        for part in ("p50", "p99")
+    ),
+)
+
+_B5: Final = (
+    *(
+        Rule(
+            "B5", kind, f"replay over SSE, of {_DS}", _over("B5", "sse.events_per_s", _DS, "best.events_per_s"), ">=", n
+        )
+        for kind, n in _limits(1.5, 3.0)
+    ),
+    Rule(
+        "B5",
+        "floor",
+        "first byte of a resume: longest log, of shortest",
+        _grown("B5", "first_byte_longest_ms", "first_byte_shortest_ms"),
+        "<=",
+        1.5,
+    ),
+)
+
+_B6: Final = tuple(
+    Rule(
+        "B6",
+        kind,
+        "new one's start seen, p99: under load, of idle",
+        _grown("B6", "live.p99_ms", "idle.p99_ms"),
+        "<=",
+        n,
+    )
+    for kind, n in _limits(20, 5)
+)
+
+_B7: Final = tuple(
+    Rule("B7", kind, f"bytes of {text}", _of("B7", metric), "<=", kib * _KIB)
+    for text, metric, floor, aim in (
+        ("a live session that is silent", "live_bytes", 10.0, 5.0),
+        ("a session that has left memory", "evicted_bytes", 0.1, None),
+        ("a viewer", "viewer_bytes", 40.0, 15.0),
+    )
+    for kind, kib in _limits(floor, aim)
+)
+
+_B8: Final = tuple(
+    Rule("B8", kind, f"{text}, of Durable Streams on files", _over("B8", metric, _DS), ">=", limit)
+    for metric, text in (
+        (f"events_per_s[batch {b}, {c} connections]", f"chunks/s in batches of {b}, {c} connections")
+        for b in (1, 50)
+        for c in (1, 64)
+    )
+    for kind, limit in _limits(1, 5)
+)
+
+# Powers of the steepest step: 1 is linear; a tenth, a quarter more for ten times as many, is left to chance.
+_B9: Final = tuple(
+    Rule("B9", "floor", f"cost grows with {what} at most to the power of", _of("B9", f"{what}.power"), "<=", 1.1)
+    for what in ("sessions", "viewers", "log length", "event size")
+)
+
+RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9)

@@ -1,0 +1,92 @@
+"""What a run has found: one figure per system, metric and round; medians, ranges and ratios of them; the JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import final
+
+from attrs import Factory, define, frozen
+
+from engine import JSON, JSONObject
+
+__all__ = ["Cell", "Run", "Spread"]
+
+
+@final
+@frozen
+class Cell:
+    """A place in the table, such as B2, penstock, ``sse.deliveries_per_s``."""
+
+    bench: str
+    system: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.bench}/{self.system}/{self.metric}"
+
+
+@final
+@frozen
+class Spread:
+    """The middle of some rounds, and their ends."""
+
+    median: float
+    least: float
+    most: float
+    rounds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+
+@final
+@define
+class Run:
+    """All figures of one run. ``machine`` says where and when; ``skipped`` what could not be had, and why."""
+
+    machine: JSONObject
+    samples: dict[Cell, dict[int, float]] = Factory(dict)
+    skipped: dict[str, str] = Factory(dict)
+    notes: list[str] = Factory(list)
+
+    def add(self, bench: str, system: str, round_: int, figures: Mapping[str, float]) -> None:
+        for metric, value in figures.items():
+            self.samples.setdefault(Cell(bench, system, metric), {})[round_] = value
+
+    def spread(self, cell: Cell) -> Spread | None:
+        """None if nothing was found there."""
+        rounds = self.samples.get(cell)
+        return Spread.of(list(rounds.values())) if rounds else None
+
+    def ratio(self, cell: Cell, to: Cell) -> Spread | None:
+        """Round by round, so that what slowed down all of a round is in both."""
+        above, below = self.samples.get(cell, {}), self.samples.get(to, {})
+        ratios = [above[r] / below[r] for r in above if below.get(r)]
+        return Spread.of(ratios) if ratios else None
+
+    def write(self, path: Path) -> None:
+        cells: list[JSON] = [
+            {
+                "bench": cell.bench,
+                "system": cell.system,
+                "metric": cell.metric,
+                "rounds": {str(number): value for number, value in rounds.items()},
+            }
+            for cell, rounds in self.samples.items()
+        ]
+        notes: list[JSON] = list(self.notes)
+        made: JSONObject = {"machine": self.machine, "skipped": dict(self.skipped), "notes": notes, "cells": cells}
+        path.write_text(json.dumps(made, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        found = json.loads(path.read_text())
+        run = cls(found["machine"], skipped=found["skipped"], notes=found["notes"])
+        for cell in found["cells"]:
+            rounds = {int(number): float(value) for number, value in cell["rounds"].items()}
+            run.samples[Cell(cell["bench"], cell["system"], cell["metric"])] = rounds
+        return run

@@ -1,0 +1,261 @@
+"""The suite runs: every bench once, tiny, without peers or thresholds. And what it makes of figures is right."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from click.testing import CliRunner
+
+from adapters.cli import main as penstock
+from adapters.cli.bench import stamps
+from adapters.cli.bench.viewing import Delays
+from tests.benchmarks import payload
+from tests.benchmarks.bench import Bench, Context
+from tests.benchmarks.children import ROOT
+from tests.benchmarks.machine import describe
+from tests.benchmarks.measures.b3_paced import largest
+from tests.benchmarks.measures.b9_growth import power
+from tests.benchmarks.peers.install import Peers, Unavailable
+from tests.benchmarks.plot import plot
+from tests.benchmarks.readme import BEGIN, END, section, update
+from tests.benchmarks.rounds import benches, measure
+from tests.benchmarks.rules import RULES, Rule, Verdict, judge
+from tests.benchmarks.samples import Cell, Run, Spread
+from tests.benchmarks.sizes import FULL, TINY
+from tests.benchmarks.table import table, verdicts
+
+# Those that need nothing but what the tests need.
+OWN = ("penstock", "raw-sqlite", "raw-trio", "disk")
+
+
+def no_peers(folder: Path) -> Peers:
+    return Peers(folder / "nothing-here")
+
+
+@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 10)])
+def test_every_bench_runs(name: str, tmp_path: Path) -> None:
+    peers = no_peers(tmp_path)
+    (bench,) = (bench for bench in benches(peers) if bench.name == name)
+    run = Run(describe(TINY, peers, tmp_path))
+    measure([bench], run, sizes=TINY, peers=peers, place=tmp_path, systems=OWN)
+    assert run.notes == []
+    assert run.skipped == {}
+    measured = {cell.system for cell in run.samples}
+    assert measured == set(bench.systems) & set(OWN)
+    assert all(math.isfinite(value) for rounds in run.samples.values() for value in rounds.values())
+    assert list(tmp_path.iterdir()) == []
+    # A metric that is renamed in one place only would be judged by nobody. Sizes stand in names as numbers.
+    shapes = {(cell.system, shape(cell)) for cell in run.samples}
+    asked = {(cell.system, shape(cell)) for cell in wanted() if cell.bench == name and cell.system in OWN}
+    assert asked <= shapes
+
+
+def shape(cell: Cell) -> str:
+    """The metric's name, with each of its numbers as n; but for those behind a letter, as in p99."""
+    return re.sub(r"\b\d+", "n", cell.metric)
+
+
+def test_penstock_bench_prints_its_figures(tmp_path: Path) -> None:
+    arguments = ["bench", "--events", "200", "--viewers", "2", "--folder", str(tmp_path), "--json"]
+    done = CliRunner().invoke(penstock, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)["figures"]
+    assert len(figures) == 5
+    assert all(figure["value"] > 0 for figure in figures)
+    assert list(tmp_path.iterdir()) == []
+
+
+def filled() -> Run:
+    """A run of two rounds in which every rule of the full sizes finds what it needs."""
+    run = Run({"date": "2026-01-31T09:00:00+00:00", "rounds": 2, "cores": 2, "cpu": "a <fast> one", "versions": {}})
+    for cell in wanted():
+        run.add(cell.bench, cell.system, 0, {cell.metric: 10.0})
+        run.add(cell.bench, cell.system, 1, {cell.metric: 30.0})
+    return run
+
+
+class _Asked(dict[Cell, dict[int, float]]):
+    """Notes which cells the rules look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: set[Cell] = set()
+
+    def get(self, cell: Cell, default: object = None) -> dict[int, float]:
+        del default
+        self.cells.add(cell)
+        return {0: 1.0}
+
+
+def wanted() -> set[Cell]:
+    asked = _Asked()
+    run = Run({}, samples=asked)
+    for rule in RULES:
+        rule.measure(run)
+    return asked.cells
+
+
+def test_rules_look_at_systems_and_sizes_that_there_are(tmp_path: Path) -> None:
+    systems = {bench.name: set(bench.systems) for bench in benches(no_peers(tmp_path))}
+    for cell in wanted():
+        assert cell.system in systems[cell.bench], cell
+    assert FULL.sessions == (1, 100, 1000)
+    assert (FULL.batches, FULL.connections) == ((1, 50), (1, 64))
+
+
+def test_rule_holds_of_the_median() -> None:
+    rule = Rule("B1", "floor", "a figure", lambda run: run.spread(Cell("B1", "penstock", "x")), ">=", 2)
+    run = Run({})
+    assert Verdict(rule, rule.measure(run)).held is None
+    for round_, value in enumerate((1.0, 2.0, 9.0)):
+        run.add("B1", "penstock", round_, {"x": value})
+    assert [verdict.held for verdict in judge(run, (rule,))] == [True]
+    assert [verdict.held for verdict in judge(run, (evolve(rule, limit=2.1),))] == [False]
+    assert [verdict.held for verdict in judge(run, (evolve(rule, bound="<="),))] == [True]
+    assert judge(Run({}), (rule,)) == []
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    run = Run({})
+    for round_, (own, other) in enumerate(((10.0, 1.0), (20.0, 2.0), (90.0, 3.0))):
+        run.add("B1", "penstock", round_, {"x": own})
+        run.add("B1", "peer", round_, {"x": other})
+    run.add("B1", "penstock", 3, {"x": 1000.0})
+    assert run.ratio(Cell("B1", "penstock", "x"), Cell("B1", "peer", "x")) == Spread(10.0, 10.0, 30.0, 3)
+
+
+def test_json_brings_back_the_run(tmp_path: Path) -> None:
+    run = filled()
+    run.skipped["redis-always"] = "redis-server is not installed"
+    run.notes.append("B2 round 1: raw-trio: late")
+    run.write(tmp_path / "run.json")
+    assert Run.read(tmp_path / "run.json") == run
+    assert json.loads((tmp_path / "run.json").read_text())["machine"]["cores"] == 2
+
+
+def test_picture_is_sound_svg_without_anything_from_outside() -> None:
+    run = filled()
+    for x in (1, 10, 100):
+        run.add("B9", "penstock", 0, {f"sessions[{x}].events_per_s": 1000.0 / x, f"sessions[{x}].p99_ms": 1.0 * x})
+    drawn = plot(run)
+    root = ET.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "prefers-color-scheme: dark" in drawn
+    assert "a &lt;fast&gt; one" in drawn
+    assert "against sessions" in drawn
+    assert "nan" not in drawn
+    for outside in ("href", "<script", "url("):
+        assert outside not in drawn
+    ET.fromstring(plot(Run({})))
+
+
+def test_readme_section_stands_between_its_markers(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    update(readme, section(filled(), "picture.svg"))
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\nafter\n")
+    assert "old" not in text
+    assert "| sessions of 30 events/s held | 20 (10 to 30) | sse-starlette 20 |" in text
+    update(readme, section(filled(), "picture.svg"))
+    assert readme.read_text() == text
+    readme.write_text("nothing\n")
+    with pytest.raises(ValueError):
+        update(readme, section(filled(), None))
+
+
+def test_readme_has_the_markers() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert text.count(BEGIN) == 1
+    assert text.count(END) == 1
+
+
+def test_table_names_what_was_skipped_and_what_failed(tmp_path: Path) -> None:
+    run = filled()
+    run.skipped["redis-always"] = "redis-server is not installed"
+    run.notes.append("B2 round 1: raw-trio: late")
+    printed = "\n".join(table(run, benches(no_peers(tmp_path))))
+    assert "skipped redis-always: redis-server is not installed" in printed
+    assert "failed B2 round 1: raw-trio: late" in printed
+    assert "20 (10 to 30)" in printed
+    assert len(list(verdicts(judge(run)))) == len(RULES)
+
+
+def test_peer_that_cannot_be_had_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def missing(_: Context) -> dict[str, float]:
+        asked.append("missing")
+        raise Unavailable("npm is not installed")
+
+    def there(context: Context) -> dict[str, float]:
+        asked.append("there")
+        (context.folder / "file").touch()
+        return {"x": 1.0}
+
+    run = Run({})
+    bench = Bench("B1", "", {"there": there, "missing": missing})
+    sizes = evolve(TINY, rounds=3)
+    measure([bench, bench], run, sizes=sizes, peers=no_peers(tmp_path), place=tmp_path)
+    assert run.skipped == {"missing": "npm is not installed"}
+    assert asked.count("missing") == 1
+    assert len(run.samples[Cell("B1", "there", "x")]) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_systems_take_turns_in_beginning_a_round(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def system(name: str) -> dict[str, float]:
+        order.append(name)
+        return {}
+
+    bench = Bench("B1", "", {"a": lambda _: system("a"), "b": lambda _: system("b")})
+    run = Run({})
+    measure([bench], run, sizes=evolve(TINY, rounds=3), peers=no_peers(tmp_path), place=tmp_path)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+
+
+@pytest.mark.parametrize("truth", [0, 1, 7, 8, 9, 40, 60])
+@pytest.mark.parametrize("guess", [1, 8, 60, 100])
+def test_search_finds_the_largest_that_holds(truth: int, guess: int) -> None:
+    tried: list[int] = []
+
+    def holds(number: int) -> bool:
+        tried.append(number)
+        return number <= truth
+
+    assert largest(holds, guess, 60) == truth
+    assert len(tried) == len(set(tried))
+    assert all(1 <= number <= 60 for number in tried)
+
+
+def test_power_of_growth() -> None:
+    assert power({1: 2.0, 10: 20.0, 100: 200.0}) == pytest.approx(1)
+    assert power({1: 3.0, 10: 300.0}) == pytest.approx(2)
+    assert power({1: 5.0, 10: 5.0}) == pytest.approx(0)
+    assert power({1: 50.0, 10: 50.0, 100: 5000.0}) == pytest.approx(2)
+
+
+def test_peers_write_the_same_stamp() -> None:
+    for made in (payload.stamped(17, 64), stamps.stamped(17, 64)):
+        assert len(made) == 64
+        found = stamps.STAMP.match(made.encode())
+        assert found is not None
+        assert int(found[1]) == 17
+        assert found.end() == stamps.LONGEST
+    body = payload.body("s", 1, payload.stamped(17, 64))
+    assert json.loads(body)["data"]["text"].startswith("@")
+    assert body.encode().count(stamps.MARK) == 1
+
+
+def test_delays() -> None:
+    assert Delays.of([]) == Delays(p50=0, p99=0, most=0)
+    assert Delays.of([n * 10**9 for n in range(1, 101)]) == Delays(p50=51, p99=100, most=100)

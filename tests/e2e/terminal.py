@@ -1,0 +1,95 @@
+"""A person at a terminal: `penstock` on a pseudo-terminal, whose screen is read and whose keys are pressed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+__all__ = ["PATIENCE", "Terminal", "penstock", "terminal"]
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 20.0
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "NO_PROXY": "*", **more}
+
+
+class Terminal:
+    """What stands on the screen so far is `screen`, without colours, typed keys included."""
+
+    def __init__(self, process: trio.Process, stream: trio.lowlevel.FdStream) -> None:
+        self.process = process
+        self.screen = ""
+        self._stream = stream
+        self._seen = 0
+
+    async def until(self, text: str) -> str:
+        """Wait for ``text`` behind what was waited for before; what came up to its end."""
+        while text not in self.screen[self._seen :]:
+            assert await self._read(), f"{text!r} never came; on the screen: {self.screen!r}"
+        begin, self._seen = self._seen, self.screen.index(text, self._seen) + len(text)
+        return self.screen[begin : self._seen]
+
+    async def type(self, keys: str) -> None:
+        await self._stream.send_all(keys.encode())
+
+    async def end(self) -> int:
+        """Its exit code, when it has ended."""
+        while await self._read():
+            pass
+        return await self.process.wait()
+
+    async def _read(self) -> bool:
+        try:
+            piece = await self._stream.receive_some()
+        except trio.BrokenResourceError:  # nobody has the terminal open any more
+            return False
+        self.screen = _STYLES.sub("", self.screen + piece.decode()).replace("\r\n", "\n")
+        return bool(piece)
+
+
+@asynccontextmanager
+async def terminal(*arguments: str, **environment: str) -> AsyncIterator[Terminal]:
+    """`penstock` with these arguments at a terminal of its own; killed when the block is left, if it still runs."""
+    ours, theirs = pty.openpty()
+    async with trio.lowlevel.FdStream(ours) as stream:
+        try:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "adapters.cli", *arguments],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env=_environment(**environment),
+            )
+        finally:
+            os.close(theirs)
+        try:
+            with trio.fail_after(PATIENCE):
+                yield Terminal(process, stream)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def penstock(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """One command without a terminal, run to its end."""
+    with trio.fail_after(PATIENCE):
+        return await trio.run_process(
+            [sys.executable, "-m", "adapters.cli", *arguments],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=_environment(**environment),
+        )

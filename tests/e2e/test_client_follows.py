@@ -1,0 +1,103 @@
+"""The Python client behind a bad network: all events once, in order, and the state that the server has."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import trio
+
+from adapters.client import ClientConfig, RemoteSession, connect
+from engine import Config, Event, Generation, GenerationFinished, SessionState, new_message_id
+from tests.adapters.serving import penstock
+from tests.e2e.stream_proxy import StreamProxy
+
+EVENTS = 10_000
+TURNS = 8
+
+# A hundredth of the real times, so that a stall is seen before the test is over.
+HASTY = ClientConfig(heartbeat=0.1, first_pause=0.02, longest_pause=0.2)
+
+# A page of the log is one frame on a WebSocket: small ones, so that most of them fit between two cuts.
+SMALL_PAGES = Config(page_events=64, subscriber_buffer=64)
+
+
+async def talker(generation: Generation) -> None:
+    """A turn's part of the events, at the pace of a fast model; with characters of many bytes."""
+    async with generation.message() as message:
+        for kind in (message.reasoning, message.text):
+            async with kind() as block:
+                for number in range(EVENTS // TURNS // 2):
+                    await block.write(f"wörd{number} 水💧 ")
+                    if number % 40 == 0:
+                        await trio.sleep(0.005)
+
+
+async def talk(session: RemoteSession, after: float = 0.1) -> None:
+    """Turns, with all that makes a transcript change shape between them."""
+    await trio.sleep(after)
+    for turn in range(TURNS):
+        started = await session.start("talker", text=f"turn {turn}", policy="queue" if turn % 2 else "supersede")
+        async with session.events(started.cursor) as events:
+            async for event in events:
+                if isinstance(event.data, GenerationFinished):
+                    assert event.data.outcome == "completed"
+                    break
+        posted = await session.post(f"aside {turn}")
+        if turn % 3 == 0:
+            await session.retract(posted.message_id)
+        await session.update({"turn": turn})
+
+
+# R-54 R-56 R-67 R-70 R-123 R-124
+@pytest.mark.slow
+@pytest.mark.parametrize("over", ["sse", "websocket"])
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_ten_thousand_events_through_a_bad_network(
+    over: Literal["sse", "websocket"], seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    followed: list[Event] = []
+    read_all, last_word = trio.Event(), new_message_id()
+    with trio.fail_after(100):
+        async with (
+            penstock(producers={"talker": talker}, heartbeat=0.1, config=SMALL_PAGES) as server,
+            trio.open_nursery() as nursery,
+            StreamProxy(random.Random(seed), server.served.port).running() as proxy,
+            connect(server.url) as direct,
+            connect(proxy.url, config=HASTY) as client,
+        ):
+            session = await direct.create_session("s")
+            over_there = client.session("s")
+            async with over_there.transcript(over=over) as transcript, over_there.events(over=over) as events:
+
+                async def read() -> None:
+                    async for event in events:
+                        followed.append(event)  # the list is looked at while it grows
+                        if event.message_id == last_word:
+                            read_all.set()
+                            return
+
+                nursery.start_soon(read)
+                await talk(session)
+                tail = (await session.post("the last word", message_id=last_word)).cursor
+                await transcript.wait_for(lambda state: state.cursor == tail)
+                await read_all.wait()
+                truth = (await session.snapshot()).to_json()
+                assert transcript.snapshot().to_json() == truth
+                read_through, folded_through = events.statistics(), transcript.statistics()
+                nursery.cancel_scope.cancel()
+    assert tail.offset >= EVENTS
+    # None twice, none missed.
+    assert [event.offset for event in followed] == list(range(1, tail.offset + 1))
+    state = SessionState("s", tail.epoch)
+    for event in followed:
+        state.apply(event)
+    assert state.snapshot().to_json() == truth
+    # No loop: each attempt stands for a connection that the proxy took, and all but the last for one that it broke.
+    attempts = read_through.attempts + folded_through.attempts
+    assert attempts == proxy.connections
+    assert 25 <= attempts <= 400
+    record_property("attempts", attempts)
+    record_property("fates", dict(proxy.counts))

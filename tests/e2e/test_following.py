@@ -1,0 +1,461 @@
+"""penstock.js in a real browser: it follows a session through a bad network, and its store keeps its promises."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+import trio
+
+from tests.adapters.credentials import SECRET, token
+from tests.e2e import stream_proxy
+from tests.e2e.stream_proxy import StreamProxy
+from tests.e2e.streams import call
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.e2e.conftest import ServerProcess
+
+pytestmark = pytest.mark.browser
+
+EVENTS = 10_000
+OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
+
+
+@contextmanager
+def bad_network(upstream: str, seed: int) -> Iterator[StreamProxy]:
+    """The proxy in a thread of its own: the browser is driven from this one."""
+    proxy = StreamProxy(random.Random(seed), int(upstream.rpartition(":")[2]))
+    ready, over = threading.Event(), trio.Event()
+    token_: list[trio.lowlevel.TrioToken] = []
+
+    async def serve() -> None:
+        async with proxy.running():
+            token_.append(trio.lowlevel.current_trio_token())
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield proxy
+    finally:
+        trio.from_thread.run_sync(over.set, trio_token=token_[0])
+        thread.join(10)
+
+
+@pytest.fixture
+def blank(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterator[Page]:
+    """A page of the server's that opens no session of its own. Nothing may be uncaught."""
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(f"{site.url}/icon.svg")
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def produce(url: str, session_id: str, events: int) -> None:
+    """One generation with so many events and more, by chunks: text with characters of several bytes."""
+    path, generation_id = f"/v1/sessions/{session_id}", str(uuid4())
+    for start in range(0, events, 250):
+        chunks = [
+            {"generation_id": generation_id, "data": {"text": f"wörd{number} 水🚰 "}}
+            for number in range(start, start + 250)
+        ]
+        call(url, "POST", f"{path}/chunks/batch", {"chunks": chunks})
+        time.sleep(0.05)  # at the pace of a fast model, so that it is followed while it grows
+    call(url, "POST", f"{path}/generations/{generation_id}/finish", {})
+
+
+FOLLOW = """([id, url, over]) => import("./penstock.js").then(({ Session, Fold }) => {
+  const seen = [], verdicts = {}, states = {};
+  const session = new Session(id, {
+    url, over, snapshot: false,
+    silence: over === "sse" ? 1500 : 7000, // chromium itself holds sockets back for seconds after some have failed
+    onEvent(event, cursor, verdict) {
+      verdicts[verdict] = (verdicts[verdict] ?? 0) + 1;
+      if (verdict === "applied") seen.push(event.offset);
+    },
+    onConnection({ state }) { states[state] = (states[state] ?? 0) + 1; },
+  });
+  let told = 0;
+  session.subscribe(() => { told += 1; });
+  window.followed = { session, seen, verdicts, states, told: () => told };
+  session.follow();
+})"""
+
+REACHED = "(cursor) => followed.session.getSnapshot().cursor === cursor"
+
+TOLD = """() => {
+  const { session, seen, verdicts, states, told } = followed;
+  const { ends, presence, connection, generation, ...rest } = session.getSnapshot();
+  session.close();
+  return JSON.stringify({
+    state: generation ? { ...rest, generation } : rest, seen, verdicts, states, told: told(),
+    attempts: connection.attempts,
+  });
+}"""
+
+
+# R-48, R-54, R-56, R-67, R-70, R-123, R-124
+@pytest.mark.slow
+@OVER
+def test_ten_thousand_events_through_a_bad_network(
+    browser: Browser,
+    start_server: Callable[..., ServerProcess],
+    complaints: list[str],
+    over: str,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    if over == "websocket":  # where a page of the log is one frame, of which some must come through
+        monkeypatch.setattr(stream_proxy, "_LONGEST", 800_000)
+    port = free_port()
+    server = start_server("--port", str(port), "--allow-origin", f"http://127.0.0.1:{port}")
+    session_id = f"bad-{over}"
+    call(server.url, "PUT", f"/v1/sessions/{session_id}", {})
+    context = browser.new_context(bypass_csp=True)  # the server's own pages speak to nobody but it
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    # The page itself comes from the server; what the client asks for goes through the bad network, to another origin.
+    page.goto(f"{server.url}/icon.svg")
+    with bad_network(server.url, seed=7) as proxy:
+        page.evaluate(FOLLOW, [session_id, proxy.url, over])
+        produce(server.url, session_id, EVENTS)
+        snapshot = call(server.url, "GET", f"/v1/sessions/{session_id}")
+        page.wait_for_function(REACHED, arg=snapshot["cursor"], timeout=90_000)
+        told: dict[str, Any] = json.loads(page.evaluate(TOLD))
+        record_property("attempts", told["attempts"])
+        record_property("fates", dict(proxy.counts))
+        attempts, connections = told["attempts"], proxy.connections
+    context.close()
+    tail = int(snapshot["cursor"].rpartition("-")[2])
+    assert tail > EVENTS
+    assert told["state"] == snapshot
+    assert told["seen"] == list(range(1, tail + 1))  # none twice, none missed, in order
+    assert set(told["verdicts"]) <= {"applied", "duplicate"}, told["verdicts"]
+    # No loop: as many attempts as the network broke, and not every one of them is told to nobody.
+    assert attempts <= connections + 1
+    assert 3 <= attempts <= 300
+    assert told["states"]["waiting"] == attempts - 1
+    assert told["told"] < tail  # once for all that came together
+    assert complaints == []
+    complaints.clear()
+
+
+# A server whose answers are written here; `asked` is what it was asked. A stream stays open unless it is `over`.
+SCRIPTED = """
+  const { Session, Problem } = await import("./penstock.js");
+  const stamp = (offset, type, data, more = {}) => ({ type, session_id: "s", offset, time: "", data, ...more });
+  const sse = (offset, event) => `id: e-${String(offset).padStart(16, "0")}\\ndata: ${JSON.stringify(event)}\\n\\n`;
+  const told = (name, data) => `event: ${name}\\ndata: ${JSON.stringify(data)}\\n\\n`;
+  const cursor = (offset) => `e-${String(offset).padStart(16, "0")}`;
+  const opened = (offset) => `id: ${cursor(offset)}\\n\\n`;
+  const live = (offset) => told("caught-up", { cursor: cursor(offset) });
+  const snapshot = (offset, title) => told("snapshot", {
+    session_id: "s", cursor: cursor(offset), messages: [], queue: { paused: false, items: [] }, approvals: [],
+    metadata: { title }, more: false,
+  });
+  const problem = (status, code, retryable = false, headers = {}) =>
+    new Response(JSON.stringify({ code, status, retryable, title: code }), { status, headers });
+  const json = (body, status = 200) => new Response(JSON.stringify(body), { status });
+  let under_way = 0, most = 0;
+  const stream = (signal, { over = false, parts }) => new Response(new ReadableStream({
+    start(controller) {
+      under_way += 1;
+      most = Math.max(most, under_way);
+      for (const part of parts) controller.enqueue(new TextEncoder().encode(part));
+      const end = (close) => () => { if (close) close(); under_way -= close ? 1 : 0; };
+      if (over) end(() => controller.close())();
+      else signal.addEventListener("abort", end(() => controller.error(signal.reason)), { once: true });
+    },
+  }), { headers: { "Content-Type": "text/event-stream" } });
+  const asked = [];
+  const server = (...answers) => async (url, { method = "GET", headers = {}, body, signal }) => {
+    const { pathname, search } = new URL(url);
+    asked.push({ method, path: pathname.replace("/v1/sessions/s", "") + search, headers, at: Date.now(),
+      body: body && JSON.parse(body) });
+    const answer = answers.length > 1 ? answers.shift() : answers[0];
+    if (answer === "broken") throw new TypeError("the network is gone");
+    if (answer instanceof Response) return answer.clone();
+    return answer.parts ? stream(signal, answer) : json(answer);
+  };
+  const controls = [];
+  const hooks = { onControl: (name, data) => controls.push(name) };
+  const session = (fetch, options = {}) => new Session("s", { fetch, ...hooks, ...options });
+  const until = (one, reached) => new Promise((done) => {
+    const look = () => reached(one.getSnapshot()) && done();
+    one.subscribe(look);
+    look();
+  });
+"""
+
+
+def scripted(page: Page, body: str) -> Any:
+    return page.evaluate(f"async () => {{ {SCRIPTED} {body} }}".replace("\\\\n", "\\n"))
+
+
+# R-124
+def test_a_frame_that_cannot_be_read_is_told_and_the_state_asked_for_anew(blank: Page) -> None:
+    body = """
+      const one = session(server(
+        { parts: [opened(0), sse(1, stamp(1, "session.created", { metadata: {} })), "id: e-2\\ndata: {oops\\n\\n",
+          sse(3, stamp(3, "session.updated", { metadata: { title: "never" } }))] },
+        { parts: [opened(3), snapshot(3, "right"), live(3)] },
+      ), { snapshot: false });
+      const titles = [];
+      one.subscribe(() => titles.push(one.getSnapshot().metadata.title));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      one.close();
+      return { controls, asked: asked.map(({ path }) => path), title: one.getSnapshot().metadata.title, titles, most };
+    """
+    told = scripted(blank, body)
+    assert told["controls"] == ["bad-frame", "snapshot", "caught-up"]
+    assert told["asked"] == ["/events", "/events?snapshot=true"]
+    assert (told["title"], told["most"]) == ("right", 1)
+    assert "never" not in told["titles"]
+
+
+# R-14, R-17, R-55
+def test_an_event_without_its_stamp_touches_nothing(blank: Page) -> None:
+    body = """
+      const verdicts = [];
+      const one = session(server(
+        { parts: [opened(0), sse(1, stamp(1, "session.created", { metadata: {} })),
+          sse(2, stamp(2, "session.updated", { metadata: { title: "another's" } }, { session_id: "t" })),
+          sse(2, { ...stamp(2, "session.updated", { metadata: { title: "nobody's" } }), session_id: undefined })] },
+        { parts: [opened(2), snapshot(2, "right"), live(2)] },
+      ), { snapshot: false, onEvent: (event, at, verdict) => verdicts.push(verdict) });
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      one.close();
+      return { verdicts, title: one.getSnapshot().metadata.title };
+    """
+    assert scripted(blank, body) == {"verdicts": ["applied", "foreign", "invalid"], "title": "right"}
+
+
+# R-126
+def test_following_is_one_connection_and_ends_with_its_signal(blank: Page) -> None:
+    body = """
+      const known = sse(1, stamp(1, "session.created", { metadata: {} }));
+      const one = session(server({ parts: [opened(1), snapshot(1, "t"), live(1), known, known] }));
+      const heard = [];
+      one.subscribe(() => heard.push(one.getSnapshot()));
+      const leave = new AbortController();
+      const ends = [one.follow({ signal: leave.signal }), one.follow()];
+      await until(one, ({ connection }) => connection.state === "live");
+      const before = one.getSnapshot();
+      await new Promise((done) => setTimeout(done, 100));
+      const same = before === one.getSnapshot();
+      leave.abort();
+      const [first, second] = await Promise.all(ends);
+      const kept = one.getSnapshot().messages === before.messages && one.getSnapshot().queue === before.queue;
+      const again = one.follow();
+      one.close();
+      const following = one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      one.close();
+      return { same, kept, first: first.state, second: second.state, again: (await again).state,
+        last: (await following).state, most,
+        news: heard.every((now, i) => now !== heard[i - 1]), under_way, frozen: Object.isFrozen(before) };
+    """
+    told = scripted(blank, body)
+    assert (told["most"], told["under_way"]) == (1, 0)
+    assert told["same"]
+    assert told["kept"]
+    assert told["news"]  # who listens is called for what is new
+    assert told["frozen"]
+    assert {told[name] for name in ("first", "second", "again", "last")} == {"idle"}
+
+
+# R-84
+def test_a_refused_token_is_asked_for_once_more(blank: Page) -> None:
+    body = """
+      const calls = [];
+      const token = ({ refused }) => { calls.push(refused); return refused ? "new" : "old"; };
+      const one = session(server(problem(401, "UNAUTHENTICATED"), { parts: [opened(1), snapshot(1, "t"), live(1)] }),
+        { token });
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      one.close();
+      const shown = asked.map(({ headers }) => headers.Authorization);
+      const two = session(server(problem(401, "UNAUTHENTICATED")), { token });
+      const end = await two.follow();
+      const error = await two.stop().catch((error) => error);
+      return { calls: calls.length, shown, state: end.state, code: end.problem.code, attempts: end.attempts,
+        raised: error.code };
+    """
+    told = scripted(blank, body)
+    assert told["shown"] == ["Bearer old", "Bearer new"]
+    assert (told["state"], told["code"], told["attempts"]) == ("refused", "UNAUTHENTICATED", 2)
+    assert told["raised"] == "UNAUTHENTICATED"
+    assert told["calls"] == 6
+
+
+def test_the_server_says_how_long_to_wait_and_silence_ends_a_line(blank: Page) -> None:
+    body = """
+      const one = session(server(
+        problem(503, "OVERLOADED", true, { "Retry-After": "1" }),
+        { over: true, parts: [opened(1), snapshot(1, "t"), live(1), "retry: 700\\n" + told("drain", { reason: "r" })] },
+        { parts: [opened(1)] },
+        { parts: [opened(1), live(1)] },
+      ), { silence: 300 });
+      const waits = [];
+      one.subscribe(() => {
+        const { connection: { state, problem } } = one.getSnapshot();
+        if (state === "waiting") waits.push(problem?.code ?? null);
+      });
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live" && connection.attempts === 4);
+      one.close();
+      return { waits, times: asked.map(({ at }, i) => at - asked[Math.max(0, i - 1)].at) };
+    """
+    told = scripted(blank, body)
+    assert told["waits"] == ["OVERLOADED", None, "UNREACHABLE"]
+    _, first, second, third = told["times"]
+    assert first >= 990
+    assert second >= 690
+    assert third >= 290
+
+
+def test_a_server_that_never_brings_us_on_is_not_asked_in_a_loop(blank: Page) -> None:
+    body = """
+      Math.random = () => 1; // the longest pauses: 250, 500, 1000 milliseconds, …
+      const one = session(server({ over: true, parts: [opened(0), "data: {\\n\\n"] }));
+      one.follow();
+      await new Promise((done) => setTimeout(done, 2500));
+      one.close();
+      return one.getSnapshot().connection.attempts;
+    """
+    assert 2 <= scripted(blank, body) <= 4
+
+
+def test_a_quiet_socket_is_not_given_up(blank: Page) -> None:
+    body = """
+      const one = new Session(crypto.randomUUID(), { over: "websocket", silence: 450 });
+      await one.create();
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      await new Promise((done) => setTimeout(done, 2000));
+      const { state, attempts } = one.getSnapshot().connection;
+      one.close();
+      return [state, attempts];
+    """
+    assert scripted(blank, body) == ["live", 1]
+
+
+# R-47
+def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
+    body = """
+      const one = session(server("broken", "broken", "broken", { state: "nothing_active" }, { state: "pending" }));
+      const error = one.start({ text: "x" }).catch((error) => error);
+      while (asked.length < 3) await new Promise((done) => setTimeout(done, 5));
+      const stopped = await one.stop();
+      const name = (await error).name;
+      await new Promise((done) => setTimeout(done, 1500));
+      return { name, state: stopped.state, asked };
+    """
+    told = scripted(blank, body)
+    assert (told["name"], told["state"]) == ("AbortError", "pending")
+    starts, stops = told["asked"][:3], told["asked"][3:]
+    assert [request["path"] for request in starts] == ["/generations"] * 3
+    same = {json.dumps([request["body"], request["headers"]]) for request in starts}
+    assert len(same) == 1  # under its key
+    assert starts[0]["headers"]["Idempotency-Key"]
+    assert [request["path"] for request in stops] == ["/stop", "/stop"]  # and no start comes after
+    assert stops[1]["body"] == {"generation_id": starts[0]["body"]["generation_id"]}
+
+
+# R-43, R-45, R-85
+def test_what_may_be_repeated_is_repeated_and_the_rest_is_not(blank: Page) -> None:
+    body = """
+      const one = session(server("broken", new Response("<html>", { status: 502 }), { cursor: "c" }));
+      const posted = await one.post({ text: "x" });
+      const ids = new Set(asked.map(({ body }) => body.message_id));
+      const codes = [];
+      for (const answer of ["broken", problem(409, "GENERATION_ACTIVE"), new Response("no", { status: 404 })]) {
+        codes.push((await session(server(answer)).reset().catch((error) => error)).code);
+      }
+      const leave = new AbortController();
+      const left = session(server("broken")).start({}, { signal: leave.signal }).catch((error) => error.name);
+      leave.abort();
+      const name = await left;
+      const after = asked.length;
+      await new Promise((done) => setTimeout(done, 600));
+      return { posted, ids: ids.size, codes, name, still: asked.length === after };
+    """
+    assert scripted(blank, body) == {
+        "posted": {"cursor": "c"},
+        "ids": 1,
+        "codes": ["UNREACHABLE", "GENERATION_ACTIVE", "BAD_ANSWER"],
+        "name": "AbortError",
+        "still": True,
+    }
+
+
+# R-112
+@OVER
+def test_with_a_token_approvals_are_answered_and_a_session_is_followed(
+    browser: Browser, start_server: Callable[..., ServerProcess], tmp_path: Path, over: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(SECRET)
+    server = start_server("--jwt-key", str(key))
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{server.url}/icon.svg")
+    body = """async ([over, good, bad]) => {
+      const { Client, newId } = await import("./penstock.js");
+      const asked = [];
+      const token = ({ refused }) => { asked.push(refused); return refused ? good : bad; };
+      const session = new Client({ token }).session("s", { over });
+      await session.create();
+      session.follow();
+      const reached = (test) => new Promise((done) => {
+        const look = () => test(session.getSnapshot()) && done();
+        session.subscribe(look);
+        look();
+      });
+      await reached(({ connection }) => connection.state === "live");
+      const generation_id = newId();
+      await session.start({ producer: "remote", generation_id });
+      const headers = { Authorization: `Bearer ${good}`, "Content-Type": "application/json" };
+      const chunk = { generation_id, type: "approval.requested", data: { name: "rm", approval_id: "a1" } };
+      await fetch("v1/sessions/s/chunks", { method: "POST", headers, body: JSON.stringify(chunk) });
+      await reached(({ approvals }) => approvals.length === 1);
+      await session.approve("a1");
+      await reached(({ approvals }) => approvals.length === 0);
+      await session.stop();
+      await reached(({ generation, ends }) => generation === null && ends[generation_id]?.outcome === "stopped");
+      session.close();
+      const sessions = await new Client({ token: good }).sessions();
+      return { refused: asked.includes(true), listed: sessions.sessions.length,
+        attempts: session.getSnapshot().connection.attempts };
+    }"""
+    told = page.evaluate(body, [over, token(), token(key=b"another key, as long as it has to be, or longer")])
+    context.close()
+    assert told == {"refused": True, "listed": 1, "attempts": 2}

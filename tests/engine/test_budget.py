@@ -1,0 +1,64 @@
+"""The room that all sessions share: nobody waits while there is some, whoever leaves."""
+
+from __future__ import annotations
+
+import trio
+import trio.testing
+
+from engine.journal import Budget
+
+
+async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
+    budget = Budget(4)
+    budget.take(4)
+    got: list[int] = []
+
+    async def wait(number: int, count: int) -> None:
+        await budget.wait_room()
+        budget.take(count)
+        got.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number, count in enumerate((1, 1, 2, 1, 1)):
+            nursery.start_soon(wait, number, count)
+            await trio.testing.wait_all_tasks_blocked()
+        budget.give_back(4)
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == [0, 1, 2]
+        assert budget.used == 4
+        budget.give_back(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(got) == 4
+        budget.give_back(3)
+    assert sorted(got) == [0, 1, 2, 3, 4]
+
+
+async def test_one_that_leaves_without_using_the_room_hands_it_on() -> None:
+    budget = Budget(1)
+    budget.take(1)
+    left = trio.CancelScope()
+    reached: list[str] = []
+
+    async def leave() -> None:
+        with left:
+            await budget.wait_room()
+            await trio.sleep_forever()  # has been called, and takes nothing
+
+    async def stay() -> None:
+        await budget.wait_room()
+        reached.append("room")
+
+    async def cancelled() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await budget.wait_room()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(cancelled)
+        nursery.start_soon(stay)
+        await trio.testing.wait_all_tasks_blocked()
+        budget.give_back(1)
+        left.cancel()  # in the same turn: woken and cancelled at once
+    assert reached == ["room"]

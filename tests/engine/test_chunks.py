@@ -1,0 +1,387 @@
+"""What chunks are, and what they come to in a generation: without a session, a log or a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import (
+    ApprovalRequested,
+    BlockClosed,
+    BlockDelta,
+    BlockOpened,
+    Chunk,
+    GenerationMismatch,
+    IdInUse,
+    InputAccepted,
+    InvalidBody,
+    InvalidId,
+    MessageClosed,
+    MessageOpened,
+    PenstockError,
+    ProducerStamp,
+    SequenceGap,
+    new_generation_id,
+    new_message_id,
+)
+from engine.chunks import read_batch
+from engine.lifecycle import Draft, OpenGeneration
+from engine.placing import Owners, Placing
+from tests.engine.remotes import body
+
+GID = new_generation_id()
+MID = new_message_id()
+OTHER = new_message_id()
+
+
+def place(
+    structure: OpenGeneration, chunks: Sequence[Chunk], owners: Owners | None = None
+) -> tuple[list[Draft], Placing]:
+    """Place the chunks as a session does; the structure has them if nothing is raised."""
+    placing = Placing(structure, read_batch(chunks, expires_at=lambda: "2999-01-01T00:00:00.000Z"), owners or {})
+    drafts: list[Draft] = []
+    with placing.blaming():
+        for draft in placing.drafts():
+            structure.place(draft)
+            structure.record(draft)
+            drafts.append(draft)
+    return drafts, placing
+
+
+def live() -> OpenGeneration:
+    return OpenGeneration(GID, 1)
+
+
+def kinds(drafts: list[Draft]) -> list[str]:
+    return [draft.data.type for draft in drafts]
+
+
+# R-11
+def test_the_first_delta_opens_its_message_and_its_block() -> None:
+    drafts, placing = place(live(), [body(GID, "a", message_id=MID.upper(), seq=1, role="system", kind="reasoning")])
+    assert drafts == [
+        Draft(MessageOpened(role="system"), MID),
+        Draft(BlockOpened(kind="reasoning"), MID, 0),
+        Draft(BlockDelta(text="a"), MID, 0),
+    ]
+    assert (placing.accepted, placing.duplicates, placing.message_id, placing.opened) == (1, 0, MID, [MID])
+
+
+# R-91
+def test_the_end_of_a_message_closes_the_blocks_that_are_open() -> None:
+    structure = live()
+    end = body(GID, type="message.closed", message_id=MID)
+    drafts, placing = place(
+        structure,
+        [
+            body(GID, "a", message_id=MID),
+            body(GID, type="block.closed", message_id=MID),
+            body(GID, "b", message_id=MID, block_index=1),
+            body(GID, "c", message_id=MID, block_index=2),
+            end,
+        ],
+    )
+    assert drafts[-3:] == [
+        Draft(BlockClosed(), MID, 1),
+        Draft(BlockClosed(), MID, 2),
+        Draft(MessageClosed(status="complete"), MID),
+    ]
+    assert (placing.accepted, placing.duplicates) == (5, 0)
+    assert place(structure, [end])[0] == []
+
+
+# R-9
+def test_a_message_without_an_id_gets_one_and_the_only_open_one_is_meant_from_then_on() -> None:
+    structure = live()
+    drafts, placing = place(structure, [body(GID, "a"), body(GID, "b"), body(GID, type="message.opened")])
+    assert kinds(drafts) == ["message.opened", "block.opened", "block.delta", "block.delta", "message.opened"]
+    first, second = placing.opened
+    assert {draft.message_id for draft in drafts[:4]} == {first}
+    assert placing.message_id == second
+    with pytest.raises(InvalidBody, match="more than one message is open"):
+        place(structure, [body(GID, "c")])
+
+
+def test_data_opens_a_data_block_and_a_tool_call_wants_its_opening() -> None:
+    drafts, _ = place(live(), [body(GID, data={"value": {"n": 1}})])
+    assert drafts[1] == Draft(BlockOpened(kind="data"), drafts[0].message_id, 0)
+    for chunk in (
+        body(GID, data={"arguments": "{"}),
+        body(GID, "a", kind="tool_result"),
+        body(GID, "a", kind="tool_call"),
+        body(GID, "a", kind="video"),
+    ):
+        with pytest.raises(InvalidBody):
+            place(live(), [chunk])
+    drafts, _ = place(
+        live(),
+        [
+            body(GID, type="block.opened", kind="tool_call", data={"tool_call_id": "c", "name": "look"}),
+            body(GID, data={"arguments": "{}"}),
+            body(GID, type="block.closed", data={"arguments": {}}),
+        ],
+    )
+    assert kinds(drafts) == ["message.opened", "block.opened", "block.delta", "block.closed"]
+
+
+def test_what_was_written_is_a_duplicate_by_its_number_also_when_it_is_closed() -> None:
+    structure = live()
+    chunks = [
+        body(GID, type="message.opened", message_id=MID, role="tool"),
+        body(GID, type="block.opened", message_id=MID, seq=0, kind="text"),
+        body(GID, "a", message_id=MID, seq=1),
+        body(GID, "b", message_id=MID, seq=2),
+        body(GID, type="block.closed", message_id=MID, seq=3),
+        body(GID, type="message.closed", message_id=MID),
+    ]
+    drafts, placing = place(structure, chunks)
+    assert (len(drafts), placing.accepted) == (6, 6)
+    again, placing = place(structure, chunks)
+    assert (again, placing.accepted, placing.duplicates, placing.message_id) == ([], 0, 6, MID)
+
+
+def test_a_hole_tells_the_number_that_comes_next() -> None:
+    structure = live()
+    with pytest.raises(SequenceGap) as first:
+        place(live(), [body(GID, "b", seq=2)])
+    assert first.value.expected == 1
+    place(structure, [body(GID, "a", message_id=MID, seq=1)])
+    with pytest.raises(SequenceGap) as later:
+        place(structure, [body(GID, "d", message_id=MID, seq=4)])
+    assert later.value.expected == 2
+
+
+# R-94
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        body(GID, "a", seq=0),
+        body(GID, "a", block_index=1),
+        body(GID, type="block.closed"),
+        body(GID, type="block.closed", seq=0),
+        body(GID, type="message.closed"),
+        body(GID, type="message.closed", message_id=MID),
+        body(GID, type="block.opened", kind="text", seq=1),
+        body(GID, type="block.opened"),
+        body(GID, type="input.applied", data={"input_id": "never"}),
+        body(GID, type="input.applied"),
+        body(GID, type="generation.finished", data={"outcome": "completed"}),
+        body(GID, type="generation.started", data={"producer": "p", "policy": "reject"}),
+        body(GID, type="message.snapshot", message_id=MID),
+        body(GID, type="unheard.of"),
+        body(GID, type="app.note", seq=1),
+        body(GID, type="generation.status", data={"status": "x"}, message_id=MID),
+        body(GID, type="generation.status", data={"status": 1}),
+        body(GID, type="generation.status", data={"status": None}),
+        body(GID, "a", seq=-1),
+        body(GID, "a", seq=True),
+        body(GID, "a", block_index=-1),
+        body(GID, "a", role="root"),
+        body(GID, data={}),
+        body(GID, data={"text": "a", "value": 1}),
+        body(GID, data={"text": 1}),
+        body(GID, data={"text": None}),
+        body(GID, data={"value": float("nan")}),
+        body(GID, data=[]),
+        body(GID, type="message.opened", data={"role": "root"}),
+        body(GID, type="message.opened", role="user", data={"role": "tool"}),
+        body(GID, type="message.closed", data={"status": "fine"}),
+        body(GID, type="approval.requested", data={"expires_at": "tomorrow"}),
+        body(GID, type="approval.requested", data={"expires_at": "2026-01-01T00:00:00"}),
+    ],
+    ids=str,
+)
+def test_what_may_not_be_is_refused(chunk: Chunk) -> None:
+    with pytest.raises(InvalidBody):
+        place(live(), [chunk])
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        body("x"),
+        body(GID, "a", message_id="x"),
+        body(GID, "a", job_id=""),
+        body(GID, type="approval.requested", data={"approval_id": ""}),
+        body(GID, type="message.opened", data={"parent_message_id": "x"}),
+    ],
+    ids=str,
+)
+def test_an_id_that_is_none_is_refused(chunk: Chunk) -> None:
+    with pytest.raises(InvalidId):
+        place(live(), [chunk])
+
+
+def test_the_chunk_of_a_batch_that_is_at_fault_is_named() -> None:
+    with pytest.raises(InvalidBody, match=r"^chunks\[1\]: the next block"):
+        place(live(), [body(GID, "a", message_id=MID), body(GID, "b", message_id=MID, block_index=7)])
+    with pytest.raises(InvalidBody, match=r"^chunks\[1\]: the message is not open"):
+        place(live(), [body(GID, "a", message_id=MID), body(GID, type="message.closed", message_id=OTHER)])
+    with pytest.raises(InvalidBody, match=r"^chunks\[1\]: all chunks of a batch are of one generation"):
+        place(live(), [body(GID, "a"), body(new_generation_id(), "b")])
+    with pytest.raises(InvalidBody, match="one job"):
+        place(live(), [body(GID, "a", job_id="x"), body(GID, "b", job_id="y")])
+
+
+def test_a_message_of_another_generation_or_a_posted_one_is_not_written_to() -> None:
+    with pytest.raises(GenerationMismatch) as mismatch:
+        place(live(), [body(GID, "a", message_id=MID)], {MID: new_generation_id()})
+    assert mismatch.value.message_id == MID
+    with pytest.raises(IdInUse):
+        place(live(), [body(GID, type="message.opened", message_id=MID)], {MID: None})
+
+
+# R-34
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        body(GID, "late", message_id=MID, seq=5),
+        body(GID, "late", message_id=MID, seq=0),
+        body(GID, "late", message_id=MID, block_index=2),
+        body(GID, data={"arguments": "{"}, message_id=MID),
+        body(GID, type="block.closed", message_id=MID),
+        body(GID, type="message.opened", message_id=MID),
+        body(GID, type="message.closed", message_id=MID),
+    ],
+    ids=lambda chunk: f"{chunk.type}-{chunk.seq}-{chunk.block_index}",
+)
+def test_whose_message_it_is_comes_before_what_is_missing_in_it(chunk: Chunk) -> None:
+    with pytest.raises(GenerationMismatch):
+        place(live(), [chunk], {MID: new_generation_id()})
+    with pytest.raises(IdInUse):
+        place(live(), [chunk], {MID: None})
+
+
+def test_approvals_and_inputs_count_once() -> None:
+    structure = live()
+    structure.record(Draft(InputAccepted(input_id="i", kind="steer")))
+    chunks = [
+        body(GID, type="approval.requested", data={"approval_id": "a", "name": "rm"}),
+        body(GID, type="approval.requested", data={"expires_at": "2999-01-01T01:00:00+01:00"}),
+        body(GID, type="input.applied", data={"input_id": "i"}),
+    ]
+    drafts, placing = place(structure, chunks)
+    asked = [draft.data for draft in drafts if isinstance(draft.data, ApprovalRequested)]
+    assert [each.expires_at for each in asked] == ["2999-01-01T00:00:00.000Z"] * 2
+    assert (placing.asked, placing.applied, placing.accepted) == (asked, 1, 3)
+    _, placing = place(structure, [chunks[0], chunks[2]])
+    assert (placing.asked, placing.applied, placing.duplicates) == ([], 0, 2)
+
+
+def test_a_trial_leaves_the_structure_as_it_is() -> None:
+    structure = live()
+    place(structure, [body(GID, "a", message_id=MID)])
+    structure.record(Draft(ApprovalRequested(approval_id="a")))
+    before = repr(structure)
+    trial = structure.trial()
+    assert repr(trial) == before
+    place(
+        trial,
+        [
+            body(GID, "b", message_id=MID),
+            body(GID, type="block.closed", message_id=MID),
+            body(
+                GID,
+                type="block.opened",
+                message_id=MID,
+                block_index=1,
+                kind="tool_call",
+                data={"tool_call_id": "c", "name": "n"},
+            ),
+            body(GID, type="block.closed", message_id=MID, block_index=1),
+            body(GID, type="message.closed", message_id=MID),
+            body(GID, "c", message_id=OTHER),
+            body(GID, type="approval.requested", data={"approval_id": "b"}),
+        ],
+    )
+    assert repr(structure) == before
+    assert repr(trial) != before
+
+
+@pytest.mark.parametrize("producer_id", ["", "a b", "é", "x" * 129, "\n"])
+def test_a_producers_id_is_visible_ascii(producer_id: str) -> None:
+    with pytest.raises(InvalidId):
+        ProducerStamp(producer_id, 0, 0)
+
+
+@pytest.mark.parametrize("number", [-1, True, 1.0, 2**53])
+def test_a_producers_numbers_are_whole(number: int) -> None:
+    with pytest.raises(InvalidBody):
+        ProducerStamp("p", number, 0)
+    with pytest.raises(InvalidBody):
+        ProducerStamp("p", 0, number)
+
+
+messages = st.sampled_from([None, MID, OTHER])
+chunks = st.one_of(
+    st.builds(
+        body,
+        st.just(GID),
+        st.text(max_size=2),
+        message_id=messages,
+        block_index=st.none() | st.integers(0, 2),
+        seq=st.none() | st.integers(0, 4),
+        kind=st.sampled_from([None, "text", "reasoning"]),
+    ),
+    st.builds(
+        body,
+        st.just(GID),
+        type=st.sampled_from(["block.opened", "block.closed", "message.opened", "message.closed", "app.x"]),
+        data=st.sampled_from([{}, {"kind": "text"}, {"text": "all"}, {"role": "tool"}]),
+        message_id=messages,
+        seq=st.none() | st.integers(0, 4),
+    ),
+)
+
+
+@given(st.lists(st.lists(chunks, min_size=1, max_size=4), max_size=8))
+def test_whatever_comes_the_numbers_of_a_block_are_dense_and_a_refused_batch_leaves_no_trace(
+    batches: list[list[Chunk]],
+) -> None:
+    structure = live()
+    written: list[Draft] = []
+    for batch in batches:
+        before, trial = repr(structure), structure.trial()
+        try:
+            drafts, placing = place(trial, batch)
+        except PenstockError:
+            assert repr(structure) == before
+            continue
+        assert placing.accepted + placing.duplicates == len(batch)
+        assert len(drafts) >= placing.accepted
+        structure = trial
+        written += drafts
+    seqs: dict[tuple[str | None, int | None], list[str]] = {}
+    for draft in written:
+        if isinstance(draft.data, BlockOpened | BlockDelta | BlockClosed):
+            seqs.setdefault((draft.message_id, draft.block_index), []).append(draft.data.type)
+    for (message_id, index), types in seqs.items():
+        assert message_id is not None
+        assert index is not None
+        block = structure.messages[message_id].blocks[index]
+        assert types[0] == "block.opened"
+        assert types.count("block.opened") == 1
+        assert block.seq == len(types) - 1
+        assert block.open is ("block.closed" not in types)
+    assert all(isinstance(draft.data, MessageClosed) or draft.data.type for draft in written)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=12), st.data())
+def test_numbered_chunks_sent_in_any_overlapping_batches_come_to_what_was_meant(
+    texts: list[str], data: st.DataObject
+) -> None:
+    structure = live()
+    sent = [body(GID, text, message_id=MID, seq=number) for number, text in enumerate(texts, 1)]
+    said: list[str] = []
+    reached = 0
+    while reached < len(sent):
+        start = data.draw(st.integers(0, reached))
+        end = data.draw(st.integers(reached + 1, len(sent)))
+        drafts, placing = place(structure, sent[start:end])
+        assert (placing.duplicates, placing.accepted) == (reached - start, end - reached)
+        said += [str(draft.data.text) for draft in drafts if isinstance(draft.data, BlockDelta)]
+        reached = end
+    assert said == texts

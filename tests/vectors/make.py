@@ -1,0 +1,331 @@
+"""Writes the vectors: what a reducer must say to each event, and the state that it has then.
+
+    python -m tests.vectors.make
+
+The cases are written by hand below; verdicts and states are the engine's. A change of a file is a change of what the
+protocol means: look at it before it is stored. One file each: ``session_id``, ``epoch`` and ``steps`` of ``event``,
+``verdict`` and ``state``, which is the whole snapshot behind that event, and is left out where nothing has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from engine import JSON, CallerError, InvalidBody, SessionState, from_json
+from engine.reducer import Applied, Gap
+
+__all__ = ["CASES", "EPOCH", "FOLDER", "Wire", "judge", "vector", "written"]
+
+FOLDER: Final = Path(__file__).parent
+SESSION: Final = "s"
+EPOCH: Final = "e"
+
+Wire: TypeAlias = dict[str, JSON]
+
+
+class Log:
+    """Stamps events one after the other."""
+
+    def __init__(self) -> None:
+        self.events: list[Wire] = []
+        self.offset = 0
+
+    def put(self, kind: str, data: Mapping[str, JSON], **stamp: JSON) -> Wire:
+        self.offset += 1
+        time = f"2026-01-31T09:26:{self.offset % 60:02d}.000Z"
+        event: Wire = {"type": kind, "session_id": SESSION, "offset": self.offset, "time": time, **stamp, "data": data}
+        self.events.append(event)
+        return event
+
+    def again(self, *events: Wire, **changed: JSON) -> None:
+        """Events as they were, or with other fields; None takes one away. The next offset stays what it is."""
+        self.events += [{k: v for k, v in {**event, **changed}.items() if v is not None} for event in events]
+
+    def skip(self, count: int) -> None:
+        self.offset += count
+
+
+def run(turn: int) -> dict[str, JSON]:
+    return {"generation_id": f"g{turn}", "turn": turn}
+
+
+def block(message: str, index: int, seq: int) -> dict[str, JSON]:
+    return {"message_id": message, "block_index": index, "seq": seq}
+
+
+def text(kind: str, seq: int, said: str) -> Wire:
+    return {"kind": kind, "seq": seq, "text": said}
+
+
+def answer(log: Log) -> None:
+    """A question and its answer."""
+    log.put("session.created", {"metadata": {"title": "Water"}})
+    said: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "Whither?")]}
+    log.put("message.snapshot", said, message_id="u1")
+    log.put("generation.started", {"producer": "echo", "policy": "supersede"}, **run(1), job_id="j")
+    log.put("generation.status", {"status": "thinking"}, **run(1), job_id="j")
+    log.put("message.opened", {"role": "assistant", "parent_message_id": "u1"}, **run(1), job_id="j", message_id="m1")
+    pieces: list[tuple[str, Wire]] = [
+        ("opened", {"kind": "text"}),
+        ("delta", {"text": "Down"}),
+        ("delta", {"text": "hill 水🚰."}),
+        ("closed", {}),
+    ]
+    for seq, (kind, data) in enumerate(pieces):
+        log.put(f"block.{kind}", data, **run(1), job_id="j", **block("m1", 0, seq))
+    closed: Wire = {"status": "complete", "finish_reason": "stop", "usage": {"tokens": 2}}
+    log.put("message.closed", closed, **run(1), job_id="j", message_id="m1")
+    log.put("generation.finished", {"outcome": "completed"}, **run(1), job_id="j")
+
+
+def tools(log: Log) -> None:
+    """Reasoning, a tool call with an approval, its result, data; inputs taken in, used and given back."""
+    log.put("session.created", {"metadata": {}})
+    log.put("generation.started", {"producer": "agent", "policy": "reject", "metadata": {"model": "m"}}, **run(1))
+    log.put("message.opened", {"role": "assistant", "metadata": {"n": None}}, **run(1), message_id="m1")
+    log.put("block.opened", {"kind": "reasoning"}, **run(1), **block("m1", 0, 0))
+    call: Wire = {"kind": "tool_call", "tool_call_id": "c1", "name": "rm"}
+    log.put("block.opened", call, **run(1), **block("m1", 1, 0))
+    log.put("block.delta", {"text": "Is it safe?"}, **run(1), **block("m1", 0, 1))
+    log.put("block.delta", {"arguments": '{"path": '}, **run(1), **block("m1", 1, 1))
+    log.put("block.delta", {"arguments": '"/tmp"}'}, **run(1), **block("m1", 1, 2))
+    log.put("block.closed", {"text": "It is safe."}, **run(1), **block("m1", 0, 2))
+    log.put("block.closed", {"arguments": {"path": "/tmp"}}, **run(1), **block("m1", 1, 3))
+    asked: Wire = {"approval_id": "a1", "tool_call_id": "c1", "name": "rm", "arguments": {"path": "/tmp"}}
+    log.put("approval.requested", asked, **run(1), message_id="m1")
+    log.put("approval.requested", {"approval_id": "a2", "expires_at": "2026-01-31T10:26:00.000Z"}, **run(1))
+    log.put("input.accepted", {"input_id": "i1", "kind": "steer", "text": "shorter", "weight": 1.5}, **run(1))
+    log.put("input.accepted", {"input_id": "i2", "kind": "ping"}, **run(1))
+    log.put("approval.resolved", {"approval_id": "a1", "approved": True, "by": "ann"}, **run(1))
+    log.put("input.applied", {"input_id": "i1"}, **run(1))
+    log.put("message.closed", {"status": "complete"}, **run(1), message_id="m1")
+    log.put("message.opened", {"role": "tool"}, **run(1), message_id="m2")
+    log.put("block.opened", {"kind": "tool_result", "tool_call_id": "c1"}, **run(1), **block("m2", 0, 0))
+    log.put("block.closed", {"text": "no such file", "is_error": True}, **run(1), **block("m2", 0, 1))
+    log.put("block.opened", {"kind": "data"}, **run(1), **block("m2", 1, 0))
+    values: list[JSON] = [{"rows": [1, None, "x"]}, False, 0, "", []]
+    for seq, value in enumerate(values, 1):
+        log.put("block.delta", {"value": value}, **run(1), **block("m2", 1, seq))
+    log.put("approval.resolved", {"approval_id": "a2", "approved": False, "reason": "failed"}, **run(1))
+    log.put("input.returned", {"input_id": "i2"}, **run(1))
+    log.put("block.closed", {}, **run(1), **block("m2", 1, 6))
+    log.put("message.closed", {"status": "failed"}, **run(1), message_id="m2")
+    log.put("generation.finished", {"outcome": "failed", "code": "INTERNAL", "message": "it broke"}, **run(1))
+
+
+def turns(log: Log) -> None:
+    """One generation takes over from another, one is rolled back, others wait; the queue is held and goes on."""
+    log.put("session.created", {"metadata": {}})
+    log.put("generation.started", {"producer": "p", "policy": "supersede"}, **run(1))
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m1")
+    log.put("block.opened", {"kind": "text"}, **run(1), **block("m1", 0, 0))
+    log.put("block.delta", {"text": "old"}, **run(1), **block("m1", 0, 1))
+    log.put("generation.cancelling", {"reason": "superseded", "by": "g2"}, **run(1))
+    log.put("block.closed", {}, **run(1), **block("m1", 0, 2))
+    log.put("message.closed", {"status": "cancelled"}, **run(1), message_id="m1")
+    log.put("generation.finished", {"outcome": "superseded", "superseded_by": "g2", "cleanup": "clean"}, **run(1))
+    log.put("generation.started", {"producer": "p", "policy": "supersede", "supersedes": "g1"}, **run(2))
+    log.put("message.opened", {"role": "assistant"}, **run(2), message_id="m2")
+    waits: Wire = {"producer": "p", "policy": "queue", "position": 1, "text": "and then?", "metadata": {"n": 1}}
+    log.put("generation.queued", waits, generation_id="g3", job_id="j3")
+    log.put("generation.queued", {"producer": "p", "policy": "queue", "position": 2}, generation_id="g4")
+    log.put("generation.queued", {"producer": "p", "policy": "latest", "position": 3}, generation_id="g5")
+    log.put("generation.cancelling", {"reason": "stopped"}, **run(2))
+    log.put("message.closed", {"status": "cancelled"}, **run(2), message_id="m2")
+    log.put("message.retracted", {"reason": "superseded"}, **run(2), message_id="m2")
+    log.put("generation.finished", {"outcome": "stopped", "cleanup": "overran"}, **run(2))
+    log.put("queue.paused", {"reason": "stopped"})
+    log.put("generation.finished", {"outcome": "stopped"}, generation_id="g4")
+    log.put("queue.resumed", {"reason": "next"})
+    started: Wire = {"producer": "p", "policy": "queue"}
+    log.put("generation.started", started, generation_id="g3", turn=3, job_id="j3")
+    log.put("generation.finished", {"outcome": "lost"}, generation_id="g3", turn=3, job_id="j3")
+    log.put("generation.finished", {"outcome": "superseded"}, generation_id="g5")
+    log.put("message.retracted", {"reason": "retracted"}, message_id="m1")
+
+
+def compacted(log: Log) -> None:
+    """Closed messages whose blocks gave way to a snapshot: offsets are missing, and nothing else is."""
+    log.put("session.created", {"metadata": {}})
+    log.put("generation.started", {"producer": "p", "policy": "supersede"}, **run(1))
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m1")
+    log.skip(3)
+    whole: Wire = {"role": "assistant", "status": "complete", "blocks": [text("text", 3, "all of it")]}
+    log.put("message.snapshot", whole, **run(1), message_id="m1")
+    log.put("message.closed", {"status": "complete", "finish_reason": "stop"}, **run(1), message_id="m1")
+    # two at once, of which one was read as far as its first delta
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m2")
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m3")
+    log.put("block.opened", {"kind": "text"}, **run(1), **block("m2", 0, 0))
+    log.put("block.delta", {"text": "a"}, **run(1), **block("m2", 0, 1))
+    log.skip(5)
+    log.put("generation.status", {"status": "working"}, **run(1))
+    less: Wire = {"role": "assistant", "status": "complete", "blocks": [text("text", 0, "")]}
+    log.put("message.snapshot", less, **run(1), message_id="m2")
+    log.skip(-1)
+    both: list[JSON] = [text("text", 3, "ab"), {"kind": "data", "seq": 1, "value": {"x": 1}}]
+    log.put("message.snapshot", {**whole, "blocks": both}, **run(1), message_id="m2")
+    log.put("block.delta", {"text": "late"}, **run(1), **block("m2", 0, 4))
+    log.skip(-1)
+    log.put("message.closed", {"status": "complete"}, **run(1), message_id="m2")
+    log.put("message.closed", {"status": "complete"}, **run(1), message_id="m3")
+    # a jump that nothing can explain, and one that only the message could that closes
+    log.skip(1)
+    log.put("app.note", {})
+    log.skip(-2)
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m4")
+    log.skip(2)
+    log.put("generation.status", {"status": "thinking"}, **run(1))
+    log.put("message.closed", {"status": "complete"}, **run(1), message_id="m4")
+
+
+def lives(log: Log) -> None:
+    """A fork, metadata, the application's own events, types of a later version, a reset."""
+    log.put("session.forked", {"source_session_id": "s0", "source_cursor": f"e-{7:016}", "metadata": {"a": {"b": [1]}}})
+    for number, status in enumerate(("complete", "cancelled"), 1):
+        blocks: list[JSON] = [
+            text("text", 4, f"said {number}"),
+            {"kind": "tool_call", "seq": 2, "name": "f", "tool_call_id": "c"},
+        ]
+        whole: Wire = {"role": "assistant", "status": status, "blocks": blocks, "metadata": {"n": number}}
+        log.put("message.snapshot", whole, message_id=f"m{number}")
+    log.put("session.updated", {"metadata": {"title": "Fork", "__proto__": 1, "constructor": None}})
+    log.put("app.scored", {"score": 0.5})
+    log.put("message.newer", {"any": "thing"})
+    log.put("generation.queued", {"producer": "p", "policy": "queue", "position": 1}, generation_id="g1")
+    log.put("approval.requested", {"approval_id": "a1"})
+    log.put("session.reset", {"reason": "again"})
+    log.put("generation.started", {"producer": "p", "policy": "supersede"}, **run(4))
+    log.put("generation.finished", {"outcome": "completed", "usage": {"tokens": 1}}, **run(4))
+
+
+def repeats(log: Log) -> None:
+    """What a reader meets who reconnects, or has two lines at once: every event once, whatever comes again."""
+    answer(log)
+    first = list(log.events)
+    log.again(*first)
+    log.again(*reversed(first[4:9]))
+    log.again(first[6], session_id="t", offset=log.offset + 1)
+    gone: Wire = {"actor_id": "ann", "device_id": "desk", "status": "gone"}
+    log.again(first[0], type="presence.changed", offset=None, data=gone)
+    log.again(first[0], type="future.ephemeral", offset=None)
+    log.put("block.delta", {"text": "Down"}, **run(1), job_id="j", **block("m1", 0, 1))  # its seq is known
+    log.again(*first[2:5])
+    log.put("app.note", {})
+
+
+def refused(log: Log) -> None:
+    """What does not follow from what is known, or is not whole. None of it leaves a trace."""
+    log.put("session.created", {"metadata": {}})
+    started = log.put("generation.started", {"producer": "p", "policy": "supersede"}, **run(3))
+    opened = log.put("message.opened", {"role": "assistant"}, **run(3), message_id="m1")
+    log.put("block.opened", {"kind": "text"}, **run(3), **block("m1", 0, 0))
+    delta = log.put("block.delta", {"text": "a"}, **run(3), **block("m1", 0, 1))
+    ahead: dict[str, JSON] = {"offset": log.offset + 1}
+    bad: list[tuple[Wire, dict[str, JSON]]] = [
+        (started, {"generation_id": "g4", "turn": 4}),  # another one is live
+        (opened, {}),  # again
+        (opened, {"message_id": "m2", "generation_id": "g2", "turn": 2}),  # of a generation that is over
+        (delta, {"seq": 3}),
+        (delta, {"seq": 2, "block_index": 1}),
+        (delta, {"seq": 2, "message_id": "m2"}),
+        (delta, {"seq": 2, "generation_id": "g2", "turn": 2}),
+        (delta, {"seq": 2, "generation_id": None, "turn": None}),
+        (delta, {"type": "block.opened", "data": {"kind": "text"}, "block_index": 2, "seq": 0}),
+        (delta, {"type": "block.opened", "data": {"kind": "text"}, "block_index": 1, "seq": 1}),
+        (opened, {"type": "message.closed", "data": {"status": "complete"}}),  # with an open block
+        (opened, {"type": "message.retracted", "data": {}}),  # while it is open
+        (opened, {"type": "message.retracted", "data": {}, "message_id": "m2"}),
+        (started, {"type": "generation.finished", "data": {"outcome": "completed"}}),  # with an open message
+        (started, {"type": "generation.finished", "data": {"outcome": "completed"}, "generation_id": "g2"}),
+        (started, {"type": "generation.status", "data": {"status": "working"}, "generation_id": "g2"}),
+        (started, {"type": "generation.queued", "data": {"producer": "p", "policy": "queue", "position": 1}}),
+        (started, {"type": "session.reset", "data": {}}),  # while one is live
+        (started, {"type": "approval.resolved", "data": {"approval_id": "a9", "approved": True}}),
+        (started, {"type": "input.applied", "data": {"input_id": "i9"}}),
+        # and what is not whole
+        (delta, {"seq": 2, "type": None}),
+        (delta, {"seq": 2, "session_id": None}),
+        (delta, {"seq": 2, "time": None}),
+        (delta, {"seq": 2, "data": None}),
+        (delta, {"seq": 2, "message_id": None}),
+        (delta, {"seq": 2, "block_index": None}),
+        (delta, {"seq": None}),
+        (delta, {"seq": "2"}),
+        (delta, {"seq": 2, "data": {"text": 7}}),
+        (delta, {"seq": 2, "data": []}),
+        (started, {"generation_id": None}),
+        (started, {"type": "generation.status", "data": {}}),
+        (opened, {"message_id": "m2", "data": {}}),
+        (opened, {"message_id": "m2", "type": "message.snapshot", "data": {"role": "user", "status": "complete"}}),
+        (opened, {"message_id": "m2", "type": "message.snapshot", "data": {"role": "", "status": "", "blocks": [{}]}}),
+    ]
+    for event, changed in bad:
+        log.again(event, **{**ahead, **changed})
+    log.again(delta, **{**ahead, "seq": 2})
+
+
+CASES: Final[tuple[Callable[[Log], None], ...]] = (answer, tools, turns, compacted, lives, repeats, refused)
+
+
+def judge(state: SessionState, event: Wire) -> str:
+    """What the engine's fold says to one event, in the words that penstock.js has for it."""
+    try:
+        known = from_json(event)
+        if known.offset is None and known.session_id == state.session_id:
+            return "ephemeral"
+        folded = state.apply(known)
+    except InvalidBody:
+        return "invalid"
+    except CallerError:
+        return "foreign"
+    if isinstance(folded, Gap):
+        return "gap"
+    return "applied" if isinstance(folded, Applied) else "duplicate"
+
+
+def vector(case: Callable[[Log], None]) -> dict[str, JSON]:
+    """The case, folded by the engine."""
+    log = Log()
+    case(log)
+    state = SessionState(SESSION, EPOCH)
+    known: object = None
+    steps: list[JSON] = []
+    for event in log.events:
+        step: dict[str, JSON] = {"event": event, "verdict": judge(state, event)}
+        shown = json.loads(json.dumps(state.snapshot().to_json()))
+        if shown != known:
+            step["state"] = known = shown
+        steps.append(step)
+    return {"about": (case.__doc__ or "").strip(), "session_id": SESSION, "epoch": EPOCH, "steps": steps}
+
+
+def written(made: Mapping[str, JSON]) -> str:
+    """As it stands in the file: a line for each event, for each verdict, and for each part of a state."""
+    steps = made["steps"]
+    assert isinstance(steps, Sequence)
+    head = "".join(f"  {_line(name)}: {_line(made[name])},\n" for name in ("about", "session_id", "epoch"))
+    return "{\n" + head + '  "steps": [\n' + ",\n".join(map(_step, steps)) + "\n  ]\n}\n"
+
+
+def _step(step: JSON) -> str:
+    assert isinstance(step, Mapping)
+    parts = [f'"{name}": {_line(step[name])}' for name in ("event", "verdict")]
+    if "state" in step:
+        state = step["state"]
+        assert isinstance(state, Mapping)
+        fields = ",\n        ".join(f"{_line(name)}: {_line(value)}" for name, value in state.items())
+        parts.append('"state": {\n        ' + fields + "\n      }")
+    return "    {\n      " + ",\n      ".join(parts) + "\n    }"
+
+
+def _line(value: JSON) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    for each in CASES:
+        (FOLDER / f"{each.__name__}.json").write_text(written(vector(each)), encoding="utf-8")
