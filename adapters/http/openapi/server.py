@@ -115,7 +115,7 @@ PAGES: Final = (
         summary="A file of a page's",
         scope=None,
         answers={
-            200: text("The file.", "text/html", "text/javascript", "text/css", "image/svg+xml"),
+            200: text("The file.", "text/html", "text/javascript", "text/css", "image/svg+xml", "text/plain"),
             304: _UNCHANGED,
         },
         codes=("NOT_FOUND",),
