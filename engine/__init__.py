@@ -40,7 +40,7 @@ from .log import (
     open_sqlite_reader,
 )
 from .observer import *  # noqa: F403  every fact is public
-from .producing import Generation, Producer
+from .producing import Generation, Producer, run_producer
 from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot
 from .results import (
     ChunksAccepted,
@@ -139,6 +139,7 @@ __all__ = [
     "open_engine",
     "open_sqlite",
     "open_sqlite_reader",
+    "run_producer",
     "structure",
     "to_json",
 ]

@@ -7,7 +7,7 @@ the task reports and never waits for a step.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import trio
@@ -15,13 +15,13 @@ import trio
 from .approvals import Approvals
 from .closing import Ending
 from .config import Config
-from .errors import InvalidBody, PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
+from .errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
 from .events import JSON, JSONObject
 from .inputs import APPROVAL, Input, Inputs
 from .journal import Journal, Mark
 from .lifecycle import OpenGeneration
 from .pen import Pen
-from .producing import Generation, Producer
+from .producing import Generation, Producer, run_producer
 from .reducer import Snapshot
 from .standin import REMOTE, StandIn
 from .watchdog import Audience, Limits, watch
@@ -189,24 +189,7 @@ class Run:
         called = self._find_producer(producer) if isinstance(producer, str) else producer
         if isinstance(called, StandIn) and called is not self._producer:
             raise ProducerNotFound(f"{REMOTE!r} is no producer that a generation can be handed to")
-        result = called(generation)
-        if isinstance(result, AsyncIterable):
-            await self._stream(generation, result)
-        elif isinstance(result, Awaitable):
-            await result
-        else:
-            raise InvalidBody(f"the producer {called!r} is neither an async function nor an async generator")
-
-    async def _stream(self, generation: Generation, pieces: AsyncIterable[str]) -> None:
-        try:
-            async with generation.message() as message, message.text() as block:
-                async for piece in pieces:
-                    await block.write(piece)
-        finally:
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                with self.cleanup():
-                    await aclose()
+        await run_producer(called, generation)
 
     def ending(self) -> Ending:
         """How the generation ends by itself."""

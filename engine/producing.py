@@ -28,7 +28,7 @@ from .lifecycle import Draft
 from .reducer import Snapshot
 from .writing import Message, Outline, Writer
 
-__all__ = ["Generation", "Producer", "Stage"]
+__all__ = ["Generation", "Producer", "Stage", "run_producer"]
 
 T = TypeVar("T")
 
@@ -278,3 +278,25 @@ class _Incoming(AsyncIterator[Input]):
 
 # An async function of a Generation, or an async generator function that yields text.
 Producer: TypeAlias = Callable[[Generation], Awaitable[None] | AsyncIterable[str]]
+
+
+async def run_producer(producer: Producer, generation: Generation) -> None:
+    """Run a producer to its end, in the caller's task; the pieces of a generator become one text.
+
+    Raises what the producer raises, and `InvalidBody` for what is no producer.
+    """
+    result = producer(generation)
+    if isinstance(result, AsyncIterable):
+        try:
+            async with generation.message() as message, message.text() as block:
+                async for piece in result:
+                    await block.write(piece)
+        finally:
+            aclose = getattr(result, "aclose", None)
+            if aclose is not None:
+                with generation.cleanup():
+                    await aclose()
+    elif isinstance(result, Awaitable):
+        await result
+    else:
+        raise InvalidBody(f"the producer {producer!r} is neither an async function nor an async generator")

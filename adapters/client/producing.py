@@ -7,7 +7,7 @@ never told); a stop that goes out at once when the producer is cancelled; the fe
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -18,7 +18,6 @@ from engine import (
     JSON,
     Generation,
     GenerationMismatch,
-    InvalidBody,
     JSONObject,
     PenstockError,
     Producer,
@@ -35,6 +34,7 @@ from engine import (
     check_job_id,
     check_json,
     check_uuid,
+    run_producer,
 )
 
 from .commands import Commands
@@ -133,24 +133,7 @@ class Production:
             if producer not in self._producers:
                 raise ProducerNotFound(f"produce() was given no producer named {producer!r}")
             producer = self._producers[producer]
-        result = producer(generation)
-        if isinstance(result, AsyncIterable):
-            await self._stream(generation, result)
-        elif isinstance(result, Awaitable):
-            await result
-        else:
-            raise InvalidBody(f"the producer {producer!r} is neither an async function nor an async generator")
-
-    async def _stream(self, generation: Generation, pieces: AsyncIterable[str]) -> None:
-        try:
-            async with generation.message() as message, message.text() as block:
-                async for piece in pieces:
-                    await block.write(piece)
-        finally:
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                with self.cleanup():
-                    await aclose()
+        await run_producer(producer, generation)
 
     def statistics(self) -> SendStatistics:
         return self._sender.statistics()
