@@ -22,7 +22,6 @@ from .errors import (
     QueueFull,
     StaleGeneration,
     TimedOut,
-    TooManyStragglers,
 )
 from .events import JSONObject
 from .generation import Run
@@ -176,11 +175,7 @@ class Control:
                     "only a registered producer, by its name, can wait in the queue", session_id=session_id
                 )
             case Start() | Supersede():
-                if len(self._slot.stragglers) >= self._config.max_stragglers:
-                    raise TooManyStragglers(
-                        f"{len(self._slot.stragglers)} producers of this session were cancelled and still run",
-                        session_id=session_id,
-                    )
+                self._slot.check_stragglers()
             case Enqueue() | Join():
                 pass
         return decision

@@ -255,6 +255,7 @@ class Remotes:
         live = self._slot.finished_first()
         if live is not None:
             raise GenerationMismatch("another generation is live")
+        self._slot.check_stragglers()
         structure = OpenGeneration(gid, self._control.turn + 1, batch.job_id)
         placing = Placing(structure, batch, owners)
         with placing.blaming():

@@ -14,7 +14,7 @@ import trio
 
 from .closing import Ending
 from .config import Config
-from .errors import PenstockError
+from .errors import PenstockError, TooManyStragglers
 from .events import GenerationCancelling
 from .generation import Run
 from .journal import Journal, Mark
@@ -61,6 +61,14 @@ class Slot:
         structure = self.live.structure
         state = GenerationState.LIVE if structure.state is GenerationState.LIVE else GenerationState.CANCELLING
         return GenerationInfo(generation_id=generation_id, state=state.value, turn=structure.turn)
+
+    def check_stragglers(self) -> None:
+        """Raises `TooManyStragglers` when so many run on that nothing may start."""
+        if len(self.stragglers) >= self._config.max_stragglers:
+            raise TooManyStragglers(
+                f"{len(self.stragglers)} producers of this session were cancelled and still run",
+                session_id=self._journal.session_id,
+            )
 
     def message_ids(self) -> list[str]:
         """The live generation's messages so far."""

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from engine import (
     CaughtUp,
+    Chunk,
     Config,
     Engine,
     Event,
@@ -156,6 +157,11 @@ async def test_stragglers_are_capped(log: MemoryLog, autojump_clock: MockClock) 
             await session.start(saying("x"))
         assert await session.cursor() == before
         assert engine.statistics().live_generations == 1
+        await session.stop()
+        before = await session.cursor()
+        with pytest.raises(TooManyStragglers):
+            await session.chunks([Chunk(generation_id=new_generation_id(), data={"text": "x"})])
+        assert await session.cursor() == before
 
 
 async def test_twenty_concurrent_starts_end_in_one_completed(
