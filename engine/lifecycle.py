@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import Final, final
+from typing import Final, Literal, final
 
 from attrs import define, field, frozen
 
@@ -252,6 +252,20 @@ class OpenGeneration:
                 self.state = next_state(self.state, type(data))
             case _:
                 pass
+
+    def block_for(self, field: Literal["text", "arguments"], message_id: str, index: int) -> BlockShape:
+        """The open block to be written with `place_piece`. Raises `InvalidBody`, also when it takes no such pieces."""
+        block = self._open_block(message_id, index)
+        _check_delta(block.kind, BlockDelta(text="") if field == "text" else BlockDelta(arguments=""))
+        return block
+
+    def place_piece(self, block: BlockShape) -> int:
+        """As `place`, for a delta of a block that `block_for` gave. It is recorded by setting the block's seq."""
+        if self.state is GenerationState.FINISHED:
+            raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
+        if not block.open:
+            raise InvalidBody("the block is not open any more")
+        return block.seq + 1
 
     def replay(self, event: Event) -> None:
         """Record a stored event of this generation; events of others are passed over."""

@@ -7,17 +7,16 @@ written is `writing`'s.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol, TypeVar, final
+from typing import Literal, Protocol, TypeVar, final
 
 import trio
 
-from .codec import PieceEncoder
 from .config import Config
 from .errors import PenstockError
-from .events import BlockDelta, JSONObject
+from .events import JSONObject
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration
-from .stamper import stamp, stamp_piece
+from .stamper import PieceStamper, stamp
 
 __all__ = ["OpenMessage", "Pen"]
 
@@ -56,7 +55,6 @@ class Pen:
         self._refusal: Callable[[], PenstockError] | None = None
         self._fenced = trio.Event()
         self._unchecked = 0
-        self._encoders: dict[tuple[str | None, int | None], PieceEncoder] = {}  # of open blocks
 
     @property
     def generation_id(self) -> str:
@@ -104,39 +102,35 @@ class Pen:
         """Stamp one event behind the fence, waiting for room when the disk is behind."""
         if self.journal.full:
             await self.wait_room()
-        if type(draft.data) is BlockDelta and draft.data.value is None and not draft.data.extra:
-            self._put_piece(draft, draft.data)
-        else:
-            self.put_nowait(draft)
+        self.put_nowait(draft)
         self._unchecked += 1
         if self._unchecked >= self._config.checkpoint_every:
             self._unchecked = 0
             await trio.lowlevel.checkpoint()
 
-    def _put_piece(self, draft: Draft, data: BlockDelta) -> None:
-        """As `put_nowait`, for the events of which there are the most."""
-        self.check()
-        place = draft.message_id, draft.block_index
-        encoder = self._encoders.get(place)
-        if encoder is None:
-            encoder = self._encoders[place] = self._encoder(draft, data)
-        piece = data.text if data.text is not None else data.arguments
-        assert piece is not None
-        stamp_piece(self.journal, self.structure, draft, piece, encoder)
-        self.last_event = trio.current_time()
+    def pieces(
+        self, message_id: str, block_index: int, field: Literal["text", "arguments"]
+    ) -> Callable[[str], Awaitable[None]]:
+        """How to put one more piece of this open block: as `put`, for the events of which there are the most.
 
-    def _encoder(self, draft: Draft, data: BlockDelta) -> PieceEncoder:
-        assert draft.message_id is not None
-        assert draft.block_index is not None
-        return PieceEncoder(
-            session_id=self.journal.session_id,
-            generation_id=self.generation_id,
-            turn=self.structure.turn,
-            job_id=self.structure.job_id,
-            message_id=draft.message_id,
-            block_index=draft.block_index,
-            field="arguments" if data.text is None else "text",
-        )
+        Raises `InvalidBody` when the block is not open, or takes no such pieces.
+        """
+        journal, every = self.journal, self._config.checkpoint_every
+        stamp_piece = PieceStamper(journal, self.structure, message_id, block_index, field).stamp
+
+        async def put(piece: str) -> None:
+            if journal.full:
+                await self.wait_room()
+            elif self._refusal is not None:
+                raise self._refusal()
+            stamp_piece(piece)
+            self.last_event = trio.current_time()
+            self._unchecked += 1
+            if self._unchecked >= every:
+                self._unchecked = 0
+                await trio.lowlevel.checkpoint()
+
+        return put
 
     async def close(self, draft: Draft) -> None:
         """As `put`, for an event that closes something: who is cancelled while it waits for room closes it, too."""
@@ -151,7 +145,6 @@ class Pen:
         """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
         self.check()
         stamp(self.journal, [(self.structure, draft)], records)
-        self._encoders.pop((draft.message_id, draft.block_index), None)
         self.last_event = trio.current_time()
 
     def put_all(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias, final
 
 from .codec import PieceEncoder, encode
 from .events import Event, GenerationStarted, now
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration, WaitingGeneration
 
-__all__ = ["Item", "Records", "stamp", "stamp_piece"]
+__all__ = ["Item", "PieceStamper", "Records", "stamp"]
 
 # A draft with the generation that it belongs to, or None for the session's own.
 Item: TypeAlias = tuple[OpenGeneration | WaitingGeneration | None, Draft]
@@ -57,10 +57,36 @@ def stamp(journal: Journal, items: Iterable[Item], records: Records | None = Non
     return journal.append(bodies, records(offset) if callable(records) else records)
 
 
-def stamp_piece(journal: Journal, generation: OpenGeneration, draft: Draft, piece: str, encoder: PieceEncoder) -> None:
-    """As `stamp`, for a delta of one string: place, encode and append ``draft``, whose string is ``piece``."""
-    journal.check()
-    seq = generation.place(draft)
-    assert seq is not None
-    journal.append_one(encoder.encode(journal.stamped + 1, now(), seq, piece))
-    generation.record(draft)
+@final
+class PieceStamper:
+    """`stamp` for one block's deltas of one string each: what they have in common is worked out once."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        generation: OpenGeneration,
+        message_id: str,
+        block_index: int,
+        field: Literal["text", "arguments"],
+    ) -> None:
+        """Raises `InvalidBody` when the block is not open, or takes no such pieces."""
+        self._journal = journal
+        self._generation = generation
+        self._block = generation.block_for(field, message_id, block_index)
+        self._encode = PieceEncoder(
+            session_id=journal.session_id,
+            generation_id=generation.generation_id,
+            turn=generation.turn,
+            job_id=generation.job_id,
+            message_id=message_id,
+            block_index=block_index,
+            field=field,
+        ).encode
+
+    def stamp(self, piece: str) -> None:
+        """Place, stamp, encode and append one piece. Raises as `stamp`, and `StaleGeneration` after the end."""
+        journal, block = self._journal, self._block
+        journal.check()
+        seq = self._generation.place_piece(block)
+        journal.append_one(self._encode(journal.stamped + 1, now(), seq, piece))
+        block.seq = seq

@@ -7,9 +7,9 @@ in clean-up too.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from types import TracebackType
-from typing import Final, Protocol, Self, final
+from typing import Final, Literal, Protocol, Self, final
 
 from .codec import check_json, encode_json
 from .errors import IdInUse, InvalidBody
@@ -61,6 +61,11 @@ class Writer(Protocol):
     async def wait_room(self) -> None: ...
 
     async def put(self, draft: Draft) -> None: ...
+
+    def pieces(
+        self, message_id: str, block_index: int, field: Literal["text", "arguments"]
+    ) -> Callable[[str], Awaitable[None]]:
+        """How to put one more piece of an open block. Raises `InvalidBody`."""
 
     async def close(self, draft: Draft) -> None: ...
 
@@ -174,6 +179,7 @@ class Block:
         self._message_id: Final = message_id
         self._opened: Final = opened
         self._index = -1
+        self._write: Callable[[str], Awaitable[None]] | None = None
         self._closed = BlockClosed()
 
     @property
@@ -200,8 +206,11 @@ class Block:
         if not text:
             self._pen.check()
             return
-        delta = BlockDelta(arguments=text) if self._opened.kind == "tool_call" else BlockDelta(text=text)
-        await self._pen.put(Draft(delta, self._message_id, self._index))
+        if self._write is None:
+            field: Literal["text", "arguments"] = "arguments" if self._opened.kind == "tool_call" else "text"
+            self._pen.check()
+            self._write = self._pen.pieces(self._message_id, self._index, field)
+        await self._write(text)
 
     async def put(self, value: JSON) -> None:
         """Replace the value of a data block or a tool result; any JSON but null."""

@@ -5,12 +5,13 @@ Owns the way from an event to a chunk, and the fence. Numbers are `numbering`'s,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeVar, final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal, Protocol, TypeVar, final
 
 import trio
+from attrs import frozen
 
-from engine import App, Cursor, Data, InvalidCursor, JSONObject, converter, encode_json
+from engine import App, BlockDelta, Cursor, Data, InvalidCursor, JSONObject, converter, encode_json
 
 from .numbering import Numbering
 from .sending import Sender
@@ -34,6 +35,14 @@ class Proposed(Protocol):
 
     @property
     def block_index(self) -> int | None: ...
+
+
+@final
+@frozen
+class _Piece:
+    data: BlockDelta
+    message_id: str
+    block_index: int
 
 
 class OpenMessage(Protocol):
@@ -114,6 +123,17 @@ class Pen:
         if self._unchecked >= _CHECKPOINT_EVERY:
             self._unchecked = 0
             await trio.lowlevel.checkpoint()
+
+    def pieces(
+        self, message_id: str, block_index: int, field: Literal["text", "arguments"]
+    ) -> Callable[[str], Awaitable[None]]:
+        """How to put one more piece of an open block."""
+
+        async def put(piece: str) -> None:
+            delta = BlockDelta(text=piece) if field == "text" else BlockDelta(arguments=piece)
+            await self.put(_Piece(delta, message_id, block_index))
+
+        return put
 
     async def close(self, draft: Proposed) -> None:
         """As `put`; who is cancelled while it waits for room closes it, too."""
