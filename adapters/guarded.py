@@ -7,6 +7,7 @@ firing.
 
 from __future__ import annotations
 
+import os
 import socket as stdlib_socket
 import ssl
 import struct
@@ -113,6 +114,19 @@ class Guarded(trio.abc.Stream):
         finally:
             if not sent:
                 self.abort()
+
+    def send_now(self, data: bytes) -> bytes:
+        """Send what goes out without waiting, and return the rest: all of it with TLS, or when the peer is gone.
+
+        Nobody may be sending. What is left is to be sent with `send_all`, which says what is wrong.
+        """
+        if self._tls is not None:
+            return data
+        try:
+            sent = os.write(self.socket.fileno(), data)
+        except OSError:
+            return data
+        return b"" if sent == len(data) else data[sent:]
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

@@ -40,6 +40,7 @@ from engine import InvalidBody, PenstockError
 
 from .bounds import ServerConfig
 from .guarded import Guarded
+from .handover import Handover, Outlet
 from .head import Head, is_handshake, replaced, rooted, wire
 from .limits import Connection
 from .problems import BodyTooLarge, SlowRequest, answer
@@ -152,9 +153,10 @@ class _Protocol(H11Protocol):
 class _Apps:
     """What hypercorn calls a task group: starts the application for each request of one connection."""
 
-    def __init__(self, nursery: trio.Nursery, app: ASGIFramework) -> None:
+    def __init__(self, nursery: trio.Nursery, app: ASGIFramework, outlet: Outlet) -> None:
         self._nursery = nursery
         self._app = app
+        self._outlet = outlet
 
     async def spawn_app(
         self,
@@ -185,9 +187,11 @@ class _Apps:
         from_peer: trio.MemoryReceiveChannel[ASGIReceiveEvent],
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> None:
+        handover = Handover.offer(scope)
         try:
             with from_peer:
-                await self._app(scope, from_peer.receive, send)
+                await self._app(scope, from_peer.receive, handover.sending(send))
+            await handover.carry_out(self._outlet, send)
         except Exception:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
             _log.exception("the application failed on a request")
         await send(None)
@@ -276,7 +280,7 @@ class HttpConnection:
             self._app,  # type: ignore[arg-type]  # passed through to `spawn_app`, which does not use it
             self._config,
             self._shared,
-            _Apps(nursery, self._app),
+            _Apps(nursery, self._app, self),
             self._state,
             self._stream.encrypted,
             client,
@@ -313,15 +317,21 @@ class HttpConnection:
         self._begun = True
         self._reading.deadline = trio.current_time() + self._bounds.head_timeout
 
+    def write_now(self, data: bytes) -> bytes:
+        return data if self._sending.locked() else self._stream.send_now(data)
+
+    async def write(self, data: bytes) -> None:
+        try:
+            async with self._sending:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._nursery.cancel_scope.cancel(reason="the peer does not take the answer")
+            await trio.lowlevel.checkpoint()
+
     async def _send(self, event: Event) -> None:
         """Where hypercorn's protocol sends to; only bytes ever wait."""
         if isinstance(event, RawData):
-            try:
-                async with self._sending:
-                    await self._stream.send_all(event.data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._nursery.cancel_scope.cancel(reason="the peer does not take the answer")
-                await trio.lowlevel.checkpoint()
+            await self.write(event.data)
         elif isinstance(event, Closed):
             self._closing = True
             self._reading.cancel(reason="answered, and the connection is not kept")

@@ -252,7 +252,7 @@ class PieceEncoder:
     Gives the very bytes that `encode` gives, in a fifth of the time; nine of ten events are such deltas.
     """
 
-    __slots__ = ("_field", "_head", "_stamp")
+    __slots__ = ("_form",)
 
     def __init__(
         self,
@@ -266,27 +266,24 @@ class PieceEncoder:
         field: Literal["text", "arguments"],
     ) -> None:
         job = b"" if job_id is None else b'"job_id":%b,' % _dumps(job_id)
-        self._head: Final = b'{"type":"block.delta","session_id":%b,"offset":' % _dumps(session_id)
-        self._stamp: Final = b'","generation_id":%b,"turn":%d,%b"message_id":%b,"block_index":%d,"seq":' % (
+        head = b'{"type":"block.delta","session_id":%b,"offset":' % _dumps(session_id)
+        stamp = b'","generation_id":%b,"turn":%d,%b"message_id":%b,"block_index":%d,"seq":' % (
             _dumps(generation_id),
             turn,
             job,
             _dumps(message_id),
             block_index,
         )
-        self._field: Final = b',"data":{"%b":' % field.encode()
+        # What is left to fill in: offset, time, seq, piece.
+        self._form: Final = b'%b%%d,"time":"%%b%b%%d,"data":{"%b":%%b}}' % (
+            head.replace(b"%", b"%%"),
+            stamp.replace(b"%", b"%%"),
+            field.encode(),
+        )
 
     def encode(self, offset: int, time: str, seq: int, piece: str) -> bytes:
         """The event's JSON bytes. Raises `InvalidBody` for text that is no Unicode."""
-        return b'%b%d,"time":"%b%b%d%b%b}}' % (
-            self._head,
-            offset,
-            time.encode(),
-            self._stamp,
-            seq,
-            self._field,
-            encode_json(piece),
-        )
+        return self._form % (offset, time.encode(), seq, encode_json(piece))
 
 
 def encode_json(value: JSON) -> bytes:

@@ -141,18 +141,19 @@ def new_epoch() -> str:
     return secrets.token_hex(8)
 
 
-_second: int = -1
-_prefix: str = ""
+_at: int = -1  # the millisecond that `_now` is the text of
+_now: str = ""
 
 
 def now() -> str:
     """The wall clock as RFC 3339 in UTC with milliseconds, as events carry it."""
-    global _second, _prefix
-    seconds, nanoseconds = divmod(_time.time_ns(), 1_000_000_000)
-    if seconds != _second:
-        _prefix = _time.strftime("%Y-%m-%dT%H:%M:%S", _time.gmtime(seconds))
-        _second = seconds
-    return f"{_prefix}.{nanoseconds // 1_000_000:03d}Z"
+    global _at, _now
+    milliseconds = _time.time_ns() // 1_000_000
+    if milliseconds != _at:
+        seconds, rest = divmod(milliseconds, 1000)
+        _now = f"{_time.strftime('%Y-%m-%dT%H:%M:%S', _time.gmtime(seconds))}.{rest:03d}Z"
+        _at = milliseconds
+    return _now
 
 
 @final

@@ -91,7 +91,7 @@ class Journal:
         self._log = log
         self._hub = hub
         self._budget = budget
-        self._config = config
+        self._pending = config.session_pending
         self._on_refused = on_refused
         self.witness = hub.witness
         self.session_id = head.session_id
@@ -123,7 +123,8 @@ class Journal:
 
     @property
     def full(self) -> bool:
-        return self.stamped - self.committed >= self._config.session_pending or self._budget.full
+        budget = self._budget
+        return self.stamped - self.committed >= self._pending or budget.used >= budget.limit
 
     def raise_token(self) -> None:
         """Fence: from here on, the log takes this session's writes with the new token only."""
@@ -164,7 +165,7 @@ class Journal:
     async def wait_room(self) -> None:
         """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
         while self.refused is None and self.full:
-            if self._budget.full and self.stamped - self.committed < self._config.session_pending:
+            if self._budget.full and self.stamped - self.committed < self._pending:
                 await self._budget.wait_room()
             else:
                 await self._room.park()

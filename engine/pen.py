@@ -49,7 +49,8 @@ class Pen:
         self.journal = journal
         self.check_message_id = check_message_id
         self.open_messages: dict[str, OpenMessage] = {}  # by who opened them
-        self.last_event = trio.current_time()
+        self._time = trio.lowlevel.current_clock().current_time  # `trio.current_time`, without the way there
+        self.last_event = self._time()
         self._note_message = note_message
         self._config = config
         self._refusal: Callable[[], PenstockError] | None = None
@@ -124,7 +125,7 @@ class Pen:
             elif self._refusal is not None:
                 raise self._refusal()
             stamp_piece(piece)
-            self.last_event = trio.current_time()
+            self.last_event = self._time()
             self._unchecked += 1
             if self._unchecked >= every:
                 self._unchecked = 0
@@ -145,7 +146,7 @@ class Pen:
         """Stamp one event behind the fence without waiting for room: behind `wait_room`, or to close things."""
         self.check()
         stamp(self.journal, [(self.structure, draft)], records)
-        self.last_event = trio.current_time()
+        self.last_event = self._time()
 
     def put_all(
         self, trial: OpenGeneration, drafts: Iterable[Draft], records: Callable[[int], Mapping[str, bytes | None]]
@@ -157,7 +158,7 @@ class Pen:
         self.check()
         mark = stamp(self.journal, ((trial, draft) for draft in drafts), records)
         self.structure = trial
-        self.last_event = trio.current_time()
+        self.last_event = self._time()
         return mark
 
     def part(self, draft: Draft) -> None:

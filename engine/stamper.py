@@ -86,7 +86,8 @@ class PieceStamper:
     def stamp(self, piece: str) -> None:
         """Place, stamp, encode and append one piece. Raises as `stamp`, and `StaleGeneration` after the end."""
         journal, block = self._journal, self._block
-        journal.check()
+        if journal.refused is not None:
+            journal.check()
         seq = self._generation.place_piece(block)
         journal.append_one(self._encode(journal.stamped + 1, now(), seq, piece))
         block.seq = seq

@@ -10,13 +10,26 @@ from types import ModuleType
 from typing import Final, Self, final
 
 import trio
+from attrs import frozen
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 
-from engine import Cursor, Degraded, Delivery, Drained, Engine, InvalidBody, PenstockError, Subscription
+from engine import (
+    Batch,
+    Cursor,
+    Degraded,
+    Delivery,
+    Drained,
+    Engine,
+    InvalidBody,
+    PenstockError,
+    Subscription,
+    request_id,
+)
 
 from .. import ndjson, sse
+from ..handover import Handover, Outlet, chunk
 from .guard import allow, counted, limits
 from .request_log import Visit
 
@@ -32,61 +45,136 @@ _HEADERS: Final = {
 
 
 @final
+@frozen
+class _Form:
+    """How deliveries are told."""
+
+    media_type: str
+    heartbeat: bytes
+    frame: Callable[[Delivery], bytes]
+
+    @classmethod
+    def of(cls, module: ModuleType) -> _Form:
+        return cls(module.MEDIA_TYPE, module.HEARTBEAT, module.frame)
+
+    @classmethod
+    def in_chunks(cls, module: ModuleType) -> _Form:
+        """The same, for a connection's `Outlet`."""
+
+        def frame_batch(batch: Batch) -> bytes:
+            return chunk(module.frame_batch(batch))
+
+        def frame(delivery: Delivery) -> bytes:
+            return delivery.framed(frame_batch) if isinstance(delivery, Batch) else chunk(module.frame(delivery))
+
+        return cls(module.MEDIA_TYPE, chunk(module.HEARTBEAT), frame)
+
+
+_FORMS: Final = {module: _Form.of(module) for module in (ndjson, sse)}
+_IN_CHUNKS: Final = {module: _Form.in_chunks(module) for module in (ndjson, sse)}
+
+
+def _nothing_now(data: bytes) -> bytes:
+    return data
+
+
+@final
 class _Deliveries(ResponseBody, AsyncIterator[bytes]):
     """A subscription as the body of an answer.
 
-    No generator: Quart enters and leaves it in the task that reads it, so the session is left the moment the
-    client is gone, and nothing waits for a garbage collector.
+    No generator: it is entered and left in the task that reads it, so the session is left the moment the
+    client is gone, and nothing waits for a garbage collector. Where the server offers to, it is handed over as soon as
+    Quart would read it, and is then no more than empty to Quart.
     """
 
     def __init__(
         self,
         opening: AbstractAsyncContextManager[Subscription],
-        frame: Callable[[Delivery], bytes],
-        heartbeat: bytes,
+        module: ModuleType,
         interval: float,
         seconds: float,
         session_id: str,
+        handover: Handover | None,
     ) -> None:
         self._opening = opening
-        self._frame = frame
-        self._heartbeat = heartbeat
+        self._form = (_FORMS if handover is None else _IN_CHUNKS)[module]
         self._interval = interval
         self._deadline = trio.current_time() + seconds  # of who reads
+        self._spoken = trio.current_time()
         self._subscription: Subscription | None = None
         self._visit = Visit(session_id)
+        self._handover = handover
+        self._request_id = request_id.get()
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self._opening.__aenter__()
-        self._visit.begin()
+        if self._handover is None:
+            await self._open()
+        else:
+            self._handover.take(self._pour)
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        self._visit.end(cut=raised[0] is not None)
-        await self._opening.__aexit__(None, None, None)
+        if self._handover is None:
+            await self._close(cut=raised[0] is not None)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._subscription is None:
-            raise StopAsyncIteration
-        left = self._deadline - trio.current_time()
+        return await self._next(_nothing_now)
+
+    async def _pour(self, outlet: Outlet) -> None:
+        """All of it, by the connection's own task."""
+        request_id.set(self._request_id)
+        ended = False
+        await self._open()
         try:
-            if left > 0:
-                with trio.move_on_after(min(self._interval, left)):
-                    return self._frame(await self._subscription.receive())
-            if left <= self._interval:
-                self._subscription = None
-                return self._frame(Drained("token-expired"))
-            return self._heartbeat
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        except PenstockError as error:
-            # The log cannot be read. Said, and the answer ended: the client resumes by its cursor.
-            _log.error("a stream ends early: %s", error, extra={"session_id": self._visit.session_id})
-            self._subscription = None
-            return self._frame(Degraded(error.code))
+            while True:
+                await outlet.write(await self._next(outlet.write_now))
+        except StopAsyncIteration:
+            ended = True
+        finally:
+            await self._close(cut=not ended)
+
+    async def _open(self) -> None:
+        self._subscription = await self._opening.__aenter__()
+        self._visit.begin()
+
+    async def _close(self, *, cut: bool) -> None:
+        self._visit.end(cut=cut)
+        await self._opening.__aexit__(None, None, None)
+
+    async def _next(self, write_now: Callable[[bytes], bytes]) -> bytes:
+        """The next bytes that have to be waited for, when all before them went out by ``write_now``.
+
+        Raises `StopAsyncIteration` at the end.
+        """
+        while self._subscription is not None:
+            rest = b""
+            try:
+                with trio.CancelScope(deadline=min(self._spoken + self._interval, self._deadline)):
+                    while not rest:
+                        rest = write_now(self._form.frame(await self._subscription.receive()))
+                        self._spoken = trio.current_time()
+            except trio.EndOfChannel:
+                break
+            except PenstockError as error:
+                # The log cannot be read. Said, and the answer ended: the client resumes by its cursor.
+                _log.error("a stream ends early: %s", error, extra={"session_id": self._visit.session_id})
+                return self._last(Degraded(error.code))
+            if rest:
+                return rest
+            now = trio.current_time()
+            if now >= self._deadline:
+                return self._last(Drained("token-expired"))
+            if now >= self._spoken + self._interval:
+                self._spoken = now
+                return self._form.heartbeat
+        raise StopAsyncIteration
+
+    def _last(self, delivery: Delivery) -> bytes:
+        self._subscription = None
+        return self._form.frame(delivery)
 
 
 @asynccontextmanager
@@ -108,7 +196,7 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
         live, snapshot = _flag("live", default=True), _flag("snapshot", default=False)
         session = await engine.session(session_id)
         accepted = request.accept_mimetypes
-        form: ModuleType = ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse
+        module: ModuleType = ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse
         # From here to the body's own start nothing is open that could be forgotten.
         who = counted(principal)
         limits().check_subscriptions(who)
@@ -117,9 +205,9 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
         body = (
             b""
             if request.method == "HEAD"
-            else _Deliveries(opening, form.frame, form.HEARTBEAT, heartbeat, seconds, session_id)
+            else _Deliveries(opening, module, heartbeat, seconds, session_id, Handover.offered(request.scope))
         )
-        response = Response(body, 200, _HEADERS, content_type=form.MEDIA_TYPE)
+        response = Response(body, 200, _HEADERS, content_type=module.MEDIA_TYPE)
         response.headers.pop("Content-Length", None)  # HEAD tells of the stream, which has none
         response.timeout = None  # Quart would break the stream off after a minute
         return response
