@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeAlias, assert_never, final
+from typing import Any, Final, TypeAlias, TypeVar, assert_never, final
 
 import trio
 from attrs import frozen
@@ -22,18 +22,20 @@ from .witness import SILENT, Witness
 
 __all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mailbox"]
 
+T = TypeVar("T")
+
 
 @final
 class Batch:
     """Consecutive events of one session, in order, as stored; at least one."""
 
-    __slots__ = ("_framed", "_size", "entries", "epoch", "session_id")
+    __slots__ = ("__weakref__", "_framed", "_size", "entries", "epoch", "session_id")
 
     def __init__(self, session_id: str, epoch: str, entries: Sequence[Entry]) -> None:
         self.session_id: Final = session_id
         self.epoch: Final = epoch
         self.entries: Final = entries
-        self._framed: dict[Callable[[Batch], bytes], bytes] = {}
+        self._framed: dict[Callable[[Batch], Any], Any] = {}
         self._size: int | None = None
 
     def __len__(self) -> int:
@@ -66,9 +68,9 @@ class Batch:
     def events(self) -> Iterator[Event]:
         return (decode(entry.body) for entry in self.entries)
 
-    def framed(self, frame: Callable[[Batch], bytes]) -> bytes:
+    def framed(self, frame: Callable[[Batch], T]) -> T:
         """``frame(self)``, computed once however many viewers ask."""
-        made = self._framed.get(frame)
+        made: T | None = self._framed.get(frame)
         if made is None:
             made = self._framed[frame] = frame(self)
         return made
@@ -209,6 +211,11 @@ class Hub:
 
     def __len__(self) -> int:
         return len(self._mailboxes)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is published."""
+        return self._final is not None
 
     def register(self) -> Mailbox:
         """A mailbox that gets everything published from now on; closed already if the hub is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
+from weakref import WeakValueDictionary
 
 import trio
 from attrs import frozen
@@ -20,7 +21,7 @@ from .errors import (
     StaleEpoch,
 )
 from .events import Cursor, JSONObject
-from .hub import Hub
+from .hub import Batch, Hub
 from .journal import Journal
 from .log.port import Entry, EventLog
 from .presence import Presence
@@ -54,6 +55,8 @@ class Reads:
         self._config = config
         self._state: SessionState | None = None
         self._folding = trio.Lock()
+        self._pages: WeakValueDictionary[int, Batch] = WeakValueDictionary()  # by what they are behind
+        self._reading: dict[int, trio.Event] = {}  # the pages that somebody is about to have
 
     @property
     def session_id(self) -> str:
@@ -74,11 +77,40 @@ class Reads:
         """Whether somebody reads right now; subscribers count at the hub."""
         return self._folding.locked()
 
-    async def read(self, after: int) -> list[Entry]:
-        """One page of the log behind ``after``; empty at the tail. Raises `StaleEpoch`."""
+    async def page(self, after: int) -> Batch | None:
+        """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`.
+
+        Whoever comes to the same place while others are there gets the same page: it is read once, and framed once.
+        Pages begin at the same places for all, wherever a reader has begun.
+        """
+        while True:
+            page = self._pages.get(after)
+            if page is not None and not self.hub.over:
+                await trio.lowlevel.checkpoint()
+                return page
+            reading = self._reading.get(after)
+            if reading is None:
+                break
+            await reading.wait()
+        self._reading[after] = trio.Event()
+        try:
+            entries = await self.read(after, self._config.page_events - after % self._config.page_events)
+        finally:
+            self._reading.pop(after).set()
+        if not entries:
+            return None
+        page = self._pages[after] = Batch(self.session_id, self._journal.epoch, entries)
+        return page
+
+    async def read(self, after: int, limit: int | None = None) -> list[Entry]:
+        """What one page holds, of at most ``limit`` events; empty at the tail. Raises `StaleEpoch`."""
         config = self._config
         page = await self._log.read(
-            self.session_id, self._journal.epoch, after=after, limit=config.page_events, max_bytes=config.page_bytes
+            self.session_id,
+            self._journal.epoch,
+            after=after,
+            limit=limit or config.page_events,
+            max_bytes=config.page_bytes,
         )
         # What is stored and not reported yet is not shown: its cursor would be past the tail that we tell others.
         tail = self._journal.committed

@@ -16,7 +16,6 @@ from .codec import decode
 from .errors import CorruptDatabase, GapError, SessionDeleted, StaleEpoch
 from .events import JSON, Cursor, Event
 from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged
-from .log.port import Entry
 from .reducer import Snapshot
 from .results import Present
 from .seam import Seam, seam
@@ -115,8 +114,8 @@ class Source(Protocol):
     def present(self) -> tuple[Present, ...]:
         """All who are here now."""
 
-    async def read(self, after: int) -> list[Entry]:
-        """One page of the log behind ``after``; empty at the tail. Raises `StaleEpoch`."""
+    async def page(self, after: int) -> Batch | None:
+        """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`."""
 
     async def snapshot(self) -> Snapshot:
         """The session's state. Raises `SessionDeleted`."""
@@ -137,6 +136,7 @@ class Subscription:
         self._ready: deque[Delivery] = deque()
         self._events: deque[Event] = deque()
         self._replaying = True
+        self._page: Batch | None = None  # the last one, kept for who comes behind
         self._listed = 0  # what was said aside up to here, the list that was told has in it
         self._over = False
         self._epoch, self._position = self._begin(after, from_tail)
@@ -210,6 +210,7 @@ class Subscription:
             # Cancelled before anything changes or not at all: a delivery that nobody gets would be lost.
             await trio.lowlevel.checkpoint_if_cancelled()
             self._replaying = False
+            self._page = None
             self._listed = self._source.hub.asides
             self._ready.append(PresenceListed(self._source.present))
             if not self._live:
@@ -217,16 +218,17 @@ class Subscription:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return CaughtUp(self.cursor)
         try:
-            entries = await self._source.read(self._position)
+            page = await self._source.page(self._position)
         except StaleEpoch:
             return self._end(Ended("deleted"))
-        if not entries:
+        if page is None:
             raise CorruptDatabase(
                 f"the log ends at offset {self._position}, the session's tail is {tail.offset}",
                 session_id=self._source.session_id,
             )
-        self._position = entries[-1].offset
-        return Batch(self._source.session_id, self._epoch, entries)
+        self._position = page.last
+        self._page = page
+        return page
 
     async def _tail(self) -> Delivery | None:
         try:

@@ -6,7 +6,7 @@ encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
 from engine import (
@@ -28,29 +28,35 @@ from engine import (
 
 from ..problems import problem
 
-__all__ = ["frame", "frame_batch", "frame_error", "frame_reply", "parts"]
+__all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "frames"]
 
 # A frame is applied whole or not at all: on a line that breaks again and again each must get through, other sessions of
 # the socket wait for it, and clients commonly refuse one above 1 MiB.
-_FRAME_BYTES: Final = 64 * 1024
+_FRAME_BYTES: Final = 60 * 1024
 
 
-def parts(delivery: Delivery) -> Iterator[Delivery]:
-    """What goes into frames of its own: the delivery, or a large batch cut into smaller ones."""
-    if not isinstance(delivery, Batch) or delivery.size <= _FRAME_BYTES:
-        yield delivery
-        return
+def frames(session_id: str, delivery: Delivery, request_id: JSON = None) -> Sequence[bytes]:
+    """The frames for one delivery; a large batch is cut into several, once for all readers."""
+    return delivery.framed(_frame_parts) if isinstance(delivery, Batch) else (frame(session_id, delivery, request_id),)
+
+
+def _frame_parts(batch: Batch) -> Sequence[bytes]:
+    return (frame_batch(batch),) if batch.size <= _FRAME_BYTES else [frame_batch(part) for part in cut(batch)]
+
+
+def cut(batch: Batch) -> Iterator[Batch]:
+    """The batch in parts that fit into frames, or in single events that do not."""
     begin = size = 0
-    for at, entry in enumerate(delivery.entries):
+    for at, entry in enumerate(batch.entries):
         if at > begin and size + len(entry.body) > _FRAME_BYTES:
-            yield Batch(delivery.session_id, delivery.epoch, delivery.entries[begin:at])
+            yield Batch(batch.session_id, batch.epoch, batch.entries[begin:at])
             begin, size = at, 0
         size += len(entry.body)
-    yield Batch(delivery.session_id, delivery.epoch, delivery.entries[begin:])
+    yield Batch(batch.session_id, batch.epoch, batch.entries[begin:])
 
 
 def frame_batch(batch: Batch) -> bytes:
-    """All events of the batch; for `Batch.framed`, so that it is done once for all readers."""
+    """All events of the batch, however many."""
     return _events(batch.session_id, b",".join([entry.body for entry in batch.entries]), batch.cursor)
 
 
@@ -63,10 +69,10 @@ def _events(session_id: str, bodies: bytes, cursor: Cursor) -> bytes:
 
 
 def frame(session_id: str, delivery: Delivery, request_id: JSON = None) -> bytes:
-    """The frame for one delivery; `Opened` is the reply to the request that subscribed."""
+    """One frame for one delivery; `Opened` is the reply to the request that subscribed."""
     match delivery:
         case Batch():
-            return delivery.framed(frame_batch)
+            return frame_batch(delivery)
         case Opened(cursor=cursor):
             return frame_reply(request_id, {"session_id": session_id, "cursor": str(cursor)})
         case SnapshotTaken(snapshot=snapshot):

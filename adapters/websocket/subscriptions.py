@@ -12,7 +12,7 @@ import trio
 from engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
 
 from ..problems import Unauthenticated
-from .frames import frame, frame_error, parts
+from .frames import frame_error, frames
 from .socket_log import note_refusal
 
 __all__ = ["Send", "Subscriptions"]
@@ -122,10 +122,10 @@ class Subscriptions:
             await self._tell(reader, session_id, delivery)
 
     async def _tell(self, reader: _Reader, session_id: str, delivery: Delivery) -> None:
-        for part in parts(delivery):
+        for frame in frames(session_id, delivery, reader.request_id):
             if reader.leaving:
                 return
             reader.sending = True
-            await self._send(frame(session_id, part, reader.request_id))
+            await self._send(frame)
             reader.sending = False
             reader.opened.set()

@@ -122,7 +122,7 @@ def test_websocket_control_frames(delivery: Delivery, name: str, value: dict[str
 def test_a_batch_is_framed_once_for_all_readers_of_a_form() -> None:
     assert sse.frame(BATCH) is sse.frame(BATCH)
     assert ndjson.frame(BATCH) is ndjson.frame(BATCH)
-    assert frames.frame("s", BATCH) is frames.frame("s", BATCH)
+    assert frames.frames("s", BATCH) is frames.frames("s", BATCH)
 
 
 #
@@ -137,8 +137,9 @@ def test_an_event_that_is_not_in_the_log_moves_no_cursor() -> None:
 def test_a_large_batch_goes_out_in_frames_that_a_client_takes() -> None:
     sizes = [10, 40_000, 30_000, 5, 100_000, 1, 64 * 1024]
     batch = Batch("s", "e1", [Entry(offset, b"x" * size) for offset, size in enumerate(sizes, 7)])
-    cut = [part for part in frames.parts(batch) if isinstance(part, Batch)]
+    cut = list(frames.cut(batch))
     assert [[entry.offset for entry in part.entries] for part in cut] == [[7, 8], [9, 10], [11], [12], [13]]
     assert [part.cursor for part in cut][-1] == batch.cursor
-    assert list(frames.parts(BATCH)) == [BATCH]
-    assert list(frames.parts(Opened(AT))) == [Opened(AT)]
+    assert list(frames.frames("s", batch)) == [frames.frame("s", part) for part in cut]
+    assert list(frames.frames("s", BATCH)) == [frames.frame("s", BATCH)]
+    assert list(frames.frames("s", Opened(AT), 7)) == [frames.frame("s", Opened(AT), 7)]

@@ -396,10 +396,10 @@ class Ledger:
     def cursor(self) -> Cursor:
         return Cursor("e", self.stored)
 
-    async def read(self, after: int) -> list[Entry]:
+    async def page(self, after: int) -> Batch | None:
         await trio.lowlevel.checkpoint()
         self.reads += 1
-        return [Entry(offset, b"{}") for offset in range(after + 1, self.stored + 1)]
+        return batch(after + 1, self.stored - after) if after < self.stored else None
 
     async def snapshot(self) -> Snapshot:
         raise NotImplementedError
