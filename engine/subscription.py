@@ -7,6 +7,8 @@ meet exactly, the subscription goes back to the log. It holds no task, nursery o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, Self, TypeAlias, final
 
 import trio
@@ -15,7 +17,7 @@ from attrs import frozen
 from .codec import decode
 from .errors import CorruptDatabase, GapError, SessionDeleted, StaleEpoch
 from .events import JSON, Cursor, Event
-from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged
+from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Nudge, Sink
 from .reducer import Snapshot
 from .results import Present
 from .seam import Seam, seam
@@ -139,6 +141,8 @@ class Subscription:
         self._page: Batch | None = None  # the last one, kept for who comes behind
         self._listed = 0  # what was said aside up to here, the list that was told has in it
         self._over = False
+        self._enough = False  # what `take` said of a batch that was handed on to it
+        self._failed: Exception | None = None  # what it raised
         self._epoch, self._position = self._begin(after, from_tail)
 
     def _begin(self, after: Cursor | None, from_tail: bool) -> tuple[str, int]:
@@ -204,6 +208,41 @@ class Subscription:
             if delivery is not None:
                 return delivery
 
+    async def flow(self, take: Callable[[Delivery], bool]) -> None:
+        """Give deliveries to ``take``, which must not wait, until it returns False. A checkpoint.
+
+        A batch that is published while this waits is given to ``take`` there and then, and this task sleeps on.
+        Raises as `receive`, and what ``take`` raises. Cancelled, it loses nothing that ``take`` did not get.
+        """
+        while True:
+            if self._replaying or self._ready or self._over or self._snapshot:
+                if not take(await self.receive()):
+                    return
+                continue
+            self._mailbox.sink = partial(self._hand_on, take)
+            try:
+                delivery = await self._tail()
+            finally:
+                self._mailbox.sink = None
+            if self._failed is not None:
+                error, self._failed = self._failed, None
+                raise error
+            if self._enough:
+                self._enough = False
+                return
+            if delivery is not None and not take(delivery):
+                return
+
+    def _hand_on(self, take: Callable[[Delivery], bool], batch: Batch) -> Sink:
+        if seam(self._position, batch.first, batch.last) is not Seam.NEXT:
+            return Sink.REFUSED
+        self._position = batch.last
+        try:
+            self._enough = not take(batch)
+        except Exception as error:  # noqa: BLE001  # the reader's own, to be raised in its task
+            self._failed = error
+        return Sink.TOOK_LAST if self._enough or self._failed is not None else Sink.TOOK
+
     async def _replay(self) -> Delivery | None:
         tail = self._source.cursor
         if tail.epoch == self._epoch and self._position >= tail.offset:
@@ -239,6 +278,8 @@ class Subscription:
         match mail:
             case Degraded():
                 return mail
+            case Nudge():
+                return None
             case Aside(number=number, body=body):
                 if number <= self._listed:
                     return None

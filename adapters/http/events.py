@@ -149,13 +149,18 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
 
         Raises `StopAsyncIteration` at the end.
         """
+        rest = b""
+
+        def take(delivery: Delivery) -> bool:
+            nonlocal rest
+            rest = write_now(self._form.frame(delivery))
+            self._spoken = trio.current_time()
+            return not rest
+
         while self._subscription is not None:
-            rest = b""
             try:
                 with trio.CancelScope(deadline=min(self._spoken + self._interval, self._deadline)):
-                    while not rest:
-                        rest = write_now(self._form.frame(await self._subscription.receive()))
-                        self._spoken = trio.current_time()
+                    await self._subscription.flow(take)
             except trio.EndOfChannel:
                 break
             except PenstockError as error:

@@ -148,9 +148,10 @@ def test_a_mailbox_holds_no_more_than_its_bound_and_lags_rather_than_lose(steps:
 
 @final
 class Reader:
-    """A client: resumes from what it has, and keeps what it got."""
+    """A client: resumes from what it has, and keeps what it got. One that ``flows`` takes what is handed on to it."""
 
-    def __init__(self, log: MemoryLog, *, live: bool, snapshot: bool) -> None:
+    def __init__(self, log: MemoryLog, *, live: bool, snapshot: bool, flows: bool) -> None:
+        self._flows = flows
         self._log = log
         self._live = live
         self._snapshot = snapshot
@@ -188,20 +189,31 @@ class Reader:
         """Receive once, giving up after so many turns of the loop."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_after, patience, nursery.cancel_scope)
-            await self._receive()
+            await self._receive(1 + patience % 3)
             nursery.cancel_scope.cancel()
 
-    async def _receive(self) -> None:
+    async def _receive(self, most: int = 1) -> None:
+        """One delivery; one that flows, so many."""
         assert self.subscription is not None
         if self.over:
             return
+        left = most
+
+        def take(delivery: Delivery) -> bool:
+            nonlocal left
+            assert left, "it was handed more than it wanted"
+            self._take(delivery)
+            left -= 1
+            return left > 0
+
         try:
-            delivery = await self.subscription.receive()
+            if self._flows:
+                await self.subscription.flow(take)
+            else:
+                self._take(await self.subscription.receive())
         except trio.EndOfChannel:
             self.over = True
             assert self._caught_up, "the end came before the tail was told"
-        else:
-            self._take(delivery)
 
     def _take(self, delivery: Delivery) -> None:
         match delivery:
@@ -291,7 +303,11 @@ def run_schedule(seed: int, *, buffer: int, page: int, variants: list[tuple[bool
     random = Random(seed)
     log = SlowLog()
     clock = trio.testing.MockClock()
-    readers = [Reader(log.inner, live=live, snapshot=snapshot) for live, snapshot in variants]
+    readers = [
+        Reader(log.inner, live=live, snapshot=snapshot, flows=flows)
+        for live, snapshot in variants
+        for flows in (False, True)
+    ]
     config = Config(subscriber_buffer=buffer, page_events=page, idle_session=IDLE)
     taste = [often * random.random() for often in STEPS.values()]
     patience = random.choice((2, 8, 30))
