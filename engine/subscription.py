@@ -6,8 +6,7 @@ meet exactly, the subscription goes back to the log. It holds no task, nursery o
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol, Self, TypeAlias, final
 
@@ -135,8 +134,8 @@ class Subscription:
         self._live = live
         self._snapshot = snapshot
         self._mailbox = source.hub.register()
-        self._ready: deque[Delivery] = deque()
-        self._events: deque[Event] = deque()
+        self._ready: list[Delivery] = []  # a few at most
+        self._events: Iterator[Event] = iter(())
         self._replaying = True
         self._page: Batch | None = None  # the last one, kept for who comes behind
         self._listed = 0  # what was said aside up to here, the list that was told has in it
@@ -159,7 +158,7 @@ class Subscription:
             self._ready.append(self._gap("past_tail", after, start))
         else:
             start = after
-        self._ready.appendleft(Opened(start))
+        self._ready.insert(0, Opened(start))
         return start.epoch, start.offset
 
     def _gap(self, reason: str, asked: Cursor, resumed: Cursor) -> Gap:
@@ -202,7 +201,7 @@ class Subscription:
             self._snapshot = False
         if self._ready:
             await trio.lowlevel.checkpoint()
-            return self._ready.popleft()
+            return self._ready.pop(0)
         while True:
             delivery = await (self._replay() if self._replaying else self._tail())
             if delivery is not None:
@@ -316,16 +315,18 @@ class Subscription:
 
         Raises `GapError` where a gap is met; iterating on continues behind it.
         """
-        while not self._events:
+        while True:
+            for event in self._events:
+                return event
             try:
                 delivery = await self.receive()
             except trio.EndOfChannel:
                 raise StopAsyncIteration from None
             match delivery:
                 case Batch():
-                    self._events.extend(delivery.events())
+                    self._events = delivery.events()
                 case Ephemeral():
-                    self._events.append(delivery.event())
+                    return delivery.event()
                 case Gap():
                     raise GapError(
                         f"the session cannot resume from {delivery.asked}: {delivery.reason}",
@@ -335,4 +336,3 @@ class Subscription:
                     )
                 case _:
                     pass
-        return self._events.popleft()

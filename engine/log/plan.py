@@ -9,6 +9,7 @@ one per 256 rows in a transaction, 99 k with a single statement that is its own 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count, repeat
 from typing import Final, NamedTuple, TypeAlias, final
@@ -19,14 +20,15 @@ from .port import Append, Move
 
 __all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value", "set_records"]
 
-Value: TypeAlias = "int | str | bytes"
+Value: TypeAlias = "int | str | bytes | None"
 Statement: TypeAlias = tuple[str, Sequence[Value]]
 
 LIVING: Final = 0
 DELETED: Final = 1
 DELETED_PURGED: Final = 2
 
-_EVENTS = "INSERT INTO events (life, offset, body) VALUES "
+_EVENTS = "INSERT INTO events (life, offset, body) SELECT * FROM (VALUES "
+_EVENTS_GIVEN = ") WHERE column1 IS NOT NULL"
 _SESSIONS = "INSERT INTO sessions (life, session, epoch, tail, token, ended) VALUES "
 _SESSIONS_KNOWN = (
     " ON CONFLICT (life) DO UPDATE SET tail = excluded.tail, token = excluded.token, ended = excluded.ended"
@@ -37,6 +39,10 @@ _UNRECORD = "DELETE FROM records WHERE (life, key) IN (VALUES "
 
 # One statement holds a whole round of ordinary size and still parses in a millisecond.
 _MAX_ROWS: Final = 4096
+
+# How many rows a statement with events has: the next of these, the rest left empty. So there are a few statements, each
+# parsed once, where nearly every round had one of its own (a seventh of what a round of a thousand events takes).
+_ROWS: Final = sorted(rows for power in range(13) for rows in (1 << power, 3 << power) if rows <= _MAX_ROWS)
 
 
 @final
@@ -94,7 +100,7 @@ class Plan:
         """The changes as SQL, every statement within the limit of bound variables."""
         sessions: list[Value] = list(chain.from_iterable(self._sessions.values()))
         yield from _by_rows(_SESSIONS, 6, sessions, _SESSIONS_KNOWN, max_variables)
-        yield from _by_rows(_EVENTS, 3, self._events, "", max_variables)
+        yield from _by_rows(_EVENTS, 3, self._events, _EVENTS_GIVEN, max_variables, _ROWS)
         yield from set_records(self.records, max_variables)
 
 
@@ -121,9 +127,16 @@ def _row(life: Life, session_id: str, ended: int) -> tuple[Value, ...]:
     return life.number, session_id, epoch, tail, token, ended
 
 
-def _by_rows(head: str, width: int, values: list[Value], end: str, max_variables: int) -> Iterator[Statement]:
-    step = width * min(_MAX_ROWS, max_variables // width)
+def _by_rows(
+    head: str, width: int, values: list[Value], end: str, max_variables: int, sizes: Sequence[int] = ()
+) -> Iterator[Statement]:
+    """Statements of so many rows as there are, or filled up to the next of ``sizes`` with empty ones."""
+    step = min(_MAX_ROWS, max_variables // width)
     row = "(" + ",".join("?" * width) + ")"
-    for start in range(0, len(values), step):
-        part = values[start : start + step] if len(values) > step else values
-        yield head + ",".join([row] * (len(part) // width)) + end, part
+    for start in range(0, len(values), width * step):
+        part = values[start : start + width * step] if len(values) > width * step else values
+        rows = count = len(part) // width
+        if sizes:
+            rows = min(sizes[bisect_left(sizes, count)], step)
+            part = [*part, *repeat(None, width * (rows - count))]
+        yield head + ",".join(repeat(row, rows)) + end, part

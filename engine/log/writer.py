@@ -48,6 +48,7 @@ class Writer:
         self._left = left
         self._handed: queue.SimpleQueue[tuple[Write, Report] | None] = queue.SimpleQueue()
         self._compacts: deque[tuple[Compact, Report]] = deque()
+        self._unreported: Outcome | None = None
         self._stopping = False
         self._to_purge = True  # a former process may have left something
         self._purge_failed = False
@@ -69,13 +70,18 @@ class Writer:
         try:
             while not self._stopping:
                 if handed := self._gather():
+                    self._report()
                     self._carry_out(handed)
+                elif self._unreported is not None:
+                    self._report()
                 elif self._compacts:
                     self._compact(*self._compacts.popleft())
                 elif not self._stopping:
                     self._purge()
+            self._report()
             while self._compacts:
                 self._compact(*self._compacts.popleft())
+                self._report()
         finally:
             try:
                 self._committer.close()
@@ -86,7 +92,7 @@ class Writer:
         """All that waits, without what gives way; empty when only that is to be done, or when it is time to stop."""
         handed: list[tuple[Move, Report]] = []
         events = 0
-        block = not self._to_purge and not self._compacts
+        block = not self._to_purge and not self._compacts and self._unreported is None
         try:
             while events < _ROUND_EVENTS:
                 item = self._handed.get(block)
@@ -127,7 +133,17 @@ class Writer:
 
     def _tell(self, reports: list[tuple[Report, PenstockError | None]]) -> None:
         committer = self._committer
-        self._wake(Outcome(reports, committer.commits, committer.events, committer.seconds))
+        self._unreported = Outcome(reports, committer.commits, committer.events, committer.seconds)
+
+    def _report(self) -> None:
+        """Wake the loop with what came of the last round: as soon as the next one is at hand, or none is.
+
+        So this thread has the interpreter when the next round begins, and the loop gets it, with much to do, when
+        SQLite works without it. The other way round each waits for the other.
+        """
+        if self._unreported is not None:
+            outcome, self._unreported = self._unreported, None
+            self._wake(outcome)
 
     def _purge(self) -> None:
         try:
