@@ -155,29 +155,58 @@ class Socket:
 
 
 class Lines:
-    """The lines of an answer, as they come. HTTP/1.0, so that nothing but the body stands between us."""
+    """The lines of an answer, as they come. Chunks are read as strictly as RFC 9112 writes them."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._buffer = b""
+        self.ended = False  # with the last chunk, and not only with the connection
+        self._raw = b""
+        self._body = b""
 
     async def open(self) -> None:
         """Read the head."""
-        self.status = int((await self._line()).split()[1])
-        while line := (await self._line()).strip():
+        head = await self._until(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        self.status = int(status.split()[1])
+        for line in lines:
             name, _, value = line.partition(":")
             self.headers[name.lower()] = value.strip()
 
-    async def _line(self) -> str:
+    async def _until(self, mark: bytes) -> bytes:
+        while mark not in self._raw:
+            await self._receive()
+        found, _, self._raw = self._raw.partition(mark)
+        return found
+
+    async def _receive(self) -> None:
         with trio.fail_after(PATIENCE):
-            while b"\n" not in self._buffer:
-                piece = await self.stream.receive_some()
-                if not piece:
-                    raise EOFError
-                self._buffer += piece
-        line, _, self._buffer = self._buffer.partition(b"\n")
+            piece = await self.stream.receive_some()
+        if not piece:
+            raise EOFError
+        self._raw += piece
+
+    async def _more(self) -> None:
+        """Read more of the body. Raises `EOFError` behind it."""
+        if self.headers.get("transfer-encoding") != "chunked":
+            if not self._raw:
+                await self._receive()
+            self._body, self._raw = self._body + self._raw, b""
+            return
+        if self.ended:
+            raise EOFError
+        size = int(await self._until(b"\r\n"), 16)
+        while len(self._raw) < size + 2:
+            await self._receive()
+        assert self._raw[size : size + 2] == b"\r\n", self._raw
+        self._body, self._raw = self._body + self._raw[:size], self._raw[size + 2 :]
+        self.ended = not size
+
+    async def _line(self) -> str:
+        while b"\n" not in self._body:
+            await self._more()
+        line, _, self._body = self._body.partition(b"\n")
         return line.decode()
 
     async def next(self) -> str:
@@ -203,9 +232,9 @@ class Penstock:
             yield client
 
     @asynccontextmanager
-    async def lines(self, path: str, **headers: str) -> AsyncIterator[Lines]:
+    async def lines(self, path: str, *, version: str = "1.1", **headers: str) -> AsyncIterator[Lines]:
         async with await self.served.connect() as stream:
-            head = [f"GET {path} HTTP/1.0", "Host: localhost"]
+            head = [f"GET {path} HTTP/{version}", "Host: localhost"]
             head += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
             await stream.send_all("\r\n".join([*head, "", ""]).encode())
             lines = Lines(stream)

@@ -21,7 +21,8 @@ from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.living import copied
 from tests.engine.producers import Steered, saying
 
-FORMS: Final = ("sse", "ndjson", "websocket")
+# Over HTTP/1.1 the connection itself writes the answer's body; to a client of HTTP/1.0 the framework does.
+FORMS: Final = ("sse", "sse 1.0", "ndjson", "ndjson 1.0", "websocket")
 
 each_form = pytest.mark.parametrize("form", FORMS)
 
@@ -135,9 +136,12 @@ async def following(
     query = "&".join(
         [*([] if after is None else [f"after={after}"]), *(["snapshot=true"] if snapshot else [])],
     )
+    form, _, version = form.partition(" ")
     accept = "application/x-ndjson" if form == "ndjson" else "text/event-stream"
-    async with world.lines(f"/v1/sessions/{session_id}/events?{query}", accept=accept, **headers) as lines:
+    path = f"/v1/sessions/{session_id}/events?{query}"
+    async with world.lines(path, version=version or "1.1", accept=accept, **headers) as lines:
         assert lines.status == 200, lines.headers
+        assert ("transfer-encoding" in lines.headers) == (not version)
         yield NdjsonReader(lines) if form == "ndjson" else SseReader(lines)
 
 
@@ -278,7 +282,7 @@ async def test_a_malformed_cursor_is_refused(form: str, cursor: str) -> None:
             assert answer["op"] == "error"
             problem = answer["error"]
         else:
-            accept = {"Accept": "application/x-ndjson" if form == "ndjson" else "text/event-stream"}
+            accept = {"Accept": "application/x-ndjson" if form.startswith("ndjson") else "text/event-stream"}
             response = await client.get("/v1/sessions/s/events", params={"after": cursor}, headers=accept)
             assert response.status_code == 400
             problem = response.json()
@@ -500,6 +504,19 @@ async def test_without_live_the_stream_ends_at_the_tail(form: str) -> None:
         assert events(await until(reader, "caught-up")) == await logged(log)
         with pytest.raises(EOFError):
             await reader.next()
+
+
+async def test_a_stream_that_has_ended_leaves_its_connection_to_the_next_request() -> None:
+    log = MemoryLog()
+    async with one_answer(log) as world, await world.served.connect() as stream:
+        for _ in range(3):
+            await stream.send_all(b"GET /v1/sessions/s/events?live=false HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            lines = Lines(stream)
+            await lines.open()
+            assert events(await until(SseReader(lines), "caught-up")) == await logged(log)
+            with pytest.raises(EOFError):
+                await lines.next()
+            assert lines.ended
 
 
 async def test_last_event_id_overrides_the_query() -> None:
