@@ -61,9 +61,10 @@ class _Timed(trio.abc.Stream):
 class Guarded(trio.abc.Stream):
     """``stream`` with a deadline on every send and with bytes that can be given back to be read again.
 
-    A send that makes no progress for ``send_timeout`` seconds aborts the connection and raises
-    `trio.BrokenResourceError`, also inside somebody's shield. A send that is cancelled aborts the connection
-    too: nobody could tell how much of it has gone out. With ``tls``, all of it is encrypted, after `secure`.
+    Several may send: one after the other, each whole. A send that makes no progress for ``send_timeout`` seconds aborts
+    the connection and raises `trio.BrokenResourceError`, also inside somebody's shield. A send that is cancelled aborts
+    the connection too: nobody could tell how much of it has gone out. With ``tls``, all of it is encrypted, after
+    `secure`.
     """
 
     def __init__(self, stream: trio.SocketStream, *, send_timeout: float, tls: ssl.SSLContext | None = None) -> None:
@@ -72,6 +73,7 @@ class Guarded(trio.abc.Stream):
         # As browsers do, a peer may leave without TLS's own goodbye: HTTP knows where its messages end.
         self._tls = None if tls is None else trio.SSLStream(timed, tls, server_side=True, https_compatible=True)
         self._stream: trio.abc.Stream = self._tls or timed
+        self._sending = trio.Lock()
         self._given_back = b""
 
     @property
@@ -105,6 +107,10 @@ class Guarded(trio.abc.Stream):
         return bytes(await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            self._sending.acquire_nowait()  # what is sent waits anyway, and once is enough
+        except trio.WouldBlock:
+            await self._sending.acquire()
         whole = memoryview(data)
         sent = False
         try:
@@ -112,15 +118,16 @@ class Guarded(trio.abc.Stream):
                 await self._stream.send_all(whole[start : start + _PIECE])
             sent = True
         finally:
+            self._sending.release()
             if not sent:
                 self.abort()
 
     def send_now(self, data: bytes) -> bytes:
         """Send what goes out without waiting, and return the rest: all of it with TLS, or when the peer is gone.
 
-        Nobody may be sending. What is left is to be sent with `send_all`, which says what is wrong.
+        So it is when somebody else is sending. What is left is to be sent with `send_all`, which says what is wrong.
         """
-        if self._tls is not None:
+        if self._tls is not None or self._sending.locked():
             return data
         try:
             sent = os.write(self.socket.fileno(), data)

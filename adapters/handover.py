@@ -22,11 +22,11 @@ _EXTENSION: Final = "penstock.handover"
 class Outlet(Protocol):
     """Where a body is written to: in chunks, see `chunk`."""
 
-    def write_now(self, data: bytes) -> bytes:
-        """Write what goes out without waiting, and return the rest, which is to be written before anything else."""
+    def send_now(self, data: bytes) -> bytes:
+        """Send what goes out without waiting, and return the rest, which is to be sent before anything else."""
 
-    async def write(self, data: bytes) -> None:
-        """Write all of it. When the peer is gone, whoever writes is cancelled."""
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. When the peer is gone, whoever sends is cancelled."""
 
 
 # Writes a body, all but its end.

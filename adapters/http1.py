@@ -233,7 +233,6 @@ class HttpConnection:
         self._state = state
         self._bounds = bounds
         self._reading = trio.CancelScope()
-        self._sending = trio.Lock()
         self._protocol: _Protocol
         self._nursery: trio.Nursery
         self._idle = False
@@ -317,13 +316,12 @@ class HttpConnection:
         self._begun = True
         self._reading.deadline = trio.current_time() + self._bounds.head_timeout
 
-    def write_now(self, data: bytes) -> bytes:
-        return data if self._sending.locked() else self._stream.send_now(data)
+    def send_now(self, data: bytes) -> bytes:
+        return self._stream.send_now(data)
 
-    async def write(self, data: bytes) -> None:
+    async def send_all(self, data: bytes) -> None:
         try:
-            async with self._sending:
-                await self._stream.send_all(data)
+            await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._nursery.cancel_scope.cancel(reason="the peer does not take the answer")
             await trio.lowlevel.checkpoint()
@@ -331,7 +329,7 @@ class HttpConnection:
     async def _send(self, event: Event) -> None:
         """Where hypercorn's protocol sends to; only bytes ever wait."""
         if isinstance(event, RawData):
-            await self.write(event.data)
+            await self.send_all(event.data)
         elif isinstance(event, Closed):
             self._closing = True
             self._reading.cancel(reason="answered, and the connection is not kept")

@@ -18,6 +18,7 @@ from typing import Final, final
 
 from attrs import field, frozen, validators
 
+from .handover import Outlet
 from .problems import RateLimited
 
 __all__ = ["CONNECTION", "UNLIMITED", "Connection", "Limits", "LimitsConfig", "RateLimiter", "Shares", "address_key"]
@@ -138,10 +139,14 @@ class Shares:
 
 @final
 class Connection:
-    """One connection, as the server tells of it: ``client`` is the address that now asks on it."""
+    """One connection, as the server tells of it.
 
-    def __init__(self, client: str) -> None:
+    ``client`` is the address that now asks on it; what is sent through ``outlet`` goes out as it is.
+    """
+
+    def __init__(self, client: str, outlet: Outlet) -> None:
         self.client = client
+        self.outlet: Final = outlet
         self._place: tuple[Shares, str] | None = None
 
     def work_for(self, shares: Shares, key: str) -> None:

@@ -86,7 +86,7 @@ class _Connection:
     def __init__(self, stream: Guarded, address: str, key: str | None) -> None:
         self.stream = stream
         self.key = key  # what it is counted under; None: it is a proxy's
-        self.peer = Connection(address)
+        self.peer = Connection(address, stream)
         self.http: HttpConnection | None = None
 
 

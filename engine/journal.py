@@ -250,8 +250,10 @@ class Journal:
         if len(self._hub) and write.events:
             entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
             self._hub.publish(Batch(self.session_id, self.epoch, entries))
-        self._room.unpark_all()
-        self._progress.unpark_all()
+        if self._room:
+            self._room.unpark_all()
+        if self._progress:
+            self._progress.unpark_all()
         self.witness.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:

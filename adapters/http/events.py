@@ -130,7 +130,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         await self._open()
         try:
             while True:
-                await outlet.write(await self._next(outlet.write_now))
+                await outlet.send_all(await self._next(outlet.send_now))
         except StopAsyncIteration:
             ended = True
         finally:
@@ -144,8 +144,8 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         self._visit.end(cut=cut)
         await self._opening.__aexit__(None, None, None)
 
-    async def _next(self, write_now: Callable[[bytes], bytes]) -> bytes:
-        """The next bytes that have to be waited for, when all before them went out by ``write_now``.
+    async def _next(self, send_now: Callable[[bytes], bytes]) -> bytes:
+        """The next bytes that have to be waited for, when all before them went out by ``send_now``.
 
         Raises `StopAsyncIteration` at the end.
         """
@@ -153,7 +153,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
 
         def take(delivery: Delivery) -> bool:
             nonlocal rest
-            rest = write_now(self._form.frame(delivery))
+            rest = send_now(self._form.frame(delivery))
             self._spoken = trio.current_time()
             return not rest
 

@@ -19,11 +19,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from engine import JSON, CapacityError, Draining, Engine, PenstockError, TimedOut
 
 from ..bodies import read_body
+from ..handover import Outlet
 from ..limits import Limits
 from ..problems import Unauthenticated, close_code
 from .commands import Commands
 from .envelope import frame_ids, parse_frame, request_id_of
-from .frames import frame_error, frame_reply
+from .frames import frame_error, frame_reply, on_the_wire
 from .holder import Holder
 from .productions import Productions
 from .socket_log import note_refusal
@@ -78,22 +79,33 @@ class _AuthBody:
 
 @final
 class Conversation:
-    """One socket, whose commands its ``holder`` gives."""
+    """One socket over the connection ``outlet``, whose commands its ``holder`` gives."""
 
     def __init__(
-        self, ws: WebSocketConnection, engine: Engine, holder: Holder, config: SocketConfig, limits: Limits
+        self,
+        ws: WebSocketConnection,
+        outlet: Outlet,
+        engine: Engine,
+        holder: Holder,
+        config: SocketConfig,
+        limits: Limits,
     ) -> None:
         self._ws = ws
+        self._outlet = outlet
         self._engine = engine
         self._holder = holder
         self._config = config
         self._limits = limits
         self._productions = Productions(self._send, config.max_productions)
         self._subscriptions = Subscriptions(
-            self._send, config.max_subscriptions, lambda: limits.subscription(holder.counted)
+            self._send,
+            self._send_frame,
+            config.max_subscriptions,
+            lambda: limits.subscription(holder.counted),
         )
         self._lanes: dict[str, deque[Callable[[], Awaitable[None]]]] = {}
         self._room = trio.Semaphore(config.max_commands)
+        self._closing = False
         self._pong: trio.CancelScope | None = None
         self._pong_limit = 0.0
         self._nursery: trio.Nursery
@@ -208,11 +220,21 @@ class Conversation:
 
     # --- the peer
 
-    async def _send(self, told: bytes) -> None:
-        """Send a frame in its turn. Where the socket has closed, it is lost, and the reading side ends all."""
+    async def _send(self, text: bytes) -> None:
+        await self._send_frame(on_the_wire(text))
+
+    async def _send_frame(self, frame: bytes) -> None:
+        """Send a frame in its turn. Where the socket has closed, it is lost, and the reading side ends all.
+
+        Past trio-websocket, which would make a frame of each text again for each peer. Its own frames and these go
+        through the same stream, each whole.
+        """
         try:
-            await self._ws.send_message(told.decode())
-        except ConnectionClosed:
+            if self._closing or self._ws.closed is not None:
+                raise trio.ClosedResourceError
+            if rest := self._outlet.send_now(frame):
+                await self._outlet.send_all(rest)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.lowlevel.checkpoint()
             return
         if self._pong is not None:
@@ -256,5 +278,6 @@ class Conversation:
 
     async def _close(self, code: int, reason: str) -> None:
         """Close by force if need be: trio-websocket would wait for the peer."""
+        self._closing = True
         with trio.move_on_after(self._config.close_timeout):
             await self._ws.aclose(code, reason)

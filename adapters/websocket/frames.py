@@ -6,6 +6,7 @@ encoded again.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
@@ -28,20 +29,33 @@ from engine import (
 
 from ..problems import problem
 
-__all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "frames"]
+__all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "on_the_wire", "wire_frames"]
 
 # A frame is applied whole or not at all: on a line that breaks again and again each must get through, other sessions of
 # the socket wait for it, and clients commonly refuse one above 1 MiB.
 _FRAME_BYTES: Final = 60 * 1024
 
 
-def frames(session_id: str, delivery: Delivery, request_id: JSON = None) -> Sequence[bytes]:
-    """The frames for one delivery; a large batch is cut into several, once for all readers."""
-    return delivery.framed(_frame_parts) if isinstance(delivery, Batch) else (frame(session_id, delivery, request_id),)
+def on_the_wire(text: bytes) -> bytes:
+    """The text as one frame of a server's (RFC 6455, section 5.2): final, not masked."""
+    size = len(text)
+    if size < 126:
+        return b"\x81%c%b" % (size, text)
+    if size < 1 << 16:
+        return struct.pack("!BBH", 0x81, 126, size) + text
+    return struct.pack("!BBQ", 0x81, 127, size) + text
 
 
-def _frame_parts(batch: Batch) -> Sequence[bytes]:
-    return (frame_batch(batch),) if batch.size <= _FRAME_BYTES else [frame_batch(part) for part in cut(batch)]
+def wire_frames(session_id: str, delivery: Delivery, request_id: JSON = None) -> Sequence[bytes]:
+    """The frames for one delivery, on the wire; a large batch is cut into several. Made once for all readers."""
+    if isinstance(delivery, Batch):
+        return delivery.framed(_wire_batch)
+    return (on_the_wire(frame(session_id, delivery, request_id)),)
+
+
+def _wire_batch(batch: Batch) -> Sequence[bytes]:
+    parts = (batch,) if batch.size <= _FRAME_BYTES else cut(batch)
+    return [on_the_wire(frame_batch(part)) for part in parts]
 
 
 def cut(batch: Batch) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from engine import Engine, InvalidBody, PenstockError
 
 from ..head import Head
 from ..identity import OPEN, Identity, Principal, read_bearer
-from ..limits import UNLIMITED, Limits
+from ..limits import CONNECTION, UNLIMITED, Limits
 from ..origins import check_host, check_origin
 from ..problems import Unauthenticated, answer
 from .connection import Conversation, SocketConfig
@@ -46,6 +46,8 @@ def websocket_handler(
     shared = limits or Limits(UNLIMITED)
 
     async def handle(request: WebSocketRequest, head: Head, drained: trio.Event) -> None:
+        connection = CONNECTION.get()
+        assert connection is not None, "this handler is for adapters.server.serve"
         named = name_socket(head)
         proposed = request.proposed_subprotocols
         try:
@@ -64,7 +66,7 @@ def websocket_handler(
         ws = await request.accept(subprotocol=SUBPROTOCOL if proposed else None, extra_headers=[named])
         with open_socket():
             holder = Holder(identity, principal, bounds.auth_timeout)
-            await Conversation(ws, engine, holder, bounds, shared).run(drained)
+            await Conversation(ws, connection.outlet, engine, holder, bounds, shared).run(drained)
 
     return handle
 

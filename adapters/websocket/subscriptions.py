@@ -12,7 +12,7 @@ import trio
 from engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
 
 from ..problems import Unauthenticated
-from .frames import frame_error, frames
+from .frames import frame_error, wire_frames
 from .socket_log import note_refusal
 
 __all__ = ["Send", "Subscriptions"]
@@ -43,13 +43,16 @@ class _Reader:
 
 @final
 class Subscriptions:
-    """At most ``bound`` subscriptions, at most one per session, whose frames go to ``send``.
+    """At most ``bound`` subscriptions, at most one per session. ``send_frame`` takes frames as they go over the wire.
 
     Each takes a ``share`` of what its client may have in all; that it is used up is said like any refusal.
     """
 
-    def __init__(self, send: Send, bound: int, share: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, send: Send, send_frame: Send, bound: int, share: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._send = send
+        self._send_frame = send_frame
         self._bound = bound
         self._share = share
         self._readers: dict[str, _Reader] = {}
@@ -122,10 +125,10 @@ class Subscriptions:
             await self._tell(reader, session_id, delivery)
 
     async def _tell(self, reader: _Reader, session_id: str, delivery: Delivery) -> None:
-        for frame in frames(session_id, delivery, reader.request_id):
+        for frame in wire_frames(session_id, delivery, reader.request_id):
             if reader.leaving:
                 return
             reader.sending = True
-            await self._send(frame)
+            await self._send_frame(frame)
             reader.sending = False
             reader.opened.set()

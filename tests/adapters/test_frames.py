@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
+import wsproto.connection
+import wsproto.events
 
 from adapters import ndjson, sse
 from adapters.websocket import frames
@@ -122,7 +125,7 @@ def test_websocket_control_frames(delivery: Delivery, name: str, value: dict[str
 def test_a_batch_is_framed_once_for_all_readers_of_a_form() -> None:
     assert sse.frame(BATCH) is sse.frame(BATCH)
     assert ndjson.frame(BATCH) is ndjson.frame(BATCH)
-    assert frames.frames("s", BATCH) is frames.frames("s", BATCH)
+    assert frames.wire_frames("s", BATCH) is frames.wire_frames("s", BATCH)
 
 
 # R-65
@@ -140,6 +143,23 @@ def test_a_large_batch_goes_out_in_frames_that_a_client_takes() -> None:
     cut = list(frames.cut(batch))
     assert [[entry.offset for entry in part.entries] for part in cut] == [[7, 8], [9, 10], [11], [12], [13]]
     assert [part.cursor for part in cut][-1] == batch.cursor
-    assert list(frames.frames("s", batch)) == [frames.frame("s", part) for part in cut]
-    assert list(frames.frames("s", BATCH)) == [frames.frame("s", BATCH)]
-    assert list(frames.frames("s", Opened(AT), 7)) == [frames.frame("s", Opened(AT), 7)]
+    assert texts(frames.wire_frames("s", batch)) == [frames.frame("s", part) for part in cut]
+    assert texts(frames.wire_frames("s", BATCH)) == [frames.frame("s", BATCH)]
+    assert texts(frames.wire_frames("s", Opened(AT), 7)) == [frames.frame("s", Opened(AT), 7)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 200_000])
+def test_a_frame_on_the_wire_is_what_a_client_reads(size: int) -> None:
+    assert texts([frames.on_the_wire(b"x" * size)]) == [b"x" * size]
+
+
+def texts(wire: Sequence[bytes]) -> list[bytes]:
+    """What a client reads in these frames: one text in each."""
+    client = wsproto.connection.Connection(wsproto.connection.ConnectionType.CLIENT)
+    found = []
+    for frame in wire:
+        client.receive_data(frame)
+        pieces = [event for event in client.events() if isinstance(event, wsproto.events.TextMessage)]
+        assert [piece.message_finished for piece in pieces][-1:] == [True]
+        found.append("".join(piece.data for piece in pieces).encode())
+    return found

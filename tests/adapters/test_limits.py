@@ -12,6 +12,18 @@ from adapters.limits import CONNECTION, UNLIMITED, Connection, Limits, LimitsCon
 from adapters.problems import RateLimited
 
 
+def connection(client: str) -> Connection:
+    return Connection(client, _Nowhere())
+
+
+class _Nowhere:
+    def send_now(self, data: bytes) -> bytes:
+        raise AssertionError("nothing is said here")
+
+    async def send_all(self, data: bytes) -> None:
+        raise AssertionError("nothing is said here")
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -119,7 +131,7 @@ def test_shares_are_bounded_per_key_and_come_back() -> None:
 
 def test_a_connection_counts_for_whom_it_works_and_only_while_it_does() -> None:
     shares = Shares(1, "connections")
-    one, two = Connection("192.0.2.1"), Connection("192.0.2.1")
+    one, two = connection("192.0.2.1"), connection("192.0.2.1")
     one.work_for(shares, "a")
     one.work_for(shares, "a")
     with pytest.raises(RateLimited):
@@ -134,7 +146,7 @@ def test_a_connection_counts_for_whom_it_works_and_only_while_it_does() -> None:
 
 def test_a_refused_connection_is_nobodys() -> None:
     shares = Shares(1, "connections")
-    one, two = Connection("192.0.2.1"), Connection("192.0.2.1")
+    one, two = connection("192.0.2.1"), connection("192.0.2.1")
     one.work_for(shares, "a")
     two.work_for(shares, "b")
     with pytest.raises(RateLimited):
@@ -145,7 +157,7 @@ def test_a_refused_connection_is_nobodys() -> None:
 
 def test_principals_are_told_from_addresses_and_from_each_other() -> None:
     limits = Limits(LimitsConfig(rate=1, burst=1, connections=9, subscriptions=1), clock=Clock())
-    token = CONNECTION.set(Connection("192.0.2.1"))
+    token = CONNECTION.set(connection("192.0.2.1"))
     try:
         limits.admit("ann")
         limits.admit("192.0.2.1")
@@ -153,7 +165,7 @@ def test_principals_are_told_from_addresses_and_from_each_other() -> None:
         for who in ("ann", "192.0.2.1", None):
             with pytest.raises(RateLimited):
                 limits.admit(who)
-        CONNECTION.set(Connection("192.0.2.2"))
+        CONNECTION.set(connection("192.0.2.2"))
         limits.admit()
         with limits.subscription("ann"):
             with pytest.raises(RateLimited):
