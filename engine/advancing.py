@@ -33,6 +33,8 @@ logger = logging.getLogger("penstock.session")
 class Advance:
     """Lets the queue of one session in memory go on. ``begin`` starts one that waited."""
 
+    __slots__ = ("_begin", "_config", "_find_producer", "_journal", "_lineup", "_slot", "not_before")
+
     def __init__(
         self,
         journal: Journal,

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import final
+from typing import Protocol, final
 
 import trio
 from attrs import define, field, frozen
@@ -49,26 +49,26 @@ class _Open:
     answer: Approval | None = None
 
 
+class _Pen(Protocol):
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def generation_id(self) -> str: ...
+
+    def put_nowait(self, draft: Draft) -> None: ...
+
+    def part(self, draft: Draft) -> None: ...
+
+
 @final
 class Approvals:
-    """``write`` stamps an event behind the fence or raises; ``part`` does so on the way out, where it still may.
+    """``on_asked`` is called when `next_expiry` may have come nearer."""
 
-    ``on_asked`` is called when `next_expiry` may have come nearer.
-    """
+    __slots__ = ("_on_asked", "_open", "_pen", "_resolved")
 
-    def __init__(
-        self,
-        session_id: str,
-        generation_id: str,
-        *,
-        write: Callable[[Draft], None],
-        part: Callable[[Draft], None],
-        on_asked: Callable[[], object],
-    ) -> None:
-        self._session_id = session_id
-        self._generation_id = generation_id
-        self._write = write
-        self._part = part
+    def __init__(self, pen: _Pen, *, on_asked: Callable[[], object]) -> None:
+        self._pen = pen
         self._on_asked = on_asked
         self._open: dict[str, _Open] = {}
         self._resolved: dict[str, str | None] = {}  # id → tool call
@@ -94,13 +94,13 @@ class Approvals:
             arguments=check_json(arguments, "arguments"),
             expires_at=expires_at(expires_in),
         )
-        self._write(Draft(request))
+        self._pen.put_nowait(Draft(request))
         waiting = self._add(request, expires_in)
         try:
             await waiting.resolved.wait()
         finally:
             if request.approval_id in self._open:
-                self._resolve(waiting, _refusal(request, "cancelled"), self._part)
+                self._resolve(waiting, _refusal(request, "cancelled"), self._pen.part)
         return waiting.answer
 
     def note(self, request: ApprovalRequested) -> None:
@@ -128,15 +128,15 @@ class Approvals:
             tool_call = self._resolved.get(approval_id)
             logger.warning(
                 "session %s, generation %s: an answer came for approval %.100r (tool call %r), which is not open",
-                self._session_id,
-                self._generation_id,
+                self._pen.session_id,
+                self._pen.generation_id,
                 approval_id,
                 tool_call,
             )
             raise ApprovalNotFound(
                 "no approval with this id is open: it was resolved before, or never asked for",
-                session_id=self._session_id,
-                generation_id=self._generation_id,
+                session_id=self._pen.session_id,
+                generation_id=self._pen.generation_id,
             )
         approved = content.get("approved") is True
         arguments = waiting.request.arguments if content.get("arguments") is None else content["arguments"]
@@ -147,13 +147,13 @@ class Approvals:
             arguments=arguments if approved else None,
             by=by,
         )
-        self._resolve(waiting, answer, self._write)
+        self._resolve(waiting, answer, self._pen.put_nowait)
 
     def expire(self) -> None:
         """Refuse those whose time is over."""
         now = trio.current_time()
         for waiting in [waiting for waiting in self._open.values() if waiting.expires <= now]:
-            self._resolve(waiting, _refusal(waiting.request, "expired"), self._part)
+            self._resolve(waiting, _refusal(waiting.request, "expired"), self._pen.part)
 
     def close(self) -> None:
         """The fence is up: who waits learns so, and what is open is left to the engine's end."""

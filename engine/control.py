@@ -54,6 +54,21 @@ __all__ = ["Control"]
 class Control:
     """Starts and queues the generations of one session in memory."""
 
+    __slots__ = (
+        "_answers",
+        "_config",
+        "_journal",
+        "_launch",
+        "_lineup",
+        "_messages",
+        "_pending_stops",
+        "_reads",
+        "_runs",
+        "_slot",
+        "_unsettled",
+        "turn",
+    )
+
     def __init__(
         self,
         journal: Journal,
@@ -79,7 +94,7 @@ class Control:
         self._answers = answers
         self._pending_stops = pending_stops
         self.turn = 0
-        self._unsettled: list[Mark] = []  # of starts that the log may not know yet
+        self._unsettled: tuple[Mark, ...] = ()  # of starts that the log may not know yet
 
     @property
     def busy(self) -> bool:
@@ -129,13 +144,13 @@ class Control:
         """A start that may be a repetition waits for those that the log may not know yet."""
         if not (request.proposed or request.idempotency_key):
             return
-        for mark in list(self._unsettled):
+        for mark in self._unsettled:
             if not self._journal.settled(mark):
                 await self._journal.wait_committed(mark, self._config.flush_timeout)
 
     def _is_unsettled(self, mark: Mark) -> None:
         """Its caller was told `TimedOut`, or does not wait in the step."""
-        self._unsettled = [*(m for m in self._unsettled if not self._journal.settled(m)), mark]
+        self._unsettled = (*(m for m in self._unsettled if not self._journal.settled(m)), mark)
 
     async def _check_ids(self, request: StartRequest) -> None:
         gid = request.generation_id
@@ -287,7 +302,7 @@ class Control:
             await self._journal.wait_committed(mark, self._config.flush_timeout)
         except TimedOut:
             if self._slot.live is run:
-                run.done.set()
+                run.set_done()
                 ending = Ending(outcome="failed", code="WRITE_FAILED", message=SAFE_TEXTS["failed"])
                 mark = self._slot.write_end(run, ending)
             self._is_unsettled(mark)

@@ -29,6 +29,8 @@ __all__ = ["Endings"]
 class Endings:
     """Ends what is live in one session in memory, and answers truly what became of it."""
 
+    __slots__ = ("_config", "_journal", "_lineup", "_pending_stops", "_reads", "_slot")
+
     def __init__(
         self,
         journal: Journal,

@@ -226,6 +226,7 @@ class Engine:
         """Compact what is old, and delete what is too old, until the engine closes."""
         with self._upkeep:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._registry.let_go)
                 nursery.start_soon(Compactor(self._log, self.config).run)
                 while self.config.session_max_age is not None:
                     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Protocol, final
 
 import trio
 
@@ -18,70 +18,127 @@ from .config import Config
 from .errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
 from .events import JSON, JSONObject
 from .inputs import APPROVAL, Input, Inputs
-from .journal import Journal, Mark
+from .journal import Journal
 from .lifecycle import OpenGeneration
-from .pen import Pen
+from .pen import MessageIds, Pen
 from .producing import Generation, Producer, run_producer
 from .reducer import Snapshot
 from .standin import REMOTE, StandIn
-from .watchdog import Audience, Limits, watch
+from .watchdog import Limits, Watch
 
 __all__ = ["Run"]
+
+
+class Home(Protocol):
+    """What a run needs of its session."""
+
+    @property
+    def messages(self) -> MessageIds: ...
+
+    @property
+    def find_producer(self) -> Callable[[str], Producer]: ...
+
+    def snapshot(self) -> Awaitable[Snapshot]: ...
+
+    def on_done(self, run: Run) -> None:
+        """Its producer's task is over. Called in that task."""
+
+    def on_limit(self, run: Run, limit: str) -> None:
+        """It reached this limit. Called in the watchdog's task."""
 
 
 @final
 class Run:
     """A started generation. Its writes go through its `pen`; `supervise` is its task."""
 
+    __slots__ = (
+        "_approvals",
+        "_awaited",
+        "_cancelled_at",
+        "_config",
+        "_home",
+        "_input",
+        "_inputs",
+        "_on_last_disconnect",
+        "_producer",
+        "approval_timeout",
+        "done",
+        "failure",
+        "launched",
+        "metadata",
+        "pen",
+        "producer_name",
+        "scope",
+        "usage",
+        "watch",
+    )
+
     def __init__(
         self,
         structure: OpenGeneration,
         journal: Journal,
         config: Config,
+        home: Home,
         *,
         producer: Producer,
         producer_name: str,
         input: JSON,  # noqa: A002  the protocol's name
         metadata: JSONObject,
-        take_snapshot: Callable[[], Awaitable[Snapshot]],
-        check_message_id: Callable[[str], Awaitable[None]],
-        note_message: Callable[[str, Mark], None],
-        find_producer: Callable[[str], Producer],
-        on_done: Callable[[Run], None],
         on_last_disconnect: float | None = None,
     ) -> None:
-        self.pen = Pen(structure, journal, config, check_message_id=check_message_id, note_message=note_message)
+        self.pen = Pen(structure, journal, config, home.messages)
         self.producer_name = producer_name
         self.metadata = metadata
         self.launched = False
         self.scope = trio.CancelScope()
-        self.done = trio.Event()
+        self.done = False
+        self._awaited: trio.Event | None = None  # while somebody waits for it to be done
         self.failure: Exception | None = None
         self.usage: JSONObject | None = None
-        self.take_snapshot = take_snapshot
-        self.changed = trio.lowlevel.ParkingLot()
-        ids = journal.session_id, structure.generation_id
-        self.approvals = Approvals(
-            *ids, write=self.pen.put_nowait, part=self.pen.part, on_asked=self.changed.unpark_all
-        )
-        self.inputs = Inputs(*ids, bound=config.inputs, write=self.pen.put_nowait)
+        self._approvals: Approvals | None = None  # most generations ask for none, and are sent nothing
+        self._inputs: Inputs | None = None
         self.approval_timeout = config.approval_timeout
-        self._limits = Limits(
-            idle=config.idle_limit,
-            total=config.total_limit,
-            disconnected=math.inf if on_last_disconnect is None else on_last_disconnect,
-        )
-        self._watching = trio.CancelScope()
+        self.watch: Watch | None = None
         self._config = config
         self._producer = producer
         self._input = input
-        self._find_producer = find_producer
-        self._on_done = on_done
+        self._home = home
+        self._on_last_disconnect = on_last_disconnect
         self._cancelled_at: float | None = None
+
+    @property
+    def approvals(self) -> Approvals:
+        """Made when the first is asked for or answered."""
+        if self._approvals is None:
+            self._approvals = Approvals(self.pen, on_asked=self._asked)
+        return self._approvals
+
+    @property
+    def inputs(self) -> Inputs:
+        """Made when the first is sent or waited for."""
+        if self._inputs is None:
+            self._inputs = Inputs(self.pen, bound=self._config.inputs)
+            if self.pen.fenced:
+                self._inputs.close()
+        return self._inputs
+
+    @property
+    def take_snapshot(self) -> Callable[[], Awaitable[Snapshot]]:
+        return self._home.snapshot
 
     @property
     def structure(self) -> OpenGeneration:
         return self.pen.structure
+
+    @property
+    def limits(self) -> Limits:
+        """What its watch holds it to."""
+        alone = self._on_last_disconnect
+        return Limits(
+            idle=self._config.idle_limit,
+            total=self._config.total_limit,
+            disconnected=math.inf if alone is None else alone,
+        )
 
     @property
     def last_event(self) -> float:
@@ -116,9 +173,11 @@ class Run:
     def refuse(self, refusal: Callable[[], PenstockError]) -> None:
         """From here on every write of this producer raises ``refusal()``. The first fence stays."""
         if self.pen.fence(refusal):
-            self.approvals.close()
-            self.inputs.close()
-            self._watching.cancel(reason="penstock: the generation is fenced")
+            if self._approvals is not None:
+                self._approvals.close()
+            if self._inputs is not None:
+                self._inputs.close()
+            self._unwatch()
 
     def cancel(self, reason: str) -> None:
         """Cancel the producer's scope; its clean-up has `Config.cleanup_timeout` from now."""
@@ -140,7 +199,7 @@ class Run:
         """
         given = Input.checked(kind, content, input_id)
         self.pen.check()
-        if self.done.is_set():
+        if self.done:
             raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
         if not self.inputs.knows(given):
             if given.kind == APPROVAL:
@@ -155,30 +214,60 @@ class Run:
         begun = trio.current_time() if self._cancelled_at is None else self._cancelled_at
         return trio.CancelScope(shield=True, deadline=begun + self._config.cleanup_timeout)
 
+    def set_done(self) -> None:
+        """Its producer has returned, or is never run."""
+        self.done = True
+        if self._awaited is not None:
+            self._awaited.set()
+
+    async def wait_done(self) -> None:
+        """Wait until its producer has returned."""
+        if not self.done:
+            if self._awaited is None:
+                self._awaited = trio.Event()
+            await self._awaited.wait()
+
     async def supervise(self) -> None:
         """Run the producer to its end and report. Lets only cancellation from outside and exits pass."""
         try:
             with self.scope:
-                await self.play(self._producer, Generation(self, self._input))
+                await run_producer(self._called(self._producer), Generation(self, self._input))
         except Exception as error:  # noqa: BLE001  whatever a producer raises ends its generation, and is told
             self.failure = _without_refusals(error) if self.pen.fenced else error
         finally:
-            self.done.set()
+            self.set_done()
             self.pen.journal.witness.producer_done(
                 self.generation_id, self.producer_name, cancelled=self.scope.cancel_called, error=self.failure
             )
-            self._watching.cancel(reason="penstock: the producer is done")
-            self._on_done(self)
+            self._unwatch()
+            self._home.on_done(self)
 
-    async def watch(self, audience: Audience, reached: Callable[[str], None]) -> None:
-        """Call ``reached`` with the limit that the generation reaches, if it does before its end."""
-        with self._watching:
-            await watch(self, audience, self._limits, reached)
+    def limit_reached(self, limit: str) -> None:
+        """Its watch says so; ended by now."""
+        self._home.on_limit(self, limit)
+
+    @property
+    def next_expiry(self) -> float:
+        """When the next of its approvals expires, by the trio clock; infinite if none does."""
+        return math.inf if self._approvals is None else self._approvals.next_expiry
+
+    def expire_approvals(self) -> None:
+        """Refuse those whose time is over."""
+        if self._approvals is not None:
+            self._approvals.expire()
+
+    def _asked(self) -> None:
+        if self.watch is not None:
+            self.watch.nudge()
+
+    def _unwatch(self) -> None:
+        if self.watch is not None:
+            self.watch.end()
 
     @property
     def waits_for_others(self) -> bool:
         """Whether an approval is open, or a tool call awaits its result."""
-        if len(self.approvals):
+        if self._approvals is not None and len(self._approvals):
             return True
         if not self.structure.awaits_result:
             return False
@@ -186,10 +275,13 @@ class Run:
 
     async def play(self, producer: str | Producer, generation: Generation) -> None:
         """Run a producer to its end, in the caller's task. Raises `ProducerNotFound`, and what the producer raises."""
-        called = self._find_producer(producer) if isinstance(producer, str) else producer
+        await run_producer(self._called(producer), generation)
+
+    def _called(self, producer: str | Producer) -> Producer:
+        called = self._home.find_producer(producer) if isinstance(producer, str) else producer
         if isinstance(called, StandIn) and called is not self._producer:
             raise ProducerNotFound(f"{REMOTE!r} is no producer that a generation can be handed to")
-        await run_producer(called, generation)
+        return called
 
     def ending(self) -> Ending:
         """How the generation ends by itself."""

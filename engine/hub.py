@@ -222,14 +222,16 @@ def _weight(mail: Mail) -> tuple[int, int]:
 class Hub:
     """The subscribers of one session in memory."""
 
+    __slots__ = ("_bound", "_final", "_mailboxes", "_most", "_notice", "asides", "last_left", "on_left", "witness")
+
     def __init__(self, bound: int, most: float = math.inf, *, witness: Witness = SILENT) -> None:
         self.witness = witness
         self.last_left = -math.inf  # when the last subscriber left, by the trio clock
         self.asides = 0  # how many were told
-        self.on_left: set[Callable[[], object]] = set()  # called when the last subscriber leaves
+        self.on_left: Callable[[], object] | None = None  # called when the last subscriber leaves
         self._bound = bound
         self._most = most
-        self._mailboxes: set[Mailbox] = set()
+        self._mailboxes: dict[Mailbox, None] = {}  # in the order they came
         self._final: Ended | Drained | None = None
         self._notice: Degraded | None = None
 
@@ -248,18 +250,18 @@ class Hub:
             mailbox.put(self._notice)
         if self._final is not None:
             mailbox.close(self._final)
-        self._mailboxes.add(mailbox)
+        self._mailboxes[mailbox] = None
         return mailbox
 
     def unregister(self, mailbox: Mailbox) -> None:
         """Idempotent."""
         if mailbox not in self._mailboxes:
             return
-        self._mailboxes.remove(mailbox)
+        del self._mailboxes[mailbox]
         if not self._mailboxes:
             self.last_left = trio.current_time()
-            for tell in self.on_left:
-                tell()
+            if self.on_left is not None:
+                self.on_left()
 
     def publish(self, batch: Batch) -> None:
         for mailbox in self._mailboxes:

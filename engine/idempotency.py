@@ -6,7 +6,7 @@ The answer is written in the same part as the start, so that there is never one 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, final
 
@@ -47,12 +47,14 @@ class _Answer:
 class Answers:
     """The answers of one session's starts, by principal and key."""
 
+    __slots__ = ("_expired", "_journal", "_reads", "_swept", "_ttl")
+
     def __init__(self, journal: Journal, reads: Reads, ttl: float) -> None:
         self._journal = journal
         self._reads = reads
         self._ttl = ttl
         self._swept = 0.0
-        self._expired: list[str] = []
+        self._expired: Sequence[str] = ()
 
     async def find(self, request: StartRequest) -> Started | Queued | None:
         """The first answer to this request, marked as repeated. Raises `IdempotencyConflict` for another request."""
@@ -108,7 +110,7 @@ class Answers:
             )
             # Once only: a key that is used anew after this must stay.
             old: dict[str, bytes | None] = dict.fromkeys(self._expired)
-            self._expired = []
+            self._expired = ()
             return {**records, **old, _key(request): encode_json(converter.unstructure(answer))}
 
         return made

@@ -6,10 +6,9 @@ was taken in, so that a repeated input is taken once. What is not applied the en
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 from attrs import frozen
@@ -62,17 +61,36 @@ class Input:
         return sha256(encode_json([self.kind, self.content])).digest()
 
 
+class _Pen(Protocol):
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def generation_id(self) -> str: ...
+
+    def put_nowait(self, draft: Draft) -> None: ...
+
+
 @final
 class Inputs:
-    """At most ``bound`` inputs wait for the producer; ``write`` stamps an event behind the fence or raises."""
+    """At most ``bound`` inputs wait for the producer."""
 
-    def __init__(self, session_id: str, generation_id: str, *, bound: int, write: Callable[[Draft], None]) -> None:
-        self._session_id = session_id
-        self._generation_id = generation_id
+    __slots__ = ("_bound", "_closed", "_known", "_opened", "_pen")
+
+    def __init__(self, pen: _Pen, *, bound: int) -> None:
+        self._pen = pen
         self._bound = bound
-        self._write = write
-        self._send, self._receive = trio.open_memory_channel[Input](bound)
+        self._opened: tuple[trio.MemorySendChannel[Input], trio.MemoryReceiveChannel[Input]] | None = None
+        self._closed = False
         self._known: dict[str, bytes] = {}
+
+    def _channel(self) -> tuple[trio.MemorySendChannel[Input], trio.MemoryReceiveChannel[Input]]:
+        """Made when it is needed first: most generations are sent nothing, and it takes 2 KiB."""
+        if self._opened is None:
+            self._opened = trio.open_memory_channel[Input](self._bound)
+            if self._closed:
+                self._opened[0].close()
+        return self._opened
 
     def knows(self, given: Input) -> bool:
         """Whether this very input was taken in before. Raises `IdInUse` when another one had its id."""
@@ -80,8 +98,8 @@ class Inputs:
         if known is not None and known != given.digest:
             raise IdInUse(
                 "another input of this generation has this input_id",
-                session_id=self._session_id,
-                generation_id=self._generation_id,
+                session_id=self._pen.session_id,
+                generation_id=self._pen.generation_id,
             )
         return known is not None
 
@@ -91,39 +109,45 @@ class Inputs:
 
     def add(self, given: Input) -> None:
         """Write `input.accepted` and lay the input before the producer. Raises `QueueFull`; nothing is written then."""
-        waiting = self._send.statistics()
-        if waiting.current_buffer_used >= self._bound:
+        send, _ = self._channel()
+        if send.statistics().current_buffer_used >= self._bound:
             raise QueueFull(
                 f"{self._bound} inputs wait for the producer",
-                session_id=self._session_id,
-                generation_id=self._generation_id,
+                session_id=self._pen.session_id,
+                generation_id=self._pen.generation_id,
             )
-        self._write(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
-        self._send.send_nowait(given)
+        self._pen.put_nowait(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
+        send.send_nowait(given)
 
     def adopt(self, given: Input, *, waiting: bool) -> None:
         """An input that a process before this one took in; ``waiting``: its producer has not applied it yet."""
         self.note(given)
         if waiting:
+            send, _ = self._channel()
             with suppress(trio.WouldBlock):  # the bound was higher then
-                self._send.send_nowait(given)
+                send.send_nowait(given)
 
     def free(self) -> None:
         """A producer in another process, which reads its inputs from the events, applied one: there is room for one."""
+        _, receive = self._channel()
         with suppress(trio.WouldBlock):
-            self._receive.receive_nowait()
+            receive.receive_nowait()
 
     async def receive(self) -> Input | None:
         """The next input; None when the generation is fenced first. Cancellation loses nothing."""
+        _, receive = self._channel()
         try:
-            return await self._receive.receive()
+            return await receive.receive()
         except trio.EndOfChannel:
             return None
 
     def receive_nowait(self) -> Input:
         """The next input, if one waits. Raises `trio.WouldBlock`."""
-        return self._receive.receive_nowait()
+        _, receive = self._channel()
+        return receive.receive_nowait()
 
     def close(self) -> None:
         """The fence is up: nothing is taken in, and who waits learns so."""
-        self._send.close()
+        self._closed = True
+        if self._opened is not None:
+            self._opened[0].close()

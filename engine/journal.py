@@ -78,6 +78,31 @@ class Mark:
 class Journal:
     """Stamps, gathers, submits, publishes. Synchronous but for its waits; never waits for a reader."""
 
+    __slots__ = (
+        "_bodies",
+        "_budget",
+        "_closed",
+        "_fell_back_to",
+        "_hub",
+        "_in_flight",
+        "_life",
+        "_log",
+        "_on_refused",
+        "_parts",
+        "_pending",
+        "_records",
+        "_stored",
+        "_submitted",
+        "_waiting",
+        "committed",
+        "epoch",
+        "refused",
+        "session_id",
+        "stamped",
+        "token",
+        "witness",
+    )
+
     def __init__(
         self,
         log: EventLog,
@@ -109,8 +134,7 @@ class Journal:
         self._records: dict[str, bytes | None] = {}
         self._in_flight = False
         self._closed = False
-        self._room = trio.lowlevel.ParkingLot()
-        self._progress = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.ParkingLot | None = None  # for the next report; made when somebody does
 
     @property
     def cursor(self) -> Cursor:
@@ -168,7 +192,7 @@ class Journal:
             if self._budget.full and self.stamped - self.committed < self._pending:
                 await self._budget.wait_room()
             else:
-                await self._room.park()
+                await self._next_report()
 
     def cursor_at(self, mark: Mark) -> Cursor:
         """The cursor of a committed mark."""
@@ -200,7 +224,7 @@ class Journal:
         """
         with trio.move_on_after(within):
             while not self.settled(mark):
-                await self._progress.park()
+                await self._next_report()
         if self._dropped(mark):
             raise WriteFailed("what was written could not be stored", session_id=self.session_id) from self.refused
         if not self.settled(mark):
@@ -250,10 +274,7 @@ class Journal:
         if len(self._hub) and write.events:
             entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
             self._hub.publish(Batch(self.session_id, self.epoch, entries))
-        if self._room:
-            self._room.unpark_all()
-        if self._progress:
-            self._progress.unpark_all()
+        self._tell()
         self.witness.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:
@@ -263,6 +284,16 @@ class Journal:
         self._parts = self._fell_back_to = self._stored
         self._life += 1
         self.refused = error
-        self._room.unpark_all()
-        self._progress.unpark_all()
+        self._tell()
         self._on_refused(error)
+
+    async def _next_report(self) -> None:
+        """Until something was stored or refused."""
+        if self._waiting is None:
+            self._waiting = trio.lowlevel.ParkingLot()
+        await self._waiting.park()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.unpark_all()

@@ -108,6 +108,9 @@ class MessageShape:
         return MessageShape(self.open, [copy(block) for block in self.blocks])
 
 
+_NONE: Final[Mapping[str, str]] = {}
+
+
 @final
 @define
 class OpenGeneration:
@@ -118,8 +121,9 @@ class OpenGeneration:
     job_id: str | None = None
     state: GenerationState = GenerationState.LIVE
     _messages: dict[str, MessageShape] = field(factory=dict, init=False)
-    _calls: dict[str, str] = field(factory=dict, init=False)  # tool calls without a result → their message
-    _call_ids: set[str] = field(factory=set, init=False)
+    # Most generations call no tool: these two are never changed in place, so that all can share the empty ones.
+    _calls: Mapping[str, str] = field(default=_NONE, init=False)  # tool calls without a result → their message
+    _call_ids: frozenset[str] = field(default=frozenset(), init=False)
     _approvals: dict[str, bool] = field(factory=dict, init=False)  # id → still open
     _inputs: dict[str, bool] = field(factory=dict, init=False)
 
@@ -142,7 +146,6 @@ class OpenGeneration:
         """A copy to write on, which may take this one's place or be thrown away."""
         made = copy(self)
         made._messages = {mid: each.copy() if each.open else each for mid, each in self._messages.items()}
-        made._calls, made._call_ids = dict(self._calls), set(self._call_ids)
         made._approvals, made._inputs = dict(self._approvals), dict(self._inputs)
         return made
 
@@ -230,10 +233,10 @@ class OpenGeneration:
                 mid = _named(message_id)
                 self._messages[mid].blocks.append(BlockShape(data.kind, data.tool_call_id))
                 if data.tool_call_id is not None and data.kind == "tool_call":
-                    self._calls[data.tool_call_id] = mid
-                    self._call_ids.add(data.tool_call_id)
+                    self._calls = {**self._calls, data.tool_call_id: mid}
+                    self._call_ids |= {data.tool_call_id}
                 elif data.tool_call_id is not None:
-                    self._calls.pop(data.tool_call_id, None)
+                    self._calls = {call: at for call, at in self._calls.items() if call != data.tool_call_id}
             case MessageOpened():
                 self._messages[_named(message_id)] = MessageShape()
             case MessageSnapshot():

@@ -41,6 +41,8 @@ _MAX_PENDING_STOPS: Final = 64
 class PendingStops:
     """Stops of generations nobody has seen yet, each remembered for a while."""
 
+    __slots__ = ("_seconds", "_until")
+
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._until: dict[str, float] = {}
@@ -64,6 +66,8 @@ class PendingStops:
 @final
 class Lineup:
     """The queue of one session. `queue` is what was stamped; a refused write has it read anew."""
+
+    __slots__ = ("_answers", "_config", "_journal", "queue")
 
     def __init__(self, journal: Journal, config: Config, answers: Answers) -> None:
         self._journal = journal

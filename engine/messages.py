@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection
 from typing import final
 
@@ -28,13 +27,15 @@ __all__ = ["Messages"]
 class Messages:
     """Knows the ids that are stamped and not committed yet; the log knows the others."""
 
+    __slots__ = ("_asked", "_check_open", "_config", "_journal", "_reads", "_stamped")
+
     def __init__(self, journal: Journal, reads: Reads, config: Config, *, check_open: Callable[[], None]) -> None:
         self._journal = journal
         self._reads = reads
         self._config = config
         self._check_open = check_open
         self._stamped: dict[str, Mark] = {}
-        self._asked = Counter[str]()  # ids that the log is being asked for: what becomes of them meanwhile is kept
+        self._asked: list[str] = []  # ids that the log is being asked for: what becomes of them meanwhile is kept
 
     def note(self, message_id: str, mark: Mark) -> None:
         """The message was stamped at ``mark``."""
@@ -116,7 +117,7 @@ class Messages:
 
     async def _find_all(self, message_ids: Collection[str]) -> dict[str, MessageRecord]:
         """What the session knows of these. The others nobody had stamped, either, when this returned."""
-        self._asked.update(message_ids)
+        self._asked.extend(message_ids)
         try:
             found: dict[str, MessageRecord] = {}
             while True:
@@ -131,7 +132,5 @@ class Messages:
                 if all(mid in found or self._stamped.get(mid) is mark for mid, mark in marks.items()):
                     return found
         finally:
-            self._asked.subtract(message_ids)
             for message_id in message_ids:
-                if not self._asked[message_id]:
-                    del self._asked[message_id]
+                self._asked.remove(message_id)

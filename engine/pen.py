@@ -18,7 +18,7 @@ from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration
 from .stamper import PieceStamper, stamp
 
-__all__ = ["OpenMessage", "Pen"]
+__all__ = ["MessageIds", "OpenMessage", "Pen"]
 
 T = TypeVar("T")
 
@@ -32,30 +32,52 @@ class OpenMessage(Protocol):
     def finish(self, *, reason: str | None = None, usage: JSONObject | None = None) -> None: ...
 
 
+class MessageIds(Protocol):
+    """The messages that the session knows."""
+
+    def check_new(self, message_id: str) -> Awaitable[None]: ...
+
+    def note(self, message_id: str, mark: Mark) -> None: ...
+
+
 @final
 class Pen:
     """Every write of one producer passes here, until the fence is up; then it raises what the fence says."""
+
+    __slots__ = (
+        "_config",
+        "_fenced",
+        "_messages",
+        "_refusal",
+        "_time",
+        "_unchecked",
+        "journal",
+        "last_event",
+        "open_messages",
+        "structure",
+    )
 
     def __init__(
         self,
         structure: OpenGeneration,
         journal: Journal,
         config: Config,
-        *,
-        check_message_id: Callable[[str], Awaitable[None]],
-        note_message: Callable[[str, Mark], None],
+        messages: MessageIds,
     ) -> None:
         self.structure = structure
         self.journal = journal
-        self.check_message_id = check_message_id
         self.open_messages: dict[str, OpenMessage] = {}  # by who opened them
         self._time = trio.lowlevel.current_clock().current_time  # `trio.current_time`, without the way there
         self.last_event = self._time()
-        self._note_message = note_message
+        self._messages = messages
         self._config = config
         self._refusal: Callable[[], PenstockError] | None = None
-        self._fenced = trio.Event()
+        self._fenced: trio.Event | None = None  # while somebody waits for it
         self._unchecked = 0
+
+    @property
+    def session_id(self) -> str:
+        return self.journal.session_id
 
     @property
     def generation_id(self) -> str:
@@ -70,12 +92,18 @@ class Pen:
         if self._refusal is not None:
             return False
         self._refusal = refusal
-        self._fenced.set()
+        if self._fenced is not None:
+            self._fenced.set()
         return True
 
     async def wait_fenced(self) -> PenstockError:
         """Wait until the fence is up, and return what it says."""
-        await self._fenced.wait()
+        if self._refusal is None:
+            if self._fenced is None:
+                self._fenced = trio.Event()
+            await self._fenced.wait()
+        else:
+            await trio.lowlevel.checkpoint()
         assert self._refusal is not None
         return self._refusal()
 
@@ -166,9 +194,13 @@ class Pen:
         if not self.fenced and self.journal.refused is None:
             self.put_nowait(draft)
 
+    def check_message_id(self, message_id: str) -> Awaitable[None]:
+        """Raises `IdInUse` when the session knows a message with this id. Holds until the caller waits again."""
+        return self._messages.check_new(message_id)
+
     def note_message(self, message_id: str) -> None:
         """The event written last opened a message whose id was chosen by the producer."""
-        self._note_message(message_id, self.journal.mark())
+        self._messages.note(message_id, self.journal.mark())
 
     async def flush(self) -> None:
         """Wait until everything written so far is durable. Raises `WriteFailed`, `StaleGeneration` or `TimedOut`."""

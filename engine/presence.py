@@ -39,6 +39,8 @@ class _Entry:
 class Presence:
     """The presence of one session. ``launch`` runs its clock, while there is anybody, until `close`."""
 
+    __slots__ = ("_clock", "_config", "_entries", "_hub", "_launch", "_session_id")
+
     def __init__(
         self,
         session_id: str,

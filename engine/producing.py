@@ -107,6 +107,8 @@ class Stage(Protocol):
 class Generation:
     """A producer's view of its own run. One that was handed off to has its own input, and nothing else of its own."""
 
+    __slots__ = ("_input", "_into", "_run")
+
     def __init__(self, run: Stage, given: JSON, into: Message | None = None) -> None:
         self._run: Final = run
         self._input: Final = given

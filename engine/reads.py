@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
-from weakref import WeakValueDictionary
 
 import trio
 from attrs import frozen
@@ -24,6 +23,7 @@ from .events import Cursor, JSONObject
 from .hub import Batch, Hub
 from .journal import Journal
 from .log.port import Entry, EventLog
+from .pages import Pages
 from .presence import Presence
 from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
 from .reducer import Gap, MessageView, SessionState, Snapshot
@@ -47,6 +47,8 @@ class ForkPoint:
 class Reads:
     """The readers' side of one session; the source of its subscriptions."""
 
+    __slots__ = ("_config", "_folding", "_journal", "_log", "_pages", "_presence", "_state", "hub")
+
     def __init__(self, log: EventLog, journal: Journal, hub: Hub, presence: Presence, config: Config) -> None:
         self.hub = hub
         self._presence = presence
@@ -54,9 +56,8 @@ class Reads:
         self._journal = journal
         self._config = config
         self._state: SessionState | None = None
-        self._folding = trio.Lock()
-        self._pages: WeakValueDictionary[int, Batch] = WeakValueDictionary()  # by what they are behind
-        self._reading: dict[int, trio.Event] = {}  # the pages that somebody is about to have
+        self._folding: trio.Lock | None = None  # made for the first fold
+        self._pages: Pages | None = None  # made for the first page
 
     @property
     def session_id(self) -> str:
@@ -75,32 +76,28 @@ class Reads:
     @property
     def busy(self) -> bool:
         """Whether somebody reads right now; subscribers count at the hub."""
-        return self._folding.locked()
+        return self._folding is not None and self._folding.locked()
+
+    def _one_fold(self) -> trio.Lock:
+        """One folds at a time, and keeps what it has folded for the next."""
+        if self._folding is None:
+            self._folding = trio.Lock()
+        return self._folding
 
     async def page(self, after: int) -> Batch | None:
         """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`.
 
         Whoever comes to the same place while others are there gets the same page: it is read once, and framed once.
-        Pages begin at the same places for all, wherever a reader has begun.
         """
-        while True:
-            page = self._pages.get(after)
-            if page is not None and not self.hub.over:
-                await trio.lowlevel.checkpoint()
-                return page
-            reading = self._reading.get(after)
-            if reading is None:
-                break
-            await reading.wait()
-        self._reading[after] = trio.Event()
-        try:
-            entries = await self.read(after, self._config.page_events - after % self._config.page_events)
-        finally:
-            self._reading.pop(after).set()
-        if not entries:
-            return None
-        page = self._pages[after] = Batch(self.session_id, self._journal.epoch, entries)
-        return page
+        if self.hub.over:
+            return await self._batch(after, self._config.page_events)
+        if self._pages is None:
+            self._pages = Pages(self._batch, self._config.page_events)
+        return await self._pages.page(after)
+
+    async def _batch(self, after: int, limit: int) -> Batch | None:
+        entries = await self.read(after, limit)
+        return Batch(self.session_id, self._journal.epoch, entries) if entries else None
 
     async def read(self, after: int, limit: int | None = None) -> list[Entry]:
         """What one page holds, of at most ``limit`` events; empty at the tail. Raises `StaleEpoch`."""
@@ -123,13 +120,13 @@ class Reads:
         it keeps what it has folded.
         """
         with self._living():
-            async with self._folding:
+            async with self._one_fold():
                 return (await self._fold()).snapshot(limit, before)
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
         with self._living():
-            async with self._folding:
+            async with self._one_fold():
                 return (await self._fold()).message_ids(first)
 
     async def state_at(self, offset: int) -> SessionState:

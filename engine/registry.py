@@ -6,8 +6,10 @@ Owns that a session is in memory once at most, and who may enter while another d
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Final, cast, final
 
@@ -26,6 +28,7 @@ from .producing import Producer
 from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
 from .resident import Resident
 from .results import SessionInfo
+from .watchdog import Watchdog
 
 __all__ = ["Registry"]
 
@@ -44,8 +47,11 @@ class Registry:
         self.budget: Final = Budget(config.total_pending)
         self.nursery: trio.Nursery | None = None
         self.draining = False
+        self.watchdog: Final = Watchdog(partial(self.launch_apart, name="penstock watchdog"))
+        self._context = copy_context()
         self._residents: dict[str, Resident] = {}
-        self._tasks: set[Resident] = set()
+        self._resting = OrderedDict[Resident, float]()  # since when nobody took a step, the longest first
+        self._leaving: set[Resident] = set()  # those that have left, but for a straggler
         self._entering: dict[str, trio.Lock] = {}
 
     @property
@@ -56,7 +62,7 @@ class Registry:
     @property
     def tasks(self) -> list[Resident]:
         """Those, and the ones that have left it while a straggler of theirs still runs."""
-        return list(self._tasks)
+        return [*self._residents.values(), *self._leaving]
 
     async def create(self, sid: SessionId, metadata: JSONObject) -> bool:
         """Have the session in memory, made if there is none or it was deleted; whether it was made.
@@ -203,23 +209,47 @@ class Registry:
             self._config,
             find_producer=self._find_producer,
             observer=self._observer,
-            on_closed=self._left,
+            house=self,
         )
         self._residents[head.session_id] = resident
-        self.nursery.start_soon(self._keep, resident, name=f"penstock session {head.session_id}")
+        resident.open()
         return resident
 
-    async def _keep(self, resident: Resident) -> None:
-        """A session's task; it outlasts the session's place in `_residents` while stragglers run."""
-        self._tasks.add(resident)
-        try:
-            await resident.run()
-        finally:
-            self._tasks.discard(resident)
+    # --- for those in memory
 
-    def _left(self, resident: Resident) -> None:
+    def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(work, name=name)
+
+    def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        self._context.run(self.launch, work, name)
+
+    def rested(self, resident: Resident) -> None:
+        if resident.closed:
+            self.left(resident)
+        elif resident.slot.live is not None:  # its end is a step to come
+            self._resting.pop(resident, None)
+        else:
+            self._resting[resident] = trio.current_time()
+            self._resting.move_to_end(resident)
+
+    def left(self, resident: Resident) -> None:
+        self._resting.pop(resident, None)
         if self._residents.get(resident.session_id) is resident:
             del self._residents[resident.session_id]
+        if resident.slot.stragglers:
+            self._leaving.add(resident)
+        else:
+            self._leaving.discard(resident)
+
+    async def let_go(self) -> None:
+        """Let sessions that nobody needs leave memory, each `Config.idle_session` after its last step."""
+        while True:
+            resident, since = next(iter(self._resting.items()), (None, trio.current_time()))
+            await trio.sleep_until(since + self._config.idle_session)
+            # Who has taken a step since rests behind all others.
+            if resident is not None and self._resting.get(resident) == since and not resident.leave_if_idle():
+                self.rested(resident)
 
     async def list(self, after: str, limit: int) -> list[SessionInfo]:
         """Living sessions in order of id, behind ``after``; none of them is brought into memory."""

@@ -1,7 +1,8 @@
-"""A session in memory: its task, its steps, its live generation.
+"""A session in memory: its steps, the task that they run in, its live generation.
 
-Owns the order of what happens to the session. Lifecycle steps run in `run`, one at a time; the live
-generation writes beside them through the journal. The names that applications use are `session`'s.
+Owns the order of what happens to the session. Lifecycle steps run one at a time, in a task that is there while any
+waits: a session that is only kept has none. The live generation writes beside them through the journal. The names
+that applications use are `session`'s.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar, final
+from typing import Protocol, TypeVar, final
 
 import trio
 
@@ -41,6 +42,7 @@ from .runs import Runs
 from .settlement import Settlement
 from .slot import Slot
 from .steps import Steps
+from .watchdog import Watchdog
 from .witness import Witness
 
 __all__ = ["Resident"]
@@ -50,9 +52,56 @@ logger = logging.getLogger("penstock.session")
 T = TypeVar("T")
 
 
+class House(Protocol):
+    """Where sessions live: what an engine has once for all of them."""
+
+    @property
+    def watchdog(self) -> Watchdog: ...
+
+    def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Run a task of the session's, in the context of whoever asks."""
+
+    def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """The same, in the engine's own context: it works for more than who asks."""
+
+    def rested(self, resident: Resident) -> None:
+        """No step waits any more."""
+
+    def left(self, resident: Resident) -> None:
+        """It was closed, or the last of its stragglers is done since."""
+
+
 @final
 class Resident:
     """One session in memory, from its opening to its eviction, deletion or the engine's end."""
+
+    __slots__ = (
+        "_config",
+        "_deletion",
+        "_draining",
+        "_failure",
+        "_house",
+        "_log",
+        "_opening",
+        "_remotes",
+        "_repairing",
+        "_runs",
+        "_steps",
+        "_using",
+        "_working",
+        "advance",
+        "closed",
+        "control",
+        "deleted",
+        "endings",
+        "hub",
+        "journal",
+        "lineup",
+        "messages",
+        "presence",
+        "reads",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -63,31 +112,32 @@ class Resident:
         *,
         find_producer: Callable[[str], Producer],
         observer: Observer,
-        on_closed: Callable[[Resident], None],
+        house: House,
     ) -> None:
         self._log = log
         self._config = config
-        self._on_closed = on_closed
-        self._steps = Steps(config.max_steps)
+        self._house = house
+        self._steps = Steps(config.max_steps, on_arrival=self._see_to_steps)
         self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, witness=Witness(head.session_id, observer))
         self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
         self.reads = Reads(log, self.journal, self.hub, self.presence, config)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
-        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._steps.nudge)
+        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._freed)
         answers = Answers(self.journal, self.reads, config.idempotency_ttl)
         self.lineup = Lineup(self.journal, config, answers)
         pending_stops = PendingStops(config.pending_stop)
         self.endings = Endings(
             self.journal, self.reads, config, slot=self.slot, lineup=self.lineup, pending_stops=pending_stops
         )
-        runs = Runs(
+        self._runs = Runs(
             self.journal,
             self.reads,
             config,
             slot=self.slot,
             messages=self.messages,
             find_producer=find_producer,
+            on_limit=self._on_limit,
         )
         self.control = Control(
             self.journal,
@@ -98,7 +148,7 @@ class Resident:
             answers=answers,
             pending_stops=pending_stops,
             messages=self.messages,
-            runs=runs,
+            runs=self._runs,
             launch=self._launch,
         )
         self.advance = Advance(
@@ -109,86 +159,131 @@ class Resident:
             begin=self.control.begin_waiting,
             find_producer=find_producer,
         )
-        self.remotes = Remotes(
-            self.journal,
-            self.reads,
-            config,
-            slot=self.slot,
-            control=self.control,
-            messages=self.messages,
-            check_open=self._check_open,
-            take_step=self.step,
-        )
-        self._deletion = Deletion(log, self.journal, config, endings=self.endings, on_deleted=self._end)
-        self._settlement = Settlement(log, config, self.journal, control=self.control, runs=runs, lineup=self.lineup)
+        self._remotes: Remotes | None = None  # most sessions have none, and are never deleted
+        self._deletion: Deletion | None = None
         self.closed = False
         self.deleted = False
         self._draining = False
         self._repairing = False
         self._using = 0
-        self._life = trio.CancelScope()
-        self._opened = trio.Event()
+        self._working: trio.CancelScope | None = None  # around the task that carries out steps, while there is one
+        self._opening: trio.Event | None = trio.Event()
         self._failure: PenstockError | None = None
-        self._nursery: trio.Nursery | None = None
 
     @property
     def session_id(self) -> str:
         return self.journal.session_id
 
     @property
+    def remotes(self) -> Remotes:
+        """Its remote producers; made when the first is heard of."""
+        if self._remotes is None:
+            self._remotes = Remotes(
+                self.journal,
+                self.reads,
+                self._config,
+                slot=self.slot,
+                control=self.control,
+                messages=self.messages,
+                check_open=self._check_open,
+                take_step=self.step,
+            )
+        return self._remotes
+
+    @property
+    def _settlement(self) -> Settlement:
+        return Settlement(
+            self._log, self._config, self.journal, control=self.control, runs=self._runs, lineup=self.lineup
+        )
+
+    @property
+    def _deleting(self) -> bool:
+        return self._deletion is not None and self._deletion.under_way
+
+    @property
     def writable(self) -> bool:
         """Whether the log took the session's last write, and nothing is being repaired."""
         return self.journal.refused is None and not self._repairing
 
-    # --- the session's task
+    # --- the task that carries out steps
 
     async def wait_open(self) -> None:
         """Wait until the session can be used; at once, without a checkpoint, when it can.
 
         Raises `StorageError` when the log cannot be read, or what a dead process left open cannot be ended.
         """
-        if not self._opened.is_set():
-            await self._opened.wait()
+        if self._opening is not None:
+            await self._opening.wait()
         if self._failure is not None:
             raise self._failure
 
-    async def run(self) -> None:
-        """Take over from whoever wrote before, then carry out steps until closed. Stragglers keep it alive."""
-        with self._life:
-            try:
-                within = self._config.flush_timeout
-                if not await self._settlement.settle("lost", "LOST", keep_remote=True, within=within):
-                    self._end()
-            except PenstockError as error:
-                self._failure = error
-                self.close()
-                return
-            finally:
-                self._opened.set()
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                if self.slot.live is not None:  # a remote one, which goes on
-                    self.slot.live.launched = True
-                    self._launch(self.slot.live)
+    def open(self) -> None:
+        """Take over from whoever wrote before, in a task of its own; `wait_open` tells when that is done."""
+        self._see_to_steps()
+
+    def _see_to_steps(self) -> None:
+        if self._working is None and not self.closed:
+            self._working = trio.CancelScope()
+            self._house.launch_apart(self._work, f"penstock session {self.session_id}")
+
+    async def _work(self) -> None:
+        """Carry out the steps that wait, until there are none."""
+        assert self._working is not None
+        try:
+            with self._working:
+                if self._opening is not None:
+                    await self._open()
                 while not self.closed:
-                    self._advance()
-                    idle, retry = self._config.idle_session, self.advance.not_before - trio.current_time()
-                    with trio.move_on_after(min(retry, idle) if retry > 0 else idle):
-                        await self._steps.wait()
+                    if self._advances and self.advance.due:  # before all steps that wait
+                        self._steps.add(self.advance.start_next, first=True)
                     if len(self._steps):
                         await self._steps.run_next()
-                    elif self._idle():
-                        self.close()
+                    elif self._advances:
+                        await self._steps.wait_until(self.advance.not_before)
+                    else:
+                        break
+        finally:
+            self._working = None
+            self._house.rested(self)
 
-    def _idle(self) -> bool:
+    async def _open(self) -> None:
+        """Stand on what the log says, and let a remote generation that it holds open go on."""
+        try:
+            within = self._config.flush_timeout
+            if self.closed:
+                return
+            if not await self._settlement.settle("lost", "LOST", keep_remote=True, within=within):
+                self._end()
+            elif self.slot.live is not None:
+                self.slot.live.launched = True
+                self._launch(self.slot.live)
+        except PenstockError as error:
+            self._failure = error
+            self.close()
+        finally:
+            opening, self._opening = self._opening, None
+            if opening is not None:
+                opening.set()
+
+    def leave_if_idle(self) -> bool:
+        """Leave memory, unless there is something that the session must stay for."""
         watched = len(self.hub) or len(self.presence) or self.reads.busy
         busy = self.control.busy or self.advance.possible or watched or self._using
-        return not busy and self.journal.clean
+        if self._working is None and not busy and self.journal.clean:
+            self.close()
+        return self.closed
 
-    def _advance(self) -> None:
-        """Let the next queued generation start, if its time has come; before all steps that wait."""
-        if self.advance.due and not (self._draining or self._deletion.under_way or self.closed):
-            self._steps.add(self.advance.start_next, first=True)
+    @property
+    def _advances(self) -> bool:
+        """Whether the next queued generation is to start, now or when it is tried again."""
+        return self.advance.possible and not (self._draining or self._deleting)
+
+    def _freed(self) -> None:
+        """A straggler is done: what waits may start, and a session that was closed may have no task any more."""
+        if self.closed:
+            self._house.left(self)
+        else:
+            self._steps.nudge()
 
     def _on_finished(self, run: Run) -> None:
         self._steps.add(partial(self.endings.finish, run))
@@ -197,14 +292,12 @@ class Resident:
         self._steps.add(partial(self.endings.end_at_limit, run, limit))
 
     def _launch(self, run: Run) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(run.supervise, name=f"penstock generation {run.generation_id}")
-        limit_reached = partial(self._on_limit, run)
-        self._nursery.start_soon(run.watch, self.hub, limit_reached, name=f"penstock watchdog {run.generation_id}")
+        if not run.pen.fenced:
+            run.watch = self._house.watchdog.watch(run, self.hub)
+        self._house.launch(run.supervise, f"penstock generation {run.generation_id}")
 
     def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(work, name=f"penstock presence {self.session_id}")
+        self._house.launch(work, f"penstock presence {self.session_id}")
 
     def close(self) -> None:
         """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
@@ -213,22 +306,23 @@ class Resident:
             self._steps.refuse_waiting(self._gone)
             self._steps.nudge()
             self.presence.close()
-            self._on_closed(self)
+            self._house.left(self)
 
     def abandon(self) -> None:
         """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
         self.close()
         self.slot.fail(self._gone())
-        self._life.cancel(reason="penstock: the engine closes")
+        if self._working is not None:
+            self._working.cancel(reason="penstock: the engine closes")
         self.journal.close()
 
     def _gone(self) -> PenstockError:
-        if self.deleted or self._deletion.under_way:
+        if self.deleted or self._deleting:
             return SessionDeleted("the session was deleted", session_id=self.session_id)
         return Draining("the engine is shutting down", session_id=self.session_id)
 
     def _check_open(self) -> None:
-        if self.closed or self._draining or self._deletion.under_way:
+        if self.closed or self._draining or self._deleting:
             raise self._gone()
         self._check_writable()
 
@@ -338,7 +432,11 @@ class Resident:
         self._steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
-        await self._steps.take(self._deletion.carry_out)
+        await self._steps.take(self._delete)
+
+    async def _delete(self) -> None:
+        self._deletion = Deletion(self._log, self.journal, self._config, endings=self.endings, on_deleted=self._end)
+        await self._deletion.carry_out()
 
     def _end(self) -> None:
         self.deleted = True

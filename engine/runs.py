@@ -6,7 +6,7 @@ what is written of it, is `control`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import final
 
 from .config import Config
@@ -19,6 +19,7 @@ from .policy import Policy
 from .producing import Producer
 from .reads import Reads
 from .recovery import Found
+from .reducer import Snapshot
 from .slot import Slot
 from .standin import REMOTE, StandIn
 
@@ -29,6 +30,8 @@ __all__ = ["Runs"]
 class Runs:
     """Makes the runs of one session in memory."""
 
+    __slots__ = ("_config", "_journal", "_on_limit", "_reads", "_slot", "find_producer", "messages")
+
     def __init__(
         self,
         journal: Journal,
@@ -38,13 +41,15 @@ class Runs:
         slot: Slot,
         messages: Messages,
         find_producer: Callable[[str], Producer],
+        on_limit: Callable[[Run, str], None],
     ) -> None:
         self._journal = journal
         self._reads = reads
         self._config = config
         self._slot = slot
-        self._messages = messages
-        self._find_producer = find_producer
+        self._on_limit = on_limit
+        self.messages = messages
+        self.find_producer = find_producer
 
     def make(self, structure: OpenGeneration, request: StartRequest) -> Run:
         """The run that was asked for; it is to be launched."""
@@ -52,15 +57,11 @@ class Runs:
             structure,
             self._journal,
             self._config,
+            self,
             producer=request.producer,
             producer_name=request.producer_name,
             input=request.input,
             metadata=request.metadata or {},
-            take_snapshot=self._reads.snapshot,
-            check_message_id=self._messages.check_new,
-            note_message=self._messages.note,
-            find_producer=self._find_producer,
-            on_done=self._slot.on_done,
             on_last_disconnect=request.on_last_disconnect,
         )
 
@@ -83,3 +84,14 @@ class Runs:
             run.approvals.note(asked)
         for given in found.inputs:
             run.inputs.adopt(given, waiting=found.open.inputs.get(given.input_id, False))
+
+    # --- for those that were made
+
+    def snapshot(self) -> Awaitable[Snapshot]:
+        return self._reads.snapshot()
+
+    def on_done(self, run: Run) -> None:
+        self._slot.on_done(run)
+
+    def on_limit(self, run: Run, limit: str) -> None:
+        self._on_limit(run, limit)

@@ -39,10 +39,15 @@ SAFE_TEXTS: Final = {
     "failed": "What it wrote could not be stored.",
 }
 
+# A session hardly ever has stragglers: one empty set serves all.
+_NONE: Final[frozenset[Run]] = frozenset()
+
 
 @final
 class Slot:
     """Holds the live generation, and the cancelled ones whose clean-up goes on."""
+
+    __slots__ = ("_config", "_journal", "_on_finished", "_on_freed", "live", "stragglers")
 
     def __init__(
         self, journal: Journal, config: Config, *, on_finished: Callable[[Run], None], on_freed: Callable[[], None]
@@ -52,7 +57,7 @@ class Slot:
         self._on_finished = on_finished
         self._on_freed = on_freed
         self.live: Run | None = None
-        self.stragglers: set[Run] = set()
+        self.stragglers = _NONE
 
     def info(self, generation_id: str) -> GenerationInfo | None:
         """The live generation's state, if it is this one."""
@@ -83,12 +88,12 @@ class Slot:
     async def forget(self) -> None:
         """Let go of a generation that `fail` cancelled, after its clean-up; the log tells how it ends."""
         live, self.live = self.live, None
-        if live is not None and live.launched and not live.done.is_set():
+        if live is not None and live.launched and not live.done:
             await self._await_cleanup(live)
 
     def finished_first(self) -> Run | None:
         """The live generation; one whose producer is done and whose end was not written yet is ended now."""
-        if self.live is not None and self.live.done.is_set():
+        if self.live is not None and self.live.done:
             self.write_end(self.live, self.live.ending())
         return self.live
 
@@ -124,10 +129,10 @@ class Slot:
     async def _await_cleanup(self, run: Run) -> str:
         begun = trio.current_time()
         with trio.move_on_after(self._config.cleanup_timeout):
-            await run.done.wait()
-        overran = not run.done.is_set()
+            await run.wait_done()
+        overran = not run.done
         if overran:
-            self.stragglers.add(run)
+            self.stragglers |= {run}
         seconds = trio.current_time() - begun
         self._journal.witness.cleaned_up(run.generation_id, run.producer_name, seconds, overran=overran)
         return "overran" if overran else "clean"
@@ -151,7 +156,7 @@ class Slot:
     def on_done(self, run: Run) -> None:
         """A producer's task is over. Called in that task; the end is written in the session's."""
         if run in self.stragglers:
-            self.stragglers.discard(run)
+            self.stragglers -= {run}
             self._journal.witness.straggler_ended(run.generation_id, run.producer_name, run.seconds_cancelled)
             self._on_freed()
         elif self.live is run:

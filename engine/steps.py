@@ -1,4 +1,4 @@
-"""Lifecycle steps of one session: one at a time, in order of arrival, in the session's own task.
+"""Lifecycle steps of one session: one at a time, in order of arrival, in a task of the session's own.
 
 A caller that leaves loses the answer, not the step. Steps of callers are bounded and can be refused while
 they wait; the session's own (an end to write, a repair) are neither.
@@ -7,7 +7,6 @@ they wait; the session's own (an end to write, a repair) are neither.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast, final
 
@@ -43,13 +42,16 @@ class _Step(Generic[T]):
 
 @final
 class Steps:
-    """The queue between callers and the one task that calls `run_next`."""
+    """The queue between callers and the one task that calls `run_next`. ``on_arrival`` sees that there is one."""
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_arrived", "_limit", "_on_arrival", "_under_way", "_waiting")
+
+    def __init__(self, limit: int, *, on_arrival: Callable[[], None]) -> None:
         self._limit = limit
-        self._waiting: deque[_Step[object]] = deque()
+        self._on_arrival = on_arrival
+        self._waiting: list[_Step[object]] = []  # hardly ever more than one
         self._under_way: _Step[object] | None = None
-        self._arrival = trio.lowlevel.ParkingLot()
+        self._arrived: trio.Event | None = None  # while the task waits
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -72,7 +74,7 @@ class Steps:
         self.check_room()
         step = _Step(work, own=False, subject=subject)
         self._waiting.append(cast("_Step[object]", step))
-        self._arrival.unpark_all()
+        self.nudge()
         await step.answered.wait()
         if step.error is not None:
             raise step.error
@@ -82,32 +84,36 @@ class Steps:
         """Have the session's own ``work`` done, in its turn or before all that waits."""
         step = _Step[object](work, own=True)
         if first:
-            self._waiting.appendleft(step)
+            self._waiting.insert(0, step)
         else:
             self._waiting.append(step)
-        self._arrival.unpark_all()
+        self.nudge()
 
     def refuse_waiting(self, error: Callable[[], PenstockError]) -> None:
         """Answer every waiting caller with ``error()``; the session's own steps stay."""
-        kept = deque(step for step in self._waiting if step.own)
-        for step in self._waiting:
+        waiting, self._waiting = self._waiting, [step for step in self._waiting if step.own]
+        for step in waiting:
             if not step.own:
                 step.refuse(error())
-        self._waiting = kept
 
-    async def wait(self) -> None:
-        """Until a step waits, or somebody nudges."""
-        if not self._waiting:
-            await self._arrival.park()
+    async def wait_until(self, time: float) -> None:
+        """Until a step waits, somebody nudges, or it is time, by the trio clock."""
+        self._arrived = trio.Event()
+        with trio.move_on_at(time):
+            await self._arrived.wait()
+        self._arrived = None
 
     def nudge(self) -> None:
-        """Wake the task although nothing waits."""
-        self._arrival.unpark_all()
+        """Have the task look for what is to be done, although nothing may wait."""
+        if self._arrived is not None:
+            self._arrived.set()
+        self._on_arrival()
 
     async def run_next(self) -> None:
         """Carry out the oldest step. Its error is the caller's; one of the session's own steps is logged."""
-        step = self._under_way = self._waiting.popleft()
-        request_id.set(step.request_id)
+        step = self._under_way = self._waiting.pop(0)
+        if step.request_id != request_id.get():
+            request_id.set(step.request_id)
         try:
             step.answer = await step.work()
         except Exception as error:

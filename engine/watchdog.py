@@ -1,21 +1,25 @@
-"""The limits of one generation: idle, total, and how long it may go on with nobody connected.
+"""The limits of generations: idle, total, and how long one may go on with nobody connected.
 
-Owns when a limit is reached, not what follows from it. One task per generation that sleeps until the next
-moment at which anything could be due, so that an event costs it nothing.
+Owns when a limit is reached, not what follows from it. One task for all generations of an engine, there while any is
+watched, sleeps until the next moment at which anything could be due: an event costs it nothing, a generation that
+says nothing costs an entry in its list.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable
-from typing import Protocol, final
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Final, Protocol, final
 
 import trio
 from attrs import frozen
 
-from .approvals import Approvals
+__all__ = ["Audience", "Limits", "Watch", "Watchdog", "Watched"]
 
-__all__ = ["Audience", "Limits", "Watched", "watch"]
+# The list is cleared of void entries once they are this many more than the generations under watch.
+_SPARE: Final = 16
 
 
 @final
@@ -29,10 +33,10 @@ class Limits:
 
 
 class Watched(Protocol):
-    """The generation, as the watchdog sees it."""
+    """The generation, as the watchdog sees it. Who asks for an approval in it nudges the watch."""
 
-    approvals: Approvals
-    changed: trio.lowlevel.ParkingLot  # unparked when an approval is asked for
+    @property
+    def limits(self) -> Limits: ...
 
     @property
     def last_event(self) -> float:
@@ -42,41 +46,143 @@ class Watched(Protocol):
     def waits_for_others(self) -> bool:
         """Whether the idle clock stands still; an event begins it and an event ends it."""
 
+    @property
+    def next_expiry(self) -> float:
+        """When the next of its approvals expires, by the trio clock; infinite if none does."""
+
+    def expire_approvals(self) -> None:
+        """Refuse those whose time is over."""
+
+    def limit_reached(self, limit: str) -> None:
+        """``expired``, ``stalled`` or ``disconnected``: told once, as the last thing, in the watchdog's task."""
+
 
 class Audience(Protocol):
     """The subscribers of the session."""
 
     last_left: float  # when the last one left, by the trio clock; minus infinity if none ever did
-    on_left: set[Callable[[], object]]  # called when the last one leaves
+    on_left: Callable[[], object] | None  # called when the last one leaves
 
     def __len__(self) -> int: ...
 
 
-async def watch(watched: Watched, audience: Audience, limits: Limits, reached: Callable[[str], None]) -> None:
-    """Call ``reached`` with ``expired``, ``stalled`` or ``disconnected``, once. Expires approvals meanwhile."""
-    nudge = watched.changed.unpark_all
-    audience.on_left.add(nudge)
-    try:
-        reached(await _next_limit(watched, audience, limits))
-    finally:
-        audience.on_left.discard(nudge)
+@final
+class Watch:
+    """One generation under watch, until `end`."""
 
+    __slots__ = ("_audience", "_begun", "_dog", "_watched", "due")
 
-async def _next_limit(watched: Watched, audience: Audience, limits: Limits) -> str:
-    begun = trio.current_time()
-    while True:
+    def __init__(self, dog: Watchdog, watched: Watched, audience: Audience) -> None:
+        self._dog = dog
+        self._watched = watched
+        self._audience = audience
+        self._begun = trio.current_time()
+        self.due: float | None = math.inf  # when to look at it; None: never again
+        if watched.limits.disconnected < math.inf:
+            audience.on_left = self.nudge
+        self._expect()
+
+    def nudge(self) -> None:
+        """Something may be due sooner than it was."""
+        if self.due is not None:
+            self._dog.expect(self, trio.current_time())
+
+    def end(self) -> None:
+        """No limit is reached from here on. Idempotent."""
+        if self.due is not None:
+            self.due = None
+            if self._watched.limits.disconnected < math.inf:
+                self._audience.on_left = None
+            self._dog.forget()
+
+    def look(self) -> None:
+        """Tell of the limit that is reached, and end; or say when to look again. Expires approvals meanwhile."""
+        self._watched.expire_approvals()
+        limit, due = self._next_limit()
+        if due <= trio.current_time():
+            self.end()
+            self._watched.limit_reached(limit)
+        else:
+            self._expect()
+
+    def _expect(self) -> None:
+        _, due = self._next_limit()
+        self._dog.expect(self, min(due, self._watched.next_expiry))
+
+    def _next_limit(self) -> tuple[str, float]:
+        """``expired``, ``stalled`` or ``disconnected``, and when it is due if nothing happens until then."""
         now = trio.current_time()
-        watched.approvals.expire()
+        watched, limits, audience = self._watched, self._watched.limits, self._audience
         # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
-        idle_since = now if watched.waits_for_others else max(begun, watched.last_event)
-        alone_since = math.inf if len(audience) else max(begun, audience.last_left)
+        idle_since = now if watched.waits_for_others else max(self._begun, watched.last_event)
+        alone_since = math.inf if len(audience) else max(self._begun, audience.last_left)
         due = {
-            "expired": begun + limits.total,
+            "expired": self._begun + limits.total,
             "stalled": idle_since + limits.idle,
             "disconnected": alone_since + limits.disconnected,
         }
         limit = min(due, key=due.__getitem__)
-        if due[limit] <= now:
-            return limit
-        with trio.move_on_at(min(due[limit], watched.approvals.next_expiry)):
-            await watched.changed.park()
+        return limit, due[limit]
+
+
+@final
+class Watchdog:
+    """Watches the generations of one engine. ``launch`` runs its task, while there is anything to watch."""
+
+    def __init__(self, launch: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+        self._launch = launch
+        self._running = False
+        self._watched = 0
+        self._numbers = count()  # entries of one moment: the older first
+        self._expected: list[tuple[float, int, Watch]] = []  # a heap; one whose moment is not its watch's is void
+        self._nudged = trio.lowlevel.ParkingLot()
+
+    def watch(self, watched: Watched, audience: Audience) -> Watch:
+        """Watch it, until its watch is ended or a limit is reached."""
+        self._watched += 1
+        watch = Watch(self, watched, audience)
+        if not self._running:
+            self._running = True
+            self._launch(self._run)
+        return watch
+
+    def expect(self, watch: Watch, due: float) -> None:
+        """Look at it then. For `Watch`."""
+        if due == watch.due:
+            return
+        watch.due = due
+        heapq.heappush(self._expected, (due, next(self._numbers), watch))
+        self._tidy()
+        if self._expected[0][2] is watch:
+            self._nudged.unpark_all()
+
+    def forget(self) -> None:
+        """One ended. For `Watch`."""
+        self._watched -= 1
+        self._tidy()
+        if not self._watched:
+            self._nudged.unpark_all()
+
+    def _tidy(self) -> None:
+        if not self._watched:
+            self._expected.clear()
+        elif len(self._expected) > 2 * self._watched + _SPARE:
+            self._expected = [entry for entry in self._expected if entry[2].due == entry[0]]
+            heapq.heapify(self._expected)
+
+    async def _run(self) -> None:
+        try:
+            while self._watched:
+                await self._wait()
+                now = trio.current_time()
+                while self._expected and self._expected[0][0] <= now:
+                    due, _, watch = heapq.heappop(self._expected)
+                    if watch.due == due:
+                        watch.look()
+        finally:
+            self._running = False
+
+    async def _wait(self) -> None:
+        """Until something is due, or it may be due sooner, or nothing is watched."""
+        with trio.move_on_at(self._expected[0][0] if self._expected else math.inf):
+            await self._nudged.park()

@@ -58,10 +58,13 @@ class Observers:
 class Witness:
     """What happens in one session, as it is told. Never raises."""
 
+    __slots__ = ("_begun", "_observer", "_session_id")
+
     def __init__(self, session_id: str, observer: Observer) -> None:
         self._session_id = session_id
-        self._observe = observer.observe
-        self._begun: dict[str, float] = {}  # generation → when its start was stored, by the trio clock; until its end
+        self._observer = observer
+        # The turn whose start was stored last, and when, by the trio clock; until its end. They never overlap.
+        self._begun: tuple[int, float] | None = None
 
     def committed(self, write: Append, handed_over: float) -> None:
         """The log has stored ``write``, which it got at ``handed_over`` by the trio clock."""
@@ -75,7 +78,9 @@ class Witness:
 
     def _stands(self, gid: str, record: GenerationRecord, now: float) -> None:
         if record.outcome is not None:
-            begun = self._begun.pop(gid, None)
+            begun = None
+            if self._begun is not None and self._begun[0] == record.turn:
+                begun, self._begun = self._begun[1], None
             self._observe(
                 GenerationEnded(
                     session_id=self._session_id,
@@ -85,8 +90,11 @@ class Witness:
                 )
             )
         elif record.turn is not None:
-            self._begun[gid] = now
+            self._begun = (record.turn, now)
             self._observe(GenerationBegan(session_id=self._session_id, generation_id=gid, turn=record.turn))
+
+    def _observe(self, fact: Fact) -> None:
+        self._observer.observe(fact)
 
     def refused(self, error: PenstockError) -> None:
         self._observe(WriteRefused(session_id=self._session_id, error=error))
