@@ -5,7 +5,7 @@ Quart-Trio cancels as soon as the answer is complete: the connection then stays 
 (20 of 20). It also sends inside a shield without a deadline. Here both are flags, set without a checkpoint.
 
 hypercorn's internals used, hence the narrow version bound: `H11Protocol` (its constructor, ``handle``,
-``stream_send`` and three private methods), the interface of its task group, `WorkerContext`, `Config`, and the
+``stream_send`` and four private methods), the interface of its task group, `WorkerContext`, `Config`, and the
 events between them.
 No other protocol than HTTP/1.1 is spoken: an upgrade to h2c is ignored, HTTP/2 with prior knowledge refused.
 """
@@ -23,7 +23,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response
+from hypercorn.protocol.events import Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
@@ -32,6 +32,7 @@ from hypercorn.typing import (
     ASGIReceiveEvent,
     ASGISendEvent,
     ConnectionState,
+    H11SendableEvent,
     Scope,
 )
 from hypercorn.utils import parse_socket_addr
@@ -90,6 +91,7 @@ class _Protocol(H11Protocol):
     address: str  # the socket's other end
     encrypted: bool
     asked: h11.Request  # the one that is being worked on
+    held = b""  # the head of an answer whose body follows at once
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in (b"1.0", b"1.1"):
@@ -97,6 +99,8 @@ class _Protocol(H11Protocol):
         if not event.target.lower().startswith(_TARGETS):
             raise _Refused(InvalidBody("the request's target must be a path"))
         asked = self.asked = self._as_asked(event)
+        if asked.method != b"GET":
+            return  # no handshake, then
         websocket_path = self.bounds.root_path + self.bounds.websocket_path
         if is_handshake(asked, websocket_path) and not self.context.terminated.is_set():
             connection = self.connection
@@ -104,9 +108,12 @@ class _Protocol(H11Protocol):
             raise _Upgrade(Head.of(asked), wire(asked, connection.trailing_data[0]))
 
     async def _create_stream(self, request: h11.Request) -> None:
-        # Without the header nothing upgrades: a server may ignore it, and the application answers.
-        headers = [(name, value) for name, value in self.asked.headers.raw_items() if name.lower() != b"upgrade"]
-        await super()._create_stream(replaced(self.asked, self.asked.target, headers))
+        asked = self.asked
+        if any(name == b"upgrade" for name, _ in asked.headers):
+            # Without the header nothing upgrades: a server may ignore it, and the application answers.
+            headers = [(name, value) for name, value in asked.headers.raw_items() if name.lower() != b"upgrade"]
+            asked = replaced(asked, asked.target, headers)
+        await super()._create_stream(asked)
 
     def _as_asked(self, event: h11.Request) -> h11.Request:
         """The request as the client made it, before proxies that are trusted; of the others' word nothing is left."""
@@ -118,11 +125,14 @@ class _Protocol(H11Protocol):
             self.client = (self.address, self.client[1])
         self.peer.client = told.client
         self.ssl = self.encrypted if told.scheme is None else told.scheme == "https"
+        target = rooted(event.target, self.bounds.root_path.encode())
+        if told.host is None and target == event.target and FORWARDED.isdisjoint(name for name, _ in event.headers):
+            return event
         headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
         if told.host is not None:
             headers = [(name, value) for name, value in headers if name.lower() != b"host"]
             headers.insert(0, (b"Host", told.host.encode("latin-1")))
-        return replaced(event, rooted(event.target, self.bounds.root_path.encode()), headers)
+        return replaced(event, target, headers)
 
     async def stream_send(self, event: StreamEvent) -> None:
         # A connection that will not be kept says so, or the client sends its next request into the close. It is not
@@ -130,7 +140,24 @@ class _Protocol(H11Protocol):
         leaving = self.connection.their_state is h11.SEND_BODY or self.context.terminated.is_set()
         if leaving and isinstance(event, Response):
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        if self.held and isinstance(event, StreamClosed):  # it did not follow: the application failed
+            held, self.held = self.held, b""
+            await self.send(RawData(held))
         await super().stream_send(event)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """As hypercorn's, but a head whose body follows at once leaves with it: the peer wakes once, not twice."""
+        try:
+            data = self.held + (self.connection.send(event) or b"")
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        self.held = b""
+        if isinstance(event, h11.Response) and any(name == b"content-length" for name, _ in event.headers):
+            self.held = data
+        elif data:
+            await self.send(RawData(data))
 
     async def _send_error_response(self, status_code: int) -> None:
         if status_code == 431:
@@ -175,7 +202,10 @@ class _Apps:
                     # itself. Where the peer has left, the connection's nursery is cancelled, which nobody misses.
                     to_app.send_nowait(event)
                 else:
-                    await to_app.send(event)
+                    try:
+                        to_app.send_nowait(event)  # there is room, unless a body comes faster than it is read
+                    except trio.WouldBlock:
+                        await to_app.send(event)
             except (trio.BrokenResourceError, trio.WouldBlock):
                 pass  # the application has answered and wants no more
 

@@ -67,7 +67,7 @@ class TrustedProxies:
 
     def read(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> Forwarded:
         """What is true of a request that ``peer`` sent with ``headers`` (names in any case)."""
-        if peer not in self:
+        if not self._networks or peer not in self:
             return Forwarded(client=peer)
         said: dict[bytes, list[str]] = {name: [] for name in FORWARDED}
         for name, value in headers:

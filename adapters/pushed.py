@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, final
+from typing import Final, Literal, final
 
+import msgspec
 from attrs import field, frozen
+from msgspec import UNSET, UnsetType
 
-from engine import JSON, Chunk, InvalidBody, JSONObject, ProducerStamp, Session
+from engine import JSON, Chunk, InvalidBody, JSONObject, Pieces, ProducerStamp, Session
 
 from .bodies import read_body
 
-__all__ = ["ChunkBody", "FinishBody", "finish", "push", "read_chunk", "read_chunks", "read_stamp"]
+__all__ = [
+    "ChunkBody",
+    "FinishBody",
+    "finish",
+    "push",
+    "read_chunk",
+    "read_chunks",
+    "read_pieces",
+    "read_stamp",
+    "read_strictly",
+]
 
 # A sequence number in a header: what a client counts, far below where JSON's numbers lose their units.
 _NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,15})", re.ASCII)
@@ -40,6 +52,20 @@ class ChunkBody:
     kind: str | None = None
 
 
+# What is of these kinds is of the shape: the converter is asked for what is wrong only, a tenth as fast.
+_KINDS: Final[Mapping[str, type]] = {
+    "generation_id": str,
+    "data": dict,
+    "job_id": str,
+    "message_id": str,
+    "block_index": int,
+    "seq": int,
+    "type": str,
+    "role": str,
+    "kind": str,
+}
+
+
 @final
 @frozen(kw_only=True)
 class FinishBody:
@@ -53,6 +79,17 @@ class FinishBody:
 
 def read_chunk(value: JSON, *, aside: frozenset[str] = frozenset()) -> Chunk:
     """One chunk. Raises `InvalidBody`, naming the field."""
+    if not aside and type(value) is dict and "data" in value and "generation_id" in value:
+        for name, item in value.items():
+            if type(item) is not _KINDS.get(name):
+                break
+        else:
+            return Chunk(**value)  # each is of its kind
+    return read_strictly(value, aside=aside)
+
+
+def read_strictly(value: JSON, *, aside: frozenset[str] = frozenset()) -> Chunk:
+    """`read_chunk`, by the converter that says of everything else what is wrong with it."""
     body = read_body(value, ChunkBody, aside=aside)
     return Chunk(
         generation_id=body.generation_id,
@@ -64,6 +101,61 @@ def read_chunk(value: JSON, *, aside: frozenset[str] = frozenset()) -> Chunk:
         type=body.type,
         role=body.role,
         kind=body.kind,
+    )
+
+
+@final
+class _Text(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+
+
+@final
+class _Piece(msgspec.Struct, forbid_unknown_fields=True):
+    generation_id: str
+    message_id: str
+    data: _Text
+    block_index: int | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+    job_id: str | UnsetType = UNSET
+    type: Literal["block.delta"] = "block.delta"
+
+
+@final
+class _Pieces(msgspec.Struct, forbid_unknown_fields=True):
+    chunks: list[_Piece]
+
+
+_decode_pieces: Final = msgspec.json.Decoder(_Pieces).decode
+
+
+def read_pieces(body: bytes) -> Pieces | None:
+    """What `read_chunks` would make of this JSON, in an eighth of its time; None where it is more than pieces of text.
+
+    Nothing is refused here: whatever is not exactly so, right or wrong, is `read_chunks`' to judge.
+    """
+    try:
+        found = _decode_pieces(body).chunks
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not found:
+        return None
+    first = found[0]
+    for place, piece in enumerate(found):
+        if (
+            piece.generation_id != first.generation_id
+            or piece.message_id != first.message_id
+            or piece.block_index != first.block_index
+            or piece.seq != (UNSET if first.seq is UNSET else first.seq + place)
+            or piece.job_id != first.job_id
+        ):
+            return None
+    return Pieces(
+        generation_id=first.generation_id,
+        message_id=first.message_id,
+        texts=tuple(piece.data.text for piece in found),
+        block_index=None if first.block_index is UNSET else first.block_index,
+        seq=None if first.seq is UNSET else first.seq,
+        job_id=None if first.job_id is UNSET else first.job_id,
     )
 
 

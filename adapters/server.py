@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket as stdlib_socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Final, TypeAlias, final
@@ -54,6 +55,10 @@ _ACCEPT_AT_ONCE: Final = 64
 
 # How many seconds' worth of one address's new connections may come at once.
 _PEER_BURST: Final = 10
+
+# hypercorn closes a connection after its thousandth request, to spread clients over workers: there is one process here,
+# and a producer that keeps its connection must not run into the close.
+_MAX_REQUESTS: Final = sys.maxsize
 
 # Refusals that are said, at the same time and a second. Who comes on top of these is cut without a word.
 _MAX_REFUSALS: Final = 128
@@ -100,6 +105,7 @@ class _Server:
         self._hypercorn.include_server_header = False
         self._hypercorn.accesslog = self._hypercorn.errorlog = None  # ours is `penstock.server`
         self._hypercorn.h11_max_incomplete_size = config.head_bytes
+        self._hypercorn.keep_alive_max_requests = _MAX_REQUESTS
         self._hypercorn.root_path = config.root_path
         self._shared = context()
         self._peers = Shares(config.peer_connections, "connections open,")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from . import errors, events, observer
 from .approvals import Approval
-from .chunks import Chunk, ProducerStamp
+from .chunks import Chunk, Pieces, ProducerStamp
 from .codec import check_json, converter, decode, decode_json, encode, encode_json, from_json, structure, to_json
 from .compaction import CompactionStatistics, Compactor, Progress
 from .config import Config
@@ -107,6 +107,7 @@ __all__ = [
     "Message",
     "MessageView",
     "Opened",
+    "Pieces",
     "Posted",
     "PresenceListed",
     "Present",

@@ -7,7 +7,7 @@ JSON text. `converter` is the one strict converter; other boundaries structure t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import eq
 from typing import Final, Literal, TypeVar, cast, final, get_args, get_origin
@@ -284,6 +284,14 @@ class PieceEncoder:
     def encode(self, offset: int, time: str, seq: int, piece: str) -> bytes:
         """The event's JSON bytes. Raises `InvalidBody` for text that is no Unicode."""
         return self._form % (offset, time.encode(), seq, encode_json(piece))
+
+    def encode_all(self, offset: int, time: str, seq: int, pieces: Sequence[str]) -> list[bytes]:
+        """`encode` for pieces one behind the other, all of one time. Raises `InvalidBody` for any of them."""
+        form, at = self._form, time.encode()
+        try:
+            return [form % (offset + n, at, seq + n, _dumps(piece)) for n, piece in enumerate(pieces)]
+        except UnicodeEncodeError as error:
+            raise InvalidBody(f"not representable as JSON: {error}") from error
 
 
 def encode_json(value: JSON) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias, final
 
-from .chunks import ChunkBatch, Proposal, blame
+from .chunks import ChunkBatch, Pieces, Proposal, blame
 from .errors import GenerationMismatch, IdInUse, InvalidBody, PenstockError, SequenceGap
 from .events import (
     ApprovalRequested,
@@ -37,9 +37,9 @@ _BlockData: TypeAlias = BlockOpened | BlockDelta | BlockClosed
 class Placing:
     """One batch on its way into ``structure``. What it came to is told once `drafts` is used up."""
 
-    def __init__(self, structure: OpenGeneration, batch: ChunkBatch, owners: Owners) -> None:
+    def __init__(self, structure: OpenGeneration, batch: ChunkBatch | Pieces, owners: Owners) -> None:
         self._structure = structure
-        self._batch = batch
+        self._proposals = batch.proposals
         self._owners = owners
         self._at: int | None = None  # the chunk under way
         self.accepted = 0
@@ -55,7 +55,7 @@ class Placing:
         Raises `InvalidBody`, `SequenceGap`, `GenerationMismatch` for a message of another generation, `IdInUse` for a
         posted one.
         """
-        for index, proposal in enumerate(self._batch.proposals):
+        for index, proposal in enumerate(self._proposals):
             self._at = index
             written = False
             for draft in self._place(proposal):
@@ -71,8 +71,8 @@ class Placing:
             yield
         except PenstockError as error:
             if self._at is not None:
-                blame(error, self._at, len(self._batch.proposals))
-                error.message_id = error.message_id or self._batch.proposals[self._at].message_id
+                blame(error, self._at, len(self._proposals))
+                error.message_id = error.message_id or self._proposals[self._at].message_id
             raise
 
     def _place(self, proposal: Proposal) -> Iterator[Draft]:

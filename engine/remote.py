@@ -16,7 +16,7 @@ import trio
 from attrs import frozen
 
 from .approvals import expires_at
-from .chunks import Chunk, ChunkBatch, ProducerStamp, read_batch
+from .chunks import Chunk, ChunkBatch, Pieces, ProducerStamp, read_batch
 from .closing import Ending
 from .config import Config
 from .control import Control
@@ -42,6 +42,7 @@ from .reads import Reads
 from .records import MessageRecord, message_key, to_record
 from .results import ChunksAccepted, Finished
 from .slot import Slot
+from .stamper import PieceStamper
 from .standin import REMOTE, StandIn
 
 __all__ = ["Remotes"]
@@ -77,8 +78,10 @@ class _Taken:
     """Chunks that were stamped."""
 
     mark: Mark
-    placing: Placing
     turn: int
+    accepted: int
+    duplicates: int
+    message_id: str | None
 
 
 @final
@@ -122,15 +125,15 @@ class Remotes:
             return ChunksAccepted(
                 generation_id=gid,
                 cursor=self._journal.cursor_at(taken.mark),
-                accepted=taken.placing.accepted,
-                duplicates=taken.placing.duplicates,
-                message_id=taken.placing.message_id,
+                accepted=taken.accepted,
+                duplicates=taken.duplicates,
+                message_id=taken.message_id,
                 turn=taken.turn,
             )
 
     async def _take(self, request: _Request) -> _Taken | Mark:
         """Stamp the chunks; the place of a request that was taken before."""
-        batch: ChunkBatch | None = None
+        batch: ChunkBatch | Pieces | None = None
         while True:
             # Whatever had to be waited for, all is judged again behind the wait.
             await self._numbering.learn(request.stamp)
@@ -167,16 +170,40 @@ class Remotes:
         if limit.cancelled_caught:
             raise TimedOut("the log is behind and takes nothing new", session_id=self._journal.session_id)
 
-    def _write(self, run: Run, request: _Request, batch: ChunkBatch, owners: Owners) -> _Taken:
+    def _write(self, run: Run, request: _Request, batch: ChunkBatch | Pieces, owners: Owners) -> _Taken:
         """Judge and stamp, without a wait."""
         run.pen.check()
         if batch.job_id is not None and batch.job_id != run.structure.job_id:
             raise GenerationMismatch("the generation is another job's")
+        taken = self._append(run, request, batch) if isinstance(batch, Pieces) else None
+        if taken is not None:
+            return taken
         trial = run.structure.trial()
         placing = Placing(trial, batch, owners)
         with placing.blaming():
             mark = run.pen.put_all(trial, placing.drafts(), self._records(request, placing))
         return self._noted(run, request, placing, mark)
+
+    def _append(self, run: Run, request: _Request, pieces: Pieces) -> _Taken | None:
+        """The same for pieces that come next in an open block, as nearly all do. None, and nothing done, for others."""
+        try:
+            stamper = PieceStamper(self._journal, run.structure, pieces.message_id, pieces.block_index or 0, "text")
+            if pieces.seq is not None and pieces.seq != stamper.next_seq:
+                return None
+            mark = stamper.stamp_all(pieces.texts, self._numbering.records(request.stamp))
+        except PenstockError:
+            return None  # `Placing` says which of them it is, and why
+        run.pen.last_event = trio.current_time()
+        self._numbering.note(request.stamp, mark)
+        if run.stand_in is not None:
+            run.stand_in.heard = True
+        return _Taken(
+            mark=mark,
+            turn=run.structure.turn,
+            accepted=len(pieces.texts),
+            duplicates=0,
+            message_id=pieces.message_id,
+        )
 
     def _records(self, request: _Request, placing: Placing) -> Callable[[int], Mapping[str, bytes | None]]:
         """What is stored with the chunks, once they are all placed."""
@@ -196,7 +223,13 @@ class Remotes:
             run.inputs.free()
         if run.stand_in is not None:
             run.stand_in.heard = True
-        return _Taken(mark=mark, placing=placing, turn=run.structure.turn)
+        return _Taken(
+            mark=mark,
+            turn=run.structure.turn,
+            accepted=placing.accepted,
+            duplicates=placing.duplicates,
+            message_id=placing.message_id,
+        )
 
     async def _again(self, request: _Request, before: Mark) -> ChunksAccepted:
         """The answer to a request that was taken before: a success, whatever became of the generation."""
@@ -213,7 +246,7 @@ class Remotes:
 
     # --- the first chunk
 
-    async def _begin(self, request: _Request, batch: ChunkBatch) -> _Taken | None:
+    async def _begin(self, request: _Request, batch: ChunkBatch | Pieces) -> _Taken | None:
         """Have the generation begun by its first chunks, in its turn; None when it is to be judged again."""
         gid = request.generation_id
         record = await self._reads.generation(gid)
@@ -236,7 +269,9 @@ class Remotes:
             raise StaleGeneration("the generation was stopped before it began")
         return taken
 
-    async def _register(self, start: StartRequest, request: _Request, batch: ChunkBatch) -> _Taken | Mark | None:
+    async def _register(
+        self, start: StartRequest, request: _Request, batch: ChunkBatch | Pieces
+    ) -> _Taken | Mark | None:
         """Write the start and the chunks as one part. A step.
 
         Returns where a start stands that a stop had reached: none of the chunks is written. None: judge it again.

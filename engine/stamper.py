@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
 from .codec import PieceEncoder, encode
@@ -73,7 +73,7 @@ class PieceStamper:
         self._journal = journal
         self._generation = generation
         self._block = generation.block_for(field, message_id, block_index)
-        self._encode = PieceEncoder(
+        encoder = PieceEncoder(
             session_id=journal.session_id,
             generation_id=generation.generation_id,
             turn=generation.turn,
@@ -81,7 +81,8 @@ class PieceStamper:
             message_id=message_id,
             block_index=block_index,
             field=field,
-        ).encode
+        )
+        self._encode, self._encode_all = encoder.encode, encoder.encode_all
 
     def stamp(self, piece: str) -> None:
         """Place, stamp, encode and append one piece. Raises as `stamp`, and `StaleGeneration` after the end."""
@@ -91,3 +92,17 @@ class PieceStamper:
         seq = self._generation.place_piece(block)
         journal.append_one(self._encode(journal.stamped + 1, now(), seq, piece))
         block.seq = seq
+
+    @property
+    def next_seq(self) -> int:
+        """The number of the next piece."""
+        return self._block.seq + 1
+
+    def stamp_all(self, pieces: Sequence[str], records: Mapping[str, bytes | None] | None = None) -> Mark:
+        """`stamp` for several, with ``records``, as one indivisible part: nothing is written where it raises."""
+        journal, block = self._journal, self._block
+        journal.check()
+        seq = self._generation.place_piece(block)
+        mark = journal.append(self._encode_all(journal.stamped + 1, now(), seq, pieces), records)
+        block.seq += len(pieces)
+        return mark

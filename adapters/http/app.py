@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Final, final
 from urllib.parse import unquote
 
@@ -14,13 +13,14 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 
-from engine import Engine, InvalidBody, InvalidId, PenstockError, check_session_id, is_uuid
+from engine import Engine, InvalidBody, PenstockError
 
 from ..identity import OPEN, Identity
 from ..limits import UNLIMITED, Limits
 from ..metrics import Metrics
 from ..origins import check_host, check_origin, cross_origin
-from ..problems import Answer, BodyTooLarge, MethodNotAllowed, NotFound, SlowRequest, answer
+from ..problems import Answer, MethodNotAllowed, NotFound, answer
+from .answers import BODY_BYTES, BODY_SECONDS, ids_in, too_large, too_slow
 from .chunks import add_chunks
 from .events import add_events
 from .generations import add_generations
@@ -30,18 +30,13 @@ from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import add_page
 from .presence import add_presence
+from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
 from .sessions import add_sessions
 from .sockets import refuse_socket
 from .tickets import add_tickets
 
 __all__ = ["create_app"]
-
-# A prompt with a long document fits; more in one request is a mistake, or an attack on memory.
-_BODY_BYTES: Final = 1024 * 1024
-
-# A mebibyte over a line of 35 KiB a second. Who takes longer holds a connection for its own sake.
-_BODY_SECONDS: Final = 30
 
 # How often a silent stream says that it lives: below the 30 to 60 s after which proxies cut a silent line.
 _HEARTBEAT: Final = 15.0
@@ -51,9 +46,13 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @final
 class _App(QuartTrio):
+    pushing: Pushing | None = None
+
     async def asgi_app(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "websocket":  # Quart would come here with what is made for requests, and fail
             await refuse_socket(scope, receive, send)
+        elif scope["type"] == "http" and self.pushing is not None and (asked := self.pushing.read(scope)) is not None:
+            await self.pushing.answer(asked, receive, send)
         else:
             await super().asgi_app(scope, receive, send)
 
@@ -83,8 +82,8 @@ def create_app(
     what one client may take; without it, any number. The engine's life is the caller's business.
     """
     app = _App("penstock.http", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = _BODY_BYTES
-    app.config["BODY_TIMEOUT"] = _BODY_SECONDS
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
     app.url_map.merge_slashes = False  # one path, one resource; and no redirects with pages of HTML
     allowed = frozenset(allowed_origins)
     add_request_log(app)
@@ -109,7 +108,8 @@ def create_app(
                 response.headers.pop(name, None)
         return response
 
-    add_guard(app, identity, limits or Limits(UNLIMITED))
+    bounds = limits or Limits(UNLIMITED)
+    add_guard(app, identity, bounds)
     app.register_error_handler(PenstockError, _on_error)
     app.register_error_handler(HTTPException, _on_http_error)
     add_sessions(app, engine)
@@ -122,6 +122,7 @@ def create_app(
     add_events(app, engine, heartbeat)
     add_openapi(app, secured=not identity.open)
     add_page(app)
+    app.pushing = Pushing(app, engine, identity, bounds, allowed_origins=allowed, allowed_hosts=allowed_hosts)
     return app
 
 
@@ -132,15 +133,8 @@ async def _on_error(error: PenstockError) -> Response:
 
 
 def _ids() -> dict[str, str]:
-    """The ids in the request's path; what is no id is not told back as one."""
-    ids: dict[str, str] = {}
-    for name, text in (_named_in_path() if request.view_args is None else request.view_args).items():
-        if name == "session_id":
-            with suppress(InvalidId):
-                ids[name] = check_session_id(text)
-        elif is_uuid(text):
-            ids[name] = text.lower()
-    return ids
+    """The ids in the request's path."""
+    return ids_in(_named_in_path() if request.view_args is None else request.view_args)
 
 
 def _named_in_path() -> dict[str, str]:
@@ -165,9 +159,9 @@ async def _on_http_error(error: HTTPException) -> Response:
     if status == 404:
         return await _on_error(NotFound("no resource has this path"))
     if status == 413:
-        return await _on_error(BodyTooLarge(f"a body is at most {_BODY_BYTES} bytes"))
+        return await _on_error(too_large())
     if status == 408:
-        return await _on_error(SlowRequest("the body did not arrive in time"))
+        return await _on_error(too_slow())
     if status < 500:
         return await _on_error(InvalidBody("the request is malformed"))
     return _respond(answer(error, **_ids()))  # Quart has logged what was behind it

@@ -6,6 +6,7 @@ read a session does not learn from the answer whether there is one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from quart import current_app, g, request
@@ -15,7 +16,7 @@ from ..identity import Identity, Principal, Scope, read_bearer
 from ..limits import Limits
 from ..problems import Forbidden, Unauthenticated
 
-__all__ = ["add_guard", "allow", "authenticate", "counted", "identity", "limits", "may_list", "permitted"]
+__all__ = ["add_guard", "allow", "authenticate", "bearer", "counted", "identity", "limits", "may_list", "permitted"]
 
 _NAME: Final = "penstock.identity"
 _LIMITS: Final = "penstock.limits"
@@ -69,7 +70,7 @@ def authenticate() -> Principal:
         return known
     asked = identity()
     tickets = request.args.getlist("ticket") if request.endpoint == _STREAM and not asked.open else []
-    token = None if asked.open else _bearer()
+    token = None if asked.open else bearer(request.headers.getlist("Authorization"))
     if tickets and (len(tickets) > 1 or token is not None):
         raise Unauthenticated("there is more than one token or ticket; send one")
     principal = asked.tickets.for_stream(tickets[0]) if tickets else asked.authenticate(token)
@@ -104,9 +105,8 @@ async def permitted(action: Scope, session_id: str | None = None) -> bool:
     return await identity().permits(authenticate(), action, session_id)
 
 
-def _bearer() -> str | None:
-    """The token in the request's header. Raises `Unauthenticated`."""
-    headers = request.headers.getlist("Authorization")
+def bearer(headers: Sequence[str]) -> str | None:
+    """The token in a request's headers ``Authorization``. Raises `Unauthenticated`."""
     if not headers:
         return None
     if len(headers) > 1:

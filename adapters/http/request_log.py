@@ -7,10 +7,11 @@ a refusal at INFO, with its reason; what went wrong here at WARNING, with what w
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
+from attrs import frozen
 from quart import Response, g, request
 from quart_trio import QuartTrio
 
@@ -19,7 +20,7 @@ from engine import PenstockError, request_id
 from ..request_ids import REQUEST_ID, request_id_of
 from ..traffic import traffic
 
-__all__ = ["Visit", "add_request_log", "note_refusal"]
+__all__ = ["Noted", "Visit", "add_request_log", "note_refusal", "tell"]
 
 _log = logging.getLogger("penstock.http")
 
@@ -38,8 +39,7 @@ def add_request_log(app: QuartTrio) -> None:
     async def end(response: Response) -> Response:
         if (current := request_id.get()) is not None:
             response.headers[REQUEST_ID] = current
-        traffic.answers[response.status_code] += 1
-        _tell(response.status_code)
+        tell(response.status_code, _noted)
         return response
 
 
@@ -70,19 +70,47 @@ class Visit:
         _log.info(event, extra={"event": event, "session_id": self.session_id, "duration_ms": duration})
 
 
-def _tell(status: int) -> None:
+@final
+@frozen(kw_only=True)
+class Noted:
+    """What the line of one request tells; ``begun`` by trio's clock."""
+
+    method: str
+    path: str
+    ids: Mapping[str, str]
+    begun: float | None
+    refusal: PenstockError | None = None
+    refused_ids: Mapping[str, str] = {}
+
+
+def _noted() -> Noted:
+    refusal = g.get("refusal")
+    return Noted(
+        method=request.method,
+        path=request.path,
+        ids=request.view_args or {},
+        begun=g.get("begun"),
+        refusal=refusal if isinstance(refusal, PenstockError) else None,
+        refused_ids=g.get("refused_ids", {}),
+    )
+
+
+def tell(status: int, noted: Callable[[], Noted]) -> None:
+    """A request was answered with ``status``: count it, and write its line, if there is to be one."""
+    traffic.answers[status] += 1
     level = logging.DEBUG if status < 400 else logging.INFO if status < 500 else logging.WARNING
     if not _log.isEnabledFor(level):
         return
+    about = noted()
     event = "request_answered" if status < 400 else "request_refused" if status < 500 else "request_failed"
-    fields: dict[str, object] = {"method": request.method, "path": request.path, "status": status}
-    fields |= {name: value for name, value in (request.view_args or {}).items() if name in _IDS}
-    if "begun" in g:
-        fields["duration_ms"] = round((trio.current_time() - g.begun) * 1000, 1)
-    refusal = g.get("refusal")
-    if isinstance(refusal, PenstockError):
+    fields: dict[str, object] = {"method": about.method, "path": about.path, "status": status}
+    fields |= {name: value for name, value in about.ids.items() if name in _IDS}
+    if about.begun is not None:
+        fields["duration_ms"] = round((trio.current_time() - about.begun) * 1000, 1)
+    refusal = about.refusal
+    if refusal is not None:
         named = {name: getattr(refusal, name) for name in _IDS}
-        fields |= g.refused_ids | {name: value for name, value in named.items() if value is not None}
+        fields |= {**about.refused_ids, **{name: value for name, value in named.items() if value is not None}}
         fields |= {"code": refusal.code, "detail": str(refusal)}
         if (cause := refusal.__cause__) is not None and status >= 500:
             fields["cause"] = repr(cause)

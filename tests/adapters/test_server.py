@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio_websocket
 from attrs import define, field
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Response, request
 from quart_trio import QuartTrio
 
@@ -148,6 +149,27 @@ async def test_shutdown_with_a_client_that_never_reads_ends_within_the_drain_lim
         with trio.fail_after(2.0):
             await served.finished.wait()
         assert world.flood.ended.is_set()
+
+
+async def test_a_connection_is_kept_however_many_requests_came_over_it() -> None:
+    async with serving(World().app(), echo_socket) as served, await served.connect() as stream:
+        for _ in range(1100):  # hypercorn's own bound is 1000
+            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = await read_until(stream, b"\r\n\r\nhello")
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" not in answer.lower()
+
+
+async def test_an_answer_that_breaks_off_before_its_body_still_has_its_head() -> None:
+    async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        raise ValueError("before the body")
+
+    async with serving(app, echo_socket) as served:
+        answer = await served.exchange(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"\r\n\r\n")
 
 
 async def test_shutdown_lets_streams_end_by_themselves_through_the_drain_hook() -> None:

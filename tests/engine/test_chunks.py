@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from hypothesis import given
+from attrs import evolve
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import (
@@ -22,6 +24,7 @@ from engine import (
     MessageClosed,
     MessageOpened,
     PenstockError,
+    Pieces,
     ProducerStamp,
     SequenceGap,
     new_generation_id,
@@ -385,3 +388,76 @@ def test_numbered_chunks_sent_in_any_overlapping_batches_come_to_what_was_meant(
         said += [str(draft.data.text) for draft in drafts if isinstance(draft.data, BlockDelta)]
         reached = end
     assert said == texts
+
+
+_STRANGE: Sequence[dict[str, Any]] = (
+    *({"data": data} for data in ({"text": 5}, {"text": None}, {}, {"text": "x", "more": 1}, {"value": 1}, ["text"])),
+    *({"generation_id": gid} for gid in (GID.upper(), OTHER)),
+    *({"message_id": mid} for mid in (None, MID.upper(), OTHER, "x")),
+    *({"block_index": number} for number in (None, 0, False, 0.0, 1, True, -1, 2**53)),
+    *({"seq": number} for number in (None, 0, False, 0.0, 1, True, 1.0, 2, -1, 2**53)),
+    *({"job_id": job_id} for job_id in (None, "job", "")),
+    {"role": "user"},
+    {"role": "robot"},
+    {"kind": "text"},
+    *({"type": type_} for type_ in ("block.closed", "app.x", "no")),
+)
+
+
+@st.composite
+def _batches(draw: st.DrawFn) -> list[Chunk]:
+    """For the most part pieces of one block, numbered or not, with one thing or another wrong here and there."""
+    first, index = draw(st.sampled_from([None, 0, 1])), draw(st.sampled_from([None, 0, 1]))
+    job_id = draw(st.sampled_from([None, "job"]))
+    chunks = [
+        body(
+            GID,
+            text,
+            message_id=MID,
+            block_index=index,
+            seq=None if first is None else first + place,
+            job_id=job_id,
+        )
+        for place, text in enumerate(draw(st.lists(st.sampled_from("ab"), min_size=1, max_size=3)))
+    ]
+    for strange in draw(st.lists(st.sampled_from(_STRANGE), max_size=2)):
+        place = draw(st.integers(0, len(chunks) - 1))
+        chunks[place] = evolve(chunks[place], **strange)
+    return chunks
+
+
+def _outcome(chunks: Sequence[Chunk]) -> object:
+    try:
+        batch = read_batch(chunks, expires_at=lambda: None)
+    except (PenstockError, TypeError) as error:
+        return repr(error)
+    return batch.generation_id, batch.job_id, batch.message_ids, batch.proposals
+
+
+# Pieces are a shorter way to read some batches, no other way.
+@settings(max_examples=1000)
+@given(_batches())
+def test_pieces_are_what_is_read_chunk_by_chunk(chunks: list[Chunk]) -> None:
+    read = _outcome(chunks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.chunks.read_pieces", lambda *_: None)
+        assert _outcome(chunks) == read
+
+
+@settings(max_examples=500)
+@given(
+    gid=st.sampled_from([GID, GID.upper(), "x"]),
+    mid=st.sampled_from([MID, MID.upper(), "x", None]),
+    texts=st.lists(st.sampled_from(["a", "", 5]), min_size=1, max_size=3),
+    index=st.sampled_from([None, 0, 1, True, -1, 2**53]),
+    seq=st.sampled_from([None, 0, 1, True, -1, 2**53 - 2, 2**53]),
+    job_id=st.sampled_from([None, "job", ""]),
+)
+def test_pieces_are_read_as_the_chunks_that_they_hold(
+    gid: str, mid: Any, texts: list[Any], index: int | None, seq: int | None, job_id: str | None
+) -> None:
+    pieces = Pieces(generation_id=gid, message_id=mid, texts=tuple(texts), block_index=index, seq=seq, job_id=job_id)
+    read = _outcome(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.chunks.read_pieces", lambda *_: None)
+        assert _outcome(list(pieces)) == read

@@ -330,6 +330,9 @@ def test_pieces_are_the_very_bytes_of_their_events(
         seq=number,
     )
     assert encoder.encode(offset, event.time, number, piece) == encode(event)
+    pieces = [piece, "", piece * 2]
+    alone = [encoder.encode(offset + n, event.time, number + n, each) for n, each in enumerate(pieces)]
+    assert encoder.encode_all(offset, event.time, number, pieces) == alone
 
 
 def test_a_piece_that_is_no_unicode_is_refused() -> None:
@@ -338,3 +341,5 @@ def test_a_piece_that_is_no_unicode_is_refused() -> None:
     )
     with pytest.raises(InvalidBody):
         encoder.encode(1, "", 1, "\ud800")
+    with pytest.raises(InvalidBody):
+        encoder.encode_all(1, "", 1, ["fine", "\ud800"])

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, final
 
 import pytest
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from engine import (
     Chunk,
     Config,
     MemoryLog,
+    PenstockError,
     ProducerStamp,
     SequenceGap,
     Session,
@@ -26,6 +27,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
+from engine.chunks import read_pieces
 from engine.testing import assert_log
 from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
 from tests.engine.remotes import body, texts_of
@@ -242,3 +244,77 @@ async def live(log: MemoryLog, slowness: list[int], during: Callable[[Session], 
         left = MemoryLog()
         left._lives = copy.deepcopy(slow.inner._lives)
     return left
+
+
+_TEXT = st.sampled_from(["a", "b", "", "\ud800"])
+_CHUNK = st.builds(
+    lambda text, **fields: body(GID, text, **fields),
+    _TEXT,
+    message_id=st.sampled_from([*MESSAGES, MESSAGES[0]]),
+    block_index=st.sampled_from([None, None, 0, 1]),
+)
+_END = st.builds(
+    lambda type_, **fields: body(GID, type=type_, **fields),
+    st.sampled_from(["block.closed", "message.closed"]),
+    message_id=st.sampled_from(MESSAGES),
+)
+_TOOL = st.just(
+    body(GID, type="block.opened", kind="tool_call", message_id=MESSAGES[0], data={"tool_call_id": "c", "name": "n"})
+)
+
+
+@st.composite
+def _writes(draw: st.DrawFn) -> list[tuple[list[Chunk], ProducerStamp | None]]:
+    writes: list[tuple[list[Chunk], ProducerStamp | None]] = []
+    for number in range(draw(st.integers(1, 8))):
+        if draw(st.integers(0, 3)):
+            chunk, first = draw(_CHUNK), draw(st.sampled_from([None, None, 1, 2, 3, 4, 5, 6]))
+            count = draw(st.integers(1, 3))
+            chunks = [evolve(chunk, seq=None if first is None else first + place) for place in range(count)]
+            if draw(st.booleans()):
+                chunks[-1] = evolve(chunks[-1], data={"text": draw(_TEXT)})
+        else:
+            chunks = draw(st.lists(st.one_of(_CHUNK, _END, _TOOL), min_size=1, max_size=3))
+        if draw(st.integers(0, 5)) == 0:
+            chunks = [evolve(chunk, job_id=draw(st.sampled_from(["job", "other"]))) for chunk in chunks]
+        stamp = ProducerStamp("p", 0, number) if draw(st.integers(0, 3)) == 0 else None
+        writes.append((chunks, stamp))
+    return writes
+
+
+# Pieces that come next are written by a way of their own: to the same events, answers and errors.
+@exploring(200)
+@given(writes=_writes(), stops=st.booleans())
+def test_pieces_are_written_as_other_chunks_are(
+    writes: list[tuple[list[Chunk], ProducerStamp | None]], stops: bool
+) -> None:
+    async def written(*, as_pieces: bool = False) -> tuple[list[object], list[object]]:
+        log, told = MemoryLog(), list[object]()
+        async with open_engine(log) as engine:
+            session = await engine.create_session("s")
+            for place, (chunks, stamp) in enumerate(writes):
+                if stops and place == len(writes) - 1:
+                    await session.stop(GID)
+                try:
+                    pieces = read_pieces(chunks, GID) if as_pieces else None
+                    answer = await session.chunks(chunks if pieces is None else pieces, stamp=stamp)
+                except PenstockError as error:
+                    told.append((repr(error), error.session_id, error.generation_id, error.message_id))
+                else:
+                    told.append(
+                        (answer.accepted, answer.duplicates, answer.message_id, answer.turn, answer.cursor.offset)
+                    )
+        return told, [
+            evolve(event, time="", message_id=event.message_id if event.message_id in MESSAGES else None)
+            for event in await events_of(log, "s")
+        ]
+
+    async def example() -> Counter[str]:
+        short = await written()
+        assert await written(as_pieces=True) == short
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("engine.chunks.read_pieces", lambda *_: None)
+            assert await written() == short
+        return Counter(type(one).__name__ for one in short[0])
+
+    explore(example)

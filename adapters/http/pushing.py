@@ -1,0 +1,247 @@
+"""The short way in for chunks: the two requests that remote producers make hundreds of times a second, without Quart.
+
+Quart costs as much as all else that such a request takes. So one that is spelled as producers spell it is answered
+here, by the functions that `chunks` has it answered by and in the same order; any other spelling, and all of them where
+the application has hooks or views of somebody else's, goes there. What is told is the same to the last byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final, TypeAlias, final
+
+import trio
+from attrs import define, field, frozen
+from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, HTTPScope
+from quart import (
+    appcontext_popped,
+    appcontext_pushed,
+    appcontext_tearing_down,
+    got_request_exception,
+    request_finished,
+    request_started,
+    request_tearing_down,
+)
+from quart_trio import QuartTrio
+
+from engine import Chunk, Engine, PenstockError, encode_json, request_id
+
+from ..identity import Identity
+from ..limits import Limits
+from ..origins import check_host, check_origin, cross_origin
+from ..problems import Unauthenticated, answer
+from ..pushed import push, read_chunk, read_chunks, read_pieces
+from ..request_ids import REQUEST_ID, request_id_of
+from .answers import ids_in, parsed, too_large, too_slow
+from .chunks import stamp_in
+from .guard import bearer
+from .request_log import Noted, tell
+
+__all__ = ["Asked", "Pushing"]
+
+_log = logging.getLogger("penstock.http")
+
+_Receive: TypeAlias = Callable[[], Awaitable[ASGIReceiveEvent]]
+_Send: TypeAlias = Callable[[ASGISendEvent], Awaitable[None]]
+
+# Any other path, and any escape in it, is for Quart to make sense of.
+_PATH: Final = re.compile(r"/v1/sessions/([A-Za-z0-9._~:-]+)/chunks(/batch)?")
+
+_SIGNALS: Final = (
+    appcontext_popped,
+    appcontext_pushed,
+    appcontext_tearing_down,
+    got_request_exception,
+    request_finished,
+    request_started,
+    request_tearing_down,
+)
+
+
+class _Left(Exception):
+    """The client is gone: nobody is to be answered."""
+
+
+@final
+@frozen(kw_only=True)
+class _Told:
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+@final
+@define(kw_only=True)
+class Asked:
+    """One request that is answered here."""
+
+    session_id: str
+    batch: bool
+    path: str
+    length: int
+    headers: dict[bytes, list[str]]
+    begun: float = field(factory=trio.current_time)
+    refusal: PenstockError | None = None
+    refused_ids: dict[str, str] = field(factory=dict)
+
+    def values(self, name: str) -> list[str]:
+        """Of each header of this name, in order."""
+        return self.headers.get(name.lower().encode(), [])
+
+    def value(self, name: str) -> str | None:
+        return next(iter(self.values(name)), None)
+
+
+@final
+class Pushing:
+    """Chunks for ``engine``, by the rules that `create_app` was given."""
+
+    def __init__(
+        self,
+        app: QuartTrio,
+        engine: Engine,
+        identity: Identity,
+        limits: Limits,
+        *,
+        allowed_origins: Collection[str],
+        allowed_hosts: Collection[str],
+    ) -> None:
+        self._app = app
+        self._engine = engine
+        self._identity = identity
+        self._limits = limits
+        self._allowed_origins = allowed_origins
+        self._allowed_hosts = allowed_hosts
+        self._made = self._surroundings()
+
+    def _surroundings(self) -> tuple[object, ...]:
+        """What an application that was made by `create_app` may get later, and must not be passed by."""
+        app = self._app
+        hooks = (
+            app.before_request_funcs,
+            app.after_request_funcs,
+            app.teardown_request_funcs,
+            app.url_value_preprocessors,
+        )
+        return (
+            app.view_functions["write_chunk"],
+            app.view_functions["write_chunks"],
+            *(sum(map(len, each.values())) for each in hooks),
+            *(handler for each in app.error_handler_spec.values() for of in each.values() for handler in of.values()),
+            len(app.teardown_appcontext_funcs),
+            *(bool(signal.receivers) for signal in _SIGNALS),
+        )
+
+    def read(self, scope: HTTPScope) -> Asked | None:
+        """The request, if it is to be answered here."""
+        if scope["method"] != "POST" or scope["query_string"] or scope["http_version"] != "1.1":
+            return None
+        root = scope.get("root_path", "")
+        found = _PATH.fullmatch(scope["path"], len(root)) if scope["path"].startswith(root) else None
+        if found is None or scope["raw_path"] != scope["path"].encode():
+            return None
+        headers: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, []).append(value.decode("latin-1"))
+        lengths = headers.get(b"content-length")
+        if lengths is None or b"transfer-encoding" in headers or self._surroundings() != self._made:
+            return None
+        return Asked(
+            session_id=found[1],
+            batch=found[2] is not None,
+            path=found[0],
+            length=int(lengths[0]),
+            headers=headers,
+        )
+
+    async def answer(self, asked: Asked, receive: _Receive, send: _Send) -> None:
+        """Answer it, whatever it comes to."""
+        request_id.set(request_id_of(asked.value(REQUEST_ID)))
+        ids = {"session_id": asked.session_id}
+        try:
+            made = await self._carry_out(asked, receive)
+            told = _Told(status=200, headers=[("Content-Type", "application/json")], body=made)
+        except _Left:
+            return
+        except PenstockError as error:
+            asked.refusal, asked.refused_ids = error, ids_in(ids)
+            told = _refused(error, asked.refused_ids)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the client gets its answer
+            _log.exception("Exception on request POST %s", asked.path)
+            told = _refused(error, ids_in(ids))
+        headers = self._headers(asked, told)
+        tell(
+            told.status,
+            lambda: Noted(
+                method="POST",
+                path=asked.path,
+                ids=ids,
+                begun=asked.begun,
+                refusal=asked.refusal,
+                refused_ids=asked.refused_ids,
+            ),
+        )
+        await send({"type": "http.response.start", "status": told.status, "headers": headers})
+        await send({"type": "http.response.body", "body": told.body, "more_body": False})
+
+    async def _carry_out(self, asked: Asked, receive: _Receive) -> bytes:
+        """In the order of the other way: whether the page may, whose request it is, whether they may, what it says."""
+        host = asked.value("Host")
+        if self._identity.open:
+            check_host(host, self._allowed_hosts)
+        check_origin(asked.value("Origin"), host, self._allowed_origins)
+        await self._allow(asked)
+        stamp = stamp_in(asked.values)
+        body = await self._body(asked, receive)
+        chunks = _read_batch(body) if asked.batch else [read_chunk(parsed(body))]
+        return encode_json(await push(await self._engine.session(asked.session_id), chunks, stamp))
+
+    async def _allow(self, asked: Asked) -> None:
+        identity = self._identity
+        try:
+            principal = identity.authenticate(None if identity.open else bearer(asked.values("Authorization")))
+        except Unauthenticated:
+            self._limits.admit()
+            raise
+        self._limits.admit(None if identity.open else principal.subject)
+        await identity.check(principal, "produce", asked.session_id)
+
+    async def _body(self, asked: Asked, receive: _Receive) -> bytes:
+        most: int = self._app.config["MAX_CONTENT_LENGTH"]
+        if asked.length > most:
+            raise too_large()
+        body = b""
+        with trio.move_on_after(self._app.config["BODY_TIMEOUT"]):
+            while True:
+                event = await receive()
+                if event["type"] != "http.request":
+                    raise _Left
+                first, body = not body, body + event["body"]
+                # Nearly every body is one piece, and its end, which is only said then, need not be waited for.
+                if not event["more_body"] or (first and len(body) == asked.length):
+                    return body
+        raise too_slow()
+
+    def _headers(self, asked: Asked, told: _Told) -> list[tuple[bytes, bytes]]:
+        """Those that every answer has, among them."""
+        headers = {"content-type": "", "content-length": str(len(told.body)), "cache-control": "no-store"}
+        headers |= {name.lower(): value for name, value in told.headers}
+        headers["x-content-type-options"] = "nosniff"
+        if self._allowed_origins:
+            headers["vary"] = "Origin"
+            allowed = cross_origin(asked.value("Origin"), self._allowed_origins, preflight=False)
+            headers |= {name.lower(): value for name, value in allowed.items()}
+        headers[REQUEST_ID.lower()] = request_id.get() or ""
+        return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def _read_batch(body: bytes) -> Sequence[Chunk]:
+    pieces = read_pieces(body)
+    return read_chunks(parsed(body)) if pieces is None else pieces
+
+
+def _refused(error: Exception, ids: dict[str, str]) -> _Told:
+    told = answer(error, **ids)
+    return _Told(status=told.status, headers=told.headers, body=told.body)
