@@ -78,6 +78,7 @@ async def write_events(
             left -= 1
             if not left:
                 done.set()
+            await done.wait()  # what ends an answer is not what is measured
 
     handles = [await engine.create_session() for _ in range(sessions)]
     async with trio.open_nursery() as nursery:
