@@ -27,13 +27,20 @@ __all__ = ["Budget", "Journal", "Mark"]
 
 @final
 class Budget:
-    """How many events may be stamped and not committed, over all sessions of an engine."""
+    """How many events may be stamped and not committed, over all sessions of an engine.
 
-    def __init__(self, limit: int) -> None:
+    Of those who wait for room, one is woken for every ``share`` events that there is room for. If fewer were, those who
+    come newly would be served before them; if more, most of a thousand would find that the others have left nothing.
+    """
+
+    __slots__ = ("_called", "_lot", "_share", "limit", "used")
+
+    def __init__(self, limit: int, share: int) -> None:
         self.limit = limit
         self.used = 0
+        self._share = share
         self._lot = trio.lowlevel.ParkingLot()
-        self._calling = False  # somebody was woken and has not run yet
+        self._called = 0  # were woken and have not run yet
 
     @property
     def full(self) -> bool:
@@ -45,20 +52,22 @@ class Budget:
 
     def give_back(self, count: int) -> None:
         self.used -= count
-        self._call_next()
+        if self._lot:
+            self._call()
 
     async def wait_room(self) -> None:
         while self.full:
             await self._lot.park()
-            self._calling = False
-            # One at a time: the next one runs behind us and sees what we have left. All at once, most of a thousand
-            # producers would find nothing and wait again.
-            self._call_next()
+            self._called -= 1
+            self._call()  # for what we may leave, or not want any more
 
-    def _call_next(self) -> None:
-        if not (self.full or self._calling) and len(self._lot):
-            self._calling = True
-            self._lot.unpark()
+    def _call(self) -> None:
+        """Wake those for whom there is room; one at least, if there is any."""
+        room = self.limit - self.used
+        if room > 0:
+            count = max(1, room // self._share) - self._called
+            if count > 0:
+                self._called += len(self._lot.unpark(count=count))
 
 
 @final

@@ -44,7 +44,7 @@ class Registry:
         self._config = config
         self._find_producer = find_producer
         self._observer = observer
-        self.budget: Final = Budget(config.total_pending)
+        self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every)
         self.nursery: trio.Nursery | None = None
         self.draining = False
         self.watchdog: Final = Watchdog(partial(self.launch_apart, name="penstock watchdog"))

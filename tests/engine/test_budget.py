@@ -9,7 +9,7 @@ from engine.journal import Budget
 
 
 async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
-    budget = Budget(4)
+    budget = Budget(4, 4)
     budget.take(4)
     got: list[int] = []
 
@@ -34,7 +34,7 @@ async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
 
 
 async def test_one_that_leaves_without_using_the_room_hands_it_on() -> None:
-    budget = Budget(1)
+    budget = Budget(1, 4)
     budget.take(1)
     left = trio.CancelScope()
     reached: list[str] = []
@@ -62,3 +62,46 @@ async def test_one_that_leaves_without_using_the_room_hands_it_on() -> None:
         budget.give_back(1)
         left.cancel()  # in the same turn: woken and cancelled at once
     assert reached == ["room"]
+
+
+async def test_those_who_wait_are_not_left_behind_by_those_who_come_newly() -> None:
+    budget = Budget(64, 4)
+    budget.take(64)
+    served: list[int] = []
+
+    async def wait(number: int) -> None:
+        await budget.wait_room()
+        budget.take(1)
+        served.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(wait, number)
+            await trio.testing.wait_all_tasks_blocked()
+        turns = 0
+        while len(served) < 100:
+            budget.give_back(32)
+            # Whoever comes in this turn takes all that is not promised: a commit's worth and more.
+            await trio.lowlevel.checkpoint()
+            if not budget.full:
+                budget.take(budget.limit - budget.used)
+            turns += 1
+            assert turns < 40, f"{len(served)} of 100 were served"
+
+
+async def test_those_who_are_woken_and_want_nothing_keep_nobody_waiting() -> None:
+    budget = Budget(8, 4)
+    budget.take(8)
+    gone = 0
+
+    async def wait() -> None:
+        nonlocal gone
+        await budget.wait_room()
+        gone += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        budget.give_back(8)  # and nothing is ever given back again
+    assert gone == 50
