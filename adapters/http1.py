@@ -351,7 +351,8 @@ class HttpConnection:
 
     async def send_all(self, data: bytes) -> None:
         try:
-            await self._stream.send_all(data)
+            if rest := self._stream.send_now(data):
+                await self._stream.send_all(rest)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._nursery.cancel_scope.cancel(reason="the peer does not take the answer")
             await trio.lowlevel.checkpoint()
