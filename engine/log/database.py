@@ -40,8 +40,8 @@ _CHECK_ALL_BELOW: Final = 64 * 1024 * 1024
 # Another program, such as a backup, may hold the write lock for a moment.
 _BUSY_TIMEOUT: Final = 5.0
 
-# A statement of a few thousand rows takes up to a MiB: keep few.
-_CACHED_STATEMENTS: Final = 32
+# A statement of a few thousand rows takes up to a MiB. There are some twenty large ones (`plan`), all others are small.
+_CACHED_STATEMENTS: Final = 64
 
 # Sorted pages of the index of many interleaved sessions: KiB.
 _CACHE_SIZE: Final = 16 * 1024
