@@ -44,6 +44,8 @@ class Handover:
 
     def __init__(self) -> None:
         self._body: Body | None = None
+        self._begun = False  # the head is out
+        self._send: ASGISendCallable | None = None
 
     @classmethod
     def offer(cls, scope: Scope) -> Handover:
@@ -58,9 +60,22 @@ class Handover:
         found = cast(dict[str, object], scope.get("extensions") or {}).get(_EXTENSION)
         return found if isinstance(found, Handover) else None
 
-    def take(self, body: Body) -> None:
-        """Leave the body to this function. To be called when the head is out; what is sent from here on is dropped."""
-        self._body = body
+    def reaches(self, send: ASGISendCallable) -> bool:
+        """Whether nothing stands between the server and who has this ``send``: what does may want to see the body."""
+        return send is self._send
+
+    def take(self, body: Body) -> bool:
+        """Leave the body to this function, unless the head is not out yet; what is sent from here on is dropped."""
+        if self._begun:
+            self._body = body
+        return self._begun
+
+    @staticmethod
+    def declined(scope: Scope) -> Scope:
+        """The scope without the offer."""
+        offered = cast(dict[str, object], scope.get("extensions") or {})
+        extensions = {name: value for name, value in offered.items() if name != _EXTENSION}
+        return cast(Scope, {**scope, "extensions": extensions})
 
     def sending(self, send: ASGISendCallable) -> ASGISendCallable:
         """What the application sends with."""
@@ -68,7 +83,9 @@ class Handover:
         async def send_or_drop(message: ASGISendEvent) -> None:
             if self._body is None:
                 await send(message)
+                self._begun |= message["type"] == "http.response.start"
 
+        self._send = send_or_drop
         return send_or_drop
 
     async def carry_out(self, outlet: Outlet, send: ASGISendCallable) -> None:

@@ -264,7 +264,7 @@ class Hub:
                 self.on_left()
 
     def publish(self, batch: Batch) -> None:
-        for mailbox in self._mailboxes:
+        for mailbox in tuple(self._mailboxes):  # its sink may leave
             mailbox.put(batch)
 
     def tell(self, body: bytes) -> None:

@@ -25,7 +25,7 @@ from .endings import Endings
 from .errors import Draining, PenstockError, SessionDeleted, WriteFailed
 from .events import Cursor, JSONObject, MessageSnapshot
 from .generation import Run
-from .hub import Degraded, Ended, Hub
+from .hub import Degraded, Drained, Ended, Hub
 from .idempotency import Answers
 from .journal import Budget, Journal
 from .lineup import Lineup, PendingStops
@@ -471,7 +471,13 @@ class Resident:
     async def _repair(self) -> None:
         """Go back to what is committed, as soon as the log takes writes; callers are turned away meanwhile."""
         await self.slot.forget()
-        if not await self._settlement.retry("failed", "WRITE_FAILED"):
+        try:
+            living = await self._settlement.retry("failed", "WRITE_FAILED")
+        except Exception:
+            self.hub.close(Drained("error"))  # readers come back, and whoever does opens it anew
+            self.close()
+            raise
+        if not living:
             self._end()
         self._repairing = False
         self.hub.recover()

@@ -218,6 +218,7 @@ class Subscription:
                 if not take(await self.receive()):
                     return
                 continue
+            self._enough = False  # of a sink before, whose reader was cancelled
             self._mailbox.sink = partial(self._hand_on, take)
             try:
                 delivery = await self._tail()

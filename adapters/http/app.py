@@ -15,6 +15,7 @@ from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 
 from engine import Engine, InvalidBody, PenstockError
 
+from ..handover import Handover
 from ..identity import OPEN, Identity
 from ..limits import UNLIMITED, Limits
 from ..metrics import Metrics
@@ -47,8 +48,15 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 @final
 class _App(QuartTrio):
     pushing: Pushing | None = None
+    own_hooks = 0
+
+    def _hooks(self) -> int:
+        return sum(map(len, self.after_request_funcs.values()))
 
     async def asgi_app(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        handover = Handover.offered(scope)
+        if handover is not None and not (handover.reaches(send) and self._hooks() == self.own_hooks):
+            scope = Handover.declined(scope)  # somebody may want to see, or to change, what is answered
         if scope["type"] == "websocket":  # Quart would come here with what is made for requests, and fail
             await refuse_socket(scope, receive, send)
         elif scope["type"] == "http" and self.pushing is not None and (asked := self.pushing.read(scope)) is not None:
@@ -122,6 +130,7 @@ def create_app(
     add_events(app, engine, heartbeat)
     add_openapi(app, secured=not identity.open)
     add_page(app)
+    app.own_hooks = app._hooks()
     app.pushing = Pushing(app, engine, identity, bounds, allowed_origins=allowed, allowed_hosts=allowed_hosts)
     return app
 

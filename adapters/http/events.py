@@ -98,6 +98,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
     ) -> None:
         self._opening = opening
         self._form = (_FORMS if handover is None else _IN_CHUNKS)[module]
+        self._module = module
         self._interval = interval
         self._deadline = trio.current_time() + seconds  # of who reads
         self._spoken = trio.current_time()
@@ -107,10 +108,10 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         self._request_id = request_id.get()
 
     async def __aenter__(self) -> Self:
+        if self._handover is not None and not self._handover.take(self._pour):
+            self._handover, self._form = None, _FORMS[self._module]
         if self._handover is None:
             await self._open()
-        else:
-            self._handover.take(self._pour)
         return self
 
     async def __aexit__(self, *raised: object) -> None:

@@ -138,15 +138,19 @@ class Pushing:
         """The request, if it is to be answered here."""
         if scope["method"] != "POST" or scope["query_string"] or scope["http_version"] != "1.1":
             return None
+        if None in (self._app.config["MAX_CONTENT_LENGTH"], self._app.config["BODY_TIMEOUT"]):
+            return None
         root = scope.get("root_path", "")
         found = _PATH.fullmatch(scope["path"], len(root)) if scope["path"].startswith(root) else None
-        if found is None or scope["raw_path"] != scope["path"].encode():
+        if found is None or scope.get("raw_path") != scope["path"].encode():
             return None
         headers: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value.decode("latin-1"))
         lengths = headers.get(b"content-length")
-        if lengths is None or b"transfer-encoding" in headers or self._surroundings() != self._made:
+        if lengths is None or not lengths[0].isdecimal() or b"transfer-encoding" in headers:
+            return None
+        if self._surroundings() != self._made:
             return None
         return Asked(
             session_id=found[1],
@@ -218,9 +222,11 @@ class Pushing:
                 event = await receive()
                 if event["type"] != "http.request":
                     raise _Left
-                first, body = not body, body + event["body"]
+                first, body = not body, body + event.get("body", b"")
+                if len(body) > most:
+                    raise too_large()
                 # Nearly every body is one piece, and its end, which is only said then, need not be waited for.
-                if not event["more_body"] or (first and len(body) == asked.length):
+                if not event.get("more_body", False) or (first and len(body) == asked.length):
                     return body
         raise too_slow()
 

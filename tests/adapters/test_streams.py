@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket as stdlib_socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Final
@@ -12,11 +12,15 @@ from typing import Final
 import pytest
 import trio
 from attrs import frozen
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from quart import Response
 
+from adapters.http import create_app
 from adapters.server import ServerConfig
-from engine import Config, Cursor, Generation, MemoryLog, Producer, WriteFailed
+from adapters.websocket import websocket_handler
+from engine import Config, Cursor, Generation, MemoryLog, Producer, WriteFailed, open_engine
 from tests.adapters.credentials import bearer, identity, token
-from tests.adapters.serving import PATIENCE, Lines, Penstock, Socket, penstock
+from tests.adapters.serving import PATIENCE, Lines, Penstock, Socket, penstock, serving
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.living import copied
 from tests.engine.producers import Steered, saying
@@ -517,6 +521,71 @@ async def test_a_stream_that_has_ended_leaves_its_connection_to_the_next_request
             with pytest.raises(EOFError):
                 await lines.next()
             assert lines.ended
+
+
+def held_back(app: ASGIFramework) -> ASGIFramework:
+    """A middleware that sends the head with the first piece of the body, as compressors do."""
+
+    async def wrapped(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        head: list[ASGISendEvent] = []
+
+        async def hold(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.start":
+                head.append(message)
+                return
+            while head:
+                await send(head.pop())
+            await send(message)
+
+        await app(scope, receive, hold)
+
+    return wrapped
+
+
+def shouting(app: ASGIFramework) -> ASGIFramework:
+    """A middleware that changes the body."""
+
+    async def wrapped(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def shout(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.body":
+                message["body"] = message["body"].upper()
+            await send(message)
+
+        await app(scope, receive, shout)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(("middleware", "changes"), [(held_back, False), (shouting, True)])
+async def test_a_middleware_sees_the_stream_and_may_change_it(
+    middleware: Callable[[ASGIFramework], ASGIFramework], changes: bool
+) -> None:
+    async with open_engine(MemoryLog()) as engine:
+        await (await engine.create_session("s")).post("hello")
+        app = middleware(create_app(engine))
+        async with serving(app, websocket_handler(engine), drain=engine.drain) as served:
+            answer = await served.get("/v1/sessions/s/events?live=false")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert (b'"TEXT":"HELLO"' in body, b'"text":"hello"' in body) == (changes, not changes)
+    assert body.endswith(b"\r\n0\r\n\r\n")
+
+
+async def test_a_hook_that_is_added_later_sees_the_stream() -> None:
+    async with open_engine(MemoryLog()) as engine:
+        await (await engine.create_session("s")).post("hello")
+        app = create_app(engine)
+        seen: list[bytes] = []
+
+        @app.after_request
+        async def look(response: Response) -> Response:
+            seen.append(await response.get_data(as_text=False))
+            return response
+
+        async with serving(app, websocket_handler(engine), drain=engine.drain) as served:
+            answer = await served.get("/v1/sessions/s/events?live=false")
+    assert b'"text":"hello"' in answer
+    assert b'"text":"hello"' in seen[0]
 
 
 async def test_last_event_id_overrides_the_query() -> None:

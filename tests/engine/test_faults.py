@@ -14,14 +14,17 @@ from attrs import frozen
 from trio.testing import MockClock
 
 from engine import (
+    Batch,
     CaughtUp,
     Config,
     Degraded,
+    Drained,
     Engine,
     Event,
     Generation,
     GenerationFinished,
     GenerationStarted,
+    Head,
     IdInUse,
     MemoryLog,
     PenstockError,
@@ -544,6 +547,39 @@ async def test_a_drain_that_meets_a_short_trouble_still_writes_the_ends(autojump
         await producer.started.wait()
         until = trio.current_time() + 1
         log.schedule = lambda number, write: Fail() if trio.current_time() < until else None
+    await assert_rules(memory, closed=True)
+
+
+async def test_a_session_whose_repair_fails_for_a_bug_is_opened_anew(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = MemoryLog()
+    log = FaultyLog(memory)
+    healthy, broken = log.head, True
+
+    async def head(session_id: str) -> Head | None:
+        if broken:
+            raise RuntimeError("a bug")
+        return await healthy(session_id)
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.post("one")
+        monkeypatch.setattr(log, "head", head)
+        log.schedule = lambda number, write: Fail()
+        async with session.subscribe("now") as reader:
+            with pytest.raises(WriteFailed):
+                await session.post("lost")
+            await trio.sleep(5)
+            broken, log.schedule = False, None
+            while not isinstance(delivery := await reader.receive(), Drained):
+                assert not isinstance(delivery, Batch)
+        await session.post("two")
+        with trio.fail_after(1):
+            await engine.drain()
+    assert "a bug" in caplog.text
+    texts = [e.data.blocks[0].text for e in await events_of(memory, "s") if e.type == "message.snapshot"]  # type: ignore[union-attr]
+    assert texts == ["one", "two"]
     await assert_rules(memory, closed=True)
 
 

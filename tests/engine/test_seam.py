@@ -552,3 +552,60 @@ async def test_a_mailbox_is_bounded_in_bytes_too() -> None:
     mailbox.rearm()
     mailbox.put(Batch("s", "e", [Entry(3, b"x" * 10)]))
     assert not mailbox.lagged
+
+
+async def test_a_reader_may_leave_while_it_takes_what_is_handed_on() -> None:
+    async with open_engine(MemoryLog()) as engine:
+        session = await engine.create_session("s")
+        tail = (await session.cursor()).offset
+        seen: list[int] = []
+
+        def take(delivery: Delivery) -> bool:
+            if isinstance(delivery, Batch):
+                seen.append(delivery.last)
+                first.close()
+            return True
+
+        async with (
+            session.subscribe("now") as first,
+            session.subscribe("now") as second,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(first.flow, take)
+            await trio.testing.wait_all_tasks_blocked()
+            await session.post("p")
+            await session.post("q")
+            with trio.fail_after(5):
+                while (await second.__anext__()).offset != tail + 2:
+                    pass
+            nursery.cancel_scope.cancel()
+        assert seen == [tail + 1]
+
+
+async def test_a_flow_that_was_cancelled_as_it_had_enough_loses_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ledger = Ledger(0)
+    seen: list[int] = []
+
+    def take(delivery: Delivery) -> bool:
+        if isinstance(delivery, Batch):
+            seen.append(delivery.last)
+        return not isinstance(delivery, Batch)
+
+    def publish(offset: int) -> None:
+        ledger.stored = offset
+        ledger.hub.publish(batch(offset))
+
+    async with Subscription(ledger, None, from_tail=True, live=True, snapshot=False) as reader:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reader.flow, take)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                publish(1)  # handed on to a task that will only learn that it is cancelled
+        with trio.move_on_after(1):
+            raise AssertionError(await reader.receive())
+        publish(2)
+        await reader.flow(take)
+    assert seen == [1, 2]
