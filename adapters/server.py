@@ -343,8 +343,10 @@ async def serve(
 
     Draining: no new connection, idle ones are closed, ``drain`` is awaited (streams end by it), the others get
     to finish within ``farewell_timeout``, all of it within ``drain_timeout``; what is left then is cut, also a
-    peer that never reads. Cancelling
-    cuts everything at once. ``task_status.started()`` is called when connections are accepted.
+    peer that never reads. Cancelling cuts everything at once. ``task_status.started()`` is called when connections are
+    accepted.
+
+    The head of an answer with a ``content-length`` leaves together with the first piece of its body.
 
     Raises `StartupFailed` when the application's lifespan startup fails.
     """
