@@ -49,13 +49,12 @@ _HEADERS: Final = {
 class _Form:
     """How deliveries are told."""
 
-    media_type: str
     heartbeat: bytes
     frame: Callable[[Delivery], bytes]
 
     @classmethod
     def of(cls, module: ModuleType) -> _Form:
-        return cls(module.MEDIA_TYPE, module.HEARTBEAT, module.frame)
+        return cls(module.HEARTBEAT, module.frame)
 
     @classmethod
     def in_chunks(cls, module: ModuleType) -> _Form:
@@ -67,7 +66,7 @@ class _Form:
         def frame(delivery: Delivery) -> bytes:
             return delivery.framed(frame_batch) if isinstance(delivery, Batch) else chunk(module.frame(delivery))
 
-        return cls(module.MEDIA_TYPE, chunk(module.HEARTBEAT), frame)
+        return cls(chunk(module.HEARTBEAT), frame)
 
 
 _FORMS: Final = {module: _Form.of(module) for module in (ndjson, sse)}

@@ -279,6 +279,20 @@ async def test_an_application_with_hooks_of_its_own_is_not_passed_by(
         assert not short
 
 
+@pytest.mark.parametrize("setting", ["MAX_CONTENT_LENGTH", "BODY_TIMEOUT"])
+async def test_an_application_without_a_bound_for_bodies_answers_itself(
+    setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_engine(MemoryLog()) as engine:
+        await engine.create_session("s")
+        app = create_app(engine)
+        app.config[setting] = None
+        with counting(monkeypatch) as short:
+            async with serving(app, websocket_handler(engine)) as server:
+                assert b" 200 " in await told(server, Ask(delta("x")), "")
+        assert not short
+
+
 @pytest.mark.parametrize(
     "path",
     ["/v1/sessions/%73/chunks", "/v1/sessions/s/chunks/", "/v1/sessions//chunks", "/v1//sessions/s/chunks"],
