@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import attrs
 import click
 
+from engine import JSONObject
 from tests.benchmarks.children import ROOT
 from tests.benchmarks.machine import describe
 from tests.benchmarks.peers.install import Peers
@@ -34,7 +37,8 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option("--rounds", type=click.IntRange(1, 50), help="Of each measurement.  [default: 5]")
 @click.option("--quick", "sizes", flag_value="quick", help="A look in some minutes; no figures to quote.")
 @click.option("--tiny", "sizes", flag_value="tiny", help="Just enough to see that everything runs.")
-@click.option("--json", "json_path", type=_PATH, help="Write all figures to this file.")
+@click.option("--json", "json_path", type=_PATH, help="Write all figures to this file, round by round.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the file of --json, if there is one.")
 @click.option("--svg", "svg_path", type=_PATH, help="Write the picture to this file.")
 @click.option("--table", "tables", is_flag=True, help="Print all figures, not the rules alone.")
 @click.option("--from", "given", type=_PATH, help="Measure nothing: take the figures from this file.")
@@ -48,6 +52,7 @@ def main(
     rounds: int | None,
     sizes: str | None,
     json_path: Path | None,
+    resume: bool,
     svg_path: Path | None,
     tables: bool,
     given: Path | None,
@@ -67,6 +72,8 @@ def main(
     _raise_descriptors()
     cached = Peers(peers.absolute())
     known = {bench.name: bench for bench in benches(cached)}
+    if resume and json_path is None:
+        raise click.UsageError("--resume needs --json: the file of the run that is to go on")
     chosen = list(known) if only is None else [name.strip().upper() for name in only.split(",")]
     unknown = [name for name in chosen if name not in known]
     if unknown:
@@ -78,7 +85,15 @@ def main(
         size = _SIZES[sizes or "full"]
         size = attrs.evolve(size, rounds=rounds or size.rounds)
         place = folder or Path(tempfile.gettempdir())
-        run = Run(describe(size, cached, place))
+        run = _begin(describe(size, cached, place), json_path if resume else None)
+        began = time.monotonic()
+
+        def save() -> None:
+            now = describe(size, cached, place)
+            run.machine |= {"date": now["date"], "versions": now["versions"]}  # the peers are there now
+            if json_path is not None:
+                run.write(json_path)
+
         try:
             measure(
                 [known[name] for name in chosen],
@@ -87,13 +102,15 @@ def main(
                 peers=cached,
                 place=place,
                 systems=None if systems is None else [name.strip() for name in systems.split(",")],
-                tell=lambda text: click.echo(text, err=True),
+                tell=lambda text: click.echo(f"{timedelta(seconds=round(time.monotonic() - began))}  {text}", err=True),
+                save=save,
             )
-        finally:
-            began = run.machine["date"]
-            run.machine = {**describe(size, cached, place), "began": began}  # the peers are there now
+        except KeyboardInterrupt:
             if json_path is not None:
-                run.write(json_path)
+                click.echo(
+                    f"stopped; {json_path} has the rounds that are whole: --resume goes on behind them", err=True
+                )
+            raise
     _tell(run, json_path if given is not None else None, svg_path, readme=readme)
     for line in table(run, list(known.values())) if tables else ():
         click.echo(line)
@@ -102,6 +119,23 @@ def main(
         click.echo(line)
     if strict and any(v.held is False and v.rule.kind == "floor" for v in judged):
         raise SystemExit(1)
+
+
+# A run goes on where these are as they were: else its rounds would not be of one thing.
+_SAME = ("commit", "sizes", "rounds", "cpu", "cores", "file_system")
+
+
+def _begin(told: JSONObject, path: Path | None) -> Run:
+    """A new run; or the one in the file, if there is one."""
+    if path is None or not path.exists():
+        return Run({**told, "began": told["date"]})
+    run = Run.read(path)
+    for name in _SAME:
+        if run.machine.get(name) != told[name]:
+            raise click.UsageError(f"{path} cannot go on: its {name} is {run.machine.get(name)}, now {told[name]}")
+    resumed = run.machine.get("resumed")
+    run.machine["resumed"] = [*(resumed if isinstance(resumed, list) else ()), told["date"]]
+    return run
 
 
 def _raise_descriptors() -> None:

@@ -1,13 +1,15 @@
 """A run: bench after bench, in each of them round after round, in each of these system after system in turn.
 
 So what slows the machine down for a while is in the figures of all systems of a round. A system that cannot be had
-is skipped with its reason; a measurement that fails leaves a note in place of a figure.
+is skipped with its reason; a measurement that fails leaves a note in place of a figure. A run that was broken off
+goes on with the rounds that it has not: one that was not whole is made again.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +47,12 @@ def measure(
     place: Path | None = None,
     systems: Iterable[str] | None = None,
     tell: Callable[[str], object] = lambda _: None,
+    save: Callable[[], object] = lambda: None,
 ) -> None:
-    """Add what is found to ``run``. ``systems`` are those to measure, by default all; ``place`` a folder to work in."""
+    """Add what is found to ``run``, but for rounds that it has. ``save`` is called behind each round.
+
+    ``systems`` are those to measure, by default all; ``place`` a folder to work in.
+    """
     wanted = None if systems is None else set(systems)
     with _folder(place) as root:
         keeping = root / "kept"
@@ -55,11 +61,17 @@ def measure(
         for bench in chosen:
             names = [name for name in bench.systems if wanted is None or name in wanted]
             for round_ in range(sizes.rounds):
+                took = run.took.setdefault(bench.name, {})
+                if round_ in took:
+                    continue
+                begun = time.monotonic()
                 turn = round_ % max(1, len(names))
                 for system in names[turn:] + names[:turn]:
                     if system not in run.skipped:
                         tell(f"{bench.name} round {round_ + 1} of {sizes.rounds}: {system}")
                         _measure(bench, system, round_, context)
+                took[round_] = time.monotonic() - begun
+                save()
 
 
 def _measure(bench: Bench, system: str, round_: int, context: Context) -> None:

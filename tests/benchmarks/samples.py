@@ -46,12 +46,16 @@ class Spread:
 @final
 @define
 class Run:
-    """All figures of one run. ``machine`` says where and when; ``skipped`` what could not be had, and why."""
+    """All figures of one run. ``machine`` says where and when; ``skipped`` what could not be had, and why.
+
+    ``took`` has the seconds of each round that is whole, by bench: what is not in it is still to be measured.
+    """
 
     machine: JSONObject
     samples: dict[Cell, dict[int, float]] = Factory(dict)
     skipped: dict[str, str] = Factory(dict)
     notes: list[str] = Factory(list)
+    took: dict[str, dict[int, float]] = Factory(dict)
 
     def add(self, bench: str, system: str, round_: int, figures: Mapping[str, float]) -> None:
         for metric, value in figures.items():
@@ -69,6 +73,7 @@ class Run:
         return Spread.of(ratios) if ratios else None
 
     def write(self, path: Path) -> None:
+        """As JSON. A file that is there is replaced as a whole."""
         cells: list[JSON] = [
             {
                 "bench": cell.bench,
@@ -79,8 +84,20 @@ class Run:
             for cell, rounds in self.samples.items()
         ]
         notes: list[JSON] = list(self.notes)
-        made: JSONObject = {"machine": self.machine, "skipped": dict(self.skipped), "notes": notes, "cells": cells}
-        path.write_text(json.dumps(made, indent=1) + "\n")
+        took: JSONObject = {
+            bench: {str(number): round(seconds, 1) for number, seconds in rounds.items()}
+            for bench, rounds in self.took.items()
+        }
+        made: JSONObject = {
+            "machine": self.machine,
+            "skipped": dict(self.skipped),
+            "notes": notes,
+            "took": took,
+            "cells": cells,
+        }
+        beside = path.with_name(f"{path.name}.part")
+        beside.write_text(json.dumps(made, indent=1) + "\n")
+        beside.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Run:
@@ -89,4 +106,6 @@ class Run:
         for cell in found["cells"]:
             rounds = {int(number): float(value) for number, value in cell["rounds"].items()}
             run.samples[Cell(cell["bench"], cell["system"], cell["metric"])] = rounds
+        for bench, seconds in found["took"].items():
+            run.took[bench] = {int(number): float(value) for number, value in seconds.items()}
         return run

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from adapters.cli import main as penstock
 from adapters.cli.bench import stamps
 from adapters.cli.bench.viewing import Delays
+from tests.benchmarks import __main__ as command
 from tests.benchmarks import payload
 from tests.benchmarks.bench import Bench, Context
 from tests.benchmarks.children import ROOT
@@ -134,6 +135,7 @@ def test_json_brings_back_the_run(tmp_path: Path) -> None:
     run = filled()
     run.skipped["redis-always"] = "redis-server is not installed"
     run.notes.append("B2 round 1: raw-trio: late")
+    run.took["B2"] = {0: 12.5}
     run.write(tmp_path / "run.json")
     assert Run.read(tmp_path / "run.json") == run
     assert json.loads((tmp_path / "run.json").read_text())["machine"]["cores"] == 2
@@ -221,6 +223,65 @@ def test_systems_take_turns_in_beginning_a_round(tmp_path: Path) -> None:
     run = Run({})
     measure([bench], run, sizes=evolve(TINY, rounds=3), peers=no_peers(tmp_path), place=tmp_path)
     assert order == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_run_goes_on_with_the_rounds_that_it_has_not(tmp_path: Path) -> None:
+    asked: list[str] = []
+    broken = True
+
+    def system(name: str) -> dict[str, float]:
+        asked.append(name)
+        if broken and asked.count("b") == 2:
+            raise KeyboardInterrupt
+        return {"x": float(len(asked))}
+
+    def go_on(run: Run) -> None:
+        bench = Bench("B1", "", {name: lambda _, name=name: system(name) for name in ("a", "b")})  # type: ignore[misc]
+        path = tmp_path / "run.json"
+        measure(
+            [bench],
+            run,
+            sizes=evolve(TINY, rounds=3),
+            peers=no_peers(tmp_path),
+            place=tmp_path,
+            save=lambda: run.write(path),
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(Run({}))
+    assert asked == ["a", "b", "b"]
+    run, broken = Run.read(tmp_path / "run.json"), False
+    assert run.samples == {Cell("B1", "a", "x"): {0: 1.0}, Cell("B1", "b", "x"): {0: 2.0}}
+    go_on(run)
+    assert asked == ["a", "b", "b", "b", "a", "a", "b"]  # the round that was not whole is made again
+    assert set(run.took["B1"]) == set(run.samples[Cell("B1", "a", "x")]) == {0, 1, 2}
+    assert Run.read(tmp_path / "run.json").samples == run.samples
+    go_on(run)
+    assert len(asked) == 7
+
+
+def test_resumed_run_is_of_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "benches", lambda _: [Bench("B1", "", {"a": lambda _: {"x": 1.0}})])
+    path = tmp_path / "run.json"
+    arguments = ["--tiny", "--json", str(path), "--folder", str(tmp_path), "--resume"]
+    first = CliRunner().invoke(command.main, arguments, catch_exceptions=False)
+    assert first.exit_code == 0
+    run = Run.read(path)
+    assert run.machine["began"]
+    assert "resumed" not in run.machine
+    assert CliRunner().invoke(command.main, arguments, catch_exceptions=False).exit_code == 0
+    assert Run.read(path) == run  # it was whole
+    del run.took["B1"]
+    run.write(path)
+    assert CliRunner().invoke(command.main, arguments, catch_exceptions=False).exit_code == 0
+    run = Run.read(path)
+    assert len(list(run.machine["resumed"])) == 1  # type: ignore[arg-type]
+    run.machine["commit"] = "another"
+    run.write(path)
+    refused = CliRunner().invoke(command.main, arguments)
+    assert refused.exit_code == 2
+    assert "its commit is another" in refused.output
+    assert Run.read(path) == run
 
 
 @pytest.mark.parametrize("truth", [0, 1, 7, 8, 9, 40, 60])
