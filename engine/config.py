@@ -46,8 +46,9 @@ class Config:
     # The time all ends get at shutdown. Process supervisors commonly kill after ten seconds or more.
     drain_timeout: float = field(default=10.0, validator=_positive)
 
-    # How many events one session may have stamped and not yet committed. Without a bound per session
-    # a firehose takes its neighbours' p99 from 7 to 24 ms (measured).
+    # How many events one session may have stamped and not yet committed: half of them on their way to the disk, half
+    # gathered behind those. Without a bound per session a firehose takes its neighbours' p99 from 7 to 24 ms
+    # (measured).
     session_pending: int = field(default=512, validator=_positive)
 
     # The same over all sessions: bounds memory and the size of one commit.

@@ -92,6 +92,7 @@ class Journal:
         "_budget",
         "_closed",
         "_fell_back_to",
+        "_gathered",
         "_hub",
         "_in_flight",
         "_life",
@@ -126,6 +127,9 @@ class Journal:
         self._hub = hub
         self._budget = budget
         self._pending = config.session_pending
+        # Half of them gathered: else writes come out long and short in turns, and while a long one gathers, the disk
+        # has nothing to do.
+        self._gathered = max(1, config.session_pending // 2)
         self._on_refused = on_refused
         self.witness = hub.witness
         self.session_id = head.session_id
@@ -157,7 +161,11 @@ class Journal:
     @property
     def full(self) -> bool:
         budget = self._budget
-        return self.stamped - self.committed >= self._pending or budget.used >= budget.limit
+        return (
+            len(self._bodies) >= self._gathered
+            or self.stamped - self.committed >= self._pending
+            or budget.used >= budget.limit
+        )
 
     def raise_token(self) -> None:
         """Fence: from here on, the log takes this session's writes with the new token only."""
@@ -198,10 +206,10 @@ class Journal:
     async def wait_room(self) -> None:
         """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
         while self.refused is None and self.full:
-            if self._budget.full and self.stamped - self.committed < self._pending:
-                await self._budget.wait_room()
-            else:
+            if len(self._bodies) >= self._gathered or self.stamped - self.committed >= self._pending:
                 await self._next_report()
+            else:
+                await self._budget.wait_room()
 
     def cursor_at(self, mark: Mark) -> Cursor:
         """The cursor of a committed mark."""

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, final
 
 from ..errors import PenstockError, WriteFailed
+from .checkpoint import checkpoint
 from .database import explain, is_store_wide
 from .fence import Standing, admit_compact
 from .plan import DELETED_PURGED, Life, Plan, Statement
@@ -114,6 +115,11 @@ class Committer:
             self._roll_back()
             raise
         return True
+
+    def finish_checkpoint(self) -> None:
+        """Move what a `Checkpointer` has left, so that the write-ahead log begins again at its start."""
+        with contextlib.suppress(sqlite3.Error):
+            checkpoint(self._connected())
 
     def close(self) -> None:
         """Move what is in the write-ahead log into the database, as far as it goes, and close."""

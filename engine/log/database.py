@@ -46,6 +46,10 @@ _CACHED_STATEMENTS: Final = 64
 # Sorted pages of the index of many interleaved sessions: KiB.
 _CACHE_SIZE: Final = 16 * 1024
 
+# Pages in the write-ahead log (64 MiB), above which a commit moves them itself, for some ten milliseconds. A
+# `Checkpointer` does it before.
+_CHECKPOINT: Final = 16 * 1024
+
 # The write-ahead log is cut back to this once it grew in a rush.
 _JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
 
@@ -118,6 +122,7 @@ def connect(path: str) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
     return connection
 
 

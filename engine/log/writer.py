@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, final
 
 from ..errors import PenstockError
+from .checkpoint import Checkpointer
 from .commit import Committer, failure
 from .port import Append, Compact, Delete, Move, Report, Write
 
@@ -36,14 +37,21 @@ class Outcome(NamedTuple):
 
 @final
 class Writer:
-    """Runs a `Committer` in a thread of its own.
+    """Runs a `Committer` in a thread of its own, and a `Checkpointer` beside it.
 
     ``wake`` is called in that thread, once per round. ``left`` is called in it as the last thing, with the
     connection closed.
     """
 
-    def __init__(self, committer: Committer, wake: Callable[[Outcome], None], left: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        checkpointer: Checkpointer,
+        wake: Callable[[Outcome], None],
+        left: Callable[[], None],
+    ) -> None:
         self._committer = committer
+        self._checkpointer = checkpointer
         self._wake = wake
         self._left = left
         self._handed: queue.SimpleQueue[tuple[Write, Report] | None] = queue.SimpleQueue()
@@ -56,6 +64,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="penstock-writer", daemon=True)
 
     def start(self) -> None:
+        self._checkpointer.start()
         self._thread.start()
 
     def hand_over(self, write: Write, report: Report) -> None:
@@ -84,6 +93,7 @@ class Writer:
                 self._report()
         finally:
             try:
+                self._checkpointer.stop()
                 self._committer.close()
             finally:
                 self._left()
@@ -111,7 +121,10 @@ class Writer:
         return handed
 
     def _carry_out(self, handed: list[tuple[Move, Report]]) -> None:
-        commits = self._committer.commits
+        if self._checkpointer.rest_is_due:
+            self._checkpointer.rest_is_due = False
+            self._committer.finish_checkpoint()
+        commits, stored = self._committer.commits, self._committer.events
         writes = [write for write, _ in handed]
         errors: Sequence[PenstockError | None]
         try:
@@ -119,6 +132,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001  # a thread that dies here leaves everyone waiting
             errors = [failure(write, error, whole=True) for write in writes]
         self._tell([(report, error) for (_, report), error in zip(handed, errors, strict=True)])
+        self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored)
         if self._purge_failed and self._committer.commits > commits:
             self._to_purge, self._purge_failed = True, False
         self._to_purge |= any(isinstance(write, Delete) for write in writes)

@@ -1,11 +1,15 @@
-"""The room that all sessions share: nobody waits while there is some, whoever leaves."""
+"""The room in the log: nobody waits while there is some, whoever leaves; and a session's own is used evenly."""
 
 from __future__ import annotations
 
 import trio
 import trio.testing
 
+from engine import Config, Generation, open_engine
 from engine.journal import Budget
+from engine.log import MemoryLog
+from engine.log.port import Append
+from tests.engine.faulty import FaultyLog
 
 
 async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
@@ -105,3 +109,22 @@ async def test_those_who_are_woken_and_want_nothing_keep_nobody_waiting() -> Non
         await trio.testing.wait_all_tasks_blocked()
         budget.give_back(8)  # and nothing is ever given back again
     assert gone == 50
+
+
+async def test_a_producer_at_full_speed_writes_evenly() -> None:
+    done = trio.Event()
+
+    async def producer(generation: Generation) -> None:
+        async with generation.message() as message, message.text() as block:
+            for n in range(1000):
+                await block.write(f"{n} ")
+        done.set()
+
+    log = FaultyLog(MemoryLog())
+    async with open_engine(log, config=Config(session_pending=40, checkpoint_every=10_000)) as engine:
+        session = await engine.create_session("s")
+        await session.start(producer)
+        await done.wait()
+    sizes = [len(write.events) for write in log.writes if isinstance(write, Append)]
+    assert max(sizes) == 20
+    assert sizes.count(20) >= 49  # and not now one, now all that there is room for

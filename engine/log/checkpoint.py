@@ -1,0 +1,97 @@
+"""Moving what is committed from the write-ahead log into the database, beside the commits.
+
+SQLite would do it in the commit that fills the write-ahead log past a bound: then nothing is stored for some
+milliseconds, one commit in fifty where many sessions write at a time. Here another thread does it while commits go
+on. What has come meanwhile, a few pages, is left to the writing thread (`Committer.finish_checkpoint`): only between
+two commits can all of it be moved, and only then the write-ahead log begins again at its start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Final, final
+
+__all__ = ["Checkpointer", "checkpoint"]
+
+# Pages in the write-ahead log (16 MiB) that are moved at a time, about. With fewer, the same pages are moved again and
+# again; with more, those who commit meanwhile share the disk with it for longer.
+_PAGES: Final = 4096
+
+# What comes while one pass runs is moved by the next, until it is so little that the writer can.
+_REST: Final = 64
+_PASSES: Final = 3
+
+# Commits and events between two looks: at first, and at most. How many fill so many pages is learned from each look.
+_FIRST: Final = 1024
+_MOST: Final = 16 * _PAGES
+
+
+def checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Move what can be moved without anybody waiting: pages in the write-ahead log, and how many of them have been.
+
+    Both are -1 when somebody else moves them just now. Raises `sqlite3.Error`.
+    """
+    _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return pages, moved
+
+
+@final
+class Checkpointer:
+    """A thread with a connection of its own. What it cannot do stays undone: the writer's own bound is behind it."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._due = threading.Event()
+        self._stopping = False
+        self._written = 0  # commits and events since it was last due
+        self._counted = 0  # how many they were then
+        self._enough = _FIRST
+        self.rest_is_due = False  # for the writer to move
+        self._thread = threading.Thread(target=self._run, name="penstock-checkpointer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def committed(self, commits: int, events: int) -> None:
+        """So many more. Called by the writing thread, as all but `start`."""
+        self._written += commits + events
+        if self._written >= self._enough:
+            self._counted, self._written = self._written, 0
+            self._due.set()
+
+    def stop(self) -> None:
+        """End, and close the connection. Waits for a pass that is under way."""
+        self._stopping = True
+        self._due.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._is_due():
+            # As SQLite does with its own: an error is nobody's, nothing is lost, and the next one tries again.
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+                self._move(connection)
+                while self._is_due():
+                    self._move(connection)
+
+    def _is_due(self) -> bool:
+        """Wait until it is. False when it is time to stop."""
+        if not self._stopping:
+            self._due.wait()
+            self._due.clear()
+        return not self._stopping
+
+    def _move(self, connection: sqlite3.Connection) -> None:
+        pages, moved = checkpoint(connection)
+        if pages > 0:
+            self._enough = min(max(_FIRST, _PAGES * self._counted // pages), _MOST)
+        for _ in range(1, _PASSES):
+            if self._stopping:
+                return
+            before = moved
+            pages, moved = checkpoint(connection)
+            if moved - before < _REST:
+                break
+        self.rest_is_due = True
