@@ -90,7 +90,7 @@ def main(
 
         def save() -> None:
             now = describe(size, cached, place)
-            run.machine |= {"date": now["date"], "versions": now["versions"]}  # the peers are there now
+            run.machine = {**run.machine, "date": now["date"], "versions": now["versions"]}  # the peers are there now
             if json_path is not None:
                 run.write(json_path)
 
@@ -134,7 +134,7 @@ def _begin(told: JSONObject, path: Path | None) -> Run:
         if run.machine.get(name) != told[name]:
             raise click.UsageError(f"{path} cannot go on: its {name} is {run.machine.get(name)}, now {told[name]}")
     resumed = run.machine.get("resumed")
-    run.machine["resumed"] = [*(resumed if isinstance(resumed, list) else ()), told["date"]]
+    run.machine = {**run.machine, "resumed": [*(resumed if isinstance(resumed, list) else ()), told["date"]]}
     return run
 
 

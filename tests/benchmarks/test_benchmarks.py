@@ -276,7 +276,7 @@ def test_resumed_run_is_of_one_commit(tmp_path: Path, monkeypatch: pytest.Monkey
     assert CliRunner().invoke(command.main, arguments, catch_exceptions=False).exit_code == 0
     run = Run.read(path)
     assert len(list(run.machine["resumed"])) == 1  # type: ignore[arg-type]
-    run.machine["commit"] = "another"
+    run.machine = {**run.machine, "commit": "another"}
     run.write(path)
     refused = CliRunner().invoke(command.main, arguments)
     assert refused.exit_code == 2
