@@ -16,17 +16,17 @@ from typing import Final, final
 
 __all__ = ["Checkpointer", "checkpoint"]
 
-# Pages in the write-ahead log (16 MiB) that are moved at a time, about. With fewer, the same pages are moved again and
+# Pages in the write-ahead log (8 MiB) that are moved at a time, about. With fewer, the same pages are moved again and
 # again; with more, those who commit meanwhile share the disk with it for longer.
-_PAGES: Final = 4096
+_PAGES: Final = 2048
 
 # What comes while one pass runs is moved by the next, until it is so little that the writer can.
 _REST: Final = 64
 _PASSES: Final = 3
 
 # Commits and events between two looks: at first, and at most. How many fill so many pages is learned from each look.
-_FIRST: Final = 1024
-_MOST: Final = 16 * _PAGES
+_FIRST: Final = 512
+_MOST: Final = 32 * _PAGES
 
 
 def checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:

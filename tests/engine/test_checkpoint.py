@@ -121,11 +121,11 @@ def test_what_came_meanwhile_is_left_to_the_writer(
 @pytest.mark.parametrize(
     ("written", "pages", "enough"),
     [
-        (1024, 1024, 4096),  # a page for each
-        (3000, 750, 16_384),  # four of them fill a page
-        (1024, 8192, 1024),  # pages fill faster than it was asked for: never sooner than at first
+        (1024, 1024, 2048),  # a page for each
+        (3000, 750, 8192),  # four of them fill a page
+        (1024, 8192, 512),  # pages fill faster than it was asked for: never sooner than at first
         (1024, 1, 65_536),
-        (1024, -1, 1024),  # nothing was learned
+        (1024, -1, 512),  # nothing was learned
     ],
 )
 def test_it_learns_how_much_fills_the_write_ahead_log(
