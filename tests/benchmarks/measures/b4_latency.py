@@ -113,9 +113,19 @@ def _measure(system: str, opened: Open, *, loaded: bool) -> Measuring:
 
 
 def _disk(context: Context) -> dict[str, float]:
-    spec: JSONObject = {"task": "sync", "folder": str(context.folder), "count": context.sizes.probes}
-    figures = work("workers.raw_sqlite", spec, context.folder, seconds=60)
-    return {f"fdatasync.{part}_ms": figures[part] * MILLI for part in ("p50", "p99")}
+    """At the pace of the probes, for the rules; and back to back."""
+    sizes = context.sizes
+    spec: JSONObject = {
+        "task": "sync",
+        "folder": str(context.folder),
+        "count": sizes.probes,
+        "rate": sizes.probe_rate,
+    }
+    figures = work("workers.raw_sqlite", spec, context.folder, seconds=60 + sizes.probes / sizes.probe_rate)
+    return {
+        **{f"fdatasync.{part}_ms": figures[part] * MILLI for part in ("p50", "p99")},
+        **{f"fdatasync_rushed.{part}_ms": figures[f"rushed_{part}"] * MILLI for part in ("p50", "p99")},
+    }
 
 
 def b4(peers: Peers) -> Bench:
