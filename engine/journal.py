@@ -92,11 +92,11 @@ class Journal:
         "_budget",
         "_closed",
         "_fell_back_to",
-        "_gathered",
         "_hub",
         "_in_flight",
         "_life",
         "_log",
+        "_most_gathered",
         "_on_refused",
         "_parts",
         "_pending",
@@ -129,7 +129,7 @@ class Journal:
         self._pending = config.session_pending
         # Half of them gathered: else writes come out long and short in turns, and while a long one gathers, the disk
         # has nothing to do.
-        self._gathered = max(1, config.session_pending // 2)
+        self._most_gathered = max(1, config.session_pending // 2)
         self._on_refused = on_refused
         self.witness = hub.witness
         self.session_id = head.session_id
@@ -162,7 +162,7 @@ class Journal:
     def full(self) -> bool:
         budget = self._budget
         return (
-            len(self._bodies) >= self._gathered
+            len(self._bodies) >= self._most_gathered
             or self.stamped - self.committed >= self._pending
             or budget.used >= budget.limit
         )
@@ -206,7 +206,7 @@ class Journal:
     async def wait_room(self) -> None:
         """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
         while self.refused is None and self.full:
-            if len(self._bodies) >= self._gathered or self.stamped - self.committed >= self._pending:
+            if len(self._bodies) >= self._most_gathered or self.stamped - self.committed >= self._pending:
                 await self._next_report()
             else:
                 await self._budget.wait_room()

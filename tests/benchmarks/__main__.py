@@ -85,7 +85,8 @@ def main(
         size = _SIZES[sizes or "full"]
         size = attrs.evolve(size, rounds=rounds or size.rounds)
         place = folder or Path(tempfile.gettempdir())
-        run = _begin(describe(size, cached, place), json_path if resume else None)
+        told = {**describe(size, cached, place), "systems": systems or "all"}
+        run = _begin(told, json_path if resume else None)
         began = time.monotonic()
 
         def save() -> None:
@@ -122,7 +123,7 @@ def main(
 
 
 # A run goes on where these are as they were: else its rounds would not be of one thing.
-_SAME = ("commit", "sizes", "rounds", "cpu", "cores", "file_system")
+_SAME = ("commit", "sizes", "rounds", "cpu", "cores", "file_system", "systems")
 
 
 def _begin(told: JSONObject, path: Path | None) -> Run:

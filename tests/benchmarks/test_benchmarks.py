@@ -271,6 +271,9 @@ def test_resumed_run_is_of_one_commit(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "resumed" not in run.machine
     assert CliRunner().invoke(command.main, arguments, catch_exceptions=False).exit_code == 0
     assert Run.read(path) == run  # it was whole
+    others = CliRunner().invoke(command.main, [*arguments, "--systems", "b"])
+    assert others.exit_code == 2
+    assert "its systems is all" in others.output
     del run.took["B1"]
     run.write(path)
     assert CliRunner().invoke(command.main, arguments, catch_exceptions=False).exit_code == 0

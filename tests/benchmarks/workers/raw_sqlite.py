@@ -52,7 +52,7 @@ def _rewrite(given: Mapping[str, Any]) -> dict[str, float]:
 def _sync(given: Mapping[str, Any]) -> dict[str, float]:
     """How long one event takes to be on the disk that has the folder: back to back, and at a pace.
 
-    At a pace of tens a second a disk, a virtual one above all, takes several times as long for each.
+    At a pace of tens a second each takes two or three times as long.
     """
     path = Path(given["folder"]) / "fdatasync"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
