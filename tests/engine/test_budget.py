@@ -8,8 +8,8 @@ import trio.testing
 from engine import Config, Generation, open_engine
 from engine.journal import Budget
 from engine.log import MemoryLog
-from engine.log.port import Append
-from tests.engine.faulty import FaultyLog
+from engine.log.port import Append, Write
+from tests.engine.faulty import FaultyLog, Hold
 
 
 async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
@@ -112,19 +112,32 @@ async def test_those_who_are_woken_and_want_nothing_keep_nobody_waiting() -> Non
 
 
 async def test_a_producer_at_full_speed_writes_evenly() -> None:
-    done = trio.Event()
+    under_way: list[Hold] = []
+    done = False
+
+    def hold(_number: int, write: Write) -> Hold | None:
+        if not isinstance(write, Append):
+            return None
+        under_way.append(Hold())
+        return under_way[-1]
 
     async def producer(generation: Generation) -> None:
+        nonlocal done
         async with generation.message() as message, message.text() as block:
+            log.schedule = hold
             for n in range(1000):
                 await block.write(f"{n} ")
-        done.set()
+            log.schedule = None
+        done = True
 
     log = FaultyLog(MemoryLog())
     async with open_engine(log, config=Config(session_pending=40, checkpoint_every=10_000)) as engine:
         session = await engine.create_session("s")
         await session.start(producer)
-        await done.wait()
+        while not done:
+            await trio.testing.wait_all_tasks_blocked()
+            while under_way:
+                under_way.pop().release()
     sizes = [len(write.events) for write in log.writes if isinstance(write, Append)]
     assert max(sizes) == 20
     assert sizes.count(20) >= 49  # and not now one, now all that there is room for
