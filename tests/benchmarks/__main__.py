@@ -6,6 +6,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,16 +14,19 @@ import attrs
 import click
 
 from engine import JSONObject
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.children import ROOT
 from tests.benchmarks.machine import describe
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.plot import plot
-from tests.benchmarks.readme import section, update
+from tests.benchmarks.readme import page, section, update
 from tests.benchmarks.rounds import benches, measure
 from tests.benchmarks.rules import judge
 from tests.benchmarks.samples import Run
 from tests.benchmarks.sizes import FULL, QUICK, TINY
 from tests.benchmarks.table import table, verdicts
+
+_HERE = ROOT / "tests" / "benchmarks"
 
 _SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
 
@@ -41,8 +45,8 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option("--resume", is_flag=True, help="Go on with the run in the file of --json, if there is one.")
 @click.option("--svg", "svg_path", type=_PATH, help="Write the picture to this file.")
 @click.option("--table", "tables", is_flag=True, help="Print all figures, not the rules alone.")
-@click.option("--from", "given", type=_PATH, help="Measure nothing: take the figures from this file.")
-@click.option("--readme", is_flag=True, help="Write the README's section from the figures.")
+@click.option("--from", "given", type=_PATH, multiple=True, help="Measure nothing: take the figures from these files.")
+@click.option("--readme", is_flag=True, help="Write the README's section, RESULTS.md and the picture of both.")
 @click.option("--peers", type=click.Path(file_okay=False, path_type=Path), default=_CACHE, show_default=True)
 @click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="On the disk to measure.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a floor is not met.")
@@ -55,7 +59,7 @@ def main(
     resume: bool,
     svg_path: Path | None,
     tables: bool,
-    given: Path | None,
+    given: tuple[Path, ...],
     readme: bool,
     peers: Path,
     folder: Path | None,
@@ -67,7 +71,7 @@ def main(
     Examples:
       python -m tests.benchmarks --json run.json --svg tests/benchmarks/performance.svg --table
       python -m tests.benchmarks --only B1,B4 --rounds 3 --table
-      python -m tests.benchmarks --from run.json --svg tests/benchmarks/performance.svg --readme
+      python -m tests.benchmarks --from run1.json --from run2.json --readme
     """
     _raise_descriptors()
     cached = Peers(peers.absolute())
@@ -78,9 +82,8 @@ def main(
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise click.BadParameter(f"there is no {unknown[0]}; there are {', '.join(known)}", param_hint="--only")
-    if given is not None:
-        run = Run.read(given)
-        run = attrs.evolve(run, samples={c: v for c, v in run.samples.items() if c.bench in chosen})
+    if given:
+        runs = [_only(chosen, Run.read(path)) for path in given]
     else:
         size = _SIZES[sizes or "full"]
         size = attrs.evolve(size, rounds=rounds or size.rounds)
@@ -112,10 +115,17 @@ def main(
                     f"stopped; {json_path} has the rounds that are whole: --resume goes on behind them", err=True
                 )
             raise
-    _tell(run, json_path if given is not None else None, svg_path, readme=readme)
-    for line in table(run, list(known.values())) if tables else ():
+        runs = [run]
+    found = Run.joined(runs)
+    if given and json_path is not None:
+        found.write(json_path)
+    if svg_path is not None:
+        svg_path.write_text(plot(found))
+    if readme:
+        _tell(runs, list(known.values()))
+    for line in table(found, list(known.values())) if tables else ():
         click.echo(line)
-    judged = judge(run)
+    judged = judge(found)
     for line in verdicts(judged):
         click.echo(line)
     if strict and any(v.held is False and v.rule.kind == "floor" for v in judged):
@@ -145,15 +155,16 @@ def _raise_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _tell(run: Run, json_path: Path | None, svg_path: Path | None, *, readme: bool) -> None:
-    if json_path is not None:
-        run.write(json_path)
-    if svg_path is not None:
-        svg_path.write_text(plot(run))
-    if readme:
-        picture = ROOT / "tests" / "benchmarks" / "performance.svg"
-        picture.write_text(plot(run))
-        update(ROOT / "README.md", section(run, str(picture.relative_to(ROOT))))
+def _only(names: Sequence[str], run: Run) -> Run:
+    return attrs.evolve(run, samples={cell: found for cell, found in run.samples.items() if cell.bench in names})
+
+
+def _tell(runs: Sequence[Run], known: Sequence[Bench]) -> None:
+    """In the README, and in what it links."""
+    picture = _HERE / "performance.svg"
+    picture.write_text(plot(Run.joined(runs)))
+    (_HERE / "RESULTS.md").write_text("\n".join(page(runs, known)) + "\n")
+    update(ROOT / "README.md", section(runs, str(picture.relative_to(ROOT))))
 
 
 if __name__ == "__main__":

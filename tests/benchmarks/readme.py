@@ -1,20 +1,24 @@
-"""The README's section on performance: written from a run's JSON, between two markers, and nowhere else."""
+"""What is told of runs, from their JSON alone: the README's section, between two markers; and all of it, on a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from engine import JSON
-from tests.benchmarks.rules import judge
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.rules import Kind, judge_each
 from tests.benchmarks.samples import Cell, Run
-from tests.benchmarks.table import figure
+from tests.benchmarks.table import figure, spread, table
 
-__all__ = ["BEGIN", "END", "section", "update"]
+__all__ = ["BEGIN", "END", "page", "section", "update"]
 
 BEGIN: Final = "<!-- performance: written by python -m tests.benchmarks --readme -->"
 END: Final = "<!-- /performance -->"
+
+_RESULTS: Final = "tests/benchmarks/RESULTS.md"
+_BOUNDS: Final = "tests/benchmarks/README.md#what-bounds-it"
 
 # Bench, metric, what it is, its unit, and the peers that are told of.
 _ROWS: Final = (
@@ -44,15 +48,12 @@ _ROWS: Final = (
 )
 
 
-def section(run: Run, plot: str | None) -> Iterator[str]:
+def section(runs: Sequence[Run], plot: str | None) -> Iterator[str]:
     """Line by line. ``plot`` is the picture's path as the README links it."""
-    told = run.machine
-    versions = told.get("versions")
-    named = versions if isinstance(versions, dict) else {}
+    run = Run.joined(runs)
     yield (
-        f"{told.get('cpu')}, {told.get('cores')} cores, {told.get('file_system')}, {_day(told.get('date'))}; median of "
-        f"{told.get('rounds')} interleaved rounds (range). Peers store nothing (sse-starlette, raw-trio), or what "
-        "their names say."
+        f"{_where(run)}; {_rounds(runs)} (range). Peers store nothing (sse-starlette, raw-trio), "
+        "or what their names say."
     )
     yield ""
     yield "| | penstock | beside it |"
@@ -64,19 +65,66 @@ def section(run: Run, plot: str | None) -> Iterator[str]:
         others = ((peer, run.spread(Cell(bench, peer, metric))) for peer in peers)
         beside = ", ".join(f"{peer} {figure(found.median)}{unit}" for peer, found in others if found is not None)
         yield f"| {text} | {figure(own.median)}{unit} ({figure(own.least)} to {figure(own.most)}) | {beside} |"
-    judged = judge(run)
-    held = {kind: [v for v in judged if v.rule.kind == kind and v.held] for kind in ("floor", "aim")}
-    asked = {kind: [v for v in judged if v.rule.kind == kind and v.held is not None] for kind in ("floor", "aim")}
     yield ""
     yield (
-        f"Of the rules that were fixed beforehand, {len(held['floor'])} of {len(asked['floor'])} floors and "
-        f"{len(held['aim'])} of {len(asked['aim'])} aims are met."
+        f"Of the rules that were fixed beforehand, {_met('floor', runs)} and {_met('aim', runs)} are met"
+        f"{' in each run' if len(runs) > 1 else ''}: [all figures]({_RESULTS}), [what bounds the rest]({_BOUNDS})."
     )
     if plot is not None:
         yield ""
         yield f"![Figures beside those of the peers, and how the cost grows]({plot})"
     yield ""
-    yield f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(named.items()))}."
+    yield _versions(run)
+
+
+def page(runs: Sequence[Run], benches: Sequence[Bench]) -> Iterator[str]:
+    """Line by line: each rule and what each run says of it, then all figures."""
+    run = Run.joined(runs)
+    yield "# Results"
+    yield ""
+    yield f"Written by `python -m tests.benchmarks --readme` from the runs' JSON. {_where(run)}. {_versions(run)}"
+    yield ""
+    yield "## The rules"
+    yield ""
+    yield "Judged by the median over a run's rounds. [What is measured, and what bounds it](README.md)."
+    yield ""
+    yield f"| | | | |{''.join(f' run {number} |' for number in range(1, len(runs) + 1))}"
+    yield f"|---|---|---|---|{'---|' * len(runs)}"
+    for each in judge_each(runs):
+        rule = each[0].rule
+        words = {True: "met", False: "**not met**", None: "not judged"}
+        found = (f"{spread(v.found)}: {words[v.held]}" if v.found is not None else words[None] for v in each)
+        bound = {">=": "≥", "<=": "≤"}[rule.bound]
+        yield f"| {rule.bench} | {rule.kind} | {rule.text} | {bound} {figure(rule.limit)} | {' | '.join(found)} |"
+    yield ""
+    yield "## All figures"
+    yield ""
+    yield f"{_rounds(runs).capitalize()} (range)."
+    yield ""
+    yield "```text"
+    yield from table(run, benches)
+    yield "```"
+
+
+def _met(kind: Kind, runs: Sequence[Run]) -> str:
+    held = [all(v.held for v in each) for each in judge_each(runs) if each[0].rule.kind == kind]
+    return f"{sum(held)} of {len(held)} {kind}s"
+
+
+def _where(run: Run) -> str:
+    told = run.machine
+    return f"{told.get('cpu')}, {told.get('cores')} cores, {told.get('file_system')}, {_day(told.get('date'))}"
+
+
+def _rounds(runs: Sequence[Run]) -> str:
+    counts = [str(run.machine.get("rounds")) for run in runs]
+    return f"median of {' and '.join(counts)} interleaved rounds{f', {len(runs)} runs' if len(runs) > 1 else ''}"
+
+
+def _versions(run: Run) -> str:
+    versions = run.machine.get("versions")
+    named = versions if isinstance(versions, dict) else {}
+    return f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(named.items()))}."
 
 
 def _day(date: JSON) -> str:

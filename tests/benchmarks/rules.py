@@ -6,14 +6,14 @@ A rule holds of the median over the rounds. One that cannot be judged, because a
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import frozen
 
 from tests.benchmarks.samples import Cell, Run, Spread
 
-__all__ = ["RULES", "Rule", "Verdict", "judge"]
+__all__ = ["RULES", "Kind", "Rule", "Verdict", "judge", "judge_each"]
 
 Measure: TypeAlias = Callable[[Run], Spread | None]
 
@@ -56,6 +56,13 @@ def judge(run: Run, rules: tuple[Rule, ...] | None = None) -> list[Verdict]:
     """Each rule of the benches that were run."""
     benches = {cell.bench for cell in run.samples}
     return [Verdict(rule, rule.measure(run)) for rule in (RULES if rules is None else rules) if rule.bench in benches]
+
+
+def judge_each(runs: Sequence[Run]) -> list[list[Verdict]]:
+    """By rule, what each of the runs says that its bench is in; rules that none says anything of are left out."""
+    judged = [verdict for run in runs for verdict in judge(run)]
+    found = ([verdict for verdict in judged if verdict.rule is rule] for rule in RULES)
+    return [verdicts for verdicts in found if verdicts]
 
 
 def _of(bench: str, metric: str, system: str = "penstock") -> Measure:

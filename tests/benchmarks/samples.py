@@ -72,6 +72,21 @@ class Run:
         ratios = [above[r] / below[r] for r in above if below.get(r)]
         return Spread.of(ratios) if ratios else None
 
+    @classmethod
+    def joined(cls, runs: Sequence[Run]) -> Run:
+        """The rounds of several runs, numbered on, as those of one. Where and when is told as of the last."""
+        joined = cls({**runs[-1].machine})
+        before = 0
+        for run in runs:
+            for cell, rounds in run.samples.items():
+                joined.samples.setdefault(cell, {}).update({before + n: value for n, value in rounds.items()})
+            for bench, seconds in run.took.items():
+                joined.took.setdefault(bench, {}).update({before + n: value for n, value in seconds.items()})
+            joined.skipped.update(run.skipped)
+            joined.notes += run.notes
+            before += 1 + max((n for rounds in run.samples.values() for n in rounds), default=-1)
+        return joined
+
     def write(self, path: Path) -> None:
         """As JSON. A file that is there is replaced as a whole."""
         cells: list[JSON] = [

@@ -8,7 +8,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.rules import Verdict
 from tests.benchmarks.samples import Cell, Run, Spread
 
-__all__ = ["figure", "table", "verdicts"]
+__all__ = ["figure", "spread", "table", "verdicts"]
 
 # A load client that used more of its core than this was itself the bound.
 _BOUND = 0.9
@@ -25,7 +25,8 @@ def figure(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _spread(found: Spread) -> str:
+def spread(found: Spread) -> str:
+    """The median, and the ends behind it."""
     return f"{figure(found.median)} ({figure(found.least)} to {figure(found.most)})"
 
 
@@ -43,9 +44,9 @@ def table(run: Run, benches: Sequence[Bench]) -> Iterator[str]:
                 if found is None:
                     continue
                 ratio = run.ratio(Cell(bench.name, "penstock", metric), cell) if cell.system != "penstock" else None
-                beside = _spread(ratio) if ratio is not None else ""
+                beside = spread(ratio) if ratio is not None else ""
                 bound = "  the load client was the bound" if _is_client(metric) and found.median > _BOUND else ""
-                yield f"  {metric:<44}{cell.system:<24}{_spread(found):<32}{beside}{bound}".rstrip()
+                yield f"  {metric:<44}{cell.system:<24}{spread(found):<32}{beside}{bound}".rstrip()
         yield ""
     for system, reason in run.skipped.items():
         yield f"skipped {system}: {reason}"
@@ -62,6 +63,6 @@ def verdicts(judged: Sequence[Verdict]) -> Iterator[str]:
     words = {True: "met", False: "NOT MET", None: "not judged"}
     for verdict in judged:
         rule = verdict.rule
-        found = "nothing was measured" if verdict.found is None else _spread(verdict.found)
+        found = "nothing was measured" if verdict.found is None else spread(verdict.found)
         wanted = f"{rule.text} {rule.bound} {figure(rule.limit)}"
         yield f"{rule.bench}  {rule.kind:<6}{words[verdict.held]:<12}{wanted}: {found}"

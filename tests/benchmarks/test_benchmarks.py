@@ -24,9 +24,9 @@ from tests.benchmarks.measures.b3_paced import largest
 from tests.benchmarks.measures.b9_growth import power
 from tests.benchmarks.peers.install import Peers, Unavailable
 from tests.benchmarks.plot import plot
-from tests.benchmarks.readme import BEGIN, END, section, update
+from tests.benchmarks.readme import BEGIN, END, page, section, update
 from tests.benchmarks.rounds import benches, measure
-from tests.benchmarks.rules import RULES, Rule, Verdict, judge
+from tests.benchmarks.rules import RULES, Rule, Verdict, judge, judge_each
 from tests.benchmarks.samples import Cell, Run, Spread
 from tests.benchmarks.sizes import FULL, TINY
 from tests.benchmarks.table import table, verdicts
@@ -160,23 +160,62 @@ def test_picture_is_sound_svg_without_anything_from_outside() -> None:
 def test_readme_section_stands_between_its_markers(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    update(readme, section(filled(), "picture.svg"))
+    update(readme, section([filled()], "picture.svg"))
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\nafter\n")
     assert "old" not in text
     assert "| sessions of 30 events/s held | 20 (10 to 30) | sse-starlette 20 |" in text
-    update(readme, section(filled(), "picture.svg"))
+    update(readme, section([filled()], "picture.svg"))
     assert readme.read_text() == text
     readme.write_text("nothing\n")
     with pytest.raises(ValueError):
-        update(readme, section(filled(), None))
+        update(readme, section([filled()], None))
+
+
+def test_a_rule_is_met_by_runs_if_each_of_them_meets_it() -> None:
+    good, bad = filled(), filled()
+    bad.add("B3", "penstock", 0, {"sessions": 4.0})
+    bad.add("B3", "penstock", 1, {"sessions": 4.0})
+    text, alone = ("\n".join(section(runs, None)) for runs in ([good, bad], [good]))
+    floors = sum(rule.kind == "floor" for rule in RULES)
+    held = [all(verdict.held for verdict in each) for each in judge_each([good]) if each[0].rule.kind == "floor"]
+    assert f"{sum(held)} of {floors} floors" in alone
+    assert f"{sum(held) - 1} of {floors} floors" in text
+    assert "median of 2 and 2 interleaved rounds, 2 runs" in text
+    assert "| sessions of 30 events/s held | 7 (4 to 30) | sse-starlette 20 |" in text
+
+
+def test_page_has_every_rule_and_what_each_run_says_of_it(tmp_path: Path) -> None:
+    bad = filled()
+    bad.add("B3", "penstock", 0, {"sessions": 4.0})
+    bad.add("B3", "penstock", 1, {"sessions": 4.0})
+    told = list(page([filled(), bad], benches(no_peers(tmp_path))))
+    rule, found = "B3 | floor | paced sessions held, of sse-starlette | ≥ 0.45", "0.267 (0.133 to 0.4): **not met**"
+    assert f"| {rule} | 1 (1 to 1): met | {found} |" in told
+    assert sum(line.startswith("| B") for line in told) == len(RULES)
+
+
+def test_runs_are_joined_round_by_round() -> None:
+    first, second = Run({"date": "1"}), Run({"date": "2"}, notes=["late"])
+    first.add("B1", "penstock", 0, {"x": 1.0})
+    first.add("B1", "penstock", 1, {"x": 2.0})
+    second.add("B1", "penstock", 0, {"x": 3.0})
+    second.add("B1", "peer", 0, {"x": 6.0})
+    second.took["B1"] = {0: 5.0}
+    joined = Run.joined([first, second])
+    assert joined.samples == {
+        Cell("B1", "penstock", "x"): {0: 1.0, 1: 2.0, 2: 3.0},
+        Cell("B1", "peer", "x"): {2: 6.0},
+    }
+    assert joined.took == {"B1": {2: 5.0}}
+    assert (joined.machine, joined.notes) == ({"date": "2"}, ["late"])
+    assert Run.joined([first]) == first
 
 
 def test_readme_has_the_markers() -> None:
     text = (ROOT / "README.md").read_text()
-    assert text.count(BEGIN) == 1
-    assert text.count(END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1
 
 
 def test_table_names_what_was_skipped_and_what_failed(tmp_path: Path) -> None:
