@@ -28,6 +28,7 @@ from ..errors import PenstockError, WriteFailed
 from .checkpoint import checkpoint
 from .database import explain, is_store_wide
 from .fence import Standing, admit_compact
+from .layout import LAST_CHUNK, OF_CHUNK, TAIL
 from .plan import DELETED_PURGED, Life, Plan, Statement
 from .port import Append, Compact, Move, Write
 from .rewrite import stands, statements
@@ -41,12 +42,16 @@ _REMEMBERED: Final = 16 * 1024
 # Rows a purge removes per transaction: a write that comes meanwhile waits a millisecond or two.
 _PURGED_AT_ONCE: Final = 512
 
-_LIVES = """
-SELECT s.session, s.life, s.epoch, max(s.tail, coalesce((SELECT max(offset) FROM events WHERE life = s.life), 0)),
-       s.token, s.ended
-FROM sessions AS s WHERE s.session IN ({}) ORDER BY s.life
+_LIVES = f"""
+SELECT s.session, s.life, s.epoch, {TAIL}, s.token, s.ended, {LAST_CHUNK}
+FROM sessions AS s WHERE s.session IN ({{}}) ORDER BY s.life
 """
-_PURGE_EVENTS = "DELETE FROM events WHERE rowid IN (SELECT rowid FROM events WHERE life = ?1 LIMIT ?2)"
+# From the last back: the first event of a chunk goes last, for the others are found by it.
+_PURGE_EVENTS = f"""
+DELETE FROM events WHERE id IN (
+    SELECT e.id FROM {OF_CHUNK} WHERE f.life = ?1 AND f.id & 1 ORDER BY f.offset DESC, e.offset DESC LIMIT ?2
+)
+"""
 _PURGE_RECORDS = """
 DELETE FROM records WHERE life = ?1 AND key IN (SELECT key FROM records WHERE life = ?1 LIMIT ?2)
 """
@@ -66,6 +71,8 @@ class Committer:
         self._lives: dict[str, Life] = {}
         highest = self._connection.execute("SELECT coalesce(max(life), 0) FROM sessions").fetchone()[0]
         self._numbers = itertools.count(highest + 1)
+        # May be lower than before, but not than the last chunk of any life: its first row stays as long as the life.
+        self._next_row = self._connection.execute("SELECT coalesce(max(id), 0) / 2 + 1 FROM events").fetchone()[0]
         self.commits = 0
         self.events = 0
         self.seconds = 0.0
@@ -130,7 +137,7 @@ class Committer:
             self._drop_connection()
 
     def _together(self, writes: Sequence[Move]) -> list[PenstockError | None]:
-        plan = Plan(self._known({write.session_id for write in writes}), lambda: next(self._numbers))
+        plan = Plan(self._known({write.session_id for write in writes}), lambda: next(self._numbers), self._next_row)
         refusals = [plan.take(write) for write in writes]
         if plan.changed:
             self._commit(plan)
@@ -163,6 +170,7 @@ class Committer:
                 raise
         self.commits += 1
         self.events += plan.events
+        self._next_row = plan.next_row
         self.seconds += time.perf_counter() - started
         self._remember(plan.changed)
 
@@ -211,10 +219,10 @@ class Committer:
         found: dict[str, Life] = {}
         for start in range(0, len(wanted), step):
             part = wanted[start : start + step]
-            for session_id, life, epoch, tail, token, ended in connection.execute(
+            for session_id, life, epoch, tail, token, ended, chunk in connection.execute(
                 _LIVES.format(",".join("?" * len(part))), part
             ):
-                found[session_id] = Life(life, Standing(epoch, tail, token, ended != 0))
+                found[session_id] = Life(life, Standing(epoch, tail, token, ended != 0), chunk)
         return found
 
     def _remember(self, changed: Mapping[str, Life]) -> None:

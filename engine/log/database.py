@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _APPLICATION_ID: Final = 0x70656E73
-_VERSION: Final = 1
+_VERSION: Final = 2
 _TABLES: Final = frozenset({"sessions", "events", "records"})
 
 # SQLite's smallest page. It would take a smaller file for an empty one and write over it.
@@ -175,8 +175,7 @@ def prepare(path: str) -> None:
         with contextlib.closing(_connect(path)) as connection:
             _check_kind(connection, path)
             _make_durable(connection, path)
-            if not _version(connection):
-                _create(connection)
+            _bring_up(connection)
             _check_sound(connection, path)
             _check_writable(connection)
     except sqlite3.Error as error:
@@ -192,8 +191,14 @@ def check(connection: sqlite3.Connection, path: str) -> None:
         if os.path.getsize(path) < _SMALLEST:
             raise _no_database(path)
         _check_kind(connection, path)
-        if not _version(connection):
+        version = _version(connection)
+        if not version:
             raise _no_database(path)
+        if version < _VERSION:
+            raise UnwritableDatabase(
+                f"{path} was written by an older penstock (schema {version}, this one reads {_VERSION}): "
+                "serve it once, which brings it up to date"
+            )
         connection.execute("SELECT count(*) FROM sessions").fetchone()
     except sqlite3.Error as error:
         raise _translated(error, path, "read") from error
@@ -216,7 +221,7 @@ def _check_kind(connection: sqlite3.Connection, path: str) -> None:
             f"{path} was written by a newer penstock (schema {version}, this one knows {_VERSION}): "
             "install that version, or name another file"
         )
-    if version < _VERSION or not tables >= _TABLES:
+    if not version or not tables >= _TABLES:
         raise _damaged(path, "its tables are not all there")
 
 
@@ -229,8 +234,12 @@ def _make_durable(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    connection.executescript(files(__package__).joinpath("schema.sql").read_text("utf-8"))
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """To this version's schema: a new file from nothing, an older one as a whole, with all that is in it."""
+    version = _version(connection)
+    if version < _VERSION:
+        script = "schema.sql" if version == 0 else f"schema_{version + 1}.sql"
+        connection.executescript(files(__package__).joinpath(script).read_text("utf-8"))
 
 
 def _check_sound(connection: sqlite3.Connection, path: str) -> None:

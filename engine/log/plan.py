@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 
 from ..errors import PenstockError
 from .fence import Standing, admit
+from .layout import CHUNK
 from .port import Append, Move
 
 __all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value", "set_records"]
@@ -27,7 +28,7 @@ LIVING: Final = 0
 DELETED: Final = 1
 DELETED_PURGED: Final = 2
 
-_EVENTS = "INSERT INTO events (life, offset, body) SELECT * FROM (VALUES "
+_EVENTS = "INSERT INTO events (id, life, offset, body) SELECT * FROM (VALUES "
 _EVENTS_GIVEN = ") WHERE column1 IS NOT NULL"
 _SESSIONS = "INSERT INTO sessions (life, session, epoch, tail, token, ended) VALUES "
 _SESSIONS_KNOWN = (
@@ -47,22 +48,25 @@ _ROWS: Final = sorted(rows for power in range(13) for rows in (1 << power, 3 << 
 
 @final
 class Life(NamedTuple):
-    """One life of a session: its number in the database, and where it stands."""
+    """One life of a session: its number in the database, where it stands, and the last chunk that has events of it."""
 
     number: int
     standing: Standing
+    chunk: int | None
 
 
 @final
 class Plan:
     """The changes of the writes taken so far.
 
-    ``changed`` has the lives they leave behind, ``records`` the values by life and key, None where one goes.
+    ``changed`` has the lives they leave behind, ``records`` the values by life and key, None where one goes. Events
+    are numbered in the order they come, the next one is ``next_row``.
     """
 
-    def __init__(self, known: Mapping[str, Life], new_number: Callable[[], int]) -> None:
+    def __init__(self, known: Mapping[str, Life], new_number: Callable[[], int], next_row: int) -> None:
         self._known = known
         self._new_number = new_number
+        self.next_row = next_row
         self.changed: dict[str, Life] = {}
         self.records: dict[tuple[int, str], bytes | None] = {}
         self.events = 0
@@ -81,26 +85,39 @@ class Plan:
             if life is not None and before is not None:
                 # No longer the tombstone: to be purged as a whole. Before the new row, for the index's sake.
                 self._sessions[life.number] = _row(life, session_id, DELETED)
-            life = Life(self._new_number(), after)
+            life = Life(self._new_number(), after, None)
             before = None
         else:
-            life = Life(life.number, after)
-        self.changed[session_id] = life
+            life = Life(life.number, after, life.chunk)
         if before is None or before.token != after.token or after.deleted or not _has_content(write):
             self._sessions[life.number] = _row(life, session_id, DELETED if after.deleted else LIVING)
         if isinstance(write, Append):
-            self.events += len(write.events)
-            offsets = count(write.expected_tail + 1)
-            self._events.extend(chain.from_iterable(zip(repeat(life.number), offsets, write.events, strict=False)))
+            life = life._replace(chunk=self._add(life, write.expected_tail + 1, write.events))
             for key, value in write.records.items():
                 self.records[life.number, key] = value
+        self.changed[session_id] = life
         return None
+
+    def _add(self, life: Life, offset: int, events: Sequence[bytes]) -> int | None:
+        """The rows of these events, the first of which has that offset; the chunk of the last."""
+        chunk = life.chunk
+        while events:
+            into = self.next_row // CHUNK
+            here = events[: (into + 1) * CHUNK - self.next_row]
+            ids = chain((2 * self.next_row + (into != chunk),), count(2 * self.next_row + 2, 2))
+            self._events.extend(chain.from_iterable(zip(ids, repeat(life.number), count(offset), here, strict=False)))
+            self.next_row += len(here)
+            self.events += len(here)
+            offset += len(here)
+            events = events[len(here) :]
+            chunk = into
+        return chunk
 
     def statements(self, max_variables: int) -> Iterator[Statement]:
         """The changes as SQL, every statement within the limit of bound variables."""
         sessions: list[Value] = list(chain.from_iterable(self._sessions.values()))
         yield from _by_rows(_SESSIONS, 6, sessions, _SESSIONS_KNOWN, max_variables)
-        yield from _by_rows(_EVENTS, 3, self._events, _EVENTS_GIVEN, max_variables, _ROWS)
+        yield from _by_rows(_EVENTS, 4, self._events, _EVENTS_GIVEN, max_variables, _ROWS)
         yield from set_records(self.records, max_variables)
 
 

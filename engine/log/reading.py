@@ -15,6 +15,7 @@ import trio
 
 from ..errors import StaleEpoch, StorageError
 from .database import explain
+from .layout import FIRST_UP_TO, OF_CHUNK, TAIL
 from .port import Entry, EventLog, Head, check_plain_key
 
 __all__ = ["READERS", "SqliteReads"]
@@ -29,9 +30,8 @@ READERS: Final = 4
 # What is small, in parts of what each event of a full page has room for: at most twice too much is fetched at once.
 _SMALL: Final = 2
 
-_HEAD = """
-SELECT s.session, s.epoch, max(s.tail, coalesce((SELECT max(offset) FROM events WHERE life = s.life), 0)),
-       s.token, s.ended
+_HEAD = f"""
+SELECT s.session, s.epoch, {TAIL}, s.token, s.ended
 FROM sessions AS s
 """
 _HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.life DESC LIMIT 1"
@@ -39,16 +39,17 @@ _LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.sess
 
 # No row: this life is over. One row of NULLs: it has nothing of the kind.
 _LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
-_READ = f"""
-SELECT e.offset, e.body FROM sessions AS s LEFT JOIN events AS e ON e.life = s.life AND e.offset > ?
-{_LIVING} ORDER BY e.offset LIMIT ?
+_BEHIND = f"""
+FROM sessions AS s
+CROSS JOIN {OF_CHUNK} AND f.life = s.life AND e.offset > :after
+WHERE s.session = :session AND s.epoch = :epoch AND s.ended = 0
+AND f.id & 1 AND f.offset >= {FIRST_UP_TO.format(life="s.life", offset=":after + 1")} AND e.body IS NOT NULL
+ORDER BY f.offset, e.offset LIMIT :limit
 """
+_READ = f"SELECT e.offset, e.body {_BEHIND}"
 # The same, with NULL for every body above a size: what is left may be fetched at once, however large the others are.
-_READ_SMALL = f"""
-SELECT e.offset, CASE WHEN length(e.body) <= ? THEN e.body END
-FROM sessions AS s LEFT JOIN events AS e ON e.life = s.life AND e.offset > ?
-{_LIVING} ORDER BY e.offset LIMIT ?
-"""
+_READ_SMALL = f"SELECT e.offset, CASE WHEN length(e.body) <= :most THEN e.body END {_BEHIND}"
+_IS_LIVING = "SELECT 1 FROM sessions AS s WHERE s.session = :session AND s.epoch = :epoch AND s.ended = 0"
 _RECORDS = f"""
 SELECT r.key, r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key >= ?
 {_LIVING} ORDER BY r.key
@@ -80,13 +81,24 @@ class SqliteReads(EventLog):
         return await self._query(query)
 
     async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        wanted = {
+            "session": session_id,
+            "epoch": epoch,
+            "after": after,
+            "limit": limit,
+            "most": _SMALL * max_bytes // limit,
+        }
+
         def query(connection: sqlite3.Connection) -> list[Entry]:
-            return _small_ones(connection) or _as_many_as_fit(connection)
+            page = _small_ones(connection) or _as_many_as_fit(connection)
+            # Nothing behind it, in a life that is there; or no such life.
+            if not page and connection.execute(_IS_LIVING, wanted).fetchone() is None:
+                raise _stale(session_id)
+            return page
 
         def _small_ones(connection: sqlite3.Connection) -> list[Entry]:
             """The page, if no large event is in it; fetched at once it takes half the time."""
-            most = _SMALL * max_bytes // limit
-            rows = connection.execute(_READ_SMALL, (most, after, session_id, epoch, limit)).fetchall()
+            rows = connection.execute(_READ_SMALL, wanted).fetchall()
             size = 0
             for count, (_, body) in enumerate(rows):
                 if body is None:
@@ -99,8 +111,8 @@ class SqliteReads(EventLog):
         def _as_many_as_fit(connection: sqlite3.Connection) -> list[Entry]:
             page: list[Entry] = []
             size = 0
-            with contextlib.closing(connection.execute(_READ, (after, session_id, epoch, limit))) as rows:
-                for offset, body in _of_living(rows, session_id):
+            with contextlib.closing(connection.execute(_READ, wanted)) as rows:
+                for offset, body in rows:
                     size += len(body)
                     if page and size > max_bytes:
                         break

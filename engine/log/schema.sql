@@ -1,4 +1,4 @@
--- The schema, version 1. A database is created by this script as a whole or not at all.
+-- The schema, version 2. A database is created by this script as a whole or not at all.
 BEGIN IMMEDIATE;
 
 -- One row per life of a session; the life with the highest number is the current one. Events and records
@@ -19,14 +19,17 @@ CREATE UNIQUE INDEX sessions_by_id ON sessions (session, life);
 CREATE UNIQUE INDEX sessions_living ON sessions (session) WHERE ended = 0;
 CREATE INDEX sessions_to_purge ON sessions (life) WHERE ended = 1;
 
--- Ordered by arrival (rowid), so that a commit of many sessions writes its pages in one place. The index is
--- the order of reading and the last fence: no offset of a life can be taken twice.
+-- Ordered by arrival, so that a commit of many sessions writes its pages in one place; and so is the index, but for
+-- chunks of some events (layout.py), in which it is by life. The first event of a life in a chunk has an odd id: by these a
+-- life's chunks are found. Such a row stays when the event is removed, with no body.
 CREATE TABLE events (
+    id     INTEGER PRIMARY KEY,
     life   INTEGER NOT NULL,
     offset INTEGER NOT NULL,
-    body   BLOB    NOT NULL
+    body   BLOB
 );
-CREATE UNIQUE INDEX events_by_offset ON events (life, offset);
+CREATE UNIQUE INDEX events_by_chunk ON events (id / 16384, life, offset);
+CREATE UNIQUE INDEX events_first ON events (life, offset) WHERE id & 1;
 
 CREATE TABLE records (
     life  INTEGER NOT NULL,
@@ -38,5 +41,5 @@ CREATE TABLE records (
 CREATE INDEX records_plain ON records (key, life) WHERE instr(key, '/') = 0;
 
 PRAGMA application_id = 0x70656e73; -- "pens"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 COMMIT;

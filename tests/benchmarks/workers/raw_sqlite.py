@@ -30,7 +30,7 @@ _EVENT: Final = b"x" * 400
 def _rewrite(given: Mapping[str, Any]) -> dict[str, float]:
     """The rows of the database ``source``, in the order they were stored, into a new one, ``batch`` at a time."""
     with closing(sqlite3.connect(given["source"])) as source:
-        rows = source.execute("SELECT life, offset, body FROM events ORDER BY rowid").fetchall()
+        rows = source.execute("SELECT id, life, offset, body FROM events ORDER BY id").fetchall()
     target = Path(given["target"])
     with closing(sqlite3.connect(target, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -41,9 +41,9 @@ def _rewrite(given: Mapping[str, Any]) -> dict[str, float]:
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         begun = time.perf_counter()
         for batch in batches:
-            values = ",".join(["(?,?,?)"] * len(batch))
+            values = ",".join(["(?,?,?,?)"] * len(batch))
             database.execute(
-                f"INSERT INTO events (life, offset, body) VALUES {values}", list(chain.from_iterable(batch))
+                f"INSERT INTO events (id, life, offset, body) VALUES {values}", list(chain.from_iterable(batch))
             )
         seconds = time.perf_counter() - begun
     return {"events_per_s": len(rows) / seconds}
