@@ -37,8 +37,9 @@ FROM sessions AS s
 _HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.life DESC LIMIT 1"
 _LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?"
 
-# No row: this life is over. One row of NULLs: it has nothing of the kind.
+# With a LEFT JOIN, no row: this life is over. One row of NULLs: it has nothing of the kind.
 _LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
+# Chunk by chunk, from the one on that may have the next event. No row: nothing is behind it, or this life is over.
 _BEHIND = f"""
 FROM sessions AS s
 CROSS JOIN {OF_CHUNK} AND f.life = s.life AND e.offset > :after
@@ -91,7 +92,6 @@ class SqliteReads(EventLog):
 
         def query(connection: sqlite3.Connection) -> list[Entry]:
             page = _small_ones(connection) or _as_many_as_fit(connection)
-            # Nothing behind it, in a life that is there; or no such life.
             if not page and connection.execute(_IS_LIVING, wanted).fetchone() is None:
                 raise _stale(session_id)
             return page

@@ -19,14 +19,12 @@ from tests.benchmarks.children import ROOT
 from tests.benchmarks.machine import describe
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.plot import plot
-from tests.benchmarks.readme import page, section, update
+from tests.benchmarks.readme import RESULTS, page, section, update
 from tests.benchmarks.rounds import benches, measure
 from tests.benchmarks.rules import judge
 from tests.benchmarks.samples import Run
 from tests.benchmarks.sizes import FULL, QUICK, TINY
 from tests.benchmarks.table import table, verdicts
-
-_HERE = ROOT / "tests" / "benchmarks"
 
 _SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
 
@@ -161,9 +159,9 @@ def _only(names: Sequence[str], run: Run) -> Run:
 
 def _tell(runs: Sequence[Run], known: Sequence[Bench]) -> None:
     """In the README, and in what it links."""
-    picture = _HERE / "performance.svg"
+    picture = ROOT / "tests" / "benchmarks" / "performance.svg"
     picture.write_text(plot(Run.joined(runs)))
-    (_HERE / "RESULTS.md").write_text("\n".join(page(runs, known)) + "\n")
+    (ROOT / RESULTS).write_text("\n".join(page(runs, known)) + "\n")
     update(ROOT / "README.md", section(runs, str(picture.relative_to(ROOT))))
 
 

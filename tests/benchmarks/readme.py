@@ -12,12 +12,12 @@ from tests.benchmarks.rules import Kind, judge_each
 from tests.benchmarks.samples import Cell, Run
 from tests.benchmarks.table import figure, spread, table
 
-__all__ = ["BEGIN", "END", "page", "section", "update"]
+__all__ = ["BEGIN", "END", "RESULTS", "page", "section", "update"]
 
 BEGIN: Final = "<!-- performance: written by python -m tests.benchmarks --readme -->"
 END: Final = "<!-- /performance -->"
 
-_RESULTS: Final = "tests/benchmarks/RESULTS.md"
+RESULTS: Final = "tests/benchmarks/RESULTS.md"
 _BOUNDS: Final = "tests/benchmarks/README.md#what-bounds-it"
 
 # Bench, metric, what it is, its unit, and the peers that are told of.
@@ -68,7 +68,7 @@ def section(runs: Sequence[Run], plot: str | None) -> Iterator[str]:
     yield ""
     yield (
         f"Of the rules that were fixed beforehand, {_met('floor', runs)} and {_met('aim', runs)} are met"
-        f"{' in each run' if len(runs) > 1 else ''}: [all figures]({_RESULTS}), [what bounds the rest]({_BOUNDS})."
+        f"{' in each run' if len(runs) > 1 else ''}: [all figures]({RESULTS}), [what bounds the rest]({_BOUNDS})."
     )
     if plot is not None:
         yield ""
