@@ -62,8 +62,7 @@ def _penstock(context: Context) -> dict[str, float]:
     found: dict[str, float] = {}
     for task, sessions in (("live", context.sizes.idle), ("evicted", context.sizes.evicted)):
         spec: JSONObject = {"task": task, "db": str(context.folder / f"{task}.db"), "sessions": sessions}
-        figures = work("workers.engine", spec, context.folder, seconds=_PATIENCE)
-        found[f"{task}_bytes"] = figures["bytes_each"]
+        found |= work("workers.engine", spec, context.folder, seconds=_PATIENCE)
     return {**found, **_watched(open_penstock)(context)}
 
 

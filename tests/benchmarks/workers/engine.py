@@ -8,19 +8,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import trio
 
 from adapters.cli.bench.measures import Written, write_events
 from adapters.cli.bench.sources import source
 from adapters.cli.bench.viewing import Delays
-from engine import Batch, Config, Engine, Generation, open_engine
+from engine import Batch, Config, Generation, Session, open_engine
 
 __all__: list[str] = []
 
 _FLUSH_EVERY: Final = 100
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 async def _write(given: Mapping[str, Any]) -> dict[str, float]:
@@ -92,26 +95,39 @@ async def _replay(given: Mapping[str, Any]) -> dict[str, float]:
 
 
 async def _live(given: Mapping[str, Any]) -> dict[str, float]:
-    """Bytes per session with a generation that is live and says nothing."""
+    """Bytes per session in memory: with nothing running, and with a generation that is live and says nothing."""
 
     async def silent(_: Generation) -> None:
         await trio.sleep_forever()
 
-    async def start(engine: Engine, limit: trio.CapacityLimiter, name: str) -> None:
-        async with limit:
-            await (await engine.create_session(name)).start(silent)
+    async def start(session: Session) -> None:
+        await session.start(silent)
 
-    config = Config(idle_limit=3600.0)
-    async with open_engine(given["db"], config=config) as engine:
-        for name in range(min(100, given["sessions"])):  # what is made once is made before
-            await (await engine.create_session(f"first-{name}")).start(silent)
+    names = [f"session-{number}" for number in range(given["sessions"])]
+    async with open_engine(given["db"], config=Config(idle_limit=3600.0, idle_session=3600.0)) as engine:
+        for number in range(min(100, len(names))):  # what is made once is made before
+            await start(await engine.create_session(f"first-{number}"))
         before = _resident()
-        limit = trio.CapacityLimiter(64)
-        async with trio.open_nursery() as nursery:
-            for number in range(given["sessions"]):
-                nursery.start_soon(start, engine, limit, f"session-{number}")
-        held = _resident() - before
-    return {"bytes_each": held / given["sessions"]}
+        sessions = await _each(names, engine.create_session)
+        idle = _resident()
+        await _each(sessions, start)
+        live = _resident()
+    return {"idle_bytes": (idle - before) / len(names), "live_bytes": (live - before) / len(names)}
+
+
+async def _each(given: Sequence[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """What ``work`` makes of each, 64 at a time."""
+    found: list[_R] = []
+    limit = trio.CapacityLimiter(64)
+
+    async def one(item: _T) -> None:
+        async with limit:
+            found.append(await work(item))
+
+    async with trio.open_nursery() as nursery:
+        for item in given:
+            nursery.start_soon(one, item)
+    return found
 
 
 async def _evicted(given: Mapping[str, Any]) -> dict[str, float]:
@@ -119,24 +135,16 @@ async def _evicted(given: Mapping[str, Any]) -> dict[str, float]:
 
     SQLite's page cache, 16 MiB, is full behind some 60 000 sessions; what it takes until then is not a session's.
     """
-
-    async def make(engine: Engine, limit: trio.CapacityLimiter, name: str) -> None:
-        async with limit:
-            await engine.create_session(name)
-
     fifth = given["sessions"] // 5
     sizes: list[int] = []
     async with open_engine(given["db"], config=Config(idle_session=0.01)) as engine:
-        limit = trio.CapacityLimiter(64)
         for part in range(5):
-            async with trio.open_nursery() as nursery:
-                for number in range(fifth):
-                    nursery.start_soon(make, engine, limit, f"session-{part}-{number}")
+            await _each([f"session-{part}-{number}" for number in range(fifth)], engine.create_session)
             with trio.fail_after(60):
                 while engine.statistics().sessions:  # noqa: ASYNC110  nobody tells of it
                     await trio.sleep(0.02)
             sizes.append(_resident())
-    return {"bytes_each": (sizes[-1] - sizes[-3]) / (2 * fifth)}
+    return {"evicted_bytes": (sizes[-1] - sizes[-3]) / (2 * fifth)}
 
 
 def _resident() -> int:
