@@ -55,7 +55,7 @@ class Sizes:
 FULL: Final = Sizes(
     name="full",
     rounds=5,
-    written=100_000,
+    written=400_000,
     sessions=(1, 100, 1000),
     burst=20_000,
     viewers=100,
