@@ -216,9 +216,16 @@ def test_runs_are_joined_round_by_round() -> None:
     assert Run.joined([first]) == first
 
 
-def test_readme_has_the_markers() -> None:
+def test_what_is_told_is_what_the_runs_say_that_are_kept(tmp_path: Path) -> None:
+    folder = ROOT / "tests" / "benchmarks"
+    runs = [Run.read(path) for path in sorted((folder / "runs").glob("*.json"))]
+    assert len(runs) == 2
     text = (ROOT / "README.md").read_text()
     assert text.count(BEGIN) == text.count(END) == 1
+    told = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+    assert told.split("\n") == list(section(runs, "tests/benchmarks/performance.svg"))
+    assert (folder / "RESULTS.md").read_text().splitlines() == list(page(runs, benches(no_peers(tmp_path))))
+    assert (folder / "performance.svg").read_text() == plot(Run.joined(runs))
 
 
 def test_table_names_what_was_skipped_and_what_failed(tmp_path: Path) -> None:
