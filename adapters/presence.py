@@ -1,6 +1,7 @@
-"""Who is here, in HTTP bodies and WebSocket frames alike: read strictly, carried out.
+"""Who is here, in HTTP bodies and WebSocket frames alike: read strictly, carried out, answered.
 
-Owns the shapes of requests. What they do to a session is the engine's; who may speak for whom is the routes'.
+Owns the shapes of requests and of their answer. What they do to a session is the engine's; who may speak for whom is
+the routes'.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ def read_frame(value: JSON, *, aside: frozenset[str] = frozenset()) -> PresenceF
     return frame
 
 
-async def carry_out(session: Session, frame: PresenceFrame) -> None:
-    """Be here, or be gone."""
+async def carry_out(session: Session, frame: PresenceFrame) -> dict[str, JSON]:
+    """Be here, or be gone. Returns the ids of the entry, or of all the actor's, that it was about."""
     if frame.gone:
         await session.drop_presence(frame.actor_id, frame.device_id)
     else:
         assert frame.device_id is not None
         await session.put_presence(frame.actor_id, frame.device_id, name=frame.name, status=frame.status)
+    ids: dict[str, JSON] = {"session_id": session.session_id, "actor_id": frame.actor_id}
+    return ids if frame.device_id is None else {**ids, "device_id": frame.device_id}

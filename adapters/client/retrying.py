@@ -1,7 +1,7 @@
 """Whether a producer's request that failed is sent again, and when.
 
-Pure. The budget of PROTOCOL: a number of attempts; where the session turned out not to exist, it is made once and the
-same budget begins anew, so that at most attempts + 1 + attempts requests are made. Decides by status and by code,
+Pure. A number of attempts; where the session turns out not to exist, as many to make it, and once it is made, as many
+again. It is made once: only a request that made it uses that up, not one that failed. Decides by status and by code,
 never by a text.
 """
 
@@ -41,7 +41,7 @@ class Again:
 @final
 @frozen
 class Recover:
-    """Make the session, then send the same once more."""
+    """Make the session, tell the budget (`Budget.made`), and send the same once more."""
 
 
 @final
@@ -65,18 +65,24 @@ class Budget:
         self._may_recover = may_recover
         self._left = attempts
         self._renewed = False
+        self._making = False
 
-    def judge(self, failure: Failure) -> Verdict:
-        """One attempt has failed."""
-        self._left -= 1
+    def made(self) -> None:
+        """The session was made: not again, and the attempts begin anew."""
+        self._may_recover = self._making = False
+        self._begin_anew()
+
+    def judge(self, failure: Failure, *, making: bool = False) -> Verdict:
+        """One attempt has failed. ``making``: it was to make the session."""
         error = failure.error
-        if isinstance(error, SessionNotFound):
+        if isinstance(error, SessionNotFound) and not making:
             if not self._may_recover:
                 return GiveUp(error)
-            self._may_recover = False
-            self._left = self._attempts
-            self._backoff.reset()
+            if not self._making:
+                self._making = True
+                self._begin_anew()
             return Recover()
+        self._left -= 1
         if isinstance(error, Unauthenticated):
             if self._renewed or not self._renews or not self._left:
                 return GiveUp(error)
@@ -86,3 +92,7 @@ class Budget:
         if not repeatable or not self._left:
             return GiveUp(error)
         return Again(self._backoff.next(failure.retry_after))
+
+    def _begin_anew(self) -> None:
+        self._left = self._attempts
+        self._backoff.reset()

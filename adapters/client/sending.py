@@ -190,11 +190,12 @@ class Sender:
             verdict: Verdict = budget.judge(tried)
             if isinstance(verdict, Recover):
                 logger.warning("session %s does not exist and is made", self._session_id)
-                self._recovered = True
                 made = await self._attempt("PUT", session_path(self._session_id), b"{}")
                 if isinstance(made, Fields):
+                    self._recovered = True
+                    budget.made()
                     continue
-                verdict = budget.judge(made)
+                verdict = budget.judge(made, making=True)  # then the request itself again: it may be there by now
             if isinstance(verdict, GiveUp):
                 raise verdict.error
             assert isinstance(verdict, Again)

@@ -85,7 +85,7 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
     async def dequeue(session_id: str, generation_id: str) -> Response:
         await allow("write", session_id)
         await (await engine.session(session_id)).dequeue(generation_id)
-        return Response(b"", 204)
+        return answered({"session_id": session_id, "generation_id": generation_id.lower()})
 
 
 def _idempotency_key() -> str | None:

@@ -8,7 +8,7 @@ from quart_trio import QuartTrio
 from engine import Engine
 
 from ..bodies import read_body
-from ..presence import PresenceBody
+from ..presence import PresenceBody, PresenceFrame, carry_out
 from .answers import answered, json_body
 from .guard import allow
 
@@ -28,21 +28,20 @@ def add_presence(app: QuartTrio, engine: Engine) -> None:
     async def put_presence(session_id: str, actor_id: str, device_id: str) -> Response:
         await _allow_for(actor_id, session_id)
         body = read_body(await json_body(), PresenceBody)
-        session = await engine.session(session_id)
-        await session.put_presence(actor_id, device_id, name=body.name, status=body.status)
-        return Response(b"", 204)
+        frame = PresenceFrame(actor_id=actor_id, device_id=device_id, name=body.name, status=body.status)
+        return answered(await carry_out(await engine.session(session_id), frame))
 
     @app.delete("/v1/sessions/<session_id>/presence/<actor_id>/<device_id>")
     async def drop_device(session_id: str, actor_id: str, device_id: str) -> Response:
         await _allow_for(actor_id, session_id)
-        await (await engine.session(session_id)).drop_presence(actor_id, device_id)
-        return Response(b"", 204)
+        frame = PresenceFrame(actor_id=actor_id, device_id=device_id, gone=True)
+        return answered(await carry_out(await engine.session(session_id), frame))
 
     @app.delete("/v1/sessions/<session_id>/presence/<actor_id>")
     async def drop_actor(session_id: str, actor_id: str) -> Response:
         await _allow_for(actor_id, session_id)
-        await (await engine.session(session_id)).drop_presence(actor_id)
-        return Response(b"", 204)
+        frame = PresenceFrame(actor_id=actor_id, gone=True)
+        return answered(await carry_out(await engine.session(session_id), frame))
 
 
 async def _allow_for(actor_id: str, session_id: str) -> None:

@@ -97,7 +97,7 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
     async def delete(session_id: str) -> Response:
         await allow("admin", session_id)
         await (await engine.session(session_id)).delete()
-        return Response(b"", 204)
+        return answered({"session_id": session_id})
 
     @app.post("/v1/sessions/<session_id>/reset")
     async def reset(session_id: str) -> Response:

@@ -107,6 +107,13 @@ export interface Present {
   readonly status?: string;
 }
 
+/** The entry, or with no device all of the actor's, that a request was about. */
+export interface PresenceAnswer {
+  readonly session_id: string;
+  readonly actor_id: string;
+  readonly device_id?: string;
+}
+
 /** How a generation ended. */
 export interface End {
   /** `completed`, `superseded`, `stopped`, `failed`, `stalled`, `expired`, `lost`, … */
@@ -422,16 +429,16 @@ export class Session {
   /** Let a paused queue go on. */
   queueNext(options?: Abortable): Promise<{ session_id: string; cursor: string; generation_id?: string }>;
   /** Take a waiting generation out of the queue. */
-  dequeue(generationId: string, options?: Abortable): Promise<null>;
+  dequeue(generationId: string, options?: Abortable): Promise<{ session_id: string; generation_id: string } | null>;
   /** Be here for a minute, as an actor on a device. Say it again to stay. */
   putPresence(
     actorId: string,
     deviceId: string,
     body?: { name?: string; status?: string },
     options?: Abortable,
-  ): Promise<null>;
+  ): Promise<PresenceAnswer | null>;
   /** Be gone: on one device, or without one on all of the actor's. */
-  dropPresence(actorId: string, deviceId?: string, options?: Abortable): Promise<null>;
+  dropPresence(actorId: string, deviceId?: string, options?: Abortable): Promise<PresenceAnswer | null>;
   /** Merge into the session's metadata (RFC 7396): null removes a member. */
   update(
     metadata: JsonObject,
@@ -442,7 +449,7 @@ export class Session {
     body?: { session_id?: string; at?: string; metadata?: JsonObject },
     options?: Abortable,
   ): Promise<{ session_id: string; cursor: string }>;
-  delete(options?: Abortable): Promise<null>;
+  delete(options?: Abortable): Promise<{ session_id: string } | null>;
   generation(
     generationId: string,
     options?: Abortable,

@@ -596,7 +596,7 @@ export class Session {
    *
    * @param {string} generationId
    * @param {Abortable} [options]
-   * @returns {Promise<null>}
+   * @returns {Promise<{session_id: string, generation_id: string} | null>} null from an older server
    */
   dequeue(generationId, options = {}) {
     return this.#ask("DELETE", `/queue/${encodeURIComponent(generationId)}`, undefined, options);
@@ -609,7 +609,7 @@ export class Session {
    * @param {string} deviceId
    * @param {{name?: string, status?: string}} [body]
    * @param {Abortable} [options]
-   * @returns {Promise<null>}
+   * @returns {Promise<{session_id: string, actor_id: string, device_id?: string} | null>} null from an older server
    */
   putPresence(actorId, deviceId, body = {}, options = {}) {
     return this.#ask("PUT", presencePath(actorId, deviceId), body, { ...options, repeatable: true });
@@ -621,7 +621,7 @@ export class Session {
    * @param {string} actorId
    * @param {string} [deviceId]
    * @param {Abortable} [options]
-   * @returns {Promise<null>}
+   * @returns {Promise<{session_id: string, actor_id: string, device_id?: string} | null>} null from an older server
    */
   dropPresence(actorId, deviceId, options = {}) {
     return this.#ask("DELETE", presencePath(actorId, deviceId), undefined, { ...options, repeatable: true });
@@ -664,7 +664,7 @@ export class Session {
    * Delete the session, with all that it holds.
    *
    * @param {Abortable} [options]
-   * @returns {Promise<null>}
+   * @returns {Promise<{session_id: string} | null>} null from an older server
    */
   delete(options = {}) {
     return this.#ask("DELETE", "", undefined, options);

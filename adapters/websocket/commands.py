@@ -159,8 +159,7 @@ class Commands:
         frame = read_frame(value, aside=ENVELOPE)
         if frame.actor_id != self._holder.principal().subject:
             await self._holder.allow("produce", session_id)
-        await carry_out(await self._engine.session(session_id), frame)
-        return {"session_id": session_id}
+        return await carry_out(await self._engine.session(session_id), frame)
 
     async def _ping(self, _: str, value: Mapping[str, JSON], __: JSON) -> Result:
         read_body(value, _EmptyBody, aside=ENVELOPE)

@@ -10,6 +10,7 @@ import json
 import re
 from functools import cache
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import jsonschema_rs
@@ -88,6 +89,14 @@ def _operation(method: str, path: str) -> dict[str, Any] | None:
     return None
 
 
+def _check_ids(path: str, value: dict[str, Any]) -> None:
+    """A success says again what its path names."""
+    parts = path.split("/")
+    for before, name in (("sessions", "session_id"), ("generations", "generation_id"), ("queue", "generation_id")):
+        if before in parts[:-1] and (given := unquote(parts[parts.index(before) + 1])) != "next":
+            assert str(value[name]).lower() == given.lower(), path
+
+
 async def described(response: httpx.Response) -> None:
     """A hook of httpx clients. Raises `AssertionError` for an answer that the description does not know."""
     request = response.request
@@ -107,4 +116,7 @@ async def described(response: httpx.Response) -> None:
     assert media in content, f"{media} of {request.method} {path} is not described"
     if media.endswith("json") and media != "application/x-ndjson":
         await response.aread()
-        validate(response.json(), content[media]["schema"])
+        value = response.json()
+        validate(value, content[media]["schema"])
+        if response.is_success and not path.endswith("/fork"):  # which names the new session
+            _check_ids(path, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
@@ -72,10 +72,13 @@ def problem(code: str | None, status: int = 0, headers: dict[str, str] | None = 
 
 
 class FakeServer(httpx.AsyncBaseTransport):
-    """One session. ``fates`` are used up, one a request that is about chunks or an end; then all goes well."""
+    """One session. ``fates`` are used up, one a request that is about chunks or an end, and ``makings``, one a request
+    that makes the session; then all goes well.
+    """
 
-    def __init__(self, *fates: Fate, exists: bool = True, latency: float = 0.0) -> None:
+    def __init__(self, *fates: Fate, exists: bool = True, latency: float = 0.0, makings: Sequence[Fate] = ()) -> None:
         self.fates: deque[Fate] = deque(fates)
+        self.makings: deque[Fate] = deque(makings)
         self.exists = exists
         self.deleted = False
         self.latency = latency
@@ -106,6 +109,8 @@ class FakeServer(httpx.AsyncBaseTransport):
             self.requests.append(request)
             self.times.append(trio.current_time())
             fate = self.fates.popleft() if self.fates else as_it_is
+        elif request.method == "PUT" and self.makings:
+            fate = self.makings.popleft()
         else:
             fate = as_it_is
 

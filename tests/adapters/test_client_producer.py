@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from adapters.client import Client, ClientConfig, Refused, Unreachable
 from engine import (
+    Draining,
     FinishFailed,
     Generation,
     GenerationMismatch,
@@ -267,6 +268,33 @@ async def test_a_session_that_is_not_found_is_made_once(autojump_clock: MockCloc
         with pytest.raises(Refused):
             await say(client, WORDS[:3])
     assert len([request for request in server.requests if request.url.path.endswith("batch")]) == 2 + 3
+
+
+MAKINGS = [
+    [refused(503, "DRAINING")],
+    [refused(429, "RATE_LIMITED"), refused(502)],
+    [request_lost, answer_lost],
+    [answer_lost],
+]
+
+
+# R-82 R-83: one failure of the request that makes the session does not use the recovery up.
+@pytest.mark.parametrize("makings", MAKINGS)
+async def test_a_session_is_made_although_that_failed_at_first(makings: list[Fate], autojump_clock: MockClock) -> None:
+    server = FakeServer(exists=False, makings=makings)
+    async with server.client() as client:
+        await say(client, WORDS[:3])
+    assert server.text == "".join(WORDS[:3])
+    assert not server.makings
+
+
+#
+async def test_a_session_that_cannot_be_made_ends_the_attempts(autojump_clock: MockClock) -> None:
+    server = FakeServer(exists=False, makings=[refused(503, "DRAINING")] * 100)
+    async with server.client() as client:
+        with pytest.raises(Draining):
+            await say(client, WORDS[:3])
+    assert len(server.makings) == 100 - 3
 
 
 #

@@ -279,11 +279,27 @@ def test_a_budget_is_three_attempts_a_recovery_and_three_more() -> None:
     one = budget()
     assert [type(one.judge(trouble)) for _ in range(3)] == [Again, Again, GiveUp]
     one = budget()
-    kinds = [type(one.judge(each)) for each in (trouble, trouble, missing, trouble, trouble, trouble)]
-    assert kinds == [Again, Again, Recover, Again, Again, GiveUp]
+    assert [type(one.judge(each)) for each in (trouble, trouble, missing)] == [Again, Again, Recover]
+    one.made()
+    assert [type(one.judge(each)) for each in (trouble, trouble, trouble)] == [Again, Again, GiveUp]
     one = budget()
-    assert [type(one.judge(missing)) for _ in range(2)] == [Recover, GiveUp]
+    assert isinstance(one.judge(missing), Recover)
+    one.made()
+    assert isinstance(one.judge(missing), GiveUp)
     assert isinstance(budget(may_recover=False).judge(missing), GiveUp)
+
+
+# R-82 R-83
+def test_a_session_that_could_not_be_made_has_attempts_of_its_own() -> None:
+    trouble, missing = Failure(error=WriteFailed(""), status=500), Failure(error=SessionNotFound(""), status=404)
+    one = budget()
+    kinds = [type(one.judge(each)) for each in (trouble, trouble, missing)]
+    for _ in range(2):
+        kinds.append(type(one.judge(trouble, making=True)))
+        kinds.append(type(one.judge(missing)))
+    assert kinds == [Again, Again, Recover, Again, Recover, Again, Recover]
+    assert isinstance(one.judge(trouble, making=True), GiveUp)
+    assert isinstance(budget().judge(missing, making=True), GiveUp), "a path that leads nowhere"
 
 
 #

@@ -43,6 +43,27 @@ async def test_every_route_is_described_and_every_description_has_its_route() ->
         assert rules(create_app(engine)) == operations(description()).keys()
 
 
+# that answers are as described, every client of these tests checks.
+def test_every_success_names_the_ids_that_its_path_names() -> None:
+    told = description()
+    seen = 0
+    for (method, path), operation in operations(told).items():
+        named = {part[1:-1] for part in path.split("/") if part.startswith("{")}
+        for status, answer in operation["responses"].items():
+            if "session_id" not in named or not status.startswith("2") or path.endswith("/events"):
+                continue
+            shape = answer["content"]["application/json"]["schema"]
+            while "$ref" in shape:
+                shape = told["components"]["schemas"][shape["$ref"].rpartition("/")[2]]
+            for one in shape.get("anyOf", shape.get("oneOf", [shape])):
+                one = told["components"]["schemas"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one
+                always = named - ({"device_id"} if method in ("put", "delete") else set())
+                assert always <= set(one["required"]), (method, path, status)
+                assert named <= set(one["properties"]), (method, path, status)
+                seen += 1
+    assert seen >= 20
+
+
 def test_the_document_is_openapi_and_holds_together() -> None:
     told = description()
     schemathesis.openapi.from_dict(told).validate()

@@ -383,12 +383,12 @@ async def test_which_producers_there_are_is_told_to_who_produces() -> None:
 async def test_presence_is_one_s_own() -> None:
     async with world() as (_, client):
         headers = bearer(token(["b"], ["write"], subject="ann"))
-        assert (await client.put("/v1/sessions/b/presence/ann/phone", json={}, headers=headers)).status_code == 204
+        assert (await client.put("/v1/sessions/b/presence/ann/phone", json={}, headers=headers)).status_code == 200
         for method, path in (("PUT", "bob/phone"), ("DELETE", "bob/phone"), ("DELETE", "bob")):
             answer = await client.request(method, f"/v1/sessions/b/presence/{path}", headers=headers)
             assert answer.status_code == 403
         backend = bearer(token(["b"], ["write", "produce"], subject="backend"))
-        assert (await client.put("/v1/sessions/b/presence/bob/phone", json={}, headers=backend)).status_code == 204
+        assert (await client.put("/v1/sessions/b/presence/bob/phone", json={}, headers=backend)).status_code == 200
 
 
 @pytest.mark.parametrize(

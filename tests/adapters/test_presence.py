@@ -45,7 +45,7 @@ async def listing(reader: Reader) -> object:
 async def test_readers_get_the_list_behind_caught_up_and_then_each_change(form: str) -> None:
     async with penstock() as world, world.client() as client:
         session = await world.engine.create_session("s")
-        assert (await client.put(f"{HERE}/ann/phone", json={"name": "Ann"})).status_code == 204
+        assert (await client.put(f"{HERE}/ann/phone", json={"name": "Ann"})).status_code == 200
         async with following(world, form) as reader:
             assert await listing(reader) == [{"actor_id": "ann", "device_id": "phone", "name": "Ann"}]
             await client.put(f"{HERE}/ann/phone", json={"name": "Ann"})
@@ -94,16 +94,18 @@ async def test_the_routes_put_list_and_remove() -> None:
         assert (await client.get(HERE)).json() == {"session_id": "s", "presence": []}
         for path, body in (("ann/phone", {"name": "Ann"}), ("ann/desk", None), ("bob/desk", {"status": "away"})):
             response = await client.put(f"{HERE}/{path}", json=body) if body else await client.put(f"{HERE}/{path}")
-            assert (response.status_code, response.content) == (204, b"")
+            actor, device = path.split("/")
+            said = {"session_id": "s", "actor_id": actor, "device_id": device}
+            assert (response.status_code, response.json()) == (200, said)
         assert (await client.get(HERE)).json()["presence"] == [
             {"actor_id": "ann", "device_id": "phone", "name": "Ann"},
             {"actor_id": "ann", "device_id": "desk"},
             {"actor_id": "bob", "device_id": "desk", "status": "away"},
         ]
-        assert (await client.delete(f"{HERE}/ann/desk")).status_code == 204
-        assert (await client.delete(f"{HERE}/ann/desk")).status_code == 204, "gone is gone"
+        assert (await client.delete(f"{HERE}/ann/desk")).status_code == 200
+        assert (await client.delete(f"{HERE}/ann/desk")).status_code == 200, "gone is gone"
         assert [one["device_id"] for one in (await client.get(HERE)).json()["presence"]] == ["phone", "desk"]
-        assert (await client.delete(f"{HERE}/ann")).status_code == 204
+        assert (await client.delete(f"{HERE}/ann")).json() == {"session_id": "s", "actor_id": "ann"}
         assert [one["actor_id"] for one in (await client.get(HERE)).json()["presence"]] == ["bob"]
 
 
@@ -165,7 +167,8 @@ async def test_a_websocket_puts_and_removes() -> None:
     async with penstock() as world, world.socket() as socket:
         session = await world.engine.create_session("s")
         device = {"op": "presence", "session_id": "s", "actor_id": "ann", "device_id": "phone"}
-        done = {"op": "reply", "result": {"session_id": "s"}}
+        ids = {"session_id": "s", "actor_id": "ann"}
+        done = {"op": "reply", "result": {**ids, "device_id": "phone"}}
         assert await socket.ask(id=1, **device, name="Ann", status="typing") == {**done, "id": 1}
         assert [one.to_json() for one in await session.presence()] == [
             {"actor_id": "ann", "device_id": "phone", "name": "Ann", "status": "typing"}
@@ -174,7 +177,11 @@ async def test_a_websocket_puts_and_removes() -> None:
         assert await session.presence() == ()
         await session.put_presence("ann", "phone")
         await session.put_presence("ann", "desk")
-        assert await socket.ask(id=3, op="presence", session_id="s", actor_id="ann", gone=True) == {**done, "id": 3}
+        assert await socket.ask(id=3, op="presence", session_id="s", actor_id="ann", gone=True) == {
+            **done,
+            "result": ids,
+            "id": 3,
+        }
         assert await session.presence() == ()
 
 
@@ -240,7 +247,7 @@ ALLOWED = [
 async def test_people_say_where_they_are_themselves_and_nobody_else_does(token: str, allowed: bool) -> None:
     async with guarded() as (engine, world), world.client() as client:
         session = await engine.session("s")
-        expected = 204 if allowed else 403
+        expected = 200 if allowed else 403
         headers = {"Authorization": f"Bearer {token}"}
 
         async def ask(method: str, path: str) -> httpx.Response:

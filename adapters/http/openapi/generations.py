@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from ...bodies import StartBody, StopBody
-from .operation import SESSION, Body, Operation, answered, empty, header
+from .operation import SESSION, Body, Operation, answered, header
 from .schemas import Schema, reference
-from .shapes import GenerationAnswer, InputAnswer, QueueAnswer, QueuedAnswer, StartAnswer, StopAnswer
+from .shapes import DequeueAnswer, GenerationAnswer, InputAnswer, QueueAnswer, QueuedAnswer, StartAnswer, StopAnswer
 
 __all__ = ["OPERATIONS"]
 
@@ -115,7 +115,7 @@ OPERATIONS: Final = (
         summary="Take one out",
         description="It ends as `stopped`.",
         scope="write",
-        answers={204: empty("It is out.")},
+        answers={200: answered("It is out.", DequeueAnswer)},
         codes=(*SESSION, "GENERATION_NOT_FOUND"),
     ),
 )

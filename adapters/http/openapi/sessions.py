@@ -11,12 +11,14 @@ from ...ndjson import MEDIA_TYPE as NDJSON
 from ...presence import PresenceBody
 from ...sse import MEDIA_TYPE as SSE
 from ..sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
-from .operation import LIMIT, SESSION, Answer, Body, Operation, answered, empty, header, query
+from .operation import LIMIT, SESSION, Answer, Body, Operation, answered, header, query
 from .schemas import reference
 from .shapes import (
+    DeleteAnswer,
     ForkAnswer,
     PostAnswer,
     PresenceAnswer,
+    PresentAnswer,
     PutAnswer,
     ResetAnswer,
     RetractAnswer,
@@ -89,7 +91,7 @@ OPERATIONS: Final = (
         summary="Delete it",
         description="Answers once the live generation has ended; its streams get `end`.",
         scope="admin",
-        answers={204: empty("It is gone.")},
+        answers={200: answered("It is gone.", DeleteAnswer)},
         codes=SESSION,
     ),
     Operation(
@@ -161,7 +163,7 @@ OPERATIONS: Final = (
         "subject needs the scope `produce`.",
         scope="write",
         body=Body(shape=PresenceBody),
-        answers={204: empty("It is known.")},
+        answers={200: answered("It is known.", PresentAnswer)},
         codes=SESSION,
     ),
     Operation(
@@ -171,7 +173,7 @@ OPERATIONS: Final = (
         tag="presence",
         summary="Be gone on one device",
         scope="write",
-        answers={204: empty("It is known.")},
+        answers={200: answered("It is known.", PresentAnswer)},
         codes=SESSION,
     ),
     Operation(
@@ -181,7 +183,7 @@ OPERATIONS: Final = (
         tag="presence",
         summary="Be gone on all devices",
         scope="write",
-        answers={204: empty("It is known.")},
+        answers={200: answered("It is known.", PresentAnswer)},
         codes=SESSION,
     ),
     Operation(

@@ -15,6 +15,8 @@ from engine import JSONObject, Present, StopState
 
 __all__ = [
     "ChunksAnswer",
+    "DeleteAnswer",
+    "DequeueAnswer",
     "FinishAnswer",
     "ForkAnswer",
     "GenerationAnswer",
@@ -24,6 +26,7 @@ __all__ = [
     "ListedSession",
     "PostAnswer",
     "PresenceAnswer",
+    "PresentAnswer",
     "PutAnswer",
     "QueueAnswer",
     "QueuedAnswer",
@@ -56,6 +59,12 @@ class UpdateAnswer:
     session_id: str
     cursor: str
     metadata: JSONObject
+
+
+@final
+@frozen(kw_only=True)
+class DeleteAnswer:
+    session_id: str
 
 
 @final
@@ -186,6 +195,13 @@ class QueueAnswer:
 
 @final
 @frozen(kw_only=True)
+class DequeueAnswer:
+    session_id: str
+    generation_id: str
+
+
+@final
+@frozen(kw_only=True)
 class InputAnswer:
     session_id: str
     generation_id: str
@@ -212,6 +228,16 @@ class FinishAnswer:
     session_id: str
     generation_id: str
     cursor: str
+
+
+@final
+@frozen(kw_only=True)
+class PresentAnswer:
+    """``device_id``, unless it was about all of the actor's."""
+
+    session_id: str
+    actor_id: str
+    device_id: str | None = None
 
 
 @final
