@@ -8,7 +8,6 @@ from urllib.parse import unquote
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Response, request
-from quart.globals import request_ctx
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
@@ -64,9 +63,9 @@ class _App(QuartTrio):
         else:
             await super().asgi_app(scope, receive, send)
 
-    async def make_default_options_response(self) -> Response:
+    async def make_default_options_response(self, *_context: object) -> Response:  # Quart gives one from 0.23 on
         """What the resource knows."""
-        adapter = request_ctx.url_adapter
+        adapter = self.create_url_adapter(request)
         allowed = [] if adapter is None else sorted(adapter.allowed_methods())
         return Response(b"", 204, {"Allow": ", ".join(allowed)})
 
