@@ -4,9 +4,9 @@ hypercorn's `TCPServer` is not used. It closes and idles a connection from withi
 Quart-Trio cancels as soon as the answer is complete: the connection then stays open and never times out
 (20 of 20). It also sends inside a shield without a deadline. Here both are flags, set without a checkpoint.
 
-This is the only module that uses hypercorn's internals, hence the narrow version bound: `H11Protocol` (its constructor,
-``handle``, ``stream_send``, some attributes and four private methods), the interface of its task group, `WorkerContext`,
-and the events between them. `tests/adapters/test_foundations.py` names each.
+This is the only module that uses hypercorn's internals, hence the narrow version bound: `H11Protocol` (its
+constructor, ``handle``, ``stream_send``, some attributes, four private methods), the interface of its task group,
+`WorkerContext`, and the events between them. `tests/adapters/test_foundations.py` names each.
 No other protocol than HTTP/1.1 is spoken: an upgrade to h2c is ignored, HTTP/2 with prior knowledge refused.
 """
 

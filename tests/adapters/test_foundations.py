@@ -1,7 +1,7 @@
-"""What the adapters take of the libraries that they stand on: public names, and of hypercorn's insides no more than this.
+"""What the adapters take of the libraries that they stand on: public names, and of hypercorn's insides only this.
 
-A library may move what it does not document in any version. So all of it is in one module, is named here, and bounds the
-version from both sides; everything else is imported from where its own documentation says.
+A library may move what it does not document in any version. So all of it is in one module, is named here, and bounds
+the version from both sides; everything else is imported from where its own documentation says.
 """
 
 from __future__ import annotations
