@@ -73,7 +73,8 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
                 asked[event.data.approval_id] = event.data
             elif event.generation_id == record.generation_id and isinstance(event.data, InputAccepted):
                 data = event.data
-                inputs.append(Input(input_id=data.input_id, kind=data.kind, content=data.extra))
+                # A copy: without content it is no dict, and then JSON does not take it.
+                inputs.append(Input(input_id=data.input_id, kind=data.kind, content=dict(data.extra)))
         position = entries[-1].offset
     return Found(
         turn=turn,

@@ -13,6 +13,8 @@ from engine import (
     ApprovalNotFound,
     Config,
     GenerationStarted,
+    IdInUse,
+    JSONObject,
     MemoryLog,
     PenstockError,
     QueueFull,
@@ -272,6 +274,29 @@ async def test_an_input_that_was_applied_takes_no_place(log: MemoryLog, autojump
         assert (await session.chunks([body(GID, type="input.applied", data={"input_id": "one"})])).duplicates == 1
         await session.input(GID, "steer", {"n": 2}, input_id="two")
         await session.finish(GID)
+
+
+@pytest.mark.parametrize("content", [{}, {"n": 1}, {"a": {}, "b": [None, {"c": 1.5}]}, {"text": "é"}])
+async def test_an_input_is_the_same_one_over_restarts_whatever_is_in_it(
+    content: JSONObject, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.start("remote", generation_id=GID)
+        await session.input(GID, "continue", content, input_id="one")
+    for _ in range(2):
+        async with open_engine(log) as engine:
+            session = await engine.session("s")
+            assert await session.input(GID, "continue", content, input_id="one") == "one"
+            with pytest.raises(IdInUse):
+                await session.input(GID, "continue", {**content, "more": True}, input_id="one")
+            (waiting,) = (await session.snapshot()).generation.inputs  # type: ignore[union-attr]
+            assert (waiting.input_id, waiting.content or {}) == ("one", content)
+    async with open_engine(log) as engine:
+        session = await engine.session("s")
+        await session.chunks([body(GID, type="input.applied", data={"input_id": "one"})])
+        await session.finish(GID)
+    assert_log(await events_of(log, "s"), closed=True)
 
 
 async def test_the_wish_to_stop_without_readers_is_kept(log: MemoryLog, autojump_clock: MockClock) -> None:
