@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import termios
-import unicodedata
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -20,6 +19,7 @@ import trio
 from engine import JSON, PenstockError
 
 from .client import ClientError
+from .render import exact
 from .screen import DEFAULT_URL, Screen
 
 __all__ = ["Questions", "ask", "can_ask", "demand", "how_to_answer"]
@@ -27,9 +27,6 @@ __all__ = ["Questions", "ask", "can_ask", "demand", "how_to_answer"]
 _LINE: Final = 4096  # what a terminal hands over at a time, at most
 
 _ANSWERS: Final = {"y": True, "yes": True, "n": False, "no": False}
-
-# Would change how the text around them looks: control characters, and those that turn the writing's direction.
-_DECEPTIVE: Final = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})
 
 
 def can_ask() -> bool:
@@ -42,14 +39,7 @@ def demand(name: str | None, arguments: JSON) -> str:
     what = name or "a tool call"
     if arguments is not None:
         what += " " + json.dumps(arguments, ensure_ascii=False, default=dict)
-    return "".join(_plain(character) for character in what)
-
-
-def _plain(character: str) -> str:
-    if unicodedata.category(character) not in _DECEPTIVE:
-        return character
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return exact(what)
 
 
 def how_to_answer(session: str, approval_id: str, url: str) -> str:

@@ -6,6 +6,7 @@ Owns the look. Keeps no messages: only what is needed to know whose line the nex
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Final, final
 
 import click
@@ -35,15 +36,17 @@ from engine import (
     SessionReset,
 )
 
-__all__ = ["Transcript", "clean", "ending"]
+__all__ = ["Transcript", "clean", "ending", "exact"]
 
-# What a stranger writes must not move our cursor or set our window's title: control characters are shown,
-# not obeyed. Line breaks and tabs stay.
-_VISIBLE: Final = {
-    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
-    0x7F: "\u2421",
-    **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
-}
+# Characters that are not seen, or that change how the text around them looks: controls, those that turn the writing's
+# direction, and letters and marks that leave no ink (https://www.unicode.org/reports/tr36/).
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"})
+_WITHOUT_INK: Final = frozenset({0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0}) | frozenset(
+    (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+)
+
+# In what is said they stay, as languages and emoji need them: joiners and the choice of an emoji's look.
+_NEEDED: Final = frozenset("\u200c\u200d\ufe0e\ufe0f")
 
 # What waits, is asked for or is sent in, is shown on one line.
 _LONGEST_NOTE: Final = 72
@@ -52,8 +55,32 @@ _COLOURS: Final = {"user": "cyan", "assistant": "green", "tool": "yellow", "syst
 
 
 def clean(text: str) -> str:
-    """The text with its control characters made visible."""
-    return text.translate(_VISIBLE)
+    """A text that somebody wrote: it can not move our cursor, set our window's title or turn its neighbours around.
+
+    Controls are shown as their pictures, what else is not seen as its number; line breaks and tabs stay.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_cleaned, text))
+
+
+def exact(text: str) -> str:
+    """A tool's name or arguments on one line, to the last character: nobody agrees to what looks like another."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_exact, text))
+
+
+def _cleaned(character: str) -> str:
+    code = ord(character)
+    if code < 0x20:
+        return character if character in "\n\t" else chr(0x2400 + code)
+    if code < 0xA0:
+        return {0x7F: "\u2421"}.get(code, character if code < 0x7F else "\ufffd")
+    return character if character in _NEEDED else _exact(character)
+
+
+def _exact(character: str) -> str:
+    code = ord(character)
+    if not (unicodedata.category(character) in _UNSEEN or code in _WITHOUT_INK):
+        return character
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def ending(end: GenerationFinished) -> str:
@@ -83,7 +110,7 @@ class Transcript:
             case BlockOpened(kind=kind, name=name):
                 self._labels[key] = self._label(message, kind, name)
             case BlockDelta(text=text, arguments=arguments, value=value):
-                return self._write(key, _content(text, arguments, value))
+                return self._write(key, _content(text, arguments, value), exactly=text is None)
             case BlockClosed():
                 return self._close_block(key, event.data)
             case MessageClosed():
@@ -101,7 +128,7 @@ class Transcript:
 
     def _label(self, message: str, kind: str, name: str | None = None) -> str:
         role = clean(self._roles.get(message, "message"))
-        what = {"text": "", "tool_call": f" calls {clean(name or 'a tool')}", "tool_result": " result"}
+        what = {"text": "", "tool_call": f" calls {exact(name or 'a tool')}", "tool_result": " result"}
         return click.style(f"{role}{what.get(kind, f' ({clean(kind)})')}> ", fg=_COLOURS.get(role), bold=True)
 
     def _close_block(self, key: tuple[str, int], data: BlockClosed) -> str:
@@ -109,7 +136,7 @@ class Transcript:
         written = ""
         final = _content(data.text, data.arguments, data.value)
         if final and not self._shown.get(key):
-            written += self._write(key, final)
+            written += self._write(key, final, exactly=data.text is None)
         if data.is_error:
             written += self._write(key, " (an error)")
         self._labels.pop(key, None)
@@ -126,7 +153,7 @@ class Transcript:
             known = self._shown.get(key, 0) if opened else 0  # one that we met in the middle we have no count of
             rest = _content_of(block)[known:]
             if rest or not known:
-                written += self._write(key, rest)
+                written += self._write(key, rest, exactly=block.text is None)
             written += self._new_line() if self._at == key else ""
             del self._labels[key]
         if not opened:
@@ -139,14 +166,14 @@ class Transcript:
         for key in [key for key in self._shown if key[0] == message]:
             del self._shown[key]
 
-    def _write(self, key: tuple[str, int], text: str) -> str:
+    def _write(self, key: tuple[str, int], text: str, *, exactly: bool = False) -> str:
         head = ""
         if self._at != key:
             head = self._new_line() + self._labels.get(key, self._label(key[0], "text"))
             self._at = key
         self._mid_line = True
         self._shown[key] = self._shown.get(key, 0) + len(text)
-        return head + clean(text)
+        return head + ("\n".join(map(exact, text.split("\n"))) if exactly else clean(text))
 
     def _new_line(self) -> str:
         self._at = None
@@ -175,8 +202,8 @@ def _note(event: Event) -> str | None:
         case SessionForked(source_session_id=source):
             return f"forked from {clean(source)}"
         case ApprovalRequested(name=name, approval_id=approval_id, arguments=arguments):
-            what = "" if arguments is None else f" {_short(_content(None, None, arguments))}"
-            return f"approval {clean(approval_id)} is asked for {clean(name or 'a tool call')}{what}"
+            what = "" if arguments is None else f" {_short(exact(_content(None, None, arguments)))}"
+            return f"approval {clean(approval_id)} is asked for {exact(name or 'a tool call')}{what}"
         case ApprovalResolved(approval_id=approval_id, approved=approved, reason=reason, by=by):
             who = "" if by is None else f" by {clean(by)}"
             why = "" if reason is None else f" ({clean(reason)})"

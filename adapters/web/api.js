@@ -189,7 +189,7 @@ function find(text) {
 
 /** Open what the address names. */
 function open() {
-  const element = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const element = document.getElementById(location.hash.slice(1)); // the names of schemas need no escapes
   if (element?.tagName !== "DETAILS") return;
   element.hidden = false;
   element.open = true;

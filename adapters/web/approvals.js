@@ -1,6 +1,6 @@
 /* What an answer asks leave for: the call and its arguments, to be let through, changed or refused. */
 
-import { make, tell } from "./dom.js";
+import { exact, make, tell } from "./dom.js";
 
 export class Approvals {
   #root;
@@ -36,8 +36,9 @@ export class Approvals {
     return fresh;
   }
 
-  #card({ approval_id: id, name, arguments: given, expires_at: until }) {
-    const told = JSON.stringify(given ?? {}, null, 2);
+  #card({ approval_id: id, name: called, arguments: given, expires_at: until }) {
+    const name = exact(called ?? "this");
+    const told = exact(JSON.stringify(given ?? {}, null, 2));
     const field = make("textarea", { "aria-label": "Arguments", rows: String(Math.min(8, told.split("\n").length)), spellcheck: "false" });
     field.value = told;
     const reason = make("input", { type: "text", placeholder: "Reason (if you like)", "aria-label": "Reason" });
@@ -62,10 +63,10 @@ export class Approvals {
       for (const button of buttons) button.disabled = true;
       if (!(await this.#answer(id, approved, more))) for (const button of buttons) button.disabled = false;
     };
-    const title = make("h3", {}, make("code", { text: name ?? "this" }), " needs your yes");
+    const title = make("h3", {}, make("code", { text: name }), " needs your yes");
     const element = make(
       "article",
-      { class: "approval", "aria-label": `${name ?? "a step"} needs your yes`, data: { id } },
+      { class: "approval", "aria-label": `${name} needs your yes`, data: { id } },
       make("header", {}, title, left),
       field,
       make("div", { class: "answer" }, reason, ...buttons),

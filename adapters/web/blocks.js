@@ -1,15 +1,20 @@
 /* The block part of Markdown: a text as a list of paragraphs, headings, lists, code and so on. Pure.
  *
- * Each block says where it starts, so that a text that grows is read again from its last blocks only.
+ * Each block says where it starts, so that a text that grows is read again from its last blocks only. A text takes time
+ * in proportion to its length, whatever it holds: no pattern here has two parts side by side that match the same
+ * characters, and what would is written out (`fenced`, `isRule`, `withoutEnd`).
  */
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`\n]*)$/;
+const FENCE = /^ {0,3}(```|~~~)/;
 const HEADING = /^ {0,3}(#{1,6})[ \t]+(\S.*)$/;
-const RULE = /^ {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$/;
+const RULE = /^([-*_])\1\1+$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|\t)(?=\S|$)/;
-const DIVIDER = /^ *\|? *:?-+:? *(\| *:?-+:? *)*\|? *$/;
+const DIVISION = /^:?-+:?$/;
 const BLANK = /^[ \t]*$/;
+
+/** Columns of a table; what has more is no table to read, and is shown as it is written. */
+const COLUMNS = 100;
 
 /** @typedef {{kind: string, start: number, text?: string, level?: number, language?: string, ordered?: boolean,
  *   first?: number, items?: string[], rows?: string[][], align?: string[], open?: boolean}} Block */
@@ -42,14 +47,11 @@ export function split(source) {
 
 function next(lines, at) {
   const line = lines[at];
-  const fence = FENCE.exec(line);
+  const fence = fenced(line);
   if (fence) return code(lines, at, fence);
   const heading = HEADING.exec(line);
-  if (heading) {
-    const text = heading[2].replace(/[ \t]+#+[ \t]*$/, "");
-    return { kind: "heading", level: heading[1].length, text, end: at + 1 };
-  }
-  if (RULE.test(line)) return { kind: "rule", end: at + 1 };
+  if (heading) return { kind: "heading", level: heading[1].length, text: withoutEnd(heading[2]), end: at + 1 };
+  if (isRule(line)) return { kind: "rule", end: at + 1 };
   if (QUOTE.test(line)) return quote(lines, at);
   if (ITEM.test(line)) return list(lines, at);
   if (tableAt(lines, at)) return table(lines, at);
@@ -59,20 +61,45 @@ function next(lines, at) {
   return { kind: "paragraph", text, end };
 }
 
+/** The fence that opens code: its run of marks, and what stands behind it. Or null. */
+function fenced(line) {
+  const found = FENCE.exec(line);
+  if (!found) return null;
+  const from = found[0].length - 3;
+  let end = found[0].length;
+  while (line[end] === line[from]) end += 1;
+  return line.includes("`", end) ? null : { mark: line.slice(from, end), language: line.slice(end).trim() };
+}
+
+function isRule(line) {
+  return /^ {0,3}[-*_]/.test(line) && RULE.test(line.replace(/[ \t]+/g, ""));
+}
+
+/** A heading's text without the marks that may close it. */
+function withoutEnd(text) {
+  const trimmed = text.trimEnd();
+  let end = trimmed.length;
+  while (trimmed[end - 1] === "#") end -= 1;
+  return end < trimmed.length && /[ \t]/.test(trimmed[end - 1] ?? "") ? trimmed.slice(0, end).trimEnd() : text;
+}
+
 /** Whether a block begins here though no blank line stands before it. A number does so only with 1. */
 function interrupts(lines, at) {
   const line = lines[at];
-  if (FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || tableAt(lines, at)) return true;
+  if (fenced(line) || HEADING.test(line) || isRule(line) || QUOTE.test(line) || tableAt(lines, at)) return true;
   const item = ITEM.exec(line);
   return item !== null && item[0].length < line.length && (!/\d/.test(item[2]) || parseInt(item[2], 10) === 1);
 }
 
-function code(lines, at, [, mark, language]) {
-  const closing = new RegExp(`^ {0,3}${mark[0]}{${mark.length},}[ \\t]*$`);
+function code(lines, at, { mark, language }) {
+  const closes = (line) => {
+    const found = fenced(line);
+    return found !== null && found.language === "" && found.mark.startsWith(mark);
+  };
   let end = at + 1;
-  while (end < lines.length && !closing.test(lines[end])) end += 1;
+  while (end < lines.length && !closes(lines[end])) end += 1;
   const text = lines.slice(at + 1, end).join("\n");
-  return { kind: "code", language: language.trim().split(/\s/)[0], text, open: end >= lines.length, end: end + 1 };
+  return { kind: "code", language: language.split(/\s/)[0], text, open: end >= lines.length, end: end + 1 };
 }
 
 function quote(lines, at) {
@@ -89,18 +116,21 @@ function list(lines, at) {
   let inside = null; // the lines of the item that is being read
   let width = 0;
   let end = at;
+  let after = at; // the first line from here on that is not blank
   for (; end < lines.length; end += 1) {
     const line = lines[end];
     const indent = line.length - line.trimStart().length;
     const item = ITEM.exec(line);
     if (BLANK.test(line)) {
-      const after = lines.slice(end + 1).find((each) => !BLANK.test(each));
-      if (after !== undefined && after.length - after.trimStart().length < width) {
-        const follows = ITEM.exec(after);
-        if (!follows || follows[2].at(-1) !== sort || RULE.test(after)) break;
+      after = Math.max(after, end);
+      while (after < lines.length && BLANK.test(lines[after])) after += 1;
+      const next = lines[after];
+      if (next !== undefined && next.length - next.trimStart().length < width) {
+        const follows = ITEM.exec(next);
+        if (!follows || follows[2].at(-1) !== sort || isRule(next)) break;
       }
       inside?.push("");
-    } else if (item && (inside === null || indent < width) && item[2].at(-1) === sort && !RULE.test(line)) {
+    } else if (item && (inside === null || indent < width) && item[2].at(-1) === sort && !isRule(line)) {
       width = item[0].length > item[1].length + item[2].length + 4 ? item[1].length + item[2].length + 1 : item[0].length;
       inside = [line.slice(width)];
       items.push(inside);
@@ -113,13 +143,10 @@ function list(lines, at) {
 }
 
 function tableAt(lines, at) {
-  return (
-    lines[at].includes("|") &&
-    at + 1 < lines.length &&
-    lines[at + 1].includes("-") &&
-    DIVIDER.test(lines[at + 1]) &&
-    cells(lines[at]).length === cells(lines[at + 1]).length
-  );
+  if (!lines[at].includes("|") || !lines[at + 1]?.includes("-")) return false;
+  const divider = cells(lines[at + 1]);
+  const columns = divider.length;
+  return columns <= COLUMNS && divider.every((each) => DIVISION.test(each)) && cells(lines[at]).length === columns;
 }
 
 function cells(line) {
@@ -135,8 +162,7 @@ function table(lines, at) {
   const rows = [cells(lines[at])];
   let end = at + 2;
   for (; end < lines.length && lines[end].includes("|"); end += 1) {
-    const row = cells(lines[end]);
-    rows.push(align.map((_, index) => row[index] ?? ""));
+    rows.push(cells(lines[end]).slice(0, align.length)); // a short row has no more cells than it says
   }
   return { kind: "table", align, rows, end };
 }

@@ -45,6 +45,16 @@ export function grow(node, text) {
   else if (text !== node.data) node.data = text;
 }
 
+// Controls, and what is not seen or turns the direction of what stands around it.
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
+
+/** The text with what cannot be seen in it written out, as JSON escapes it: for what people say yes to. */
+export function exact(text) {
+  return text.replace(UNSEEN, (found) =>
+    found === "\n" || found === "\t" ? found : found.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join(""),
+  );
+}
+
 /** The last characters tell two ids of version 7 apart; the first ones are the time. */
 export function short(id) {
   return id === undefined ? "" : id.slice(-6);

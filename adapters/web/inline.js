@@ -4,7 +4,8 @@
  *
  * Answers come piece by piece, so each parse also says from where the next one may begin: what lies before `safe` is
  * read the same way whatever follows. A mark that opens something and finds no end within `REACH` is plain text: that
- * keeps the part which is read again small, and the work for a whole answer in proportion to its length.
+ * keeps the part which is read again small. The work for a whole answer is in proportion to its length: ends of code and
+ * of brackets are looked up in lists that are made once, and no other search goes further than `REACH`.
  */
 
 const REACH = 1000; // characters; no emphasis and no link is longer
@@ -13,6 +14,7 @@ const SPECIAL = /[\\`*_~[!<h\n]/;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
 const URL_START = /^https?:\/\/[^\s<>]/i;
 const LINKED = new Set(["http:", "https:", "mailto:"]);
+const SENTENCE = ".,:;!?*_~']"; // what stands behind an address is the sentence's, not the address's
 
 /** @typedef {{kind: string, text?: string, nodes?: Node[], href?: string}} Node */
 
@@ -33,7 +35,7 @@ export function safeAddress(text) {
  * @returns {{nodes: Node[], safe: number}}
  */
 export function parse(text, from = 0, to = text.length) {
-  const reader = new Reader(text, to);
+  const reader = new Reader(text, from, to);
   const nodes = reader.read(from, to, 0);
   return { nodes, safe: Math.max(from, reader.safe) };
 }
@@ -41,10 +43,15 @@ export function parse(text, from = 0, to = text.length) {
 class Reader {
   safe = 0; // behind white space, and before the first mark that may still find its end
   #waits = false; // there was such a mark
-  #unclosed = new Set(); // marks of which none stands up to the end any more
+  #looked = new Map(); // by the sort of mark: up to where there is none that closes
+  #runs = null; // where runs of backticks begin, by their length
+  #closes = null; // where each bracket is closed, by where it is opened
+  #stop = -1; // where the last address in angle brackets that was looked at ends
+  #seen = 0; // up to here that was looked for
 
-  constructor(text, end) {
+  constructor(text, from, end) {
     this.text = text;
+    this.from = from;
     this.end = end;
   }
 
@@ -115,23 +122,39 @@ class Reader {
     return null;
   }
 
+  /** How many times the character stands here in a row; past `REACH` it does not matter. */
   #run(at, to) {
+    const limit = Math.min(to, at + REACH);
     let end = at;
-    while (end < to && this.text[end] === this.text[at]) end += 1;
+    while (end < limit && this.text[end] === this.text[at]) end += 1;
     return end - at;
   }
 
   /** Where the run of backticks stands that ends the code which begins here, or -1. */
   #codeEnd(at, length, to) {
-    const limit = Math.min(to, at + REACH);
-    for (let end = at + length; end < limit; end += 1) {
-      if (this.text[end] !== "`") continue;
-      const closing = this.#run(end, to);
-      if (closing === length) return end;
-      end += closing - 1;
+    this.#runs ??= this.#backticks();
+    const starts = this.#runs.get(length) ?? [];
+    let [low, high] = [0, starts.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (starts[middle] < at + length) low = middle + 1;
+      else high = middle;
     }
+    const end = starts[low] ?? this.end;
+    if (end < Math.min(to, at + REACH)) return end;
     this.#wait(at + REACH);
     return -1;
+  }
+
+  #backticks() {
+    const runs = new Map();
+    for (let at = this.text.indexOf("`", this.from); at >= 0 && at < this.end; at = this.text.indexOf("`", at)) {
+      const start = at;
+      while (at < this.end && this.text[at] === "`") at += 1;
+      if (!runs.has(at - start)) runs.set(at - start, []);
+      runs.get(at - start).push(start);
+    }
+    return runs;
   }
 
   #code(at, to) {
@@ -139,22 +162,22 @@ class Reader {
     const end = this.#codeEnd(at, length, to);
     if (end < 0) return { node: { kind: "text", text: "`".repeat(length) }, end: at + length };
     const inside = this.text.slice(at + length, end).replace(/\n/g, " ");
-    const text = /^ .*[^ ].* $/.test(inside) ? inside.slice(1, -1) : inside;
+    const padded = inside.startsWith(" ") && inside.endsWith(" ") && /[^ ]/.test(inside);
+    const text = padded ? inside.slice(1, -1) : inside;
     return { node: { kind: "code", text }, end: end + length };
   }
 
   #marked(char, at, to, depth) {
-    const run = this.#run(at, to);
-    if (char === "~" && run < 2) return null;
-    const length = Math.min(run, 2);
+    const length = at + 1 < to && this.text[at + 1] === char ? 2 : 1;
+    if (char === "~" && length < 2) return null;
     const after = this.text[at + length];
     if (after === undefined || at + length >= to) return this.#wait(at + length + 1);
     if (/\s/.test(after)) return null;
     if (char === "_" && at > 0 && /[\p{L}\p{N}]/u.test(this.text[at - 1])) return null;
     const sort = `${char}${length} ${to}`;
-    const end = this.#unclosed.has(sort) ? -1 : this.#closing(char, length, at + length, to);
+    const from = Math.max(at + length, this.#looked.get(sort) ?? 0);
+    const end = this.#closing(char, length, from, Math.min(to, at + length + REACH), to, sort);
     if (end < 0) {
-      if (at + length + REACH > to) this.#unclosed.add(sort); // there is none up to the end: nor for those that follow
       this.#wait(at + length + REACH);
       return { node: { kind: "text", text: char.repeat(length) }, end: at + length };
     }
@@ -163,9 +186,9 @@ class Reader {
   }
 
   /** Where the run of marks stands that ends what a run of the same length began; code and escapes are passed over. */
-  #closing(char, length, from, to) {
-    const limit = Math.min(to, from + REACH);
-    for (let at = from; at < limit; at += 1) {
+  #closing(char, length, from, limit, to, sort) {
+    let at = from;
+    for (; at < limit; at += 1) {
       const here = this.text[at];
       if (here === "\\") at += 1;
       else if (here === "`") {
@@ -180,13 +203,14 @@ class Reader {
         at += run - 1;
       }
     }
+    this.#looked.set(sort, at);
     return -1;
   }
 
   /** `[text](address)`; an image becomes a link to it: nothing is loaded from anywhere. */
   #link(at, bracket, to, depth) {
-    const close = this.#bracket(bracket, to);
-    if (close < 0) return this.#wait(bracket + REACH);
+    const close = this.#bracket(bracket);
+    if (close >= Math.min(to, bracket + REACH)) return this.#wait(bracket + REACH);
     if (close + 1 >= this.end) return this.#wait(close + 2);
     if (this.text[close + 1] !== "(") return null;
     const limit = Math.min(to, close + REACH);
@@ -200,7 +224,8 @@ class Reader {
     if (end >= limit) return this.#wait(close + REACH);
     if (open !== 0) return null;
     const address = this.text.slice(close + 2, end).trim();
-    const href = safeAddress(address.replace(/\s+(?:"[^"]*"|'[^']*')$/, "").replace(/^<(.*)>$/, "$1"));
+    const bare = address.replace(/\s(?:"[^"]*"|'[^']*')$/, "").trimEnd(); // without a title
+    const href = safeAddress(bare.replace(/^<(.*)>$/, "$1"));
     if (href === null) return { node: { kind: "text", text: this.text.slice(at, end + 1) }, end: end + 1 };
     const image = bracket !== at;
     const inside = image
@@ -209,23 +234,42 @@ class Reader {
     return { node: { kind: image ? "image" : "link", href, nodes: inside }, end: end + 1 };
   }
 
-  #bracket(from, to) {
-    const limit = Math.min(to, from + REACH);
-    let open = 0;
-    for (let at = from; at < limit; at += 1) {
-      if (this.text[at] === "\\") at += 1;
-      else if (this.text[at] === "[") open += 1;
-      else if (this.text[at] === "]" && --open === 0) return at;
+  /** Where the bracket that opens here is closed; behind all text if it is not. */
+  #bracket(from) {
+    this.#closes ??= this.#brackets();
+    return this.#closes.get(from) ?? Infinity;
+  }
+
+  #brackets() {
+    const closes = new Map();
+    const open = [];
+    for (let at = this.from; at < this.end; at += 1) {
+      const char = this.text[at];
+      if (char === "\\") at += 1;
+      else if (char === "[") open.push(at);
+      else if (char === "]" && open.length) closes.set(open.pop(), at);
     }
-    return -1;
+    return closes;
   }
 
   #autolink(at, to) {
-    const end = this.text.slice(at, Math.min(to, at + REACH)).search(/[>\s]/);
+    const end = this.#stopBehind(at, Math.min(to, at + REACH));
     if (end < 0) return this.#wait(at + REACH);
-    const address = this.text.slice(at + 1, at + end);
-    const href = this.text[at + end] === ">" ? safeAddress(address) : null;
-    return href && { node: { kind: "link", href, nodes: [{ kind: "text", text: address }] }, end: at + end + 1 };
+    const address = this.text.slice(at + 1, end);
+    const href = this.text[end] === ">" ? safeAddress(address) : null;
+    return href && { node: { kind: "link", href, nodes: [{ kind: "text", text: address }] }, end: end + 1 };
+  }
+
+  /** The first `>` or white space behind `at`, or -1. Marks come in their order, so each character is seen once. */
+  #stopBehind(at, limit) {
+    if (this.#stop < at) {
+      let end = Math.max(at, this.#seen);
+      while (end < limit && !/[>\s]/.test(this.text[end])) end += 1;
+      this.#seen = end;
+      if (end >= limit) return -1;
+      this.#stop = end;
+    }
+    return this.#stop < limit ? this.#stop : -1;
   }
 
   /** An address that stands bare in the text, up to the next white space and without the sentence's own marks. */
@@ -233,8 +277,11 @@ class Reader {
     if (at > 0 && /[\p{L}\p{N}]/u.test(this.text[at - 1])) return null;
     const rest = this.text.slice(at, Math.min(to, at + REACH));
     if (!URL_START.test(rest)) return null;
-    let found = /^[^\s<>"`]+/.exec(rest)[0].replace(/[.,:;!?*_~'\]]+$/, "");
-    while (found.endsWith(")") && !found.includes("(")) found = found.slice(0, -1);
+    const [address] = /^[^\s<>"`]+/.exec(rest);
+    const outside = address.includes("(") ? SENTENCE : `${SENTENCE})`;
+    let end = address.length;
+    while (end > 0 && outside.includes(address[end - 1])) end -= 1;
+    const found = address.slice(0, end);
     const href = safeAddress(found);
     return href && { node: { kind: "link", href, nodes: [{ kind: "text", text: found }] }, end: at + found.length };
   }

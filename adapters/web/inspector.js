@@ -1,6 +1,6 @@
 /* Every event with its stamp, as it came, and how long it took to come. */
 
-import { hue, make, short, tell } from "./dom.js";
+import { exact, hue, make, short, tell } from "./dom.js";
 
 const MOST_ROWS = 400; // the log itself is on the server
 const PAUSE = 120; // milliseconds between two drawings: a table costs more than text does
@@ -111,7 +111,7 @@ export class Inspector {
       cell(event.block_index),
       cell(event.seq),
       cell(lag),
-      cell(JSON.stringify(event.data)),
+      cell(exact(JSON.stringify(event.data))),
     );
     this.#raw.set(row, event);
     return row;
@@ -125,7 +125,7 @@ export class Inspector {
     if (!open) return;
     const event = this.#raw.get(row);
     const whole = row.classList.toggle("whole");
-    row.lastChild.textContent = whole ? JSON.stringify(event, null, 2) : JSON.stringify(event.data);
+    row.lastChild.textContent = exact(whole ? JSON.stringify(event, null, 2) : JSON.stringify(event.data));
   }
 
   #keyboard(event) {

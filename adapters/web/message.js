@@ -1,6 +1,6 @@
 /* One message as an element: its blocks, and what can be done with it. */
 
-import { copy, grow, icon, iconButton, make, tell } from "./dom.js";
+import { copy, exact, grow, icon, iconButton, make, tell } from "./dom.js";
 import { Prose } from "./prose.js";
 
 const ENDS = {
@@ -16,7 +16,7 @@ const ENDS = {
 };
 
 function pretty(value) {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  return exact(typeof value === "string" ? value : JSON.stringify(value, null, 2));
 }
 
 /** A text without any form. */
@@ -95,7 +95,7 @@ class ToolCall extends Folded {
     else if (block.open) state = "writing";
     else if (live) state = "running";
     this.element.dataset.state = state;
-    tell(this.title, block.name ?? "tool");
+    tell(this.title, exact(block.name ?? "tool"));
     tell(this.state, { ended: "no result", failed: "failed", done: "done", asks: "needs a yes", writing: "…", running: "running" }[state]);
     this.show((inside) => {
       const parts = [labelled("Arguments", pretty(block.arguments ?? ""))];
@@ -115,7 +115,7 @@ class Value extends Folded {
   }
 
   update(block) {
-    tell(this.title, this.#kind === "data" ? "Data" : (block.name ?? "Result"));
+    tell(this.title, this.#kind === "data" ? "Data" : exact(block.name ?? "Result"));
     tell(this.state, block.is_error ? "failed" : "");
     this.show((inside) => inside.replaceChildren(make("pre", { tabindex: "0", text: content(block) })));
   }

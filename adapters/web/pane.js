@@ -5,7 +5,7 @@ import { Approvals } from "./approvals.js";
 import { Company } from "./company.js";
 import { Composer } from "./composer.js";
 import { title } from "./conversations.js";
-import { copy, tell } from "./dom.js";
+import { copy, exact, tell } from "./dom.js";
 import { Inspector } from "./inspector.js";
 import { choice } from "./kept.js";
 import { Lifeline, Notice } from "./lifeline.js";
@@ -237,7 +237,7 @@ export class Pane {
     transcript.render(state);
     waiting.render(state);
     steering.render(state);
-    for (const { name } of approvals.render(state)) announce(`${name ?? "A step"} needs your yes.`);
+    for (const { name } of approvals.render(state)) announce(`${exact(name ?? "A step")} needs your yes.`);
     inspector.render(state.cursor);
     company.render(state);
     this.#composer.render(state);

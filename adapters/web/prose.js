@@ -127,16 +127,23 @@ const DRAWN = {
       while (rows.length > told.length) rows.pop().element.remove();
       told.forEach((cells, index) => {
         if (!rows[index]) {
-          const row = make("tr");
-          const runs = cells.map((_, column) => {
+          const element = make("tr");
+          (index ? body : head).append(element);
+          rows.push({ element, runs: [] });
+        }
+        const { element: row, runs } = rows[index];
+        while (runs.length > cells.length) {
+          runs.pop();
+          row.lastChild.remove();
+        }
+        cells.forEach((text, column) => {
+          if (!runs[column]) {
             const cell = make(index ? "td" : "th", { data: { align: align[column] } });
             row.append(cell);
-            return new Run(cell);
-          });
-          (index ? body : head).append(row);
-          rows.push({ element: row, runs });
-        }
-        cells.forEach((text, column) => rows[index].runs[column]?.update(text));
+            runs.push(new Run(cell));
+          }
+          runs[column].update(text);
+        });
       });
     };
     return { element, update };

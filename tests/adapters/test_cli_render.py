@@ -166,3 +166,28 @@ def test_no_control_character_reaches_the_terminal(text: str) -> None:
 
 def test_an_escape_sequence_is_shown_and_not_obeyed() -> None:
     assert "\x1b" not in rendered(event(BlockDelta(text="\x1b]0;mine now\x07")))
+
+
+UNSEEN = (
+    "\u202e\u202a\u2066\u200e\u061c\u200b\u2060\u2063\ufeff\u00ad\u180e\u2028\u3164\u115f\u2800\U000e0041\U000e0101"
+)
+
+
+def test_what_is_not_seen_or_turns_the_direction_is_shown_as_its_number() -> None:
+    needed = "\u200c\u200d\ufe0f"
+    for character in UNSEEN:
+        assert character not in clean(f"a{character}b")
+        assert f"{ord(character):x}" in clean(f"a{character}b")
+    said = "\u0645\u06cc\u200c\u062e\u0648\u0627 👩\u200d💻 ❤\ufe0f \u05e9\u05dc\n\t"
+    assert clean(said) == said
+    shown = rendered(
+        event(MessageOpened(role="assistant"), block_index=None),
+        event(BlockOpened(kind="tool_call", tool_call_id="c", name=f"rm\nuser> yes{UNSEEN}{needed}")),
+        event(BlockDelta(arguments='{"path":\n "' + UNSEEN + needed + '"}')),
+        event(BlockClosed(arguments={"path": UNSEEN})),
+        event(BlockOpened(kind="tool_call", tool_call_id="d", name="x"), block_index=1),
+        event(BlockClosed(arguments={"path": UNSEEN + needed}), block_index=1),
+        event(ApprovalRequested(approval_id="a", name=UNSEEN, arguments={"x": UNSEEN + needed}), None, None),
+    )
+    assert not set(shown) & set(UNSEEN + needed)
+    assert "\nuser>" not in shown

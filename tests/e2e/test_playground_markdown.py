@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
+from uuid import uuid4
 
+import httpx
 import pytest
 
+from tests.e2e.conftest import ServerProcess
 from tests.e2e.panels import answers, body, panel, say
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -124,6 +128,91 @@ def test_in_pieces_it_looks_as_at_once(page: Page) -> None:
     drawn = page.evaluate(f"async (cases) => Promise.all(cases.map({DRAW}))", cases)
     for case, (whole, pieces) in zip(cases, drawn, strict=True):
         assert pieces == whole, case
+
+
+UNSEEN = "\u202e\u2066\u200b\u200d\ufeff\u00ad\u2028\u3164\U000e0041"
+
+
+def test_what_people_say_yes_to_hides_nothing(page: Page, site: ServerProcess) -> None:
+    generation, session = str(uuid4()), f"{site.url}/v1/sessions/hidden"
+    httpx.put(session).raise_for_status()
+    call = {"tool_call_id": "c", "name": f"rm{UNSEEN}"}
+    chunks: list[dict[str, object]] = [
+        {"type": "block.opened", "kind": "tool_call", "data": call},
+        {"type": "block.closed", "data": {"arguments": {"path": f"{UNSEEN}gpj.exe"}}},
+        {"type": "approval.requested", "data": {**call, "approval_id": "a", "arguments": {"path": UNSEEN}}},
+    ]
+    batch = {"chunks": [{"generation_id": generation, **chunk} for chunk in chunks]}
+    httpx.post(f"{session}/chunks/batch", json=batch).raise_for_status()
+    page.goto(f"{site.url}/#a=hidden")
+    a = panel(page, "a")
+    card = a.locator(".approval")
+    fold = a.locator(".fold[data-kind=tool_call]")
+    fold.locator("summary").click()
+    for shown in (card.inner_text(), card.get_attribute("aria-label"), fold.inner_text()):
+        assert shown is not None
+        assert not set(UNSEEN) & set(shown)
+        assert "rm\\u202e\\u2066\\u200b" in shown
+    field = card.get_by_label("Arguments").input_value()
+    assert not set(UNSEEN) & set(field)
+    assert json.loads(field) == {"path": UNSEEN}
+    httpx.post(f"{session}/generations/{generation}/finish", json={}).raise_for_status()
+
+
+# Texts of one pattern, of one size each: how long they take to draw, and as long a text of words beside each of them.
+COST = """async (texts) => {
+  const { Prose } = await import("./prose.js");
+  const draw = (text) => {
+    const element = document.createElement("div");
+    const begun = performance.now();
+    new Prose(element).update(text);
+    return performance.now() - begun;
+  };
+  const words = "some words here ".repeat(texts[0].length / 16);
+  draw(words);
+  return texts.map((text) => [draw(text), Math.min(draw(words), draw(words), draw(words))]);
+}"""
+
+# Runs of one mark with something before and behind: what a pattern that goes back over its characters is slow with.
+BEFORE = ["", "```", "# ", "- ", "> ", "|a|b|\n|-|-|\n", "*a ", "\n\n", "1. x\n", "[a](", "http://x"]
+WITHIN = [
+    *SCRAPS,
+    "*a ",
+    "[a](",
+    "`a``b ",
+    " #",
+    "\t",
+    "|",
+    "|a",
+    "|\n",
+    "-",
+    "- ",
+    "~",
+    "=",
+    "\n- \n\n",
+    ".",
+    "(",
+    "<a ",
+    '" ',
+]
+BEHIND = ["", "`", "x", "\n", "|", "\n|-|\n"]
+
+
+def test_every_text_is_drawn_in_time_in_proportion_to_its_length(page: Page) -> None:
+    chance = random.Random(11)
+    texts = []
+    for within in WITHIN + ["".join(chance.choices(WITHIN, k=chance.randint(2, 3))) for _ in range(60)]:
+        run = (within * (20_000 // len(within) + 1))[:20_000]
+        texts.append(chance.choice(BEFORE) + run + chance.choice(BEHIND))
+    texts += ["|a" * 450 + "\n" + "|-" * 450 + "\n" + "|\n" * 9000, "```" + " " * 40_000 + "`", "- " * 20_000 + "x"]
+    texts += [
+        "|a" * 90 + "\n" + "|-" * 90 + "\n" + "|\n" * 9000,
+        "# a" + " " * 40_000 + "x",
+        "|-" + " " * 40_000 + "x\n",
+    ]
+    for text, (taken, beside) in zip(texts, page.evaluate(COST, texts), strict=True):
+        # Elements cost more than letters do; a pattern that goes back over them takes thousands of times as long.
+        assert taken < 400 * max(beside, 1.0), (text[:20], text[-20:], taken, beside)
 
 
 # One long paragraph, a list, a block of code, and emphasis that never ends: what could be read again and again.
