@@ -89,7 +89,7 @@ async def answer(ledger: Ledger, model: Model, request: Request, retries: Retrie
     attempt = 0
     while True:
         attempt += 1
-        writer = _Writer(ledger, carries=bool(request.tools))
+        writer = _Writer(ledger, model.name, carries=bool(request.tools))
         try:
             await _attempt(generation, model, request, writer)
             break
@@ -139,8 +139,9 @@ class _OpenCall:
 class _Writer:
     """Turns pieces into a message and its blocks. The message opens with the first piece that belongs into it."""
 
-    def __init__(self, ledger: Ledger, *, carries: bool) -> None:
+    def __init__(self, ledger: Ledger, model: str, *, carries: bool) -> None:
         self._ledger: Final = ledger
+        self._model: Final = model
         self._carries: Final = carries  # without tools nothing is sent back, and nothing needs to be kept for it
         self._stack = AsyncExitStack()
         self._message: Message | None = None
@@ -205,7 +206,7 @@ class _Writer:
 
     async def _open_message(self) -> Message:
         if self._message is None:
-            message = self._ledger.generation.message()
+            message = self._ledger.generation.message(metadata={"model": self._model})
             self._message = await self._stack.enter_async_context(message)
         return self._message
 

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import trio
 
-from engine import JSON, BlockView
+from engine import JSON, BlockView, MessageOpened
 from tests.adapters.providers import WIRES, Answer, Call, Wire, chat, claude, error, provider, responses, sse, whole
 from tests.adapters.talking import PATIENCE, model_of, talking
 
@@ -44,6 +44,23 @@ async def test_text_and_reasoning_become_blocks_of_one_message(wire: Wire) -> No
         assert seen.body["stream"] is True
         assert "Be brief." in json.dumps(seen.body)
         assert "key" in (seen.headers.get("authorization") or seen.headers["x-api-key"])
+
+
+# R-4 R-157
+@every_wire
+async def test_what_a_model_makes_bears_its_name(wire: Wire) -> None:
+    call = Call("call_1", "look_up", ("{}",))
+    async with (
+        provider(whole(wire, "Let me see.", calls=[call]), whole(wire, "Done.")) as server,
+        talking(model_of(wire, server)) as talk,
+    ):
+        await talk.say("x")
+        opened = [event.data for event in await talk.events() if isinstance(event.data, MessageOpened)]
+        made = [data.metadata for data in opened if data.role == "assistant"]
+        assert made == [{"model": "small"}] * 2
+        assert [data.metadata for data in opened if data.role == "tool"] == [None], "the tool's words, not the model's"
+        shown = [each.metadata for each in await talk.messages() if each.role == "assistant"]
+        assert shown == made
 
 
 @every_wire
