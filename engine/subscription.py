@@ -139,7 +139,9 @@ class Subscription:
         self._replaying = True
         self._page: Batch | None = None  # the last one, kept for who comes behind
         self._listed = 0  # what was said aside up to here, the list that was told has in it
-        self._over = False
+        self._reading = False  # by a task, right now
+        self._left = False  # by `close`
+        self._over = False  # nothing comes any more, but for what is ready
         self._enough = False  # what `take` said of a batch that was handed on to it
         self._failed: Exception | None = None  # what it raised
         self._epoch, self._position = self._begin(after, from_tail)
@@ -172,9 +174,16 @@ class Subscription:
         self.close()
 
     def close(self) -> None:
-        """Leave the session; nothing further is delivered. Idempotent."""
+        """Leave the session; nothing further is delivered, also to a task that waits for it. Idempotent."""
+        self._left = True
+        self._ready.clear()
+        self._events = iter(())
+        self._leave()
+
+    def _leave(self) -> None:
         self._over = True
         self._source.hub.unregister(self._mailbox)
+        self._mailbox.close(Ended("left"))  # wakes who waits; nobody is told that
 
     @property
     def cursor(self) -> Cursor:
@@ -184,11 +193,31 @@ class Subscription:
     async def receive(self) -> Delivery:
         """The next delivery, as soon as there is one. A checkpoint.
 
-        Raises `trio.EndOfChannel` when nothing will follow, and `StorageError` when the log cannot be read.
+        Raises `trio.EndOfChannel` when nothing will follow, `trio.BusyResourceError` when another task is reading, and
+        `StorageError` when the log cannot be read.
         """
+        self._begin_reading()
+        try:
+            return await self._receive()
+        finally:
+            self._reading = False
+
+    def _begin_reading(self) -> None:
+        """One task reads at a time: of two, each would miss what the other got."""
+        if self._reading:
+            raise trio.BusyResourceError("another task is reading this subscription")
+        self._reading = True
+
+    async def _receive(self) -> Delivery:
         if self._over and not self._ready:
             await trio.lowlevel.checkpoint()
             raise trio.EndOfChannel
+        delivery = await self._next()
+        if self._left:  # while we waited
+            raise trio.EndOfChannel
+        return delivery
+
+    async def _next(self) -> Delivery:
         if self._snapshot:
             try:
                 snapshot = await self._source.snapshot()
@@ -199,9 +228,12 @@ class Subscription:
                 self._epoch, self._position = snapshot.cursor.epoch, snapshot.cursor.offset
                 self._ready.extend((Opened(snapshot.cursor), SnapshotTaken(snapshot)))
             self._snapshot = False
+        delivery: Delivery | None
         if self._ready:
-            await trio.lowlevel.checkpoint()
-            return self._ready.pop(0)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            delivery = self._ready.pop(0)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return delivery
         while True:
             delivery = await (self._replay() if self._replaying else self._tail())
             if delivery is not None:
@@ -213,9 +245,16 @@ class Subscription:
         A batch that is published while this waits is given to ``take`` there and then, and this task sleeps on.
         Raises as `receive`, and what ``take`` raises. Cancelled, it loses nothing that ``take`` did not get.
         """
+        self._begin_reading()
+        try:
+            await self._flow(take)
+        finally:
+            self._reading = False
+
+    async def _flow(self, take: Callable[[Delivery], bool]) -> None:
         while True:
             if self._replaying or self._ready or self._over or self._snapshot:
-                if not take(await self.receive()):
+                if not take(await self._receive()):
                     return
                 continue
             self._enough = False  # of a sink before, whose reader was cancelled
@@ -230,6 +269,8 @@ class Subscription:
             if self._enough:
                 self._enough = False
                 return
+            if self._left:
+                raise trio.EndOfChannel
             if delivery is not None and not take(delivery):
                 return
 
@@ -253,7 +294,7 @@ class Subscription:
             self._listed = self._source.hub.asides
             self._ready.append(PresenceListed(self._source.present))
             if not self._live:
-                self.close()
+                self._leave()
             await trio.lowlevel.cancel_shielded_checkpoint()
             return CaughtUp(self.cursor)
         try:
@@ -305,7 +346,7 @@ class Subscription:
         return mail
 
     def _end(self, final: Ended | Drained) -> Delivery:
-        self.close()
+        self._leave()
         return final
 
     def __aiter__(self) -> Self:

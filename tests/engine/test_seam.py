@@ -566,19 +566,22 @@ async def test_a_reader_may_leave_while_it_takes_what_is_handed_on() -> None:
                 first.close()
             return True
 
+        async def read() -> None:
+            with pytest.raises(trio.EndOfChannel):
+                await first.flow(take)
+
         async with (
             session.subscribe("now") as first,
             session.subscribe("now") as second,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(first.flow, take)
+            nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked()
             await session.post("p")
             await session.post("q")
             with trio.fail_after(5):
                 while (await second.__anext__()).offset != tail + 2:
                     pass
-            nursery.cancel_scope.cancel()
         assert seen == [tail + 1]
 
 
@@ -609,3 +612,83 @@ async def test_a_flow_that_was_cancelled_as_it_had_enough_loses_nothing(
         publish(2)
         await reader.flow(take)
     assert seen == [1, 2]
+
+
+READERS: Final = ("receive", "iterate", "flow")
+
+
+async def read_on(subscription: Subscription, how: str, got: list[str]) -> None:
+    """Read until there is no more."""
+
+    def take(delivery: Delivery) -> bool:
+        got.append(type(delivery).__name__)
+        return True
+
+    with contextlib.suppress(trio.EndOfChannel):
+        match how:
+            case "receive":
+                while True:
+                    take(await subscription.receive())
+            case "iterate":
+                async for event in subscription:
+                    got.append(event.type)
+            case _:
+                await subscription.flow(take)
+
+
+@pytest.mark.parametrize("how", READERS)
+@pytest.mark.parametrize("snapshot", [False, True])
+@pytest.mark.parametrize("turns_before", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+async def test_close_wakes_whoever_reads_and_nothing_is_delivered_any_more(
+    how: str, snapshot: bool, turns_before: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Wherever the reader is: in a read of the log, between two deliveries, at the tail."""
+    log = SlowLog()
+    log.turns = deque([3])
+    async with open_engine(log, config=Config(page_events=2)) as engine:
+        session = await engine.create_session("s")
+        for text in "abc":
+            await session.post(text)
+        got: list[str] = []
+        async with session.subscribe(snapshot=snapshot) as subscription:
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read_on, subscription, how, got)
+                    for _ in range(turns_before):
+                        await trio.lowlevel.checkpoint()
+                    subscription.close()
+                    seen = list(got)
+                    await session.post("d")
+            assert got == seen
+            assert "Ended" not in got
+            with pytest.raises(trio.EndOfChannel):
+                await subscription.receive()
+            assert engine.statistics().subscribers == 0
+
+
+@pytest.mark.parametrize("second", READERS)
+@pytest.mark.parametrize("first", READERS)
+async def test_two_tasks_cannot_read_one_subscription(
+    first: str, second: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine(MemoryLog()) as engine:
+        session = await engine.create_session("s")
+        async with session.subscribe() as subscription:
+            got: list[str] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_on, subscription, first, got)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(trio.BusyResourceError):
+                    await read_on(subscription, second, [])
+                before = len(got)
+                await session.post("a")  # the first one reads on
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(got) == before + 1
+                nursery.cancel_scope.cancel()
+            await session.post("b")
+            await read_on_once(subscription)  # and when it has left, another one may
+
+
+async def read_on_once(subscription: Subscription) -> None:
+    with trio.fail_after(5):
+        assert isinstance(await subscription.receive(), Batch)
