@@ -115,10 +115,7 @@ class Control:
         match decision:
             case Join():
                 assert old is not None
-                turn = old.structure.turn
-                # One that its first chunk began may not be stored yet.
-                await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
-                return Started(generation_id=old.generation_id, turn=turn, cursor=self._journal.cursor, joined=True)
+                return await self._join(request, old)
             case Enqueue():
                 request.stopped = self._pending_stops.take(request.generation_id) or request.stopped
                 return await self._lineup.add(request, decision)
@@ -139,6 +136,18 @@ class Control:
                     raise
             case Start():
                 return await self._begin(request)
+
+    async def _join(self, request: StartRequest, old: Run) -> Started:
+        """Answer with the live one, and keep the answer for a repetition that comes behind its end."""
+        gid, turn = old.generation_id, old.structure.turn
+        # One that its first chunk began may not be stored yet.
+        mark = self._journal.mark()
+        if request.idempotency_key is not None:
+            records = self._answers.records(request, {}, turn=turn, joined=gid)
+            mark = self._journal.append((), records(mark.offset))
+            self._is_unsettled(mark)
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        return Started(generation_id=gid, turn=turn, cursor=self._journal.cursor_at(mark), joined=True)
 
     async def _settle(self, request: StartRequest) -> None:
         """A start that may be a repetition waits for those that the log may not know yet."""

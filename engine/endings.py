@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from .closing import Ending
 from .config import Config
 from .errors import Draining
 from .events import SessionReset
@@ -18,7 +19,7 @@ from .lifecycle import Draft
 from .lineup import Lineup, PendingStops
 from .parts import NOTHING, Part, StartRequest, end_part, joined
 from .reads import Reads
-from .results import Stopped
+from .results import Stopped, StopState
 from .slot import Slot
 from .stamper import stamp
 
@@ -87,9 +88,7 @@ class Endings:
             mark = stamp(self._journal, items, records)
             self._slot.live = None
             await self._journal.wait_committed(mark, self._config.flush_timeout)
-            return Stopped(
-                state="stopped" if ending.cleanup == "clean" else "stopping", generation_id=live.generation_id
-            )
+            return Stopped(state=_found(ending), generation_id=live.generation_id)
         waiting = None if generation_id is None else self._lineup.queue.find(generation_id)
         if waiting is not None:
             await self._lineup.drop(waiting.generation_id)
@@ -158,3 +157,10 @@ class Endings:
             return NOTHING
         ending, _ = await self._slot.wind_down(live, outcome)
         return end_part(live.structure, ending)
+
+
+def _found(ending: Ending) -> StopState:
+    """What a stop may say of the generation that it ended so: one that failed meanwhile was not stopped."""
+    if ending.outcome != "stopped":
+        return "already_done"
+    return "stopped" if ending.cleanup == "clean" else "stopping"

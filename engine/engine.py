@@ -299,7 +299,8 @@ async def open_engine(
     ones ends, every end is committed, the log is closed. A log that was
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
-    Raises `DatabaseError` when the file cannot be opened and `WriteFailed` when it cannot be written.
+    Raises `DatabaseError` when the file cannot be opened and `WriteFailed` when it cannot be written. What leaves the
+    block comes out as it is; where closing raises as well, such as `StorageError`, both come out in an exception group.
     """
     if REMOTE in (producers or {}):
         raise InvalidBody(f"{REMOTE!r} is the name of generations that another process drives; choose another")
@@ -322,13 +323,31 @@ async def open_engine(
         observer=observer,
     )
     raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            await nursery.start(engine._run)
-            yield engine
-        except BaseException as error:  # noqa: BLE001  carried around the nursery, which would wrap it in a group
-            raised = error
-        finally:
-            engine._closing.set()
-    if raised is not None:
-        raise raised
+    closing: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(engine._run)
+                yield engine
+            except BaseException as error:  # noqa: BLE001  carried around the nursery, which would wrap it in a group
+                raised = error
+            finally:
+                engine._closing.set()
+    except BaseException as error:  # noqa: BLE001  what came on the way out, to stand beside it
+        closing = error
+    failure = _both(raised, closing)
+    if failure is not None:
+        raise failure
+
+
+def _both(raised: BaseException | None, closing: BaseException | None) -> BaseException | None:
+    """What comes out of the block: one error as it is, two in a group, as out of a nursery."""
+    while isinstance(closing, BaseExceptionGroup) and len(closing.exceptions) == 1:
+        closing = closing.exceptions[0]
+    if raised is None or closing is None:
+        return closing if raised is None else raised
+    if isinstance(raised, trio.Cancelled) and isinstance(closing, trio.Cancelled):
+        return raised
+    return BaseExceptionGroup(
+        "an engine's block was left by one error, and its closing raised another", [raised, closing]
+    )

@@ -41,6 +41,7 @@ class _Answer:
     position: int | None = None
     message_id: str | None = None
     superseded: Superseded | None = None
+    joined: bool = False
 
 
 @final
@@ -81,6 +82,7 @@ class Answers:
             cursor=cursor,
             message_id=answer.message_id,
             superseded=answer.superseded,
+            joined=answer.joined,
             repeated=True,
         )
 
@@ -92,8 +94,12 @@ class Answers:
         turn: int | None = None,
         position: int | None = None,
         superseded: Superseded | None = None,
+        joined: str | None = None,
     ) -> Callable[[int], Mapping[str, bytes | None]]:
-        """``records`` with the answer that the request gets, once its cursor's offset is known."""
+        """``records`` with the answer that the request gets, once its cursor's offset is known.
+
+        ``joined`` is the live generation that it got in place of one of its own.
+        """
 
         def made(offset: int) -> Mapping[str, bytes | None]:
             if request.idempotency_key is None:
@@ -102,11 +108,12 @@ class Answers:
                 digest=request.digest,
                 at=time.time(),
                 offset=offset,
-                generation_id=request.generation_id,
+                generation_id=joined or request.generation_id,
                 turn=turn,
                 position=position,
                 message_id=None if request.text is None else request.message_id,
                 superseded=superseded,
+                joined=joined is not None,
             )
             # Once only: a key that is used anew after this must stay.
             old: dict[str, bytes | None] = dict.fromkeys(self._expired)

@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 # stopped: it ran and has ended. stopping: it is fenced and its end is written, its clean-up overran.
-# already_done: it had ended before. nothing_active: nothing ran. pending: not seen yet; its start will be stopped.
+# already_done: it had ended before, or failed while it was being stopped. nothing_active: nothing ran. pending: not
+# seen yet; its start will be stopped.
 StopState: TypeAlias = Literal["stopped", "stopping", "already_done", "nothing_active", "pending"]
 
 

@@ -18,7 +18,7 @@ __all__ = ["stop"]
 _WORDS: Final[dict[StopState, str]] = {
     "stopped": "stopped; what was said is kept",
     "stopping": "stopped; its clean-up is still running",
-    "already_done": "it had ended before",
+    "already_done": "it had ended already",
     "nothing_active": "nothing was running",
     "pending": "nobody has seen this answer yet; if it starts within a minute, it is stopped at once",
 }

@@ -257,7 +257,7 @@ def _check_stopped(told: Told, stopped: Stopped, mine: list[_Life]) -> Iterator[
     match stopped.state:
         case "stopped" | "stopping":
             cleanup = {"stopped": (None, "clean"), "stopping": ("overran",)}[stopped.state]
-            if not any(end.outcome in ("stopped", "failed") and end.cleanup in cleanup for end in ends):
+            if not any(end.outcome == "stopped" and end.cleanup in cleanup for end in ends):
                 yield f"the log says {found}"
         case "already_done":
             if not ends:

@@ -330,7 +330,7 @@ class Session:
         elif self.live is not None and asked.policy == "reject":
             raise Refused(GenerationActive)
         elif self.live is not None and asked.policy == "join":
-            return {"generation_id": self.live.generation_id, "turn": self.live.turn, "joined": True}
+            answer = {"generation_id": self.live.generation_id, "turn": self.live.turn, "joined": True}
         elif len(self.stragglers) >= MAX_STRAGGLERS:
             raise Refused(TooManyStragglers)
         else:
@@ -379,6 +379,8 @@ class Session:
         if self.live is not None and generation_id in (None, self.live.generation_id):
             live, _ = self.wind_down("stopped")
             self._after_stop(choice)
+            if live.outcome != "stopped":
+                return "already_done", live.generation_id
             return ("stopping" if live.cleanup == "overran" else "stopped"), live.generation_id
         if generation_id is None:
             self._after_stop(choice)

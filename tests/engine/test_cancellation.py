@@ -27,6 +27,7 @@ from engine import (
     SessionDeleted,
     SessionNotFound,
     Started,
+    StorageError,
     new_generation_id,
     new_message_id,
     open_engine,
@@ -295,6 +296,56 @@ async def test_what_the_application_raises_comes_out_as_it_is(
     except BaseException as raised:  # noqa: BLE001
         caught = raised
     assert caught is error
+    assert outcomes_of(list(await events_of(log, "s"))) == ["shutdown"]
+
+
+async def left_by(error: BaseException | None) -> BaseException | None:
+    """What comes out of an engine's block that is left by ``error``."""
+    try:
+        async with open_engine(":memory:") as engine:
+            await (await engine.create_session("s")).start(Steered(shield=1.0))
+            await trio.sleep(0.1)
+            if error is not None:
+                raise error
+    except trio.Cancelled:
+        raise
+    except BaseException as raised:  # noqa: BLE001
+        return raised
+    return None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("x"), ExceptionGroup("g", [ValueError("x")]), None])
+async def test_when_closing_raises_too_both_come_out(
+    error: BaseException | None, log: MemoryLog, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trouble = StorageError("the disk hangs")
+
+    async def aclose() -> None:
+        raise trouble
+
+    monkeypatch.setattr(log, "aclose", aclose)
+    monkeypatch.setattr("engine.engine.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
+    out = await left_by(error)
+    if error is None:
+        assert out is trouble
+    else:
+        assert isinstance(out, BaseExceptionGroup)
+        assert out.exceptions == (error, trouble)
+    assert outcomes_of(list(await events_of(log, "s"))) == ["shutdown"]
+
+
+async def test_an_error_is_not_lost_to_a_cancellation_that_comes_while_the_engine_closes(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async def application() -> None:
+        async with open_engine(log) as engine:
+            await (await engine.create_session("s")).start(Steered(shield=1.0))
+            await trio.sleep(0.1)
+            raise ValueError("the application's own")
+
+    with trio.move_on_after(0.5) as scope, pytest.raises(ValueError, match="the application's own"):
+        await application()
+    assert scope.cancel_called
     assert outcomes_of(list(await events_of(log, "s"))) == ["shutdown"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 from trio.testing import MockClock
 
 from engine import (
@@ -280,6 +281,45 @@ async def test_repeated_starts_get_the_first_answer(log: MemoryLog, autojump_clo
         after_restart = await session.start("p", text="hi", idempotency_key="k")
         assert after_restart.generation_id == first.generation_id
     assert called == 2
+
+
+@pytest.mark.parametrize("ending", ["nothing", "stop", "finish", "restart", "another", "reset"])
+async def test_a_repeated_join_gets_the_first_answer_whatever_became_of_what_it_joined(
+    ending: str, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log, producers=PRODUCERS) as engine:
+        session = await engine.create_session("s")
+        old = await session.start("remote")
+        first = await session.start("say", policy="join", idempotency_key="k")
+        assert (first.generation_id, first.turn, first.joined, first.repeated) == (old.generation_id, 1, True, False)
+        match ending:
+            case "stop":
+                await session.stop()
+            case "finish":
+                await session.finish(old.generation_id)
+            case "another":
+                await session.start("say")
+            case "reset":
+                await session.reset()
+            case _:
+                pass
+        if ending != "restart":
+            again = await session.start("say", policy="join", idempotency_key="k")
+            assert again == evolve(first, repeated=True)
+    async with open_engine(log, producers=PRODUCERS) as engine:
+        await trio.sleep(1000)
+        session = await engine.session("s")
+        assert (await session.generation(old.generation_id)).outcome in (
+            "lost",
+            "stopped",
+            "completed",
+            "superseded",
+            "reset",
+        )
+        again = await session.start("say", policy="join", idempotency_key="k")
+        assert again == evolve(first, repeated=True)
+    types = [event.type for event in await events_of(log, "s")]
+    assert types.count("generation.started") == (2 if ending == "another" else 1)
 
 
 async def test_a_key_that_is_used_again_after_its_time_is_kept_anew(

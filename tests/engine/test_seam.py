@@ -631,7 +631,7 @@ async def read_on(subscription: Subscription, how: str, got: list[str]) -> None:
                     take(await subscription.receive())
             case "iterate":
                 async for event in subscription:
-                    got.append(event.type)
+                    got += (event.type,)
             case _:
                 await subscription.flow(take)
 

@@ -34,6 +34,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
+from tests.engine.actors import ACTORS
 from tests.engine.producers import Steered, failing, saying, shielding
 from tests.engine.rules import events_of
 
@@ -319,6 +320,22 @@ async def test_stop_tells_the_truth_in_every_moment(log: MemoryLog, autojump_clo
         assert await session.stop() == Stopped(state="stopping", generation_id=second.generation_id)
         assert (await session.generation(second.generation_id)).outcome == "stopped"
         assert (await session.stop()).state == "nothing_active"
+
+
+@pytest.mark.parametrize("name", sorted(ACTORS))
+async def test_a_stop_says_what_the_log_says(name: str, log: MemoryLog, autojump_clock: MockClock) -> None:
+    """Whatever the producer does, and whatever it does when it is cancelled."""
+    async with open_engine(log, producers=ACTORS) as engine:
+        session = await engine.create_session("s")
+        started = await session.start(name)
+        await trio.testing.wait_all_tasks_blocked()
+        stopped = await session.stop(started.generation_id)
+        assert stopped.generation_id == started.generation_id
+        (end,) = [event.data for event in await events_of(log, "s") if isinstance(event.data, GenerationFinished)]
+        if end.outcome == "stopped":
+            assert stopped.state == {"clean": "stopped", "overran": "stopping"}[end.cleanup or ""]
+        else:
+            assert stopped.state == "already_done"
 
 
 async def test_stop_before_the_start_is_remembered(log: MemoryLog, autojump_clock: MockClock) -> None:

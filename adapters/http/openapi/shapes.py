@@ -175,7 +175,8 @@ class GenerationAnswer:
 @frozen(kw_only=True)
 class StopAnswer:
     """stopped: it ran and has ended. stopping: its end is written, its clean-up is still running. already_done: it
-    had ended before. nothing_active: nothing ran. pending: nobody has seen this id yet; its start will be stopped.
+    had ended before, or failed while it was being stopped. nothing_active: nothing ran. pending: nobody has seen
+    this id yet; its start will be stopped.
     """
 
     session_id: str
