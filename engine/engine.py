@@ -210,6 +210,7 @@ class Engine:
                         await self._closing.wait()
                     await self.drain()
                     self._upkeep.cancel(reason="the engine closes")
+                    self._registry.closed = True
                     for resident in self._registry.residents:
                         resident.abandon()
                     await self._close_log()

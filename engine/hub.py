@@ -243,6 +243,11 @@ class Hub:
         """Whether nothing more is published."""
         return self._final is not None
 
+    @property
+    def drained(self) -> bool:
+        """Whether that is because the engine closes."""
+        return isinstance(self._final, Drained)
+
     def register(self) -> Mailbox:
         """A mailbox that gets everything published from now on; closed already if the hub is."""
         mailbox = Mailbox(self._bound, self._most)

@@ -13,11 +13,13 @@ from .codec import decode, decode_json
 from .config import Config
 from .errors import (
     CorruptDatabase,
+    Draining,
     GenerationNotFound,
     InvalidCursor,
     MessageNotFound,
     SessionDeleted,
     StaleEpoch,
+    StorageError,
 )
 from .events import Cursor, JSONObject
 from .hub import Batch, Hub
@@ -161,11 +163,15 @@ class Reads:
 
     @contextmanager
     def _living(self) -> Iterator[None]:
-        """What is asked for between a delete and its report is asked of a session that is gone."""
+        """What is asked for between a delete and its report, or the log's closing, is asked of what is gone."""
         try:
             yield
         except StaleEpoch as error:
             raise SessionDeleted("the session was deleted", session_id=self.session_id) from error
+        except StorageError as error:
+            if self.hub.drained:
+                raise Draining("the engine is shutting down", session_id=self.session_id) from error
+            raise
 
     async def _fold(self) -> SessionState:
         if self._state is None:

@@ -17,7 +17,16 @@ import trio
 
 from .codec import decode_json, encode, encode_json
 from .config import Config
-from .errors import Draining, IdInUse, PenstockError, SessionDeleted, SessionNotFound, StaleEpoch, TimedOut
+from .errors import (
+    Draining,
+    IdInUse,
+    PenstockError,
+    SessionDeleted,
+    SessionNotFound,
+    StaleEpoch,
+    StorageError,
+    TimedOut,
+)
 from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCreated, SessionId, new_epoch, now
 from .forking import fork_events
 from .journal import Budget
@@ -47,6 +56,7 @@ class Registry:
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every)
         self.nursery: trio.Nursery | None = None
         self.draining = False
+        self.closed = False  # nothing is read or written any more
         self.watchdog: Final = Watchdog(partial(self.launch_apart, name="penstock watchdog"))
         self._context = copy_context()
         self._residents: dict[str, Resident] = {}
@@ -70,7 +80,7 @@ class Registry:
         Raises `WriteFailed`, `TimedOut`, `Draining`.
         """
         created = False
-        async with self._entrance(sid):
+        async with self._until_closed(), self._entrance(sid):
             while sid not in self._residents:
                 head = await self._log.head(sid)
                 if head is not None and not head.deleted:
@@ -122,7 +132,7 @@ class Registry:
             for data, mid in events
             if mid is not None and isinstance(data, MessageSnapshot)
         }
-        async with self._entrance(sid):
+        async with self._until_closed(), self._entrance(sid):
             head = await self._log.head(sid)
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
@@ -177,7 +187,7 @@ class Registry:
                 return resident
 
     async def _find(self, session_id: SessionId) -> Resident:
-        async with self._entrance(session_id):
+        async with self._until_closed(), self._entrance(session_id):
             resident = self._residents.get(session_id)
             if resident is not None:
                 return resident
@@ -254,11 +264,12 @@ class Registry:
     async def list(self, after: str, limit: int) -> list[SessionInfo]:
         """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
         found: list[SessionInfo] = []
-        while len(found) < limit and (heads := await self._log.heads(after=after, limit=limit - len(found))):
-            after = heads[-1].session_id
-            for head in heads:
-                with suppress(StaleEpoch):  # deleted meanwhile
-                    found.append(await self._info(head))
+        async with self._until_closed():
+            while len(found) < limit and (heads := await self._log.heads(after=after, limit=limit - len(found))):
+                after = heads[-1].session_id
+                for head in heads:
+                    with suppress(StaleEpoch):  # deleted meanwhile
+                        found.append(await self._info(head))
         return found
 
     async def _info(self, head: Head) -> SessionInfo:
@@ -275,3 +286,15 @@ class Registry:
         """Raises `Draining` when no session may be begun or brought into memory."""
         if self.draining:
             raise Draining("the engine is shutting down")
+
+    @asynccontextmanager
+    async def _until_closed(self) -> AsyncIterator[None]:
+        """What the log cannot do because it is closed, before or meanwhile, is refused as `Draining`."""
+        if self.closed:
+            self.check_open()
+        try:
+            yield
+        except StorageError as error:
+            if self.closed:
+                raise Draining("the engine is shutting down") from error
+            raise

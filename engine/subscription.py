@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from .codec import decode
-from .errors import CorruptDatabase, GapError, SessionDeleted, StaleEpoch
+from .errors import CorruptDatabase, Draining, GapError, SessionDeleted, StaleEpoch, StorageError
 from .events import JSON, Cursor, Event
 from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Nudge, Sink
 from .reducer import Snapshot
@@ -223,6 +223,8 @@ class Subscription:
                 snapshot = await self._source.snapshot()
             except SessionDeleted:
                 self._ready.append(self._end(Ended("deleted")))
+            except Draining:
+                self._ready.append(self._end(self._mailbox.final or Drained("shutdown")))
             else:
                 self._ready.clear()
                 self._epoch, self._position = snapshot.cursor.epoch, snapshot.cursor.offset
@@ -301,6 +303,10 @@ class Subscription:
             page = await self._source.page(self._position)
         except StaleEpoch:
             return self._end(Ended("deleted"))
+        except StorageError:
+            if self._mailbox.final is None:
+                raise
+            return self._end(self._mailbox.final)  # the log was closed beneath us
         if page is None:
             raise CorruptDatabase(
                 f"the log ends at offset {self._position}, the session's tail is {tail.offset}",

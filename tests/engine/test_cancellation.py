@@ -6,6 +6,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -15,6 +16,7 @@ from attrs import frozen
 from trio.testing import MockClock
 
 from engine import (
+    Chunk,
     Config,
     Draining,
     Engine,
@@ -22,6 +24,7 @@ from engine import (
     GenerationFinished,
     GenerationNotFound,
     MemoryLog,
+    MessageNotFound,
     PenstockError,
     Session,
     SessionDeleted,
@@ -347,6 +350,85 @@ async def test_an_error_is_not_lost_to_a_cancellation_that_comes_while_the_engin
         await application()
     assert scope.cancel_called
     assert outcomes_of(list(await events_of(log, "s"))) == ["shutdown"]
+
+
+async def read_all(session: Session, *, snapshot: bool = False) -> None:
+    async with session.subscribe(live=False, snapshot=snapshot) as events:
+        async for _ in events:
+            pass
+
+
+CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
+    "create_session": lambda engine, session: engine.create_session("new"),
+    "create_session that is there": lambda engine, session: engine.create_session("s"),
+    "session": lambda engine, session: engine.session("s"),
+    "session that is not there": lambda engine, session: engine.session("none"),
+    "sessions": lambda engine, session: engine.sessions(),
+    "start": lambda engine, session: session.start(saying("x"), text="t"),
+    "start remote": lambda engine, session: session.start("remote"),
+    "stop": lambda engine, session: session.stop(),
+    "queue_next": lambda engine, session: session.queue_next(),
+    "dequeue": lambda engine, session: session.dequeue(GID),
+    "post": lambda engine, session: session.post("p"),
+    "retract": lambda engine, session: session.retract(MID),
+    "update": lambda engine, session: session.update({"a": 1}),
+    "reset": lambda engine, session: session.reset(),
+    "fork": lambda engine, session: session.fork("new"),
+    "subscribe": lambda engine, session: read_all(session),
+    "subscribe with a snapshot": lambda engine, session: read_all(session, snapshot=True),
+    "snapshot": lambda engine, session: session.snapshot(),
+    "input": lambda engine, session: session.input(GID, "steer", {}),
+    "chunks": lambda engine, session: session.chunks([Chunk(generation_id=GID, data={"text": "a"})]),
+    "finish": lambda engine, session: session.finish(GID),
+    "wait_fenced": lambda engine, session: session.wait_fenced(GID),
+    "put_presence": lambda engine, session: session.put_presence("a", "d"),
+    "drop_presence": lambda engine, session: session.drop_presence("a"),
+    "presence": lambda engine, session: session.presence(),
+    "generation": lambda engine, session: session.generation(GID),
+    "cursor": lambda engine, session: session.cursor(),
+    "delete": lambda engine, session: session.delete(),
+}
+
+
+def test_the_calls_are_all_there_are() -> None:
+    public = {
+        name
+        for kind in (Engine, Session)
+        for name, method in vars(kind).items()
+        if callable(method) and not name.startswith("_")
+    }
+    inner = {"resident", "fork_session", "producer", "statistics", "drain"}
+    assert public - inner == {name.split()[0] for name in CALLS}
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("call", CALLS)
+async def test_after_its_end_an_engine_says_draining_whatever_it_is_asked(call: str, kind: str, tmp_path: Path) -> None:
+    async with open_engine(":memory:" if kind == "memory" else tmp_path / "x.db") as engine:
+        session = await engine.create_session("s")
+    with pytest.raises(Draining):
+        await CALLS[call](engine, session)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_what_is_asked_while_an_engine_ends_is_done_or_said_to_be_draining(
+    call: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call begins before the engine's block is left, and is anywhere in its course when it is."""
+    for count in (*range(30), 40, 50, 60):
+        log = SlowLog()
+        log.turns = deque([2, 1, 3])
+        monkeypatch.setattr("engine.engine.MemoryLog", lambda log=log: log)  # one that the engine closes
+        async with trio.open_nursery() as nursery:
+
+            async def ask(engine: Engine, session: Session) -> None:
+                with contextlib.suppress(Draining, GenerationNotFound, MessageNotFound, SessionNotFound):
+                    await CALLS[call](engine, session)
+
+            async with open_engine(":memory:") as engine:
+                session = await engine.create_session("s")
+                nursery.start_soon(ask, engine, session)
+                await turns(count)
 
 
 @pytest.mark.parametrize("evicted", [False, True])
