@@ -26,6 +26,7 @@ from .events import add_events
 from .generations import add_generations
 from .guard import add_guard
 from .health import add_health
+from .intake import bounded
 from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import add_page
@@ -61,6 +62,8 @@ class _App(QuartTrio):
         elif scope["type"] == "http" and self.pushing is not None and (asked := self.pushing.read(scope)) is not None:
             await self.pushing.answer(asked, receive, send)
         else:
+            if scope["type"] == "http" and (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
+                receive = bounded(receive, most)
             await super().asgi_app(scope, receive, send)
 
     async def make_default_options_response(self, *_context: object) -> Response:  # Quart gives one from 0.23 on
