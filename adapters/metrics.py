@@ -175,6 +175,7 @@ def _figures(now: EngineStatistics) -> Iterable[Metric]:
     yield _gauge("subscribers", "Subscriptions to sessions.", now.subscribers)
     yield _gauge("present", "People's devices that are present.", now.present)
     yield _gauge("pending_events", "Events that are stamped and not stored yet.", now.pending_events)
+    yield _gauge("pending_bytes", "The bytes of the events that are stamped and not stored yet.", now.pending_bytes)
     yield _gauge("degraded_sessions", "Sessions in memory that cannot be written.", now.degraded_sessions)
     yield _gauge("draining", "1 while the engine shuts down.", now.draining)
     yield _counter("log_commits", "Commits of the log, each of one or more sessions.", now.log.commits)

@@ -51,8 +51,17 @@ class Config:
     # (measured).
     session_pending: int = field(default=512, validator=_positive)
 
+    # And of how many bytes: an event may be as large as a request, and 512 of those are half a gigabyte. Two of 1 MiB
+    # have room: one on its way to the disk, one gathered behind it. An event is stamped while there is less than this,
+    # so that one that is larger passes, too; the next one waits.
+    session_pending_bytes: int = field(default=2 * 1024 * 1024, validator=_positive)
+
     # The same over all sessions: bounds memory and the size of one commit.
     total_pending: int = field(default=4096, validator=_positive)
+
+    # Twenty sessions that write large values all the time do not fill it, ordinary events never do. A quarter is kept
+    # for sessions whose events are small: they must not wait for room behind large ones.
+    total_pending_bytes: int = field(default=64 * 1024 * 1024, validator=_positive)
 
     # `write()` gives the other tasks a turn this often. At 1 it costs 1.4 to 2 times the CPU (measured).
     checkpoint_every: int = field(default=32, validator=_positive)

@@ -45,7 +45,7 @@ _EXPIRY_PAUSE: Final = 3600.0
 @final
 @frozen(kw_only=True)
 class EngineStatistics:
-    """A moment's figures. ``pending_events`` are stamped and not committed."""
+    """A moment's figures. ``pending_events``, of so many ``pending_bytes``, are stamped and not committed."""
 
     sessions: int
     live_generations: int
@@ -53,6 +53,7 @@ class EngineStatistics:
     subscribers: int
     present: int
     pending_events: int
+    pending_bytes: int
     degraded_sessions: int
     draining: bool
     log: LogStatistics
@@ -160,6 +161,7 @@ class Engine:
             subscribers=sum(len(resident.hub) for resident in residents),
             present=sum(len(resident.presence) for resident in residents),
             pending_events=self._registry.budget.used,
+            pending_bytes=self._registry.budget.bytes,
             degraded_sessions=sum(not resident.writable for resident in residents),
             draining=self.draining,
             log=self._log.statistics(),

@@ -16,71 +16,27 @@ from typing import final
 import trio
 from attrs import frozen
 
+from .budget import LARGE, Budget
 from .config import Config
 from .errors import PenstockError, TimedOut, WriteFailed
 from .events import Cursor
 from .hub import Batch, Hub
 from .log.port import Append, Entry, EventLog, Head
 
-__all__ = ["Budget", "Journal", "Mark"]
-
-
-@final
-class Budget:
-    """How many events may be stamped and not committed, over all sessions of an engine.
-
-    Of those who wait for room, one is woken for every ``share`` events that there is room for. If fewer were, those who
-    come newly would be served before them; if more, most of a thousand would find that the others have left nothing.
-    """
-
-    __slots__ = ("_called", "_lot", "_share", "limit", "used")
-
-    def __init__(self, limit: int, share: int) -> None:
-        self.limit = limit
-        self.used = 0
-        self._share = share
-        self._lot = trio.lowlevel.ParkingLot()
-        self._called = 0  # were woken and have not run yet
-
-    @property
-    def full(self) -> bool:
-        return self.used >= self.limit
-
-    def take(self, count: int) -> None:
-        """Never refuses: only producers wait for room, so that ends always find some."""
-        self.used += count
-
-    def give_back(self, count: int) -> None:
-        self.used -= count
-        if self._lot:
-            self._call()
-
-    async def wait_room(self) -> None:
-        while self.full:
-            await self._lot.park()
-            self._called -= 1
-            self._call()  # for what we may leave, or not want any more
-
-    def _call(self) -> None:
-        """Wake those for whom there is room; one at least, if there is any."""
-        room = self.limit - self.used
-        if room > 0:
-            count = max(1, room // self._share) - self._called
-            if count > 0:
-                self._called += len(self._lot.unpark(count=count))
+__all__ = ["Journal", "Mark"]
 
 
 @final
 @frozen
 class Mark:
-    """A place in the session's own order: behind a part and the ``offset`` that it ends at; of one life of the journal.
+    """A place in the session's own order: behind ``offset`` and so many parts without events, in one life of it.
 
-    Parts are counted because one may hold records alone, and then offsets do not tell whether it is stored.
+    Those are counted because a part may hold records alone, and then offsets do not tell whether it is stored.
     """
 
     offset: int
     life: int
-    part: int
+    without_events: int
 
 
 @final
@@ -90,20 +46,26 @@ class Journal:
     __slots__ = (
         "_bodies",
         "_budget",
+        "_budget_bytes",
         "_closed",
         "_fell_back_to",
         "_hub",
         "_in_flight",
+        "_large",
         "_life",
         "_log",
         "_most_gathered",
+        "_most_gathered_bytes",
         "_on_refused",
-        "_parts",
         "_pending",
+        "_pending_bytes",
         "_records",
-        "_stored",
-        "_submitted",
+        "_size",
+        "_size_submitted",
         "_waiting",
+        "_without_events",
+        "_without_events_stored",
+        "_without_events_submitted",
         "committed",
         "epoch",
         "refused",
@@ -127,9 +89,9 @@ class Journal:
         self._hub = hub
         self._budget = budget
         self._pending = config.session_pending
-        # Half of them gathered: else writes come out long and short in turns, and while a long one gathers, the disk
-        # has nothing to do.
-        self._most_gathered = max(1, config.session_pending // 2)
+        self._pending_bytes = config.session_pending_bytes
+        self._large = False  # as its last write was
+        self._budget_bytes = budget.most_bytes(large=False)
         self._on_refused = on_refused
         self.witness = hub.witness
         self.session_id = head.session_id
@@ -139,15 +101,18 @@ class Journal:
         self.token = head.token
         self.refused: PenstockError | None = None
         self._life = 0
-        self._parts = 0  # how many were taken over, handed to the log, stored
-        self._submitted = 0
-        self._stored = 0
-        self._fell_back_to = 0  # the part at which the life before this one ended
+        self._without_events = 0  # parts that were taken over, handed to the log, stored
+        self._without_events_submitted = 0
+        self._without_events_stored = 0
+        self._fell_back_to = (0, 0)  # the offset, and so many of these parts, at which the life before this one ended
         self._bodies: list[bytes] = []
         self._records: dict[str, bytes | None] = {}
+        self._size = 0  # of what has gathered
+        self._size_submitted = 0
         self._in_flight = False
         self._closed = False
         self._waiting: trio.lowlevel.ParkingLot | None = None  # for the next report; made when somebody does
+        self._set_bounds(0)
 
     @property
     def cursor(self) -> Cursor:
@@ -163,9 +128,19 @@ class Journal:
         budget = self._budget
         return (
             len(self._bodies) >= self._most_gathered
-            or self.stamped - self.committed >= self._pending
+            or self._size >= self._most_gathered_bytes
             or budget.used >= budget.limit
+            or budget.bytes >= self._budget_bytes
         )
+
+    def _set_bounds(self, under_way: int) -> None:
+        """How much may gather while so many events are under way.
+
+        Half of what may be pending: else writes come out long and short in turns, and while a long one gathers, the
+        disk has nothing to do. And no more than makes all that is pending, of events or of bytes.
+        """
+        self._most_gathered = min(max(1, self._pending // 2), self._pending - under_way)
+        self._most_gathered_bytes = min(max(1, self._pending_bytes // 2), self._pending_bytes - self._size_submitted)
 
     def raise_token(self) -> None:
         """Fence: from here on, the log takes this session's writes with the new token only."""
@@ -179,22 +154,27 @@ class Journal:
         self.check()
         if not bodies and not records:
             return self.mark()
-        self._parts += 1
+        size = sum(map(len, bodies))
         self.stamped += len(bodies)
+        self._without_events += not bodies
         self._bodies.extend(bodies)
+        self._size += size
         if records:
             self._records.update(records)
-        self._budget.take(len(bodies))
+        self._budget.take(len(bodies), size)
         if not self._in_flight and not self._closed:
             self._submit()
         return self.mark()
 
     def append_one(self, body: bytes) -> None:
         """As `append`, for one event without records. To be called behind `check`."""
-        self._parts += 1
         self.stamped += 1
         self._bodies.append(body)
-        self._budget.used += 1
+        size = len(body)
+        self._size += size
+        budget = self._budget
+        budget.used += 1
+        budget.bytes += size
         if not self._in_flight and not self._closed:
             self._submit()
 
@@ -206,10 +186,10 @@ class Journal:
     async def wait_room(self) -> None:
         """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
         while self.refused is None and self.full:
-            if len(self._bodies) >= self._most_gathered or self.stamped - self.committed >= self._pending:
+            if len(self._bodies) >= self._most_gathered or self._size >= self._most_gathered_bytes:
                 await self._next_report()
             else:
-                await self._budget.wait_room()
+                await self._budget.wait_room(large=self._large)
 
     def cursor_at(self, mark: Mark) -> Cursor:
         """The cursor of a committed mark."""
@@ -221,18 +201,21 @@ class Journal:
 
     def settled(self, mark: Mark) -> bool:
         """Whether what the mark stands for was committed or dropped."""
-        return mark.life != self._life or mark.part <= self._stored
+        return mark.life != self._life or (
+            mark.offset <= self.committed and mark.without_events <= self._without_events_stored
+        )
 
     def _dropped(self, mark: Mark) -> bool:
         # A caller may hear of its commit only after the next write was refused: what was stored stays stored.
         # It hears of it in the next turn of the loop, so the last fall is the only one that matters.
         if mark.life == self._life:
             return False
-        return mark.life != self._life - 1 or mark.part > self._fell_back_to
+        offset, without_events = self._fell_back_to
+        return mark.life != self._life - 1 or mark.offset > offset or mark.without_events > without_events
 
     def mark(self) -> Mark:
         """The last stamped place."""
-        return Mark(self.stamped, self._life, self._parts)
+        return Mark(self.stamped, self._life, self._without_events)
 
     async def wait_committed(self, mark: Mark, within: float = math.inf) -> None:
         """Wait until everything up to ``mark`` is durable.
@@ -271,9 +254,13 @@ class Journal:
             events=self._bodies,
             records=self._records,
         )
+        self._large = self._size > LARGE * len(self._bodies)
+        self._budget_bytes = self._budget.most_bytes(large=self._large)
         self._bodies, self._records = [], {}
+        self._size, self._size_submitted = 0, self._size
+        self._set_bounds(len(write.events))
         self._in_flight = True
-        self._submitted = self._parts
+        self._without_events_submitted = self._without_events
         handed_over = trio.current_time()
         self._log.submit(write, lambda error: self._reported(write, handed_over, error))
 
@@ -284,8 +271,10 @@ class Journal:
             return
         first = self.committed + 1
         self.committed += len(write.events)
-        self._stored = self._submitted
-        self._budget.give_back(len(write.events))
+        self._without_events_stored = self._without_events_submitted
+        self._budget.give_back(len(write.events), self._size_submitted)
+        self._size_submitted = 0
+        self._set_bounds(0)
         if (self._bodies or self._records) and not self._closed:
             self._submit()
         if len(self._hub) and write.events:
@@ -295,10 +284,13 @@ class Journal:
         self.witness.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:
-        self._budget.give_back(self.stamped - self.committed)
+        self._budget.give_back(self.stamped - self.committed, self._size + self._size_submitted)
         self._bodies, self._records = [], {}
+        self._size = self._size_submitted = 0
+        self._set_bounds(0)
         self.stamped = self.committed
-        self._parts = self._fell_back_to = self._stored
+        self._without_events = self._without_events_stored
+        self._fell_back_to = (self.committed, self._without_events)
         self._life += 1
         self.refused = error
         self._tell()

@@ -15,6 +15,7 @@ from typing import Final, cast, final
 
 import trio
 
+from .budget import Budget
 from .codec import decode_json, encode, encode_json
 from .config import Config
 from .errors import (
@@ -29,7 +30,6 @@ from .errors import (
 )
 from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCreated, SessionId, new_epoch, now
 from .forking import fork_events
-from .journal import Budget
 from .log.port import Append, EventLog, Head
 from .observer import Observer
 from .parts import digest
@@ -53,7 +53,7 @@ class Registry:
         self._config = config
         self._find_producer = find_producer
         self._observer = observer
-        self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every)
+        self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
         self.nursery: trio.Nursery | None = None
         self.draining = False
         self.closed = False  # nothing is read or written any more

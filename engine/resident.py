@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar, final
 import trio
 
 from .advancing import Advance
+from .budget import Budget
 from .chunks import Chunk, ProducerStamp
 from .closing import Ending
 from .config import Config
@@ -27,7 +28,7 @@ from .events import Cursor, JSONObject, MessageSnapshot
 from .generation import Run
 from .hub import Degraded, Drained, Ended, Hub
 from .idempotency import Answers
-from .journal import Budget, Journal
+from .journal import Journal
 from .lineup import Lineup, PendingStops
 from .log.port import EventLog, Head
 from .messages import Messages

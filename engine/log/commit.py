@@ -30,8 +30,9 @@ from .database import explain, is_store_wide
 from .fence import Standing, admit_compact
 from .layout import LAST_CHUNK, OF_CHUNK, TAIL
 from .plan import DELETED_PURGED, Life, Plan, Statement
-from .port import Append, Compact, Move, Write
+from .port import Compact, Move, Write
 from .rewrite import stands, statements
+from .rounds import weight
 
 __all__ = ["Committer", "failure"]
 
@@ -266,12 +267,6 @@ def _smallest_session_first(writes: Sequence[Move]) -> Iterable[int]:
     sizes: dict[str, int] = {}
     for place, write in enumerate(writes):
         parts.setdefault(write.session_id, []).append(place)
-        sizes[write.session_id] = sizes.get(write.session_id, 0) + _size(write)
+        sizes[write.session_id] = sizes.get(write.session_id, 0) + weight(write)
     for session_id in sorted(parts, key=sizes.__getitem__):
         yield from parts[session_id]
-
-
-def _size(write: Move) -> int:
-    if not isinstance(write, Append):
-        return 0
-    return sum(map(len, write.events)) + sum(len(value) for value in write.records.values() if value is not None)

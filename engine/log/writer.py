@@ -1,6 +1,6 @@
 """The writer thread: group commit without a timer.
 
-Takes all that has gathered while the last commit ran as the next round, and wakes the loop once per round. When
+Takes what has gathered while the last commit ran as the next round (`rounds`), and wakes the loop once per round. When
 nobody waits to append, it carries out what is to be compacted, one write at a time, and then purges ended lives:
 both in steps so small that an append hardly waits for one. The thread outlives every task: what was handed over is
 carried out whoever is cancelled.
@@ -12,17 +12,15 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, final
+from typing import NamedTuple, final
 
 from ..errors import PenstockError
 from .checkpoint import Checkpointer
 from .commit import Committer, failure
-from .port import Append, Compact, Delete, Move, Report, Write
+from .port import Compact, Delete, Report, Write
+from .rounds import Handed, Rounds
 
 __all__ = ["Outcome", "Writer"]
-
-# A round is closed once it has this many events: the bound of one commit's time, for everyone waits for it.
-_ROUND_EVENTS: Final = 4096
 
 
 @final
@@ -55,6 +53,7 @@ class Writer:
         self._wake = wake
         self._left = left
         self._handed: queue.SimpleQueue[tuple[Write, Report] | None] = queue.SimpleQueue()
+        self._rounds = Rounds()
         self._compacts: deque[tuple[Compact, Report]] = deque()
         self._unreported: Outcome | None = None
         self._stopping = False
@@ -77,8 +76,10 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
-                if handed := self._gather():
+            while not self._stopping or len(self._rounds):
+                self._gather()
+                if len(self._rounds):
+                    handed = self._rounds.next()
                     self._report()
                     self._carry_out(handed)
                 elif self._unreported is not None:
@@ -98,29 +99,26 @@ class Writer:
             finally:
                 self._left()
 
-    def _gather(self) -> list[tuple[Move, Report]]:
-        """All that waits, without what gives way; empty when only that is to be done, or when it is time to stop."""
-        handed: list[tuple[Move, Report]] = []
-        events = 0
-        block = not self._to_purge and not self._compacts and self._unreported is None
+    def _gather(self) -> None:
+        """Take over all that was handed over; wait for something if there is nothing else to do."""
+        busy = self._stopping or self._to_purge or bool(self._compacts or len(self._rounds))
+        block = not busy and self._unreported is None
         try:
-            while events < _ROUND_EVENTS:
+            while True:
                 item = self._handed.get(block)
                 if item is None:
                     self._stopping = True
-                    break
+                    return
                 block = False
                 write, report = item
                 if isinstance(write, Compact):
                     self._compacts.append((write, report))
-                    continue
-                handed.append((write, report))
-                events += len(write.events) if isinstance(write, Append) else 1
+                else:
+                    self._rounds.add((write, report))
         except queue.Empty:
             pass
-        return handed
 
-    def _carry_out(self, handed: list[tuple[Move, Report]]) -> None:
+    def _carry_out(self, handed: list[Handed]) -> None:
         if self._checkpointer.rest_is_due:
             self._checkpointer.rest_is_due = False
             self._committer.finish_checkpoint()

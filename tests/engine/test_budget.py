@@ -1,12 +1,21 @@
-"""The room in the log: nobody waits while there is some, whoever leaves; and a session's own is used evenly."""
+"""The room in the log, in events and in bytes: nobody waits while there is some, whoever leaves; and a session's own is
+used evenly.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
 import trio
 import trio.testing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
 
-from engine import Config, Generation, open_engine
-from engine.journal import Budget
+from engine import Config, Generation, Producer, open_engine
+from engine.budget import Budget
 from engine.log import MemoryLog
 from engine.log.port import Append, Write
 from tests.engine.faulty import FaultyLog, Hold
@@ -141,3 +150,125 @@ async def test_a_producer_at_full_speed_writes_evenly() -> None:
     sizes = [len(write.events) for write in log.writes if isinstance(write, Append)]
     assert max(sizes) == 20
     assert sizes.count(20) >= 49  # and not now one, now all that there is room for
+
+
+async def test_those_with_large_events_leave_a_part_of_the_bytes_to_the_others() -> None:
+    budget = Budget(1000, 4, most_bytes=400)
+    got: list[str] = []
+
+    async def wait(name: str, *, large: bool) -> None:
+        await budget.wait_room(large=large)
+        got.append(name)
+
+    async with trio.open_nursery() as nursery:
+        budget.take(3, 400)
+        nursery.start_soon(partial(wait, "large", large=True))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(partial(wait, "small", large=False))
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == []
+        budget.give_back(1, 100)  # the last quarter
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == ["small"]
+        budget.give_back(1, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == ["small", "large"]
+        budget.give_back(1, 299)
+
+
+# --- bytes
+
+SESSION: Final = 4000
+TOTAL: Final = 10_000
+BOUNDS: Final = Config(session_pending_bytes=SESSION, total_pending_bytes=TOTAL, checkpoint_every=1)
+# More than an event has beside its content.
+STAMP: Final = 500
+
+
+def writing(sizes: Sequence[int], gate: trio.Event) -> Producer:
+    """A value of each size, then a text of each."""
+
+    async def producer(generation: Generation) -> None:
+        async with generation.message() as message, message.data() as data, message.text() as text:
+            await gate.wait()
+            for size in sizes:
+                await data.put("x" * size)
+            for size in sizes:
+                await text.write("x" * size)
+
+    return producer
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.lists(st.one_of(st.integers(1, 50), st.integers(1, 9000)), max_size=12), min_size=1, max_size=6))
+def test_what_is_pending_is_within_its_bounds_but_for_one_event(sessions: list[list[int]]) -> None:
+    """Of one session and of all; and everything is written, also what is larger than a bound by itself."""
+    largest = max((size for sizes in sessions for size in sizes), default=0) + STAMP
+    closing = len(sessions) * 3 * STAMP  # what closes something waits for no room
+
+    async def run() -> None:
+        held: list[Hold] = []
+
+        def hold(_number: int, _write: Write) -> Hold:
+            held.append(Hold())
+            return held[-1]
+
+        log = FaultyLog(MemoryLog())
+        async with open_engine(log, config=BOUNDS) as engine:
+            gate = trio.Event()
+            for number, sizes in enumerate(sessions):
+                session = await engine.create_session(f"s{number}")
+                await session.start(writing(sizes, gate))
+            await trio.testing.wait_all_tasks_blocked()
+            log.schedule = hold
+            gate.set()
+            await trio.testing.wait_all_tasks_blocked()
+            while held:
+                pending = engine.statistics().pending_bytes
+                assert pending < min(TOTAL + largest, len(sessions) * (SESSION + largest)) + closing
+                held.pop(0).release()
+                await trio.testing.wait_all_tasks_blocked()
+            log.schedule = None
+            assert engine.statistics().pending_bytes == 0
+            assert engine.statistics().live_generations == 0
+        contents = [
+            event for write in log.writes if isinstance(write, Append) for event in write.events if b"xx" in event
+        ]
+        assert len(contents) == 2 * sum(size > 1 for sizes in sessions for size in sizes)
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
+
+
+async def test_small_events_find_room_beside_any_number_of_sessions_with_large_ones() -> None:
+    under_way: list[Hold] = []
+    gate = trio.Event()
+
+    def hold(_number: int, write: Write) -> Hold | None:
+        if write.session_id == "small":
+            return None
+        under_way.append(Hold())
+        return under_way[-1]
+
+    log = FaultyLog(MemoryLog())
+    config = Config(session_pending_bytes=200_000, total_pending_bytes=1_000_000)
+    async with open_engine(log, config=config) as engine:
+        small = await engine.create_session("small")
+        for number in range(20):
+            await (await engine.create_session(f"large-{number}")).start(writing([100_000] * 10, gate))
+        log.schedule = hold
+        gate.set()
+        for _ in range(10):  # now it is known who writes large ones, and all are at it
+            await trio.testing.wait_all_tasks_blocked()
+            for held in under_way[: len(under_way) // 2]:
+                held.release()
+            del under_way[: len(under_way) // 2]
+        await trio.testing.wait_all_tasks_blocked()
+        before = engine.statistics().pending_bytes
+        assert before >= 750_000  # they have all that they get
+        with trio.fail_after(5):
+            for number in range(100):
+                await small.post(f"{number}")
+        assert engine.statistics().pending_bytes == before
+        log.schedule = None
+        for held in under_way:
+            held.release()

@@ -49,9 +49,10 @@ from engine import (
     new_message_id,
     now,
 )
+from engine.budget import Budget
 from engine.closing import Ending, closing
 from engine.hub import Hub
-from engine.journal import Budget, Journal
+from engine.journal import Journal
 from engine.lifecycle import BLOCK_KINDS, Draft, OpenGeneration
 from engine.log import Append
 from engine.stamper import stamp

@@ -113,6 +113,25 @@ async def test_one_commit_has_no_more_than_some_thousand_events(
     assert hindered.rounds == [1, 2, 2, 1]
 
 
+async def test_small_writes_are_committed_before_large_ones_that_came_first(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hindered = Hindered(monkeypatch)
+    order: list[str] = []
+    writes = [create(b"x" * 4 * 1024 * 1024, of=f"large-{number}") for number in range(4)]
+    writes += [create(b"x", of=f"small-{number}") for number in range(20)]
+    carry_out = Committer.carry_out
+
+    def noting(committer: Committer, writes: Sequence[Move]) -> list[PenstockError | None]:
+        order.extend(write.session_id for write in writes)
+        return carry_out(committer, writes)
+
+    monkeypatch.setattr(Committer, "carry_out", noting)
+    assert await hindered.store_at_once(log, writes) == [None] * 24
+    assert hindered.rounds == [1, 20, 1, 1, 1, 1]
+    assert order == ["first", *(f"small-{n}" for n in range(20)), *(f"large-{n}" for n in range(4))]
+
+
 async def test_an_append_larger_than_one_statement_is_stored_whole(log: SqliteLog) -> None:
     events = [b"%d" % number for number in range(20_000)]
     await store(log, create(*events, records={f"r/{number}": b"x" for number in range(9000)}))
