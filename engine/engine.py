@@ -113,7 +113,7 @@ class Engine:
         return await self._registry.resident(session_id)
 
     async def fork_session(
-        self, session_id: str | None, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+        self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
     ) -> Session:
         """A new session that begins with what ``source`` holds. For `Session.fork`. Raises `IdInUse`."""
         sid = new_session_id() if session_id is None else check_session_id(session_id)

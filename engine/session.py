@@ -62,7 +62,7 @@ class Host(Protocol):
         """The session in memory; nothing may wait between this and its use."""
 
     async def fork_session(
-        self, session_id: str | None, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+        self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
     ) -> Session:
         """A new session that begins with what ``source`` holds at a cursor or a message, also if the caller leaves."""
 
@@ -252,7 +252,7 @@ class Session:
         check_json(metadata, "metadata")
         if isinstance(at, str):
             at = check_uuid(at, "message_id") if is_uuid(at) else Cursor.parse(at)
-        return await self._host.fork_session(session_id, self.session_id, at, metadata)
+        return await self._host.fork_session(session_id, source=self.session_id, at=at, metadata=metadata)
 
     @asynccontextmanager
     async def subscribe(

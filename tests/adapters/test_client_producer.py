@@ -278,6 +278,11 @@ MAKINGS = [
 ]
 
 
+# R-76 R-77: a bound on what waits, and one that is known
+def test_two_thousand_chunks_wait_at_most() -> None:
+    assert ClientConfig().buffered == 2000
+
+
 # R-82 R-83: one failure of the request that makes the session does not use the recovery up.
 @pytest.mark.parametrize("makings", MAKINGS)
 async def test_a_session_is_made_although_that_failed_at_first(makings: list[Fate], autojump_clock: MockClock) -> None:

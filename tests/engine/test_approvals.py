@@ -170,7 +170,8 @@ async def test_an_approval_is_answered_once(
                 for approved in (True, False, True):
                     nursery.start_soon(answer, approved)
         assert sorted(answers) == ["taken", "too late", "too late"]
-        # The log of the process names the session and the tool call.
+        # The log of the process names the session and the tool call, of each that came too late.
+        assert len(caplog.messages) == 2
         assert all("session s" in text and "call-7" in text for text in caplog.messages)
         with pytest.raises(ApprovalNotFound) as refused:
             await session.input(gid, "approval", yes("nobody asked"))

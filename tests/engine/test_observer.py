@@ -131,8 +131,12 @@ async def test_a_producer_that_raises_is_told_with_its_error(log: MemoryLog, aut
     assert [told for _, told in notes.lives()] == ["began", "raised", "failed"]
 
 
-async def test_an_end_is_told_when_it_is_stored_and_once(autojump_clock: MockClock) -> None:
-    """The end that was refused is none; the one that the repair writes is."""
+# R-87
+async def test_an_end_is_told_when_it_is_stored_and_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end that was refused is none; the one that the repair writes is. The log has both, with the session."""
+    caplog.set_level(logging.INFO, "penstock.session")
     notes, steered, broken = Notes(), Steered(), [False]
     log = FaultyLog(MemoryLog(), lambda *_: Fail() if broken[0] else None)
     async with open_engine(log, observer=notes) as engine:
@@ -146,10 +150,15 @@ async def test_an_end_is_told_when_it_is_stored_and_once(autojump_clock: MockClo
         assert engine.statistics().degraded_sessions == 1
         assert notes.of(WriteRefused)
         assert notes.of(SessionRepaired) == []
+        assert {line.message for line in caplog.records if line.levelname == "ERROR"} == {"write_refused"}
         broken[0] = False
         await trio.sleep(10)
         assert [fact.outcome for fact in notes.of(GenerationEnded)] == ["failed"]
         assert len(notes.of(SessionRepaired)) == 1
+        assert [line.message for line in caplog.records if line.levelname == "INFO"] == ["session_repaired"]
+        told = [vars(line) for line in caplog.records if "event" in vars(line)]
+        assert {line["session_id"] for line in told} == {"s"}
+        assert {line["code"] for line in told if line["event"] == "write_refused"} == {"WRITE_FAILED"}
 
 
 async def test_a_generation_of_a_dead_process_ends_without_a_duration(

@@ -526,9 +526,7 @@ async def test_two_sessions_never_mix(log: MemoryLog, autojump_clock: MockClock)
 
 
 # R-25 R-26
-async def test_a_stop_is_stored_with_its_reason_before_the_producer_is_cancelled(
-    log: MemoryLog, autojump_clock: MockClock
-) -> None:
+async def test_a_stop_is_in_the_log_with_its_reason(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
         for reason in (None, "the user left"):
