@@ -63,8 +63,9 @@ class ServerConfig:
     # A message is a command with a prompt: as large as a request's body may be.
     websocket_message_bytes: int = field(default=1024 * 1024, validator=_positive)
 
-    # Commands that wait while one is carried out; then the socket is not read, and the peer waits.
-    websocket_messages: int = field(default=16, validator=_positive)
+    # Messages that are read and not taken yet. No more, for each may be as large as one may be: how many commands are
+    # under way is the conversation's business.
+    websocket_messages: int = field(default=1, validator=_positive)
 
     # Every other handshake is a plain request to the application.
     websocket_path: str = "/v1/ws"

@@ -40,6 +40,7 @@ __all__ = [
     "SlowRequest",
     "Unauthenticated",
     "answer",
+    "brief",
     "close_code",
     "is_failure",
     "problem",
@@ -103,6 +104,11 @@ _WITH_RETRY_AFTER = frozenset({429, 503})
 # What may stand in `detail` where the error's own text could tell of the inside: a file's path, an SQL error.
 _INTERNAL = "The server's log has the details."
 _STORAGE = "This could not be stored; try again."
+
+
+# Of a text that may quote what a client sent: enough to see what is meant. It is told back and logged, and a mebibyte
+# of it would be several by then.
+_BRIEF: Final = 1000
 
 
 @final
@@ -185,6 +191,11 @@ def _row(error: BaseException) -> tuple[str, Row]:
     return ("INTERNAL", TABLE["INTERNAL"]) if row is None else (code, row)
 
 
+def brief(text: str) -> str:
+    """The text, or its beginning where it is long."""
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…"
+
+
 def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
     """The problem object (RFC 9457) of ``error``, to be told now: it is counted.
 
@@ -197,7 +208,7 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
     elif isinstance(error, StorageError):
         detail = _STORAGE
     else:
-        detail = error.detail
+        detail = brief(error.detail)
     made: dict[str, JSON] = {
         "type": f"urn:penstock:problem:{code}",
         "title": row.title,

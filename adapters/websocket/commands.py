@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, final
 import trio
 from attrs import frozen
 
-from engine import JSON, Cursor, Engine, InvalidBody
+from engine import JSON, Cursor, Engine, InvalidBody, check_session_id
 
 from ..bodies import (
     MessageBody,
@@ -85,14 +85,24 @@ class Commands:
         }
 
     def session_of(self, value: Mapping[str, JSON]) -> str:
-        """The session that the frame is about; empty where it is about the socket. Raises `InvalidBody`."""
+        """The session that the frame is about, if its holder's token is for it; empty where it is about the socket.
+
+        To be asked before the frame has to wait: what is refused anyway takes no room. Where somebody else has a say
+        too, they are asked when it is carried out. Raises `InvalidBody`, `InvalidId`, `Unauthenticated`, `Forbidden`.
+        """
         op = value.get("op")
         if not isinstance(op, str) or op not in self._commands:
             raise InvalidBody(f"op must be one of {', '.join(self._commands)}")
-        session_id = "" if op == "ping" else value.get("session_id")
+        if op == "ping":
+            self._holder.principal()
+            return ""
+        session_id = value.get("session_id")
         if not isinstance(session_id, str):
             raise InvalidBody(f"{op} needs session_id, a string")
-        return session_id
+        needed = right(op, value)
+        if needed is not None:
+            self._holder.check_token(needed, session_id)
+        return check_session_id(session_id)
 
     async def carry_out(self, session_id: str, value: Mapping[str, JSON], request_id: JSON) -> Result:
         """Do what the frame asks, if its holder may. Raises what is to be said in its stead."""

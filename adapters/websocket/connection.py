@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, final
 
 import trio
 from attrs import frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from engine import JSON, CapacityError, Draining, Engine, PenstockError, TimedOut
+from engine import JSON, CapacityError, Draining, Engine, InvalidBody, PenstockError, TimedOut
 
 from ..bodies import read_body
 from ..handover import Outlet
 from ..limits import Limits
 from ..problems import Unauthenticated, close_code
 from .commands import Commands
-from .envelope import frame_ids, parse_frame, request_id_of
+from .envelope import frame_ids, parse_frame, read_envelope, request_id_of
 from .frames import frame_error, frame_reply, on_the_wire
 from .holder import Holder
 from .productions import Productions
+from .room import Room
 from .socket_log import note_refusal
 from .subscriptions import Subscriptions
 
@@ -61,8 +62,11 @@ class SocketConfig:
     # Each is one task that waits for its generation's fence.
     max_productions: int = 256
 
-    # Commands under way; then the socket is not read, and the peer waits.
+    # Commands under way, in number and in bytes; then the socket is not read, and the peer waits. A command is under
+    # way until its answer is sent, so that this bounds the answers, too, that a peer does not read. Four of the largest
+    # messages: who sends large ones is not held up by one.
     max_commands: int = 64
+    max_command_bytes: int = 4 * 1024 * 1024
 
     # From the handshake to the token, where none came with it: a round trip, and the time to get one.
     auth_timeout: float = 10.0
@@ -75,6 +79,18 @@ class SocketConfig:
 @frozen(kw_only=True)
 class _AuthBody:
     token: str
+
+
+@final
+@frozen(kw_only=True)
+class _Asked:
+    """A command that waits for its turn, as text."""
+
+    text: bytes
+    op: str
+    session_id: str
+    request_id: JSON
+    ids: Mapping[str, str]
 
 
 @final
@@ -103,8 +119,9 @@ class Conversation:
             config.max_subscriptions,
             lambda: limits.subscription(holder.counted),
         )
-        self._lanes: dict[str, deque[Callable[[], Awaitable[None]]]] = {}
-        self._room = trio.Semaphore(config.max_commands)
+        self._lanes: dict[str, deque[_Asked]] = {}
+        self._room = Room(config.max_commands, config.max_command_bytes)
+        self._listening = False
         self._closing = False
         self._pong: trio.CancelScope | None = None
         self._pong_limit = 0.0
@@ -135,39 +152,48 @@ class Conversation:
     # --- commands
 
     async def _read(self) -> None:
-        while True:
-            try:
-                message = await self._ws.get_message()
-            except ConnectionClosed:
-                return
-            await self._room.acquire()
-            request_id: JSON = None
-            value: Mapping[str, JSON] = {}
-            try:
-                if not self._holder.known and len(message) > _FIRST_FRAME:
-                    self._holder.principal()
-                value = parse_frame(message)
-                request_id = request_id_of(value)
-                self._limits.admit(self._holder.counted)
-                signed_in = self._auth(value) if value.get("op") == "auth" else None
-                if signed_in is None:
-                    self._dispatch(value, request_id)
-                    continue
-            except PenstockError as error:
-                self._room.release()
-                if not self._holder.known:
-                    refusal = error if isinstance(error, CapacityError) else Unauthenticated(error.detail)
-                    note_refusal(refusal, value.get("op"))
-                    await self._refuse(refusal, request_id)
-                    return
-                session_id = value.get("session_id")
-                ids = frame_ids(session_id, value) if isinstance(session_id, str) else {}
-                note_refusal(error, value.get("op"), **ids)
-                await self._send(frame_error(request_id, error, **ids))
-            else:
-                self._room.release()
+        with suppress(ConnectionClosed):
+            while await self._take(await self._receive()):
+                pass
+
+    async def _receive(self) -> bytes | None:
+        """The next frame's text; None where it is none. Not as str, which may take four times as much."""
+        self._listening = True
+        try:
+            message = await self._ws.get_message()
+        finally:
+            self._listening = False
+        return message.encode() if isinstance(message, str) else None
+
+    async def _take(self, text: bytes | None) -> bool:
+        """Answer one frame, or have it wait for its turn; whether the conversation goes on."""
+        request_id: JSON = None
+        envelope: Mapping[str, JSON] = {}
+        try:
+            if text is None:
+                raise InvalidBody("a frame is text, not binary")
+            if not self._holder.known and len(text) > _FIRST_FRAME:
+                self._holder.principal()
+            envelope = read_envelope(text)
+            request_id = request_id_of(envelope)
+            self._limits.admit(self._holder.counted)
+            if envelope.get("op") == "auth":
+                signed_in = self._auth(parse_frame(text))
                 await self._send(frame_reply(request_id, signed_in))
                 await self._leave_others()
+            else:
+                self._holder.principal()
+                await self._dispatch(text, envelope, request_id)
+        except PenstockError as error:
+            if not self._holder.known:
+                refusal = error if isinstance(error, CapacityError) else Unauthenticated(error.detail)
+                note_refusal(refusal, envelope.get("op"))
+                await self._refuse(refusal, request_id)
+                return False
+            ids = frame_ids(envelope)
+            note_refusal(error, envelope.get("op"), **ids)
+            await self._send(frame_error(request_id, error, **ids))
+        return True
 
     def _auth(self, value: Mapping[str, JSON]) -> Mapping[str, JSON]:
         """Say who holds the socket, before anything that comes behind. Raises `Unauthenticated`, `Forbidden`."""
@@ -185,38 +211,43 @@ class Conversation:
                 note_refusal(error, "subscribe", session_id=session_id)
                 await self._send(frame_error(None, error, session_id=session_id))
 
-    def _dispatch(self, value: Mapping[str, JSON], request_id: JSON) -> None:
-        """Put the command behind those of its session. Raises `InvalidBody`."""
-        self._holder.principal()
-        session_id = self._commands.session_of(value)
+    async def _dispatch(self, text: bytes, envelope: Mapping[str, JSON], request_id: JSON) -> None:
+        """Put the command behind those of its session, when there is room. Raises what `Commands.session_of` does."""
+        session_id = self._commands.session_of(envelope)
+        asked = _Asked(
+            text=text,
+            op=str(envelope["op"]),
+            session_id=session_id,
+            request_id=request_id,
+            ids=frame_ids(envelope),
+        )
+        await self._room.enter(len(text))
         lane = self._lanes.get(session_id)
         if lane is None:
             lane = self._lanes[session_id] = deque()
             self._nursery.start_soon(self._work, session_id)
-        lane.append(partial(self._carry_out, session_id, value, request_id))
+        lane.append(asked)
 
     async def _work(self, session_id: str) -> None:
         """Carry out the commands of one session, one after the other, while there are any."""
         lane = self._lanes[session_id]
         while lane:
-            await lane[0]()
-            lane.popleft()
-            self._room.release()
+            await self._carry_out(lane[0])
+            self._room.leave(len(lane.popleft().text))
         del self._lanes[session_id]
 
-    async def _carry_out(self, session_id: str, value: Mapping[str, JSON], request_id: JSON) -> None:
+    async def _carry_out(self, asked: _Asked) -> None:
         try:
-            result = await self._commands.carry_out(session_id, value, request_id)
+            result = await self._commands.carry_out(asked.session_id, parse_frame(asked.text), asked.request_id)
         except PenstockError as error:
-            ids = frame_ids(session_id, value)
-            note_refusal(error, value.get("op"), **ids)
-            await self._send(frame_error(request_id, error, **ids))
+            note_refusal(error, asked.op, **asked.ids)
+            await self._send(frame_error(asked.request_id, error, **asked.ids))
         except Exception as error:  # noqa: BLE001  # one command's bug is not the others'
-            _log.exception("the command %s failed", value.get("op"))
-            await self._send(frame_error(request_id, error, **frame_ids(session_id, value)))
+            _log.exception("the command %s failed", asked.op)
+            await self._send(frame_error(asked.request_id, error, **asked.ids))
         else:
             if result is not None:
-                await self._send(frame_reply(request_id, result))
+                await self._send(frame_reply(asked.request_id, result))
 
     # --- the peer
 
@@ -245,8 +276,8 @@ class Conversation:
         config = self._config
         while True:
             await trio.sleep(config.heartbeat)
-            if not self._room.value:
-                continue  # while commands wait, nothing is read, and a pong would not be seen
+            if not self._listening:
+                continue  # while there is no room for commands nothing is read, and a pong would not be seen
             self._pong_limit = trio.current_time() + config.slow_pong_timeout
             with trio.move_on_after(config.pong_timeout) as self._pong:
                 try:
@@ -254,7 +285,7 @@ class Conversation:
                 except ConnectionClosed:
                     return
             late, self._pong = self._pong.cancelled_caught, None
-            if late and self._room.value:
+            if late and self._listening:
                 await self._close(close_code(TimedOut("no pong in time")), "no pong in time")
                 return
 

@@ -1,35 +1,67 @@
-"""A client's frame as such: one JSON object with its ``op`` and its ``id``, whatever it asks for."""
+"""A client's frame as such: one JSON object with its ``op`` and its ``id``, whatever it asks for.
+
+A frame is read twice: first what says whom it is for, then, when it is carried out, all of it. What waits for its turn
+is text, for a value takes many times as much: ``[[],[],…]`` twenty times.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, final
+
+import msgspec
+from msgspec import UNSET
 
 from engine import JSON, InvalidBody, InvalidId, check_session_id, decode_json, is_uuid
 
-__all__ = ["ENVELOPE", "frame_ids", "parse_frame", "request_id_of"]
+__all__ = ["ENVELOPE", "frame_ids", "parse_frame", "read_envelope", "request_id_of"]
 
 # What of a frame belongs to the frame and not to the body that it carries.
 ENVELOPE: Final = frozenset({"op", "id", "session_id"})
 
+# A UUID or a counter fits many times over; it is told back, and kept until then.
+_ID_LENGTH: Final = 128
 
-def parse_frame(message: str | bytes) -> Mapping[str, JSON]:
+
+@final
+class _Envelope(msgspec.Struct):
+    """What decides where a frame goes and whether it may. The rest is read over."""
+
+    op: Any = UNSET
+    id: Any = UNSET
+    session_id: Any = UNSET
+    generation_id: Any = UNSET
+    role: Any = UNSET
+
+
+_decode: Final = msgspec.json.Decoder(_Envelope).decode
+
+
+def read_envelope(text: bytes) -> Mapping[str, JSON]:
+    """Those of an object's fields that its command is judged by. Raises `InvalidBody`."""
+    try:
+        found = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidBody(f"a frame is a JSON object: {error}") from error
+    return {name: value for name, value in msgspec.structs.asdict(found).items() if value is not UNSET}
+
+
+def parse_frame(text: bytes) -> Mapping[str, JSON]:
     """The object in one frame. Raises `InvalidBody`."""
-    if not isinstance(message, str):
-        raise InvalidBody("a frame is text, not binary")
-    value = decode_json(message.encode())
+    value = decode_json(text)
     if not isinstance(value, dict):
         raise InvalidBody("a frame is a JSON object")
     return value
 
 
-def frame_ids(session_id: str, value: Mapping[str, JSON]) -> dict[str, str]:
+def frame_ids(value: Mapping[str, JSON]) -> dict[str, str]:
     """What the command was about; what is no id is not told back as one."""
     ids: dict[str, str] = {}
-    with suppress(InvalidId):
-        ids["session_id"] = check_session_id(session_id)
-    generation_id = value.get("generation_id")
+    session_id, generation_id = value.get("session_id"), value.get("generation_id")
+    if isinstance(session_id, str):
+        with suppress(InvalidId):
+            ids["session_id"] = check_session_id(session_id)
     if isinstance(generation_id, str) and is_uuid(generation_id):
         ids["generation_id"] = generation_id.lower()
     return ids
@@ -38,6 +70,10 @@ def frame_ids(session_id: str, value: Mapping[str, JSON]) -> dict[str, str]:
 def request_id_of(value: Mapping[str, JSON]) -> JSON:
     """What the answer will name. Raises `InvalidBody`."""
     request_id = value.get("id")
-    if request_id is None or isinstance(request_id, str) or type(request_id) is int:
-        return request_id
-    raise InvalidBody("id must be a string or a whole number")
+    if request_id is None:
+        return None
+    if not isinstance(request_id, str) and type(request_id) is not int:
+        raise InvalidBody("id must be a string or a whole number")
+    if len(str(request_id)) > _ID_LENGTH:
+        raise InvalidBody(f"id must be at most {_ID_LENGTH} characters")
+    return request_id

@@ -75,6 +75,10 @@ class Holder:
         left = principal.expires_at - time.time()
         self._time.deadline = inf if left == inf else trio.current_time() + left
 
+    def check_token(self, action: Scope, session_id: str) -> None:
+        """Raises `Unauthenticated`, and `Forbidden` where the token alone does not let its holder do this."""
+        self._identity.check_token(self.principal(), action, session_id)
+
     async def allow(self, action: Scope, session_id: str) -> Principal:
         """Who holds the socket, if they may do this. Raises `Unauthenticated`, `Forbidden`."""
         principal = self.principal()
