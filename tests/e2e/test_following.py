@@ -258,6 +258,43 @@ def test_an_event_without_its_stamp_touches_nothing(blank: Page) -> None:
     assert scripted(blank, body) == {"verdicts": ["applied", "foreign", "invalid"], "title": "right"}
 
 
+# R-16
+@pytest.mark.parametrize("hook", ["onEvent", "onControl", "onConnection"])
+def test_behind_a_close_nobody_is_called(blank: Page, hook: str) -> None:
+    """Also not for what came in the same read: the frames behind the one in which it was closed are nobody's."""
+    body = """
+      const called = [];
+      let closed = false;
+      const calls = Object.fromEntries(["onEvent", "onControl", "onConnection"].map((name) => [name, (...told) => {
+        if (closed) called.push([name, told[0]?.state]);
+        if (name === "%s" && one && !closed) { closed = true; one.close(); }
+      }]));
+      const events = [2, 3, 4].map((at) => sse(at, stamp(at, "session.updated", { metadata: { title: `t${at}` } })));
+      const one = session(server({ parts: [opened(1) + snapshot(1, "t") + live(1) + events.join("")] }), calls);
+      const end = await one.follow();
+      await new Promise((done) => setTimeout(done, 100));
+      return { called: called.filter(([, state]) => state !== "idle"), state: end.state, under_way };
+    """
+    assert scripted(blank, body % hook) == {"called": [], "state": "idle", "under_way": 0}
+
+
+# R-148
+def test_what_ends_a_stream_is_in_hand_before_its_first_byte(blank: Page) -> None:
+    body = """
+      const one = session(async (url, { signal }) => new Promise((_, broken) => {
+        under_way += 1;
+        signal.addEventListener("abort", () => { under_way -= 1; broken(signal.reason); });
+      }));
+      const leave = new AbortController();
+      const end = one.follow({ signal: leave.signal });
+      await new Promise((done) => setTimeout(done, 50));
+      const before = under_way;
+      leave.abort();
+      return { before, state: (await end).state, under_way };
+    """
+    assert scripted(blank, body) == {"before": 1, "state": "idle", "under_way": 0}
+
+
 # R-126
 def test_following_is_one_connection_and_ends_with_its_signal(blank: Page) -> None:
     body = """

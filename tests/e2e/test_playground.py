@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import ServerProcess
@@ -30,6 +32,87 @@ def test_two_conversations_stream_at_once_without_mixing(page: Page) -> None:
         expect(answers(conversation)).to_have_count(1)
         assert offsets(conversation) == list(range(1, len(offsets(conversation)) + 1))
         expect(conversation.locator(".counts")).not_to_contain_text(re.compile("foreign|repeated|gaps"))
+
+
+# R-125: the page says that something is under way as soon as it is sent, and stops saying it with the answer's end.
+@pytest.mark.parametrize("end", ["complete", "stopped"])
+def test_work_is_shown_from_the_sending_to_the_first_word(page: Page, site: ServerProcess, end: str) -> None:
+    a = panel(page, "a")
+    session = f"{site.url}/v1/sessions/{session_ids(page)['a']}"
+    working = a.locator(".working")
+    expect(working).to_be_hidden()
+    generation = str(uuid4())
+    httpx.post(f"{session}/generations", json={"producer": "remote", "generation_id": generation, "text": "well?"})
+    expect(working).to_be_visible()
+    expect(answers(a)).to_have_count(0)
+    status = {"generation_id": generation, "type": "generation.status", "data": {"status": "thinking"}}
+    httpx.post(f"{session}/chunks", json=status).raise_for_status()
+    expect(working).to_contain_text("thinking")
+    expect(answers(a)).to_have_count(0)  # a status is no message
+    if end == "complete":
+        chunk = {"generation_id": generation, "data": {"text": "so"}}
+        httpx.post(f"{session}/chunks", json=chunk).raise_for_status()
+        expect(answers(a, "open")).to_have_count(1)
+        expect(working).to_be_hidden()
+        httpx.post(f"{session}/generations/{generation}/finish", json={}).raise_for_status()
+        expect(answers(a, "complete")).to_have_count(1)
+    else:
+        httpx.post(f"{session}/stop", json={}).raise_for_status()
+    expect(working).to_be_hidden()
+    assert httpx.get(f"{session}/generations/{generation}").json()["state"] == "finished"
+
+
+# R-74 R-132: two sends in one tick, in a conversation that does not exist yet.
+def test_two_quick_sends_in_a_fresh_conversation_are_two_bubbles_each(page: Page) -> None:
+    page.get_by_role("button", name="New conversation", exact=True).click()
+    a = panel(page, "a")
+    a.locator(".pace select").select_option(label="fast")
+    a.locator(".composer textarea").evaluate("""(field) => {
+      for (const text of ["first words", "second words"]) {
+        field.value = text;
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+        field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }));
+      }
+    }""")
+    users = a.locator(".message[data-role=user]")
+    expect(users).to_have_count(2)
+    expect(body(answers(a, "complete").last)).to_have_text("second words")
+    live(a)
+    assert users.locator(".body").all_inner_texts() == ["first words", "second words"]
+    starts = a.locator("tbody tr", has=page.get_by_text("generation.started", exact=True))
+    expect(starts).to_have_count(2)
+    page.reload()
+    live(a)
+    expect(body(answers(a, "complete").last)).to_have_text("second words")
+    assert users.locator(".body").all_inner_texts() == ["first words", "second words"]
+
+
+# R-135: what was read as it came looks like what is loaded, message by message, also what is several pages back.
+def test_a_long_history_is_rendered_as_it_was_live(page: Page, site: ServerProcess) -> None:
+    session = f"{site.url}/v1/sessions/long"
+    httpx.put(session).raise_for_status()
+    page.goto(f"{site.url}/#a=long")
+    a = panel(page, "a")
+    live(a)
+    generation = str(uuid4())
+    for batch in range(4):
+        chunks = []
+        for number in range(batch * 80, batch * 80 + 80):
+            message = {"generation_id": generation, "message_id": str(uuid4())}
+            chunks += [
+                {**message, "type": "message.opened", "role": "assistant"},
+                {**message, "data": {"text": f"# {number}\n\n- *a{number}*\n- `b`"}},
+                {**message, "type": "message.closed", "data": {}},
+            ]
+        httpx.post(f"{session}/chunks/batch", json={"chunks": chunks}).raise_for_status()
+    httpx.post(f"{session}/generations/{generation}/finish", json={}).raise_for_status()
+    expect(answers(a, "complete")).to_have_count(320)
+    texts = "(all) => all.map((each) => each.querySelector('.body').innerHTML)"
+    before = answers(a).evaluate_all(texts)
+    page.reload()
+    live(a)
+    expect(answers(a, "complete")).to_have_count(320)
+    assert answers(a).evaluate_all(texts) == before
 
 
 # R-1, R-2, R-10

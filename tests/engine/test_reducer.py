@@ -21,6 +21,7 @@ from engine.events import (
     GenerationFinished,
     GenerationQueued,
     GenerationStarted,
+    GenerationStatus,
     InputAccepted,
     MessageClosed,
     MessageOpened,
@@ -148,6 +149,43 @@ def test_a_snapshot_in_the_middle_of_an_answer_shows_what_is_open() -> None:  # 
             "turn": 1,
         }
     ]
+
+
+@pytest.mark.parametrize("outcome", ["completed", "superseded", "stopped", "failed", "stalled", "expired", "lost"])
+def test_a_message_goes_from_open_to_how_its_generation_ended(outcome: str) -> None:  # R-127 R-152
+    """Nothing, then open, then at rest: there is no way back, and no message stays open behind an end."""
+    status = {"completed": "complete", "superseded": "cancelled", "stopped": "cancelled"}.get(outcome, "failed")
+    state = fold(ANSWER[:2])
+    assert state.snapshot().messages == ()
+    assert state.snapshot().generation is not None
+    fold([event(3, GenerationStatus(status="thinking"))], state)
+    (generation, messages) = (state.snapshot().generation, state.snapshot().messages)
+    assert (generation and generation.status, messages) == ("thinking", ()), "a status makes no message"
+    fold([event(4, MessageOpened(role="assistant"), MESSAGE), event(5, BlockOpened(kind="text"), MESSAGE, 0, 0)], state)
+    fold([event(6, BlockDelta(text="so far"), MESSAGE, 0, 1)], state)
+    (message,) = state.snapshot().messages
+    assert (message.status, message.blocks[0].open, message.blocks[0].text) == ("open", True, "so far")
+    fold([event(7, BlockClosed(), MESSAGE, 0, 2), event(8, MessageClosed(status=status), MESSAGE)], state)
+    fold([event(9, GenerationFinished(outcome=outcome))], state)
+    (message,) = state.snapshot().messages
+    assert (message.status, message.blocks[0].open, message.blocks[0].text) == (status, False, "so far")
+    assert state.snapshot().generation is None
+    assert_gap(state, event(10, BlockDelta(text="late"), MESSAGE, 0, 3))
+    assert_gap(state, event(10, GenerationStatus(status="thinking")))
+
+
+@pytest.mark.parametrize("late", ["delta", "status", "closed"])
+def test_what_one_generation_says_changes_nothing_of_another(late: str) -> None:  # R-149 R-150
+    """A status or a piece of an ended generation is a gap, and never goes to "the last message"."""
+    started = evolve(event(14, STARTED, generation_id=OTHER), turn=2)
+    opened = evolve(event(15, MessageOpened(role="assistant"), SECOND, generation_id=OTHER), turn=2)
+    state = fold([*ANSWER, started, opened])
+    said = {
+        "delta": event(16, BlockDelta(text="late"), MESSAGE, 0, 4),
+        "status": event(16, GenerationStatus(status="thinking")),
+        "closed": event(16, MessageClosed(status="failed"), SECOND),
+    }[late]
+    assert_gap(state, said)
 
 
 def test_a_message_is_never_invented_from_a_delta() -> None:  # R-52 R-53
