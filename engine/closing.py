@@ -50,13 +50,12 @@ def closing(structure: OpenGeneration, ending: Ending, *, new_message_id: Callab
         yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
     for input_id in [input_id for input_id, still in structure.inputs.items() if still]:
         yield Draft(InputReturned(input_id=input_id))
-    for message_id, message in structure.messages.items():
-        for index, block in enumerate(message.blocks):
-            if block.open:
-                yield Draft(BlockClosed(), message_id, index)
-    for message_id, message in structure.messages.items():
-        if message.open:
-            yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
+    open_messages = sorted(structure.open_messages.items(), key=lambda item: item[1].number)
+    for message_id, message in open_messages:
+        for index in sorted(message.open_blocks):
+            yield Draft(BlockClosed(), message_id, index)
+    for message_id, _ in open_messages:
+        yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
     if structure.calls:
         yield from _results(structure.calls, status, ending.outcome, new_message_id())
     if ending.retract:

@@ -2,18 +2,22 @@
 
 Owns the structure of one live generation (`OpenGeneration`), without its content. Nothing here waits or
 stores. A write happens in two moves: `place` decides (and changes nothing), `record` carries it out, so
-that an event that cannot be encoded leaves no hole. After a crash or a refused commit the structure is
+that an event that cannot be encoded leaves no hole. Several writes of which all count or none are recorded inside
+`OpenGeneration.trial`, which takes them back when one is refused. After a crash or a refused commit the structure is
 rebuilt by recording the generation's stored events.
+
+Placing and recording cost the same however long the generation is: what is open is found without a search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import copy
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from typing import Final, Literal, final
 
 from attrs import define, field, frozen
 
+from .changes import Changes
 from .errors import InvalidBody, StaleGeneration
 from .events import (
     App,
@@ -101,14 +105,20 @@ class BlockShape:
 class MessageShape:
     """A message without its content. Nothing of a closed one changes any more."""
 
+    number: int  # in the order they were opened
     open: bool = True
     blocks: list[BlockShape] = field(factory=list)
-
-    def copy(self) -> MessageShape:
-        return MessageShape(self.open, [copy(block) for block in self.blocks])
+    open_blocks: dict[int, BlockShape] = field(factory=dict)  # by their index
 
 
-_NONE: Final[Mapping[str, str]] = {}
+@final
+@define
+class _Call:
+    """A tool call: the message that it stands in, its block, and whether it has a result."""
+
+    message_id: str
+    block: BlockShape
+    answered: bool = False
 
 
 @final
@@ -121,16 +131,21 @@ class OpenGeneration:
     job_id: str | None = None
     state: GenerationState = GenerationState.LIVE
     _messages: dict[str, MessageShape] = field(factory=dict, init=False)
-    # Most generations call no tool: these two are never changed in place, so that all can share the empty ones.
-    _calls: Mapping[str, str] = field(default=_NONE, init=False)  # tool calls without a result → their message
-    _call_ids: frozenset[str] = field(default=frozenset(), init=False)
+    _open_messages: dict[str, MessageShape] = field(factory=dict, init=False)
+    _calls: dict[str, _Call] = field(factory=dict, init=False)
     _approvals: dict[str, bool] = field(factory=dict, init=False)  # id → still open
     _inputs: dict[str, bool] = field(factory=dict, init=False)
+    _changes: Changes = field(factory=Changes, init=False, eq=False, repr=False)
 
     @property
     def messages(self) -> Mapping[str, MessageShape]:
         """Every message of this generation, in the order they were opened; to be looked at only."""
         return self._messages
+
+    @property
+    def open_messages(self) -> Mapping[str, MessageShape]:
+        """Those that are open, in no order."""
+        return self._open_messages
 
     @property
     def approvals(self) -> Mapping[str, bool]:
@@ -142,31 +157,27 @@ class OpenGeneration:
         """Every input that was taken in, and whether it is neither applied nor returned."""
         return self._inputs
 
-    def trial(self) -> OpenGeneration:
-        """A copy to write on, which may take this one's place or be thrown away."""
-        made = copy(self)
-        made._messages = {mid: each.copy() if each.open else each for mid, each in self._messages.items()}
-        made._approvals, made._inputs = dict(self._approvals), dict(self._inputs)
-        return made
+    def trial(self) -> AbstractContextManager[None]:
+        """What is recorded inside stays when the block ends, and leaves no trace when the block raises.
+
+        Costs what is recorded, however much is open. Not to be nested, and not to be held across a wait.
+        """
+        return self._changes.trial()
 
     @property
-    def message_ids(self) -> list[str]:
-        """Every message of this generation, in the order they were opened."""
-        return list(self._messages)
+    def message_ids(self) -> Collection[str]:
+        """Every message of this generation, in the order they were opened; to be looked at only."""
+        return self._messages.keys()
 
     @property
     def calls(self) -> Mapping[str, str]:
         """Every tool call of this generation that has no result yet, with the message it stands in."""
-        return self._calls
+        return {call_id: call.message_id for call_id, call in self._calls.items() if not call.answered}
 
     @property
     def awaits_result(self) -> bool:
         """Whether a tool call that is written to its end has no result yet."""
-        return bool(self._calls) and any(
-            block.tool_call_id in self._calls and not block.open and block.kind == "tool_call"
-            for message in self._messages.values()
-            for block in message.blocks
-        )
+        return any(not call.answered and not call.block.open for call in self._calls.values())
 
     def next_block_index(self, message_id: str) -> int:
         """The index that the message's next block must have. Raises `InvalidBody` if the message is not open."""
@@ -196,7 +207,7 @@ class OpenGeneration:
                 if _named(message_id) in self._messages:
                     raise InvalidBody("the message was opened before", message_id=message_id)
             case MessageClosed():
-                if any(block.open for block in self._open_message(_named(message_id)).blocks):
+                if self._open_message(_named(message_id)).open_blocks:
                     raise InvalidBody("a block of the message is still open", message_id=message_id)
             case MessageRetracted():
                 message = self._messages.get(_named(message_id))
@@ -220,41 +231,52 @@ class OpenGeneration:
 
     def record(self, draft: Draft) -> None:
         """Carry out what `place` allowed."""
-        data, message_id = draft.data, draft.message_id
-        if type(data) is BlockDelta:
-            self._block(draft).seq += 1
-            return
+        data, message_id, changes = draft.data, draft.message_id, self._changes
         match data:
-            case BlockClosed():
+            case BlockDelta():
                 block = self._block(draft)
-                block.seq += 1
-                block.open = False
+                changes.set(block, "seq", block.seq + 1)
+            case BlockClosed():
+                assert draft.block_index is not None
+                block = self._block(draft)
+                changes.set(block, "seq", block.seq + 1)
+                changes.set(block, "open", False)
+                changes.drop(self._messages[_named(message_id)].open_blocks, draft.block_index)
             case BlockOpened():
-                mid = _named(message_id)
-                self._messages[mid].blocks.append(BlockShape(data.kind, data.tool_call_id))
-                if data.tool_call_id is not None and data.kind == "tool_call":
-                    self._calls = {**self._calls, data.tool_call_id: mid}
-                    self._call_ids |= {data.tool_call_id}
-                elif data.tool_call_id is not None:
-                    self._calls = {call: at for call, at in self._calls.items() if call != data.tool_call_id}
+                self._record_block(data, _named(message_id))
             case MessageOpened():
-                self._messages[_named(message_id)] = MessageShape()
+                message = MessageShape(number=len(self._messages))
+                changes.put(self._messages, _named(message_id), message)
+                changes.put(self._open_messages, _named(message_id), message)
             case MessageSnapshot():
-                self._messages[_named(message_id)] = MessageShape(open=False)
+                changes.put(self._messages, _named(message_id), MessageShape(number=len(self._messages), open=False))
             case MessageClosed():
-                self._messages[_named(message_id)].open = False
+                changes.set(self._messages[_named(message_id)], "open", False)
+                changes.drop(self._open_messages, _named(message_id))
             case ApprovalRequested():
-                self._approvals[data.approval_id] = True
+                changes.put(self._approvals, data.approval_id, True)
             case ApprovalResolved():
-                self._approvals[data.approval_id] = False
+                changes.put(self._approvals, data.approval_id, False)
             case InputAccepted():
-                self._inputs[data.input_id] = True
+                changes.put(self._inputs, data.input_id, True)
             case InputApplied() | InputReturned():
-                self._inputs[data.input_id] = False
+                changes.put(self._inputs, data.input_id, False)
             case GenerationCancelling() | GenerationFinished():
-                self.state = next_state(self.state, type(data))
+                changes.set(self, "state", next_state(self.state, type(data)))
             case _:
                 pass
+
+    def _record_block(self, data: BlockOpened, message_id: str) -> None:
+        message, changes = self._messages[message_id], self._changes
+        block = BlockShape(data.kind, data.tool_call_id)
+        changes.put(message.open_blocks, len(message.blocks), block)
+        changes.append(message.blocks, block)
+        if data.tool_call_id is None:
+            return
+        if data.kind == "tool_call":
+            changes.put(self._calls, data.tool_call_id, _Call(message_id, block))
+        elif data.tool_call_id in self._calls:
+            changes.set(self._calls[data.tool_call_id], "answered", True)
 
     def block_for(self, field: Literal["text", "arguments"], message_id: str, index: int) -> BlockShape:
         """The open block to be written with `place_piece`. Raises `InvalidBody`, also when it takes no such pieces."""
@@ -282,7 +304,7 @@ class OpenGeneration:
             raise InvalidBody(f"a {data.kind} block needs a tool_call_id")
         if data.kind == "tool_call" and not data.name:
             raise InvalidBody("a tool_call block needs the tool's name")
-        if data.kind == "tool_call" and data.tool_call_id in self._call_ids:
+        if data.kind == "tool_call" and data.tool_call_id in self._calls:
             raise InvalidBody(f"the tool call {data.tool_call_id!r} was opened before")
 
     def _open_message(self, message_id: str) -> MessageShape:

@@ -176,16 +176,12 @@ class Pen:
         stamp(self.journal, [(self.structure, draft)], records)
         self.last_event = self._time()
 
-    def put_all(
-        self, trial: OpenGeneration, drafts: Iterable[Draft], records: Callable[[int], Mapping[str, bytes | None]]
-    ) -> Mark:
-        """Stamp events behind the fence as one part, or nothing of it where one is refused.
-
-        They are placed in ``trial``, a copy of the structure, which then takes its place.
-        """
+    def put_all(self, drafts: Iterable[Draft], records: Callable[[int], Mapping[str, bytes | None]]) -> Mark:
+        """Stamp events behind the fence as one part; where one is refused, nothing of it, and nothing is changed."""
         self.check()
-        mark = stamp(self.journal, ((trial, draft) for draft in drafts), records)
-        self.structure = trial
+        structure = self.structure
+        with structure.trial():
+            mark = stamp(self.journal, ((structure, draft) for draft in drafts), records)
         self.last_event = self._time()
         return mark
 

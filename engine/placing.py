@@ -1,8 +1,8 @@
 """Where the chunks of a remote producer stand in its generation: what they open, what they repeat, what is missing.
 
 Owns the numbers of blocks as their producer may name them, and the openings and closings that it may leave out. Nothing
-is kept and nothing is stored here: the structure given is a trial, which is thrown away when any chunk of a batch is
-refused.
+is kept and nothing is stored here: whoever writes the drafts sees to it that the structure keeps no trace of them when
+any chunk of a batch is refused.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Placing:
                 message_id = self._named(proposal) or _missing()
                 message = self._structure.messages.get(message_id)
                 if message is None or message.open:
-                    for index in [] if message is None else [i for i, block in enumerate(message.blocks) if block.open]:
+                    for index in () if message is None else sorted(message.open_blocks):
                         yield Draft(BlockClosed(), message_id, index)
                     yield Draft(data, message_id)
                 self.message_id = message_id
@@ -118,10 +118,10 @@ class Placing:
         """The message meant: by its id, or the only one that is open; None where none is."""
         if proposal.message_id is not None:
             return proposal.message_id
-        open_ = [message_id for message_id, message in self._structure.messages.items() if message.open]
+        open_ = self._structure.open_messages
         if len(open_) > 1:
             raise InvalidBody("more than one message is open: name one by its message_id")
-        return open_[0] if open_ else None
+        return next(iter(open_), None)
 
     def _open(self, message_id: str, opened: MessageOpened) -> Draft:
         self.message_id = message_id

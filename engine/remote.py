@@ -152,7 +152,7 @@ class Remotes:
                 if taken is not None:
                     return taken
                 continue
-            unknown = batch.message_ids - run.structure.messages.keys()
+            unknown = [mid for mid in batch.message_ids if mid not in run.structure.messages]
             owners: Owners = {}
             if unknown:
                 owners = await self._messages.owners(unknown)
@@ -178,10 +178,9 @@ class Remotes:
         taken = self._append(run, request, batch) if isinstance(batch, Pieces) else None
         if taken is not None:
             return taken
-        trial = run.structure.trial()
-        placing = Placing(trial, batch, owners)
+        placing = Placing(run.structure, batch, owners)
         with placing.blaming():
-            mark = run.pen.put_all(trial, placing.drafts(), self._records(request, placing))
+            mark = run.pen.put_all(placing.drafts(), self._records(request, placing))
         return self._noted(run, request, placing, mark)
 
     def _append(self, run: Run, request: _Request, pieces: Pieces) -> _Taken | None:

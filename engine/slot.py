@@ -6,7 +6,7 @@ is `control`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Final, final
 
@@ -75,9 +75,9 @@ class Slot:
                 session_id=self._journal.session_id,
             )
 
-    def message_ids(self) -> list[str]:
+    def message_ids(self) -> Collection[str]:
         """The live generation's messages so far."""
-        return [] if self.live is None else self.live.structure.message_ids
+        return () if self.live is None else self.live.structure.message_ids
 
     def fail(self, error: PenstockError) -> None:
         """What the live generation wrote could not be stored: fence and cancel it. Synchronous."""

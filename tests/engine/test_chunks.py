@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import sys
+import uuid
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import pytest
 from attrs import evolve
@@ -274,34 +278,84 @@ def test_approvals_and_inputs_count_once() -> None:
     assert (placing.asked, placing.applied, placing.duplicates) == ([], 0, 2)
 
 
-def test_a_trial_leaves_the_structure_as_it_is() -> None:
+class TakenBack(Exception):
+    """What a trial ends with."""
+
+
+def test_a_trial_that_raises_leaves_the_structure_as_it_was() -> None:
     structure = live()
     place(structure, [body(GID, "a", message_id=MID)])
     structure.record(Draft(ApprovalRequested(approval_id="a")))
     before = repr(structure)
-    trial = structure.trial()
-    assert repr(trial) == before
-    place(
-        trial,
-        [
-            body(GID, "b", message_id=MID),
-            body(GID, type="block.closed", message_id=MID),
-            body(
-                GID,
-                type="block.opened",
-                message_id=MID,
-                block_index=1,
-                kind="tool_call",
-                data={"tool_call_id": "c", "name": "n"},
-            ),
-            body(GID, type="block.closed", message_id=MID, block_index=1),
-            body(GID, type="message.closed", message_id=MID),
-            body(GID, "c", message_id=OTHER),
-            body(GID, type="approval.requested", data={"approval_id": "b"}),
-        ],
-    )
+    with suppress(TakenBack), structure.trial():
+        place(
+            structure,
+            [
+                body(GID, "b", message_id=MID),
+                body(GID, type="block.closed", message_id=MID),
+                body(
+                    GID,
+                    type="block.opened",
+                    message_id=MID,
+                    block_index=1,
+                    kind="tool_call",
+                    data={"tool_call_id": "c", "name": "n"},
+                ),
+                body(GID, type="block.closed", message_id=MID, block_index=1),
+                body(GID, type="message.closed", message_id=MID),
+                body(GID, "c", message_id=OTHER),
+                body(GID, type="approval.requested", data={"approval_id": "b"}),
+            ],
+        )
+        assert repr(structure) != before
+        raise TakenBack
     assert repr(structure) == before
-    assert repr(trial) != before
+
+
+REQUESTS: Final = {
+    "a status": [body(GID, type="generation.status", data={"status": "x"})],
+    "a piece of the last block": [body(GID, "x", message_id=MID, block_index=-1)],
+    "a new block": [body(GID, "x", message_id=MID, block_index=-1, type="block.opened", data={"kind": "text"})],
+    "the end of the message": [body(GID, type="message.closed", message_id=MID)],
+    "a message of its own": [body(GID, "x", message_id=OTHER)],
+    "something repeated": [body(GID, "x", message_id=MID, block_index=0, seq=1)],
+    "something refused": [body(GID, "x", message_id=MID, block_index=10**6)],
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_request_costs_what_it_brings_however_much_is_open(request_: str) -> None:
+    """Counted in calls: the same for a message of ten blocks, tool calls and messages before it, and of thousands."""
+
+    def calls(count: int) -> int:
+        structure = live()
+        for number in range(count):
+            tool = {"tool_call_id": f"c{number}", "name": "n"}
+            place(
+                structure,
+                [body(GID, type="block.opened", message_id=MID, block_index=number, kind="tool_call", data=tool)],
+            )
+            place(structure, [body(GID, type="block.closed", message_id=MID, block_index=number)])
+            other = str(uuid.UUID(int=number))
+            place(structure, [body(GID, "x", message_id=other), body(GID, type="message.closed", message_id=other)])
+        place(structure, [body(GID, "x", message_id=MID, block_index=count)])
+        index = {"a piece of the last block": count, "a new block": count + 1}.get(request_)
+        batch = REQUESTS[request_] if index is None else [evolve(REQUESTS[request_][0], block_index=index)]
+        counted = 0
+
+        def count_one(*_: object) -> None:
+            nonlocal counted
+            counted += 1
+
+        sys.setprofile(count_one)
+        try:
+            with suppress(PenstockError), structure.trial():
+                place(structure, batch)
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert calls(3000) == calls(10)
 
 
 @pytest.mark.parametrize("producer_id", ["", "a b", "é", "x" * 129, "\n"])
@@ -347,15 +401,15 @@ def test_whatever_comes_the_numbers_of_a_block_are_dense_and_a_refused_batch_lea
     structure = live()
     written: list[Draft] = []
     for batch in batches:
-        before, trial = repr(structure), structure.trial()
+        before = copy.deepcopy(structure)
         try:
-            drafts, placing = place(trial, batch)
+            with structure.trial():
+                drafts, placing = place(structure, batch)
         except PenstockError:
-            assert repr(structure) == before
+            assert structure == before
             continue
         assert placing.accepted + placing.duplicates == len(batch)
         assert len(drafts) >= placing.accepted
-        structure = trial
         written += drafts
     seqs: dict[tuple[str | None, int | None], list[str]] = {}
     for draft in written:

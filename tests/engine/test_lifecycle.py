@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import pytest
@@ -220,6 +220,46 @@ def test_a_generation_rebuilt_from_the_log_ends_as_the_one_that_died_would_have(
         assert_log(await session.events(), closed=True)
 
     trio.run(run)
+
+
+class TakenBack(Exception):
+    """What a trial ends with."""
+
+
+@given(st.lists(drafts, max_size=40), st.lists(drafts, max_size=20), endings, st.booleans())
+def test_a_trial_leaves_all_of_it_or_no_trace(
+    proposed: list[Draft], tried: list[Draft], ending: Ending, stays: bool
+) -> None:
+    """No trace in what may come next, either: the generation ends as it would have."""
+
+    def write(generation: OpenGeneration, drafts: Iterable[Draft]) -> list[Draft]:
+        written = []
+        for draft in drafts:
+            with contextlib.suppress(InvalidBody, StaleGeneration):
+                generation.place(draft)
+                generation.record(draft)
+                written.append(draft)
+        return written
+
+    def end(generation: OpenGeneration) -> list[Draft]:
+        return write(generation, closing(generation, ending, new_message_id=lambda: results))
+
+    results = new_message_id()
+    generation = OpenGeneration(new_generation_id(), 1)
+    write(generation, proposed)
+    expected = copy.deepcopy(generation)
+    if stays:
+        write(expected, tried)
+        with generation.trial():
+            write(generation, tried)
+    else:
+        with contextlib.suppress(TakenBack), generation.trial():
+            write(generation, tried)
+            end(generation)
+            raise TakenBack
+    assert generation == expected
+    assert list(generation.messages) == list(expected.messages)
+    assert end(generation) == end(expected)
 
 
 @given(st.lists(drafts, max_size=20), st.lists(st.sampled_from(["input", "finish", "cancel"]), max_size=4))
