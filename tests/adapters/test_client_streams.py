@@ -167,6 +167,34 @@ async def test_a_frame_that_cannot_be_read_is_asked_for_again(
     assert len(server.times) == 1 + 3 - 1
 
 
+# the last frame before the end of a stream is judged as every other; half a frame is none
+@pytest.mark.parametrize(
+    ("last", "known"),
+    [
+        (event(2), [1, 2]),
+        (event(2).replace(b"{", b"[", 1), [1]),  # cannot be read: asked for again
+        (event(2)[:-1], [1]),  # not whole: asked for again
+        (event(2)[:-2] + b"\r\n\r\n", [1, 2]),
+        (event(2).replace(b'"s"', b'"t"'), [1]),  # of another session
+        (b": ping\n\n", [1]),
+        (DRAIN, [1]),
+    ],
+)
+async def test_the_last_frame_of_a_stream_is_judged_as_every_other(
+    last: bytes, known: list[int], autojump_clock: MockClock
+) -> None:
+    server = Server(Stream(event(1), last), Stream(event(known[-1] + 1), END))
+    assert await server.read() == [*known, known[-1] + 1]
+    assert server.asked[1] == str(Cursor("e", known[-1]))
+
+
+#
+@pytest.mark.parametrize("cut", [0, 1, 2])
+async def test_an_end_that_is_the_last_frame_ends_and_half_of_it_does_not(cut: int, autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1), END[: len(END) - cut]), Stream(event(2), END))
+    assert await server.read() == ([1] if cut == 0 else [1, 2])
+
+
 async def test_something_that_is_no_penstock_server_is_told_as_such(autojump_clock: MockClock) -> None:
     with pytest.raises(BadAnswer):
         await Server(httpx.Response(200, text="<html>hello</html>")).read()

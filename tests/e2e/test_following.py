@@ -240,6 +240,78 @@ def test_a_frame_that_cannot_be_read_is_told_and_the_state_asked_for_anew(blank:
     assert "never" not in told["titles"]
 
 
+# R-147
+@pytest.mark.parametrize(
+    ("last", "heard"),
+    [
+        ("told('end', { reason: 'deleted' })", {"state": "ended", "asked": 1, "controls": ["end"]}),
+        ("told('end', { reason: 'deleted' }).slice(0, -1)", {"state": "idle", "asked": 2, "controls": ["caught-up"]}),
+        ("'id: e-2\\ndata: {oops\\n\\n'", {"state": "idle", "asked": 2, "controls": ["bad-frame", "caught-up"]}),
+    ],
+)
+def test_the_last_frame_before_the_end_of_a_stream_counts(blank: Page, last: str, heard: dict[str, Any]) -> None:
+    body = """
+      const one = session(server(
+        { parts: [opened(0), sse(1, stamp(1, "session.created", { metadata: {} })), %s], over: true },
+        { parts: [opened(1), live(1)] },
+      ), { snapshot: false });
+      const end = one.follow();
+      await until(one, ({ connection }) => ["live", "ended"].includes(connection.state));
+      one.close();
+      return { state: (await end).state, asked: asked.length, controls };
+    """
+    assert scripted(blank, body % last) == heard
+
+
+# R-154: a window of its own for a conversation, the same one in the background, and another one beside them
+@OVER
+def test_nothing_of_another_conversation_enters_a_store(blank: Page, site: ServerProcess, over: str) -> None:
+    names = [f"mix-{over}-{letter}" for letter in "ab"]
+    for name in names:
+        call(site.url, "PUT", f"/v1/sessions/{name}", {"metadata": {"own": name}})
+    body = """async ([names, url, over]) => {
+      const { Session } = await import("./penstock.js");
+      window.views = [names[0], names[0], names[1]].map((id) => {
+        const seen = [];
+        const onEvent = (event, cursor, verdict) => seen.push([event.session_id, verdict]);
+        const session = new Session(id, { url, over, onEvent });
+        session.follow();
+        return { session, seen };
+      });
+      const live = ({ session }) => new Promise((done) => {
+        const look = () => session.getSnapshot().connection.state === "live" && done();
+        session.subscribe(look);
+        look();
+      });
+      await Promise.all(views.map(live));
+    }"""
+    blank.evaluate(body, [names, site.url, over])
+    generations = {name: str(uuid4()) for name in names}
+    for number in range(30):
+        for name in names:
+            chunk = {"generation_id": generations[name], "job_id": f"job-{name}", "data": {"text": f"{name}:{number} "}}
+            call(site.url, "POST", f"/v1/sessions/{name}/chunks", chunk)
+    for name in names:
+        call(site.url, "POST", f"/v1/sessions/{name}/generations/{generations[name]}/finish", {})
+    blank.wait_for_function(
+        "() => views.every(({ session }) => session.getSnapshot().messages[0]?.status === 'complete')"
+    )
+    told = blank.evaluate("""() => views.map(({ session, seen }) => {
+      session.close();
+      const { messages, metadata } = session.getSnapshot();
+      const each = (list) => [...new Set(list)];
+      return {
+        own: metadata.own, text: messages.map(({ blocks }) => blocks[0].text).join("|"),
+        jobs: messages.map(({ job_id }) => job_id), sessions: each(seen.map(([id]) => id)),
+        verdicts: each(seen.map(([, verdict]) => verdict)),
+      };
+    })""")
+    for name, view in zip([names[0], names[0], names[1]], told, strict=True):
+        said = "".join(f"{name}:{number} " for number in range(30))
+        expected = {"own": name, "text": said, "jobs": [f"job-{name}"], "sessions": [name], "verdicts": ["applied"]}
+        assert view == expected
+
+
 # R-14, R-17, R-55
 def test_an_event_without_its_stamp_touches_nothing(blank: Page) -> None:
     body = """
