@@ -22,6 +22,7 @@ from .producing import Producer
 from .results import QueueNext
 from .slot import Slot
 from .stamper import stamp
+from .supervision import own_failure
 from .waiting import QueuedStart
 
 __all__ = ["Advance"]
@@ -78,8 +79,15 @@ class Advance:
             await self._next()
         except (StorageError, TimedOut) as error:
             logger.warning("session %s: what waits cannot start yet: %s", self._journal.session_id, error)
-            if self._journal.refused is None:  # else the repair stands before the next try
-                self.not_before = trio.current_time() + self._config.retry_max
+            self._try_later()
+        except BaseException as error:
+            failure = own_failure(error)
+            logger.error("session %s: what waits does not start", self._journal.session_id, exc_info=failure)
+            self._try_later()
+
+    def _try_later(self) -> None:
+        if self._journal.refused is None:  # else the repair stands before the next try
+            self.not_before = trio.current_time() + self._config.retry_max
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which one started, if one did. A step."""

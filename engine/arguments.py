@@ -16,7 +16,7 @@ from .events import BlockSnapshot, JSONObject, MessageSnapshot
 from .parts import user_message
 from .policy import Policy
 
-__all__ = ["checked_ending", "checked_message", "checked_policy", "checked_seconds"]
+__all__ = ["checked_ending", "checked_message", "checked_metadata", "checked_policy", "checked_seconds"]
 
 # From here on not every reader of JSON tells whole numbers apart: a page's JavaScript does not.
 _SAFE: Final = 2**53
@@ -57,6 +57,14 @@ def checked_ending(outcome: str, code: str | None, message: str | None, usage: J
     if outcome == "failed" and code is None:
         code = "PRODUCER_FAILED"
     return Ending(outcome=outcome, code=code, message=message, usage=usage)
+
+
+def checked_metadata(given: object) -> JSONObject | None:
+    """What an application knows of a session."""
+    if given is not None and not isinstance(given, dict):
+        raise InvalidBody(f"metadata is an object, not {type(given).__name__}")
+    encode_json(check_json(given, "metadata"))
+    return given
 
 
 def checked_message(

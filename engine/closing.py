@@ -6,10 +6,12 @@ Owns that order, and what is written in place of what never came. Whether the ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import final
+from typing import Final, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from .codec import converter, decode_json, encode_json, structure
+from .errors import InvalidBody
 from .events import (
     ApprovalResolved,
     BlockClosed,
@@ -23,7 +25,23 @@ from .events import (
 from .lifecycle import Draft, OpenGeneration
 from .states import OUTCOMES
 
-__all__ = ["Ending", "closing"]
+__all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "writable"]
+
+# What an end says of itself to readers.
+SAFE_TEXTS: Final = {
+    "superseded": "A newer answer took its place.",
+    "stopped": "Stopped.",
+    "stalled": "Nothing came for too long.",
+    "expired": "It took too long.",
+    "deleted": "The session was deleted.",
+    "reset": "The session was reset.",
+    "shutdown": "The server shut down.",
+    "lost": "The process that produced it ended.",
+    "failed": "What it wrote could not be stored.",
+}
+
+# The code and the text of a producer that raised something of which readers must not know more.
+PRODUCER_FAILED: Final = ("PRODUCER_FAILED", "The producer raised an error.")
 
 
 @final
@@ -39,38 +57,49 @@ class Ending:
     usage: Mapping[str, object] | None = None
     retract: bool = False
 
+    def finished(self) -> GenerationFinished:
+        return GenerationFinished(
+            outcome=self.outcome,
+            code=self.code,
+            message=self.message,
+            superseded_by=self.superseded_by,
+            cleanup=self.cleanup,
+            usage=self.usage,  # type: ignore[arg-type]
+        )
 
-def closing(structure: OpenGeneration, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
+
+def writable(ending: Ending) -> Ending:
+    """The ending, or in its place one that can be stored and read back whatever a producer put into it."""
+    try:
+        structure(decode_json(encode_json(converter.unstructure(ending.finished()))), GenerationFinished)
+    except InvalidBody:
+        code, message = PRODUCER_FAILED
+        return evolve(ending, outcome="failed", code=code, message=message, usage=None)
+    return ending
+
+
+def closing(generation: OpenGeneration, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
     """The drafts that end this generation: what is open is closed, then `finished`.
 
     Every draft is to be placed and recorded before the next one is asked for.
     """
     status = OUTCOMES[ending.outcome]
-    for approval_id in [approval_id for approval_id, still in structure.approvals.items() if still]:
+    for approval_id in [approval_id for approval_id, still in generation.approvals.items() if still]:
         yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
-    for input_id in [input_id for input_id, still in structure.inputs.items() if still]:
+    for input_id in [input_id for input_id, still in generation.inputs.items() if still]:
         yield Draft(InputReturned(input_id=input_id))
-    open_messages = sorted(structure.open_messages.items(), key=lambda item: item[1].number)
+    open_messages = sorted(generation.open_messages.items(), key=lambda item: item[1].number)
     for message_id, message in open_messages:
         for index in sorted(message.open_blocks):
             yield Draft(BlockClosed(), message_id, index)
     for message_id, _ in open_messages:
         yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
-    if structure.calls:
-        yield from _results(structure.calls, status, ending.outcome, new_message_id())
+    if generation.calls:
+        yield from _results(generation.calls, status, ending.outcome, new_message_id())
     if ending.retract:
-        for message_id in structure.message_ids:
+        for message_id in generation.message_ids:
             yield Draft(MessageRetracted(reason=ending.outcome), message_id)
-    yield Draft(
-        GenerationFinished(
-            outcome=ending.outcome,
-            code=ending.code,
-            message=ending.message,
-            superseded_by=ending.superseded_by,
-            cleanup=ending.cleanup,
-            usage=ending.usage,  # type: ignore[arg-type]
-        )
-    )
+    yield Draft(ending.finished())
 
 
 def _results(unanswered: Mapping[str, str], status: str, outcome: str, message_id: str) -> Iterator[Draft]:

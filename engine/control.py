@@ -7,10 +7,11 @@ them one at a time. What is refused is refused before anything is cancelled or w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import chain
 from typing import final
 
-from .closing import Ending
+from .closing import SAFE_TEXTS, Ending
 from .config import Config
 from .errors import (
     GenerationActive,
@@ -43,7 +44,7 @@ from .producing import Producer
 from .reads import Reads
 from .results import Queued, Started, Superseded
 from .runs import Runs
-from .slot import SAFE_TEXTS, Slot
+from .slot import Slot
 from .stamper import stamp
 from .waiting import QueuedStart
 
@@ -240,11 +241,12 @@ class Control:
         )
         run = self._runs.make(structure, request)
         self._journal.raise_token()
-        mark = stamp(
-            self._journal,
-            items,
-            self._answers.records(request, records, turn=structure.turn, superseded=superseded),
-        )
+        with nullcontext() if old is None else self._slot.ending(old):
+            mark = stamp(
+                self._journal,
+                items,
+                self._answers.records(request, records, turn=structure.turn, superseded=superseded),
+            )
         self.turn = structure.turn
         self._slot.live = None if request.stopped else run
         if request.text is not None:

@@ -6,7 +6,7 @@ session's order, with what it means for those that wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from .closing import Ending
@@ -17,7 +17,7 @@ from .generation import Run
 from .journal import Journal, Mark
 from .lifecycle import Draft
 from .lineup import Lineup, PendingStops
-from .parts import NOTHING, Part, StartRequest, end_part, joined
+from .parts import NOTHING, Part, StartRequest, joined
 from .reads import Reads
 from .results import Stopped, StopState
 from .slot import Slot
@@ -67,10 +67,7 @@ class Endings:
             outcome = limit = "lost"
         ending, _ = await self._slot.wind_down(run, outcome, reason=limit)
         queue = self._lineup.after_stop("pause", limit) if stopped else NOTHING
-        items, records = joined(end_part(run.structure, ending), queue)
-        self._journal.raise_token()
-        stamp(self._journal, items, records)
-        self._slot.live = None
+        self._slot.write_end(run, ending, more=queue)
 
     async def stop(
         self, generation_id: str | None, reason: str, reached: Sequence[StartRequest], queue: str
@@ -83,10 +80,7 @@ class Endings:
         live = self._slot.finished_first()
         if live is not None and generation_id in (None, live.generation_id):
             ending, _ = await self._slot.wind_down(live, "stopped", reason=reason)
-            items, records = joined(end_part(live.structure, ending), self._lineup.after_stop(queue, reason))
-            self._journal.raise_token()
-            mark = stamp(self._journal, items, records)
-            self._slot.live = None
+            mark = self._slot.write_end(live, ending, more=self._lineup.after_stop(queue, reason))
             await self._journal.wait_committed(mark, self._config.flush_timeout)
             return Stopped(state=_found(ending), generation_id=live.generation_id)
         waiting = None if generation_id is None else self._lineup.queue.find(generation_id)
@@ -114,22 +108,16 @@ class Endings:
 
     async def reset(self, reason: str | None) -> Mark:
         """End what is live and what waits as ``reset``; then nothing of the transcript is left."""
-        end = await self._end_of_live("reset")
-        drops = self._lineup.dropped(self._lineup.queue.items, "reset")
-        items, records = joined(end, drops, (iter([(None, Draft(SessionReset(reason=reason)))]), {}))
-        self._journal.raise_token()
-        mark = stamp(self._journal, items, records)
-        self._slot.live = None
-        await self._journal.wait_committed(mark, self._config.flush_timeout)
-        return mark
+
+        def rest() -> Part:
+            drops = self._lineup.dropped(self._lineup.queue.items, "reset")
+            return joined(drops, (iter([(None, Draft(SessionReset(reason=reason)))]), {}))
+
+        return await self._end_live("reset", rest)
 
     async def end_live(self, outcome: str) -> None:
         """End what is live, whatever it is, and wait until everything written so far is durable."""
-        items, records = await self._end_of_live(outcome)
-        self._journal.raise_token()
-        mark = stamp(self._journal, items, records)
-        self._slot.live = None
-        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        await self._end_live(outcome, lambda: NOTHING)
 
     async def leave(self) -> None:
         """The engine shuts down: end what is live as ``shutdown``. A remote one stays open in the log.
@@ -151,12 +139,17 @@ class Endings:
         live.cancel("the engine shuts down")
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
 
-    async def _end_of_live(self, outcome: str) -> Part:
+    async def _end_live(self, outcome: str, rest: Callable[[], Part]) -> Mark:
+        """End what is live and write ``rest`` behind it, as they are then; returns after the commit."""
         live = self._slot.finished_first()
-        if live is None:
-            return NOTHING
-        ending, _ = await self._slot.wind_down(live, outcome)
-        return end_part(live.structure, ending)
+        if live is not None:
+            ending, _ = await self._slot.wind_down(live, outcome)
+            mark = self._slot.write_end(live, ending, more=rest())
+        else:
+            self._journal.raise_token()
+            mark = stamp(self._journal, *rest())
+        await self._journal.wait_committed(mark, self._config.flush_timeout)
+        return mark
 
 
 def _found(ending: Ending) -> StopState:

@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, final
 
 import trio
 from attrs import frozen
 
-from .codec import check_json
+from .arguments import checked_metadata
 from .compaction import Compactor
 from .config import Config
 from .errors import InvalidBody, PenstockError, ProducerNotFound
@@ -29,6 +30,7 @@ from .results import SessionInfo
 from .retention import expire_sessions
 from .session import Session
 from .standin import REMOTE, StandIn
+from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
 from .witness import Observers
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
@@ -40,6 +42,9 @@ _RECOVERY_WIDTH: Final = 32
 
 # How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
 _EXPIRY_PAUSE: Final = 3600.0
+
+# Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
+_UPKEEP_PAUSE: Final = 60.0
 
 
 @final
@@ -60,6 +65,7 @@ class EngineStatistics:
 
 
 @final
+@protected
 class Engine:
     """Runs sessions. Made by `open_engine`."""
 
@@ -78,8 +84,12 @@ class Engine:
         self._owns_log = owns_log
         self._producers = dict(producers)
         self._default = default_producer
-        observers = Observers((LogLines(),) if observer is None else (LogLines(), observer))
-        self._registry = Registry(log, config, lambda name: self.producer(name)[0], observers)
+        observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
+        self._supervisor = Supervisor(self._leave_with)
+        self._registry = Registry(log, config, lambda name: self.producer(name)[0], observers, self._supervisor)
+        self.application: Final = trio.CancelScope()
+        self.exit: Exit | None = None  # what ended it
+        self._opened = trio.Event()
         self._closing = trio.Event()
         self._upkeep = trio.CancelScope()
         self._drained = trio.Event()
@@ -95,7 +105,7 @@ class Engine:
         `TimedOut`, `Draining`.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        check_json(metadata, "metadata")
+        metadata = checked_metadata(metadata)
         return Session(self, sid, created=await self._registry.create(sid, metadata or {}))
 
     async def session(self, session_id: str) -> Session:
@@ -117,7 +127,7 @@ class Engine:
     ) -> Session:
         """A new session that begins with what ``source`` holds. For `Session.fork`. Raises `IdInUse`."""
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        await self._registry.fork(sid, source, at, metadata)
+        await self._registry.fork(sid, source, at, checked_metadata(metadata))
         return Session(self, sid, created=True)
 
     def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
@@ -169,6 +179,13 @@ class Engine:
 
     # --- life
 
+    def _leave_with(self, exit_: Exit) -> None:
+        """A task raised what ends the process: close in order, and have the application's block left with it."""
+        if self.exit is None:
+            self.exit = exit_
+            self._closing.set()
+            self.application.cancel(reason=f"penstock: {type(exit_).__name__}")
+
     async def drain(self, reason: str = "shutdown") -> None:
         """End every generation as ``shutdown``, commit, and tell every subscriber. Nothing starts any more.
 
@@ -176,9 +193,8 @@ class Engine:
         does not stop it.
         """
         if not self._registry.draining:
-            assert self._registry.nursery is not None
             self._registry.draining = True
-            self._registry.nursery.start_soon(self._drain, reason, name="penstock drain")
+            self._registry.launch(partial(self._drain, reason), "penstock drain")
         await self._drained.wait()
 
     async def _drain(self, reason: str) -> None:
@@ -186,35 +202,34 @@ class Engine:
             with trio.move_on_after(self.config.drain_timeout) as limit:
                 async with trio.open_nursery() as nursery:
                     for resident in self._registry.residents:
-                        nursery.start_soon(_drain_one, resident)
+                        name = f"penstock drain of session {resident.session_id}"
+                        self._supervisor.start(nursery, resident.drain, name)
             if limit.cancelled_caught:
                 logger.error("the drain took more than %s s; what is left ends as lost", self.config.drain_timeout)
         finally:
             for resident in self._registry.residents:
-                resident.hub.close(Drained(reason))
+                self._supervisor.call(partial(resident.hub.close, Drained(reason)), "telling readers of the drain")
             self._drained.set()
 
-    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The engine's task: shielded, so that an application that is cancelled still ends its generations.
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self) -> None:
+        """The engine's task, the home of all others, from before the recovery until the last of them is over.
 
-        What the shield protects is bounded once the application leaves: the drain by its timeout, the log's
-        close by the disk. Only stragglers can take longer; Trio cannot abandon a task.
+        Shielded, so that an application that is cancelled, while it opens the engine too, still ends its
+        generations. What the shield protects is bounded once the application leaves: the drain by its timeout, the
+        log's close by the disk. Only stragglers can take longer; Trio cannot abandon a task.
         """
-        with trio.CancelScope() as scope:
+        with trio.CancelScope(shield=True):
             try:
                 async with trio.open_nursery() as nursery:
                     self._registry.nursery = nursery
-                    await self._recover()
-                    scope.shield = True
-                    if self._failure is None:
-                        task_status.started()
-                        nursery.start_soon(self._keep_up, name="penstock upkeep")
-                        await self._closing.wait()
+                    self._opened.set()
+                    await self._closing.wait()
                     await self.drain()
                     self._upkeep.cancel(reason="the engine closes")
                     self._registry.closed = True
                     for resident in self._registry.residents:
-                        resident.abandon()
+                        self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
                     await self._close_log()
                     for run in (run for resident in self._registry.tasks for run in resident.slot.stragglers):
                         logger.warning(
@@ -222,21 +237,25 @@ class Engine:
                         )
             finally:
                 await self._close_log()
-        if self._failure is not None:
-            raise self._failure
 
     async def _keep_up(self) -> None:
         """Compact what is old, and delete what is too old, until the engine closes."""
         with self._upkeep:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._registry.let_go)
-                nursery.start_soon(Compactor(self._log, self.config).run)
-                while self.config.session_max_age is not None:
-                    try:
-                        await expire_sessions(self._log, self.config.session_max_age, delete=self._delete_unchanged)
-                    except PenstockError as error:
-                        logger.warning("sessions that are too old stay for now: %s", error)
-                    await trio.sleep(min(_EXPIRY_PAUSE, self.config.session_max_age))
+                for work, name in (
+                    (self._registry.let_go, "penstock memory"),
+                    (Compactor(self._log, self.config).run, "penstock compaction"),
+                    (self._expire, "penstock retention"),
+                ):
+                    self._supervisor.start(nursery, partial(_persist, work, name), name)
+
+    async def _expire(self) -> None:
+        while (age := self.config.session_max_age) is not None:
+            try:
+                await expire_sessions(self._log, age, delete=self._delete_unchanged)
+            except PenstockError as error:
+                logger.warning("sessions that are too old stay for now: %s", error)
+            await trio.sleep(min(_EXPIRY_PAUSE, age))
 
     async def _delete_unchanged(self, head: Head) -> None:
         """Delete a session that nobody uses and that still stands where it stood."""
@@ -252,7 +271,10 @@ class Engine:
             self.closed.set()
 
     async def _recover(self) -> None:
-        """End as ``lost`` what a dead process left open, and let its queues go on: being in memory does it."""
+        """End as ``lost`` what a dead process left open, and let its queues go on: being in memory does it.
+
+        In the task of who opens the engine: it may be cancelled, and what began meanwhile is drained.
+        """
 
         async def bring(session_id: str) -> None:
             try:
@@ -262,6 +284,9 @@ class Engine:
 
         for key in (OPEN, QUEUED):
             await self._bring_holders(key, bring)
+        if self._failure is not None:
+            raise self._failure
+        self._registry.launch_apart(self._keep_up, "penstock upkeep")
 
     async def _bring_holders(self, key: str, bring: Callable[[str], Awaitable[None]]) -> None:
         after = ""
@@ -275,18 +300,23 @@ class Engine:
                 return
             async with trio.open_nursery() as nursery:
                 for session_id, _ in holders:
-                    nursery.start_soon(bring, session_id)
+                    self._supervisor.start(nursery, partial(bring, session_id), f"the opening of session {session_id}")
             after = holders[-1][0]
 
 
-async def _drain_one(resident: Resident) -> None:
-    try:
-        await resident.drain()
-    except PenstockError as error:
-        logger.error("session %s could not be drained: %s", resident.session_id, error)
+async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
+    """Do it until it is done; when it fails, again after a while."""
+    while True:
+        try:
+            await work()
+            return
+        except BaseException as error:
+            logger.error("%s failed; again in %.0f s", name, _UPKEEP_PAUSE, exc_info=own_failure(error))
+        await trio.sleep(_UPKEEP_PAUSE)
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_engine(
     log: str | os.PathLike[str] | EventLog,
     *,
@@ -328,19 +358,27 @@ async def open_engine(
     raised: BaseException | None = None
     closing: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
+        with engine.application:
             try:
-                await nursery.start(engine._run)
-                yield engine
-            except BaseException as error:  # noqa: BLE001  carried around the nursery, which would wrap it in a group
-                raised = error
-            finally:
-                engine._closing.set()
-    except BaseException as error:  # noqa: BLE001  what came on the way out, to stand beside it
-        closing = error
-    failure = _both(raised, closing)
-    if failure is not None:
-        raise failure
+                async with trio.open_nursery() as nursery:
+                    try:
+                        nursery.start_soon(engine._run)  # not `start`, which would wait for it when cancelled
+                        await engine._opened.wait()
+                        await engine._recover()
+                        yield engine
+                    except BaseException as error:  # noqa: BLE001  carried around the nursery, which would wrap it
+                        raised = error
+                    finally:
+                        engine._closing.set()
+            except BaseException as error:  # noqa: BLE001  what came on the way out, to stand beside it
+                engine.exit = engine.exit or find_exit(error)  # a Ctrl-C while it closed
+                closing = without(error, EXITS)
+            failure = _both(raised, closing)
+            if failure is not None:
+                raise failure
+    finally:
+        if engine.exit is not None:
+            raise engine.exit  # as it is, whatever the application raised that was cancelled for it
 
 
 def _both(raised: BaseException | None, closing: BaseException | None) -> BaseException | None:

@@ -326,11 +326,22 @@ class RemoteError(PenstockError):
 class ProducerError(RemoteError):
     """Raise it in a producer to end the generation as ``failed`` with a code and a text that readers may see.
 
-    Any other exception ends it with ``PRODUCER_FAILED`` and a text that says nothing of the inside.
+    Any other exception ends it with ``PRODUCER_FAILED`` and a text that says nothing of the inside. Both are text that
+    can be stored: making one of anything else, or of half a surrogate pair, raises `InvalidBody`.
     """
 
     code = "PRODUCER_FAILED"
 
     def __init__(self, detail: str, *, reason: str = "PRODUCER_FAILED") -> None:
-        super().__init__(detail)
-        self.reason = reason
+        super().__init__(_storable(detail, "detail"))
+        self.reason = _storable(reason, "reason")
+
+
+def _storable(text: object, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidBody(f"{what} of a ProducerError is text, not {type(text).__name__}: give str() of it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidBody(f"{what} of a ProducerError holds half of a surrogate pair, which cannot be stored") from None
+    return str.__str__(text)  # a subclass is stored as what it says

@@ -48,7 +48,7 @@ class Finishing:
         run = driven_from_elsewhere(self._slot, gid)
         if run is not None and run.stand_in is not None:
             run.pen.check()
-            mark = self._slot.write_end(run, ending, by=by, more=self._numbering.records(stamp))
+            mark = self._slot.write_end(run, ending, by=by, more=(iter(()), dict(self._numbering.records(stamp))))
             self._numbering.note(stamp, mark)
             run.stand_in.finish()
             return mark, False

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Protocol, final
+from typing import Literal, Protocol, final
 
 import trio
 
 from .approvals import Approvals
-from .closing import Ending
+from .closing import PRODUCER_FAILED, SAFE_TEXTS, Ending, writable
 from .config import Config
 from .errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
 from .events import JSON, JSONObject
@@ -24,6 +24,7 @@ from .pen import MessageIds, Pen
 from .producing import Generation, Producer, run_producer
 from .reducer import Snapshot
 from .standin import REMOTE, StandIn
+from .supervision import split, without
 from .watchdog import Limits, Watch
 
 __all__ = ["Run"]
@@ -68,6 +69,7 @@ class Run:
         "metadata",
         "pen",
         "producer_name",
+        "returned",
         "scope",
         "usage",
         "watch",
@@ -93,7 +95,8 @@ class Run:
         self.scope = trio.CancelScope()
         self.done = False
         self._awaited: trio.Event | None = None  # while somebody waits for it to be done
-        self.failure: Exception | None = None
+        self.returned = False  # by itself: nobody had cancelled it
+        self.failure: BaseException | None = None
         self.usage: JSONObject | None = None
         self._approvals: Approvals | None = None  # most generations ask for none, and are sent nothing
         self._inputs: Inputs | None = None
@@ -228,19 +231,27 @@ class Run:
             await self._awaited.wait()
 
     async def supervise(self) -> None:
-        """Run the producer to its end and report. Lets only cancellation from outside and exits pass."""
+        """Run the producer to its end and report. Raises cancellation from outside and what ends the process only."""
+        passed_on: BaseException | None = None
         try:
             with self.scope:
                 await run_producer(self._called(self._producer), Generation(self, self._input))
-        except Exception as error:  # noqa: BLE001  whatever a producer raises ends its generation, and is told
-            self.failure = _without_refusals(error) if self.pen.fenced else error
-        finally:
-            self.set_done()
-            self.pen.journal.witness.producer_done(
-                self.generation_id, self.producer_name, cancelled=self.scope.cancel_called, error=self.failure
-            )
-            self._unwatch()
-            self._home.on_done(self)
+            cut_off = self.scope.cancel_called or trio.current_effective_deadline() == -math.inf
+            self.returned = not cut_off
+        except BaseException as error:  # noqa: BLE001  whatever a producer raises ends its generation, and is told
+            raised = split(error)
+            self.failure, passed_on = raised.own, raised.exit or raised.cancelled
+            if self.failure is not None and self.pen.fenced:  # then it may have run into the fence
+                self.failure = without(self.failure, (StaleGeneration, WriteFailed))
+        self.set_done()
+        how: Literal["raised", "returned", "cancelled"] = "returned" if self.returned else "cancelled"
+        self.pen.journal.witness.producer_done(
+            self.generation_id, self.producer_name, how if self.failure is None else "raised", self.failure
+        )
+        self._unwatch()
+        self._home.on_done(self)
+        if passed_on is not None:
+            raise passed_on
 
     def limit_reached(self, limit: str) -> None:
         """Its watch says so; ended by now."""
@@ -283,35 +294,33 @@ class Run:
             raise ProducerNotFound(f"{REMOTE!r} is no producer that a generation can be handed to")
         return called
 
-    def ending(self) -> Ending:
-        """How the generation ends by itself."""
-        if self.failure is None:
-            return Ending(outcome="completed", usage=self.usage)
-        return self.failed_ending()
-
-    def failed_ending(
-        self, *, superseded_by: str | None = None, cleanup: str | None = None, retract: bool = False
+    def ending(
+        self, outcome: str | None = None, *, by: str | None = None, cleanup: str | None = None, retract: bool = False
     ) -> Ending:
-        """The end of a producer that raised, with a text that is safe to show."""
-        code, text = "PRODUCER_FAILED", "The producer raised an error."
-        if isinstance(self.failure, ProducerError):
-            code, text = self.failure.reason, self.failure.detail
-        return Ending(
-            outcome="failed",
-            code=code,
-            message=text,
-            superseded_by=superseded_by,
-            cleanup=cleanup,
-            usage=self.usage,
-            retract=retract,
+        """How the generation ends: as ``outcome``, or by itself; but a producer that raised has failed.
+
+        By itself it has ``completed`` only if its producer returned. One that was cut off ends as ``shutdown``.
+        """
+        code: str | None
+        message: str | None
+        if self.failure is not None:
+            outcome = "failed"
+            code, message = PRODUCER_FAILED
+            if isinstance(self.failure, ProducerError):
+                code, message = self.failure.reason, self.failure.detail
+        elif outcome is None and self.returned:
+            outcome, code, message = "completed", None, None
+        else:
+            outcome = outcome or "shutdown"
+            code, message = outcome.upper(), SAFE_TEXTS[outcome]
+        return writable(
+            Ending(
+                outcome=outcome,
+                code=code,
+                message=message,
+                superseded_by=by,
+                cleanup=cleanup,
+                usage=self.usage,
+                retract=retract,
+            )
         )
-
-
-def _without_refusals(error: Exception) -> Exception | None:
-    """What is left of a fenced producer's error besides running into the fence."""
-    refusals = (StaleGeneration, WriteFailed)
-    if isinstance(error, refusals):
-        return None
-    if isinstance(error, ExceptionGroup):
-        return error.split(refusals)[1]
-    return error

@@ -277,10 +277,12 @@ class Journal:
         self._set_bounds(0)
         if (self._bodies or self._records) and not self._closed:
             self._submit()
-        if len(self._hub) and write.events:
-            entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
-            self._hub.publish(Batch(self.session_id, self.epoch, entries))
-        self._tell()
+        try:
+            if len(self._hub) and write.events:
+                entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
+                self._hub.publish(Batch(self.session_id, self.epoch, entries))
+        finally:
+            self._tell()
         self.witness.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:

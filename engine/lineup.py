@@ -10,7 +10,7 @@ from typing import Final, final
 
 import trio
 
-from .closing import Ending
+from .closing import SAFE_TEXTS, Ending
 from .config import Config
 from .errors import GenerationNotFound
 from .idempotency import Answers
@@ -27,7 +27,6 @@ from .parts import (
 from .policy import Enqueue, Policy
 from .producing import Producer
 from .results import Queued
-from .slot import SAFE_TEXTS
 from .stamper import stamp
 from .waiting import Queue, QueuedStart
 

@@ -78,7 +78,7 @@ def _say_done(fact: ProducerDone) -> None:
 
 
 def _say(
-    logger: logging.Logger, level: int, event: str, fact: Fact, error: Exception | None = None, /, **fields: object
+    logger: logging.Logger, level: int, event: str, fact: Fact, error: BaseException | None = None, /, **fields: object
 ) -> None:
     if not logger.isEnabledFor(level):
         return

@@ -118,7 +118,7 @@ class ProducerDone:
     generation_id: str
     producer: str
     how: Literal["returned", "cancelled", "raised"]
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 @final

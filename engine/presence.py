@@ -6,6 +6,7 @@ list to everybody who has caught up. It lives as long as the session stays in me
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -18,8 +19,11 @@ from .errors import InvalidBody, Overloaded
 from .events import Event, PresenceChanged, check_path_id, now
 from .hub import Hub
 from .results import Present
+from .supervision import own_failure
 
 __all__ = ["GONE", "Presence"]
+
+logger = logging.getLogger("penstock.session")
 
 # The status of an entry that was taken away or has expired: the last thing that is told of it.
 GONE: Final = "gone"
@@ -102,7 +106,10 @@ class Presence:
                 await trio.sleep_until(min(entry.until for entry in self._entries.values()))
                 time = trio.current_time()
                 for key in [key for key, entry in self._entries.items() if entry.until <= time]:
-                    self._leave(key)
+                    try:
+                        self._leave(key)
+                    except BaseException as error:
+                        logger.error("the end of a presence was not told", exc_info=own_failure(error))
             self._clock = None
 
     def _leave(self, key: tuple[str, str]) -> None:

@@ -6,12 +6,12 @@ How messages and blocks are written is `writing`'s; the fence that every call pa
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, TypeVar, final
+from typing import Final, Protocol, TypeAlias, TypeVar, cast, final
 
 import trio
 
 from .approvals import Approval
-from .codec import check_json
+from .codec import check_json, decode_json, encode_json
 from .errors import InvalidBody
 from .events import (
     JSON,
@@ -26,6 +26,7 @@ from .events import (
 from .inputs import Input
 from .lifecycle import Draft
 from .reducer import Snapshot
+from .supervision import protected
 from .writing import Message, Outline, Writer
 
 __all__ = ["Generation", "Producer", "Stage", "run_producer"]
@@ -104,6 +105,7 @@ class Stage(Protocol):
 
 
 @final
+@protected
 class Generation:
     """A producer's view of its own run. One that was handed off to has its own input, and nothing else of its own."""
 
@@ -175,9 +177,10 @@ class Generation:
         await self._run.pen.put(Draft(App(type=type_, value=value)))
 
     def report_usage(self, usage: JSONObject) -> None:
-        """What the generation cost; told in its end."""
-        check_json(usage, "usage")
-        self._run.usage = usage
+        """What the generation cost, as it is now; told in its end. Raises `InvalidBody` for what is no JSON object."""
+        if not isinstance(usage, dict):
+            raise InvalidBody(f"usage is an object, not {type(usage).__name__}")
+        self._run.usage = cast("JSONObject", decode_json(encode_json(check_json(usage, "usage"))))
 
     async def flush(self) -> None:
         """Wait until everything written so far is durable.
@@ -270,6 +273,7 @@ class Generation:
 
 
 @final
+@protected
 class _Incoming(AsyncIterator[Input]):
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
@@ -282,6 +286,7 @@ class _Incoming(AsyncIterator[Input]):
 Producer: TypeAlias = Callable[[Generation], Awaitable[None] | AsyncIterable[str]]
 
 
+@trio.lowlevel.disable_ki_protection  # a Ctrl-C reaches a producer that is busy
 async def run_producer(producer: Producer, generation: Generation) -> None:
     """Run a producer to its end, in the caller's task; the pieces of a generator become one text.
 

@@ -21,7 +21,6 @@ from .config import Config
 from .errors import (
     Draining,
     IdInUse,
-    PenstockError,
     SessionDeleted,
     SessionNotFound,
     StaleEpoch,
@@ -37,6 +36,7 @@ from .producing import Producer
 from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
 from .resident import Resident
 from .results import SessionInfo
+from .supervision import Supervisor, own_failure
 from .watchdog import Watchdog
 
 __all__ = ["Registry"]
@@ -47,12 +47,18 @@ class Registry:
     """Sessions in memory by id; `nursery` is where their tasks run."""
 
     def __init__(
-        self, log: EventLog, config: Config, find_producer: Callable[[str], Producer], observer: Observer
+        self,
+        log: EventLog,
+        config: Config,
+        find_producer: Callable[[str], Producer],
+        observer: Observer,
+        supervisor: Supervisor,
     ) -> None:
         self._log = log
         self._config = config
         self._find_producer = find_producer
         self._observer = observer
+        self._supervisor = supervisor
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
         self.nursery: trio.Nursery | None = None
         self.draining = False
@@ -103,19 +109,20 @@ class Registry:
         Raises `IdInUse`, `InvalidCursor`, `MessageNotFound` and what the source's being gone raises.
         """
         self.check_open()
-        assert self.nursery is not None
         done = trio.Event()
-        failures: list[PenstockError] = []
+        failures: list[BaseException] = []
 
         async def carry_out() -> None:
+            failures.append(Draining("the engine is shutting down"))  # unless it comes to its end
             try:
                 await self._fork(sid, source, at, metadata)
-            except PenstockError as error:
-                failures.append(error)
+                failures.clear()
+            except BaseException as error:  # noqa: BLE001  the caller's
+                failures[:] = [own_failure(error)]
             finally:
                 done.set()
 
-        self.nursery.start_soon(carry_out, name=f"penstock fork of {source}")
+        self.launch(carry_out, f"penstock fork of {source}")
         await done.wait()
         if failures:
             raise failures[0]
@@ -229,7 +236,7 @@ class Registry:
 
     def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         assert self.nursery is not None
-        self.nursery.start_soon(work, name=name)
+        self._supervisor.start(self.nursery, work, name)
 
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         self._context.run(self.launch, work, name)

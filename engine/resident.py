@@ -23,7 +23,7 @@ from .config import Config
 from .control import Control
 from .deletion import Deletion
 from .endings import Endings
-from .errors import Draining, PenstockError, SessionDeleted, WriteFailed
+from .errors import Draining, PenstockError, SessionDeleted, StorageError, WriteFailed
 from .events import Cursor, JSONObject, MessageSnapshot
 from .generation import Run
 from .hub import Degraded, Drained, Ended, Hub
@@ -43,6 +43,7 @@ from .runs import Runs
 from .settlement import Settlement
 from .slot import Slot
 from .steps import Steps
+from .supervision import own_failure
 from .watchdog import Watchdog
 from .witness import Witness
 
@@ -243,6 +244,9 @@ class Resident:
                         await self._steps.wait_until(self.advance.not_before)
                     else:
                         break
+        except BaseException as error:
+            self._give_up(own_failure(error))
+            raise
         finally:
             self._working = None
             self._house.rested(self)
@@ -258,9 +262,14 @@ class Resident:
             elif self.slot.live is not None:
                 self.slot.live.launched = True
                 self._launch(self.slot.live)
-        except PenstockError as error:
-            self._failure = error
+        except BaseException as error:
+            self._failure = Draining("the session was closed", session_id=self.session_id)  # unless it failed by itself
             self.close()
+            failure = own_failure(error)
+            if not isinstance(failure, PenstockError):
+                logger.error("session %s cannot be opened", self.session_id, exc_info=failure)
+                failure = StorageError("the session cannot be opened", session_id=self.session_id)
+            self._failure = failure
         finally:
             opening, self._opening = self._opening, None
             if opening is not None:
@@ -455,6 +464,12 @@ class Resident:
                 continue  # behind the repair, which ends what the log holds open
             return
 
+    def _give_up(self, error: BaseException) -> None:
+        """It cannot go on from here: leave memory. Readers come back, and whoever comes first opens it anew."""
+        logger.error("session %s leaves memory: %r", self.session_id, error)
+        self.hub.close(Drained("error"))
+        self.close()
+
     # --- storage trouble
 
     def _on_refused(self, error: PenstockError) -> None:
@@ -474,9 +489,8 @@ class Resident:
         await self.slot.forget()
         try:
             living = await self._settlement.retry("failed", "WRITE_FAILED")
-        except Exception:
-            self.hub.close(Drained("error"))  # readers come back, and whoever does opens it anew
-            self.close()
+        except BaseException as error:
+            self._give_up(own_failure(error))
             raise
         if not living:
             self._end()

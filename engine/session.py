@@ -45,6 +45,7 @@ from .results import (
 )
 from .standin import StandIn
 from .subscription import Subscription
+from .supervision import protected
 
 __all__ = ["Session"]
 
@@ -68,6 +69,7 @@ class Host(Protocol):
 
 
 @final
+@protected
 class Session:
     """One conversation. ``created`` tells whether the call that gave this handle made the session."""
 

@@ -13,7 +13,7 @@ from typing import final
 
 import trio
 
-from .closing import Ending
+from .closing import SAFE_TEXTS, Ending
 from .config import Config
 from .control import Control
 from .errors import StaleError, StorageError
@@ -23,7 +23,6 @@ from .log.port import EventLog
 from .parts import end_part
 from .recovery import find
 from .runs import Runs
-from .slot import SAFE_TEXTS
 from .stamper import stamp
 
 __all__ = ["Settlement"]

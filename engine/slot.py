@@ -6,8 +6,8 @@ is `control`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Final, final
 
 import trio
@@ -19,25 +19,12 @@ from .events import GenerationCancelling
 from .generation import Run
 from .journal import Journal, Mark
 from .lifecycle import Draft
-from .parts import end_part
+from .parts import NOTHING, Part, end_part, joined
 from .results import GenerationInfo
 from .stamper import stamp
 from .states import GenerationState
 
-__all__ = ["SAFE_TEXTS", "Slot"]
-
-# What an end says of itself to readers.
-SAFE_TEXTS: Final = {
-    "superseded": "A newer answer took its place.",
-    "stopped": "Stopped.",
-    "stalled": "Nothing came for too long.",
-    "expired": "It took too long.",
-    "deleted": "The session was deleted.",
-    "reset": "The session was reset.",
-    "shutdown": "The server shut down.",
-    "lost": "The process that produced it ended.",
-    "failed": "What it wrote could not be stored.",
-}
+__all__ = ["Slot"]
 
 # A session hardly ever has stragglers: one empty set serves all.
 _NONE: Final[frozenset[Run]] = frozenset()
@@ -113,18 +100,7 @@ class Slot:
         run.cancel(reason or outcome)
         cleanup = await self._await_cleanup(run)
         seconds = trio.current_time() - begun
-        if run.failure is not None:
-            return run.failed_ending(superseded_by=by, cleanup=cleanup, retract=retract), seconds
-        ending = Ending(
-            outcome=outcome,
-            code=outcome.upper(),
-            message=SAFE_TEXTS[outcome],
-            superseded_by=by,
-            cleanup=cleanup,
-            usage=run.usage,
-            retract=retract,
-        )
-        return ending, seconds
+        return run.ending(outcome, by=by, cleanup=cleanup, retract=retract), seconds
 
     async def _await_cleanup(self, run: Run) -> str:
         begun = trio.current_time()
@@ -143,15 +119,22 @@ class Slot:
         ending: Ending,
         *,
         by: str | None = None,
-        more: Mapping[str, bytes | None] = MappingProxyType({}),
+        more: Part = NOTHING,
     ) -> Mark:
-        """End it now; with ``more`` records, and ``by`` the remote producer that asks for it."""
+        """End it now, and write ``more`` behind that; ``by`` is the remote producer that asks for it."""
         run.fence(f"the generation has ended as {ending.outcome}")
         self._journal.raise_token()
-        items, records = end_part(run.structure, ending, by=by)
-        mark = stamp(self._journal, items, {**records, **more})
-        self.live = None
-        return mark
+        items, records = joined(end_part(run.structure, ending, by=by), more)
+        with self.ending(run):
+            return stamp(self._journal, items, records)
+
+    @contextmanager
+    def ending(self, run: Run) -> Iterator[None]:
+        """Around the stamp of its end: it is live no more then; where the stamp raises, its structure is as it was."""
+        with run.structure.trial():
+            yield
+        if self.live is run:
+            self.live = None
 
     def on_done(self, run: Run) -> None:
         """A producer's task is over. Called in that task; the end is written in the session's."""

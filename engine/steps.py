@@ -14,6 +14,7 @@ import trio
 
 from .errors import Draining, Overloaded, PenstockError
 from .observer import request_id
+from .supervision import own_failure
 
 __all__ = ["Steps"]
 
@@ -110,20 +111,20 @@ class Steps:
         self._on_arrival()
 
     async def run_next(self) -> None:
-        """Carry out the oldest step. Its error is the caller's; one of the session's own steps is logged."""
+        """Carry out the oldest step. Its error is the caller's; one of the session's own steps is logged.
+
+        Raises what is no step's own: a cancellation of the session's task, and what ends the process.
+        """
         step = self._under_way = self._waiting.pop(0)
         if step.request_id != request_id.get():
             request_id.set(step.request_id)
         try:
             step.answer = await step.work()
-        except Exception as error:
-            if step.own:
-                logger.exception("a step of the session's own failed")
-            step.error = error
         except BaseException as error:
-            # The session's task itself is being ended: the caller must not wait for ever.
-            step.error = Draining("the session was closed") if isinstance(error, trio.Cancelled) else error
-            raise
+            step.error = Draining("the session was closed")  # unless what was raised is the step's own
+            step.error = own_failure(error)
+            if step.own:
+                logger.error("a step of the session's own failed", exc_info=step.error)
         finally:
             self._under_way = None
             step.answered.set()

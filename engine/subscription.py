@@ -20,6 +20,7 @@ from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Nudge, Sin
 from .reducer import Snapshot
 from .results import Present
 from .seam import Seam, seam
+from .supervision import protected
 
 __all__ = [
     "CaughtUp",
@@ -123,6 +124,7 @@ class Source(Protocol):
 
 
 @final
+@protected
 class Subscription:
     """Use as ``async with``; then `receive`, or iterate over the decoded events.
 
@@ -143,7 +145,7 @@ class Subscription:
         self._left = False  # by `close`
         self._over = False  # nothing comes any more, but for what is ready
         self._enough = False  # what `take` said of a batch that was handed on to it
-        self._failed: Exception | None = None  # what it raised
+        self._failed: BaseException | None = None  # what it raised
         self._epoch, self._position = self._begin(after, from_tail)
 
     def _begin(self, after: Cursor | None, from_tail: bool) -> tuple[str, int]:
@@ -282,7 +284,7 @@ class Subscription:
         self._position = batch.last
         try:
             self._enough = not take(batch)
-        except Exception as error:  # noqa: BLE001  # the reader's own, to be raised in its task
+        except BaseException as error:  # noqa: BLE001  # the reader's own, to be raised in its task
             self._failed = error
         return Sink.TOOK_LAST if self._enough or self._failed is not None else Sink.TOOK
 

@@ -8,6 +8,7 @@ says nothing costs an entry in its list.
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -16,10 +17,17 @@ from typing import Final, Protocol, final
 import trio
 from attrs import frozen
 
+from .supervision import own_failure
+
 __all__ = ["Audience", "Limits", "Watch", "Watchdog", "Watched"]
+
+logger = logging.getLogger("penstock.generation")
 
 # The list is cleared of void entries once they are this many more than the generations under watch.
 _SPARE: Final = 16
+
+# After a look that failed, the next one is so many seconds later: limits are minutes.
+_LOOK_AGAIN: Final = 1.0
 
 
 @final
@@ -178,9 +186,17 @@ class Watchdog:
                 while self._expected and self._expected[0][0] <= now:
                     due, _, watch = heapq.heappop(self._expected)
                     if watch.due == due:
-                        watch.look()
+                        self._look(watch)
         finally:
             self._running = False
+
+    def _look(self, watch: Watch) -> None:
+        try:
+            watch.look()
+        except BaseException as error:
+            logger.error("a generation could not be looked at", exc_info=own_failure(error))
+            if watch.due is not None:
+                self.expect(watch, trio.current_time() + _LOOK_AGAIN)
 
     async def _wait(self) -> None:
         """Until something is due, or it may be due sooner, or nothing is watched."""

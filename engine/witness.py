@@ -7,8 +7,8 @@ line, and here is what makes a fact of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Final, final
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, final
 
 import trio
 
@@ -30,6 +30,7 @@ from .observer import (
     WriteRefused,
 )
 from .records import GenerationRecord, generation_key, read_record
+from .supervision import Exit, find_exit
 
 __all__ = ["SILENT", "Observers", "Witness"]
 
@@ -40,18 +41,25 @@ _GENERATION = generation_key("")
 
 @final
 class Observers:
-    """Every observer of one engine; one that raises is let go of, for it must not end what it watches."""
+    """Every observer of one engine; one that raises is let go of, for it must not end what it watches.
 
-    def __init__(self, observers: Sequence[Observer] = ()) -> None:
+    ``on_exit`` is told when one raises what ends the process.
+    """
+
+    def __init__(self, observers: Sequence[Observer], on_exit: Callable[[Exit], None]) -> None:
         self._observers = tuple(observers)
+        self._on_exit = on_exit
 
     def observe(self, fact: Fact, /) -> None:
         for observer in self._observers:
             try:
                 observer.observe(fact)
-            except Exception:
+            except BaseException as error:
+                # It cannot wait, so nothing that it raises is a cancellation from outside.
                 logger.exception("the observer %r failed; it is told nothing more", observer)
                 self._observers = tuple(other for other in self._observers if other is not observer)
+                if (exit_ := find_exit(error)) is not None:
+                    self._on_exit(exit_)
 
 
 @final
@@ -117,13 +125,15 @@ class Witness:
             StragglerEnded(session_id=self._session_id, generation_id=gid, producer=producer, seconds=seconds)
         )
 
-    def producer_done(self, gid: str, producer: str, *, cancelled: bool, error: Exception | None) -> None:
+    def producer_done(
+        self, gid: str, producer: str, how: Literal["returned", "cancelled", "raised"], error: BaseException | None
+    ) -> None:
         self._observe(
             ProducerDone(
                 session_id=self._session_id,
                 generation_id=gid,
                 producer=producer,
-                how="raised" if error is not None else "cancelled" if cancelled else "returned",
+                how=how,
                 error=error,
             )
         )
@@ -136,4 +146,4 @@ class Witness:
 
 
 # Tells nobody.
-SILENT: Final = Witness("", Observers())
+SILENT: Final = Witness("", Observers((), lambda _: None))

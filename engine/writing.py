@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, final
 
+import trio
+
 from .codec import check_json, encode_json
 from .errors import IdInUse, InvalidBody
 from .events import (
@@ -25,8 +27,13 @@ from .events import (
 )
 from .lifecycle import Draft
 from .pen import OpenMessage
+from .supervision import protected, without
 
 __all__ = ["Block", "Message", "Outline", "Writer"]
+
+
+# What ends a producer that did not fail.
+_CUT_OFF: Final = (trio.Cancelled, KeyboardInterrupt, SystemExit)
 
 
 class Outline(Protocol):
@@ -75,6 +82,7 @@ class Writer(Protocol):
 
 
 @final
+@protected
 class Message:
     """An open message: ``async with generation.message() as message``. Closes when the block is left.
 
@@ -146,7 +154,8 @@ class Message:
             closed = MessageClosed(status="complete", finish_reason=self._finish_reason, usage=self._usage)
             await self._pen.close(Draft(closed, self.message_id))
         else:
-            status = "failed" if issubclass(kind, Exception) else "cancelled"
+            cut_off = error is not None and without(error, _CUT_OFF) is not error
+            status = "cancelled" if cut_off else "failed"
             self._pen.part(Draft(MessageClosed(status=status), self.message_id))
 
     def text(self) -> Block:
@@ -171,6 +180,7 @@ class Message:
 
 
 @final
+@protected
 class Block:
     """An open block: ``async with message.text() as block``. Closes when the block is left."""
 

@@ -17,7 +17,7 @@ from attrs import define, field
 
 from ..errors import PenstockError, StaleEpoch, StorageError, WriteFailed
 from .fence import Standing, admit, admit_compact
-from .port import Append, Compact, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key
+from .port import Append, Compact, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, tell
 
 __all__ = ["MemoryLog"]
 
@@ -54,7 +54,7 @@ class MemoryLog(EventLog):
         outcomes = [(report, self._write(write)) for write, report in waiting]
         self._commits += any(error is None for _, error in outcomes)
         for report, error in outcomes:
-            report(error)
+            tell(report, error)
 
     def _write(self, write: Write) -> PenstockError | None:
         if self._closed:

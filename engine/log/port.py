@@ -8,6 +8,7 @@ append with its current token: an append with a lower one is refused, a higher o
 from __future__ import annotations
 
 import abc
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, final
 
@@ -28,7 +29,10 @@ __all__ = [
     "Report",
     "Write",
     "check_plain_key",
+    "tell",
 ]
+
+logger = logging.getLogger("penstock.log")
 
 
 class Entry(NamedTuple):
@@ -113,8 +117,17 @@ Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
 # StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session) or
-# WriteFailed. The epoch is judged before the token, the token before the tail. A report must not raise.
+# WriteFailed. The epoch is judged before the token, the token before the tail. A report must not raise; `tell` sees to
+# it that one that does is told to the server's log, and to nobody else.
 Report: TypeAlias = Callable[[PenstockError | None], None]
+
+
+def tell(report: Report, error: PenstockError | None) -> None:
+    """Call a report. One that raises would end the loop, and with it every session."""
+    try:
+        report(error)
+    except BaseException:
+        logger.exception("a report of the log failed")
 
 
 @final

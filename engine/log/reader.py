@@ -20,7 +20,7 @@ from attrs import frozen
 from ..errors import StorageError, WriteFailed
 from .database import check, connect_read_only, explain, locate
 from .lockfile import holder
-from .port import LogStatistics, Report, Write
+from .port import LogStatistics, Report, Write, tell
 from .reading import READERS, SqliteReads
 
 __all__ = ["FileState", "SqliteReader", "open_sqlite_reader"]
@@ -116,7 +116,7 @@ class SqliteReader(SqliteReads):
         """Every write is reported as `WriteFailed`."""
         self._refused += 1
         failed = WriteFailed("the log was opened for reading", whole=True, session_id=write.session_id)
-        trio.lowlevel.current_trio_token().run_sync_soon(report, failed)
+        trio.lowlevel.current_trio_token().run_sync_soon(tell, report, failed)
 
     def statistics(self) -> LogStatistics:
         return LogStatistics(commits=0, events=0, failed_writes=self._refused, waiting=0, commit_seconds=0.0)

@@ -20,7 +20,7 @@ from .checkpoint import Checkpointer
 from .commit import Committer
 from .database import connect, connect_reader, explain, locate, prepare
 from .lockfile import LockFile
-from .port import Append, LogStatistics, Report, Write
+from .port import Append, LogStatistics, Report, Write, tell
 from .reading import READERS, SqliteReads
 from .writer import Outcome, Writer
 
@@ -110,7 +110,7 @@ class SqliteLog(SqliteReads):
         for report, error in reports:
             self._waiting -= 1
             self._failed += isinstance(error, WriteFailed)
-            report(error)
+            tell(report, error)
 
     def _left(self) -> None:
         self._lock.release()
