@@ -163,6 +163,7 @@ class Metrics(Collector):
         yield _gauge("streams", "Open event streams over SSE and NDJSON.", edge.streams)
         yield _counter("streams_broken_off", "Streams whose reader left before their end.", edge.broken_off)
         yield _counter("connections_refused", "Connections past the cap.", edge.refused)
+        yield _counter("log_lines_lost", "Lines of the log that nobody read in time.", edge.log_lines_lost)
         statuses = {str(status): count for status, count in edge.answers.items()}
         yield _counters("http_answers", "Answers to HTTP requests, by status.", "status", statuses)
         yield _counters("errors", "Problems told over HTTP and WebSocket, by code.", "code", edge.problems)

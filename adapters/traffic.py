@@ -22,6 +22,7 @@ class Traffic:
         self.streams = 0  # answers that follow a session
         self.refused = 0  # connections past the cap
         self.broken_off = 0  # streams whose reader left before their end
+        self.log_lines_lost = 0  # nobody read the log in time
         self.answers: Counter[int] = Counter()  # by HTTP status
         self.problems: Counter[str] = Counter()  # by code, over HTTP and WebSocket
 

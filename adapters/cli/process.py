@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final, NoReturn, final
 
-import click
 import trio
 from attrs import frozen
 
@@ -26,6 +25,7 @@ from ..http import create_app
 from ..limits import Limits
 from ..metrics import Metrics
 from ..server import StartupFailed, serve
+from ..spool import Spool
 from ..websocket import websocket_handler
 from .access import Access
 from .edge import Edge
@@ -65,12 +65,15 @@ class Options:
 def run(options: Options) -> None:
     """Serve until a signal says otherwise. Raises `ServeError`."""
     _prepare_process(options.edge.max_connections + _OTHER_DESCRIPTORS)
+    said = Spool(sys.stdout.fileno())
     try:
-        trio.run(_run, options)
+        trio.run(_run, options, said)
     except StartupFailed as error:
         raise ServeError(str(error)) from error
     except DatabaseError as error:
         raise ServeError(error.detail) from error
+    finally:
+        said.flush(_LAST_MOMENT)
 
 
 def _prepare_process(descriptors: int) -> None:
@@ -89,7 +92,7 @@ def _prepare_process(descriptors: int) -> None:
     # and write, and 100 busy sessions with 1 or 5 viewers each got 10 to 25 % less through (measured).
 
 
-async def _run(options: Options) -> None:
+async def _run(options: Options, said: Spool) -> None:
     shutdown = trio.Event()
     failure: Exception | None = None
     # Signals and stragglers are watched here, around the engine. An error is carried past the nursery, which
@@ -97,7 +100,7 @@ async def _run(options: Options) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, shutdown)
         try:
-            await _serve(options, shutdown, nursery)
+            await _serve(options, shutdown, nursery, said)
         except (ServeError, StartupFailed, DatabaseError) as error:
             failure = error
         nursery.cancel_scope.cancel(reason="the engine is closed")
@@ -105,7 +108,7 @@ async def _run(options: Options) -> None:
         raise failure
 
 
-async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery) -> None:
+async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery, said: Spool) -> None:
     config = Config(drain_timeout=options.drain_timeout)
     server_config = options.edge.server_config(
         local=ipaddress.ip_address(options.host).is_loopback,
@@ -125,7 +128,7 @@ async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery) 
             observer=metrics,
         ) as engine:
             metrics.watch(engine.statistics)
-            click.echo(f"penstock serves {options.db} on {_url(listeners[0], options.edge)} (Ctrl-C ends it)")
+            said.put(f"penstock serves {options.db} on {_url(listeners[0], options.edge)} (Ctrl-C ends it)\n")
             await serve(
                 create_app(
                     engine,

@@ -100,7 +100,8 @@ def serve(
       penstock serve --model anthropic:claude-sonnet-4-5 --system "Be brief."
       penstock serve --model openai:llama3.2 --base-url http://127.0.0.1:11434/v1
     """
-    logging.basicConfig(level=log_level.upper(), handlers=[log_handler(log_format)])
+    log = log_handler(log_format)
+    logging.basicConfig(level=log_level.upper(), handlers=[log])
     try:
         own = load_producers(specs)
     except LoadError as error:
@@ -130,4 +131,5 @@ def serve(
             )
         )
     except ServeError as error:
+        log.flush()  # the last line says why
         raise click.ClickException(str(error)) from error

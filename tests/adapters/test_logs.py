@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import StringIO
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -23,29 +23,31 @@ Lines = Callable[[str], list[dict[str, Any]]]
 
 
 @contextmanager
-def written(form: LogFormat) -> Iterator[tuple[logging.Logger, StringIO]]:
-    """A logger, and what it writes."""
-    handler = log_handler(form)
-    assert isinstance(handler, logging.StreamHandler)
-    text = StringIO()
-    handler.setStream(text)
-    logger = logging.getLogger("penstock.test")
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield logger, text
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
+def written(form: LogFormat) -> Iterator[tuple[logging.Logger, Callable[[], str]]]:
+    """A logger, and what it has written."""
+    with TemporaryFile() as file:
+        handler = log_handler(form, file.fileno())
+        logger = logging.getLogger("penstock.test")
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+
+        lines = b""
+        try:
+            yield logger, lambda: lines.decode()
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(logging.NOTSET)
+            handler.flush()
+            handler.close()
+            file.seek(0)
+            lines = file.read()
 
 
 # R-116, R-128
 def test_text_has_a_line_with_the_event_and_its_fields() -> None:
     with written("text") as (logger, text):
         logger.info("generation_ended", extra={"event": "generation_ended", "session_id": "s", "duration_ms": 1.5})
-    assert re.fullmatch(
-        r"\S+ \S+ INFO penstock\.test: generation_ended session_id=s duration_ms=1\.5\n", text.getvalue()
-    )
+    assert re.fullmatch(r"\S+ \S+ INFO penstock\.test: generation_ended session_id=s duration_ms=1\.5\n", text())
 
 
 def test_json_has_an_object_a_line_with_the_fields_at_its_top() -> None:
@@ -55,7 +57,7 @@ def test_json_has_an_object_a_line_with_the_fields_at_its_top() -> None:
             raise ValueError("inside")
         except ValueError:
             logger.exception("it failed")
-    first, second = map(json.loads, text.getvalue().splitlines())
+    first, second = map(json.loads, text().splitlines())
     assert first.pop("time").endswith("+00:00")
     assert first == {
         "level": "INFO",
@@ -75,8 +77,8 @@ def test_what_a_client_wrote_begins_no_line_of_its_own(form: LogFormat, end: str
     with written(form) as (logger, text):
         logger.info("generation_cancelled", extra={"reason": forged})
         logger.warning("an answer came: %s", forged)
-    assert len(text.getvalue().splitlines()) == 2
-    assert "\x1b" not in text.getvalue()
+    assert len(text().splitlines()) == 2
+    assert "\x1b" not in text()
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -86,7 +88,7 @@ def test_a_line_for_a_request_bears_its_id(form: LogFormat) -> None:
         logger.info("one")
         request_id.reset(token)
         logger.info("two")
-    one, two = text.getvalue().splitlines()
+    one, two = text().splitlines()
     assert "the-request" in one
     assert "request_id" not in two
 
