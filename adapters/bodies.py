@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, fina
 
 from attrs import fields_dict, frozen
 
-from engine import JSON, InvalidBody, JSONObject, ProducerNotFound, Queued, Session, structure
+from engine import JSON, InvalidBody, JSONObject, PolicyName, ProducerNotFound, Queued, Session, structure
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -187,7 +187,7 @@ async def _start(
         body.producer,
         text=body.text,
         input=body.input,
-        policy=body.policy,
+        policy=cast("PolicyName", body.policy),  # the engine refuses any other word
         job_id=body.job_id,
         generation_id=body.generation_id,
         metadata=body.metadata,

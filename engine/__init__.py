@@ -16,7 +16,18 @@ from __future__ import annotations
 from . import errors, events, observer
 from .approvals import Approval
 from .chunks import Chunk, Pieces, ProducerStamp
-from .codec import check_json, converter, decode, decode_json, encode, encode_json, from_json, structure, to_json
+from .codec import (
+    check_json,
+    converter,
+    decode,
+    decode_json,
+    encode,
+    encode_data,
+    encode_json,
+    from_json,
+    structure,
+    to_json,
+)
 from .compaction import CompactionStatistics, Compactor, Progress
 from .config import Config
 from .engine import Engine, EngineStatistics, open_engine
@@ -40,6 +51,7 @@ from .log import (
     open_sqlite_reader,
 )
 from .observer import *  # noqa: F403  every fact is public
+from .policy import PolicyName
 from .producing import Generation, Producer, run_producer
 from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot
 from .results import (
@@ -59,6 +71,7 @@ from .results import (
 )
 from .retention import expire_sessions
 from .session import Session
+from .states import Outcome, StateName
 from .subscription import (
     CaughtUp,
     Delivery,
@@ -107,7 +120,9 @@ __all__ = [
     "Message",
     "MessageView",
     "Opened",
+    "Outcome",
     "Pieces",
+    "PolicyName",
     "Posted",
     "PresenceListed",
     "Present",
@@ -124,6 +139,7 @@ __all__ = [
     "SqliteLog",
     "SqliteReader",
     "Started",
+    "StateName",
     "StopState",
     "Stopped",
     "Subscription",
@@ -134,6 +150,7 @@ __all__ = [
     "decode",
     "decode_json",
     "encode",
+    "encode_data",
     "encode_json",
     "expire_sessions",
     "from_json",

@@ -16,7 +16,7 @@ import trio
 from attrs import define, field, frozen
 from uuid_utils import uuid7
 
-from .codec import check_json, encode_json
+from .codec import encode_json, own_json
 from .errors import ApprovalNotFound, InvalidBody
 from .events import JSON, ApprovalRequested, ApprovalResolved, JSONObject
 from .lifecycle import Draft
@@ -91,7 +91,7 @@ class Approvals:
             approval_id=str(uuid7()),
             tool_call_id=tool_call_id,
             name=name,
-            arguments=check_json(arguments, "arguments"),
+            arguments=own_json(arguments, "arguments"),
             expires_at=expires_at(expires_in),
         )
         self._pen.put_nowait(Draft(request))
@@ -184,7 +184,7 @@ def _refusal(request: ApprovalRequested, reason: str) -> Approval:
 
 def expires_at(seconds: float) -> str | None:
     """The moment as events carry it; None where there is none."""
-    if not seconds > 0:
+    if type(seconds) not in (int, float) or not seconds > 0:
         raise InvalidBody("an approval expires in a number of seconds above 0")
     if seconds == math.inf:
         return None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final, cast, final, overload
+from typing import Final, final, overload
 
 from attrs import Attribute, evolve, field, frozen
 from uuid_utils import uuid7
 
 from .admission import ProducerMark
-from .codec import check_json, structure
+from .codec import structure
 from .errors import InvalidBody, InvalidId, PenstockError
 from .events import (
     App,
@@ -32,8 +32,21 @@ from .events import (
     check_uuid,
     is_uuid,
 )
+from .lifecycle import ROLES
+from .merging import own_metadata
+from .shapes import check_object
 
-__all__ = ["Chunk", "ChunkBatch", "Pieces", "ProducerStamp", "Proposal", "blame", "read_batch", "read_pieces"]
+__all__ = [
+    "Chunk",
+    "ChunkBatch",
+    "Pieces",
+    "ProducerStamp",
+    "Proposal",
+    "blame",
+    "check_chunks",
+    "read_batch",
+    "read_pieces",
+]
 
 # Ids are words, not content.
 _LENGTH: Final = 128
@@ -44,7 +57,6 @@ _LARGEST: Final = 2**53 - 1
 # More chunks than any batch has.
 _LARGEST_BATCH: Final = 2**32
 
-_ROLES: Final = ("assistant", "user", "tool", "system")
 _STATUSES: Final = ("complete", "cancelled", "failed")
 
 # Which fields a type has beside its data; any other given is a mistake, and silence would hide it.
@@ -194,6 +206,17 @@ class Pieces(Sequence[Chunk]):
         )
 
 
+def check_chunks(given: object) -> None:
+    """Raises `InvalidBody` for what is no sequence of chunks. What each of them says is looked at when it is read."""
+    if type(given) is Pieces:
+        if type(given.texts) is not tuple:
+            raise InvalidBody(f"texts must be a tuple, not {type(given.texts).__name__}")
+        if given.seq is not None and type(given.seq) is not int:
+            raise InvalidBody(f"seq must be int, not {type(given.seq).__name__}")
+    elif not isinstance(given, Sequence) or not set(map(type, given)) <= {Chunk}:
+        raise InvalidBody("chunks are a list of Chunk")
+
+
 def read_batch(chunks: Sequence[Chunk], *, expires_at: Callable[[], str | None]) -> ChunkBatch | Pieces:
     """The chunks, read. ``expires_at`` gives the time of an approval that brings none.
 
@@ -303,6 +326,10 @@ def _read(chunk: Chunk, expires_at: Callable[[], str | None]) -> Proposal:
 
 
 def _check_fields(chunk: Chunk) -> None:
+    for name in ("type", "role", "kind"):
+        given = getattr(chunk, name)
+        if type(given) is not str and (given is not None or name == "type"):
+            raise InvalidBody(f"{name} must be str, not {type(given).__name__}")
     allowed = frozenset() if chunk.type.startswith("app.") else _FIELDS.get(chunk.type)
     if allowed is None:
         raise InvalidBody(f"the type of a chunk is one of {', '.join(_FIELDS)} or app.*, not {chunk.type!r:.80}")
@@ -312,16 +339,14 @@ def _check_fields(chunk: Chunk) -> None:
     for name, number in (("block_index", chunk.block_index), ("seq", chunk.seq)):
         if number is not None and (type(number) is not int or not 0 <= number <= _LARGEST):
             raise InvalidBody(f"{name} is a whole number from 0")
-    if chunk.role is not None and chunk.role not in _ROLES:
-        raise InvalidBody(f"role is one of {', '.join(_ROLES)}")
+    if chunk.role is not None and chunk.role not in ROLES:
+        raise InvalidBody(f"role is one of {', '.join(ROLES)}")
     if chunk.type == "block.opened" and chunk.seq:
         raise InvalidBody("the seq of a block's opening is 0")
 
 
 def _data(chunk: Chunk, expires_at: Callable[[], str | None]) -> Data:
-    data = cast("JSONObject", check_json(chunk.data, "data"))
-    if not isinstance(data, dict):
-        raise InvalidBody("data must be an object")
+    data = check_object(chunk.data, "data")
     match chunk.type:
         case "block.delta":
             text = data.get("text")
@@ -334,8 +359,9 @@ def _data(chunk: Chunk, expires_at: Callable[[], str | None]) -> Data:
             return structure(data, BlockClosed)
         case "message.opened":
             opened = structure({"role": "assistant", **_filled(data, "role", chunk.role)}, MessageOpened)
-            if opened.role not in _ROLES:
-                raise InvalidBody(f"role is one of {', '.join(_ROLES)}")
+            if opened.role not in ROLES:
+                raise InvalidBody(f"role is one of {', '.join(ROLES)}")
+            opened = evolve(opened, metadata=own_metadata(opened.metadata))
             if opened.parent_message_id is not None:
                 parent = check_uuid(opened.parent_message_id, "parent_message_id")
                 return evolve(opened, parent_message_id=parent)

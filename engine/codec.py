@@ -1,16 +1,16 @@
 """Events as JSON bytes and back, strictly: nothing is coerced, nothing unknown is lost.
 
 One flat object per event; a field that does not apply is absent. cattrs converts, msgspec reads and writes the
-JSON text. `converter` is the one strict converter; other boundaries structure their bodies with it too.
+JSON text. `converter` is the one strict converter; other boundaries structure their bodies with it too. What is written
+is held against the same table as what is read (`shapes`): what this module gave, it reads back.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import eq
-from typing import Final, Literal, TypeVar, cast, final, get_args, get_origin
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, final, get_args, get_origin
 
 import msgspec
 from attrs import fields
@@ -30,27 +30,36 @@ from .events import (
     JSONObject,
     Unknown,
 )
+from .shapes import ACCEPTED, check, check_json, check_object
 
 __all__ = [
     "PieceEncoder",
+    "check_data",
     "check_json",
     "converter",
     "decode",
     "decode_json",
     "encode",
+    "encode_checked",
+    "encode_data",
     "encode_json",
+    "encode_record",
     "from_json",
+    "own_json",
     "structure",
     "to_json",
 ]
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
 
-# Far deeper than any message needs, far shallower than what exhausts the stack of a reader.
-_MAX_DEPTH = 64
+T = TypeVar("T")
 
 _dumps: Final = msgspec.json.Encoder().encode
 _loads: Final = msgspec.json.Decoder().decode
+
+# What the encoder raises: for half a surrogate pair, for a type that it does not know, for a cycle, for a number.
+_UNSAYABLE: Final = (ValueError, TypeError, RecursionError, OverflowError)
 
 
 def _exactly(*accepted: type) -> Callable[[object, type], object]:
@@ -87,7 +96,7 @@ def _optional(inner: Callable[[object, type], object]) -> Callable[[object, type
 
 def _strict_converter() -> Converter:
     made = Converter(omit_if_default=True)
-    for kind, accepted in ((str, (str,)), (int, (int,)), (bool, (bool,)), (float, (float, int))):
+    for kind, accepted in ACCEPTED.items():
         made.register_structure_hook(kind, _exactly(*accepted))
         made.register_structure_hook_func(partial(eq, kind | None), _optional(_exactly(*accepted)))
     made.register_structure_hook_func(partial(eq, JSONObject), _json_object)
@@ -156,6 +165,12 @@ _STAMP: Final[Mapping[str, tuple[type, int | None]]] = {
     "block_index": (int, 0),
     "seq": (int, 0),
 }
+_ALWAYS: Final = frozenset({"session_id", "time"})
+_FLAT: Final = frozenset({"type", "data"}).union(_STAMP)
+
+
+def _badly_stamped(name: str, kind: type, least: int | None, type_: str) -> InvalidBody:
+    return InvalidBody(f"{name} of {type_} must be {kind.__name__}{'' if least is None else f' of at least {least}'}")
 
 
 def structure(value: object, kind: type[T]) -> T:
@@ -196,9 +211,7 @@ def from_json(value: JSON) -> Event:
             continue
         kind, least = rule
         if type(item) is not kind or (least is not None and cast(int, item) < least):
-            raise InvalidBody(
-                f"{key} of {type_} must be {kind.__name__}{'' if least is None else f' of at least {least}'}"
-            )
+            raise _badly_stamped(key, kind, least, type_)
         stamp[key] = item
     if "session_id" not in stamp or "time" not in stamp:
         raise InvalidBody(f"{type_} has no session_id or no time")
@@ -231,18 +244,88 @@ def to_json(event: Event) -> dict[str, JSON]:
         flat["block_index"] = event.block_index
     if event.seq is not None:
         flat["seq"] = event.seq
-    if type(data) is BlockDelta and data.text is not None and data.arguments is data.value is None and not data.extra:
-        flat["data"] = {"text": data.text}  # nine of ten events
-    elif isinstance(data, App | Unknown):
-        flat["data"] = dict(data.value)
-    else:
-        flat["data"] = converter.unstructure(data)
+    flat["data"] = _data_to_json(data)
     return {**event.extra, **flat} if event.extra else flat
 
 
+def _data_to_json(data: Data) -> dict[str, JSON]:
+    if type(data) is BlockDelta and data.text is not None and data.arguments is data.value is None and not data.extra:
+        return {"text": data.text}  # nine of ten events
+    if isinstance(data, App | Unknown):
+        return dict(data.value)
+    return cast("dict[str, JSON]", converter.unstructure(data))
+
+
 def encode(event: Event) -> bytes:
-    """The event's JSON bytes, UTF-8. Raises `InvalidBody` for text that is no Unicode (a lone surrogate)."""
-    return encode_json(to_json(event))
+    """The event's JSON bytes, UTF-8. Raises `InvalidBody` that names the field for what `decode` would not take."""
+    check_data(event.data)
+    for name, (kind, least) in _STAMP.items():
+        value: object = getattr(event, name)
+        if value is None and name not in _ALWAYS:
+            continue
+        if type(value) is not kind or (least is not None and cast(int, value) < least):
+            raise _badly_stamped(name, kind, least, event.type)
+    if event.extra:
+        check_object(event.extra, f"extra of {event.type}")
+        if not _FLAT.isdisjoint(event.extra):
+            raise InvalidBody(f"extra of {event.type} has a name that is a field's own")
+    return encode_checked(event)
+
+
+def check_data(data: Data) -> None:
+    """Hold what an event says against the table. Raises `InvalidBody` that names the field. Behind it, only text in
+    fields of its own may still be no Unicode, and is refused by `encode_checked`."""
+    if type(data) is BlockDelta and type(data.text) is str and data.arguments is data.value is None and not data.extra:
+        return  # nine of ten events
+    if isinstance(data, App | Unknown):
+        _check_free(data)
+    else:
+        check(data, data.type)
+
+
+def _check_free(data: App | Unknown) -> None:
+    """A type that this version does not know may not be spelled as one that it knows: it would be read as that."""
+    check(data, "an event of the application's own")
+    if data.type in DATA_TYPES or data.type.startswith("app.") is not isinstance(data, App):
+        raise InvalidBody(f"{data.type!r:.80} is no type for an {type(data).__name__}")
+
+
+def encode_checked(event: Event) -> bytes:
+    """`encode`, for an event with a stamp of our own and data that `check_data` has passed."""
+    flat = to_json(event)
+    try:
+        return _dumps(flat)
+    except _UNSAYABLE as error:
+        raise _unsayable({**_data_to_json(event.data), **flat}, event.type, error) from error
+
+
+def encode_data(data: Data) -> bytes:
+    """What an event says, as the JSON of its ``data``. Raises `InvalidBody` that names the field."""
+    check_data(data)
+    return _encode_flat(_data_to_json(data), data.type)
+
+
+def encode_record(record: AttrsInstance) -> bytes:
+    """A record's JSON bytes, which `structure` reads back as what it was. Raises `InvalidBody` that names the field."""
+    check(record, type(record).__name__)
+    return _encode_flat(converter.unstructure(record), type(record).__name__)
+
+
+def _encode_flat(flat: Mapping[str, JSON], what: str) -> bytes:
+    try:
+        return _dumps(flat)
+    except _UNSAYABLE as error:
+        raise _unsayable(flat, what, error) from error
+
+
+def _unsayable(flat: Mapping[str, JSON], what: str, error: Exception) -> InvalidBody:
+    """The refusal of what the encoder could not say, by the name of the field."""
+    try:
+        for name, value in flat.items():
+            check_json(value, f"{name} of {what}")
+    except InvalidBody as found:
+        return found
+    return InvalidBody(f"{what} is not representable as JSON: {error}")
 
 
 @final
@@ -252,7 +335,7 @@ class PieceEncoder:
     Gives the very bytes that `encode` gives, in a fifth of the time; nine of ten events are such deltas.
     """
 
-    __slots__ = ("_form",)
+    __slots__ = ("_field", "_form")
 
     def __init__(
         self,
@@ -274,6 +357,7 @@ class PieceEncoder:
             _dumps(message_id),
             block_index,
         )
+        self._field: Final = field
         # What is left to fill in: offset, time, seq, piece.
         self._form: Final = b'%b%%d,"time":"%%b%b%%d,"data":{"%b":%%b}}' % (
             head.replace(b"%", b"%%"),
@@ -283,23 +367,36 @@ class PieceEncoder:
 
     def encode(self, offset: int, time: str, seq: int, piece: str) -> bytes:
         """The event's JSON bytes. Raises `InvalidBody` for text that is no Unicode."""
-        return self._form % (offset, time.encode(), seq, encode_json(piece))
+        try:
+            return self._form % (offset, time.encode(), seq, _dumps(piece))
+        except UnicodeEncodeError:
+            raise self._no_text() from None
 
     def encode_all(self, offset: int, time: str, seq: int, pieces: Sequence[str]) -> list[bytes]:
         """`encode` for pieces one behind the other, all of one time. Raises `InvalidBody` for any of them."""
         form, at = self._form, time.encode()
         try:
             return [form % (offset + n, at, seq + n, _dumps(piece)) for n, piece in enumerate(pieces)]
-        except UnicodeEncodeError as error:
-            raise InvalidBody(f"not representable as JSON: {error}") from error
+        except UnicodeEncodeError:
+            raise self._no_text() from None
+
+    def _no_text(self) -> InvalidBody:
+        return InvalidBody(
+            f"{self._field} of a block.delta holds half a surrogate pair: hold it back until its other half comes"
+        )
 
 
 def encode_json(value: JSON) -> bytes:
     """Compact JSON bytes. Raises `InvalidBody` for what JSON cannot say."""
     try:
         return _dumps(value)
-    except (UnicodeEncodeError, TypeError, RecursionError, OverflowError) as error:
+    except _UNSAYABLE as error:
         raise InvalidBody(f"not representable as JSON: {error}") from error
+
+
+def own_json(value: object, what: str) -> JSON:
+    """A copy of ``value`` that nobody else can change. Raises `InvalidBody` as `check_json` does, naming ``what``."""
+    return decode_json(encode_json(check_json(value, what)))
 
 
 def decode_json(body: bytes) -> JSON:
@@ -308,33 +405,3 @@ def decode_json(body: bytes) -> JSON:
         return cast(JSON, _loads(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBody(f"not JSON: {error}") from error
-
-
-def check_json(value: object, what: str) -> JSON:
-    """``value``, if it is made of what JSON has: str, int, finite float, bool, None, lists, dicts with str keys.
-
-    For values that come from Python code; parsed JSON needs no check. Raises `InvalidBody`, naming ``what``.
-    """
-    _check(value, what, 0)
-    return cast(JSON, value)
-
-
-def _check(value: object, what: str, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise InvalidBody(f"{what} is nested deeper than {_MAX_DEPTH}")
-    kind = type(value)
-    if kind is str or kind is int or kind is bool or value is None:
-        return
-    if kind is float:
-        if not math.isfinite(cast(float, value)):
-            raise InvalidBody(f"{what} holds {value}, which JSON cannot say")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if type(key) is not str:
-                raise InvalidBody(f"{what} has a key that is no string: {key!r}")
-            _check(item, what, depth + 1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _check(item, what, depth + 1)
-    else:
-        raise InvalidBody(f"{what} holds a {kind.__name__}, which JSON cannot say")

@@ -12,7 +12,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from .arguments import checked_metadata
+from .arguments import checked_count
 from .compaction import Compactor
 from .config import Config
 from .errors import InvalidBody, PenstockError, ProducerNotFound
@@ -21,6 +21,7 @@ from .hub import Drained
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
 from .logged import LogLines
+from .merging import own_metadata
 from .observer import Observer
 from .producing import Producer
 from .records import OPEN, QUEUED
@@ -29,6 +30,7 @@ from .resident import Resident
 from .results import SessionInfo
 from .retention import expire_sessions
 from .session import Session
+from .shapes import check_text, shown
 from .standin import REMOTE, StandIn
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
 from .witness import Observers
@@ -105,8 +107,8 @@ class Engine:
         `TimedOut`, `Draining`.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        metadata = checked_metadata(metadata)
-        return Session(self, sid, created=await self._registry.create(sid, metadata or {}))
+        own = own_metadata(metadata)
+        return Session(self, sid, created=await self._registry.create(sid, own or {}))
 
     async def session(self, session_id: str) -> Session:
         """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`."""
@@ -115,7 +117,12 @@ class Engine:
         return Session(self, sid)
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
-        """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
+        """Living sessions in order of id, behind ``after``; none of them is brought into memory.
+
+        Raises `InvalidBody`.
+        """
+        check_text(after, "after")
+        checked_count(limit, "limit")
         return await self._registry.list(after, limit)
 
     async def resident(self, session_id: SessionId) -> Resident:
@@ -127,7 +134,7 @@ class Engine:
     ) -> Session:
         """A new session that begins with what ``source`` holds. For `Session.fork`. Raises `IdInUse`."""
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        await self._registry.fork(sid, source, at, checked_metadata(metadata))
+        await self._registry.fork(sid, source, at, metadata)
         return Session(self, sid, created=True)
 
     def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
@@ -146,10 +153,11 @@ class Engine:
             return found, wanted
         if isinstance(wanted, AsyncIterable):
             pieces = wanted
-            return (lambda _: pieces), type(pieces).__name__
+            return (lambda _: pieces), check_text(type(pieces).__name__, "the name of a producer")
         if not callable(wanted):
             raise InvalidBody("a producer is a name, an async function, an async generator function or async iterable")
-        return wanted, getattr(wanted, "__name__", type(wanted).__name__)
+        name = getattr(wanted, "__name__", None)
+        return wanted, check_text(name if type(name) is str else type(wanted).__name__, "the name of a producer")
 
     # --- state
 
@@ -192,6 +200,7 @@ class Engine:
         Bounded by `Config.drain_timeout`. Idempotent: a second call waits for the first. Cancelling a caller
         does not stop it.
         """
+        check_text(reason, "reason")
         if not self._registry.draining:
             self._registry.draining = True
             self._registry.launch(partial(self._drain, reason), "penstock drain")
@@ -335,6 +344,10 @@ async def open_engine(
     Raises `DatabaseError` when the file cannot be opened and `WriteFailed` when it cannot be written. What leaves the
     block comes out as it is; where closing raises as well, such as `StorageError`, both come out in an exception group.
     """
+    for name, producer in (producers or {}).items():
+        check_text(name, "the name of a producer")
+        if not callable(producer):
+            raise InvalidBody(f"the producer {name!r} is no function, but {shown(producer)}")
     if REMOTE in (producers or {}):
         raise InvalidBody(f"{REMOTE!r} is the name of generations that another process drives; choose another")
     if default_producer is None and producers and len(producers) == 1:

@@ -95,7 +95,7 @@ def check_path_id(text: str, what: str) -> str:
 
     Raises `InvalidId`, naming ``what``.
     """
-    if not _PATH_ID.fullmatch(text) or text in (".", ".."):
+    if type(text) is not str or not _PATH_ID.fullmatch(text) or text in (".", ".."):
         raise InvalidId(f"{what} is 1 to 128 of A-Z a-z 0-9 . _ ~ : - and neither '.' nor '..'")
     return text
 
@@ -107,7 +107,7 @@ def check_session_id(text: str) -> SessionId:
 
 def check_uuid(text: str, what: str) -> str:
     """The UUID in its canonical form (lower case, with hyphens). Raises `InvalidId`, naming ``what``."""
-    if not _UUID.fullmatch(text):
+    if type(text) is not str or not _UUID.fullmatch(text):
         raise InvalidId(f"a {what} is a UUID in the form 01234567-89ab-cdef-0123-456789abcdef")
     return text.lower()
 
@@ -119,7 +119,7 @@ def is_uuid(text: str) -> bool:
 
 def check_job_id(text: str) -> str:
     """The job id: 1 to 256 printable characters. Raises `InvalidId`."""
-    if not 1 <= len(text) <= _JOB_ID_LENGTH or not text.isprintable():
+    if type(text) is not str or not 1 <= len(text) <= _JOB_ID_LENGTH or not text.isprintable():
         raise InvalidId(f"a job id is 1 to {_JOB_ID_LENGTH} printable characters")
     return text
 
@@ -170,7 +170,7 @@ class Cursor:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a cursor's text, exactly. Raises `InvalidCursor`."""
-        match = _CURSOR.fullmatch(text)
+        match = _CURSOR.fullmatch(text) if type(text) is str else None
         if match is None:
             raise InvalidCursor("a cursor is an epoch, a hyphen and an offset of 16 digits, as an event's id showed it")
         return cls(match[1], int(match[2]))

@@ -12,7 +12,7 @@ from typing import Final, final
 
 from attrs import frozen
 
-from .codec import converter, decode_json, encode_json, structure
+from .codec import decode_json, encode_record, structure
 from .errors import IdempotencyConflict
 from .events import Cursor
 from .journal import Journal
@@ -118,7 +118,7 @@ class Answers:
             # Once only: a key that is used anew after this must stay.
             old: dict[str, bytes | None] = dict.fromkeys(self._expired)
             self._expired = ()
-            return {**records, **old, _key(request): encode_json(converter.unstructure(answer))}
+            return {**records, **old, _key(request): encode_record(answer)}
 
         return made
 

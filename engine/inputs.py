@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from hashlib import sha256
-from typing import Final, Protocol, final
+from typing import Final, Protocol, cast, final
 
 import trio
 from attrs import frozen
 from uuid_utils import uuid7
 
-from .codec import check_json, encode_json
+from .codec import encode_json, own_json
 from .errors import IdInUse, InvalidBody, InvalidId, QueueFull
 from .events import InputAccepted, JSONObject
 from .lifecycle import Draft
+from .shapes import check_object
 
 __all__ = ["APPROVAL", "Input", "Inputs"]
 
@@ -41,19 +42,17 @@ class Input:
     @classmethod
     def checked(cls, kind: object, content: object, input_id: object = None) -> Input:
         """An input as it came from outside; without an id it gets one. Raises `InvalidBody`, `InvalidId`."""
-        if not isinstance(kind, str) or not 1 <= len(kind) <= _LENGTH or not kind.isprintable():
+        if type(kind) is not str or not 1 <= len(kind) <= _LENGTH or not kind.isprintable():
             raise InvalidBody(f"the kind of an input is 1 to {_LENGTH} printable characters")
-        if not isinstance(content, dict):
-            raise InvalidBody("the content of an input is an object")
-        check_json(content, "content")
+        own = cast("JSONObject", own_json(check_object(content, "content"), "content"))
         for name in _RESERVED:
-            if name in content:
+            if name in own:
                 raise InvalidBody(f"{name} is not a name for an input's content")
         if input_id is None:
             input_id = str(uuid7())
-        elif not isinstance(input_id, str) or not 1 <= len(input_id) <= _LENGTH or not input_id.isprintable():
+        elif type(input_id) is not str or not 1 <= len(input_id) <= _LENGTH or not input_id.isprintable():
             raise InvalidId(f"an input_id is 1 to {_LENGTH} printable characters")
-        return cls(input_id=input_id, kind=kind, content=dict(content))
+        return cls(input_id=input_id, kind=kind, content=own)
 
     @property
     def digest(self) -> bytes:

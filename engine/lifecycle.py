@@ -26,6 +26,7 @@ from .events import (
     BlockClosed,
     BlockDelta,
     BlockOpened,
+    BlockSnapshot,
     Data,
     Event,
     GenerationCancelling,
@@ -44,12 +45,18 @@ from .states import GenerationState, next_state
 
 __all__ = [
     "BLOCK_KINDS",
+    "ROLES",
+    "TOOL_KINDS",
     "BlockShape",
     "Draft",
     "MessageShape",
     "OpenGeneration",
     "WaitingGeneration",
+    "check_kind",
 ]
+
+# Who can speak in a message.
+ROLES: Final = ("assistant", "user", "tool", "system")
 
 # What each kind's deltas may carry.
 BLOCK_KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -59,6 +66,9 @@ BLOCK_KINDS: Final[Mapping[str, frozenset[str]]] = {
     "tool_result": frozenset({"text", "value"}),
     "data": frozenset({"value"}),
 }
+
+# The kinds that belong to a call of a tool, and name it.
+TOOL_KINDS: Final = ("tool_call", "tool_result")
 
 
 @final
@@ -204,6 +214,8 @@ class OpenGeneration:
                 self._check_kind(data)
                 return 0
             case MessageOpened() | MessageSnapshot():
+                if data.role not in ROLES:
+                    raise InvalidBody(f"role must be one of {', '.join(ROLES)}, not {data.role!r:.80}")
                 if _named(message_id) in self._messages:
                     raise InvalidBody("the message was opened before", message_id=message_id)
             case MessageClosed():
@@ -298,12 +310,7 @@ class OpenGeneration:
             self.record(Draft(event.data, event.message_id, event.block_index))
 
     def _check_kind(self, data: BlockOpened) -> None:
-        if data.kind not in BLOCK_KINDS:
-            raise InvalidBody(f"kind must be one of {', '.join(BLOCK_KINDS)}, not {data.kind!r}")
-        if data.kind in ("tool_call", "tool_result") and not data.tool_call_id:
-            raise InvalidBody(f"a {data.kind} block needs a tool_call_id")
-        if data.kind == "tool_call" and not data.name:
-            raise InvalidBody("a tool_call block needs the tool's name")
+        check_kind(data)
         if data.kind == "tool_call" and data.tool_call_id in self._calls:
             raise InvalidBody(f"the tool call {data.tool_call_id!r} was opened before")
 
@@ -323,6 +330,16 @@ class OpenGeneration:
         assert draft.message_id is not None
         assert draft.block_index is not None
         return self._messages[draft.message_id].blocks[draft.block_index]
+
+
+def check_kind(block: BlockOpened | BlockSnapshot) -> None:
+    """Raises `InvalidBody` for a kind that there is not, and for a tool's block that does not say whose it is."""
+    if block.kind not in BLOCK_KINDS:
+        raise InvalidBody(f"kind must be one of {', '.join(BLOCK_KINDS)}, not {block.kind!r:.80}")
+    if block.kind in TOOL_KINDS and not block.tool_call_id:
+        raise InvalidBody(f"a {block.kind} block needs a tool_call_id")
+    if block.kind == "tool_call" and not block.name:
+        raise InvalidBody("a tool_call block needs the tool's name")
 
 
 def _check_delta(kind: str, data: BlockDelta) -> None:

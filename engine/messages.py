@@ -13,7 +13,7 @@ from .errors import GenerationActive, IdInUse, TimedOut
 from .events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from .journal import Journal, Mark
 from .lifecycle import Draft
-from .merging import merged
+from .merging import updated
 from .parts import digest, posted, retract_part
 from .reads import Reads
 from .records import METADATA, MessageRecord
@@ -102,10 +102,10 @@ class Messages:
         return self._journal.cursor_at(mark)
 
     async def update(self, patch: JSONObject) -> Updated:
-        """Merge ``patch`` into the session's metadata. A step of the session."""
+        """Merge ``patch`` into the session's metadata. A step of the session. Raises `InvalidBody` for too many."""
         # A patch whose caller was told `TimedOut` may yet be stored; this one comes on top of it.
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
-        metadata = merged(await self._reads.metadata(), patch)
+        metadata = updated(await self._reads.metadata(), patch)
         event = Draft(SessionUpdated(metadata=metadata))
         mark = stamp(self._journal, [(None, event)], {METADATA: encode_json(metadata)})
         await self._journal.wait_committed(mark, self._config.flush_timeout)

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from .admission import Accepted, HoleInSequence, ProducerMark, Repeated, StaleProducerEpoch, admit_producer
 from .chunks import ProducerStamp
-from .codec import converter, decode_json, encode_json, structure
+from .codec import decode_json, encode_record, structure
 from .errors import SequenceGap, StaleProducer
 from .journal import Journal, Mark
 from .reads import Reads
@@ -81,7 +81,7 @@ class Numbering:
 
     def records(self, stamp: ProducerStamp | None) -> dict[str, bytes | None]:
         """What stores the request's number; goes into its part."""
-        return {} if stamp is None else {_key(stamp.id): encode_json(converter.unstructure(stamp.mark))}
+        return {} if stamp is None else {_key(stamp.id): encode_record(stamp.mark)}
 
     def note(self, stamp: ProducerStamp | None, mark: Mark) -> None:
         """The request was stamped as next, at ``mark``."""

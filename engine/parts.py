@@ -10,7 +10,7 @@ from typing import TypeAlias, final
 from attrs import define, field
 
 from .closing import Ending, closing
-from .codec import check_json, converter, encode_json
+from .codec import converter, encode_json
 from .errors import InvalidBody
 from .events import (
     JSON,
@@ -81,7 +81,10 @@ def joined(*parts: Part) -> Part:
 @final
 @define(kw_only=True, eq=False)
 class StartRequest:
-    """One start on its way: what was asked, and whether a stop reached it before its turn came."""
+    """One start on its way: what was asked, and whether a stop reached it before its turn came.
+
+    What it holds can be written, whenever that is: `arguments` has seen to that, and nobody else can change it.
+    """
 
     generation_id: str
     proposed: bool  # the caller chose the id
@@ -121,12 +124,9 @@ class StartRequest:
         return sha256(encode_json(asked)).hexdigest()
 
     def __attrs_post_init__(self) -> None:
-        """Refuse now what could not be written later, and what a policy never takes, whatever is live."""
+        """Refuse now what a policy never takes, whatever is live."""
         if self.policy is Policy.JOIN and self.brings_content:
             raise InvalidBody("a start that joins brings neither text nor input")
-        check_json(self.input, "input")
-        check_json(self.metadata, "metadata")
-        encode_json([self.text, self.input, self.metadata, self.producer_name])
 
 
 def user_message(text: str) -> MessageSnapshot:

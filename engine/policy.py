@@ -11,7 +11,10 @@ from typing import Literal, TypeAlias, assert_never, final
 
 from attrs import frozen
 
-__all__ = ["Decision", "Enqueue", "Join", "Policy", "Refuse", "Situation", "Start", "Supersede", "decide"]
+__all__ = ["Decision", "Enqueue", "Join", "Policy", "PolicyName", "Refuse", "Situation", "Start", "Supersede", "decide"]
+
+# By these names bodies and events, and calls, mean one of `Policy`.
+PolicyName: TypeAlias = Literal["supersede", "rollback", "queue", "latest", "reject", "join"]
 
 
 class Policy(enum.Enum):

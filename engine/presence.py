@@ -19,6 +19,7 @@ from .errors import InvalidBody, Overloaded
 from .events import Event, PresenceChanged, check_path_id, now
 from .hub import Hub
 from .results import Present
+from .shapes import check_text
 from .supervision import own_failure
 
 __all__ = ["GONE", "Presence"]
@@ -116,7 +117,6 @@ class Presence:
         self._tell(evolve(self._entries.pop(key).present, status=GONE))
 
     def _tell(self, present: Present) -> None:
-        """Raises `InvalidBody` for a text that JSON cannot say."""
         data = PresenceChanged(
             actor_id=present.actor_id, device_id=present.device_id, name=present.name, status=present.status
         )
@@ -124,12 +124,12 @@ class Presence:
 
 
 def _status(text: str | None) -> str | None:
-    if text == GONE:
+    if type(text) is str and text == GONE:
         raise InvalidBody(f"status {GONE!r} is said by the server, of those who have left")
     return _text(text, "status")
 
 
 def _text(text: str | None, what: str) -> str | None:
-    if text is not None and not 1 <= len(text) <= _LONGEST:
+    if text is not None and not 1 <= len(check_text(text, what)) <= _LONGEST:
         raise InvalidBody(f"{what} is 1 to {_LONGEST} characters")
     return text

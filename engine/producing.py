@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar, cast, final
 import trio
 
 from .approvals import Approval
-from .codec import check_json, decode_json, encode_json
+from .codec import own_json
 from .errors import InvalidBody
 from .events import (
     JSON,
@@ -24,8 +24,10 @@ from .events import (
     check_uuid,
 )
 from .inputs import Input
-from .lifecycle import Draft
+from .lifecycle import ROLES, Draft
+from .merging import own_metadata
 from .reducer import Snapshot
+from .shapes import check_object, check_text, shown
 from .supervision import protected
 from .writing import Message, Outline, Writer
 
@@ -152,35 +154,33 @@ class Generation:
         """A message of this generation, open as long as its ``async with`` lasts.
 
         With the id of a message that is still open in this generation it joins that one. ``parent_message_id``
-        is the message that this one answers or continues, where that is not the one before it.
+        is the message that this one answers or continues, where that is not the one before it. Raises `InvalidBody`,
+        `InvalidId`.
         """
+        if check_text(role, "role") not in ROLES:
+            raise InvalidBody(f"role must be one of {', '.join(ROLES)}, not {role!r:.80}")
         if message_id is not None:
             message_id = check_uuid(message_id, "message_id")
         elif self._into is not None and role == self._into.role:
             message_id = self._into.message_id
         if parent_message_id is not None:
             parent_message_id = check_uuid(parent_message_id, "parent_message_id")
-        if metadata is not None:
-            check_json(metadata, "metadata")
-        opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=metadata)
+        opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=own_metadata(metadata))
         return Message(self._run.pen, opened, message_id)
 
     async def status(self, status: str, detail: JSON = None) -> None:
         """Tell readers what goes on: ``thinking``, ``working``, or a word of your own."""
-        await self._run.pen.put(Draft(GenerationStatus(status=status, detail=check_json(detail, "detail"))))
+        await self._run.pen.put(Draft(GenerationStatus(status=status, detail=detail)))
 
     async def app(self, type_: str, value: JSONObject) -> None:
         """Write an event of the application's own; its type begins with ``app.``."""
-        if not type_.startswith("app."):
+        if not check_text(type_, "type").startswith("app."):
             raise InvalidBody("the type of an application's event begins with 'app.'")
-        check_json(value, "value")
         await self._run.pen.put(Draft(App(type=type_, value=value)))
 
     def report_usage(self, usage: JSONObject) -> None:
         """What the generation cost, as it is now; told in its end. Raises `InvalidBody` for what is no JSON object."""
-        if not isinstance(usage, dict):
-            raise InvalidBody(f"usage is an object, not {type(usage).__name__}")
-        self._run.usage = cast("JSONObject", decode_json(encode_json(check_json(usage, "usage"))))
+        self._run.usage = cast("JSONObject", own_json(check_object(usage, "usage"), "usage"))
 
     async def flush(self) -> None:
         """Wait until everything written so far is durable.
@@ -247,7 +247,9 @@ class Generation:
         return _Incoming(self)
 
     async def apply(self, input: Input) -> None:  # noqa: A002  the protocol's name
-        """Tell readers that the producer made use of this input. Once for each."""
+        """Tell readers that the producer made use of this input. Once for each. Raises `InvalidBody`."""
+        if not isinstance(input, Input):
+            raise InvalidBody(f"what is applied is an Input, not {shown(input)}")
         await self._run.pen.put(Draft(InputApplied(input_id=input.input_id)))
 
     # --- other producers
@@ -263,10 +265,15 @@ class Generation:
 
         It has ``input`` for its input, and writes under this generation's stamp. ``into`` is an open message of
         this one's: messages of its role that the other opens join it, so that the answer goes on in one piece.
-        What the other raises comes out here, as from any call. Raises `ProducerNotFound` for an unknown name.
+        What the other raises comes out here, as from any call. Raises `InvalidBody`, and `ProducerNotFound` for an
+        unknown name.
         """
         self._run.pen.check()
-        check_json(input, "input")
+        if not callable(producer):
+            check_text(producer, "a producer's name")
+        if into is not None and not isinstance(into, Message):
+            raise InvalidBody(f"what another producer goes on in is a Message, not {shown(into)}")
+        input = own_json(input, "input")  # noqa: A001
         if into is not None and into.message_id not in self._run.pen.open_messages:
             raise InvalidBody("the message to go on in is not open", message_id=into.message_id)
         await self._run.play(producer, Generation(self._run, input, into))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import cast, final
 
 import trio
 from attrs import frozen
@@ -30,7 +30,7 @@ from .presence import Presence
 from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
 from .reducer import Gap, MessageView, SessionState, Snapshot
 from .results import GenerationInfo, Present
-from .states import GenerationState
+from .states import GenerationState, Outcome
 
 __all__ = ["ForkPoint", "Reads"]
 
@@ -210,7 +210,12 @@ class Reads:
             state = GenerationState.FINISHED
         else:
             state = GenerationState.QUEUED if record.turn is None else GenerationState.LIVE
-        return GenerationInfo(generation_id=generation_id, state=state.value, turn=record.turn, outcome=record.outcome)
+        return GenerationInfo(
+            generation_id=generation_id,
+            state=state.value,
+            turn=record.turn,
+            outcome=cast("Outcome | None", record.outcome),  # written by `end_part` alone
+        )
 
     async def record(self, key: str) -> bytes | None:
         """One of the session's records."""

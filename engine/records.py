@@ -23,7 +23,7 @@ from typing import TypeVar, final
 
 from attrs import frozen
 
-from .codec import converter, decode_json, encode_json, structure
+from .codec import decode_json, encode_record, structure
 
 __all__ = [
     "COMPACTED",
@@ -133,7 +133,7 @@ class MessageRecord:
 def to_record(
     value: SessionRecord | OpenRecord | GenerationRecord | MessageRecord | DirtyRecord | CompactedRecord,
 ) -> bytes:
-    return encode_json(converter.unstructure(value))
+    return encode_record(value)
 
 
 def read_record(body: bytes, kind: type[T]) -> T:

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, final
 from attrs import frozen
 
 from .events import JSON, Cursor, JSONObject
+from .states import Outcome, StateName
 
 __all__ = [
     "ChunksAccepted",
@@ -144,12 +145,12 @@ class Finished:
 @final
 @frozen(kw_only=True)
 class GenerationInfo:
-    """``state``: queued, live, cancelling or finished."""
+    """Where a generation stands; ``outcome`` once it has finished."""
 
     generation_id: str
-    state: str
+    state: StateName
     turn: int | None = None
-    outcome: str | None = None
+    outcome: Outcome | None = None
 
 
 @final

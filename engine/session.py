@@ -9,11 +9,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Literal, Protocol, final, overload
+from typing import Final, Literal, Protocol, cast, final, overload
 
-from .arguments import checked_ending, checked_message, checked_policy, checked_seconds
-from .chunks import Chunk, ProducerStamp
-from .codec import check_json, encode_json
+from .arguments import (
+    checked_choice,
+    checked_count,
+    checked_cursor,
+    checked_ending,
+    checked_flag,
+    checked_fork_point,
+    checked_instance,
+    checked_message,
+    checked_policy,
+    checked_principal,
+    checked_seconds,
+)
+from .chunks import Chunk, ProducerStamp, check_chunks
+from .codec import own_json
 from .config import Config
 from .errors import InvalidBody, PenstockError
 from .events import (
@@ -23,11 +35,12 @@ from .events import (
     SessionId,
     check_job_id,
     check_uuid,
-    is_uuid,
     new_generation_id,
     new_message_id,
 )
+from .merging import own_metadata
 from .parts import StartRequest
+from .policy import PolicyName
 from .producing import Producer
 from .reducer import Snapshot
 from .resident import Resident
@@ -43,6 +56,7 @@ from .results import (
     Stopped,
     Updated,
 )
+from .shapes import check_object, check_text, checked_text
 from .standin import StandIn
 from .subscription import Subscription
 from .supervision import protected
@@ -105,7 +119,7 @@ class Session:
         *,
         text: str | None = ...,
         input: JSON = ...,
-        policy: str,
+        policy: PolicyName,
         job_id: str | None = ...,
         generation_id: str | None = ...,
         metadata: JSONObject | None = ...,
@@ -121,7 +135,7 @@ class Session:
         *,
         text: str | None = None,
         input: JSON = None,  # noqa: A002  the protocol's name
-        policy: str = "supersede",
+        policy: PolicyName = "supersede",
         job_id: str | None = None,
         generation_id: str | None = None,
         metadata: JSONObject | None = None,
@@ -155,14 +169,14 @@ class Session:
             producer_name=name,
             registered=producer is None or isinstance(producer, str),
             policy=checked_policy(policy),
-            text=text,
-            input=input,
+            text=checked_text(text, "text"),
+            input=own_json(input, "input"),
             job_id=None if job_id is None else check_job_id(job_id),
-            metadata=metadata,
+            metadata=own_metadata(metadata),
             replaces=None if replaces is None else check_uuid(replaces, "message_id"),
             on_last_disconnect=checked_seconds(on_last_disconnect),
-            idempotency_key=idempotency_key,
-            principal=principal,
+            idempotency_key=checked_text(idempotency_key, "idempotency_key"),
+            principal=checked_principal(principal),
         )
         if isinstance(call, StandIn) and input is not None:
             raise InvalidBody("a remote generation takes no input: nobody here would read it")
@@ -180,11 +194,10 @@ class Session:
         Waits for the clean-up at most `Config.cleanup_timeout`. What the answer had so far is kept. When the live
         one is stopped, what waits behind it is paused until `queue_next`, goes on, or is cleared.
         """
-        if queue not in ("pause", "continue", "clear"):
-            raise InvalidBody(f"queue must be pause, continue or clear, not {queue!r}")
+        checked_choice(queue, ("pause", "continue", "clear"), "queue")
+        check_text(reason, "reason")
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
-        encode_json(reason)
         return await (await self._host.resident(self.session_id)).stop(generation_id, reason, queue)
 
     async def queue_next(self) -> QueueNext:
@@ -222,19 +235,19 @@ class Session:
         Raises `MessageNotFound`, and `GenerationActive` for a message of the live generation.
         """
         message_id = check_uuid(message_id, "message_id")
+        checked_flag(and_after, "and_after")
         resident = await self._host.resident(self.session_id)
         return await resident.step(partial(resident.retract, message_id, and_after=and_after))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
-        check_json(patch, "metadata")
-        encode_json(patch)
+        patch = cast("JSONObject", own_json(check_object(patch, "metadata"), "metadata"))
         resident = await self._host.resident(self.session_id)
         return await resident.step(partial(resident.messages.update, patch))
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
-        encode_json(reason)
+        checked_text(reason, "reason")
         resident = await self._host.resident(self.session_id)
         mark = await resident.step(partial(resident.endings.reset, reason))
         return resident.journal.cursor_at(mark)
@@ -251,10 +264,9 @@ class Session:
         ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given.
         Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`.
         """
-        check_json(metadata, "metadata")
-        if isinstance(at, str):
-            at = check_uuid(at, "message_id") if is_uuid(at) else Cursor.parse(at)
-        return await self._host.fork_session(session_id, source=self.session_id, at=at, metadata=metadata)
+        return await self._host.fork_session(
+            session_id, source=self.session_id, at=checked_fork_point(at), metadata=own_metadata(metadata)
+        )
 
     @asynccontextmanager
     async def subscribe(
@@ -263,14 +275,16 @@ class Session:
         """Read from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
 
         ``live=False`` ends at the tail; ``snapshot=True`` begins with the state and goes on behind it. A reader
-        that is slow loses time, never events, and holds nobody up. Raises `InvalidCursor`.
+        that is slow loses time, never events, and holds nobody up. Raises `InvalidCursor`, `InvalidBody`.
         """
-        from_tail = after == "now"
-        cursor = Cursor.parse(after) if isinstance(after, str) and not from_tail else after
+        from_tail = type(after) is str and after == "now"
+        cursor = None if after is None or from_tail else checked_cursor(after)
+        checked_flag(live, "live")
+        checked_flag(snapshot, "snapshot")
         resident = await self._host.resident(self.session_id)
         subscription = Subscription(
             resident.reads,
-            cursor if isinstance(cursor, Cursor) else None,
+            cursor,
             from_tail=from_tail,
             live=live,
             snapshot=snapshot,
@@ -281,8 +295,10 @@ class Session:
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages, the newest or those before ``before``.
 
-        Raises `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
+        Raises `InvalidBody`, `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
         """
+        if limit is not None:
+            checked_count(limit, "limit")
         if before is not None:
             before = check_uuid(before, "message_id")
         return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
@@ -307,6 +323,7 @@ class Session:
         waits, `StaleGeneration` for one that ended, `InvalidBody`, `InvalidId`, `WriteFailed`, `Draining`.
         """
         generation_id = check_uuid(generation_id, "generation_id")
+        checked_text(by, "by")
         resident = await self._host.resident(self.session_id)
         return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
 
@@ -325,6 +342,9 @@ class Session:
         `IdInUse` for the id of a posted message, `InvalidBody`, `InvalidId`, `Draining`; nothing was written then.
         With `WriteFailed` nothing of it is stored, with `TimedOut` it may yet be.
         """
+        check_chunks(chunks)
+        if stamp is not None:
+            checked_instance(stamp, ProducerStamp, "stamp")
         if not 1 <= len(chunks) <= self._host.config.batch_chunks:
             raise InvalidBody(f"a batch has 1 to {self._host.config.batch_chunks} chunks")
         return await (await self._host.resident(self.session_id)).chunks(chunks, stamp)
@@ -350,6 +370,8 @@ class Session:
         """
         generation_id = check_uuid(generation_id, "generation_id")
         ending = checked_ending(outcome, code, message, usage)
+        if stamp is not None:
+            checked_instance(stamp, ProducerStamp, "stamp")
         return await (await self._host.resident(self.session_id)).finish(generation_id, ending, stamp)
 
     async def wait_fenced(self, generation_id: str) -> PenstockError:

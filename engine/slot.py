@@ -22,7 +22,7 @@ from .lifecycle import Draft
 from .parts import NOTHING, Part, end_part, joined
 from .results import GenerationInfo
 from .stamper import stamp
-from .states import GenerationState
+from .states import GenerationState, StateName
 
 __all__ = ["Slot"]
 
@@ -51,8 +51,8 @@ class Slot:
         if self.live is None or self.live.generation_id != generation_id:
             return None
         structure = self.live.structure
-        state = GenerationState.LIVE if structure.state is GenerationState.LIVE else GenerationState.CANCELLING
-        return GenerationInfo(generation_id=generation_id, state=state.value, turn=structure.turn)
+        state: StateName = "live" if structure.state is GenerationState.LIVE else "cancelling"
+        return GenerationInfo(generation_id=generation_id, state=state, turn=structure.turn)
 
     def check_stragglers(self) -> None:
         """Raises `TooManyStragglers` when so many run on that nothing may start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
-from .codec import PieceEncoder, encode
+from .codec import PieceEncoder, check_data, encode_checked
 from .events import Event, GenerationStarted, now
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration, WaitingGeneration
@@ -20,24 +20,26 @@ Records: TypeAlias = Mapping[str, bytes | None] | Callable[[int], Mapping[str, b
 
 
 def stamp(journal: Journal, items: Iterable[Item], records: Records | None = None) -> Mark:
-    """Place, stamp, encode and append ``items`` with ``records`` as one indivisible part.
+    """Check, place, stamp, encode and append ``items`` with ``records`` as one indivisible part.
 
     Lazy iterables are asked for an item only when the one before is recorded. Raises `InvalidBody` where
-    the order of events or the content does not allow the first item, `WriteFailed` while the session is
-    behind a refused write; nothing is written then.
+    the content could not be read back, or the order of events does not allow it, and `WriteFailed` while the session is
+    behind a refused write; nothing is written then. The structure keeps what was recorded before the item at fault: a
+    part of several items is made of what was checked before, or placed in a trial.
     """
     journal.check()
     time = now()
     offset = journal.stamped
     bodies: list[bytes] = []
     for generation, draft in items:
+        check_data(draft.data)
         seq = None
         starts = type(draft.data) is GenerationStarted
         if generation is not None and not starts:
             seq = generation.place(draft)
         offset += 1
         bodies.append(
-            encode(
+            encode_checked(
                 Event(
                     data=draft.data,
                     session_id=journal.session_id,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from .errors import InvalidBody
 from .events import GenerationCancelling, GenerationFinished, GenerationQueued, GenerationStarted
 
-__all__ = ["OUTCOMES", "GenerationState", "next_state"]
+__all__ = ["OUTCOMES", "GenerationState", "Outcome", "StateName", "next_state"]
+
+# How a generation ended, and where one stands: the names that events and answers have for it.
+Outcome: TypeAlias = Literal[
+    "completed", "superseded", "stopped", "reset", "deleted", "shutdown", "failed", "stalled", "expired", "lost"
+]
+StateName: TypeAlias = Literal["queued", "live", "cancelling", "finished"]
 
 # Outcome of a generation, and the status that messages left open get from it.
 OUTCOMES: Final[Mapping[str, str]] = {

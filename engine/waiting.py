@@ -12,7 +12,7 @@ from typing import final
 
 from attrs import define, field, frozen
 
-from .codec import converter, decode_json, encode_json, structure
+from .codec import decode_json, encode_record, structure
 from .events import JSON, JSONObject
 from .records import QUEUED
 
@@ -86,7 +86,7 @@ class Queue:
         """Put ``item`` behind the others."""
         self.items.append(item)
         self._last_number = item.number
-        return {item.key: encode_json(converter.unstructure(item)), **self._standing()}
+        return {item.key: encode_record(item), **self._standing()}
 
     def remove(self, item: QueuedStart) -> dict[str, bytes | None]:
         """Take ``item`` out. A queue that is empty is no longer paused."""
@@ -101,4 +101,4 @@ class Queue:
         return self._standing()
 
     def _standing(self) -> dict[str, bytes | None]:
-        return {QUEUED: encode_json(converter.unstructure(_Standing(paused=self.paused))) if self.items else None}
+        return {QUEUED: encode_record(_Standing(paused=self.paused)) if self.items else None}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, final
+from typing import Final, Literal, Protocol, Self, cast, final
 
 import trio
 
-from .codec import check_json, encode_json
+from .codec import check_data, own_json
 from .errors import IdInUse, InvalidBody
 from .events import (
     JSON,
@@ -27,6 +27,8 @@ from .events import (
 )
 from .lifecycle import Draft
 from .pen import OpenMessage
+from .records import MessageRecord, message_key, to_record
+from .shapes import check_object, checked_text
 from .supervision import protected, without
 
 __all__ = ["Block", "Message", "Outline", "Writer"]
@@ -122,8 +124,8 @@ class Message:
         if opener is not None:
             self._join(opener)
             return self
-        record = encode_json({"generation_id": self._pen.generation_id})
-        self._pen.put_nowait(Draft(self._opened, self.message_id), {f"message/{self.message_id}": record})
+        record = to_record(MessageRecord(generation_id=self._pen.generation_id))
+        self._pen.put_nowait(Draft(self._opened, self.message_id), {message_key(self.message_id): record})
         if self._proposed:
             self._pen.note_message(self.message_id)
         self._pen.open_messages[self.message_id] = self
@@ -139,7 +141,8 @@ class Message:
     def finish(self, *, reason: str | None = None, usage: JSONObject | None = None) -> None:
         """What the message's end shall say: why the model stopped, and what it cost. The last word counts."""
         if usage is not None:
-            check_json(usage, "usage")
+            usage = cast("JSONObject", own_json(check_object(usage, "usage"), "usage"))
+        checked_text(reason, "reason")
         if self._joined is not None:
             self._joined.finish(reason=reason, usage=usage)
         self._finish_reason, self._usage = reason, usage
@@ -226,16 +229,20 @@ class Block:
         """Replace the value of a data block or a tool result; any JSON but null."""
         if value is None:
             raise InvalidBody("the value of a block must not be null")
-        delta = BlockDelta(value=check_json(value, "value"))
-        await self._pen.put(Draft(delta, self._message_id, self._index))
+        await self._pen.put(Draft(BlockDelta(value=value), self._message_id, self._index))
 
     def finish(
         self, *, text: str | None = None, arguments: JSON = None, value: JSON = None, is_error: bool | None = None
     ) -> None:
         """Final fields for the block's end; each replaces what the pieces added up to."""
-        for name, given in (("arguments", arguments), ("value", value)):
-            check_json(given, name)
-        self._closed = BlockClosed(text=text, arguments=arguments, value=value, is_error=is_error)
+        closed = BlockClosed(
+            text=checked_text(text, "text"),
+            arguments=own_json(arguments, "arguments"),
+            value=own_json(value, "value"),
+            is_error=is_error,
+        )
+        check_data(closed)
+        self._closed = closed
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

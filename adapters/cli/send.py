@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Final, final
@@ -16,9 +15,12 @@ from engine import (
     Event,
     Gap,
     GenerationFinished,
+    InvalidBody,
+    PolicyName,
     Queued,
     QueuePaused,
     QueueResumed,
+    decode_json,
 )
 
 from ..client import Arrived, RemoteSession
@@ -36,10 +38,9 @@ def _input(_: click.Context, __: click.Parameter, value: str | None) -> JSON:
     if value is None:
         return None
     try:
-        parsed: JSON = json.loads(value)
-    except ValueError as error:
+        return decode_json(value.encode())
+    except (InvalidBody, UnicodeEncodeError) as error:
         raise click.BadParameter(f"this is no JSON: {error}") from error
-    return parsed
 
 
 @click.command()
@@ -62,7 +63,7 @@ def send(
     url: str,
     token_file: Path | None,
     producer: str | None,
-    policy: str,
+    policy: PolicyName,
     input_: JSON,
 ) -> None:
     """Say TEXT in SESSION (created if need be) and show the answer as it comes. TEXT '-' is read from stdin.

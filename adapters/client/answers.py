@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast, get_args
 
-from engine import GenerationInfo, Queued, Started, Stopped, StopState, Superseded
+from engine import GenerationInfo, Outcome, Queued, Started, StateName, Stopped, StopState, Superseded
 
 from .fields import Fields
 from .refusals import BadAnswer
@@ -19,6 +19,8 @@ _STATES: Final[Mapping[str, StopState]] = {
     "nothing_active": "nothing_active",
     "pending": "pending",
 }
+_GENERATION_STATES: Final = get_args(StateName)
+_OUTCOMES: Final = get_args(Outcome)
 
 
 def read_started(answer: Fields, status: int, *, own_key: bool, joins: bool) -> Started | Queued:
@@ -56,9 +58,14 @@ def read_stopped(answer: Fields) -> Stopped:
 
 
 def read_generation(answer: Fields) -> GenerationInfo:
+    state, outcome = answer.text("state"), answer.text_if_any("outcome")
+    if state not in _GENERATION_STATES:
+        raise BadAnswer(f"a generation's state is none of {', '.join(_GENERATION_STATES)}")
+    if outcome not in (None, *_OUTCOMES):
+        raise BadAnswer(f"a generation's outcome is none of {', '.join(_OUTCOMES)}")
     return GenerationInfo(
         generation_id=answer.text("generation_id"),
-        state=answer.text("state"),
+        state=cast("StateName", state),
         turn=answer.number("turn") if "turn" in answer else None,
-        outcome=answer.text_if_any("outcome"),
+        outcome=cast("Outcome | None", outcome),
     )

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from engine import JSON, CapacityError, PenstockError, encode_json
+from engine import JSON, CapacityError, PenstockError, check_json, encode_json
 
 from ..problems import Unauthenticated
 from .backoff import Backoff
@@ -41,9 +41,9 @@ class Commands:
     ) -> tuple[Fields, int]:
         """The answer's fields (none where it has no content) and its status.
 
-        Raises `Unreachable`, and the error that the server refuses with.
+        Raises `InvalidBody` for a body that JSON cannot say, `Unreachable`, and the error that the server refuses with.
         """
-        content = None if body is None else encode_json(body)
+        content = None if body is None else encode_json(check_json(body, "the body"))
         config = self.wire.config
         backoff = Backoff(config.first_pause, config.longest_pause)
         given_up = trio.current_time() + config.patience

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, TypeVar, final
 import trio
 from attrs import frozen
 
-from engine import App, BlockDelta, Cursor, Data, InvalidCursor, JSONObject, converter, encode_json
+from engine import BlockDelta, Cursor, Data, InvalidCursor, JSONObject, encode_data, encode_json
 
 from .numbering import Numbering
 from .sending import Sender
@@ -148,7 +148,7 @@ class Pen:
         """Number the event and have it sent. What cannot be encoded takes no number."""
         self.check()
         data = draft.data
-        body = encode_json(dict(data.value) if isinstance(data, App) else converter.unstructure(data))
+        body = encode_data(data)
         seq = self.structure.number(data, draft.message_id, draft.block_index)
         head = {
             "generation_id": self.generation_id,

@@ -22,6 +22,7 @@ from engine import (
     GenerationInfo,
     InvalidBody,
     JSONObject,
+    PolicyName,
     Posted,
     Present,
     Producer,
@@ -33,6 +34,7 @@ from engine import (
     Stopped,
     Updated,
     check_session_id,
+    check_uuid,
     new_generation_id,
     new_message_id,
     structure,
@@ -78,7 +80,7 @@ class RemoteSession:
         *,
         text: str | None = None,
         input: JSON = None,  # noqa: A002  the protocol's name
-        policy: str = "supersede",
+        policy: PolicyName = "supersede",
         job_id: str | None = None,
         generation_id: str | None = None,
         metadata: JSONObject | None = None,
@@ -284,7 +286,7 @@ class RemoteSession:
         generation_id: str | None = None,
         job_id: str | None = None,
         input: JSON = None,  # noqa: A002  the protocol's name
-        policy: str | None = None,
+        policy: PolicyName | None = None,
         text: str | None = None,
         metadata: JSONObject | None = None,
         replaces: str | None = None,
@@ -313,7 +315,7 @@ class RemoteSession:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
         starts = any(given is not None for given in (policy, text, metadata, replaces, on_last_disconnect))
         opening = Opening(
-            generation_id=str(new_generation_id()) if generation_id is None else generation_id.lower(),
+            generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             job_id=job_id,
             input=input,
             metadata=metadata or {},
@@ -343,7 +345,7 @@ class RemoteSession:
         *,
         input: JSON = None,  # noqa: A002  the protocol's name
         text: str | None = None,
-        policy: str = "supersede",
+        policy: PolicyName = "supersede",
         job_id: str | None = None,
         generation_id: str | None = None,
         metadata: JSONObject | None = None,

@@ -141,7 +141,7 @@ async def test_refusals_come_as_the_errors_of_the_engine() -> None:
         with pytest.raises(ProducerNotFound):
             await session.start("unheard of")
         with pytest.raises(InvalidBody):
-            await session.start("story", policy="whatever")
+            await session.start("story", policy="whatever")  # type: ignore[arg-type]
         with pytest.raises(GenerationNotFound):
             await session.generation(new_generation_id())
         with pytest.raises(MessageNotFound):

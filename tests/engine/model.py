@@ -24,6 +24,7 @@ from engine import (
     InvalidBody,
     MessageNotFound,
     PenstockError,
+    PolicyName,
     QueueFull,
     SequenceGap,
     SessionDeleted,
@@ -73,7 +74,7 @@ class StartOf:
     generation_id: str | None
     producer: str
     registered: bool = field(eq=False)
-    policy: str
+    policy: PolicyName
     text: str | None
     replaces: str | None
     on_last_disconnect: float | None

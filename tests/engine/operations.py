@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, final
 from attrs import evolve, frozen
 from hypothesis import strategies as st
 
-from engine import JSONObject
+from engine import JSONObject, PolicyName
 from tests.engine.actors import CLEANUPS, DOES
 
 __all__ = [
@@ -53,7 +53,7 @@ REMOTE_POSTS: Final = [f"00000000-0000-7000-8000-0000000000b{n}" for n in range(
 @frozen
 class Start:
     session: int
-    policy: str
+    policy: PolicyName
     producer: str
     registered: bool
     text: str | None

@@ -26,7 +26,6 @@ from engine import (
     Config,
     Cursor,
     Engine,
-    GenerationInfo,
     IdInUse,
     JSONObject,
     MemoryLog,
@@ -198,11 +197,11 @@ class Driver:
         if not seen or seen[-1][0] != snapshot.cursor:
             seen.append((snapshot.cursor, copy.deepcopy(model.messages), copy.deepcopy(model.metadata)))
         for generation_id, plain_generation in model.generations.items():
-            assert await session.generation(generation_id) == GenerationInfo(
-                generation_id=generation_id,
-                state=plain_generation.state,
-                turn=plain_generation.turn,
-                outcome=plain_generation.outcome,
+            found = await session.generation(generation_id)
+            assert (found.state, found.turn, found.outcome) == (
+                plain_generation.state,
+                plain_generation.turn,
+                plain_generation.outcome,
             )
 
     async def ask(self, work: Callable[[], Awaitable[object]], expected: Callable[[], object]) -> None:

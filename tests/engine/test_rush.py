@@ -22,6 +22,7 @@ from engine import (
     GenerationFinished,
     GenerationStarted,
     MemoryLog,
+    PolicyName,
     Session,
     Started,
     Stopped,
@@ -48,7 +49,7 @@ async def answer(generation: Generation) -> None:
 
 async def rush(engine: Engine, seed: int) -> Counter[str]:
     """Every client starts generations in sessions of its choice, as fast as it is answered."""
-    policies = ["supersede", "supersede", "rollback", "queue", "latest", "join"]
+    policies: list[PolicyName] = ["supersede", "supersede", "rollback", "queue", "latest", "join"]
     outcomes: Counter[str] = Counter()
 
     async def client(number: int) -> None:
@@ -144,7 +145,7 @@ class Meeting:
     """How the old one takes its cancel, what the new one is asked as, and what the stop names."""
 
     cleanup: float
-    policy: str
+    policy: PolicyName
     names: str  # nothing, the old one, the new one
 
     def __str__(self) -> str:

@@ -450,7 +450,7 @@ async def test_unknown_names_are_told(log: MemoryLog, autojump_clock: MockClock)
         with pytest.raises(GenerationNotFound):
             await session.generation(new_generation_id())
         with pytest.raises(InvalidBody):
-            await session.start("a", policy="whatever")
+            await session.start("a", policy="whatever")  # type: ignore[call-overload]
         assert (await session.cursor()).offset == 1
 
 
