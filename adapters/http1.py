@@ -40,11 +40,13 @@ from hypercorn.utils import parse_socket_addr
 from engine import InvalidBody, PenstockError
 
 from .bounds import ServerConfig
+from .ending import Ending
+from .framing import StrictConnection
 from .guarded import Guarded
 from .handover import Handover, Outlet
-from .head import Head, is_handshake, replaced, rooted, wire
+from .head import Head, check_headers, is_handshake, origin_form, replaced, rooted, wire
 from .limits import Connection
-from .problems import BodyTooLarge, SlowRequest, answer
+from .problems import BodyTooLarge, MethodNotAllowed, SlowRequest, answer
 from .proxies import FORWARDED
 
 __all__ = ["HttpConnection", "context"]
@@ -56,8 +58,12 @@ _READ: Final = 64 * 1024
 # Pieces of a request's body that wait for the application; then the peer waits. Each is at most one read.
 _BODY_PIECES: Final = 10
 
-# A path, the server as a whole, or what a client says to a proxy. Quart fails on anything else.
-_TARGETS: Final = (b"/", b"*", b"http://", b"https://")
+# What is told to who writes them in small letters, which are other methods (RFC 9110, 9.1).
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+# Answers that have no body, whatever they say of it (RFC 9110, 6.4.1).
+_BODILESS: Final = (204, 304)
 
 
 class _Upgrade(Exception):
@@ -67,14 +73,6 @@ class _Upgrade(Exception):
         super().__init__()
         self.head = head
         self.raw = raw
-
-
-class _Refused(Exception):
-    """The request is answered here and the connection closed."""
-
-    def __init__(self, error: PenstockError) -> None:
-        super().__init__()
-        self.error = error
 
 
 def context() -> WorkerContext:
@@ -92,12 +90,14 @@ class _Protocol(H11Protocol):
     encrypted: bool
     asked: h11.Request  # the one that is being worked on
     held = b""  # the head of an answer whose body follows at once
+    apps: _Apps
+    begin_answer: Callable[[bool], None]  # whether it ends by itself
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in (b"1.0", b"1.1"):
-            raise _Refused(InvalidBody("this server speaks HTTP/1.1"))
-        if not event.target.lower().startswith(_TARGETS):
-            raise _Refused(InvalidBody("the request's target must be a path"))
+            raise InvalidBody("this server speaks HTTP/1.1")
+        if event.method != event.method.upper():
+            raise MethodNotAllowed("a method is written in capital letters", allowed=_METHODS)
         asked = self.asked = self._as_asked(event)
         if asked.method != b"GET":
             return  # no handshake, then
@@ -125,25 +125,37 @@ class _Protocol(H11Protocol):
             self.client = (self.address, self.client[1])
         self.peer.client = told.client
         self.ssl = self.encrypted if told.scheme is None else told.scheme == "https"
-        target = rooted(event.target, self.bounds.root_path.encode())
-        if told.host is None and target == event.target and FORWARDED.isdisjoint(name for name, _ in event.headers):
-            return event
-        headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
+        check_headers(event.headers)
+        path, host = origin_form(event.target)
+        target = rooted(path, self.bounds.root_path.encode())
         if told.host is not None:
-            headers = [(name, value) for name, value in headers if name.lower() != b"host"]
-            headers.insert(0, (b"Host", told.host.encode("latin-1")))
-        return replaced(event, target, headers)
+            host = told.host.encode("latin-1")
+            check_headers([(b"host", host)])
+        asked = event
+        if host is not None or target != event.target or not FORWARDED.isdisjoint(name for name, _ in event.headers):
+            headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
+            if host is not None:
+                headers = [(name, value) for name, value in headers if name.lower() != b"host"]
+                headers.insert(0, (b"Host", host))
+            asked = replaced(event, target, headers)
+        return asked
 
     async def stream_send(self, event: StreamEvent) -> None:
         # A connection that will not be kept says so, or the client sends its next request into the close. It is not
         # kept where the answer came before the whole body, and while draining.
         leaving = self.connection.their_state is h11.SEND_BODY or self.context.terminated.is_set()
-        if leaving and isinstance(event, Response):
-            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        if isinstance(event, Response):
+            if leaving:
+                event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+            self.begin_answer(self.apps.ending.promised or self._has_end(event))
         if self.held and isinstance(event, StreamClosed):  # it did not follow: the application failed
             held, self.held = self.held, b""
             await self.send(RawData(held))
         await super().stream_send(event)
+
+    def _has_end(self, head: Response) -> bool:
+        bodiless = self.asked.method == b"HEAD" or head.status_code in _BODILESS
+        return bodiless or any(name.lower() == b"content-length" for name, _ in head.headers)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """As hypercorn's, but a head whose body follows at once leaves with it: the peer wakes once, not twice."""
@@ -166,7 +178,9 @@ class _Protocol(H11Protocol):
             await self.refuse(InvalidBody("this is not HTTP/1.1"))
 
     async def refuse(self, error: PenstockError) -> None:
-        """Answer with a problem and announce the close."""
+        """Answer with a problem and announce the close, unless an answer has begun."""
+        if self.connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
         told = answer(error)
         headers = [(name.encode(), value.encode()) for name, value in told.headers]
         headers += [(b"content-length", str(len(told.body)).encode()), (b"connection", b"close")]
@@ -184,6 +198,7 @@ class _Apps:
         self._nursery = nursery
         self._app = app
         self._outlet = outlet
+        self.ending: Ending  # of the latest answer
 
     async def spawn_app(
         self,
@@ -192,6 +207,7 @@ class _Apps:
         scope: Scope,
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        self.ending = Ending.of(scope)
         to_app, from_peer = trio.open_memory_channel[ASGIReceiveEvent](_BODY_PIECES)
         self._nursery.start_soon(self._run, scope, from_peer, send)
 
@@ -242,7 +258,8 @@ class HttpConnection:
     """Serves requests on ``stream`` until either side closes or a WebSocket handshake comes.
 
     A request's head has ``head_timeout`` seconds from its first byte, an idle connection ``keep_alive``. A peer
-    that closes its sending side counts as gone, and whatever still works on its request is cancelled.
+    that closes its sending side still gets an answer that has an end, if it begins within ``send_timeout``; of another
+    it has left, and whatever still works on that is cancelled.
     """
 
     def __init__(
@@ -268,6 +285,8 @@ class HttpConnection:
         self._idle = False
         self._begun = False  # the first byte of the next request has come
         self._closing = False
+        self._half_closed = False  # the peer sends nothing more
+        self._endless = False  # the answer has begun, and goes on until its reader leaves
 
     def drain(self) -> None:
         """Close now if no request is being worked on. Else the answer's end will close, as ``shared`` is terminated."""
@@ -279,6 +298,7 @@ class HttpConnection:
         or None when there is nothing more to do but to close.
         """
         upgrade: _Upgrade | None = None
+        refusal: PenstockError | None = None
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._protocol = protocol = self._make_protocol(nursery)
@@ -287,12 +307,14 @@ class HttpConnection:
                 await self._read(protocol)
             except _Upgrade as found:
                 upgrade = found
-            except _Refused as refused:
-                await protocol.refuse(refused.error)
+            except PenstockError as error:
+                refusal = error
             else:
                 if self._idle and self._begun and self._reading.cancelled_caught and not self._closing:
-                    await protocol.refuse(SlowRequest("the head of the request did not arrive in time"))
+                    refusal = SlowRequest("the head of the request did not arrive in time")
             nursery.cancel_scope.cancel(reason="the connection has ended")
+        if refusal is not None:  # nobody else sends any more
+            await protocol.refuse(refusal)
         if upgrade is None:
             return None
         self._stream.give_back(upgrade.raw)
@@ -305,17 +327,21 @@ class HttpConnection:
             server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError as error:
             raise trio.BrokenResourceError("the peer left at once") from error
+        apps = _Apps(nursery, self._app, self)
         protocol = _Protocol(
             self._app,  # type: ignore[arg-type]  # passed through to `spawn_app`, which does not use it
             self._config,
             self._shared,
-            _Apps(nursery, self._app, self),
+            apps,
             self._state,
             self._stream.encrypted,
             client,
             server,
             self._send,
         )
+        protocol.connection = StrictConnection(self._bounds.head_bytes)
+        protocol.apps = apps
+        protocol.begin_answer = self._begin_answer
         protocol.bounds = self._bounds
         protocol.peer = self._peer
         protocol.address = self._peer.client
@@ -329,14 +355,31 @@ class HttpConnection:
                     data = await self._stream.receive_some(_READ)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
-                if self._idle and not self._begun:
+                if self._idle and not self._begun and data.strip(b"\r\n"):  # empty lines begin no request
                     self._begin_head()
                 await protocol.handle(RawData(data))
                 if not data:
+                    await self._let_answer(protocol)
                     return
 
+    async def _let_answer(self, protocol: _Protocol) -> None:
+        """The peer sends nothing more: wait until it has its answer, unless it has left a stream."""
+        self._half_closed = True
+        if self._idle or self._endless:
+            return
+        if protocol.connection.our_state is h11.SEND_RESPONSE:
+            self._reading.deadline = trio.current_time() + self._bounds.send_timeout
+        await trio.sleep_forever()  # the end of the answer ends the reading
+
+    def _begin_answer(self, has_end: bool) -> None:
+        self._endless = not has_end
+        if self._half_closed and has_end:
+            self._reading.deadline = inf
+        elif self._half_closed:
+            self._reading.cancel(reason="the peer has left the stream")
+
     def _become_idle(self, seconds: float) -> None:
-        self._idle, self._begun = True, False
+        self._idle, self._begun, self._endless = True, False, False
         self._peer.rest()
         if self._shared.terminated.is_set():
             self._reading.cancel(reason="draining")
@@ -367,7 +410,7 @@ class HttpConnection:
         elif isinstance(event, Updated):
             if event.idle:
                 self._become_idle(self._bounds.keep_alive)
-                if self._protocol.connection.trailing_data[0]:
+                if self._protocol.connection.trailing_data[0].strip(b"\r\n"):
                     self._begin_head()  # the client did not wait for the answer
             else:
                 self._idle = False

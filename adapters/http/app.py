@@ -15,6 +15,7 @@ from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 from engine import Engine, InvalidBody, PenstockError
 
 from ..handover import Handover
+from ..head import check_headers
 from ..identity import OPEN, Identity
 from ..limits import UNLIMITED, Limits
 from ..metrics import Metrics
@@ -30,6 +31,7 @@ from .intake import bounded
 from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import add_page
+from .paths import with_path
 from .presence import add_presence
 from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
@@ -59,12 +61,19 @@ class _App(QuartTrio):
             scope = Handover.declined(scope)  # somebody may want to see, or to change, what is answered
         if scope["type"] == "websocket":  # Quart would come here with what is made for requests, and fail
             await refuse_socket(scope, receive, send)
-        elif scope["type"] == "http" and self.pushing is not None and (asked := self.pushing.read(scope)) is not None:
+        elif scope["type"] != "http":
+            await super().asgi_app(scope, receive, send)
+        elif self.pushing is not None and (asked := self.pushing.read(scope)) is not None:
             await self.pushing.answer(asked, receive, send)
         else:
-            if scope["type"] == "http" and (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
+            try:
+                check_headers(scope["headers"])  # Quart fails on a host that is none, before anything of ours is asked
+            except InvalidBody as error:
+                await _refuse(error, send)
+                return
+            if (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
                 receive = bounded(receive, most)
-            await super().asgi_app(scope, receive, send)
+            await super().asgi_app(with_path(scope), receive, send)
 
     async def make_default_options_response(self, *_context: object) -> Response:  # Quart gives one from 0.23 on
         """What the resource knows."""
@@ -135,6 +144,15 @@ def create_app(
     app.own_hooks = app._hooks()
     app.pushing = Pushing(app, engine, identity, bounds, allowed_origins=allowed, allowed_hosts=allowed_hosts)
     return app
+
+
+async def _refuse(error: InvalidBody, send: ASGISendCallable) -> None:
+    """Answer a request that Quart does not get."""
+    told = answer(error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers]
+    headers.append((b"content-length", b"%d" % len(told.body)))
+    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "http.response.body", "body": told.body, "more_body": False})
 
 
 async def _on_error(error: PenstockError) -> Response:

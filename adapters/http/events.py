@@ -29,6 +29,7 @@ from engine import (
 )
 
 from .. import ndjson, sse
+from ..ending import Ending
 from ..handover import Handover, Outlet, chunk
 from .guard import allow, counted, limits
 from .request_log import Visit
@@ -212,6 +213,8 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
             if request.method == "HEAD"
             else _Deliveries(opening, module, heartbeat, seconds, session_id, Handover.offered(request.scope))
         )
+        if not live:
+            Ending.promise(request.scope)
         response = Response(body, 200, _HEADERS, content_type=module.MEDIA_TYPE)
         response.headers.pop("Content-Length", None)  # HEAD tells of the stream, which has none
         response.timeout = None  # Quart would break the stream off after a minute

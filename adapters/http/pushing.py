@@ -147,6 +147,8 @@ class Pushing:
         headers: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value.decode("latin-1"))
+        if any(len(headers.get(name, ())) > 1 for name in (b"host", b"origin")):
+            return None
         lengths = headers.get(b"content-length")
         if lengths is None or not lengths[0].isdecimal() or b"transfer-encoding" in headers:
             return None
