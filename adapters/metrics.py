@@ -184,6 +184,15 @@ def _figures(now: EngineStatistics) -> Iterable[Metric]:
     yield _counter("log_failed_writes", "Writes that the log could not store.", now.log.failed_writes)
     yield _gauge("log_waiting_writes", "Writes that were handed to the log and not reported yet.", now.log.waiting)
     yield _counter("log_commit_seconds", "Time that the log spent in commits.", now.log.commit_seconds)
+    yield _gauge("log_degraded", "1 while the log can store nothing.", now.log.trouble is not None)
+    for name, told, value in (
+        ("log_commit_age_seconds", "Since the log's last commit.", now.log.commit_age),
+        ("log_database_bytes", "The database file.", now.log.size),
+        ("log_wal_bytes", "The write-ahead log beside it.", now.log.wal),
+        ("log_disk_free_bytes", "What its disk has left for this user.", now.log.free),
+    ):
+        if value is not None:
+            yield _gauge(name, told, value)
 
 
 def _gauge(name: str, told: str, value: float) -> Metric:

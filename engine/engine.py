@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final, final
 
@@ -15,7 +15,7 @@ from attrs import frozen
 from .arguments import checked_count
 from .compaction import Compactor
 from .config import Config
-from .errors import InvalidBody, PenstockError, ProducerNotFound
+from .errors import DatabaseInUse, InvalidBody, PenstockError, ProducerNotFound
 from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
 from .hub import Drained
 from .log import MemoryLog, open_sqlite
@@ -167,8 +167,10 @@ class Engine:
 
     @property
     def degraded(self) -> bool:
-        """Whether a session in memory cannot be written at present."""
-        return any(not resident.writable for resident in self._registry.residents)
+        """Whether the log, or a session in memory, cannot be written at present."""
+        return self._log.statistics().trouble is not None or any(
+            not resident.writable for resident in self._registry.residents
+        )
 
     def statistics(self) -> EngineStatistics:
         residents = self._registry.residents
@@ -341,8 +343,9 @@ async def open_engine(
     ones ends, every end is committed, the log is closed. A log that was
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
-    Raises `DatabaseError` when the file cannot be opened and `WriteFailed` when it cannot be written. What leaves the
-    block comes out as it is; where closing raises as well, such as `StorageError`, both come out in an exception group.
+    Raises `DatabaseError` when the file cannot be opened, or an engine is open over ``log`` already, and `WriteFailed`
+    when it cannot be written. What leaves the block comes out as it is; where closing raises as well, such as
+    `StorageError`, both come out in an exception group.
     """
     for name, producer in (producers or {}).items():
         check_text(name, "the name of a producer")
@@ -371,7 +374,7 @@ async def open_engine(
     raised: BaseException | None = None
     closing: BaseException | None = None
     try:
-        with engine.application:
+        with _alone_over(opened), engine.application:
             try:
                 async with trio.open_nursery() as nursery:
                     try:
@@ -392,6 +395,22 @@ async def open_engine(
     finally:
         if engine.exit is not None:
             raise engine.exit  # as it is, whatever the application raised that was cancelled for it
+
+
+# The logs that have an engine, by identity: two would each believe that a session is theirs alone.
+_used_logs: Final[dict[int, object]] = {}
+
+
+@contextmanager
+def _alone_over(log: EventLog) -> Iterator[None]:
+    """Raises `DatabaseInUse` when an engine is open over this very log."""
+    me = object()
+    if _used_logs.setdefault(id(log), me) is not me:  # in one step, for engines of several threads
+        raise DatabaseInUse("an engine is open over this log already: use that one, or open another log")
+    try:
+        yield
+    finally:
+        del _used_logs[id(log)]
 
 
 def _both(raised: BaseException | None, closing: BaseException | None) -> BaseException | None:

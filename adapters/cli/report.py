@@ -53,8 +53,9 @@ class TextReport:
         self._lost = 0
 
     def file(self, state: FileState, findings: list[str] | None) -> None:
-        self._served = state.process is not None
-        served = "" if state.process is None else f"; open in process {state.process}"
+        self._served = state.served
+        process = "another process" if state.process is None else f"process {state.process}"
+        served = f"; open in {process}" if state.served else ""
         wal = f", {amount(state.wal)} of write-ahead log" if state.wal else ""
         ended = f", {state.ended} deleted sessions still to be purged" if state.ended else ""
         click.echo(f"{state.path}: {amount(state.size)}, {amount(state.free)} of it free{wal}{ended}{served}")
@@ -122,6 +123,7 @@ class JsonReport:
             "free": state.free,
             "wal": state.wal,
             "ended": state.ended,
+            "served": state.served,
             "process": state.process,
             "findings": findings,
         }

@@ -9,12 +9,15 @@ two commits can all of it be moved, and only then the write-ahead log begins aga
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Final, final
 
 __all__ = ["Checkpointer", "checkpoint"]
+
+logger = logging.getLogger("penstock.log")
 
 # Pages in the write-ahead log (8 MiB) that are moved at a time, about. With fewer, the same pages are moved again and
 # again; with more, those who commit meanwhile share the disk with it for longer.
@@ -27,6 +30,13 @@ _PASSES: Final = 3
 # Commits and events between two looks: at first, and at most. How many fill so many pages is learned from each look.
 _FIRST: Final = 512
 _MOST: Final = 32 * _PAGES
+
+# Seconds until what little a quiet server wrote is moved, too. A copy of the file alone then lacks no more than that,
+# and no more is lost with a write-ahead log that somebody deletes.
+_QUIET: Final = 10.0
+
+# Pages that cannot be moved (64 MiB): more than ever wait because commits come fast. The next warning is at twice that.
+_PINNED: Final = 16 * 1024
 
 
 def checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -49,6 +59,7 @@ class Checkpointer:
         self._written = 0  # commits and events since it was last due
         self._counted = 0  # how many they were then
         self._enough = _FIRST
+        self._pinned = _PINNED  # of so many pages there will be a warning
         self.rest_is_due = False  # for the writer to move
         self._thread = threading.Thread(target=self._run, name="penstock-checkpointer", daemon=True)
 
@@ -77,16 +88,17 @@ class Checkpointer:
                     self._move(connection)
 
     def _is_due(self) -> bool:
-        """Wait until it is. False when it is time to stop."""
+        """Wait until it is, for what was written or for the time. False when it is time to stop."""
         if not self._stopping:
-            self._due.wait()
+            self._due.wait(_QUIET)
             self._due.clear()
         return not self._stopping
 
     def _move(self, connection: sqlite3.Connection) -> None:
+        counted, self._counted = self._counted, 0
         pages, moved = checkpoint(connection)
-        if pages > 0:
-            self._enough = min(max(_FIRST, _PAGES * self._counted // pages), _MOST)
+        if counted and pages > 0:
+            self._enough = min(max(_FIRST, _PAGES * counted // pages), _MOST)
         for _ in range(1, _PASSES):
             if self._stopping:
                 return
@@ -94,4 +106,22 @@ class Checkpointer:
             pages, moved = checkpoint(connection)
             if moved - before < _REST:
                 break
-        self.rest_is_due = True
+        self._warn_of_rest(connection, pages - moved)
+        if counted:
+            self.rest_is_due = True
+        else:  # the time has come: there was little, and it does not count for the next one
+            self._written = 0
+
+    def _warn_of_rest(self, connection: sqlite3.Connection, pages: int) -> None:
+        """Of so much that cannot be moved: somebody has been reading since it was written, and none of ours does."""
+        if pages < _PINNED:
+            self._pinned = _PINNED
+        elif pages >= self._pinned:
+            self._pinned = 2 * pages
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+            detail = (
+                "another program has been reading the database for long, and until it ends the write-ahead log only "
+                "grows: `fuser` or `lsof` on the file shows which"
+            )
+            extra = {"event": "wal_pinned", "size_mib": pages * size >> 20, "detail": detail}
+            logger.warning("wal_pinned", extra=extra)

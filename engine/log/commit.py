@@ -26,7 +26,7 @@ from typing import Final, final
 
 from ..errors import PenstockError, WriteFailed
 from .checkpoint import checkpoint
-from .database import explain, is_store_wide
+from .database import at_once, explain, is_store_wide, rehearse
 from .fence import Standing, admit_compact
 from .layout import LAST_CHUNK, OF_CHUNK, TAIL
 from .plan import DELETED_PURGED, Life, Plan, Statement
@@ -129,11 +129,20 @@ class Committer:
         with contextlib.suppress(sqlite3.Error):
             checkpoint(self._connected())
 
+    def rehearse(self, *, write: bool) -> None:
+        """See whether something could be stored now; with ``write`` down to the disk. Raises `sqlite3.Error`."""
+        try:
+            with at_once(self._connected()):
+                rehearse(self._connected(), write=write)
+        except sqlite3.Error:
+            self._roll_back()
+            raise
+
     def close(self) -> None:
         """Move what is in the write-ahead log into the database, as far as it goes, and close."""
         if self._connection is not None:
-            # If it fails, the next open does it: nothing is lost.
-            with contextlib.suppress(sqlite3.Error):
+            # If it fails, the next open does it: nothing is lost. Another program that reads may do so for hours.
+            with contextlib.suppress(sqlite3.Error), at_once(self._connection):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._drop_connection()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 from urllib.parse import quote
@@ -15,14 +16,17 @@ from urllib.parse import quote
 from ..errors import CorruptDatabase, DatabaseError, DatabaseInUse, NewerSchema, UnwritableDatabase
 
 __all__ = [
+    "at_once",
     "check",
     "connect",
     "connect_read_only",
     "connect_reader",
     "explain",
+    "is_held",
     "is_store_wide",
     "locate",
     "prepare",
+    "rehearse",
 ]
 
 _APPLICATION_ID: Final = 0x70656E73
@@ -83,6 +87,11 @@ def is_store_wide(error: Exception) -> bool:
     return isinstance(error, DatabaseError | MemoryError) or _primary(error) in _STORE_WIDE
 
 
+def is_held(error: Exception) -> bool:
+    """Whether another program holds the database, and only that is in the way."""
+    return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def explain(error: Exception) -> str:
     """What is wrong, in a few words fit for anyone's eyes."""
     match _primary(error):
@@ -117,8 +126,8 @@ def locate(path: str | os.PathLike[str]) -> str:
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection that writes durably. It may pass from thread to thread, one at a time."""
-    connection = _connect(path)
+    """A connection that writes durably. It may pass from thread to thread, one at a time. The file must be there."""
+    connection = _connect_to(path)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}")
@@ -127,23 +136,46 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def connect_reader(path: str) -> sqlite3.Connection:
-    """A connection that sees what is committed and cannot write."""
-    connection = _connect(path)
+    """A connection that sees what is committed and cannot write. The file must be there."""
+    connection = _connect_to(path)
     connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def _connect_to(path: str) -> sqlite3.Connection:
+    """Without making a new file where the database was."""
+    return _connect(f"file:{_quoted(path)}?mode=rw", uri=True)
+
+
+def _quoted(path: str) -> str:
+    return quote(os.fsencode(path))
+
+
+@contextlib.contextmanager
+def at_once(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is done meanwhile does not wait for other programs."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000:.0f}")
+
+
+def rehearse(connection: sqlite3.Connection, *, write: bool) -> None:
+    """Take the write lock, and with ``write`` store what is stored already. Raises `sqlite3.Error`."""
+    connection.execute("BEGIN IMMEDIATE")
+    if write:
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
 
 
 def connect_read_only(path: str, *, still: bool) -> sqlite3.Connection:
     """A connection to a file that is not to be changed. ``still``: nobody else writes to it, and it is read as it is.
 
-    Raises `UnwritableDatabase` when there is no such file or it cannot be read.
+    Raises `UnwritableDatabase` when it cannot be read.
     """
-    if not os.path.exists(path):
-        raise UnwritableDatabase(f"{path} cannot be read, because it is not there: name a database that is")
-    if not os.access(path, os.R_OK):
-        raise UnwritableDatabase(f"{path} cannot be read: let this user read it")
     # Without `immutable`, SQLite would put its own files beside a database that was closed, and leave them.
-    uri = f"file:{quote(path)}?mode=ro{'&immutable=1' if still else ''}"
+    uri = f"file:{_quoted(path)}?mode=ro{'&immutable=1' if still else ''}"
     try:
         connection = _connect(uri, uri=True)
         connection.execute("PRAGMA query_only = ON")
@@ -177,7 +209,8 @@ def prepare(path: str) -> None:
             _make_durable(connection, path)
             _bring_up(connection)
             _check_sound(connection, path)
-            _check_writable(connection)
+            # Without a write, SQLite opens a read-only file without a word.
+            rehearse(connection, write=True)
     except sqlite3.Error as error:
         raise _translated(error, path) from error
 
@@ -247,13 +280,6 @@ def _check_sound(connection: sqlite3.Connection, path: str) -> None:
     finding = connection.execute(f"PRAGMA quick_check{table}").fetchone()[0]
     if finding != "ok":
         raise _damaged(path, finding)
-
-
-def _check_writable(connection: sqlite3.Connection) -> None:
-    # Without a write, SQLite opens a read-only file without a word.
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(f"PRAGMA user_version = {_VERSION}")
-    connection.execute("COMMIT")
 
 
 def _no_database(path: str) -> CorruptDatabase:

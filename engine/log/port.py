@@ -133,13 +133,18 @@ def tell(report: Report, error: PenstockError | None) -> None:
 @final
 @frozen(kw_only=True)
 class LogStatistics:
-    """Counters since the log was opened."""
+    """Counters since the log was opened, and how it stands now. What a log cannot tell is None."""
 
     commits: int
     events: int
     failed_writes: int  # reported as WriteFailed; refusals are none
     waiting: int  # writes handed over and not yet reported
     commit_seconds: float  # time spent in commits, in all
+    commit_age: float | None = None  # seconds since the last commit, or since it was opened
+    trouble: str | None = None  # why nothing can be stored at present, fit for anyone's eyes
+    size: int | None = None  # bytes: of the database,
+    wal: int | None = None  # of what is not moved into it yet,
+    free: int | None = None  # and free on its disk
 
 
 class EventLog(abc.ABC):

@@ -17,7 +17,8 @@ from typing import Final, TypeVar, final
 import trio
 from attrs import frozen
 
-from ..errors import StorageError, WriteFailed
+from ..errors import DatabaseInUse, StorageError, WriteFailed
+from .claim import Look
 from .database import check, connect_read_only, explain, locate
 from .lockfile import holder
 from .port import LogStatistics, Report, Write, tell
@@ -39,8 +40,8 @@ class FileState:
     """A database file; sizes in bytes.
 
     ``free`` is the part of ``size`` that is not used and will be used again. ``wal`` is what has not been moved into
-    the file yet. ``ended`` counts ended lives of sessions that still have to be purged. ``process`` is the process
-    that has the database open, as far as can be told without asking for its lock.
+    the file yet. ``ended`` counts ended lives of sessions that still have to be purged. ``served``: some process has
+    the database open to write to it. ``process`` is that process, where it is known.
     """
 
     path: str
@@ -48,29 +49,38 @@ class FileState:
     free: int
     wal: int
     ended: int
+    served: bool
     process: int | None
 
 
 async def open_sqlite_reader(path: str | os.PathLike[str]) -> SqliteReader:
     """Open the database at ``path`` to look at it; nothing is written, and nobody is kept from opening it.
 
-    Close it with `SqliteReader.aclose`. Raises `NewerSchema`, `CorruptDatabase` or `UnwritableDatabase` (there is no
-    such file, or it cannot be read), each naming the file and what to do. Finishes even when cancelled.
+    Close it with `SqliteReader.aclose`. Raises `NewerSchema`, `CorruptDatabase`, `UnwritableDatabase` (there is no such
+    file, or it cannot be read) or `DatabaseInUse` (by another name), each naming the file and what to do. Finishes even
+    when cancelled.
     """
     return SqliteReader(*await trio.to_thread.run_sync(_open, path))
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[str, _Stamp | None, list[sqlite3.Connection]]:
+def _open(path: str | os.PathLike[str]) -> tuple[str, Look, _Stamp | None, list[sqlite3.Connection]]:
     located = locate(path)
-    still = None if _size(located + "-wal") else _stamp(located)
     with contextlib.ExitStack() as undo:
+        look = Look.take(located)
+        undo.callback(look.release)
+        still = None if _size(located + "-wal") else _stamp(located)
+        if look.claimed and not any(os.path.exists(located + suffix) for suffix in ("-lock", "-wal")):
+            raise DatabaseInUse(
+                f"{located} is open in another process by another name (a hard link, a bind mount), where the rest of "
+                "it lies: use that name"
+            )
         connections: list[sqlite3.Connection] = []
         for _ in range(READERS):
             connections.append(connect_read_only(located, still=still is not None))
             undo.callback(connections[-1].close)
         check(connections[0], located)
         undo.pop_all()
-    return located, still, connections
+    return located, look, still, connections
 
 
 @final
@@ -106,9 +116,10 @@ class SqliteReader(SqliteReads):
     it again.
     """
 
-    def __init__(self, path: str, still: _Stamp | None, connections: list[sqlite3.Connection]) -> None:
+    def __init__(self, path: str, look: Look, still: _Stamp | None, connections: list[sqlite3.Connection]) -> None:
         super().__init__(connections)
         self._path = path
+        self._look = look
         self._still = still
         self._refused = 0
 
@@ -126,13 +137,15 @@ class SqliteReader(SqliteReads):
             def pragma(name: str) -> int:
                 return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
+            process = holder(self._path)
             return FileState(
                 path=self._path,
                 size=_size(self._path),
                 free=pragma("freelist_count") * pragma("page_size"),
                 wal=_size(self._path + "-wal"),
                 ended=connection.execute(_PURGEABLE).fetchone()[0],
-                process=holder(self._path),
+                served=process is not None or self._look.claimed,
+                process=process,
             )
 
         return await self._query(query)
@@ -158,6 +171,7 @@ class SqliteReader(SqliteReads):
             self._closing = True
             with trio.CancelScope(shield=True):  # a read in a thread ends by itself, and cannot be ended otherwise
                 await self._retire()
+            self._look.release()
         await trio.lowlevel.checkpoint()
 
     async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:

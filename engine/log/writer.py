@@ -12,15 +12,20 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, final
+from typing import Final, NamedTuple, final
 
-from ..errors import PenstockError
+from ..errors import PenstockError, WriteFailed
 from .checkpoint import Checkpointer
 from .commit import Committer, failure
 from .port import Compact, Delete, Report, Write
+from .probe import Probe
 from .rounds import Handed, Rounds
+from .watch import FileWatch
 
 __all__ = ["Outcome", "Writer"]
+
+# While nobody writes, the file and the store are looked at this often: seconds.
+_PERIOD: Final = 1.0
 
 
 @final
@@ -37,19 +42,23 @@ class Outcome(NamedTuple):
 class Writer:
     """Runs a `Committer` in a thread of its own, and a `Checkpointer` beside it.
 
-    ``wake`` is called in that thread, once per round. ``left`` is called in it as the last thing, with the
-    connection closed.
+    ``watch`` looks after the file, and ``probe`` tries, while nobody writes, whether one could. ``wake`` is called in
+    that thread, once per round. ``left`` is called in it as the last thing, with the connection closed.
     """
 
     def __init__(
         self,
         committer: Committer,
         checkpointer: Checkpointer,
+        watch: FileWatch,
+        probe: Probe,
         wake: Callable[[Outcome], None],
         left: Callable[[], None],
     ) -> None:
         self._committer = committer
         self._checkpointer = checkpointer
+        self._watch = watch
+        self._probe = probe
         self._wake = wake
         self._left = left
         self._handed: queue.SimpleQueue[tuple[Write, Report] | None] = queue.SimpleQueue()
@@ -87,7 +96,7 @@ class Writer:
                 elif self._compacts:
                     self._compact(*self._compacts.popleft())
                 elif not self._stopping:
-                    self._purge()
+                    self._rest()
             self._report()
             while self._compacts:
                 self._compact(*self._compacts.popleft())
@@ -105,7 +114,7 @@ class Writer:
         block = not busy and self._unreported is None
         try:
             while True:
-                item = self._handed.get(block)
+                item = self._handed.get(block, _PERIOD)
                 if item is None:
                     self._stopping = True
                     return
@@ -125,10 +134,14 @@ class Writer:
         commits, stored = self._committer.commits, self._committer.events
         writes = [write for write, _ in handed]
         errors: Sequence[PenstockError | None]
-        try:
-            errors = self._committer.carry_out(writes)
-        except Exception as error:  # noqa: BLE001  # a thread that dies here leaves everyone waiting
-            errors = [failure(write, error, whole=True) for write in writes]
+        if not self._is_there():
+            errors = [self._gone(write) for write in writes]
+        else:
+            try:
+                errors = self._committer.carry_out(writes)
+            except Exception as error:  # noqa: BLE001  # a thread that dies here leaves everyone waiting
+                errors = [failure(write, error, whole=True) for write in writes]
+            self._note(errors, stored=self._committer.commits > commits)
         self._tell([(report, error) for (_, report), error in zip(handed, errors, strict=True)])
         self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored)
         if self._purge_failed and self._committer.commits > commits:
@@ -138,10 +151,28 @@ class Writer:
     def _compact(self, write: Compact, report: Report) -> None:
         error: PenstockError | None
         try:
-            error = self._committer.compact(write)
+            error = self._committer.compact(write) if self._is_there() else self._gone(write)
         except Exception as raised:  # noqa: BLE001  # as above
             error = failure(write, raised, whole=True)
         self._tell([(report, error)])
+
+    def _is_there(self) -> bool:
+        """Whether the file is where it was opened, or was, a moment ago."""
+        if self._watch.is_due and self._watch.look():
+            self._committer.finish_checkpoint()
+        return self._watch.gone is None
+
+    def _gone(self, write: Write) -> WriteFailed:
+        return WriteFailed(f"nothing was stored: {self._watch.gone}", whole=True, session_id=write.session_id)
+
+    def _note(self, errors: Sequence[PenstockError | None], *, stored: bool) -> None:
+        if stored:
+            self._probe.stored()
+            return
+        for error in errors:
+            if isinstance(error, WriteFailed) and error.whole:
+                self._probe.failed(error.detail)
+                return
 
     def _tell(self, reports: list[tuple[Report, PenstockError | None]]) -> None:
         committer = self._committer
@@ -156,6 +187,16 @@ class Writer:
         if self._unreported is not None:
             outcome, self._unreported = self._unreported, None
             self._wake(outcome)
+
+    def _rest(self) -> None:
+        """Nobody waits: purge, or see whether anything could be stored."""
+        if not self._to_purge:
+            if self._is_there():
+                self._probe.try_again()
+        elif self._is_there():
+            self._purge()
+        else:
+            self._to_purge, self._purge_failed = False, True
 
     def _purge(self) -> None:
         try:
