@@ -89,6 +89,7 @@ class FileWatch:
         self.size: int | None = None
         self.wal: int | None = None
         self.free: int | None = None
+        self._measure()
         if claim.stat().st_mode & _OTHERS:
             self._warn("database_open_to_others", f"others on this machine may use it: chmod 600 {path}")
 

@@ -208,9 +208,9 @@ async def test_nothing_that_a_client_chooses_is_a_label(autojump_clock: MockCloc
     assert not [given for given in ("a-session", "mine", "a-job", "a-reason", started.generation_id) if given in text]
 
 
-async def test_the_readme_has_every_metric_and_no_other() -> None:
+async def test_the_readme_has_every_metric_and_no_other(tmp_path: Path) -> None:
     metrics = Metrics(Traffic())
-    async with open_engine(MemoryLog()) as engine:
+    async with open_engine(tmp_path / "chat.db") as engine:
         metrics.watch(engine.statistics)
         families = list(metrics.collect())
     made = {family.name + ("_total" if family.type == "counter" else "") for family in families}
