@@ -139,6 +139,8 @@ def connect_reader(path: str) -> sqlite3.Connection:
     """A connection that sees what is committed and cannot write. The file must be there."""
     connection = _connect_to(path)
     connection.execute("PRAGMA query_only = ON")
+    # Now it opens all that it will need: later another file may have these names.
+    connection.execute("SELECT 1 FROM sessions LIMIT 1").fetchone()
     return connection
 
 

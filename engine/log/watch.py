@@ -49,6 +49,10 @@ _DELETED: Final = _Loss(
     what="the database file was deleted",
     advice="What was stored can be read until the server stops. Stop it, and restore a backup (`penstock restore`)",
 )
+_REPLACED: Final = _Loss(
+    what="the database file was replaced by another one",
+    advice="What was stored can be read until the server stops. Its next start opens the file that is there now",
+)
 _MOVED: Final = _Loss(
     what="the database file was moved",
     advice="Move it back, and writing goes on; or stop the server, then the file has all that was stored",
@@ -124,7 +128,7 @@ class FileWatch:
 
     def _find(self) -> _Loss | None:
         if not self._claim.stat().st_nlink:
-            return _DELETED
+            return _REPLACED if os.path.exists(self.path) else _DELETED
         if not self._claim.is_at(self.path):
             return _MOVED
         if self._is_overwritten():
