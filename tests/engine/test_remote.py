@@ -831,7 +831,7 @@ async def test_a_start_joins_once_what_it_joins_is_stored(autojump_clock: MockCl
 
 
 #
-async def test_a_write_that_fails_after_the_delete_brings_nothing_back(autojump_clock: MockClock) -> None:
+async def test_a_write_that_is_held_up_past_a_delete_brings_nothing_back(autojump_clock: MockClock) -> None:
     log = FaultyLog(MemoryLog())
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
