@@ -16,10 +16,11 @@ from .approvals import Approvals
 from .closing import PRODUCER_FAILED, SAFE_TEXTS, Ending, writable
 from .config import Config
 from .errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
-from .events import JSON, JSONObject
+from .events import JSON, GenerationStatus, JSONObject
 from .inputs import APPROVAL, Input, Inputs
 from .journal import Journal
-from .lifecycle import OpenGeneration
+from .lease import SILENT, Lease
+from .lifecycle import Draft, OpenGeneration
 from .pen import MessageIds, Pen
 from .producing import Generation, Producer, run_producer
 from .reducer import Snapshot
@@ -113,7 +114,7 @@ class Run:
     def approvals(self) -> Approvals:
         """Made when the first is asked for or answered."""
         if self._approvals is None:
-            self._approvals = Approvals(self.pen, on_asked=self._asked)
+            self._approvals = Approvals(self.pen, on_asked=self._nudge)
         return self._approvals
 
     @property
@@ -138,7 +139,7 @@ class Run:
         """What its watch holds it to."""
         alone = self._on_last_disconnect
         return Limits(
-            idle=self._config.idle_limit,
+            idle=self._config.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
             total=self._config.total_limit,
             disconnected=math.inf if alone is None else alone,
         )
@@ -258,16 +259,44 @@ class Run:
         self._home.on_limit(self, limit)
 
     @property
-    def next_expiry(self) -> float:
-        """When the next of its approvals expires, by the trio clock; infinite if none does."""
-        return math.inf if self._approvals is None else self._approvals.next_expiry
+    def _lease(self) -> Lease | None:
+        return None if self.stand_in is None else self.stand_in.lease
 
-    def expire_approvals(self) -> None:
-        """Refuse those whose time is over."""
+    @property
+    def lost_at(self) -> float:
+        """When its producer elsewhere is taken for dead, by the trio clock; infinite if it declared no lease."""
+        return math.inf if self._lease is None else self._lease.ends_at
+
+    @property
+    def next_duty(self) -> float:
+        """When `attend` has something to do, by the trio clock; infinite if nothing is expected."""
+        expiry = math.inf if self._approvals is None else self._approvals.next_expiry
+        return expiry if self._lease is None else min(expiry, self._lease.silent_at)
+
+    def attend(self) -> None:
+        """Refuse the approvals whose time is over; tell that the producer elsewhere is silent."""
         if self._approvals is not None:
             self._approvals.expire()
+        lease = self._lease
+        if lease is not None and lease.silent_at <= trio.current_time():
+            lease.told = True
+            self.pen.part(Draft(GenerationStatus(status=SILENT, detail={"seconds": lease.seconds})))
 
-    def _asked(self) -> None:
+    def hear(self, lease: float | None) -> None:
+        """A request of its producer elsewhere came; with ``lease`` it may be silent for so long from now."""
+        assert self.stand_in is not None
+        if self.stand_in.hear(lease):
+            self._nudge()
+
+    def heard_again(self) -> None:
+        """Take back that the producer is silent, where readers were told so."""
+        lease = self._lease
+        if lease is not None and lease.told:
+            lease.told = False
+            self.pen.part(Draft(GenerationStatus(status="working")))
+            self._nudge()
+
+    def _nudge(self) -> None:
         if self.watch is not None:
             self.watch.nudge()
 

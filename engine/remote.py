@@ -23,6 +23,7 @@ from .control import Control
 from .errors import (
     GenerationMismatch,
     GenerationNotFound,
+    InvalidBody,
     PenstockError,
     StaleGeneration,
     TimedOut,
@@ -113,12 +114,15 @@ class Remotes:
 
     # --- chunks
 
-    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None) -> ChunksAccepted:
+    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
         """Write them, all or none; durable when this returns. See `Session.chunks`."""
         gid = check_uuid(chunks[0].generation_id, "generation_id")
         request = _Request(generation_id=gid, chunks=chunks, stamp=stamp)
         with self._naming(gid, request.message_id):
+            self._hear(gid, lease)  # whatever becomes of the request, its producer lives
             taken = await self._take(request)
+            if (run := self._hear(gid, lease)) is not None:
+                run.heard_again()
             if isinstance(taken, Mark):
                 return await self._again(request, taken)
             await self._journal.wait_committed(taken.mark, self._config.flush_timeout)
@@ -130,6 +134,48 @@ class Remotes:
                 message_id=taken.message_id,
                 turn=taken.turn,
             )
+
+    async def keep(self, generation_id: str | None, stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
+        """Take a sign of life of the live generation's producer. See `Session.keep`."""
+        live = self._slot.live
+        gid = generation_id or ("" if live is None or live.stand_in is None else live.generation_id)
+        if not gid:
+            raise GenerationNotFound("no generation is live that another process drives")
+        with self._naming(gid):
+            await self._numbering.learn(stamp)
+            self._check_open()
+            mark = self._numbering.repeats(stamp)
+            run = driven_from_elsewhere(self._slot, gid)
+            if mark is None:
+                if run is None or run.stand_in is None:
+                    record = await self._reads.generation(gid)
+                    raise (
+                        GenerationNotFound("the session never saw this generation")
+                        if record is None
+                        else refusal(record)
+                    )
+                run.pen.check()
+                if lease is None and run.stand_in.lease is None:
+                    raise InvalidBody("only a producer that declared a lease has something to keep")
+                if stamp is not None:
+                    mark = self._journal.append((), self._numbering.records(stamp))
+                    self._numbering.note(stamp, mark)
+            if run is not None:
+                run.hear(lease)
+                run.heard_again()
+            await self._journal.wait_committed(mark or self._journal.mark(), self._config.flush_timeout)
+            turn = None if run is None else run.structure.turn
+            return ChunksAccepted(
+                generation_id=gid, cursor=self._journal.cursor, accepted=0, duplicates=0, message_id=None, turn=turn
+            )
+
+    def _hear(self, generation_id: str, lease: float | None) -> Run | None:
+        """A request for this generation came. Returns the generation, if it is live and driven from elsewhere."""
+        live = self._slot.live
+        if live is None or live.generation_id != generation_id or live.stand_in is None:
+            return None
+        live.hear(lease)
+        return live
 
     async def _take(self, request: _Request) -> _Taken | Mark:
         """Stamp the chunks; the place of a request that was taken before."""
@@ -194,8 +240,6 @@ class Remotes:
             return None  # `Placing` says which of them it is, and why
         run.pen.last_event = trio.current_time()
         self._numbering.note(request.stamp, mark)
-        if run.stand_in is not None:
-            run.stand_in.heard = True
         return _Taken(
             mark=mark,
             turn=run.structure.turn,
@@ -220,8 +264,6 @@ class Remotes:
             run.approvals.note(asked)
         for _ in range(placing.applied):
             run.inputs.free()
-        if run.stand_in is not None:
-            run.stand_in.heard = True
         return _Taken(
             mark=mark,
             turn=run.structure.turn,

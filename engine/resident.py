@@ -411,10 +411,15 @@ class Resident:
 
     # --- remote producers
 
-    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None) -> ChunksAccepted:
+    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
         """Take chunks of a remote producer, beside the steps unless they are its first."""
         with self._in_use():
-            return await self.remotes.chunks(chunks, stamp)
+            return await self.remotes.chunks(chunks, stamp, lease)
+
+    async def keep(self, generation_id: str | None, stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
+        """Take a sign of life of a remote producer."""
+        with self._in_use():
+            return await self.remotes.keep(generation_id, stamp, lease)
 
     async def finish(self, generation_id: str, ending: Ending, stamp: ProducerStamp | None) -> Finished:
         """End a remote generation in its turn."""

@@ -19,6 +19,7 @@ from .arguments import (
     checked_flag,
     checked_fork_point,
     checked_instance,
+    checked_lease,
     checked_message,
     checked_policy,
     checked_principal,
@@ -329,13 +330,19 @@ class Session:
 
     # --- remote producers
 
-    async def chunks(self, chunks: Sequence[Chunk], *, stamp: ProducerStamp | None = None) -> ChunksAccepted:
+    async def chunks(
+        self, chunks: Sequence[Chunk], *, stamp: ProducerStamp | None = None, lease: float | None = None
+    ) -> ChunksAccepted:
         """Write chunks of one remote generation, all or none of them; durable when this returns.
 
         The first chunk of an id that the session never saw starts the generation, when nothing is live. Message and
         block are opened as needed. A chunk with a ``seq`` that was written before is a duplicate: accepted and passed
         over. With a ``stamp`` the whole request counts once: repeated, it changes nothing and succeeds, whatever
         became of the generation; one that is refused consumes no number.
+
+        With a ``lease`` the producer promises a request at least every so many seconds, in place of the idle limit:
+        silent for so long, readers get the status ``producer-silent``; for twice as long, the generation ends as
+        ``lost``. It holds for the requests that follow, too, and `keep` is one that writes nothing.
 
         Raises `StaleGeneration` for a generation that is fenced or has ended, `GenerationMismatch` for another one
         than the live one, for one that waits, and for a message or job of another, `SequenceGap`, `StaleProducer`,
@@ -347,7 +354,29 @@ class Session:
             checked_instance(stamp, ProducerStamp, "stamp")
         if not 1 <= len(chunks) <= self._host.config.batch_chunks:
             raise InvalidBody(f"a batch has 1 to {self._host.config.batch_chunks} chunks")
-        return await (await self._host.resident(self.session_id)).chunks(chunks, stamp)
+        seconds = checked_lease(lease)
+        return await (await self._host.resident(self.session_id)).chunks(chunks, stamp, seconds)
+
+    async def keep(
+        self,
+        generation_id: str | None = None,
+        *,
+        lease: float | None = None,
+        stamp: ProducerStamp | None = None,
+    ) -> ChunksAccepted:
+        """Tell that the remote producer lives: what keeps its lease while it has nothing to write.
+
+        ``generation_id``: left out, the one that is live. With a ``stamp`` it is a request like any other, and counts.
+
+        Raises what `chunks` raises where the producer is no longer the one that writes; `GenerationNotFound` where
+        nothing is live that another process drives, and `InvalidBody` for a producer that declared no lease.
+        """
+        if generation_id is not None:
+            generation_id = check_uuid(generation_id, "generation_id")
+        if stamp is not None:
+            checked_instance(stamp, ProducerStamp, "stamp")
+        seconds = checked_lease(lease)
+        return await (await self._host.resident(self.session_id)).keep(generation_id, stamp, seconds)
 
     async def finish(
         self,

@@ -10,6 +10,7 @@ from typing import Final, final
 
 import trio
 
+from .lease import Lease
 from .producing import Generation
 
 __all__ = ["REMOTE", "StandIn"]
@@ -24,6 +25,7 @@ class StandIn:
 
     def __init__(self, *, adopted: bool = False) -> None:
         self.heard = False  # of its producer, in the life of this object
+        self.lease: Lease | None = None  # most producers declare none
         self._adopted = adopted
         self._finished = trio.Event()
 
@@ -34,6 +36,17 @@ class StandIn:
     def is_lost(self) -> bool:
         """Whether nothing tells that the producer outlived the process that knew it."""
         return self._adopted and not self.heard
+
+    def hear(self, seconds: float | None) -> bool:
+        """A request of the producer's came; with ``seconds``, it declares a lease. Whether its times are sooner now."""
+        self.heard = True
+        lease = self.lease
+        if lease is None:
+            self.lease = None if seconds is None else Lease(seconds)
+            return seconds is not None
+        sooner = seconds is not None and seconds < lease.seconds
+        lease.renew(lease.seconds if seconds is None else seconds)
+        return sooner
 
     def finish(self) -> None:
         """The other process is done."""

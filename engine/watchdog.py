@@ -41,7 +41,7 @@ class Limits:
 
 
 class Watched(Protocol):
-    """The generation, as the watchdog sees it. Who asks for an approval in it nudges the watch."""
+    """The generation, as the watchdog sees it. What makes anything due sooner nudges the watch."""
 
     @property
     def limits(self) -> Limits: ...
@@ -55,14 +55,18 @@ class Watched(Protocol):
         """Whether the idle clock stands still; an event begins it and an event ends it."""
 
     @property
-    def next_expiry(self) -> float:
-        """When the next of its approvals expires, by the trio clock; infinite if none does."""
+    def lost_at(self) -> float:
+        """When its producer is taken for dead, by the trio clock; infinite if it declared no lease."""
 
-    def expire_approvals(self) -> None:
-        """Refuse those whose time is over."""
+    @property
+    def next_duty(self) -> float:
+        """When `attend` has something to do, by the trio clock; infinite if nothing is expected."""
+
+    def attend(self) -> None:
+        """Refuse the approvals whose time is over; tell that the producer is silent."""
 
     def limit_reached(self, limit: str) -> None:
-        """``expired``, ``stalled`` or ``disconnected``: told once, as the last thing, in the watchdog's task."""
+        """``expired``, ``stalled``, ``lost`` or ``disconnected``: told once, as the last, in the watchdog's task."""
 
 
 class Audience(Protocol):
@@ -104,8 +108,8 @@ class Watch:
             self._dog.forget()
 
     def look(self) -> None:
-        """Tell of the limit that is reached, and end; or say when to look again. Expires approvals meanwhile."""
-        self._watched.expire_approvals()
+        """Tell of the limit that is reached, and end; or say when to look again. Does what is due in it meanwhile."""
+        self._watched.attend()
         limit, due = self._next_limit()
         if due <= trio.current_time():
             self.end()
@@ -115,10 +119,10 @@ class Watch:
 
     def _expect(self) -> None:
         _, due = self._next_limit()
-        self._dog.expect(self, min(due, self._watched.next_expiry))
+        self._dog.expect(self, min(due, self._watched.next_duty))
 
     def _next_limit(self) -> tuple[str, float]:
-        """``expired``, ``stalled`` or ``disconnected``, and when it is due if nothing happens until then."""
+        """Which is reached first, and when if nothing happens until then."""
         now = trio.current_time()
         watched, limits, audience = self._watched, self._watched.limits, self._audience
         # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
@@ -127,6 +131,7 @@ class Watch:
         due = {
             "expired": self._begun + limits.total,
             "stalled": idle_since + limits.idle,
+            "lost": watched.lost_at,
             "disconnected": alone_since + limits.disconnected,
         }
         limit = min(due, key=due.__getitem__)
