@@ -10,7 +10,7 @@ from typing import Final, final
 
 from attrs import evolve, frozen
 
-from .codec import converter, decode_json, encode_json, structure
+from .codec import encode_data
 from .errors import InvalidBody
 from .events import (
     ApprovalResolved,
@@ -71,7 +71,7 @@ class Ending:
 def writable(ending: Ending) -> Ending:
     """The ending, or in its place one that can be stored and read back whatever a producer put into it."""
     try:
-        structure(decode_json(encode_json(converter.unstructure(ending.finished()))), GenerationFinished)
+        encode_data(ending.finished())
     except InvalidBody:
         code, message = PRODUCER_FAILED
         return evolve(ending, outcome="failed", code=code, message=message, usage=None)

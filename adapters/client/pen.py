@@ -11,8 +11,9 @@ from typing import Final, Literal, Protocol, TypeVar, final
 import trio
 from attrs import frozen
 
-from engine import BlockDelta, Cursor, Data, InvalidCursor, JSONObject, encode_data, encode_json
+from engine import BlockClosed, BlockDelta, Cursor, Data, InvalidCursor, JSONObject, encode_data, encode_json
 
+from ..halves import Halves
 from .numbering import Numbering
 from .sending import Sender
 
@@ -83,6 +84,8 @@ class Pen:
         self.on_fenced: Callable[[], None] = lambda: None
         self._sender: Final = sender
         self._unchecked = 0
+        # Of blocks that text was written to: puts what is held back of it.
+        self._text_ends: Final[dict[tuple[str, int], Callable[[], None]]] = {}
 
     def fence(self, refusal: Exception) -> None:
         """From here on every write raises this. The first fence stays."""
@@ -127,11 +130,26 @@ class Pen:
     def pieces(
         self, message_id: str, block_index: int, field: Literal["text", "arguments"]
     ) -> Callable[[str], Awaitable[None]]:
-        """How to put one more piece of an open block."""
+        """How to put one more piece of an open block. Half a character at its end waits for its other half."""
+
+        halves = Halves()
+
+        def made(piece: str) -> _Piece:
+            delta = BlockDelta(text=piece) if field == "text" else BlockDelta(arguments=piece)
+            return _Piece(delta, message_id, block_index)
+
+        def end() -> None:
+            if rest := halves.rest():
+                self.put_nowait(made(rest))
 
         async def put(piece: str) -> None:
-            delta = BlockDelta(text=piece) if field == "text" else BlockDelta(arguments=piece)
-            await self.put(_Piece(delta, message_id, block_index))
+            whole = halves.add(piece)
+            if whole:
+                await self.put(made(whole))
+            else:
+                self.check()
+
+        self._text_ends[message_id, block_index] = end
 
         return put
 
@@ -148,6 +166,10 @@ class Pen:
         """Number the event and have it sent. What cannot be encoded takes no number."""
         self.check()
         data = draft.data
+        if isinstance(data, BlockClosed) and draft.message_id is not None and draft.block_index is not None:
+            end = self._text_ends.pop((draft.message_id, draft.block_index), None)
+            if end is not None:
+                end()
         body = encode_data(data)
         seq = self.structure.number(data, draft.message_id, draft.block_index)
         head = {

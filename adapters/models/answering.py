@@ -18,8 +18,9 @@ import trio
 from attrs import define, field, frozen
 from uuid_utils import uuid4
 
-from engine import Block, Generation, JSONObject, Message, ProducerError
+from engine import Block, Generation, InvalidBody, JSONObject, Message, ProducerError, check_json
 
+from ..halves import Halves, mended
 from .failures import ModelFailure
 from .model import Model, Request
 from .pieces import CARRIED, CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
@@ -135,6 +136,12 @@ class _OpenCall:
     json: str = ""
 
 
+@define
+class _OpenBlock:
+    block: Block
+    halves: Halves = field(factory=Halves)
+
+
 @final
 class _Writer:
     """Turns pieces into a message and its blocks. The message opens with the first piece that belongs into it."""
@@ -145,7 +152,7 @@ class _Writer:
         self._carries: Final = carries  # without tools nothing is sent back, and nothing needs to be kept for it
         self._stack = AsyncExitStack()
         self._message: Message | None = None
-        self._blocks: dict[Hashable, Block] = {}
+        self._blocks: dict[Hashable, _OpenBlock] = {}
         self._speaking: Hashable = None  # the key of the open block of text or reasoning
         self._open_calls: dict[Hashable, _OpenCall] = {}
         self.calls: list[Asked] = []
@@ -173,28 +180,31 @@ class _Writer:
 
     async def write(self, piece: Piece) -> None:
         if type(piece) is Words:  # nearly all of them
-            block = self._blocks.get(piece.key)
-            if block is None:
-                block = await self._open_words(piece)
-            await block.write(piece.text)
+            opened = self._blocks.get(piece.key)
+            if opened is None:
+                opened = await self._open_words(piece)
+            await opened.block.write(opened.halves.add(piece.text))
             return
         match piece:
             case CallArguments(key, text):
                 if key not in self._open_calls:
                     raise ModelFailure("MODEL_GARBLED", "arguments came for a call that is not open")
-                self._open_calls[key].json += text
-                await self._blocks[key].write(text)
+                opened = self._blocks[key]
+                whole = opened.halves.add(text)
+                self._open_calls[key].json += whole
+                await opened.block.write(whole)
             case CallOpened(key, call_id, name):
                 if not name or key in self._open_calls:
                     raise ModelFailure("MODEL_GARBLED", "a call came without a name, or twice")
                 await self._close(self._speaking)
-                call_id = self._ledger.call_id(call_id)
+                call_id, name = self._ledger.call_id(mended(call_id)), mended(name)
                 message = await self._open_message()
                 await self._open(key, message.tool_call(call_id, name))
                 self._open_calls[key] = _OpenCall(Asked(call_id, name, None))
             case Closed(key):
                 await self._close(key)
             case Carried(value) if self._carries:
+                _check_carried(value)
                 await self._close(self._speaking)
                 message = await self._open_message()
                 async with message.data(name=CARRIED) as block:
@@ -202,7 +212,7 @@ class _Writer:
             case Spent(usage):
                 self._ledger.spend(usage)
             case Finished(reason):
-                self.reason = reason
+                self.reason = mended(reason)
 
     async def _open_message(self) -> Message:
         if self._message is None:
@@ -210,18 +220,17 @@ class _Writer:
             self._message = await self._stack.enter_async_context(message)
         return self._message
 
-    async def _open_words(self, piece: Words) -> Block:
+    async def _open_words(self, piece: Words) -> _OpenBlock:
         await self._close(self._speaking)
         message = await self._open_message()
         block = message.text() if piece.kind == "text" else message.reasoning()
-        await self._open(piece.key, block)
         self._speaking = piece.key
-        return block
+        return await self._open(piece.key, block)
 
-    async def _open(self, key: Hashable, block: Block) -> None:
-        await block.__aenter__()
-        self._blocks[key] = block
+    async def _open(self, key: Hashable, block: Block) -> _OpenBlock:
+        opened = self._blocks[key] = _OpenBlock(await block.__aenter__())
         self._stack.push_async_exit(partial(self._leave, key))
+        return opened
 
     async def _leave(
         self,
@@ -231,18 +240,27 @@ class _Writer:
         traceback: TracebackType | None,
     ) -> None:
         """Close the block of this key as it must be, if it still is open."""
-        block = self._blocks.pop(key, None)
-        if block is not None:
-            await block.__aexit__(kind, error, traceback)
+        opened = self._blocks.pop(key, None)
+        if opened is not None:
+            await opened.block.__aexit__(kind, error, traceback)
 
     async def _close(self, key: Hashable) -> None:
-        block = self._blocks.get(key)
-        if block is None:
+        opened = self._blocks.get(key)
+        if opened is None:
             return
+        rest = opened.halves.rest()
+        await opened.block.write(rest)
         call = self._open_calls.pop(key, None)
         if call is not None:
-            arguments = parse_arguments(call.json)
+            arguments = parse_arguments(call.json + rest)
             if arguments is not None:
-                block.finish(arguments=arguments)
+                opened.block.finish(arguments=arguments)
             self.calls.append(Asked(call.asked.call_id, call.asked.name, arguments))
         await self._leave(key, None, None, None)
+
+
+def _check_carried(value: JSONObject) -> None:
+    try:
+        check_json(value, "what the provider wants back")
+    except InvalidBody as error:
+        raise ModelFailure("MODEL_GARBLED", error.detail) from error

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from engine import JSON, Generation, InvalidBody, JSONObject, PenstockError, check_json, encode_json
 
+from ..halves import mended
 from .answering import Asked
 from .model import Offer
 
@@ -134,4 +135,4 @@ def _refusal(reason: str | None) -> str:
 
 
 def _error(text: str) -> Outcome:
-    return Outcome(value=text, is_error=True)
+    return Outcome(value=mended(text), is_error=True)

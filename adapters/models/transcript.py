@@ -3,7 +3,8 @@
 What providers insist on holds for every transcript, whatever happened in the session:
 
 - user and assistant take turns; the first and the last word is not the assistant's
-- every tool call has a result, right behind the answer that made it; there is no result without a call
+- every tool call has a result, right behind the answer that made it; there is no result without a call, and none but
+  from a message of role `tool`: of the generation that made the call, or of none, as those that were posted or forked
 - ids and names of calls fit all providers, and no id names two calls
 
 An answer that was cut short is shown with what it had, and a note in the user's next turn says what it is: in the
@@ -18,7 +19,7 @@ from typing import Final, TypeAlias, final
 
 from attrs import define, field, frozen
 
-from engine import JSON, BlockView, InvalidBody, JSONObject, MessageView, decode_json, encode_json
+from engine import JSON, BlockView, InvalidBody, JSONObject, MessageView, check_json, decode_json, encode_json
 
 from .pieces import CARRIED
 
@@ -139,11 +140,11 @@ def transcript(messages: Sequence[MessageView], generation_id: str | None = None
 
 
 def parse_arguments(text: str) -> JSONObject | None:
-    """The arguments of a call; none at all is an empty object, and None means that they are no JSON object."""
+    """The arguments of a call; none at all is an empty object. None: they are no JSON object that can be stored."""
     if not text.strip():
         return {}
     try:
-        value = decode_json(text.encode())
+        value = check_json(decode_json(text.encode()), "arguments")
     except (InvalidBody, UnicodeEncodeError):
         return None
     return value if isinstance(value, dict) else None
@@ -167,13 +168,22 @@ class _Answer:
             yield ResultsTurn(tuple((missing | self.results).values()))
 
 
+@final
+@frozen
+class _Waiting:
+    """A call without a result: the answer that it stands in, the id that the provider is shown, and who made it."""
+
+    answer: _Answer
+    call_id: str
+    generation_id: str | None
+
+
 @define
 class _Turns:
     _generation_id: str | None
     _turns: list[UserTurn | SystemTurn | _Answer] = field(factory=list, init=False)
     _note: str | None = field(default=None, init=False)
-    # Calls without a result, by their id in the session, with the id that the provider is shown.
-    _waiting: dict[str, tuple[_Answer, str]] = field(factory=dict, init=False)
+    _waiting: dict[str, _Waiting] = field(factory=dict, init=False)  # by the call's id in the session
     _call_ids: set[str] = field(factory=set, init=False)
 
     def add(self, message: MessageView) -> None:
@@ -185,10 +195,19 @@ class _Turns:
                 self._turns.append(SystemTurn(text))
             elif text:
                 self._add_user(text)
+        else:
+            self._add_results(message)
+
+    def _add_results(self, message: MessageView) -> None:
         for block in message.blocks:
-            if block.kind == "tool_result" and block.tool_call_id is not None and block.tool_call_id in self._waiting:
-                answer, call_id = self._waiting.pop(block.tool_call_id)
-                answer.results[call_id] = Result(call_id, _result_text(block), block.is_error is True)
+            if block.kind != "tool_result" or block.tool_call_id is None:
+                continue
+            waiting = self._waiting.get(block.tool_call_id)
+            if waiting is None or message.generation_id not in (None, waiting.generation_id):
+                continue
+            del self._waiting[block.tool_call_id]
+            call_id = waiting.call_id
+            waiting.answer.results[call_id] = Result(call_id, _result_text(block), block.is_error is True)
 
     def _add_user(self, text: str) -> None:
         if self._note is not None:
@@ -225,7 +244,7 @@ class _Turns:
             answer = _Answer()
             self._turns.append(answer)
         answer.parts += parts
-        self._waiting.update({told: (answer, shown) for told, shown in calls.items()})
+        self._waiting.update({told: _Waiting(answer, shown, message.generation_id) for told, shown in calls.items()})
         notes = _NOTES_ON_COMPLETE if message.status == "complete" else _NOTES
         self._note = notes.get(message.finish_reason or "") or notes.get(message.status)
 

@@ -6,6 +6,8 @@ generators open that are not read to their end. What is not as it should be rais
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, final
 
@@ -15,6 +17,9 @@ __all__ = ["DONE", "EventReader", "GarbledError", "number", "objects", "parse", 
 
 # OpenAI's last event, which is no JSON.
 DONE: Final = b"[DONE]"
+
+# The escape of half a surrogate pair.
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 # An event is a few bytes, and one that tells a whole answer is as long as that. This is longer than any model writes.
 _LONGEST: Final = 16 * 1024 * 1024
@@ -62,10 +67,28 @@ def parse(data: bytes) -> JSONObject:
     try:
         value = decode_json(data)
     except InvalidBody as error:
-        raise GarbledError(error.detail) from error
+        value = _with_halves(data, error)
     if not isinstance(value, dict):
         raise GarbledError(f"an object was expected, and {type(value).__name__} came")
     return value
+
+
+def _with_halves(data: bytes, refusal: InvalidBody) -> JSON:
+    """The JSON, if all that is wrong with it is half a character in an escape: the other half may be in the next event.
+
+    Of the readers of JSON that we have, the standard library's alone takes it.
+    """
+    if _HALF.search(data) is None:
+        raise GarbledError(refusal.detail) from refusal
+    try:
+        value: JSON = json.loads(data.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise GarbledError(refusal.detail) from refusal
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def text(value: JSONObject, name: str) -> str:

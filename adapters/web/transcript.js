@@ -84,7 +84,7 @@ export class Transcript {
     for (const message of messages) {
       for (const block of message.blocks) {
         if (block.kind === "tool_call") calls.add(callKey(message, block));
-        else if (block.kind === "tool_result") results.set(callKey(message, block), block);
+        else if (block.kind === "tool_result" && message.role === "tool") results.set(callKey(message, block), block);
       }
     }
     const live = generation?.generation_id ?? null;
