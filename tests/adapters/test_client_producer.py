@@ -556,11 +556,15 @@ async def test_what_cannot_be_said_takes_no_number(autojump_clock: MockClock) ->
     server = FakeServer()
     async with server.client() as client:
         async with client.session("s").produce(listen=False) as generation:
-            async with generation.message() as message, message.text() as block:
-                with pytest.raises(InvalidBody):
-                    await block.write("\ud800")
-                await block.write("well")
-    assert server.text == "well"
+            async with generation.message() as message, message.data() as block:
+                for wrong in ({"a": "\ud800"}, {"a": float("nan")}, {1: 2}, {"a": {1}}):
+                    with pytest.raises(InvalidBody):
+                        await block.put(wrong)  # type: ignore[arg-type]
+                await block.put("well")
+            with pytest.raises(InvalidBody):
+                await generation.status(7)  # type: ignore[arg-type]
+    written = [chunk for chunk in server.chunks if chunk["type"] == "block.delta"]
+    assert [(chunk["seq"], chunk["data"]) for chunk in written] == [(1, {"value": "well"})]
 
 
 async def test_a_producer_hands_off_to_those_that_it_was_given(autojump_clock: MockClock) -> None:
