@@ -28,6 +28,7 @@ from .events import (
 )
 from .reducer import Gap
 from .reducer.transcript import Transcript
+from .work import at_once
 
 __all__ = ["Compaction", "Scan", "seconds_of"]
 
@@ -174,7 +175,7 @@ def _close(message: _Message, event: Event, data: MessageClosed, message_id: str
 
 def _snapshot(transcript: Transcript) -> MessageSnapshot:
     """The whole content of the one message in there."""
-    ((view,), _) = transcript.page(None, None)
+    ((view,), _) = at_once(transcript.paging(None, None))
     return MessageSnapshot(
         role=view.role,
         status=view.status,

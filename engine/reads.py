@@ -30,6 +30,7 @@ from .presence import Presence
 from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
 from .reducer import Gap, MessageView, SessionState, Snapshot
 from .results import GenerationInfo, Present
+from .slices import SLICE, in_slices
 from .states import GenerationState, Outcome
 
 __all__ = ["ForkPoint", "Reads"]
@@ -123,7 +124,7 @@ class Reads:
         """
         with self._living():
             async with self._one_fold():
-                return (await self._fold()).snapshot(limit, before)
+                return await in_slices((await self._fold()).taking_snapshot(limit, before))
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
@@ -150,7 +151,7 @@ class Reads:
         if isinstance(at, Cursor):
             if at.epoch != tail.epoch or not 1 <= at.offset <= tail.offset:
                 raise InvalidCursor("the cursor is of another life of this session, or past its tail")
-            snapshot = (await self.state_at(at.offset)).snapshot()
+            snapshot = await in_slices((await self.state_at(at.offset)).taking_snapshot())
             return ForkPoint(cursor=at, messages=snapshot.messages, metadata=snapshot.metadata)
         snapshot = await self.snapshot()
         messages = snapshot.messages
@@ -184,9 +185,11 @@ class Reads:
             entries = await self.read(state.cursor.offset)
             if not entries:
                 raise CorruptDatabase(f"the log ends before offset {offset}", session_id=self.session_id)
-            for entry in entries:
+            for number, entry in enumerate(entries, 1):
                 if entry.offset > offset:
                     return
+                if number % SLICE == 0:
+                    await trio.lowlevel.checkpoint()
                 result = state.apply(decode(entry.body))
                 if isinstance(result, Gap):
                     raise CorruptDatabase(

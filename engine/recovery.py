@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+import trio
 from attrs import frozen
 
 from .codec import decode
@@ -14,6 +15,7 @@ from .inputs import Input
 from .lifecycle import OpenGeneration
 from .log.port import EventLog, Head
 from .records import OPEN, QUEUED, SESSION, OpenRecord, SessionRecord, read_record
+from .slices import SLICE
 from .states import GenerationState
 from .waiting import Queue
 
@@ -66,7 +68,9 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
             raise CorruptDatabase(
                 f"the log ends at offset {position}, its index says {head.tail}", session_id=head.session_id
             )
-        for entry in entries:
+        for number, entry in enumerate(entries, 1):
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
             event = decode(entry.body)
             structure_.replay(event)
             if event.generation_id == record.generation_id and isinstance(event.data, ApprovalRequested):

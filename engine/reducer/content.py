@@ -2,7 +2,7 @@
 
 Owns what content looks like inside the fold; which event may change it is `transcript`'s. Pieces of text are kept
 as they came and joined when somebody looks, so that a message of a million deltas costs a million appends. The
-view of a message that did not change is kept.
+view of a message or of a block that did not change is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Self, final
 from attrs import define, field
 
 from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject
+from ..work import Work, at_once
 from .snapshot import BlockView, MessageView
 
 __all__ = ["GrowingBlock", "GrowingMessage"]
@@ -26,7 +27,10 @@ def _joined(pieces: list[str]) -> str | None:
 @final
 @define(kw_only=True, eq=False)
 class GrowingBlock:
-    """A block and its watermark ``seq``. ``arguments`` are pieces until a value stands in ``parsed``."""
+    """A block and its watermark ``seq``. ``arguments`` are pieces until a value stands in ``parsed``.
+
+    Whoever changes it sets ``kept`` to None.
+    """
 
     kind: str
     seq: int
@@ -38,6 +42,7 @@ class GrowingBlock:
     arguments: list[str] = field(factory=list)
     parsed: JSON = None
     value: JSON = None
+    kept: BlockView | None = None
 
     @classmethod
     def of(cls, content: BlockView | BlockSnapshot) -> Self:
@@ -79,17 +84,19 @@ class GrowingBlock:
             self.is_error = final_.is_error
 
     def view(self) -> BlockView:
-        return BlockView(
-            kind=self.kind,
-            seq=self.seq,
-            open=self.open,
-            text=_joined(self.text),
-            arguments=_joined(self.arguments) if self.parsed is None else self.parsed,
-            value=self.value,
-            tool_call_id=self.tool_call_id,
-            name=self.name,
-            is_error=self.is_error,
-        )
+        if self.kept is None:
+            self.kept = BlockView(
+                kind=self.kind,
+                seq=self.seq,
+                open=self.open,
+                text=_joined(self.text),
+                arguments=_joined(self.arguments) if self.parsed is None else self.parsed,
+                value=self.value,
+                tool_call_id=self.tool_call_id,
+                name=self.name,
+                is_error=self.is_error,
+            )
+        return self.kept
 
 
 @final
@@ -136,12 +143,20 @@ class GrowingMessage:
         return self.status == "open"
 
     def view(self) -> MessageView:
+        return at_once(self.viewing())
+
+    def viewing(self) -> Work[MessageView]:
+        """`view`, block by block. Nothing may change meanwhile."""
         if self.kept is None:
+            blocks: list[BlockView] = []
+            for block in self.blocks:
+                blocks.append(block.view())
+                yield
             self.kept = MessageView(
                 message_id=self.message_id,
                 role=self.role,
                 status=self.status,
-                blocks=tuple(block.view() for block in self.blocks),
+                blocks=tuple(blocks),
                 parent_message_id=self.parent_message_id,
                 metadata=self.metadata,
                 generation_id=self.generation_id,

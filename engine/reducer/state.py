@@ -43,6 +43,7 @@ from ..events import (
     SessionUpdated,
     Unknown,
 )
+from ..work import Work, at_once
 from .content import GrowingMessage
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .snapshot import ApprovalView, GenerationView, InputView, QueuedView, QueueView, Snapshot
@@ -108,7 +109,11 @@ class SessionState:
 
         Costs what it returns, not what the session holds. Raises `MessageNotFound`, `InvalidBody`.
         """
-        messages, more = self._transcript.page(limit, before)
+        return at_once(self.taking_snapshot(limit, before))
+
+    def taking_snapshot(self, limit: int | None = None, before: str | None = None) -> Work[Snapshot]:
+        """`snapshot`, message by message. Nothing may be applied meanwhile."""
+        messages, more = yield from self._transcript.paging(limit, before)
         return Snapshot(
             session_id=self.session_id,
             cursor=self.cursor,

@@ -15,6 +15,7 @@ from typing import final
 
 from ..errors import InvalidBody, MessageNotFound
 from ..events import BlockClosed, BlockDelta, BlockOpened, Event, MessageClosed, MessageOpened, MessageSnapshot
+from ..work import Work
 from .content import GrowingBlock, GrowingMessage
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .snapshot import MessageView
@@ -49,10 +50,11 @@ class Transcript:
         self._in_order.clear()
         self._unexplained.clear()
 
-    def page(self, limit: int | None, before: str | None) -> tuple[tuple[MessageView, ...], bool]:
+    def paging(self, limit: int | None, before: str | None) -> Work[tuple[tuple[MessageView, ...], bool]]:
         """The newest ``limit`` messages, or those before the message ``before``, and whether older ones exist.
 
-        Costs what it returns. Raises `MessageNotFound` for an unknown ``before``, `InvalidBody` for a limit below 0.
+        Costs what it returns. Nothing may be folded meanwhile. Raises `MessageNotFound` for an unknown ``before``,
+        `InvalidBody` for a limit below 0.
         """
         if limit is not None and limit < 0:
             raise InvalidBody("a limit is 0 or more")
@@ -62,7 +64,12 @@ class Transcript:
                 raise MessageNotFound("no message has this id; page from one that a snapshot showed", message_id=before)
             end = self._index(self._by_id[before])
         start = 0 if limit is None else max(0, end - limit)
-        return tuple(message.view() for message in self._in_order[start:end]), start > 0
+        views: list[MessageView] = []
+        for message in self._in_order[start:end]:
+            view = yield from message.viewing()
+            views.append(view)
+            yield
+        return tuple(views), start > 0
 
     def ids(self, first: str | None) -> list[str]:
         """Ids in order, from ``first`` on. Raises `MessageNotFound`."""
@@ -121,6 +128,7 @@ class Transcript:
             else:
                 block.close(data)
             block.seq = seq
+            block.kept = None
         message.kept = None
         return APPLIED
 
