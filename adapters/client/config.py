@@ -75,6 +75,11 @@ class ClientConfig:
     # The clock stands still while an approval is open or a tool call awaits its result.
     idle_limit: float = 120.0
 
+    # How long the server may hear nothing of a producer before it tells its readers so; after twice as long it takes
+    # the producer for dead and ends its answer, where it would wait for the idle limit. A request goes out every third
+    # of it. None: no such promise, for a process that may be frozen for longer (a debugger, a laptop's lid).
+    lease: float | None = 30.0
+
     # For what a cancelled producer must still await, and for telling the server that it was cancelled.
     cleanup_timeout: float = 2.0
 

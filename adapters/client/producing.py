@@ -182,12 +182,14 @@ class Production:
             self._registered.set()
         if isinstance(started, Started):
             self.pen.structure.turn = started.turn
+            self._sender.keep()
         if self._opening.listens:
             self._beside.start_soon(self._listen, name="penstock listener")
 
     async def _wait_turn(self) -> None:
         try:
             await self._hearing.wait_started()
+            self._sender.keep()
         except Exception as error:
             await self.abandon()
             self.pen.fence(error)

@@ -7,6 +7,7 @@ acknowledgements. One task sends; what cannot be delivered is told to ``on_faile
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Final, final
 
@@ -14,7 +15,7 @@ import trio
 from attrs import frozen
 from uuid_utils import uuid7
 
-from engine import JSON, PenstockError, StaleError, TimedOut, encode_json
+from engine import JSON, PenstockError, SessionDeleted, StaleError, TimedOut, encode_json
 
 from .backoff import Backoff
 from .batching import Batcher
@@ -70,6 +71,8 @@ class Sender:
         self._requests = 0
         self._recovered = False
         self._failed = False
+        self._keeps = False
+        self._asked_at = -math.inf  # when the last request went out
         self.scope: Final = trio.CancelScope()
 
     @property
@@ -96,6 +99,11 @@ class Sender:
         self._batcher.put(chunk, trio.current_time())
         if idle or self._batcher.due <= trio.current_time():
             self._work.unpark_all()
+
+    def keep(self) -> None:
+        """The generation is live: keep its lease from here on, also before its first chunk."""
+        self._keeps = True
+        self._work.unpark_all()
 
     async def wait_room(self) -> None:
         """Wait while as many chunks as may are not acknowledged."""
@@ -126,11 +134,14 @@ class Sender:
         try:
             with self.scope:
                 while True:
-                    await self._wait_due()
+                    if not await self._wait_due():
+                        await self._say_that_it_lives()
+                        continue
                     batch = self._batcher.take()
                     answer = await self._deliver("/chunks/batch", batch.body)
                     self._batcher.delivered()
                     self._batches += 1
+                    self._keeps = True
                     self._on_answer(answer)
                     self._progress.unpark_all()
         except Exception as error:  # noqa: BLE001  # whatever it is, the producer learns of it
@@ -167,10 +178,30 @@ class Sender:
             generation_id=self._generation_id,
         )
 
-    async def _wait_due(self) -> None:
+    async def _wait_due(self) -> bool:
+        """Wait until a batch is to go, or, then False, a sign of life in its place."""
         while (due := self._batcher.due) > trio.current_time():
-            with trio.move_on_at(due):
+            if self._lease_due <= trio.current_time():
+                return False
+            with trio.move_on_at(min(due, self._lease_due)):
                 await self._work.park()
+        return True
+
+    @property
+    def _lease_due(self) -> float:
+        """When the server is to hear of the producer again: twice before it would be missed."""
+        lease = self._wire.config.lease
+        return math.inf if lease is None or not self._keeps else self._asked_at + lease / 3
+
+    async def _say_that_it_lives(self) -> None:
+        """One attempt, which has no number: where it does not arrive, the next one tells the same.
+
+        Raises what says that nothing more can be written.
+        """
+        body = encode_json({"generation_id": self._generation_id, "chunks": []})
+        tried = await self._attempt("POST", f"{session_path(self._session_id)}/chunks/batch", body, counts=False)
+        if isinstance(tried, Failure) and isinstance(tried.error, StaleError | SessionDeleted):
+            raise tried.error
 
     async def _deliver(self, path: str, body: bytes) -> Fields:
         """One request under the next number, with all its attempts. The number is used up when it is answered."""
@@ -208,15 +239,20 @@ class Sender:
             )
             await trio.sleep(min(verdict.pause, config.longest_retry_after))
 
-    async def _attempt(self, method: str, path: str, body: bytes) -> Fields | Failure:
-        stamp = {
-            "Producer-Id": self._producer_id,
-            "Producer-Epoch": "0",
-            "Producer-Seq": str(self._seq),
-        }
+    async def _attempt(self, method: str, path: str, body: bytes, *, counts: bool = True) -> Fields | Failure:
+        stamp = {}
+        if counts and method == "POST":
+            stamp = {
+                "Producer-Id": self._producer_id,
+                "Producer-Epoch": "0",
+                "Producer-Seq": str(self._seq),
+            }
+        if self._wire.config.lease is not None and method == "POST":
+            stamp["Producer-Lease"] = f"{self._wire.config.lease:g}"
         self._requests += 1
+        self._asked_at = trio.current_time()
         try:
-            answer = await self._wire.exchange(method, path, body=body, headers=stamp if method == "POST" else None)
+            answer = await self._wire.exchange(method, path, body=body, headers=stamp)
         except Unreachable as error:
             return Failure(error=error)
         if answer.ok:

@@ -84,6 +84,7 @@ class FakeServer(httpx.AsyncBaseTransport):
         self.latency = latency
         self.chunks: list[JSONDict] = []
         self.batches: list[int] = []
+        self.signs: list[float] = []  # when the producer said no more than that it lives
         self.requests: list[httpx.Request] = []
         self.times: list[float] = []
         self.ends: list[JSONDict] = []
@@ -177,13 +178,16 @@ class FakeServer(httpx.AsyncBaseTransport):
             for chunk in chunks:
                 self._check_seq(chunk)
             self.chunks += chunks
-            self.batches.append(len(chunks))
+            if chunks:
+                self.batches.append(len(chunks))
+            else:
+                self.signs.append(trio.current_time())
         accepted = 0 if repeated else len(chunks)
         return httpx.Response(
             200,
             json={
                 "session_id": "s",
-                "generation_id": chunks[0]["generation_id"],
+                "generation_id": chunks[0]["generation_id"] if chunks else body["generation_id"],
                 "cursor": self._cursor,
                 "accepted": accepted,
                 "duplicates": len(chunks) - accepted,

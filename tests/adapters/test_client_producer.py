@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -631,3 +633,58 @@ async def test_what_needs_to_be_heard_says_so_where_nothing_is(autojump_clock: M
             with pytest.raises(RuntimeError):
                 generation.receive_input_nowait()
     assert server.requests == []
+
+
+# --- a producer that says nothing for long says that it lives
+
+
+async def think(client: Client, seconds: float) -> None:
+    async with client.session("s").produce(listen=False) as generation:
+        async with generation.message() as message, message.text() as block:
+            await block.write("well")
+            await trio.sleep(seconds)
+            await block.write(", so")
+
+
+#
+async def test_a_producer_that_thinks_is_heard_of_every_third_of_its_lease(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client(ClientConfig(lease=30)) as client:
+        await think(client, 100)
+    assert server.text == "well, so"
+    assert [round(later - sooner) for sooner, later in pairwise([0.0, *server.signs])] == [10] * 9
+    assert {request.headers["producer-lease"] for request in server.requests} == {"30"}
+    signs = [request for request in server.requests if json.loads(request.content or b"{}").get("chunks") == []]
+    assert not any("producer-seq" in request.headers for request in signs)
+    server = FakeServer()
+    async with server.client(ClientConfig(lease=None)) as client:
+        await think(client, 100)
+    assert server.signs == []
+    assert not any("producer-lease" in request.headers for request in server.requests)
+
+
+#
+@pytest.mark.parametrize("fate", [request_lost, answer_lost, refused(503, "DRAINING"), refused(502), refused(400)])
+async def test_a_sign_of_life_that_is_lost_harms_nothing(fate: Fate, autojump_clock: MockClock) -> None:
+    async def fine(carry: Carry) -> httpx.Response:
+        return await carry()
+
+    server = FakeServer(fine, fate, fate)
+    async with server.client() as client:
+        await think(client, 100)
+    assert server.text == "well, so"
+    assert len(server.ends) == 1
+
+
+#
+async def test_a_sign_of_life_that_is_refused_ends_the_producer(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    async with server.client() as client:
+        with pytest.raises(StaleGeneration):
+            async with client.session("s").produce(listen=False) as generation:
+                async with generation.message() as message, message.text() as block:
+                    await block.write("well")
+                    await trio.sleep(1)
+                    server.stale = True
+                    await trio.sleep(100)
+    assert trio.current_time() < 15
