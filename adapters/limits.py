@@ -12,7 +12,7 @@ import ipaddress
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Final, final
 
@@ -45,6 +45,11 @@ class LimitsConfig:
     # How many of them may come at once: a reconnect with all its sessions.
     burst: float = field(default=2000.0, validator=_at_least_1)
 
+    # Authentications of one address that fail, a second, and at once: a page full of tabs whose tokens have all ended
+    # fits, and to try many tokens takes long. Who has a good one is never refused for those who have not.
+    failures: float = field(default=10.0, validator=_above_0)
+    failures_at_once: float = field(default=100.0, validator=_at_least_1)
+
     # A tenth of the server's own, so that it takes ten to fill it.
     connections: float = field(default=1000.0, validator=_at_least_1)
 
@@ -52,7 +57,14 @@ class LimitsConfig:
     subscriptions: float = field(default=2048.0, validator=_at_least_1)
 
 
-UNLIMITED: Final = LimitsConfig(rate=math.inf, burst=math.inf, connections=math.inf, subscriptions=math.inf)
+UNLIMITED: Final = LimitsConfig(
+    rate=math.inf,
+    burst=math.inf,
+    failures=math.inf,
+    failures_at_once=math.inf,
+    connections=math.inf,
+    subscriptions=math.inf,
+)
 
 
 def address_key(address: str) -> str:
@@ -148,6 +160,7 @@ class Connection:
         self.client = client
         self.outlet: Final = outlet
         self._place: tuple[Shares, str] | None = None
+        self._kept = ExitStack()
 
     def work_for(self, shares: Shares, key: str) -> None:
         """Count as one of ``key``'s until `rest`. Raises `RateLimited`."""
@@ -157,8 +170,14 @@ class Connection:
         shares.take(key)
         self._place = (shares, key)
 
+    def keep(self, held: ExitStack) -> None:
+        """Close what the answer holds that is being sent, if nobody has by then, when this connection rests."""
+        self._kept.close()
+        self._kept = held
+
     def rest(self) -> None:
         """Count as nobody's. Idempotent."""
+        self._kept.close()
         if self._place is not None:
             (shares, key), self._place = self._place, None
             shares.leave(key)
@@ -174,6 +193,7 @@ class Limits:
     def __init__(self, config: LimitsConfig | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         bounds = config or LimitsConfig()
         self._rate = RateLimiter(bounds.rate, bounds.burst, clock=clock)
+        self._failures = RateLimiter(bounds.failures, bounds.failures_at_once, clock=clock)
         self._connections = Shares(bounds.connections, "connections open,")
         self._subscriptions = Shares(bounds.subscriptions, "subscriptions,")
 
@@ -190,11 +210,15 @@ class Limits:
         if connection is not None:
             connection.work_for(self._connections, key)
 
-    def check_subscriptions(self, principal: str | None = None) -> None:
-        """For where a refusal can still be said. Raises `RateLimited` if there is no room for one more."""
-        key = _key(principal)
+    def admit_refused(self) -> None:
+        """Count a request by nobody who is known, or whose token is not good: of the address. Raises `RateLimited`.
+
+        To be called once it is refused, so that a good token has nothing to do with it.
+        """
+        self.admit()
+        key = _key(None)
         if key is not None:
-            self._subscriptions.check(key)
+            self._failures.take(key)
 
     @contextmanager
     def subscription(self, principal: str | None = None) -> Iterator[None]:

@@ -196,6 +196,13 @@ def brief(text: str) -> str:
     return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…"
 
 
+def _seconds(error: BaseException, row: Row) -> int | None:
+    """When to come back, where that is said."""
+    if row.status not in _WITH_RETRY_AFTER:
+        return None
+    return max(1, math.ceil(error.retry_after if isinstance(error, CapacityError) else 1.0))
+
+
 def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
     """The problem object (RFC 9457) of ``error``, to be told now: it is counted.
 
@@ -217,6 +224,9 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
         "detail": detail,
         "retryable": row.retryable,
     }
+    seconds = _seconds(error, row)
+    if seconds is not None:
+        made["retry_after"] = seconds  # on a WebSocket there is no header to say it in
     if isinstance(error, SequenceGap):
         made["expected"] = error.expected
     if isinstance(error, StaleProducer):
@@ -232,9 +242,9 @@ def answer(error: BaseException, **ids: str | None) -> Answer:
     """The HTTP answer to ``error``."""
     _, row = _row(error)
     headers = [("Content-Type", PROBLEM_JSON), ("Cache-Control", "no-store")]
-    if row.status in _WITH_RETRY_AFTER:
-        seconds = error.retry_after if isinstance(error, CapacityError) else 1.0
-        headers.append(("Retry-After", str(max(1, math.ceil(seconds)))))
+    seconds = _seconds(error, row)
+    if seconds is not None:
+        headers.append(("Retry-After", str(seconds)))
     if isinstance(error, Unauthenticated):
         headers.append(("WWW-Authenticate", "Bearer"))
     if isinstance(error, MethodNotAllowed) and error.allowed:

@@ -112,8 +112,8 @@ class Watch:
         self._watched.attend()
         limit, due = self._next_limit()
         if due <= trio.current_time():
-            self.end()
             self._watched.limit_reached(limit)
+            self.end()  # not before: a limit that could not be told of is told of again
         else:
             self._expect()
 

@@ -45,6 +45,7 @@ class Edge:
     peer_rate: float | None = None
     rate: float | None = None
     burst: float | None = None
+    auth_failures: float | None = None
     client_connections: int | None = None
     client_subscriptions: int | None = None
 
@@ -66,9 +67,12 @@ class Edge:
         base = LimitsConfig() if known else UNLIMITED
         rate = self.rate or base.rate
         burst = self.burst or (base.burst if self.rate is None else max(1.0, 2 * rate))
+        failures = self.auth_failures or base.failures
         return LimitsConfig(
             rate=rate,
             burst=burst,
+            failures=failures,
+            failures_at_once=base.failures_at_once if self.auth_failures is None else max(1.0, 10 * failures),
             connections=self.client_connections or base.connections,
             subscriptions=self.client_subscriptions or base.subscriptions,
         )
@@ -132,6 +136,13 @@ _OPTIONS: Final = (
     ),
     click.option("--burst", metavar="N", type=click.FloatRange(min=1), help="And at once.  [default: what 2 s bring]"),
     click.option(
+        "--auth-failures",
+        metavar="N",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Bad tokens a second from one address, ten times as many at once, before it is told to wait.  "
+        f"[default: {_LIMITS.failures:g}]",
+    ),
+    click.option(
         "--client-connections",
         metavar="N",
         type=_COUNT,
@@ -161,6 +172,7 @@ def edge_options(command: Callable[..., None]) -> Callable[..., None]:
         peer_rate: float | None,
         rate: float | None,
         burst: float | None,
+        auth_failures: float | None,
         client_connections: int | None,
         client_subscriptions: int | None,
         **others: object,
@@ -182,6 +194,7 @@ def edge_options(command: Callable[..., None]) -> Callable[..., None]:
             peer_rate=peer_rate,
             rate=rate,
             burst=burst,
+            auth_failures=auth_failures,
             client_connections=client_connections,
             client_subscriptions=client_subscriptions,
         )

@@ -146,6 +146,9 @@ def from_problem(problem: JSONObject, *, status: int = 0) -> PenstockError:
         error = CLASSES[code](detail)
     else:
         error = Refused(detail, code=code, status=status, retryable=problem.get("retryable") is True)
+    after = _seconds(problem.get("retry_after"))
+    if isinstance(error, CapacityError) and after is not None:
+        error.retry_after = after
     for name in ("session_id", "generation_id", "message_id"):
         value = problem.get(name)
         if isinstance(value, str):
@@ -184,6 +187,13 @@ def retry_after(header: str | None) -> float | None:
 def _without_code(detail: str, status: int) -> Refused:
     """A proxy's answer, most often."""
     return Refused(detail, code=f"HTTP_{status}", status=status, retryable=repeatable_status(status))
+
+
+def _seconds(value: JSON) -> float | None:
+    """As long as a header may say."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+        return float(value)
+    return None
 
 
 def _number(value: JSON) -> int:

@@ -32,6 +32,7 @@ from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import add_page
 from .paths import with_path
+from .places import kept_places
 from .presence import add_presence
 from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
@@ -73,7 +74,8 @@ class _App(QuartTrio):
                 return
             if (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
                 receive = bounded(receive, most)
-            await super().asgi_app(with_path(scope), receive, send)
+            with kept_places(with_path(scope)) as kept:
+                await super().asgi_app(kept, receive, send)
 
     async def make_default_options_response(self, *_context: object) -> Response:  # Quart gives one from 0.23 on
         """What the resource knows."""

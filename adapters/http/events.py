@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from types import ModuleType
 from typing import Final, Self, final
 
@@ -21,9 +21,11 @@ from engine import (
     Degraded,
     Delivery,
     Drained,
+    Ended,
     Engine,
     InvalidBody,
     PenstockError,
+    SessionDeleted,
     Subscription,
     request_id,
 )
@@ -31,7 +33,9 @@ from engine import (
 from .. import ndjson, sse
 from ..ending import Ending
 from ..handover import Handover, Outlet, chunk
+from ..limits import CONNECTION
 from .guard import allow, counted, limits
+from .places import places
 from .request_log import Visit
 
 __all__ = ["add_events"]
@@ -95,8 +99,12 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         seconds: float,
         session_id: str,
         handover: Handover | None,
+        place: ExitStack,
     ) -> None:
         self._opening = opening
+        self._opened = AsyncExitStack()
+        self._failed: PenstockError | None = None
+        self._place = place
         self._form = (_FORMS if handover is None else _IN_CHUNKS)[module]
         self._module = module
         self._interval = interval
@@ -112,6 +120,11 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             self._handover, self._form = None, _FORMS[self._module]
         if self._handover is None:
             await self._open()
+        else:
+            # The request ends before its answer does, which the connection carries out.
+            self._place = self._place.pop_all()
+            if (connection := CONNECTION.get()) is not None:
+                connection.keep(self._place)
         return self
 
     async def __aexit__(self, *raised: object) -> None:
@@ -138,12 +151,20 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             await self._close(cut=not ended)
 
     async def _open(self) -> None:
-        self._subscription = await self._opening.__aenter__()
         self._visit.begin()
+        try:
+            self._subscription = await self._opened.enter_async_context(self._opening)
+        except PenstockError as error:
+            self._failed = error  # the head is out, so it is said in the stream: the session was deleted meanwhile, say
+        except BaseException:
+            self._visit.end(cut=True)
+            self._place.close()
+            raise
 
     async def _close(self, *, cut: bool) -> None:
         self._visit.end(cut=cut)
-        await self._opening.__aexit__(None, None, None)
+        self._place.close()
+        await self._opened.aclose()
 
     async def _next(self, send_now: Callable[[bytes], bytes]) -> bytes:
         """The next bytes that have to be waited for, when all before them went out by ``send_now``.
@@ -158,6 +179,9 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             self._spoken = trio.current_time()
             return not rest
 
+        if self._failed is not None:
+            error, self._failed = self._failed, None
+            return self._last(Ended("deleted") if isinstance(error, SessionDeleted) else Degraded(error.code))
         while self._subscription is not None:
             try:
                 with trio.CancelScope(deadline=min(self._spoken + self._interval, self._deadline)):
@@ -183,15 +207,6 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         return self._form.frame(delivery)
 
 
-@asynccontextmanager
-async def _held(
-    share: AbstractContextManager[None], opening: AbstractAsyncContextManager[Subscription]
-) -> AsyncIterator[Subscription]:
-    with share:
-        async with opening as subscription:
-            yield subscription
-
-
 def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
     """Add the route over ``engine``; a silent stream says every ``heartbeat`` seconds that it lives."""
 
@@ -203,15 +218,16 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
         session = await engine.session(session_id)
         accepted = request.accept_mimetypes
         module: ModuleType = ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse
-        # From here to the body's own start nothing is open that could be forgotten.
-        who = counted(principal)
-        limits().check_subscriptions(who)
-        opening = _held(limits().subscription(who), session.subscribe(after, live=live, snapshot=snapshot))
+        # The place is taken while a refusal can still be said, and the request gives it back whatever becomes of the
+        # answer. From here to the body's own start nothing else is open that could be forgotten.
+        place = places(request.scope)
+        place.enter_context(limits().subscription(counted(principal)))
+        opening = session.subscribe(after, live=live, snapshot=snapshot)
         seconds = principal.expires_at - time.time()
         body = (
             b""
             if request.method == "HEAD"
-            else _Deliveries(opening, module, heartbeat, seconds, session_id, Handover.offered(request.scope))
+            else _Deliveries(opening, module, heartbeat, seconds, session_id, Handover.offered(request.scope), place)
         )
         if not live:
             Ending.promise(request.scope)

@@ -40,7 +40,7 @@ def add_guard(app: QuartTrio, asked: Identity, limits: Limits) -> None:
             try:
                 authenticate()
             except Unauthenticated:
-                limits.admit()  # who has no token, or tries some, takes of what their address has
+                limits.admit_refused()
                 raise
 
 

@@ -209,7 +209,7 @@ class Pushing:
         try:
             principal = identity.authenticate(None if identity.open else bearer(asked.values("Authorization")))
         except Unauthenticated:
-            self._limits.admit()
+            self._limits.admit_refused()
             raise
         self._limits.admit(None if identity.open else principal.subject)
         await identity.check(principal, "produce", asked.session_id)

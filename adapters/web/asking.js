@@ -12,10 +12,12 @@ const PATIENCE = 10_000; // a command that is safe to repeat is repeated for so 
  */
 export class Problem extends Error {
   /**
+   * `retry_after` is the server's own word, in seconds, as it stands in a frame.
+   *
    * @param {{code?: string, detail?: string, title?: string, status?: number, retryable?: boolean, retryAfter?: number,
-   *   cause?: unknown}} problem
+   *   retry_after?: unknown, cause?: unknown}} problem
    */
-  constructor({ code, detail, title, status, retryable, retryAfter, cause }) {
+  constructor({ code, detail, title, status, retryable, retryAfter, retry_after: seconds, cause }) {
     super(detail ?? title ?? "the server refused this", { cause });
     this.name = "Problem";
     /** @type {string} */
@@ -25,7 +27,7 @@ export class Problem extends Error {
     /** @type {boolean} the same may go well later */
     this.retryable = retryable ?? false;
     /** @type {number} milliseconds that the server asks us to wait, at least */
-    this.retryAfter = retryAfter ?? 0;
+    this.retryAfter = retryAfter || asked(seconds);
   }
 
   /**
@@ -36,13 +38,22 @@ export class Problem extends Error {
    */
   static async of(response) {
     const { status } = response;
-    const seconds = Number(response.headers.get("Retry-After") ?? 0);
-    const retryAfter = seconds > 0 ? Math.min(seconds * 1000, LONGEST_RETRY_AFTER) : 0;
+    const retryAfter = asked(Number(response.headers.get("Retry-After") ?? 0));
     const body = await response.json().catch(() => null);
     if (typeof body?.code === "string") return new Problem({ ...body, status, retryAfter });
     const retryable = [408, 425, 429].includes(status) || status >= 500;
     return new Problem({ title: `the server answered ${status}`, status, retryable, retryAfter });
   }
+}
+
+/**
+ * Seconds that a server asks for, as milliseconds; 0 for what is no such number.
+ *
+ * @param {unknown} seconds
+ * @returns {number}
+ */
+function asked(seconds) {
+  return typeof seconds === "number" && seconds > 0 ? Math.min(seconds * 1000, LONGEST_RETRY_AFTER) : 0;
 }
 
 /**

@@ -231,6 +231,8 @@ export class Problem extends Error {
     status?: number;
     retryable?: boolean;
     retryAfter?: number;
+    /** In seconds, as a frame says it. */
+    retry_after?: unknown;
     cause?: unknown;
   });
   /** For programs. */

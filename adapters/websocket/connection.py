@@ -21,7 +21,7 @@ from engine import JSON, CapacityError, Draining, Engine, InvalidBody, PenstockE
 from ..bodies import read_body
 from ..handover import Outlet
 from ..limits import Limits
-from ..problems import Unauthenticated, close_code
+from ..problems import RateLimited, Unauthenticated, close_code
 from .commands import Commands
 from .envelope import frame_ids, parse_frame, read_envelope, request_id_of
 from .frames import frame_error, frame_reply, on_the_wire
@@ -184,7 +184,8 @@ class Conversation:
             else:
                 self._holder.principal()
                 await self._dispatch(text, envelope, request_id)
-        except PenstockError as error:
+        except PenstockError as raised:
+            error = self._counted(raised, envelope)
             if not self._holder.known:
                 refusal = error if isinstance(error, CapacityError) else Unauthenticated(error.detail)
                 note_refusal(refusal, envelope.get("op"))
@@ -210,6 +211,16 @@ class Conversation:
                 await self._subscriptions.remove(session_id)
                 note_refusal(error, "subscribe", session_id=session_id)
                 await self._send(frame_error(None, error, session_id=session_id))
+
+    def _counted(self, error: PenstockError, envelope: Mapping[str, JSON]) -> PenstockError:
+        """The error, unless too many tokens of this address were not good, or not there: then that is said."""
+        failed = not self._holder.known or (envelope.get("op") == "auth" and isinstance(error, Unauthenticated))
+        if failed and not isinstance(error, CapacityError):
+            try:
+                self._limits.admit_refused()
+            except RateLimited as limited:
+                return limited
+        return error
 
     async def _dispatch(self, text: bytes, envelope: Mapping[str, JSON], request_id: JSON) -> None:
         """Put the command behind those of its session, when there is room. Raises what `Commands.session_of` does."""

@@ -56,7 +56,7 @@ def websocket_handler(
             check_origin(head.get("origin"), head.get("host"), allowed)
             if proposed and SUBPROTOCOL not in proposed:
                 raise InvalidBody(f"the subprotocol here is {SUBPROTOCOL}")
-            principal = _holder(head, identity)
+            principal = _holder(head, identity, shared)
         except PenstockError as error:
             note_refusal(error, None)
             told = answer(error)
@@ -71,13 +71,21 @@ def websocket_handler(
     return handle
 
 
-def _holder(head: Head, identity: Identity) -> Principal | None:
+def _holder(head: Head, identity: Identity, limits: Limits) -> Principal | None:
     """Who comes, by the handshake's token or ticket; None: they will say so in their first frame.
 
-    Raises `Unauthenticated`, `Overloaded`.
+    Raises `Unauthenticated`, `Overloaded`, `RateLimited`.
     """
     if identity.open:
         return identity.authenticate(None)
+    try:
+        return _named(head, identity)
+    except Unauthenticated:
+        limits.admit_refused()
+        raise
+
+
+def _named(head: Head, identity: Identity) -> Principal | None:
     tokens = [value for name, value in head.headers if name == "authorization"]
     tickets = parse_qs(head.target.partition("?")[2]).get("ticket", [])
     if len(tokens) + len(tickets) > 1:

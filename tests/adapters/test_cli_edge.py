@@ -49,7 +49,7 @@ def test_on_a_loopback_address_and_without_tokens_nobody_is_told_from_another() 
 def test_what_is_said_holds_everywhere(local: bool) -> None:
     edge = told(
         *("--max-connections", "50", "--peer-connections", "5", "--peer-rate", "2.5", "--rate", "10"),
-        *("--client-connections", "3", "--client-subscriptions", "4", "--root-path", "/chat/"),
+        *("--auth-failures", "2", "--client-connections", "3", "--client-subscriptions", "4", "--root-path", "/chat/"),
         *("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1"),
     )
     made = config(edge, local=local)
@@ -59,7 +59,7 @@ def test_what_is_said_holds_everywhere(local: bool) -> None:
     assert "192.0.2.1" not in made.trusted_proxies
     assert edge.trusted_proxies == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))
     limits = edge.limits(known=not local)
-    assert limits == LimitsConfig(rate=10, burst=20, connections=3, subscriptions=4)
+    assert limits == LimitsConfig(rate=10, burst=20, failures=2, failures_at_once=20, connections=3, subscriptions=4)
     assert told("--rate", "10", "--burst", "7").limits(known=True).burst == 7
     assert told("--rate", "0.1").limits(known=True).burst == 1
 

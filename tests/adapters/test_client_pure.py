@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -26,9 +27,11 @@ from adapters.client.refusals import (
 from adapters.client.retrying import Again, Budget, Failure, GiveUp, Recover
 from adapters.problems import TABLE, RateLimited, Unauthenticated, problem
 from engine import (
+    JSON,
     BlockClosed,
     BlockDelta,
     BlockOpened,
+    CapacityError,
     Cursor,
     Event,
     Gap,
@@ -331,11 +334,15 @@ def test_every_code_that_a_server_says_is_known(code: str) -> None:
 
 
 # what went over the wire is what was raised
-@pytest.mark.parametrize("error", [SequenceGap("x", expected=7), StaleProducer("x", epoch=3), QueueFull("x")])
+@pytest.mark.parametrize(
+    "error",
+    [SequenceGap("x", expected=7), StaleProducer("x", epoch=3), QueueFull("x"), RateLimited("x", retry_after=9.0)],
+)
 def test_errors_come_back_as_they_were(error: PenstockError) -> None:
     back = from_problem(problem(error))
     assert type(back) is type(error)
-    assert vars(back) == vars(error)
+    asked = {"retry_after": error.retry_after} if isinstance(error, CapacityError) else {}
+    assert vars(back) == vars(error) | asked
 
 
 #
@@ -355,6 +362,22 @@ def test_how_long_to_wait_is_read() -> None:
     assert limited.retry_after == 7.0
     assert retry_after("Wed, 21 Oct 2026 07:28:00 GMT") is None
     assert retry_after("-1") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(7, 7.0), (0.5, 0.5), (None, 1.0), ("7", 1.0), (True, 1.0), (-1, 1.0), (10**400, 1.0), ([], 1.0)],
+)
+@pytest.mark.parametrize("code", ["RATE_LIMITED", "OVERLOADED", "QUEUE_FULL", "DRAINING", "TOO_MANY_STRAGGLERS"])
+def test_a_problem_itself_says_how_long_to_wait(code: str, said: JSON, seconds: float) -> None:
+    told: JSONObject = {"code": code, "detail": "x"} | ({} if said is None else {"retry_after": said})
+    limited = from_problem(told)
+    assert isinstance(limited, CapacityError)
+    assert limited.retry_after == seconds
+    if said != 10**400:
+        with pytest.raises(type(limited)) as raised:
+            from_socket(json.dumps({"op": "error", "id": 1, "error": told}), "s", 1)
+        assert raised.value.retry_after == seconds
 
 
 def test_the_table_names_no_class_twice() -> None:

@@ -10,14 +10,15 @@ from uuid import uuid4
 import httpx
 import pytest
 import trio
+from quart import Response
 
 from adapters.http import create_app
-from adapters.identity import OPEN, Identity, Principal
+from adapters.identity import OPEN, Authorize, Identity, Principal, Scope
 from adapters.limits import Limits, LimitsConfig
 from adapters.proxies import TrustedProxies
 from adapters.server import ServerConfig
 from adapters.websocket import websocket_handler
-from engine import Config, MemoryLog, open_engine
+from engine import Config, MemoryLog, SessionDeleted, open_engine
 from tests.adapters.serving import PATIENCE, Penstock, problem, read_to_end, read_until, serving
 from tests.adapters.test_edge import LOOPBACK
 
@@ -33,10 +34,12 @@ def bounds(
     return LimitsConfig(rate=rate, burst=burst, connections=connections, subscriptions=subscriptions)
 
 
-def believing() -> Identity:
+def believing(authorize: Authorize | None = None) -> Identity:
     """Believes whatever name is given as a token."""
+    scopes: frozenset[Scope] = frozenset({"read", "write", "produce", "admin"})
     return Identity(
-        lambda token: Principal(subject=token, scopes=frozenset({"read", "write", "produce", "admin"}), sessions=("*",))
+        lambda token: Principal(subject=token, scopes=scopes, sessions=("*",)),
+        authorize=authorize,
     )
 
 
@@ -161,6 +164,122 @@ async def test_one_principals_subscriptions_are_limited_over_http_and_websocket_
         with trio.fail_after(PATIENCE):
             while (await client.get(f"{S}/events?live=false", headers=bearer("ann"))).status_code != 200:
                 pass
+
+
+async def asked(world: Penstock, version: str = "1.1") -> trio.SocketStream:
+    """A connection on which a stream has been asked for."""
+    stream = await world.served.connect()
+    await stream.send_all(
+        f"GET {S}/events HTTP/{version}\r\nHost: localhost\r\nAuthorization: Bearer ann\r\n\r\n".encode()
+    )
+    return stream
+
+
+async def all_places_are_free(world: Penstock, places: int) -> None:
+    """So many streams can be had at the same time, at last: nobody tells when a reader's leaving was seen."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            streams = [await asked(world) for _ in range(places)]
+            heads = [await read_until(stream, b"\r\n\r\n") for stream in streams]
+            for stream in streams:
+                await trio.aclose_forcefully(stream)
+            if all(head.startswith(b"HTTP/1.1 200") for head in heads):
+                return
+            await trio.sleep(0.01)
+
+
+# 1.0 has no chunks, so its answers go the ordinary way through the framework.
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_of_streams_opened_at_one_moment_as_many_as_may_are_whole_and_the_others_are_refused(
+    version: str,
+) -> None:
+    at_once = 8
+    waiting = 0
+    all_here = trio.Event()
+
+    async def wait_for_all(_: Principal, action: str, __: str | None) -> bool:
+        nonlocal waiting
+        if action == "read":
+            waiting += 1
+            if waiting == at_once:
+                all_here.set()
+            await all_here.wait()
+        return True
+
+    own = believing(wait_for_all)
+    async with limited(bounds(subscriptions=3), identity=own) as world, world.client() as client:
+        await client.put(S, headers=bearer("ann"))
+        for _ in range(5):
+            waiting, all_here = 0, trio.Event()
+            streams = [await asked(world, version) for _ in range(at_once)]
+            heads = [await read_until(stream, b"\r\n\r\n") for stream in streams]
+            assert sorted(int(head.split()[1]) for head in heads) == [200] * 3 + [429] * 5
+            for head, stream in zip(heads, streams, strict=True):
+                if b" 429 " in head:
+                    assert b"RATE_LIMITED" in (head if b"}" in head else await read_until(stream, b"}"))
+                elif b"caught-up" not in head:
+                    await read_until(stream, b"caught-up")  # it is whole: it has begun
+            for stream in streams:
+                await trio.aclose_forcefully(stream)
+            await all_places_are_free(world, 3)
+
+
+async def test_a_stream_that_is_never_begun_gives_its_place_back() -> None:
+    async with limited(bounds(subscriptions=2), identity=believing()) as world, world.client() as client:
+        await client.put(S, headers=bearer("ann"))
+        for pause in (0.0, 0.001, 0.002, 0.004) * 5:
+            stream = await asked(world)
+            await trio.sleep(pause)  # the peer's, which leaves at some point on the way to its answer
+            await trio.aclose_forcefully(stream)
+        for _ in range(3):
+            await client.head(f"{S}/events", headers=bearer("ann"))
+        await all_places_are_free(world, 2)
+
+
+async def test_a_hook_that_fails_behind_the_route_takes_no_place() -> None:
+    limits = Limits(bounds(subscriptions=1))
+    async with open_engine(MemoryLog()) as engine:
+        await engine.create_session("s")
+        app = create_app(engine, identity=believing(), limits=limits)
+        failing = True
+
+        @app.after_request
+        async def fail(response: Response) -> Response:
+            if failing:
+                raise ValueError
+            return response
+
+        async with serving(app, websocket_handler(engine), drain=engine.drain) as served:
+            world = Penstock(engine, served)
+            stream = await asked(world)
+            for _ in range(3):
+                assert b" 500 " in await read_until(stream, b"\r\n\r\n")
+                await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            failing = False
+            await all_places_are_free(world, 1)
+            await stream.aclose()
+
+
+async def test_a_session_that_is_deleted_while_its_stream_opens_ends_the_stream_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with limited(bounds(), identity=believing()) as world, world.client() as client:
+        await client.put(S, headers=bearer("ann"))
+        session = await world.engine.session("s")
+
+        class DeletedByNow:
+            def __init__(self, *_: object, **__: object) -> None: ...
+
+            async def __aenter__(self) -> None:
+                raise SessionDeleted("gone", session_id="s")
+
+            async def __aexit__(self, *_: object) -> None: ...
+
+        monkeypatch.setattr(type(session), "subscribe", DeletedByNow)
+        for version in ("1.1", "1.0"):
+            async with world.lines(f"{S}/events", version=version, **bearer("ann")) as lines:
+                assert (lines.status, await lines.next()) == (200, "event: end")
+                assert await lines.next() == 'data: {"reason":"deleted"}'
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 50", "Transfer-Encoding: chunked"])

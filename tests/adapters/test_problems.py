@@ -96,6 +96,16 @@ def test_retry_after_stands_where_it_helps(error: PenstockError, seconds: str | 
     assert dict(answer(error).headers).get("Retry-After") == seconds
 
 
+@pytest.mark.parametrize("kind", list(subclasses(CapacityError)), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("asked", [0.0, 0.1, 1.0, 2.1, 300.0])
+def test_a_problem_says_when_to_come_back_as_its_header_does(kind: type[CapacityError], asked: float) -> None:
+    error = kind("full")
+    error.retry_after = asked
+    said = problem(error).get("retry_after")
+    assert dict(answer(error).headers).get("Retry-After") == (None if said is None else str(said))
+    assert (said is not None) == (TABLE[kind.code].status in (429, 503))
+
+
 def test_retry_after_is_rounded_up() -> None:
     error: CapacityError = Overloaded("full")
     error.retry_after = 2.1

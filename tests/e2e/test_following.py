@@ -451,6 +451,48 @@ def test_the_server_says_how_long_to_wait_and_silence_ends_a_line(blank: Page) -
     assert third >= 290
 
 
+def test_a_refusal_on_a_websocket_says_how_long_to_wait(blank: Page) -> None:
+    body = """
+      const times = [];
+      class Scripted {
+        static OPEN = 1;
+        readyState = 1;
+        OPEN = 1;
+        constructor() {
+          times.push(Date.now());
+          setTimeout(() => this.onopen?.());
+        }
+        send(text) {
+          const { op, id, session_id } = JSON.parse(text);
+          if (op !== "subscribe") return;
+          const error = { code: "RATE_LIMITED", status: 429, retryable: true, title: "slow", retry_after: 1 };
+          const answers = times.length < 3
+            ? [{ op: "error", id, error }]
+            : [{ op: "reply", id, result: { session_id, cursor: cursor(0) } },
+               { op: "caught-up", session_id, cursor: cursor(0) }];
+          for (const answer of answers) setTimeout(() => this.onmessage?.({ data: JSON.stringify(answer) }));
+        }
+        close() {}
+      }
+      const one = new Session("s", { over: "websocket", WebSocket: Scripted, snapshot: false });
+      const waits = [];
+      one.subscribe(() => {
+        const { connection: { state, problem } } = one.getSnapshot();
+        if (state === "waiting") waits.push([problem.code, problem.retryAfter]);
+      });
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      one.close();
+      const of = (retry_after) => new Problem({ code: "X", retry_after }).retryAfter;
+      return { waits, times: times.map((at, i) => at - times[Math.max(0, i - 1)]),
+        odd: [undefined, null, "7", -1, NaN, [], 1e9, 7].map(of) };
+    """
+    told = scripted(blank, body)
+    assert told["waits"] == [["RATE_LIMITED", 1000]] * 2
+    assert all(pause >= 990 for pause in told["times"][1:])
+    assert told["odd"] == [0, 0, 0, 0, 0, 0, 300_000, 7000]
+
+
 def test_a_server_that_never_brings_us_on_is_not_asked_in_a_loop(blank: Page) -> None:
     body = """
       Math.random = () => 1; // the longest pauses: 250, 500, 1000 milliseconds, …

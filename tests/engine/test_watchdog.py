@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
@@ -21,6 +22,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
+from engine.generation import Run
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.living import begin, data_of, end_of, finished, of_generation
 from tests.engine.producers import Steered, saying
@@ -407,6 +409,51 @@ async def test_the_watchdog_goes_with_its_generation(log: MemoryLog, autojump_cl
         assert watchdogs() == 0
         await trio.sleep(120)
         assert engine.statistics().sessions == 0
+
+
+# Whatever it raises, and wherever: the limits of all others hold at their time, its own a little later.
+@pytest.mark.parametrize("where", ["attend", "limit_reached"])
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ValueError("a bug"),
+        ExceptionGroup("some", [KeyError("a"), ValueError("b")]),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        RecursionError(),
+    ],
+    ids=repr,
+)
+async def test_a_look_that_raises_ends_neither_the_watchdog_nor_its_own_limit(
+    log: MemoryLog, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, where: str, raised: BaseException
+) -> None:
+    failures = 3
+    original = getattr(Run, where)
+
+    def fail(run: Run, *arguments: object) -> None:
+        nonlocal failures
+        if run.generation_id == bad and failures:
+            failures -= 1
+            raise raised
+        original(run, *arguments)
+
+    async with open_engine(log) as engine:
+        sessions = [await engine.create_session(name) for name in "abc"]
+        begun = trio.current_time()
+        first, bad, last = [await begin(session, silent) for session in sessions]
+        monkeypatch.setattr(Run, where, fail)
+        for session, gid in ((sessions[0], first), (sessions[2], last)):
+            await trio.sleep_until(begun + 119.999)
+            assert await end_of(session, gid) is None
+        await trio.sleep_until(begun + 120.001)
+        assert [await end_of(sessions[0], first), await end_of(sessions[2], last)] == ["stalled", "stalled"]
+        assert await end_of(sessions[1], bad) is None
+        await trio.sleep_until(begun + 130)
+        assert (failures, await end_of(sessions[1], bad)) == (0, "stalled")
+        # and it goes on with what begins later
+        assert await end_of(sessions[0], await begin(sessions[0], silent)) is None
+        await trio.sleep(121)
+        assert (await sessions[0].snapshot()).generation is None
 
 
 async def test_the_watchdog_keeps_neither_session_nor_engine_from_closing(

@@ -118,6 +118,11 @@ def add_problem(schemas: Schemas) -> None:
             "code": {"type": "string", "enum": list(TABLE)},
             "detail": {"type": "string"},
             "retryable": {"description": "The same request may succeed later.", "type": "boolean"},
+            "retry_after": {
+                "description": "With 429 and 503: seconds, as in Retry-After.",
+                "type": "integer",
+                "minimum": 1,
+            },
             "expected": {"description": "Of a SEQUENCE_GAP: the number that must come next.", "type": "integer"},
             "epoch": {"description": "Of a STALE_PRODUCER: the epoch that has taken over.", "type": "integer"},
             "session_id": reference("SessionId"),
