@@ -1,4 +1,4 @@
-"""What the routes share: the body as JSON, a page's size, an answer."""
+"""What the routes share: the ids in a path, a page's size, an answer."""
 
 from __future__ import annotations
 
@@ -8,53 +8,19 @@ from typing import Final
 
 from quart import Response, request
 
-from engine import JSON, InvalidBody, InvalidId, check_session_id, decode_json, encode_json, is_uuid
-
-from ..problems import BodyTooLarge, SlowRequest
+from engine import JSON, InvalidBody, InvalidId, check_session_id, encode_json, is_uuid
 
 __all__ = [
-    "BODY_BYTES",
-    "BODY_SECONDS",
     "answered",
     "ids_in",
-    "json_body",
     "page_size",
-    "parsed",
-    "too_large",
-    "too_slow",
 ]
-
-# A prompt with a long document fits; more in one request is a mistake, or an attack on memory.
-BODY_BYTES: Final = 1024 * 1024
-
-# A mebibyte over a line of 35 KiB a second. Who takes longer holds a connection for its own sake.
-BODY_SECONDS: Final = 30
 
 # Messages, or sessions, in one page unless the client asks otherwise: a screenful many times over.
 _PAGE: Final = 100
 
 # And at most: what fits in memory for many clients at a time.
 _LARGEST_PAGE: Final = 1000
-
-
-async def json_body() -> JSON:
-    """The body; none at all stands for an empty object. Raises `InvalidBody`."""
-    data = await request.get_data()
-    assert isinstance(data, bytes)
-    return parsed(data)
-
-
-def parsed(body: bytes) -> JSON:
-    """The JSON of a body; none at all stands for an empty object. Raises `InvalidBody`."""
-    return decode_json(body) if body else {}
-
-
-def too_large() -> BodyTooLarge:
-    return BodyTooLarge(f"a body is at most {BODY_BYTES} bytes")
-
-
-def too_slow() -> SlowRequest:
-    return SlowRequest("the body did not arrive in time")
 
 
 def ids_in(named: Mapping[str, str]) -> dict[str, str]:

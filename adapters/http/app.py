@@ -7,7 +7,7 @@ from typing import Final, final
 from urllib.parse import unquote
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from quart import Response, request
+from quart import Response, current_app, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
@@ -21,13 +21,13 @@ from ..limits import UNLIMITED, Limits
 from ..metrics import Metrics
 from ..origins import check_host, check_origin, cross_origin
 from ..problems import Answer, MethodNotAllowed, NotFound, answer
-from .answers import BODY_BYTES, BODY_SECONDS, ids_in, too_large, too_slow
+from .answers import ids_in
 from .chunks import add_chunks
 from .events import add_events
 from .generations import add_generations
 from .guard import add_guard
 from .health import add_health
-from .intake import bounded
+from .intake import BODY_BYTES, BODY_SECONDS, bounded, too_large, too_slow
 from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import add_page
@@ -190,7 +190,7 @@ async def _on_http_error(error: HTTPException) -> Response:
     if status == 404:
         return await _on_error(NotFound("no resource has this path"))
     if status == 413:
-        return await _on_error(too_large())
+        return await _on_error(too_large(current_app.config["MAX_CONTENT_LENGTH"]))
     if status == 408:
         return await _on_error(too_slow())
     if status < 500:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import Engine, InvalidBody, ProducerStamp
+from engine import JSON, Chunk, Engine, InvalidBody, ProducerStamp
 
 from ..bodies import read_body
-from ..pushed import FinishBody, finish, push, read_chunk, read_chunks, read_stamp
-from .answers import answered, json_body
+from ..pushed import FinishBody, finish, push, read_chunk, read_chunks, read_pieces, read_stamp
+from .answers import answered
 from .guard import allow
+from .intake import body_of_request, json_body, parsed
 
-__all__ = ["add_chunks", "stamp_in"]
+__all__ = ["add_chunks", "write"]
 
 
 def add_chunks(app: QuartTrio, engine: Engine) -> None:
@@ -23,16 +24,12 @@ def add_chunks(app: QuartTrio, engine: Engine) -> None:
     @app.post("/v1/sessions/<session_id>/chunks")
     async def write_chunk(session_id: str) -> Response:
         await allow("produce", session_id)
-        stamp = stamp_in(request.headers.getlist)
-        chunk = read_chunk(await json_body())
-        return answered(await push(await engine.session(session_id), [chunk], stamp))
+        return answered(await write(engine, session_id, request.headers.getlist, body_of_request, batch=False))
 
     @app.post("/v1/sessions/<session_id>/chunks/batch")
     async def write_chunks(session_id: str) -> Response:
         await allow("produce", session_id)
-        stamp = stamp_in(request.headers.getlist)
-        chunks = read_chunks(await json_body())
-        return answered(await push(await engine.session(session_id), chunks, stamp))
+        return answered(await write(engine, session_id, request.headers.getlist, body_of_request, batch=True))
 
     @app.post("/v1/sessions/<session_id>/generations/<generation_id>/finish")
     async def finish_generation(session_id: str, generation_id: str) -> Response:
@@ -40,6 +37,30 @@ def add_chunks(app: QuartTrio, engine: Engine) -> None:
         stamp = stamp_in(request.headers.getlist)
         body = read_body(await json_body(), FinishBody)
         return answered(await finish(await engine.session(session_id), generation_id.lower(), body, stamp))
+
+
+async def write(
+    engine: Engine,
+    session_id: str,
+    values_of: Callable[[str], Sequence[str]],
+    body: Callable[[], Awaitable[bytes]],
+    *,
+    batch: bool,
+) -> dict[str, JSON]:
+    """Carry out a request with one chunk or a batch of them; what it is answered with.
+
+    ``values_of`` are those of its headers, ``body`` reads it. Who asks may do this: that was decided before.
+    """
+    stamp = stamp_in(values_of)
+    chunks = _chunks_in(await body(), batch=batch)
+    return await push(await engine.session(session_id), chunks, stamp)
+
+
+def _chunks_in(body: bytes, *, batch: bool) -> Sequence[Chunk]:
+    if not batch:
+        return [read_chunk(parsed(body))]
+    pieces = read_pieces(body)
+    return read_chunks(parsed(body)) if pieces is None else pieces
 
 
 def stamp_in(values_of: Callable[[str], Sequence[str]]) -> ProducerStamp | None:

@@ -11,8 +11,9 @@ from quart_trio import QuartTrio
 from engine import JSON, Engine, InvalidBody
 
 from ..bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
-from .answers import answered, json_body
+from .answers import answered
 from .guard import allow, permitted
+from .intake import json_body
 
 __all__ = ["add_generations"]
 

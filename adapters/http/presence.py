@@ -9,8 +9,9 @@ from engine import Engine
 
 from ..bodies import read_body
 from ..presence import PresenceBody, PresenceFrame, carry_out
-from .answers import answered, json_body
+from .answers import answered
 from .guard import allow
+from .intake import json_body
 
 __all__ = ["add_presence"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Final, TypeAlias, final
 
 import trio
@@ -26,17 +27,17 @@ from quart import (
 )
 from quart_trio import QuartTrio
 
-from engine import Chunk, Engine, PenstockError, encode_json, request_id
+from engine import Engine, PenstockError, encode_json, request_id
 
 from ..identity import Identity
 from ..limits import Limits
 from ..origins import check_host, check_origin, cross_origin
 from ..problems import Unauthenticated, answer
-from ..pushed import push, read_chunk, read_chunks, read_pieces
 from ..request_ids import REQUEST_ID, request_id_of
-from .answers import ids_in, parsed, too_large, too_slow
-from .chunks import stamp_in
+from .answers import ids_in
+from .chunks import write
 from .guard import bearer
+from .intake import ClientLeft, whole_body
 from .request_log import Noted, tell
 
 __all__ = ["Asked", "Pushing"]
@@ -58,10 +59,6 @@ _SIGNALS: Final = (
     request_started,
     request_tearing_down,
 )
-
-
-class _Left(Exception):
-    """The client is gone: nobody is to be answered."""
 
 
 @final
@@ -169,7 +166,7 @@ class Pushing:
         try:
             made = await self._carry_out(asked, receive)
             told = _Told(status=200, headers=[("Content-Type", "application/json")], body=made)
-        except _Left:
+        except ClientLeft:
             return
         except PenstockError as error:
             asked.refusal, asked.refused_ids = error, ids_in(ids)
@@ -199,10 +196,14 @@ class Pushing:
             check_host(host, self._allowed_hosts)
         check_origin(asked.value("Origin"), host, self._allowed_origins)
         await self._allow(asked)
-        stamp = stamp_in(asked.values)
-        body = await self._body(asked, receive)
-        chunks = _read_batch(body) if asked.batch else [read_chunk(parsed(body))]
-        return encode_json(await push(await self._engine.session(asked.session_id), chunks, stamp))
+        body = partial(
+            whole_body,
+            receive,
+            length=asked.length,
+            most=self._app.config["MAX_CONTENT_LENGTH"],
+            seconds=self._app.config["BODY_TIMEOUT"],
+        )
+        return encode_json(await write(self._engine, asked.session_id, asked.values, body, batch=asked.batch))
 
     async def _allow(self, asked: Asked) -> None:
         identity = self._identity
@@ -213,24 +214,6 @@ class Pushing:
             raise
         self._limits.admit(None if identity.open else principal.subject)
         await identity.check(principal, "produce", asked.session_id)
-
-    async def _body(self, asked: Asked, receive: _Receive) -> bytes:
-        most: int = self._app.config["MAX_CONTENT_LENGTH"]
-        if asked.length > most:
-            raise too_large()
-        body = b""
-        with trio.move_on_after(self._app.config["BODY_TIMEOUT"]):
-            while True:
-                event = await receive()
-                if event["type"] != "http.request":
-                    raise _Left
-                first, body = not body, body + event.get("body", b"")
-                if len(body) > most:
-                    raise too_large()
-                # Nearly every body is one piece, and its end, which is only said then, need not be waited for.
-                if not event.get("more_body", False) or (first and len(body) == asked.length):
-                    return body
-        raise too_slow()
 
     def _headers(self, asked: Asked, told: _Told) -> list[tuple[bytes, bytes]]:
         """Those that every answer has, among them."""
@@ -243,11 +226,6 @@ class Pushing:
             headers |= {name.lower(): value for name, value in allowed.items()}
         headers[REQUEST_ID.lower()] = request_id.get() or ""
         return [(name.encode(), value.encode()) for name, value in headers.items()]
-
-
-def _read_batch(body: bytes) -> Sequence[Chunk]:
-    pieces = read_pieces(body)
-    return read_chunks(parsed(body)) if pieces is None else pieces
 
 
 def _refused(error: Exception, ids: dict[str, str]) -> _Told:

@@ -13,8 +13,9 @@ from quart_trio import QuartTrio
 from engine import JSON, Engine, JSONObject, SessionInfo, check_session_id, new_session_id
 
 from ..bodies import MessageBody, post, read_body
-from .answers import answered, json_body, page_size
+from .answers import answered, page_size
 from .guard import allow, may_list, permitted
+from .intake import json_body
 from .listing import list_sessions
 
 __all__ = ["ForkBody", "NewBody", "PatchBody", "ResetBody", "RetractBody", "add_sessions"]

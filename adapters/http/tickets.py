@@ -10,8 +10,9 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from ..bodies import read_body
-from .answers import answered, json_body
+from .answers import answered
 from .guard import authenticate, identity
+from .intake import json_body
 
 __all__ = ["TicketBody", "add_tickets"]
 

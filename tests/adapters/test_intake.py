@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import trio
 from hypercorn.typing import ASGIReceiveEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.http.intake import bounded
+import adapters
+from adapters.http.intake import ClientLeft, bounded, whole_body
+from adapters.problems import BodyTooLarge, SlowRequest
 
 MOST = 10
 
@@ -54,3 +59,51 @@ def test_a_body_passes_whole_or_ends_with_the_piece_that_is_too_much(pieces: lis
         assert got == pieces
     else:
         assert sum(map(len, got)) > MOST >= sum(map(len, got[:-1]))
+
+
+# and by that every bound on bodies holds on every route.
+def test_no_route_reads_a_body_in_a_way_of_its_own() -> None:
+    reading = {"get_data", "get_json", "data", "json", "form", "files", "body", "values", "stream"}
+    found = {}
+    for path in sorted((Path(adapters.__file__).parent / "http").rglob("*.py")):
+        used = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "request"
+        }
+        if used & reading:
+            found[path.name] = used & reading
+    assert found == {"intake.py": {"get_data"}}
+
+
+@given(pieces=st.lists(st.binary(max_size=MOST + 2), min_size=1, max_size=8), told=st.booleans(), left=st.booleans())
+async def test_a_body_is_read_to_its_end_or_its_bound(pieces: list[bytes], *, told: bool, left: bool) -> None:
+    sent = deque(pieces)
+    whole = b"".join(pieces)
+
+    async def receive() -> ASGIReceiveEvent:
+        await trio.lowlevel.checkpoint()
+        if left and len(sent) == 1:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": sent.popleft(), "more_body": bool(sent)}
+
+    length = len(whole) if told else None
+    try:
+        assert await whole_body(receive, length=length, most=MOST, seconds=1) == whole
+    except BodyTooLarge:
+        assert len(whole) > MOST
+    except ClientLeft:
+        assert left
+        assert len(whole) - len(pieces[-1]) <= MOST
+    else:
+        assert len(whole) <= MOST
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(autojump_clock: object) -> None:
+    async def receive() -> ASGIReceiveEvent:
+        await trio.sleep(1)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    with pytest.raises(SlowRequest):
+        await whole_body(receive, length=None, most=MOST, seconds=5)
+    assert trio.current_time() == 5

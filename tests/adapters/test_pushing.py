@@ -27,6 +27,7 @@ from adapters.traffic import traffic
 from adapters.websocket import websocket_handler
 from engine import JSON, Chunk, Engine, InvalidBody, MemoryLog, PenstockError, Session, decode_json, open_engine
 from tests.adapters.credentials import identity, token
+from tests.adapters.fuzzing import Dice
 from tests.adapters.serving import PATIENCE, Served, serving
 from tests.engine.rules import events_of
 from tests.engine.strategies import json_values
@@ -148,12 +149,14 @@ async def served(
         yield found
 
 
-async def told(server: Served, asked: Ask, suffix: str, more: tuple[str, ...] = ()) -> bytes:
+async def told(server: Served, asked: Ask, suffix: str, more: tuple[str, ...] = (), *, pieces: int = 1) -> bytes:
     """The whole answer, but for what differs from one moment to the next."""
     async with await server.connect() as stream:
-        await stream.send_all(
-            Ask(asked.body, asked.path, (*asked.headers, *more), asked.session, asked.raw).wire(suffix)
-        )
+        sent = Ask(asked.body, asked.path, (*asked.headers, *more), asked.session, asked.raw).wire(suffix)
+        for at in range(0, len(sent), size := -(-len(sent) // pieces)):
+            await stream.send_all(sent[at : at + size])
+            if pieces > 1:
+                await trio.testing.wait_all_tasks_blocked()
         answer = b""
         with trio.fail_after(PATIENCE):
             while b"\r\n\r\n" not in answer:
@@ -439,3 +442,40 @@ def test_pieces_are_read_as_the_chunks_that_they_are(spelled: list[str], around:
     if spelled and plain and len({*spelled}) == len(spelled) and "more" not in around:
         first = _SPELLED.index(spelled[0])
         assert (pieces is not None) == (spelled == list(_SPELLED[first : first + len(spelled)]))
+
+
+# Ids of the server's own making.
+MADE: Final = re.compile(rb"(?!0198c0de)[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}")
+
+
+async def _told_for(dice_seed: int, suffix: str, *, cut: bool) -> tuple[list[bytes], list[Any]]:
+    """What a server answers to requests drawn by this seed, and what it has stored then."""
+    dice, log = Dice(dice_seed), MemoryLog()
+    answers = []
+    async with open_engine(log) as engine:
+        await engine.create_session("s")
+        async with served(engine, Identity()) as server:
+            for number in range(40):
+                path, drawn = dice.one_of((("chunks", dice.chunk), ("chunks/batch", dice.batch)))
+                body = json.dumps(drawn()).encode()
+                if dice.rarely(6):
+                    body = body[: number * 3] + dice.word().encode("utf-8", "surrogatepass")
+                headers = stamped(0, number) if dice.rarely(4) else ()
+                ask = Ask(path=path, raw=body, headers=headers)
+                answers.append(await told(server, ask, suffix, pieces=7 if cut else 1))
+        events = [(event.type, event.offset, event.seq, event.data) for event in await events_of(log, "s")]
+    return answers, events[:-2]
+
+
+# Whatever the body, and in however many pieces it comes: read and checked on either way, it comes to the same.
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_body_is_read_the_same_on_either_way(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # R-156
+    with counting(monkeypatch) as short:
+        by_short = await _told_for(seed, "", cut=bool(seed % 2))
+        assert len(short) == 40
+        by_long = await _told_for(seed, "?long", cut=bool(seed % 2))
+        assert len(short) == 40
+    for one, other in zip(by_short[0], by_long[0], strict=True):
+        assert MADE.sub(b"made", one) == MADE.sub(b"made", other)
+    assert by_short[1] == by_long[1]
+    assert len({answer[9:12] for answer in by_short[0]}) > 1
