@@ -389,7 +389,8 @@ def check_problem(problem: Json, text: str, row: Provocation) -> None:
     assert problem["detail"]
     ids = {name: problem[name] for name in ("session_id", "generation_id", "message_id") if name in problem}
     assert ids == row.ids
-    assert problem.keys() - ids.keys() == {"type", "title", "status", "code", "detail", "retryable"} | row.more
+    again = {"retry_after"} if TABLE[row.code].status in (429, 503) else set()
+    assert problem.keys() - ids.keys() == {"type", "title", "status", "code", "detail", "retryable"} | row.more | again
     assert not [leak for leak in LEAKS if leak in text], text
 
 
