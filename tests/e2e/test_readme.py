@@ -20,6 +20,7 @@ import pytest
 import websockets.sync.client
 
 from tests.e2e.conftest import ServerProcess
+from tests.smoke import first_command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -177,6 +178,22 @@ def test_curl_lines_show_an_answer_to_its_end(tmp_path: Path, server: ServerProc
         curl.terminate()
     assert any('"text":" finds"' in line for line in events)
     assert '"completed"' in events[-1]
+
+
+def test_it_takes_one_line_to_serve_and_one_to_test() -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if "venv .venv" in line]
+    clone = "python3 -m venv .venv && .venv/bin/pip install "
+    assert lines == [clone + "'.[server]' && .venv/bin/penstock serve", clone + "-e '.[test]' && .venv/bin/pytest"]
+    assert first_command() == lines[0]
+    assert lines[1] in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_command_works(tmp_path: Path) -> None:
+    """What CI does with each Python that the machine has."""
+    smoke = [sys.executable, str(ROOT / "tests" / "smoke.py"), sys.prefix]
+    done = subprocess.run(smoke, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every command works" in done.stdout
 
 
 def _anchors(text: str) -> set[str]:
