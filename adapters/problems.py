@@ -105,6 +105,11 @@ _WITH_RETRY_AFTER = frozenset({429, 503})
 _INTERNAL = "The server's log has the details."
 _STORAGE = "This could not be stored; try again."
 
+# The same for all who are not known: what is wrong with a token helps who tries some.
+_UNKNOWN = (
+    "This takes a token that this server accepts: in the header 'Authorization: Bearer <token>', or on a WebSocket "
+    'in a first frame {"op": "auth", "token": "…"}. The server\'s log has the reason.'
+)
 
 # Of a text that may quote what a client sent: enough to see what is meant. It is told back and logged, and a mebibyte
 # of it would be several by then.
@@ -138,9 +143,16 @@ class BodyTooLarge(CallerError):
 
 @final
 class Unauthenticated(CallerError):
-    """Nobody knows who asks: there is no token, or it is not valid any more."""
+    """Nobody knows who asks: there is no token, or it is not valid any more.
+
+    Why, the log tells, in ``reason`` with one word and in ``detail`` with more; who asks is not told.
+    """
 
     code = "UNAUTHENTICATED"
+
+    def __init__(self, detail: str, *, reason: str = "refused") -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 @final
@@ -214,6 +226,8 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
         detail = _INTERNAL
     elif isinstance(error, StorageError):
         detail = _STORAGE
+    elif isinstance(error, Unauthenticated):
+        detail = _UNKNOWN
     else:
         detail = brief(error.detail)
     made: dict[str, JSON] = {

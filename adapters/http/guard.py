@@ -72,7 +72,7 @@ def authenticate() -> Principal:
     tickets = request.args.getlist("ticket") if request.endpoint == _STREAM and not asked.open else []
     token = None if asked.open else bearer(request.headers.getlist("Authorization"))
     if tickets and (len(tickets) > 1 or token is not None):
-        raise Unauthenticated("there is more than one token or ticket; send one")
+        raise Unauthenticated("there is more than one token or ticket", reason="several")
     principal = asked.tickets.for_stream(tickets[0]) if tickets else asked.authenticate(token)
     limits().admit(counted(principal))
     g.principal = principal
@@ -110,5 +110,5 @@ def bearer(headers: Sequence[str]) -> str | None:
     if not headers:
         return None
     if len(headers) > 1:
-        raise Unauthenticated("there is more than one token or ticket; send one")
+        raise Unauthenticated("there is more than one token or ticket", reason="several")
     return read_bearer(headers[0])

@@ -17,7 +17,7 @@ from quart_trio import QuartTrio
 
 from engine import PenstockError, request_id
 
-from ..problems import brief
+from ..problems import Unauthenticated, brief
 from ..request_ids import REQUEST_ID, request_id_of
 from ..traffic import traffic
 
@@ -113,6 +113,8 @@ def tell(status: int, noted: Callable[[], Noted]) -> None:
         named = {name: getattr(refusal, name) for name in _IDS}
         fields |= {**about.refused_ids, **{name: value for name, value in named.items() if value is not None}}
         fields |= {"code": refusal.code, "detail": brief(str(refusal))}
+        if isinstance(refusal, Unauthenticated):
+            fields["reason"] = refusal.reason
         if (cause := refusal.__cause__) is not None and status >= 500:
             fields["cause"] = repr(cause)
     _log.log(level, event, extra={"event": event, **fields})

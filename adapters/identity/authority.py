@@ -45,7 +45,7 @@ class Identity:
         if self._verify is None:
             return EVERYBODY
         if token is None:
-            raise Unauthenticated("this needs a token: send the header 'Authorization: Bearer <token>'")
+            raise Unauthenticated("there is no token", reason="missing")
         principal = self._verify(token)
         self.check_time(principal)
         return principal
@@ -53,7 +53,7 @@ class Identity:
     def check_time(self, principal: Principal) -> None:
         """Raises `Unauthenticated` when the principal's time is over."""
         if time.time() >= principal.expires_at:
-            raise Unauthenticated("the token has expired; get a new one")
+            raise Unauthenticated("the token has expired", reason="expired")
 
     async def permits(self, principal: Principal, action: Scope, session_id: str | None) -> bool:
         """Whether the principal may do this, by its token and by the application."""

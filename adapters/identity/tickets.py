@@ -62,6 +62,11 @@ class Tickets:
         self._process = token_urlsafe(12)
         self._used: dict[str, float] = {}
 
+    def replace(self, secrets: Sequence[bytes]) -> None:
+        """Sign with the first of these from now on, and take tickets of all of them. Without any nothing changes."""
+        if secrets:
+            self._keys = [_derive(secret) for secret in secrets]
+
     def make(
         self, principal: Principal, sessions: Sequence[str], scopes: Collection[str], ttl: int | None = None
     ) -> Ticket:
@@ -108,7 +113,8 @@ class Tickets:
         claims = self._read(text)
         principal = _principal(claims)
         if not _is_for_stream(principal.sessions, principal.scopes):
-            raise Unauthenticated("this ticket is not for a stream: that takes one session and the scope read alone")
+            detail = "this ticket is not for a stream: that takes one session and the scope read alone"
+            raise Unauthenticated(detail, reason="ticket")
         return evolve(principal, expires_at=float(cast("int", claims["exp"])))
 
     def for_socket(self, text: str) -> Principal:
@@ -119,10 +125,10 @@ class Tickets:
         claims = self._read(text)
         ticket_id, now = cast("str", claims["jti"]), time.time()
         if claims["process"] != self._process or now >= cast("int", claims["iat"]) + _SOCKET_SECONDS:
-            raise Unauthenticated("this ticket is too old for a WebSocket; get a new one")
+            raise Unauthenticated("this ticket is too old for a WebSocket", reason="expired")
         self._forget(now)
         if ticket_id in self._used:
-            raise Unauthenticated("this ticket has been used; get a new one")
+            raise Unauthenticated("this ticket has been used", reason="used")
         if len(self._used) >= _MAX_USED:
             raise Overloaded("too many tickets are being used; try again")
         self._used[ticket_id] = now + _SOCKET_SECONDS
@@ -137,16 +143,22 @@ class Tickets:
 
     def _read(self, text: str) -> dict[str, object]:
         if len(text) > MAX_TICKET or not text.isascii():
-            raise Unauthenticated("this is no ticket of this server's; get a new one")
+            raise Unauthenticated("this is no ticket", reason="malformed")
         for key in self._keys:
             try:
-                claims: dict[str, object] = jwt.decode(text, key, algorithms=[_ALGORITHM], audience=_AUDIENCE)
+                claims: dict[str, object] = jwt.decode(
+                    text,
+                    key,
+                    algorithms=[_ALGORITHM],
+                    audience=_AUDIENCE,
+                    options={"verify_iat": False},  # as of a token
+                )
             except jwt.ExpiredSignatureError:
-                raise Unauthenticated("the ticket has expired; get a new one") from None
+                raise Unauthenticated("the ticket has expired", reason="expired") from None
             except (jwt.PyJWTError, ValueError, RecursionError):
                 continue
             return claims
-        raise Unauthenticated("this is no ticket of this server's; get a new one")
+        raise Unauthenticated("this is no ticket of this server's", reason="signature")
 
 
 def _is_for_stream(sessions: Collection[str], scopes: Collection[str]) -> bool:

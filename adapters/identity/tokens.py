@@ -6,7 +6,6 @@ says of its own algorithm decides nothing.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -37,8 +36,6 @@ __all__ = [
     "read_bearer",
 ]
 
-_log = logging.getLogger("penstock.identity")
-
 Algorithm: TypeAlias = Literal["HS256", "EdDSA", "RS256"]
 ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
 
@@ -60,7 +57,15 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # It is shown to people as who approved, and compared with ids in paths.
 _SUBJECT_LENGTH: Final = 256
 
-_NO_TOKEN: Final = "this is no token that this server accepts"
+# What the library finds, in a word of ours.
+_REASONS: Final[Mapping[type[jwt.PyJWTError], str]] = {
+    jwt.ExpiredSignatureError: "expired",
+    jwt.ImmatureSignatureError: "not-yet",
+    jwt.InvalidAudienceError: "audience",
+    jwt.InvalidIssuerError: "issuer",
+    jwt.InvalidAlgorithmError: "algorithm",
+    jwt.MissingRequiredClaimError: "claims",
+}
 
 
 class BadKey(Exception):
@@ -84,13 +89,18 @@ class JwtTokens:
         issuer: str | None = None,
         leeway: float = _LEEWAY,
     ) -> None:
-        if not keys:
-            raise ValueError("tokens are checked with one key at least")
-        self._keys = tuple(_check(key, algorithm, "the key") for key in keys)
+        self._keys: tuple[PublicKey, ...]
         self._algorithm = algorithm
+        self.replace(keys)
         self._audience = audience
         self._issuer = issuer
         self._leeway = leeway
+
+    def replace(self, keys: Sequence[PublicKey]) -> None:
+        """Read tokens that were signed for one of these from now on. Raises `BadKey`, and changes nothing."""
+        if not keys:
+            raise ValueError("tokens are checked with one key at least")
+        self._keys = tuple(_check(key, self._algorithm, "the key") for key in keys)
 
     @property
     def secrets(self) -> tuple[bytes, ...]:
@@ -98,9 +108,9 @@ class JwtTokens:
         return tuple(key for key in self._keys if isinstance(key, bytes))
 
     def __call__(self, token: str) -> Principal:
-        """Whose token this is. Raises `Unauthenticated`; nothing of the token is told or logged."""
+        """Whose token this is. Raises `Unauthenticated`, which tells nothing of the token but what is wrong with it."""
         if len(token) > _TOKEN_BYTES or not _TOKEN.fullmatch(token):
-            raise Unauthenticated(_NO_TOKEN)
+            raise Unauthenticated("the token is no JWT, or longer than one may be", reason="malformed")
         claims = self._claims(token)
         return Principal(
             subject=_subject(claims.get("sub")),
@@ -119,60 +129,65 @@ class JwtTokens:
                     audience=self._audience,
                     issuer=self._issuer,
                     leeway=self._leeway,
-                    options={"require": ["exp", "sub"]},
+                    # When it was made is no reason to refuse it: a clock that is some seconds fast would shut everybody
+                    # out. What must not be used yet says so itself, in `nbf`.
+                    options={"require": ["exp", "sub"], "verify_iat": False},
                 )
             except jwt.InvalidSignatureError:
                 continue  # another key's, perhaps
-            except jwt.ExpiredSignatureError:
-                raise Unauthenticated("the token has expired; get a new one") from None
             except jwt.PyJWTError as error:
-                _log.debug("a token is refused: %s", type(error).__name__)
-                break
+                reason = _REASONS.get(type(error), "malformed")
+                raise Unauthenticated(f"the token is refused: {type(error).__name__}", reason=reason) from None
             except Exception as error:  # noqa: BLE001  # whatever a stranger's token does to the parser, it is none
-                _log.warning("a token is refused: reading it raised %s", type(error).__name__)
-                break
+                detail = f"the token cannot be read: {type(error).__name__}"
+                raise Unauthenticated(detail, reason="malformed") from None
             return claims
-        raise Unauthenticated(_NO_TOKEN)
+        keys = "key" if len(self._keys) == 1 else f"{len(self._keys)} keys"
+        raise Unauthenticated(f"the token is not signed with this server's {keys}", reason="signature")
 
 
 def read_bearer(header: str) -> str:
     """The token in an ``Authorization`` header (RFC 6750). Raises `Unauthenticated`."""
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("the Authorization header is not 'Bearer <token>'")
+        raise Unauthenticated("the Authorization header is not 'Bearer <token>'", reason="malformed")
     return token.strip()
 
 
 def _subject(value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= _SUBJECT_LENGTH or not value.isprintable():
-        raise Unauthenticated(f"the token's sub is not 1 to {_SUBJECT_LENGTH} printable characters")
+        raise _claim(f"the token's sub is not 1 to {_SUBJECT_LENGTH} printable characters")
     return value
 
 
 def _scopes(claims: Mapping[str, object]) -> frozenset[Scope]:
     """Those of ours among the token's: an issuer has others for other services."""
     if "scope" in claims and "scopes" in claims:
-        raise Unauthenticated("the token has both scope and scopes")
+        raise _claim("the token has both scope and scopes")
     value = claims.get("scope", claims.get("scopes", []))
     if "scope" in claims:
         value = value.split(" ") if isinstance(value, str) else None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise Unauthenticated("the token's scope is not words in a text, or its scopes not a list of texts")
+        raise _claim("the token's scope is not words in a text, or its scopes not a list of texts")
     return frozenset(cast("list[Scope]", [name for name in value if name in SCOPES]))
 
 
 def _sessions(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAX_PATTERNS:
-        raise Unauthenticated(f"the token's sessions are not a list of {MAX_PATTERNS} at most")
+        raise _claim(f"the token's sessions are not a list of {MAX_PATTERNS} at most")
     if not all(isinstance(pattern, str) and is_pattern(pattern) for pattern in value):
-        raise Unauthenticated("the token's sessions are not session ids, in which * may stand for any characters")
+        raise _claim("the token's sessions are not session ids, in which * may stand for any characters")
     return tuple(value)
 
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 and isfinite(value):
         return float(value)
-    raise Unauthenticated("the token's exp is no number of seconds")
+    raise _claim("the token's exp is no number of seconds")
+
+
+def _claim(detail: str) -> Unauthenticated:
+    return Unauthenticated(detail, reason="claims")
 
 
 # --- keys

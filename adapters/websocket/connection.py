@@ -187,7 +187,7 @@ class Conversation:
         except PenstockError as raised:
             error = self._counted(raised, envelope)
             if not self._holder.known:
-                refusal = error if isinstance(error, CapacityError) else Unauthenticated(error.detail)
+                refusal = error if isinstance(error, CapacityError) else _as_unknown(error)
                 note_refusal(refusal, envelope.get("op"))
                 await self._refuse(refusal, request_id)
                 return False
@@ -308,6 +308,7 @@ class Conversation:
     async def _expire(self) -> None:
         """When the holder's time is over nothing more is read for them."""
         error = await self._holder.wait_over()
+        note_refusal(error, None)
         self._subscriptions.stop()
         await self._refuse(error, None)
 
@@ -323,3 +324,8 @@ class Conversation:
         self._closing = True
         with trio.move_on_after(self._config.close_timeout):
             await self._ws.aclose(code, reason)
+
+
+def _as_unknown(error: PenstockError) -> Unauthenticated:
+    """Whatever a frame is refused with, to somebody who has not said who they are."""
+    return error if isinstance(error, Unauthenticated) else Unauthenticated(error.detail, reason="malformed")

@@ -89,7 +89,7 @@ def _named(head: Head, identity: Identity) -> Principal | None:
     tokens = [value for name, value in head.headers if name == "authorization"]
     tickets = parse_qs(head.target.partition("?")[2]).get("ticket", [])
     if len(tokens) + len(tickets) > 1:
-        raise Unauthenticated("there is more than one token or ticket; send one")
+        raise Unauthenticated("there is more than one token or ticket", reason="several")
     if tickets:
         return identity.tickets.for_socket(tickets[0])
     return identity.authenticate(read_bearer(tokens[0])) if tokens else None

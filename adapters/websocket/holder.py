@@ -58,7 +58,7 @@ class Holder:
     def principal(self) -> Principal:
         """Raises `Unauthenticated`."""
         if self._principal is None:
-            raise Unauthenticated('the first frame is {"op": "auth", "token": "…"}')
+            raise Unauthenticated("there was no token before this frame", reason="missing")
         self._identity.check_time(self._principal)
         return self._principal
 
@@ -94,4 +94,6 @@ class Holder:
         with self._time:
             await trio.sleep_forever()
         known, self._principal = self.known, None
-        return Unauthenticated("the token has expired; get a new one" if known else "no token came in time")
+        if known:
+            return Unauthenticated("the token has expired", reason="expired")
+        return Unauthenticated("no token came in time", reason="missing")

@@ -15,7 +15,7 @@ import trio
 from engine import PenstockError, request_id
 
 from ..head import Head
-from ..problems import brief, is_failure
+from ..problems import Unauthenticated, brief, is_failure
 from ..request_ids import REQUEST_ID, request_id_of
 from ..traffic import traffic
 
@@ -57,6 +57,8 @@ def note_refusal(error: PenstockError, op: object, **ids: str | None) -> None:
     event = "command_failed" if failed else "command_refused"
     fields: dict[str, object] = {"op": brief(op) if isinstance(op, str) else None, "code": error.code}
     fields["detail"] = brief(str(error))
+    if isinstance(error, Unauthenticated):
+        fields["reason"] = error.reason
     for name in ("session_id", "generation_id", "message_id"):
         fields[name] = getattr(error, name) or ids.get(name)
     if failed and error.__cause__ is not None:

@@ -72,7 +72,7 @@ class Subscriptions:
         """
         sid = session.session_id
         if self._stopped:
-            raise Unauthenticated("the token has expired; get a new one")
+            raise Unauthenticated("the token has expired", reason="expired")
         if sid in self._readers:
             raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=sid)
         if len(self._readers) >= self._bound:
