@@ -38,6 +38,7 @@ from .inputs import Input
 from .log import (
     Append,
     Compact,
+    CopyProgress,
     Delete,
     Entry,
     EventLog,
@@ -47,8 +48,10 @@ from .log import (
     MemoryLog,
     SqliteLog,
     SqliteReader,
+    back_up,
     open_sqlite,
     open_sqlite_reader,
+    restore,
 )
 from .observer import *  # noqa: F403  every fact is public
 from .policy import PolicyName
@@ -98,6 +101,7 @@ __all__ = [
     "CompactionStatistics",
     "Compactor",
     "Config",
+    "CopyProgress",
     "Degraded",
     "Delete",
     "Delivery",
@@ -145,6 +149,7 @@ __all__ = [
     "Subscription",
     "Superseded",
     "Updated",
+    "back_up",
     "check_json",
     "converter",
     "decode",
@@ -157,6 +162,7 @@ __all__ = [
     "open_engine",
     "open_sqlite",
     "open_sqlite_reader",
+    "restore",
     "run_producer",
     "structure",
     "to_json",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from .approve import approve
+from .backup import backup, restore
 from .bench import bench
 from .compact import compact
 from .inspect import inspect
@@ -35,6 +36,7 @@ def main() -> None:
       penstock stop chat                          end the answer that runs
       penstock token ann --session 'ann-*' ...    make a token, where a server asks for them
       penstock inspect penstock.db                what is stored, and whether it is sound
+      penstock backup penstock.db copy.db         a copy of it, also while it is served
       penstock bench                              how fast this machine is
     """
 
@@ -46,5 +48,7 @@ main.add_command(approve)
 main.add_command(stop)
 main.add_command(inspect)
 main.add_command(compact)
+main.add_command(backup)
+main.add_command(restore)
 main.add_command(bench)
 main.add_command(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .backup import CopyProgress, back_up, restore
 from .memory import MemoryLog
 from .port import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, Report, Write
 from .reader import FileState, SqliteReader, open_sqlite_reader
@@ -10,6 +11,7 @@ from .sqlite import SqliteLog, open_sqlite
 __all__ = [
     "Append",
     "Compact",
+    "CopyProgress",
     "Delete",
     "Entry",
     "EventLog",
@@ -21,6 +23,8 @@ __all__ = [
     "SqliteLog",
     "SqliteReader",
     "Write",
+    "back_up",
     "open_sqlite",
     "open_sqlite_reader",
+    "restore",
 ]

@@ -110,6 +110,9 @@ class Claim(_Use):
             undo.pop_all()
         return claim
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     def stat(self) -> os.stat_result:
         """Of the file, wherever it is now. Raises `OSError`."""
         return os.fstat(self._descriptor)

@@ -21,12 +21,16 @@ __all__ = [
     "connect",
     "connect_read_only",
     "connect_reader",
+    "connect_to",
     "explain",
+    "is_damaged",
     "is_held",
     "is_store_wide",
     "locate",
     "prepare",
     "rehearse",
+    "translated",
+    "uri_of",
 ]
 
 _APPLICATION_ID: Final = 0x70656E73
@@ -92,6 +96,11 @@ def is_held(error: Exception) -> bool:
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_damaged(error: Exception) -> bool:
+    """Whether a database's own content is at fault."""
+    return _primary(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def explain(error: Exception) -> str:
     """What is wrong, in a few words fit for anyone's eyes."""
     match _primary(error):
@@ -127,7 +136,7 @@ def locate(path: str | os.PathLike[str]) -> str:
 
 def connect(path: str) -> sqlite3.Connection:
     """A connection that writes durably. It may pass from thread to thread, one at a time. The file must be there."""
-    connection = _connect_to(path)
+    connection = connect_to(path)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_SIZE}")
     connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}")
@@ -137,20 +146,21 @@ def connect(path: str) -> sqlite3.Connection:
 
 def connect_reader(path: str) -> sqlite3.Connection:
     """A connection that sees what is committed and cannot write. The file must be there."""
-    connection = _connect_to(path)
+    connection = connect_to(path)
     connection.execute("PRAGMA query_only = ON")
     # Now it opens all that it will need: later another file may have these names.
     connection.execute("SELECT 1 FROM sessions LIMIT 1").fetchone()
     return connection
 
 
-def _connect_to(path: str) -> sqlite3.Connection:
-    """Without making a new file where the database was."""
-    return _connect(f"file:{_quoted(path)}?mode=rw", uri=True)
+def connect_to(path: str) -> sqlite3.Connection:
+    """A connection to a file that is there: no new one is made where it was."""
+    return _connect(f"{uri_of(path)}?mode=rw", uri=True)
 
 
-def _quoted(path: str) -> str:
-    return quote(os.fsencode(path))
+def uri_of(path: str) -> str:
+    """The name of a file as SQLite takes it, whatever characters it has."""
+    return f"file:{quote(os.fsencode(path))}"
 
 
 @contextlib.contextmanager
@@ -177,12 +187,12 @@ def connect_read_only(path: str, *, still: bool) -> sqlite3.Connection:
     Raises `UnwritableDatabase` when it cannot be read.
     """
     # Without `immutable`, SQLite would put its own files beside a database that was closed, and leave them.
-    uri = f"file:{_quoted(path)}?mode=ro{'&immutable=1' if still else ''}"
+    uri = f"{uri_of(path)}?mode=ro{'&immutable=1' if still else ''}"
     try:
         connection = _connect(uri, uri=True)
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
-        raise _translated(error, path, "read") from error
+        raise translated(error, path, "read") from error
     return connection
 
 
@@ -214,11 +224,11 @@ def prepare(path: str) -> None:
             # Without a write, SQLite opens a read-only file without a word.
             rehearse(connection, write=True)
     except sqlite3.Error as error:
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
 
 
-def check(connection: sqlite3.Connection, path: str) -> None:
-    """See that the connection reads a database of this version, as `prepare` does, and change nothing.
+def check(connection: sqlite3.Connection, path: str, *, older: bool = False) -> None:
+    """See that the connection reads a database of this version, or with ``older`` of one before; change nothing.
 
     Raises `NewerSchema`, `CorruptDatabase` or `UnwritableDatabase`.
     """
@@ -229,14 +239,14 @@ def check(connection: sqlite3.Connection, path: str) -> None:
         version = _version(connection)
         if not version:
             raise _no_database(path)
-        if version < _VERSION:
+        if version < _VERSION and not older:
             raise UnwritableDatabase(
                 f"{path} was written by an older penstock (schema {version}, this one reads {_VERSION}): "
                 "serve it once, which brings it up to date"
             )
         connection.execute("SELECT count(*) FROM sessions").fetchone()
     except sqlite3.Error as error:
-        raise _translated(error, path, "read") from error
+        raise translated(error, path, "read") from error
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -294,7 +304,8 @@ def _damaged(path: str, finding: str) -> CorruptDatabase:
     )
 
 
-def _translated(error: sqlite3.Error, path: str, deed: str = "written") -> DatabaseError:
+def translated(error: sqlite3.Error, path: str, deed: str = "written") -> DatabaseError:
+    """What to tell of an error while a file was opened, or copied: which one it is about, and what to do."""
     match _primary(error):
         case sqlite3.SQLITE_NOTADB:
             return _no_database(path)

@@ -1,9 +1,7 @@
 """`SqliteReader`: a database only looked at, also beside the process that serves it.
 
-Owns what opening without writing needs. It takes no lock, and changes neither the file nor its folder: a database
-that is in use, or was left by a crash, has its write-ahead log and SQLite's index of it there already, and one that was
-closed is read without either. That last way has no protection against a writer, so every read makes sure that the
-file is still the one that was opened.
+Owns what is asked of a file as a whole. It takes no lock, and changes neither the file nor its folder; how that can be,
+`source` says.
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ from typing import Final, TypeVar, final
 import trio
 from attrs import frozen
 
-from ..errors import DatabaseInUse, StorageError, WriteFailed
-from .claim import Look
-from .database import check, connect_read_only, explain, locate
+from ..errors import WriteFailed
+from .database import check, explain
 from .lockfile import holder
 from .port import LogStatistics, Report, Write, tell
 from .reading import READERS, SqliteReads
+from .source import Source, size_of
 
 __all__ = ["FileState", "SqliteReader", "open_sqlite_reader"]
 
@@ -63,49 +61,17 @@ async def open_sqlite_reader(path: str | os.PathLike[str]) -> SqliteReader:
     return SqliteReader(*await trio.to_thread.run_sync(_open, path))
 
 
-def _open(path: str | os.PathLike[str]) -> tuple[str, Look, _Stamp | None, list[sqlite3.Connection]]:
-    located = locate(path)
+def _open(path: str | os.PathLike[str]) -> tuple[Source, list[sqlite3.Connection]]:
     with contextlib.ExitStack() as undo:
-        look = Look.take(located)
-        undo.callback(look.release)
-        still = None if _size(located + "-wal") else _stamp(located)
-        if look.claimed and not any(os.path.exists(located + suffix) for suffix in ("-lock", "-wal")):
-            raise DatabaseInUse(
-                f"{located} is open in another process by another name (a hard link, a bind mount), where the rest of "
-                "it lies: use that name"
-            )
+        source = Source.take(path)
+        undo.callback(source.release)
         connections: list[sqlite3.Connection] = []
         for _ in range(READERS):
-            connections.append(connect_read_only(located, still=still is not None))
+            connections.append(source.connect())
             undo.callback(connections[-1].close)
-        check(connections[0], located)
+        check(connections[0], source.path)
         undo.pop_all()
-    return located, look, still, connections
-
-
-@final
-@frozen
-class _Stamp:
-    """By what a file that was written to is told from what it was."""
-
-    inode: int
-    size: int
-    modified: int
-
-
-def _stamp(path: str) -> _Stamp | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
+    return source, connections
 
 
 @final
@@ -116,11 +82,9 @@ class SqliteReader(SqliteReads):
     it again.
     """
 
-    def __init__(self, path: str, look: Look, still: _Stamp | None, connections: list[sqlite3.Connection]) -> None:
+    def __init__(self, source: Source, connections: list[sqlite3.Connection]) -> None:
         super().__init__(connections)
-        self._path = path
-        self._look = look
-        self._still = still
+        self._source = source
         self._refused = 0
 
     def submit(self, write: Write, report: Report) -> None:
@@ -137,14 +101,15 @@ class SqliteReader(SqliteReads):
             def pragma(name: str) -> int:
                 return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
-            process = holder(self._path)
+            path = self._source.path
+            process = holder(path)
             return FileState(
-                path=self._path,
-                size=_size(self._path),
+                path=path,
+                size=size_of(path),
                 free=pragma("freelist_count") * pragma("page_size"),
-                wal=_size(self._path + "-wal"),
+                wal=size_of(path + "-wal"),
                 ended=connection.execute(_PURGEABLE).fetchone()[0],
-                served=process is not None or self._look.claimed,
+                served=process is not None or self._source.look.claimed,
                 process=process,
             )
 
@@ -171,7 +136,7 @@ class SqliteReader(SqliteReads):
             self._closing = True
             with trio.CancelScope(shield=True):  # a read in a thread ends by itself, and cannot be ended otherwise
                 await self._retire()
-            self._look.release()
+            self._source.release()
         await trio.lowlevel.checkpoint()
 
     async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -179,7 +144,6 @@ class SqliteReader(SqliteReads):
             try:
                 return query(connection)
             finally:
-                if self._still is not None and (_size(self._path + "-wal") or _stamp(self._path) != self._still):
-                    raise StorageError(f"{self._path} was opened by another process meanwhile: try again")
+                self._source.check_still()
 
         return await super()._query(checked)

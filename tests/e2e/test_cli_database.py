@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -166,3 +169,101 @@ def test_after_compact_a_server_shows_the_same_and_goes_on(start_server: Start) 
     send(again, "one")
     assert again.stop() == 0
     assert inspected(server.db)["wrong"] == 0
+
+
+def code_of(url: str) -> int:
+    return httpx.get(f"{url}/readyz").status_code
+
+
+def wait_for_code(url: str, code: int) -> None:
+    """Until the server answers so; bounded."""
+    deadline = time.monotonic() + 20
+    while (found := code_of(url)) != code:
+        assert time.monotonic() < deadline, f"/readyz still answers {found}"
+        time.sleep(0.1)  # another process finds it out by itself, each second
+
+
+def test_a_backup_of_a_running_server_restores_what_was_said(start_server: Start, tmp_path: Path) -> None:
+    server = start_server()
+    send(server, "one")
+    before = snapshot(server, "one")
+    copy = tmp_path / "copy.db"
+    done = penstock("backup", str(server.db), str(copy))
+    assert (done.returncode, copy.stat().st_mode & 0o777) == (0, 0o600)
+    assert "checked" in done.stdout
+    send(server, "one")
+    refused = penstock("restore", str(copy), str(server.db))
+    assert (refused.returncode, f"open in process {server.process.pid}" in refused.stderr) == (1, True)
+    assert penstock("backup", str(server.db), str(copy)).returncode == 1
+    assert inspected(copy)["wrong"] == 0
+    assert server.stop() == 0
+    done = penstock("restore", str(copy), str(server.db))
+    assert done.returncode == 0
+    kept = Path(done.stdout.split("kept as ")[1].strip())
+    assert inspected(kept)["sessions"][0]["generations"] == 2
+    again = start_server()
+    after = snapshot(again, "one")
+    assert before.pop("cursor").split("-")[0] != after.pop("cursor").split("-")[0]
+    assert after["messages"] == before["messages"]
+    send(again, "one")
+    assert again.stop() == 0
+    assert sorted(file.name for file in tmp_path.glob("*.db*")) == ["copy.db", "test.db", kept.name]
+
+
+def test_ctrl_c_in_a_backup_leaves_nothing(db: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(db)) as connection:
+        connection.executemany(
+            "INSERT INTO records VALUES (1, ?, zeroblob(100000))", ((f"r/{number}",) for number in range(3000))
+        )
+        connection.commit()
+    before = sorted(file.name for file in tmp_path.iterdir())
+    running = subprocess.Popen(
+        [sys.executable, "-m", "adapters.cli", "backup", str(db), str(tmp_path / "copy.db")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    part = tmp_path / "copy.db.part"
+    deadline = time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # the only sign that another process gives
+    running.send_signal(signal.SIGINT)
+    told, complaint = running.communicate(timeout=20)
+    assert (running.returncode, told) == (130, "")
+    assert "Interrupted" in complaint
+    assert "Traceback" not in complaint
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+
+
+def test_a_file_that_is_deleted_under_a_server_is_no_quiet_loss(start_server: Start) -> None:
+    server = start_server()
+    send(server, "one")
+    for file in server.db.parent.glob("test.db*"):
+        file.unlink()
+    wait_for_code(server.url, 503)
+    refused = httpx.post(f"{server.url}/v1/sessions/one/messages", json={"text": "lost?"})
+    assert (refused.status_code, refused.json()["code"]) == (500, "WRITE_FAILED")
+    assert "database file was deleted" not in refused.text  # that is for the log
+    assert server.stop() == 1
+    log = server.log.read_text()
+    assert log.count("database_gone") == 1
+    assert "Traceback" not in log
+    assert not list(server.db.parent.glob("test.db*"))
+
+
+def test_ready_is_said_only_while_something_can_be_stored(server: ServerProcess) -> None:
+    send(server, "one")
+    assert code_of(server.url) == 200
+    with closing(sqlite3.connect(server.db, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        wait_for_code(server.url, 503)
+        refused = httpx.post(f"{server.url}/v1/sessions/one/messages", json={"text": "now?"}, timeout=20)
+        assert refused.json()["code"] == "WRITE_FAILED"
+        assert code_of(server.url) == 503
+        other.execute("COMMIT")
+    wait_for_code(server.url, 200)
+    shown = httpx.get(f"{server.url}/metrics").text
+    assert "penstock_log_degraded 0.0" in shown
+    assert "penstock_log_disk_free_bytes" in shown

@@ -17,6 +17,7 @@ from engine import EventLog, MemoryLog, open_engine
 from engine.errors import DatabaseError, DatabaseInUse, UnwritableDatabase
 from engine.log import open_sqlite, open_sqlite_reader
 from engine.log.claim import Claim, Look
+from tests.engine.forks import forked, wait_for
 from tests.engine.test_log_opening import holder
 from tests.engine.writes import append, bodies, create, store
 
@@ -307,16 +308,17 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
 async def test_a_fork_may_use_what_its_parent_has_closed_and_keeps_nothing_of_it(path: Path) -> None:
     log = await open_sqlite(path)
     ready, go_on = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def wait() -> None:
         os.write(ready[1], b"x")
         os.read(go_on[0], 1)
-        os._exit(0)
+
+    child = forked(wait)
     os.read(ready[0], 1)
     await log.aclose()
     assert await said_here(path) == "opened"
     os.write(go_on[1], b"x")
-    await trio.to_thread.run_sync(os.waitpid, child, 0)
+    assert await trio.to_thread.run_sync(wait_for, child) == 0
     for end in (*ready, *go_on):
         os.close(end)
 
