@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import fields_dict, frozen
 
-from engine import JSON, InvalidBody, JSONObject, PolicyName, ProducerNotFound, Queued, Session, structure
+from engine import (
+    JSON,
+    InvalidBody,
+    JSONObject,
+    PolicyName,
+    ProducerNotFound,
+    Queued,
+    Session,
+    StaleError,
+    structure,
+)
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -165,14 +176,26 @@ def check_idempotency_key(key: JSON) -> str:
 
 
 async def start(
-    session: Session, body: StartBody, idempotency_key: str | None, *, principal: str = "", produces: bool = True
+    session: Session,
+    body: StartBody,
+    idempotency_key: str | None,
+    *,
+    principal: str = "",
+    produces: bool = True,
+    lease: float | None = None,
 ) -> tuple[dict[str, JSON], How]:
     """Start a generation for ``principal``, or have it wait; also what it came to.
 
-    Who does not produce is not told which producers there are.
+    Who does not produce is not told which producers there are. ``lease`` is the remote producer's that asks for it.
     """
+    if lease is not None and not body.is_remote:
+        raise InvalidBody("only the producer of a generation that is driven by chunks has a lease")
     try:
-        return await _start(session, body, idempotency_key, principal)
+        made, how = await _start(session, body, idempotency_key, principal)
+        if lease is not None and how == "started":
+            with suppress(StaleError):  # it is over already, which its producer hears with its first chunk
+                await session.keep(str(made["generation_id"]), lease=lease)
+        return made, how
     except ProducerNotFound as error:
         if produces:
             raise

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, final
+from typing import Final, Literal, cast, final
 
 import msgspec
 from attrs import field, frozen
 from msgspec import UNSET, UnsetType
 
-from engine import JSON, Chunk, InvalidBody, JSONObject, Pieces, ProducerStamp, Session
+from engine import JSON, Chunk, InvalidBody, JSONObject, Pieces, ProducerStamp, Session, check_lease
 
 from .bodies import read_body
 
 __all__ = [
     "ChunkBody",
     "FinishBody",
+    "SignOfLife",
     "finish",
     "push",
+    "read_batch",
     "read_chunk",
-    "read_chunks",
+    "read_lease",
     "read_pieces",
     "read_stamp",
     "read_strictly",
@@ -32,6 +34,9 @@ __all__ = [
 
 # A sequence number in a header: what a client counts, far below where JSON's numbers lose their units.
 _NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,15})", re.ASCII)
+
+# A lease in a header: seconds, in decimals if need be.
+_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 _OUTCOMES: Final = ("completed", "failed")
 
@@ -129,9 +134,9 @@ _decode_pieces: Final = msgspec.json.Decoder(_Pieces).decode
 
 
 def read_pieces(body: bytes) -> Pieces | None:
-    """What `read_chunks` would make of this JSON, in an eighth of its time; None where it is more than pieces of text.
+    """What `read_batch` would make of this JSON, in an eighth of its time; None where it is more than pieces of text.
 
-    Nothing is refused here: whatever is not exactly so, right or wrong, is `read_chunks`' to judge.
+    Nothing is refused here: whatever is not exactly so, right or wrong, is `read_batch`'s to judge.
     """
     try:
         found = _decode_pieces(body).chunks
@@ -159,14 +164,28 @@ def read_pieces(body: bytes) -> Pieces | None:
     )
 
 
-def read_chunks(value: JSON, *, aside: frozenset[str] = frozenset()) -> list[Chunk]:
-    """A batch: ``{chunks: […]}``. Raises `InvalidBody`, naming the chunk that is at fault."""
+@final
+@frozen
+class SignOfLife:
+    """A batch without chunks: its producer lives. ``generation_id``: what it writes; else what is live."""
+
+    generation_id: str | None
+
+
+def read_batch(value: JSON, *, aside: frozenset[str] = frozenset()) -> Sequence[Chunk] | SignOfLife:
+    """A batch: ``{chunks: […]}``; an empty one may name its generation. Raises `InvalidBody`, naming what is wrong."""
     if not isinstance(value, Mapping):
         raise InvalidBody("the body must be a JSON object")
-    unknown = sorted(value.keys() - aside - {"chunks"})
-    if unknown:
-        raise InvalidBody(f"there is no field {unknown[0]!r} here; there is chunks")
     given = value.get("chunks")
+    known = {"chunks"} if given else {"chunks", "generation_id"}
+    unknown = sorted(value.keys() - aside - known)
+    if unknown:
+        raise InvalidBody(f"there is no field {unknown[0]!r} here; there is {', '.join(sorted(known))}")
+    if given == []:
+        generation_id = value.get("generation_id")
+        if "generation_id" in value and not isinstance(generation_id, str):
+            raise InvalidBody("generation_id must be a string")
+        return SignOfLife(cast("str | None", generation_id))
     if not isinstance(given, list):
         raise InvalidBody("chunks must be a list of chunks")
     read: list[Chunk] = []
@@ -190,6 +209,11 @@ def read_stamp(producer_id: JSON, epoch: JSON, seq: JSON) -> ProducerStamp | Non
     return ProducerStamp(id=producer_id, epoch=_number("epoch", epoch), seq=_number("seq", seq))
 
 
+def read_lease(given: JSON) -> float | None:
+    """How many seconds the producer may be silent for; a number, or one as text. Raises `InvalidBody`."""
+    return check_lease(float(given) if isinstance(given, str) and _SECONDS.fullmatch(given) else given)
+
+
 def _number(name: str, given: JSON) -> int:
     if isinstance(given, str) and _NUMBER.fullmatch(given):
         return int(given)
@@ -198,9 +222,14 @@ def _number(name: str, given: JSON) -> int:
     raise InvalidBody(f"the producer's {name} is a whole number from 0")
 
 
-async def push(session: Session, chunks: Sequence[Chunk], stamp: ProducerStamp | None) -> dict[str, JSON]:
-    """Write the chunks, all or none of them."""
-    written = await session.chunks(chunks, stamp=stamp)
+async def push(
+    session: Session, batch: Sequence[Chunk] | SignOfLife, stamp: ProducerStamp | None, lease: float | None
+) -> dict[str, JSON]:
+    """Write the chunks, all or none of them; where there are none, tell that their producer lives."""
+    if isinstance(batch, SignOfLife):
+        written = await session.keep(batch.generation_id, stamp=stamp, lease=lease)
+    else:
+        written = await session.chunks(batch, stamp=stamp, lease=lease)
     made: dict[str, JSON] = {
         "session_id": session.session_id,
         "generation_id": written.generation_id,

@@ -35,6 +35,7 @@ from .errors import *  # noqa: F403  every error is public
 from .events import *  # noqa: F403  the whole vocabulary is public
 from .hub import Batch, Degraded, Drained, Ended
 from .inputs import Input
+from .lease import check_lease
 from .log import (
     Append,
     Compact,
@@ -151,6 +152,7 @@ __all__ = [
     "Updated",
     "back_up",
     "check_json",
+    "check_lease",
     "converter",
     "decode",
     "decode_json",

@@ -29,7 +29,6 @@ __all__ = [
     "checked_flag",
     "checked_fork_point",
     "checked_instance",
-    "checked_lease",
     "checked_message",
     "checked_policy",
     "checked_principal",
@@ -40,9 +39,6 @@ T = TypeVar("T")
 
 # From here on not every reader of JSON tells whole numbers apart: a page's JavaScript does not.
 _SAFE: Final = 2**53
-
-# A day: who is silent for longer is not waited for.
-_LONGEST_LEASE: Final = 86_400
 
 
 def checked_choice(given: object, choices: Sequence[str], what: str) -> str:
@@ -57,15 +53,6 @@ def checked_instance(given: object, kind: type[T], what: str) -> T:
     if not isinstance(given, kind):
         raise InvalidBody(f"{what} must be a {kind.__name__}, not {type(given).__name__}")
     return given
-
-
-def checked_lease(given: object) -> float | None:
-    """How long a producer in another process may be silent, in seconds; None where it does not say."""
-    if given is None:
-        return None
-    if type(given) not in (int, float) or not 0 < cast("float", given) <= _LONGEST_LEASE:
-        raise InvalidBody(f"a producer's lease is a number of seconds above 0, {_LONGEST_LEASE} at most")
-    return float(cast("float", given))
 
 
 def checked_count(given: object, what: str) -> int:

@@ -8,14 +8,28 @@ request brings it again.
 from __future__ import annotations
 
 import math
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
-__all__ = ["SILENT", "Lease"]
+from .errors import InvalidBody
+
+__all__ = ["SILENT", "Lease", "check_lease"]
 
 # What readers are told when the producer was silent for the time of its lease; for twice as long, it is lost.
 SILENT: Final = "producer-silent"
+
+# A day: who is silent for longer is not waited for.
+_LONGEST: Final = 86_400
+
+
+def check_lease(given: object) -> float | None:
+    """How long a producer may be silent, in seconds; None where it does not say. Raises `InvalidBody`."""
+    if given is None:
+        return None
+    if type(given) not in (int, float) or not 0 < cast("float", given) <= _LONGEST:
+        raise InvalidBody(f"a producer's lease is a number of seconds above 0, {_LONGEST} at most")
+    return float(cast("float", given))
 
 
 @final

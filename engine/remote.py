@@ -139,6 +139,8 @@ class Remotes:
         """Take a sign of life of the live generation's producer. See `Session.keep`."""
         live = self._slot.live
         gid = generation_id or ("" if live is None or live.stand_in is None else live.generation_id)
+        if not gid and lease is None:
+            raise InvalidBody("a batch has chunks; one without them keeps a lease, and there is none")
         if not gid:
             raise GenerationNotFound("no generation is live that another process drives")
         with self._naming(gid):
@@ -156,7 +158,9 @@ class Remotes:
                     )
                 run.pen.check()
                 if lease is None and run.stand_in.lease is None:
-                    raise InvalidBody("only a producer that declared a lease has something to keep")
+                    raise InvalidBody(
+                        "a batch has chunks; one without them keeps a lease, and this producer declared none"
+                    )
                 if stamp is not None:
                     mark = self._journal.append((), self._numbering.records(stamp))
                     self._numbering.note(stamp, mark)

@@ -19,7 +19,6 @@ from .arguments import (
     checked_flag,
     checked_fork_point,
     checked_instance,
-    checked_lease,
     checked_message,
     checked_policy,
     checked_principal,
@@ -39,6 +38,7 @@ from .events import (
     new_generation_id,
     new_message_id,
 )
+from .lease import check_lease
 from .merging import own_metadata
 from .parts import StartRequest
 from .policy import PolicyName
@@ -354,7 +354,7 @@ class Session:
             checked_instance(stamp, ProducerStamp, "stamp")
         if not 1 <= len(chunks) <= self._host.config.batch_chunks:
             raise InvalidBody(f"a batch has 1 to {self._host.config.batch_chunks} chunks")
-        seconds = checked_lease(lease)
+        seconds = check_lease(lease)
         return await (await self._host.resident(self.session_id)).chunks(chunks, stamp, seconds)
 
     async def keep(
@@ -375,7 +375,7 @@ class Session:
             generation_id = check_uuid(generation_id, "generation_id")
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
-        seconds = checked_lease(lease)
+        seconds = check_lease(lease)
         return await (await self._host.resident(self.session_id)).keep(generation_id, stamp, seconds)
 
     async def finish(

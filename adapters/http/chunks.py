@@ -10,12 +10,12 @@ from quart_trio import QuartTrio
 from engine import JSON, Chunk, Engine, InvalidBody, ProducerStamp
 
 from ..bodies import read_body
-from ..pushed import FinishBody, finish, push, read_chunk, read_chunks, read_pieces, read_stamp
+from ..pushed import FinishBody, SignOfLife, finish, push, read_batch, read_chunk, read_lease, read_pieces, read_stamp
 from .answers import answered
 from .guard import allow
 from .intake import body_of_request, json_body, parsed
 
-__all__ = ["add_chunks", "write"]
+__all__ = ["add_chunks", "lease_in", "write"]
 
 
 def add_chunks(app: QuartTrio, engine: Engine) -> None:
@@ -34,7 +34,7 @@ def add_chunks(app: QuartTrio, engine: Engine) -> None:
     @app.post("/v1/sessions/<session_id>/generations/<generation_id>/finish")
     async def finish_generation(session_id: str, generation_id: str) -> Response:
         await allow("produce", session_id)
-        stamp = stamp_in(request.headers.getlist)
+        stamp, _ = stamp_in(request.headers.getlist), lease_in(request.headers.getlist)
         body = read_body(await json_body(), FinishBody)
         return answered(await finish(await engine.session(session_id), generation_id.lower(), body, stamp))
 
@@ -51,25 +51,30 @@ async def write(
 
     ``values_of`` are those of its headers, ``body`` reads it. Who asks may do this: that was decided before.
     """
-    stamp = stamp_in(values_of)
+    stamp, lease = stamp_in(values_of), lease_in(values_of)
     chunks = _chunks_in(await body(), batch=batch)
-    return await push(await engine.session(session_id), chunks, stamp)
+    return await push(await engine.session(session_id), chunks, stamp, lease)
 
 
-def _chunks_in(body: bytes, *, batch: bool) -> Sequence[Chunk]:
+def _chunks_in(body: bytes, *, batch: bool) -> Sequence[Chunk] | SignOfLife:
     if not batch:
         return [read_chunk(parsed(body))]
     pieces = read_pieces(body)
-    return read_chunks(parsed(body)) if pieces is None else pieces
+    return read_batch(parsed(body)) if pieces is None else pieces
 
 
 def stamp_in(values_of: Callable[[str], Sequence[str]]) -> ProducerStamp | None:
     """What makes a request exactly-once, in its headers: ``values_of`` each name. Raises `InvalidBody`."""
+    return read_stamp(*(_one(values_of, name) for name in ("Producer-Id", "Producer-Epoch", "Producer-Seq")))
 
-    def header(name: str) -> str | None:
-        values = values_of(name)
-        if len(values) > 1:
-            raise InvalidBody(f"there is more than one {name}")
-        return values[0] if values else None
 
-    return read_stamp(header("Producer-Id"), header("Producer-Epoch"), header("Producer-Seq"))
+def lease_in(values_of: Callable[[str], Sequence[str]]) -> float | None:
+    """How long the producer may be silent, as its header says. Raises `InvalidBody`."""
+    return read_lease(_one(values_of, "Producer-Lease"))
+
+
+def _one(values_of: Callable[[str], Sequence[str]], name: str) -> str | None:
+    values = values_of(name)
+    if len(values) > 1:
+        raise InvalidBody(f"there is more than one {name}")
+    return values[0] if values else None

@@ -12,6 +12,7 @@ from engine import JSON, Engine, InvalidBody
 
 from ..bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
 from .answers import answered
+from .chunks import lease_in
 from .guard import allow, permitted
 from .intake import json_body
 
@@ -32,14 +33,13 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
     @app.post("/v1/sessions/<session_id>/generations")
     async def start_generation(session_id: str) -> Response:
         principal = await allow("write", session_id)
-        key = _idempotency_key()
+        key, lease = _idempotency_key(), lease_in(request.headers.getlist)
         body = read_body(await json_body(), StartBody)
         if body.is_remote:
             await allow("produce", session_id)
         produces = await permitted("produce", session_id)
-        made, how = await start(
-            await engine.session(session_id), body, key, principal=principal.subject, produces=produces
-        )
+        session = await engine.session(session_id)
+        made, how = await start(session, body, key, principal=principal.subject, produces=produces, lease=lease)
         return answered(made, _STATUS[how])
 
     @app.get("/v1/sessions/<session_id>/generations/<generation_id>")

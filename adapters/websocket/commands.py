@@ -25,13 +25,13 @@ from ..bodies import (
 from ..presence import carry_out, read_frame
 from .envelope import ENVELOPE
 from .holder import Holder, right
-from .productions import Productions
+from .productions import Productions, lease_in
 from .subscriptions import Subscriptions
 
 __all__ = ["Commands", "Result"]
 
 # What stands in a header, or in the path, over HTTP.
-_START: Final = ENVELOPE | {"idempotency_key"}
+_START: Final = ENVELOPE | {"idempotency_key", "producer_lease"}
 _INPUT: Final = ENVELOPE | {"generation_id"}
 
 # What a command answers with; None when it has answered by itself.
@@ -135,7 +135,8 @@ class Commands:
             await self._holder.allow("produce", session_id)
         produces = await self._holder.may("produce", session_id)
         subject = self._holder.principal().subject
-        made, how = await start(await self._engine.session(session_id), body, key, principal=subject, produces=produces)
+        session, lease = await self._engine.session(session_id), lease_in(value)
+        made, how = await start(session, body, key, principal=subject, produces=produces, lease=lease)
         # What HTTP says by its status.
         return {**made, how: True} if how in ("joined", "repeated") else made
 

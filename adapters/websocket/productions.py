@@ -11,17 +11,17 @@ import trio
 from engine import JSON, InvalidBody, Overloaded, ProducerStamp, Session
 
 from ..bodies import read_body
-from ..pushed import FinishBody, finish, push, read_chunks, read_stamp
+from ..pushed import FinishBody, SignOfLife, finish, push, read_batch, read_lease, read_stamp
 from .frames import frame_error
 from .subscriptions import Send
 
-__all__ = ["Productions"]
+__all__ = ["Productions", "lease_in"]
 
 _log = logging.getLogger("penstock.websocket")
 
 # What stands in headers, or in the path, over HTTP.
 _STAMP: Final = frozenset({"producer_id", "producer_epoch", "producer_seq"})
-_ENVELOPE: Final = frozenset({"op", "id", "session_id"}) | _STAMP
+_ENVELOPE: Final = frozenset({"op", "id", "session_id", "producer_lease"}) | _STAMP
 _FINISH_ENVELOPE: Final = _ENVELOPE | {"generation_id"}
 
 
@@ -54,12 +54,12 @@ class Productions:
     async def chunks(self, nursery: trio.Nursery, session: Session, value: Mapping[str, JSON]) -> dict[str, JSON]:
         """Write the chunks of the frame. Raises `Overloaded`, and what the session does."""
         stamp = _stamp(value)
-        chunks = read_chunks({name: item for name, item in value.items() if name not in _ENVELOPE})
-        if len(self._watches) >= self._bound:
+        batch = read_batch({name: item for name, item in value.items() if name not in _ENVELOPE})
+        if not isinstance(batch, SignOfLife) and len(self._watches) >= self._bound:
             known = {generation_id for sid, generation_id in self._watches if sid == session.session_id}
-            if not known.issuperset(chunk.generation_id.lower() for chunk in chunks):
+            if not known.issuperset(chunk.generation_id.lower() for chunk in batch):
                 raise Overloaded(f"a socket produces into at most {self._bound} generations; open another")
-        made = await push(session, chunks, stamp)
+        made = await push(session, batch, stamp, lease_in(value))
         generation_id = made["generation_id"]
         assert isinstance(generation_id, str)
         self._watch(nursery, session, generation_id)
@@ -76,6 +76,7 @@ class Productions:
             watch.end()
         ended = False
         try:
+            lease_in(value)  # of no use any more, but no nonsense either
             made = await finish(session, generation_id.lower(), body, _stamp(value))
             ended = True
         finally:
@@ -101,6 +102,13 @@ class Productions:
         finally:
             if self._watches.get(key) is watch:
                 del self._watches[key]
+
+
+def lease_in(value: Mapping[str, JSON]) -> float | None:
+    """How long the producer may be silent. Raises `InvalidBody`, for a null, too."""
+    if "producer_lease" in value and value["producer_lease"] is None:
+        raise InvalidBody("producer_lease must not be null; leave it out")
+    return read_lease(value.get("producer_lease"))
 
 
 def _stamp(value: Mapping[str, JSON]) -> ProducerStamp | None:

@@ -22,7 +22,7 @@ from adapters.http import create_app, mount
 from adapters.http.pushing import Asked, Pushing
 from adapters.identity import Identity
 from adapters.limits import Limits, LimitsConfig
-from adapters.pushed import read_chunk, read_chunks, read_pieces, read_strictly
+from adapters.pushed import read_batch, read_chunk, read_pieces, read_strictly
 from adapters.traffic import traffic
 from adapters.websocket import websocket_handler
 from engine import JSON, Chunk, Engine, InvalidBody, MemoryLog, PenstockError, Session, decode_json, open_engine
@@ -435,7 +435,7 @@ def test_pieces_are_read_as_the_chunks_that_they_are(spelled: list[str], around:
     body = (around % ",".join(spelled)).encode()
     pieces = read_pieces(body)
     if pieces is not None:
-        assert list(pieces) == read_chunks(decode_json(body))
+        assert list(pieces) == read_batch(decode_json(body))
         assert [*pieces[:2], *pieces[2:]] == list(pieces)
         assert (pieces[-1], len(pieces)) == (list(pieces)[-1], len(spelled))
     plain = all(each in _SPELLED[1:4] for each in spelled) and spelled == sorted(spelled, key=_SPELLED.index)

@@ -176,7 +176,7 @@ async def test_a_sign_of_life_counts_like_a_request(log: MemoryLog, autojump_clo
 async def test_nobody_keeps_what_is_not_theirs(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
-        with pytest.raises(GenerationNotFound):
+        with pytest.raises(InvalidBody):
             await session.keep()
         with pytest.raises(GenerationNotFound):
             await session.keep(new_generation_id(), lease=10)

@@ -142,10 +142,14 @@ class _Making:
             "minItems": 1,
             "maxItems": 500,
         }
-        self.schemas.add(
-            "ChunkBatch",
-            {"type": "object", "properties": {"chunks": chunks}, "required": ["chunks"], "additionalProperties": False},
-        )
+        written: Schema = {"type": "object", "properties": {"chunks": chunks}, "required": ["chunks"]}
+        alive: Schema = {
+            "type": "object",
+            "properties": {"chunks": {"type": "array", "maxItems": 0}, "generation_id": reference("Uuid")},
+            "required": ["chunks"],
+        }
+        closed = ({**shape, "additionalProperties": False} for shape in (written, alive))
+        self.schemas.add("ChunkBatch", {"anyOf": list(closed)})
         self.schemas.of(BlockSnapshot)
         whole = self.schemas.made["BlockSnapshot"]
         self.schemas.add("PostedBlock", {**whole, "description": "A block as it is to stand.", "required": ["kind"]})

@@ -6,6 +6,7 @@ from typing import Final
 
 from ...bodies import StartBody, StopBody
 from .operation import SESSION, Body, Operation, answered, header
+from .producing import LEASE
 from .schemas import Schema, reference
 from .shapes import DequeueAnswer, GenerationAnswer, InputAnswer, QueueAnswer, QueuedAnswer, StartAnswer, StopAnswer
 
@@ -32,6 +33,7 @@ OPERATIONS: Final = (
                 _KEY,
                 "Makes the start safe to repeat: for a day the same key in the same session gets the first answer.",
             ),
+            LEASE,
         ),
         body=Body(shape=StartBody),
         answers={

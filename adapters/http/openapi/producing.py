@@ -9,7 +9,7 @@ from .operation import SESSION, Body, Operation, answered, header
 from .schemas import Schema, reference
 from .shapes import ChunksAnswer, FinishAnswer
 
-__all__ = ["OPERATIONS"]
+__all__ = ["LEASE", "OPERATIONS"]
 
 _ONE: Final = "/v1/sessions/{session_id}"
 
@@ -24,6 +24,14 @@ _STAMP: Final = (
     ),
     header("Producer-Epoch", _NUMBER, "Which run of the producer; an older one is STALE_PRODUCER."),
     header("Producer-Seq", _NUMBER, "Which request of this run, from 0; a hole is SEQUENCE_GAP."),
+)
+
+LEASE: Final = header(
+    "Producer-Lease",
+    {"type": "string", "pattern": r"^[0-9]{1,6}(\.[0-9]{1,6})?$"},
+    "How many seconds the producer may be silent: without a request for so long, readers get the status "
+    "producer-silent; for twice as long, the generation ends as lost. It stands in place of the idle limit and holds "
+    "until it is said anew. A day at most.",
 )
 
 _CODES: Final = (
@@ -46,7 +54,7 @@ OPERATIONS: Final = (
         "when nothing is live, and opens message and block as needed. Of a chunk that is refused nothing is written; "
         "one whose `seq` was there before is a duplicate, which is no error.",
         scope="produce",
-        parameters=_STAMP,
+        parameters=(*_STAMP, LEASE),
         body=Body(shape=ChunkBody, needed=True),
         answers={200: answered("It is stored.", ChunksAnswer)},
         codes=_CODES,
@@ -57,12 +65,13 @@ OPERATIONS: Final = (
         id="writeChunks",
         tag="producing",
         summary="Write chunks, all or none",
-        description="All of one generation, in their order.",
+        description="All of one generation, in their order. With none of them it says that the producer lives, and "
+        "keeps its lease; then `generation_id` names the generation, or it is the one that is live.",
         scope="produce",
-        parameters=_STAMP,
+        parameters=(*_STAMP, LEASE),
         body=Body(shape=reference("ChunkBatch"), needed=True),
         answers={200: answered("They are stored.", ChunksAnswer)},
-        codes=_CODES,
+        codes=(*_CODES, "GENERATION_NOT_FOUND"),
     ),
     Operation(
         method="post",
@@ -73,7 +82,7 @@ OPERATIONS: Final = (
         description="What is open is closed. Fails with FINISH_FAILED when anything before it could not be stored: it "
         "never reports an end that readers cannot see. A repeat by the same producer is answered with 200.",
         scope="produce",
-        parameters=_STAMP,
+        parameters=(*_STAMP, LEASE),
         body=Body(shape=FinishBody),
         answers={200: answered("It has ended.", FinishAnswer)},
         codes=(*_CODES, "GENERATION_NOT_FOUND", "FINISH_FAILED"),
