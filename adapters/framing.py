@@ -58,8 +58,10 @@ class StrictConnection(h11.Connection):
     """A server's side of h11, whose requests are in the bytes as the grammar has them.
 
     A head, with the line that ends it, takes ``head_bytes`` at most, however it arrives; so do all extensions and
-    trailers of one body together.
+    trailers of one body together. ``request`` is the head that was read last.
     """
+
+    request: h11.Request | None = None
 
     def __init__(self, head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes)
@@ -103,6 +105,7 @@ class StrictConnection(h11.Connection):
             self._line_next = False
         event = super().next_event()
         if isinstance(event, h11.Request):
+            self.request = event
             self._begin_body(event)
         elif isinstance(event, h11.Data) and event.chunk_end:
             self._line_next, self._footer = True, 2

@@ -179,14 +179,18 @@ class _Protocol(H11Protocol):
 
     async def refuse(self, error: PenstockError) -> None:
         """Answer with a problem and announce the close, unless an answer has begun."""
-        if self.connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        connection = self.connection
+        assert isinstance(connection, StrictConnection)
+        if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
+        asked = connection.request if connection.our_state is h11.SEND_RESPONSE else None
         told = answer(error)
         headers = [(name.encode(), value.encode()) for name, value in told.headers]
         headers += [(b"content-length", str(len(told.body)).encode()), (b"connection", b"close")]
         headers += self.config.response_headers("h11")
         await self._send_h11_event(h11.Response(status_code=told.status, headers=headers))
-        await self._send_h11_event(h11.Data(data=told.body))
+        if asked is None or asked.method != b"HEAD":
+            await self._send_h11_event(h11.Data(data=told.body))
         await self._send_h11_event(h11.EndOfMessage())
 
 

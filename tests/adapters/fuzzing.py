@@ -267,8 +267,3 @@ class Dice:
         ids = {"generation_id": self.gid()} if op in ("finish", "input") and not self.rarely() else {}
         stamp = self.some(producer_id=lambda: "p", producer_epoch=lambda: 0, producer_seq=lambda: 0)
         return {"op": self.often(op), **ids, **(stamp if op == "chunks" and self.rarely(3) else {}), **body}
-
-    def raw(self, heads: Sequence[bytes]) -> bytes:
-        """Bytes for a fresh connection."""
-        head = self.one_of(heads)
-        return head + self.one_of((self._random.randbytes(self._random.randrange(200)), self.request().body, b"\r\n"))

@@ -302,6 +302,9 @@ def connections() -> Iterator[Row]:
     gone = get(b"/v1/sessions/demo/presence/a", b"Content-Length: 5", method=b"DELETE") + b"abcde"
     yield Row("a body for DELETE", gone + BEHIND, (200, 200), early=True)
     yield Row("HEAD", get(b"/healthz", method=b"HEAD") + BEHIND, (200, 200))
+    yield Row("HEAD that is refused", get(b"/healthz", method=b"HEAD", host=b"Host: a..b\r\n") + BEHIND, (400,), True)
+    heads = post(LENGTH[:-2], CHUNKED[:-2], body=CHUNKS).replace(b"POST", b"HEAD", 1)
+    yield Row("HEAD with two lengths", heads + BEHIND, (400,), True)
     yield Row("HEAD with a body", get(b"/healthz", LENGTH[:-2], method=b"HEAD") + BODY + BEHIND, (200, 200), early=True)
     yield Row("Expect what is unknown", post(b"Expect: 200-ok", LENGTH[:-2]) + BEHIND, (201, 200))
     yield Row("Expect that is not waited for", post(b"Expect: 100-continue", LENGTH[:-2]) + BEHIND, (201, 200))

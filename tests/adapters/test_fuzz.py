@@ -32,17 +32,6 @@ INPUTS: Final = 60
 
 COUNTS: Final[Counter[str]] = Counter()  # of answers, over everything that was sent
 
-HANDSHAKE: Final = (
-    b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-HEADS: Final = (
-    b"GET /v1/sessions/s HTTP/1.1\r\nHost: localhost\r\n",
-    b"POST /v1/sessions/s/chunks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n",
-    HANDSHAKE,
-    b"",
-)
-
 
 def check_problem(status: int, body: bytes) -> str:
     told = json.loads(body)
@@ -183,28 +172,3 @@ async def answered(ws: trio_websocket.WebSocketConnection, request_id: object) -
                 if told["op"] == "error" and told.get("id") is None and request_id is not None:
                     continue  # a generation that this socket produced into is over
                 return
-
-
-@pytest.mark.usefixtures("quiet")
-@pytest.mark.timeout(3600)
-async def test_no_bytes_break_the_port() -> None:
-    """What is no HTTP at all, or only begins like it, costs one connection and nothing else."""
-    for seed in range(ROUNDS):
-        dice = Dice(10**6 + seed)
-
-        async def work(world: Penstock, dice: Dice = dice) -> None:
-            for _ in range(INPUTS // 4):
-                piece = dice.raw(HEADS)
-                async with await world.served.connect() as stream:
-                    try:
-                        await stream.send_all(piece)
-                        await stream.send_eof()
-                        with trio.fail_after(PATIENCE):
-                            answer = b""
-                            while more := await stream.receive_some():
-                                answer += more
-                    except trio.BrokenResourceError:
-                        continue
-                    assert not answer.startswith(b"HTTP/1.1 5"), piece
-
-        await fuzzed(work)
