@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import eq
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, final, get_args, get_origin
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self, TypeVar, cast, final, get_args, get_origin
 
 import msgspec
-from attrs import fields
+from attrs import evolve, fields
 from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.v import format_exception
@@ -28,9 +28,11 @@ from .events import (
     Data,
     Event,
     JSONObject,
+    MessageSnapshot,
     Unknown,
 )
 from .shapes import ACCEPTED, check, check_json, check_object
+from .work import Work
 
 __all__ = [
     "PieceEncoder",
@@ -44,6 +46,8 @@ __all__ = [
     "encode_data",
     "encode_json",
     "encode_record",
+    "encode_with",
+    "encoding_blocks",
     "from_json",
     "own_json",
     "structure",
@@ -52,6 +56,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
+
+    from .reducer import MessageView
 
 T = TypeVar("T")
 
@@ -305,6 +311,24 @@ def encode_data(data: Data) -> bytes:
     return _encode_flat(_data_to_json(data), data.type)
 
 
+def encoding_blocks(value: MessageSnapshot | MessageView) -> Work[bytes]:
+    """The JSON of a message, block by block: the bytes that all of it at once would be. What it holds was read."""
+    blocks: list[bytes] = []
+    for block in value.blocks:
+        blocks.append(_dumps(converter.unstructure(block)))
+        yield
+    fields = (
+        (name, b"[%b]" % b",".join(blocks) if name == "blocks" else _dumps(part))
+        for name, part in converter.unstructure(evolve(cast("MessageSnapshot", value), blocks=())).items()
+    )
+    return b"{%b}" % b",".join(b"%b:%b" % (_dumps(name), part) for name, part in fields)
+
+
+def encode_with(event: Event, data: bytes) -> bytes:
+    """`encode_checked`, for an event whose data is this JSON and not what it holds."""
+    return encode_checked(evolve(event, data=Unknown(type=event.type, value={}))).removesuffix(b"{}}") + data + b"}"
+
+
 def encode_record(record: AttrsInstance) -> bytes:
     """A record's JSON bytes, which `structure` reads back as what it was. Raises `InvalidBody` that names the field."""
     check(record, type(record).__name__)
@@ -326,6 +350,26 @@ def _unsayable(flat: Mapping[str, JSON], what: str, error: Exception) -> Invalid
     except InvalidBody as found:
         return found
     return InvalidBody(f"{what} is not representable as JSON: {error}")
+
+
+@final
+class Unstamped(NamedTuple):
+    """An event's JSON bytes but for its offset and its time, which stand side by side."""
+
+    before: bytes
+    behind: bytes
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Of an event that would pass `encode_checked`; its own offset and time are passed over. Raises as that."""
+        body = encode_checked(evolve(event, offset=1, time=""))
+        # Whatever stands before is a name or inside a string, where a quotation mark has a backslash.
+        before, _, behind = body.partition(b'"offset":1,"time":"')
+        return cls(before, behind)
+
+    def at(self, offset: int, time: str) -> bytes:
+        """The bytes that `encode_checked` gives for the event with this offset and time."""
+        return b'%b"offset":%d,"time":"%b%b' % (self.before, offset, time.encode(), self.behind)
 
 
 @final

@@ -2,7 +2,8 @@
 
 Owns the decision and the snapshot, from a session's events read in order. When it is done, and in which pieces it goes
 into the log, is `compaction`'s. What the fold says is the content is the content; a message that it cannot
-follow, or whose events carry fields that this version does not know, is left as it is.
+follow, or whose events carry fields that this version does not know, is left as it is, and so is one so large that a
+single event with all of it would be a burden to everybody who reads it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import datetime
-from typing import final
+from typing import Final, final
 
 from attrs import define, evolve, field, frozen
 
-from .codec import encode
+from .codec import encode_with, encoding_blocks
 from .errors import InvalidBody
 from .events import (
     BlockClosed,
@@ -28,12 +29,17 @@ from .events import (
 )
 from .reducer import Gap
 from .reducer.transcript import Transcript
-from .work import at_once
+from .work import Work
 
 __all__ = ["Compaction", "Scan", "seconds_of"]
 
 # A message with fewer block events than this has nothing to save: its snapshot is an event as well.
-_WORTH = 2
+_WORTH: Final = 2
+
+# A message with more stays in pieces, of which readers take a page at a time: its whole content would be one event.
+# These are as large as a request may be, of blocks with hardly anything in them or of a single one.
+_MOST_BLOCKS: Final = 1024
+_MOST_CHARACTERS: Final = 1024 * 1024
 
 
 def seconds_of(time: str) -> float:
@@ -47,16 +53,28 @@ def seconds_of(time: str) -> float:
 @final
 @frozen(kw_only=True)
 class Compaction:
-    """One message: ``body`` is to stand at the offset ``at``, and the events of ``runs`` are to go.
+    """One message: its whole content is to stand in place of its last event, and the events of ``runs`` are to go.
 
-    ``body`` is None where it stands there already: somebody was interrupted. ``runs`` are first and last offsets,
-    in order, all of them below ``at``.
+    ``content`` is None where it stands there already: somebody was interrupted. ``runs`` are first and last offsets,
+    in order, all of them below the last event's.
     """
 
-    message_id: str
-    at: int
-    body: bytes | None
+    last: Event
+    content: Transcript | None
     runs: tuple[tuple[int, int], ...]
+
+    @property
+    def events(self) -> int:
+        """How many events are to go."""
+        return sum(last - first + 1 for first, last in self.runs)
+
+    def encoding(self) -> Work[bytes | None]:
+        """The whole content, as it is to be stored."""
+        if self.content is None:
+            return None
+        whole = yield from _whole(self.content)
+        data = yield from encoding_blocks(whole)
+        return encode_with(evolve(self.last, data=whole, block_index=None, seq=None), data)
 
     def pieces(self, size: int) -> Iterator[tuple[int, ...]]:
         """The offsets to remove, from the back to the front: at least one piece, none larger than ``size``.
@@ -80,8 +98,10 @@ class _Message:
     # Its own part of the fold; None once it is clear that the message stays as it is.
     transcript: Transcript | None
     runs: list[list[int]] = field(factory=list)
+    blocks: int = 0
+    characters: int = 0
     last: Event | None = None
-    whole_at: int | None = None
+    whole: bool = False  # as it was compacted, but for what is still to go
 
     def add(self, event: Event, offset: int) -> None:
         if self.runs and self.runs[-1][1] == offset - 1:
@@ -89,6 +109,17 @@ class _Message:
         else:
             self.runs.append([offset, offset])
         self.last = event
+        match event.data:
+            case BlockOpened():
+                self.blocks += 1
+            case BlockDelta(text=text, arguments=arguments):
+                self.characters += len(text or arguments or "")
+            case _:
+                pass
+
+    @property
+    def is_large(self) -> bool:
+        return self.blocks > _MOST_BLOCKS or self.characters > _MOST_CHARACTERS
 
 
 @final
@@ -124,10 +155,10 @@ class Scan:
                     self._open_message(event, data, message_id, offset)
                 case BlockOpened() | BlockDelta() | BlockClosed() if message is not None:
                     message.add(event, offset)
-                    if message.transcript is not None and not _fold_block(message.transcript, event, data):
+                    if message.transcript and (message.is_large or not _fold_block(message.transcript, event, data)):
                         message.transcript = None
                 case MessageSnapshot() if message is not None:
-                    message.whole_at = offset
+                    message.whole = True
                     if message.transcript and isinstance(message.transcript.take_whole(event, data), Gap):
                         message.transcript = None
                 case MessageClosed() if message is not None:
@@ -135,7 +166,7 @@ class Scan:
                         self.ended = True
                         return None
                     del self._open[message_id]
-                    found = _close(message, event, data, message_id)
+                    found = _close(message, event, data)
                 case _:
                     pass
         self._position = offset
@@ -156,30 +187,28 @@ def _fold_block(transcript: Transcript, event: Event, data: BlockOpened | BlockD
         return False
 
 
-def _close(message: _Message, event: Event, data: MessageClosed, message_id: str) -> Compaction | None:
-    transcript, last, whole_at = message.transcript, message.last, message.whole_at
+def _close(message: _Message, event: Event, data: MessageClosed) -> Compaction | None:
+    transcript, last = message.transcript, message.last
     if transcript is None or last is None or last.offset is None:
         return None
     if isinstance(transcript.close_message(event, data), Gap):
         return None
-    if whole_at is not None:
+    if message.whole:
         runs = tuple((first, end) for first, end in message.runs)
-        return Compaction(message_id=message_id, at=whole_at, body=None, runs=runs)
+        return Compaction(last=last, content=None, runs=runs)
     if sum(end - first + 1 for first, end in message.runs) < _WORTH:
         return None
-    snapshot = encode(evolve(last, data=_snapshot(transcript), block_index=None, seq=None))
     message.runs[-1][1] -= 1
     runs = tuple((first, end) for first, end in message.runs if first <= end)
-    return Compaction(message_id=message_id, at=last.offset, body=snapshot, runs=runs)
+    return Compaction(last=last, content=transcript, runs=runs)
 
 
-def _snapshot(transcript: Transcript) -> MessageSnapshot:
+def _whole(transcript: Transcript) -> Work[MessageSnapshot]:
     """The whole content of the one message in there."""
-    ((view,), _) = at_once(transcript.paging(None, None))
-    return MessageSnapshot(
-        role=view.role,
-        status=view.status,
-        blocks=tuple(
+    (view,), _ = yield from transcript.paging(None, None)
+    blocks: list[BlockSnapshot] = []
+    for block in view.blocks:
+        blocks.append(
             BlockSnapshot(
                 kind=block.kind,
                 seq=block.seq,
@@ -190,8 +219,12 @@ def _snapshot(transcript: Transcript) -> MessageSnapshot:
                 name=block.name,
                 is_error=block.is_error,
             )
-            for block in view.blocks
-        ),
+        )
+        yield
+    return MessageSnapshot(
+        role=view.role,
+        status=view.status,
+        blocks=tuple(blocks),
         parent_message_id=view.parent_message_id,
         metadata=view.metadata,
     )

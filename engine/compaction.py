@@ -31,6 +31,7 @@ from .records import (
     read_record,
     to_record,
 )
+from .slices import in_slices
 
 __all__ = ["CompactionStatistics", "Compactor", "Progress"]
 
@@ -223,22 +224,27 @@ class Compactor:
 
     async def _swap(self, head: Head, found: Compaction, settled: int, rest: float) -> int:
         """Compact one message; how far the session is done then."""
-        replace = {} if found.body is None else {found.at: found.body}
-        pieces = list(found.pieces(_PIECE)) if found.body is not None or found.runs else []
-        for number, piece in enumerate(pieces, 1):
+        if found.content is None and not found.runs:
+            return settled
+        body = await in_slices(found.encoding())
+        assert found.last.offset is not None
+        replace = {} if body is None else {found.last.offset: body}
+        left = found.events
+        for piece in found.pieces(_PIECE):
+            left -= len(piece)
             began = trio.current_time()
             write = Compact(
                 session_id=head.session_id,
                 epoch=head.epoch,
                 replace=replace,
                 remove=piece,
-                records={COMPACTED: to_record(CompactedRecord(done=settled))} if number == len(pieces) else {},
+                records={COMPACTED: to_record(CompactedRecord(done=settled))} if not left else {},
             )
             await self._log.write(write)
             self._events += len(piece)
             replace = {}
             await trio.sleep((trio.current_time() - began) * rest)
-        self._messages += bool(pieces)
+        self._messages += 1
         return settled
 
     async def _note(self, head: Head, known: int, scan: Scan, mark: bytes | None) -> None:

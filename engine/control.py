@@ -44,8 +44,9 @@ from .producing import Producer
 from .reads import Reads
 from .results import Queued, Started, Superseded
 from .runs import Runs
+from .slices import in_slices
 from .slot import Slot
-from .stamper import stamp
+from .stamper import LongPart, stamp
 from .waiting import QueuedStart
 
 __all__ = ["Control"]
@@ -240,17 +241,16 @@ class Control:
             ),
         )
         run = self._runs.make(structure, request)
-        self._journal.raise_token()
+        part = LongPart(self._journal)  # it may retract any number of messages
         with nullcontext() if old is None else self._slot.ending(old):
-            mark = stamp(
-                self._journal,
-                items,
-                self._answers.records(request, records, turn=structure.turn, superseded=superseded),
-            )
+            await in_slices(part.preparing(items))
+            self._journal.raise_token()
+            mark = part.stamp(self._answers.records(request, records, turn=structure.turn, superseded=superseded))
         self.turn = structure.turn
         self._slot.live = None if request.stopped else run
         if request.text is not None:
             self._messages.note(request.message_id, mark)
+        await in_slices(part.writing())
         await self._committed_or_ended(mark, run)
         if self._slot.live is run:
             run.launched = True

@@ -2,7 +2,8 @@
 
 An event gets its offset when it is appended here and is shown to subscribers when the log reports its commit.
 At most one write of a session is under way; what comes meanwhile gathers and goes as the next one, which
-batches naturally under load and costs nothing when idle. A refused write takes the session back to its
+batches naturally under load and costs nothing when idle. A long part may be given its offsets before its events are
+encoded; what is stamped behind it waits until it is filled. A refused write takes the session back to its
 committed tail under a new life number: everything stamped behind it is dropped, and whoever waits for it
 learns why.
 """
@@ -49,17 +50,19 @@ class Journal:
         "_budget_bytes",
         "_closed",
         "_fell_back_to",
+        "_held",
         "_hub",
-        "_in_flight",
         "_large",
         "_life",
         "_log",
         "_most_gathered",
         "_most_gathered_bytes",
+        "_most_published",
         "_on_refused",
         "_pending",
         "_pending_bytes",
         "_records",
+        "_reserved",
         "_size",
         "_size_submitted",
         "_waiting",
@@ -90,6 +93,7 @@ class Journal:
         self._budget = budget
         self._pending = config.session_pending
         self._pending_bytes = config.session_pending_bytes
+        self._most_published = config.subscriber_buffer
         self._large = False  # as its last write was
         self._budget_bytes = budget.most_bytes(large=False)
         self._on_refused = on_refused
@@ -109,7 +113,8 @@ class Journal:
         self._records: dict[str, bytes | None] = {}
         self._size = 0  # of what has gathered
         self._size_submitted = 0
-        self._in_flight = False
+        self._held = 0  # why nothing is handed to the log: a write is under way, a part is not filled yet
+        self._reserved: int | None = None  # where it belongs among those that have gathered
         self._closed = False
         self._waiting: trio.lowlevel.ParkingLot | None = None  # for the next report; made when somebody does
         self._set_bounds(0)
@@ -121,7 +126,7 @@ class Journal:
 
     @property
     def clean(self) -> bool:
-        return self.stamped == self.committed and not self._in_flight and self.refused is None
+        return self.stamped == self.committed and not self._held and self.refused is None
 
     @property
     def full(self) -> bool:
@@ -162,9 +167,39 @@ class Journal:
         if records:
             self._records.update(records)
         self._budget.take(len(bodies), size)
-        if not self._in_flight and not self._closed:
+        if not self._held and not self._closed:
             self._submit()
         return self.mark()
+
+    def reserve(self, count: int, records: Mapping[str, bytes | None] | None = None) -> Mark:
+        """Give the next offsets to a part with ``records`` whose events come with `fill`. One at a time: for a step.
+
+        Raises `WriteFailed` while the session is behind a refused write.
+        """
+        self.check()
+        assert self._reserved is None
+        self._reserved = len(self._bodies)
+        self._held += 1
+        self.stamped += count
+        self._without_events += not count
+        if records:
+            self._records.update(records)
+        self._budget.take(count)
+        return self.mark()
+
+    def fill(self, mark: Mark, bodies: Sequence[bytes]) -> None:
+        """The events of the part that ends at ``mark``. Nothing happens if it was dropped meanwhile."""
+        if mark.life != self._life:
+            return
+        assert self._reserved is not None
+        self._bodies[self._reserved : self._reserved] = bodies
+        self._reserved = None
+        self._held -= 1
+        size = sum(map(len, bodies))
+        self._size += size
+        self._budget.take(0, size)
+        if (self._bodies or self._records) and not self._held and not self._closed:
+            self._submit()
 
     def append_one(self, body: bytes) -> None:
         """As `append`, for one event without records. To be called behind `check`."""
@@ -175,7 +210,7 @@ class Journal:
         budget = self._budget
         budget.used += 1
         budget.bytes += size
-        if not self._in_flight and not self._closed:
+        if not self._held and not self._closed:
             self._submit()
 
     def check(self) -> None:
@@ -232,7 +267,7 @@ class Journal:
 
     def restart(self, head: Head) -> None:
         """Go on from what the log says is committed, after a refused write."""
-        assert not self._in_flight
+        assert not self._held
         assert not self._bodies
         if head.tail != self.committed:
             # The store reported failure and had committed all the same: nobody was told of those events.
@@ -259,13 +294,13 @@ class Journal:
         self._bodies, self._records = [], {}
         self._size, self._size_submitted = 0, self._size
         self._set_bounds(len(write.events))
-        self._in_flight = True
+        self._held += 1
         self._without_events_submitted = self._without_events
         handed_over = trio.current_time()
         self._log.submit(write, lambda error: self._reported(write, handed_over, error))
 
     def _reported(self, write: Append, handed_over: float, error: PenstockError | None) -> None:
-        self._in_flight = False
+        self._held -= 1
         if error is not None:
             self._refuse(error)
             return
@@ -275,10 +310,12 @@ class Journal:
         self._budget.give_back(len(write.events), self._size_submitted)
         self._size_submitted = 0
         self._set_bounds(0)
-        if (self._bodies or self._records) and not self._closed:
+        if (self._bodies or self._records) and not self._held and not self._closed:
             self._submit()
         try:
-            if len(self._hub) and write.events:
+            if len(self._hub) and len(write.events) > self._most_published:
+                self._hub.overflow()  # readers take pages of it from the log, each at its own pace
+            elif len(self._hub) and write.events:
                 entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
                 self._hub.publish(Batch(self.session_id, self.epoch, entries))
         finally:
@@ -289,6 +326,7 @@ class Journal:
         self._budget.give_back(self.stamped - self.committed, self._size + self._size_submitted)
         self._bodies, self._records = [], {}
         self._size = self._size_submitted = 0
+        self._reserved, self._held = None, 0
         self._set_bounds(0)
         self.stamped = self.committed
         self._without_events = self._without_events_stored

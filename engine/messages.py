@@ -18,7 +18,8 @@ from .parts import digest, posted, retract_part
 from .reads import Reads
 from .records import METADATA, MessageRecord
 from .results import Posted, Updated
-from .stamper import stamp
+from .slices import in_slices
+from .stamper import LongPart, stamp
 
 __all__ = ["Messages"]
 
@@ -97,7 +98,10 @@ class Messages:
                 message_id=message_id,
             )
         items, records = retract_part(wanted, "retracted")
-        mark = stamp(self._journal, items, records)
+        part = LongPart(self._journal)
+        await in_slices(part.preparing(items))
+        mark = part.stamp(records)
+        await in_slices(part.writing())
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         return self._journal.cursor_at(mark)
 

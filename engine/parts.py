@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import chain
 from typing import TypeAlias, final
@@ -145,9 +145,9 @@ def digest(message: MessageSnapshot) -> str:
     return sha256(encode_json(converter.unstructure(message))).hexdigest()
 
 
-def retract_part(message_ids: Sequence[str], reason: str) -> Part:
+def retract_part(message_ids: Iterable[str], reason: str) -> Part:
     """The messages leave the transcript."""
-    return iter([(None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids]), {}
+    return ((None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids), {}
 
 
 def end_part(structure: OpenGeneration, ending: Ending, *, by: str | None = None) -> Part:
@@ -191,9 +191,9 @@ def enqueue_part(queue: Queue, request: StartRequest, position: int) -> Part:
 def replaced_part(retracted: Sequence[str], old: OpenGeneration | None, *, rolled_back: bool) -> Part:
     """Retract the messages, and what the old generation's end adds behind them."""
     before = set(() if old is None else old.message_ids)
-    kept = [mid for mid in retracted if not (rolled_back and mid in before)]
 
     def items() -> Iterator[Item]:
+        kept = (mid for mid in retracted if not (rolled_back and mid in before))
         yield from retract_part(kept, "replaced")[0]
         if old is not None and not rolled_back:
             added = [mid for mid in old.message_ids if mid not in before]

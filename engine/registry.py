@@ -27,15 +27,15 @@ from .errors import (
     StorageError,
     TimedOut,
 )
-from .events import Cursor, Data, Event, JSONObject, MessageSnapshot, SessionCreated, SessionId, new_epoch, now
-from .forking import fork_events
+from .events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
+from .forking import beginning
 from .log.port import Append, EventLog, Head
 from .observer import Observer
-from .parts import digest
 from .producing import Producer
-from .records import METADATA, OPEN, MessageRecord, OpenRecord, message_key, read_record, to_record
+from .records import METADATA, OPEN, OpenRecord, read_record
 from .resident import Resident
 from .results import SessionInfo
+from .slices import in_slices
 from .supervision import Supervisor, own_failure
 from .watchdog import Watchdog
 
@@ -93,7 +93,8 @@ class Registry:
                     self._enter(head)
                     break
                 try:
-                    head = await self._begin(sid, head, [(SessionCreated(metadata=metadata), None)], metadata, {})
+                    first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
+                    head = await self._begin(sid, head, [encode(first)], metadata, {})
                 except IdInUse:
                     continue  # an earlier call was cancelled after it had handed its write over
                 self._enter(head)
@@ -133,34 +134,27 @@ class Registry:
         resident = await self.resident(source)
         point = await resident.step(partial(resident.fork, at))
         metadata = point.metadata if metadata is None else metadata
-        events = list(fork_events(point.messages, source=source, cursor=point.cursor, metadata=metadata))
-        records = {
-            message_key(mid): to_record(MessageRecord(digest=digest(data)))
-            for data, mid in events
-            if mid is not None and isinstance(data, MessageSnapshot)
-        }
+        begins = await in_slices(
+            beginning(point.messages, session_id=sid, source=source, cursor=point.cursor, metadata=metadata, time=now())
+        )
         async with self._until_closed(), self._entrance(sid):
             head = await self._log.head(sid)
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
-            self._enter(await self._begin(sid, head, events, metadata, records))
+            self._enter(await self._begin(sid, head, begins.events, metadata, begins.records))
         await self.resident(sid)
 
     async def _begin(
         self,
         session_id: SessionId,
         former: Head | None,
-        events: Sequence[tuple[Data, str | None]],
+        events: Sequence[bytes],
         metadata: JSONObject,
         records: Mapping[str, bytes | None],
     ) -> Head:
         """Write a session's first events. Raises `IdInUse` when it exists."""
         self.check_open()
-        epoch, time = new_epoch(), now()
-        bodies = [
-            encode(Event(data=data, session_id=session_id, time=time, offset=number, message_id=mid))
-            for number, (data, mid) in enumerate(events, 1)
-        ]
+        epoch = new_epoch()
         token = 1 if former is None else former.token + 1
         if metadata:
             records = {**records, METADATA: encode_json(metadata)}
@@ -169,7 +163,7 @@ class Registry:
             epoch=epoch,
             expected_tail=0,
             token=token,
-            events=bodies,
+            events=events,
             records=records,
             create=True,
         )
@@ -177,7 +171,7 @@ class Registry:
             await self._log.write(write)
         if limit.cancelled_caught:
             raise TimedOut("the log has not stored the session yet", session_id=session_id)
-        return Head(session_id=session_id, epoch=epoch, tail=len(bodies), token=token)
+        return Head(session_id=session_id, epoch=epoch, tail=len(events), token=token)
 
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory, brought there if need be.

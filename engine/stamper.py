@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
-from .codec import PieceEncoder, check_data, encode_checked
+from .codec import PieceEncoder, Unstamped, check_data, encode_checked
 from .events import Event, GenerationStarted, now
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration, WaitingGeneration
+from .work import Work
 
-__all__ = ["Item", "PieceStamper", "Records", "stamp"]
+__all__ = ["Item", "LongPart", "PieceStamper", "Records", "stamp"]
 
 # A draft with the generation that it belongs to, or None for the session's own.
 Item: TypeAlias = tuple[OpenGeneration | WaitingGeneration | None, Draft]
@@ -32,31 +33,78 @@ def stamp(journal: Journal, items: Iterable[Item], records: Records | None = Non
     offset = journal.stamped
     bodies: list[bytes] = []
     for generation, draft in items:
-        check_data(draft.data)
-        seq = None
-        starts = type(draft.data) is GenerationStarted
-        if generation is not None and not starts:
-            seq = generation.place(draft)
         offset += 1
-        bodies.append(
-            encode_checked(
-                Event(
-                    data=draft.data,
-                    session_id=journal.session_id,
-                    time=time,
-                    offset=offset,
-                    generation_id=None if generation is None else generation.generation_id,
-                    turn=None if generation is None else generation.turn,
-                    job_id=None if generation is None else generation.job_id,
-                    message_id=draft.message_id,
-                    block_index=draft.block_index,
-                    seq=seq,
-                )
-            )
-        )
-        if generation is not None and not starts:
-            generation.record(draft)
+        bodies.append(encode_checked(_placed(journal, generation, draft, offset, time)))
+        _record(generation, draft)
     return journal.append(bodies, records(offset) if callable(records) else records)
+
+
+def _placed(
+    journal: Journal, generation: OpenGeneration | WaitingGeneration | None, draft: Draft, offset: int, time: str
+) -> Event:
+    check_data(draft.data)
+    seq = None
+    if generation is not None and type(draft.data) is not GenerationStarted:
+        seq = generation.place(draft)
+    return Event(
+        data=draft.data,
+        session_id=journal.session_id,
+        time=time,
+        offset=offset,
+        generation_id=None if generation is None else generation.generation_id,
+        turn=None if generation is None else generation.turn,
+        job_id=None if generation is None else generation.job_id,
+        message_id=draft.message_id,
+        block_index=draft.block_index,
+        seq=seq,
+    )
+
+
+def _record(generation: OpenGeneration | WaitingGeneration | None, draft: Draft) -> None:
+    if generation is not None and type(draft.data) is not GenerationStarted:
+        generation.record(draft)
+
+
+@final
+class LongPart:
+    """`stamp` for a part that may have any number of items, as work that can be done in slices.
+
+    `preparing` does all that can be refused. `stamp` then gives the part its place, without a wait: what is decided in
+    the same turn of the loop holds. `writing` hands it to the log as one append; what others of the session stamp
+    meanwhile stands behind it. A part that is short takes no more than one slice of each.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._events: list[Unstamped] = []
+        self._mark: Mark | None = None
+        self._time = ""
+
+    def preparing(self, items: Iterable[Item]) -> Work[None]:
+        """Check, place, encode and record the items. Raises as `stamp`; nothing but the structures has changed then."""
+        self._journal.check()
+        for generation, draft in items:
+            self._events.append(Unstamped.of(_placed(self._journal, generation, draft, 1, "")))
+            _record(generation, draft)
+            yield
+
+    def stamp(self, records: Records | None = None) -> Mark:
+        """Give it its offsets, with ``records``. Raises `WriteFailed`; nothing is written then."""
+        journal = self._journal
+        last = journal.stamped + len(self._events)
+        self._mark = journal.reserve(len(self._events), records(last) if callable(records) else records)
+        self._time = now()
+        return self._mark
+
+    def writing(self) -> Work[None]:
+        """Append it."""
+        assert self._mark is not None
+        first = self._mark.offset + 1 - len(self._events)
+        bodies: list[bytes] = []
+        for number, event in enumerate(self._events):
+            bodies.append(event.at(first + number, self._time))
+            yield
+        self._journal.fill(self._mark, bodies)
 
 
 @final

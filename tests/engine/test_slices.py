@@ -1,0 +1,400 @@
+"""The loop is never held: what is large is done in slices, and what others do meanwhile neither waits nor harms it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Final, final
+
+import pytest
+import trio
+import trio.testing
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from engine import (
+    App,
+    Batch,
+    Compactor,
+    Config,
+    Event,
+    Generation,
+    GenerationActive,
+    MessageRetracted,
+    MessageSnapshot,
+    Session,
+    WriteFailed,
+    decode,
+    encode,
+    new_generation_id,
+    new_message_id,
+    open_engine,
+)
+from engine.codec import Unstamped, converter, encode_json, encode_with, encoding_blocks
+from engine.journal import Mark
+from engine.lifecycle import Draft
+from engine.log import Append, MemoryLog
+from engine.slices import SLICE, in_slices
+from engine.stamper import LongPart, Records, stamp
+from engine.testing import check_log
+from engine.work import Work, at_once
+from tests.engine.faulty import Fail, FaultyLog
+from tests.engine.remotes import body
+from tests.engine.rules import events_of
+from tests.engine.strategies import logs
+
+CONFIG: Final = Config(compact_after=None, idle_session=3600, subscriber_buffer=128)
+# The longest step may be longer for a session that is four times as large by no more than this: what a slice happens to
+# begin and end with.
+ALLOWANCE: Final = 1.3
+
+
+# --- how long the loop is held, counted in calls
+
+
+@final
+class Steps(trio.abc.Instrument):
+    """Counts the calls between two of a task's checkpoints; those of the log's own reports are left out."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+        self._calls = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._calls = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if "run_sync_soon" not in task.name:
+            self.longest = max(self.longest, self._calls)
+
+    def count(self, _frame: FrameType, _event: str, _argument: object) -> None:
+        self._calls += 1
+
+
+async def longest_step(work: Awaitable[object]) -> int:
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    sys.setprofile(steps.count)
+    try:
+        await work
+    finally:
+        sys.setprofile(None)
+        trio.lowlevel.remove_instrument(steps)
+    return steps.longest
+
+
+async def said(session: Session, count: int, *, remote: bool = False) -> list[str]:
+    """A generation of so many messages; of a remote one, which stays live, their ids."""
+    if remote:
+        gid = new_generation_id()
+        for _ in range(count):
+            mid = new_message_id()
+            await session.chunks([body(gid, "x", message_id=mid), body(gid, type="message.closed", message_id=mid)])
+        return [gid]
+    done = trio.Event()
+
+    async def producer(generation: Generation) -> None:
+        for number in range(count):
+            async with generation.message() as message, message.text() as block:
+                await block.write(f"{number}")
+        done.set()
+
+    await session.start(producer)
+    await done.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    return [message.message_id for message in (await session.snapshot()).messages]
+
+
+async def in_blocks(session: Session, count: int) -> None:
+    """A generation of one message with so many blocks."""
+    done = trio.Event()
+
+    async def producer(generation: Generation) -> None:
+        async with generation.message() as message:
+            for number in range(count):
+                async with message.text() as block:
+                    await block.write(f"{number}")
+        done.set()
+
+    await session.start(producer)
+    await done.wait()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def answer(generation: Generation) -> None:
+    await generation.status("here")
+
+
+@asynccontextmanager
+async def opened(log: MemoryLog) -> AsyncIterator[Session]:
+    async with open_engine(log, config=CONFIG) as engine:
+        yield await engine.create_session("s")
+
+
+async def snapshot_of_messages(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await said(session, count)
+    async with opened(log) as session:
+        return await longest_step(session.snapshot())
+
+
+async def snapshot_of_blocks(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await in_blocks(session, count)
+    async with opened(log) as session:
+        return await longest_step(session.snapshot())
+
+
+async def fork_of_messages(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await said(session, count)
+        return await longest_step(session.fork())
+
+
+async def fork_of_blocks(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await in_blocks(session, count)
+        return await longest_step(session.fork())
+
+
+async def replacement(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        first = (await said(session, count))[0]
+        return await longest_step(session.start(answer, replaces=first))
+
+
+async def replacement_beside_a_live_one(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        first = (await said(session, count))[0]
+        await said(session, count, remote=True)
+        return await longest_step(session.start(answer, text="again", replaces=first))
+
+
+async def rollback(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await said(session, count, remote=True)
+        return await longest_step(session.start(answer, policy="rollback"))
+
+
+async def retraction(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        first = (await said(session, count))[0]
+        return await longest_step(session.retract(first, and_after=True))
+
+
+async def opening_of_a_remote_generation(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await said(session, count, remote=True)
+
+    async def open_again() -> None:
+        async with opened(log):
+            pass
+
+    return await longest_step(open_again())
+
+
+async def compaction_of_messages(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await said(session, count)
+    return await longest_step(Compactor(log, Config(compact_after=0)).compact_all())
+
+
+async def compaction_of_blocks(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await in_blocks(session, count // 2)  # of one that is small enough to be compacted
+    return await longest_step(Compactor(log, Config(compact_after=0)).compact_all())
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        snapshot_of_messages,
+        snapshot_of_blocks,
+        fork_of_messages,
+        fork_of_blocks,
+        replacement,
+        replacement_beside_a_live_one,
+        rollback,
+        retraction,
+        opening_of_a_remote_generation,
+        compaction_of_messages,
+        compaction_of_blocks,
+    ],
+)
+async def test_the_loop_is_held_no_longer_for_a_larger_session(
+    operation: Callable[[int], Awaitable[int]], autojump_clock: MockClock
+) -> None:
+    small, large = await operation(400), await operation(1600)
+    assert large < ALLOWANCE * small, (small, large)
+
+
+async def test_what_is_short_goes_without_a_turn_and_what_is_cut_off_is_closed() -> None:
+    closed: list[int] = []
+
+    def work(bits: int) -> Work[int]:
+        try:
+            for _ in range(bits):
+                yield
+            return bits
+        finally:
+            closed.append(bits)
+
+    with trio.testing.assert_no_checkpoints():
+        assert await in_slices(work(SLICE - 1)) == SLICE - 1
+    with trio.testing.assert_checkpoints():
+        assert await in_slices(work(SLICE + 1)) == SLICE + 1 == at_once(work(SLICE + 1))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await in_slices(work(10 * SLICE))
+    assert scope.cancelled_caught
+    assert closed == [SLICE - 1, SLICE + 1, SLICE + 1, 10 * SLICE]
+
+
+# --- the same bytes
+
+
+@given(logs(max_steps=30), st.integers(1, 2**40))
+def test_an_event_encoded_in_parts_is_the_event_encoded_at_once(events: list[Event], offset: int) -> None:
+    for event in events:
+        event = evolve(event, extra={})
+        assert Unstamped.of(event).at(offset, event.time) == encode(evolve(event, offset=offset))
+        if isinstance(event.data, MessageSnapshot):
+            assert encode_with(event, at_once(encoding_blocks(event.data))) == encode(event)
+            assert at_once(encoding_blocks(event.data)) == encode_json(converter.unstructure(event.data))
+
+
+# --- beside others
+
+
+def of_parts(log: FaultyLog) -> list[list[Event]]:
+    return [[decode(each) for each in write.events] for write in log.writes if isinstance(write, Append)]
+
+
+async def test_what_is_written_beside_a_long_step_stands_before_or_behind_it(autojump_clock: MockClock) -> None:
+    """Posts, and the producer of a generation that stays live, at every turn of the loop, while messages go."""
+    log = FaultyLog(MemoryLog())
+    over = False
+
+    async def producer(generation: Generation) -> None:
+        async with generation.message() as message, message.text() as block:
+            while not over:
+                await block.write("piece")
+                await trio.lowlevel.checkpoint()
+
+    async with open_engine(log, config=CONFIG) as engine:
+        session = await engine.create_session("s")
+        ids = await said(session, 300)
+        async with session.subscribe("now") as reader, trio.open_nursery() as nursery:
+            await session.start(producer)
+
+            async def post() -> None:
+                while not over:
+                    await session.post("beside")
+
+            nursery.start_soon(post)
+            await session.retract(ids[0], and_after=False)
+            await session.retract(ids[1], and_after=False)
+            with pytest.raises(GenerationActive):
+                await session.retract(ids[2], and_after=True)
+            await session.stop()
+            over = True
+            await trio.testing.wait_all_tasks_blocked()
+        started = await session.start(answer, replaces=ids[2])
+        await trio.testing.wait_all_tasks_blocked()
+        del reader
+    events = await events_of(log, "s")
+    assert not check_log(events, closed=True)
+    # All of the start is one append: what it retracts, and itself, with nothing of anybody's between.
+    (part,) = [
+        part
+        for part in of_parts(log)
+        if any((each.type, each.generation_id) == ("generation.started", started.generation_id) for each in part)
+    ]
+    retracted = [each.message_id for each in part if isinstance(each.data, MessageRetracted)]
+    assert retracted[: len(ids) - 2] == ids[2:]
+    first_at = next(at for at, each in enumerate(part) if isinstance(each.data, MessageRetracted))
+    assert all(isinstance(each.data, MessageRetracted) for each in part[first_at : first_at + len(retracted)])
+
+
+@pytest.mark.parametrize("refused", ["a write before it", "its own"])
+async def test_a_write_refused_beneath_a_long_step_leaves_nothing_of_it_and_the_session_goes_on(
+    refused: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another event of the session is on its way when the step gets its place, and a third comes behind it."""
+    log = FaultyLog(MemoryLog())
+    place, note = LongPart.stamp, Draft(App(type="app.note", value={}))
+
+    def place_between(part: LongPart, records: Records | None = None) -> Mark:
+        stamp(part._journal, [(None, note)])
+        mark = place(part, records)
+        stamp(part._journal, [(None, note)])
+        return mark
+
+    async with open_engine(log, config=CONFIG) as engine:
+        session = await engine.create_session("s")
+        ids = await said(session, 600)
+        before = len(log.writes)
+        log.schedule = lambda number, _: Fail() if number == before + (refused == "its own") else None
+        with monkeypatch.context() as patch:
+            patch.setattr(LongPart, "stamp", place_between)
+            with pytest.raises(WriteFailed):
+                await session.start(answer, replaces=ids[0])
+        await trio.sleep(1)  # it is repaired
+        assert [message.message_id for message in (await session.snapshot()).messages] == ids
+        again = await session.start(answer, replaces=ids[300])
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await session.generation(again.generation_id)).outcome == "completed"
+        assert [message.message_id for message in (await session.snapshot()).messages] == ids[:300]
+    events = await events_of(log, "s")
+    assert not check_log(events, closed=True)
+    assert sum(event.type == "app.note" for event in events) == (refused == "its own")
+    assert [record.message for record in caplog.records if "leaves memory" in record.message] == []
+
+
+async def test_what_is_stamped_while_a_long_step_is_written_waits_behind_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = FaultyLog(MemoryLog())
+    place, note = LongPart.stamp, Draft(App(type="app.note", value={}))
+
+    def place_between(part: LongPart, records: Records | None = None) -> Mark:
+        stamp(part._journal, [(None, note)])
+        mark = place(part, records)
+        for _ in range(3):
+            stamp(part._journal, [(None, note)])
+        return mark
+
+    async with open_engine(log, config=CONFIG) as engine:
+        session = await engine.create_session("s")
+        ids = await said(session, 600)
+        monkeypatch.setattr(LongPart, "stamp", place_between)
+        before = len(log.writes)
+        await session.start(answer, replaces=ids[0])
+    first, second, *_ = [[event.type for event in part] for part in of_parts(log)[before:]]
+    assert first == ["app.note"]
+    assert second == ["message.retracted"] * 600 + ["generation.started"] + ["app.note"] * 3
+    assert not check_log(await events_of(log, "s"), closed=True)
+
+
+async def test_readers_take_a_long_append_in_pages(autojump_clock: MockClock) -> None:
+    async with open_engine(MemoryLog(), config=CONFIG) as engine:
+        session = await engine.create_session("s")
+        ids = await said(session, 1000)
+        async with session.subscribe("now") as reader:
+            started = await session.start(answer, replaces=ids[0])
+            seen: list[Event] = []
+            while not any(each.generation_id == started.generation_id for each in seen):
+                delivery = await reader.receive()
+                if isinstance(delivery, Batch):
+                    assert len(delivery) <= CONFIG.page_events
+                    seen += delivery.events()
+        assert [each.message_id for each in seen if isinstance(each.data, MessageRetracted)] == ids
