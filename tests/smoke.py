@@ -172,10 +172,12 @@ def tokens(folder: Path, penstock: Penstock) -> None:
         penstock.run("send", "ann-1", "hello", "--url", url, PENSTOCK_TOKEN=token)
 
 
-def databases(db: Path, penstock: Penstock) -> None:
+def databases(db: Path, folder: Path, penstock: Penstock) -> None:
     penstock.run("inspect", str(db))
     penstock.run("compact", str(db), "--older-than", "0")
-    assert json.loads(penstock.run("inspect", str(db), "--json"))["sessions"]
+    restored = str(folder / "restored.db")
+    penstock.run("restore", str(folder / "backup.db"), restored)
+    assert json.loads(penstock.run("inspect", restored, "--json"))["sessions"]
 
 
 def main(arguments: list[str]) -> None:
@@ -193,7 +195,8 @@ def main(arguments: list[str]) -> None:
             command, environment = ["bash", "-c", first_command()], python3_is_this_one(folder)
         with serving(command, folder / "server.log", environment) as url:
             everything_at(url, penstock)
-        databases(db, penstock)
+            penstock.run("backup", str(db), str(folder / "backup.db"))
+        databases(db, folder, penstock)
         tokens(folder, penstock)
         penstock.run("bench", "--events", "1000", "--viewers", "2", "--folder", made, "--json")
         version = penstock.run("--version").strip()
