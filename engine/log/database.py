@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ..errors import CorruptDatabase, DatabaseError, DatabaseInUse, NewerSchema, UnwritableDatabase
+from .upgrade import Progress, upgrade
 
 __all__ = [
     "at_once",
@@ -207,8 +208,10 @@ def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
     )
 
 
-def prepare(path: str) -> None:
+def prepare(path: str, progress: Progress = lambda done, total: None) -> None:
     """See that ``path`` is a sound, writable database of this version; create it where there is nothing.
+
+    One of an older version is brought up to date, in slices: ``progress`` hears of each, and may raise to stop there.
 
     Touches no file that is not penstock's. Raises `NewerSchema`, `CorruptDatabase`, `UnwritableDatabase` or
     `DatabaseInUse`, each naming the file and what to do.
@@ -219,7 +222,7 @@ def prepare(path: str) -> None:
         with contextlib.closing(_connect(path)) as connection:
             _check_kind(connection, path)
             _make_durable(connection, path)
-            _bring_up(connection)
+            _bring_up(connection, progress)
             _check_sound(connection, path)
             # Without a write, SQLite opens a read-only file without a word.
             rehearse(connection, write=True)
@@ -279,12 +282,13 @@ def _make_durable(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _bring_up(connection: sqlite3.Connection) -> None:
-    """To this version's schema: a new file from nothing, an older one as a whole, with all that is in it."""
+def _bring_up(connection: sqlite3.Connection, progress: Progress) -> None:
+    """To this version's schema: a new file from nothing, an older one with all that is in it."""
     version = _version(connection)
-    if version < _VERSION:
-        script = "schema.sql" if version == 0 else f"schema_{version + 1}.sql"
-        connection.executescript(files(__package__).joinpath(script).read_text("utf-8"))
+    if not version:
+        connection.executescript(files(__package__).joinpath("schema.sql").read_text("utf-8"))
+    else:
+        upgrade(connection, version, progress)
 
 
 def _check_sound(connection: sqlite3.Connection, path: str) -> None:

@@ -25,6 +25,7 @@ from .lockfile import LockFile
 from .port import Append, LogStatistics, Report, Write, tell
 from .probe import Probe
 from .reading import READERS, SqliteReads
+from .upgrade import Progress, lines
 from .watch import FileWatch
 from .writer import Outcome, Writer
 
@@ -44,23 +45,33 @@ _MUCH: Final = 200
 _GIVEN_UP: Final = 50e-6
 
 
-async def open_sqlite(path: str | os.PathLike[str]) -> SqliteLog:
+async def open_sqlite(path: str | os.PathLike[str], *, progress: Progress | None = None) -> SqliteLog:
     """Open the database at ``path``, creating it where there is no file; its folder must be there.
 
+    One that an older version made is brought up to date first, which takes a copy of its events: ``progress`` is
+    called with how many rows of how many are done, in a thread; without it, the log tells. Cancelled meanwhile, or
+    killed, it goes on there the next time. Otherwise opening finishes even when cancelled.
+
     Close it with `SqliteLog.aclose`. Raises `DatabaseInUse`, `NewerSchema`, `CorruptDatabase` or
-    `UnwritableDatabase`, each naming the file and what to do. Finishes even when cancelled.
+    `UnwritableDatabase`, each naming the file and what to do.
     """
-    return SqliteLog(await trio.to_thread.run_sync(_open, path))
+    return SqliteLog(await trio.to_thread.run_sync(_open, path, progress))
 
 
-def _open(path: str | os.PathLike[str]) -> _Opened:
+def _open(path: str | os.PathLike[str], progress: Progress | None) -> _Opened:
     located = locate(path)
+    told = lines(located) if progress is None else progress
+
+    def go_on(done: int, total: int) -> None:
+        told(done, total)
+        trio.from_thread.check_cancelled()
+
     with contextlib.ExitStack() as undo:
         lock = LockFile.acquire(located)
         undo.callback(lock.release)
         claim = Claim.take(located)
         undo.callback(claim.release)
-        prepare(located)
+        prepare(located, go_on)
 
         def connecting() -> sqlite3.Connection:
             connection = connect(located)
