@@ -178,6 +178,7 @@ def _figures(now: EngineStatistics) -> Iterable[Metric]:
     yield _gauge("pending_events", "Events that are stamped and not stored yet.", now.pending_events)
     yield _gauge("pending_bytes", "The bytes of the events that are stamped and not stored yet.", now.pending_bytes)
     yield _gauge("degraded_sessions", "Sessions in memory that cannot be written.", now.degraded_sessions)
+    yield _gauge("sessions_set_aside", "Sessions that cannot be read: should stay 0.", now.set_aside)
     yield _gauge("draining", "1 while the engine shuts down.", now.draining)
     yield _counter("log_commits", "Commits of the log, each of one or more sessions.", now.log.commits)
     yield _counter("log_events", "Events that the log stored.", now.log.events)

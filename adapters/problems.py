@@ -17,6 +17,7 @@ from engine import (
     JSON,
     CallerError,
     CapacityError,
+    CorruptSession,
     PenstockError,
     SequenceGap,
     StaleProducer,
@@ -89,6 +90,7 @@ def _rows() -> dict[str, Row]:
         "TOO_MANY_STRAGGLERS": Row(status=429, title="Too many clean-ups are still running", retryable=True),
         "WRITE_FAILED": Row(status=500, title="Nothing could be stored", retryable=True),
         "FINISH_FAILED": Row(status=500, title="The end could not be stored", retryable=True),
+        "CORRUPT_SESSION": Row(status=500, title="The session cannot be read"),
         "INTERNAL": Row(status=500, title="Something went wrong in the server", close=1011),
         "DRAINING": Row(status=503, title="The server is shutting down", retryable=True, close=1001),
         "OVERLOADED": Row(status=503, title="The server is at a limit", retryable=True, close=4429),
@@ -104,6 +106,7 @@ _WITH_RETRY_AFTER = frozenset({429, 503})
 # What may stand in `detail` where the error's own text could tell of the inside: a file's path, an SQL error.
 _INTERNAL = "The server's log has the details."
 _STORAGE = "This could not be stored; try again."
+_CORRUPT = "What is stored of the session cannot be read. Deleting it works; creating it then begins a new life."
 
 # The same for all who are not known: what is wrong with a token helps who tries some.
 _UNKNOWN = (
@@ -224,6 +227,8 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
     traffic.problems[code] += 1
     if code == "INTERNAL" or not isinstance(error, PenstockError):
         detail = _INTERNAL
+    elif isinstance(error, CorruptSession):
+        detail = _CORRUPT
     elif isinstance(error, StorageError):
         detail = _STORAGE
     elif isinstance(error, Unauthenticated):

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, final
 
 import trio
 from attrs import frozen
 
-from .codec import decode
+from .aside import SetsAside, check_page, read_event, reading, sound
 from .compacting import Compaction, Scan, seconds_of
 from .config import Config
-from .errors import InvalidBody, PenstockError, StaleEpoch
+from .errors import CorruptSession, PenstockError, StaleEpoch, WriteFailed
 from .log.port import Compact, EventLog, Head
 from .records import (
     COMPACTED,
@@ -82,12 +83,20 @@ class Compactor:
 
     Only messages that were closed more than `Config.compact_after` seconds ago, by the events' own time, and only
     of generations that have ended: recovery reads the events of one that is live. ``wall`` is the clock, in seconds
-    since 1970.
+    since 1970. A session that cannot be read is passed over: ``aside`` hears of it, or the log.
     """
 
-    def __init__(self, log: EventLog, config: Config, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        config: Config,
+        *,
+        aside: SetsAside | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._log = log
         self._config = config
+        self._aside: SetsAside = _Passed() if aside is None else aside
         self._wall = wall
         self._messages = 0
         self._events = 0
@@ -134,13 +143,10 @@ class Compactor:
         last = ""
         while after is not None and (heads := await self._log.heads(after=last, limit=_SESSIONS)):
             for head in heads:
-                try:
+                with self._alone(head.session_id):
+                    sound(head)
                     mark = await self._log.record(head.session_id, head.epoch, DIRTY)
                     await self._visit(head.session_id, mark, self._wall() - after, passed=passed, rest=0)
-                except StaleEpoch:
-                    pass  # deleted meanwhile
-                except InvalidBody as error:
-                    logger.warning("session %s is not compacted: %s", head.session_id, error)
                 done += head.tail
                 passed(0)
             last = heads[-1].session_id
@@ -164,19 +170,31 @@ class Compactor:
         last = ""
         while holders := await self._log.holders(DIRTY, after=last, limit=_SESSIONS):
             for session_id, mark in holders:
-                try:
-                    due = seconds_of(read_record(mark, DirtyRecord).time) + after
+                if self._aside.is_aside(session_id):
+                    continue
+                with self._alone(session_id):
+                    with reading(session_id):
+                        due = seconds_of(read_record(mark, DirtyRecord).time) + after
                     if due > now:
                         next_due = min(next_due, due)
                     if due <= now or look_at_all:
                         await self._visit(session_id, mark, now - after, passed=None, rest=_REST)
-                except StaleEpoch:
-                    pass  # deleted meanwhile
-                except InvalidBody as error:
-                    logger.warning("session %s is not compacted: %s", session_id, error)
-                    await self._set_aside(session_id, mark)
             last = holders[-1][0]
         return next_due
+
+    @contextmanager
+    def _alone(self, session_id: str) -> Iterator[None]:
+        """What is wrong with this session keeps no other from being compacted."""
+        try:
+            yield
+        except StaleEpoch:
+            pass  # deleted meanwhile
+        except CorruptSession as error:
+            self._aside.set_aside(error)
+        except WriteFailed as error:
+            if error.whole:
+                raise
+            logger.warning("session %s is not compacted for now: %s", session_id, error)
 
     async def _visit(
         self,
@@ -189,17 +207,18 @@ class Compactor:
     ) -> None:
         """Compact in one session. ``mark`` is its record `DIRTY`, read before anything else.
 
-        Raises `StaleEpoch` when it was deleted meanwhile, `InvalidBody` when an event of it cannot be read.
+        Raises `StaleEpoch` when it was deleted meanwhile, `CorruptSession` when it cannot be read.
         """
         log = self._log
-        head = await log.head(session_id)
+        head = sound(await log.head(session_id))
         if head is None or head.deleted:
             return
         body = await log.record(session_id, head.epoch, COMPACTED)
-        known = 0 if body is None else read_record(body, CompactedRecord).done
         # After the head: what is live now began behind it, or is in this record.
         live = await log.record(session_id, head.epoch, OPEN)
-        until = head.tail if live is None else min(head.tail, read_record(live, OpenRecord).after)
+        with reading(session_id):
+            known = 0 if body is None else read_record(body, CompactedRecord).done
+            until = head.tail if live is None else min(head.tail, read_record(live, OpenRecord).after)
         scan = Scan(after=known, before=before)
         position = known
         while position < until and not scan.ended:
@@ -209,12 +228,16 @@ class Compactor:
             )
             if not entries:
                 break
+            with reading(session_id):
+                check_page(entries, position)
             for number, entry in enumerate(entries, 1):
                 if entry.offset > until or scan.ended:
                     break
                 if number % _SLICE == 0:
                     await trio.lowlevel.checkpoint()
-                if found := scan.take(decode(entry.body)):
+                with reading(session_id):
+                    found = scan.take(read_event(entry))
+                if found:
                     known = await self._swap(head, found, scan.settled, rest)
             position = entries[-1].offset
             if passed is not None:
@@ -256,8 +279,17 @@ class Compactor:
         if records or forget:
             await self._log.write(Compact(session_id=head.session_id, epoch=head.epoch, records=records, forget=forget))
 
-    async def _set_aside(self, session_id: str, mark: bytes) -> None:
-        """Nothing can be done in this session: look again when the next generation has ended."""
-        head = await self._log.head(session_id)
-        if head is not None:
-            await self._log.write(Compact(session_id=session_id, epoch=head.epoch, forget={DIRTY: mark}))
+
+@final
+class _Passed:
+    """For one who compacts a log alone: the sessions that could not be read."""
+
+    def __init__(self) -> None:
+        self._sessions: set[str] = set()
+
+    def is_aside(self, session_id: str) -> bool:
+        return session_id in self._sessions
+
+    def set_aside(self, error: CorruptSession) -> None:
+        self._sessions.add(error.session_id or "")
+        logger.warning("session %s is not compacted: %s", error.session_id, error)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import final
 
+from attrs import evolve
+
 from .closing import Ending
 from .config import Config
-from .errors import Draining
+from .errors import CorruptSession, Draining
 from .events import SessionReset
 from .generation import Run
 from .journal import Journal, Mark
@@ -118,6 +120,16 @@ class Endings:
     async def end_live(self, outcome: str) -> None:
         """End what is live, whatever it is, and wait until everything written so far is durable."""
         await self._end_live(outcome, lambda: NOTHING)
+
+    async def end_corrupt(self) -> None:
+        """End what is live because what is stored of the session cannot be read; durable when this returns."""
+        live = self._slot.finished_first()
+        if live is None:
+            return
+        ending, _ = await self._slot.wind_down(live, "failed", reason="corrupt")
+        if live.failure is None:
+            ending = evolve(ending, code=CorruptSession.code, message="What is stored of the session cannot be read.")
+        await self._journal.wait_committed(self._slot.write_end(live, ending), self._config.flush_timeout)
 
     async def leave(self) -> None:
         """The engine shuts down: end what is live as ``shutdown``. A remote one stays open in the log.

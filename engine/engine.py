@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final, final
 
@@ -15,7 +15,17 @@ from attrs import frozen
 from .arguments import checked_count
 from .compaction import Compactor
 from .config import Config
-from .errors import DatabaseInUse, InvalidBody, PenstockError, ProducerNotFound
+from .errors import (
+    CorruptSession,
+    DatabaseInUse,
+    InvalidBody,
+    PenstockError,
+    ProducerNotFound,
+    SessionDeleted,
+    SessionNotFound,
+    StaleError,
+    WriteFailed,
+)
 from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
 from .hub import Drained
 from .log import MemoryLog, open_sqlite
@@ -52,7 +62,10 @@ _UPKEEP_PAUSE: Final = 60.0
 @final
 @frozen(kw_only=True)
 class EngineStatistics:
-    """A moment's figures. ``pending_events``, of so many ``pending_bytes``, are stamped and not committed."""
+    """A moment's figures. ``pending_events``, of so many ``pending_bytes``, are stamped and not committed.
+
+    ``set_aside`` counts the sessions of which what is stored cannot be read.
+    """
 
     sessions: int
     live_generations: int
@@ -62,6 +75,7 @@ class EngineStatistics:
     pending_events: int
     pending_bytes: int
     degraded_sessions: int
+    set_aside: int
     draining: bool
     log: LogStatistics
 
@@ -103,17 +117,21 @@ class Engine:
     async def create_session(self, session_id: str | None = None, *, metadata: JSONObject | None = None) -> Session:
         """The session with this id, made if there is none; ``created`` tells. A deleted one begins a new life.
 
-        ``metadata`` is used only when the session is made. Raises `InvalidId`, `InvalidBody`, `WriteFailed`,
-        `TimedOut`, `Draining`.
+        ``metadata`` is used only when the session is made. Raises `InvalidId`, `InvalidBody`, `CorruptSession`,
+        `WriteFailed`, `TimedOut`, `Draining`.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         own = own_metadata(metadata)
         return Session(self, sid, created=await self._registry.create(sid, own or {}))
 
     async def session(self, session_id: str) -> Session:
-        """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`."""
+        """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`.
+
+        One that is set aside has a handle, too, to be deleted by; all else that it is asked raises `CorruptSession`.
+        """
         sid = check_session_id(session_id)
-        await self.resident(sid)
+        with suppress(CorruptSession):
+            await self.resident(sid)
         return Session(self, sid)
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
@@ -128,6 +146,13 @@ class Engine:
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory. For `Session`; see `Registry.resident`."""
         return await self._registry.resident(session_id)
+
+    async def delete_session(self, session_id: str) -> None:
+        """As `Session.delete`, for one that cannot be brought into memory, too.
+
+        Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`, `WriteFailed`, `TimedOut`, `Draining`.
+        """
+        await self._registry.delete(check_session_id(session_id))
 
     async def fork_session(
         self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
@@ -183,6 +208,7 @@ class Engine:
             pending_events=self._registry.budget.used,
             pending_bytes=self._registry.budget.bytes,
             degraded_sessions=sum(not resident.writable for resident in residents),
+            set_aside=len(self._registry.aside),
             draining=self.draining,
             log=self._log.statistics(),
         )
@@ -255,7 +281,7 @@ class Engine:
             async with trio.open_nursery() as nursery:
                 for work, name in (
                     (self._registry.let_go, "penstock memory"),
-                    (Compactor(self._log, self.config).run, "penstock compaction"),
+                    (Compactor(self._log, self.config, aside=self._registry).run, "penstock compaction"),
                     (self._expire, "penstock retention"),
                 ):
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
@@ -263,7 +289,7 @@ class Engine:
     async def _expire(self) -> None:
         while (age := self.config.session_max_age) is not None:
             try:
-                await expire_sessions(self._log, age, delete=self._delete_unchanged)
+                await expire_sessions(self._log, age, delete=self._delete_unchanged, aside=self._registry)
             except PenstockError as error:
                 logger.warning("sessions that are too old stay for now: %s", error)
             await trio.sleep(min(_EXPIRY_PAUSE, age))
@@ -284,14 +310,20 @@ class Engine:
     async def _recover(self) -> None:
         """End as ``lost`` what a dead process left open, and let its queues go on: being in memory does it.
 
-        In the task of who opens the engine: it may be cancelled, and what began meanwhile is drained.
+        In the task of who opens the engine: it may be cancelled, and what began meanwhile is drained. What is wrong
+        with one session is no reason not to open the others.
         """
 
         async def bring(session_id: str) -> None:
             try:
                 await self.resident(SessionId(session_id))
+            except (CorruptSession, StaleError, SessionNotFound, SessionDeleted):
+                pass  # it is set aside, or gone
             except PenstockError as error:
-                self._failure = error
+                if isinstance(error, WriteFailed) and not error.whole:
+                    logger.error("session %s: what it holds open stays open: %s", session_id, error)
+                else:  # it would be so with every other one
+                    self._failure = error
 
         for key in (OPEN, QUEUED):
             await self._bring_holders(key, bring)

@@ -13,6 +13,7 @@ __all__ = [
     "CallerError",
     "CapacityError",
     "CorruptDatabase",
+    "CorruptSession",
     "DatabaseError",
     "DatabaseInUse",
     "Draining",
@@ -292,6 +293,16 @@ class FinishFailed(StorageError):
 
     code = "FINISH_FAILED"
     retryable = True
+
+
+@final
+class CorruptSession(StorageError):
+    """What is stored of this one session cannot be read: it is set aside, and the others go on.
+
+    Deleting it works, and then creating it begins a new life. ``penstock inspect`` tells what is wrong.
+    """
+
+    code = "CORRUPT_SESSION"
 
 
 class DatabaseError(StorageError):

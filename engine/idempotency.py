@@ -12,7 +12,7 @@ from typing import Final, final
 
 from attrs import frozen
 
-from .codec import decode_json, encode_record, structure
+from .codec import encode_record
 from .errors import IdempotencyConflict
 from .events import Cursor
 from .journal import Journal
@@ -62,10 +62,9 @@ class Answers:
         if request.idempotency_key is None:
             return None
         await self._sweep()
-        body = await self._reads.record(_key(request))
-        if body is None:
+        answer = await self._reads.known(_key(request), _Answer)
+        if answer is None:
             return None
-        answer = structure(decode_json(body), _Answer)
         if answer.at + self._ttl < time.time():
             return None
         if answer.digest != request.digest:
@@ -130,8 +129,8 @@ class Answers:
         self._swept = now
         self._expired = [
             key
-            for key, body in (await self._reads.records(_PREFIX)).items()
-            if structure(decode_json(body), _Answer).at + self._ttl < now
+            for key, answer in (await self._reads.all_known(_PREFIX, _Answer)).items()
+            if answer.at + self._ttl < now
         ]
 
 

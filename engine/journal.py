@@ -19,7 +19,7 @@ from attrs import frozen
 
 from .budget import LARGE, Budget
 from .config import Config
-from .errors import PenstockError, TimedOut, WriteFailed
+from .errors import CorruptSession, PenstockError, TimedOut, WriteFailed
 from .events import Cursor
 from .hub import Batch, Hub
 from .log.port import Append, Entry, EventLog, Head
@@ -216,7 +216,14 @@ class Journal:
     def check(self) -> None:
         """Raises `WriteFailed` while the session is behind a refused write."""
         if self.refused is not None:
-            raise WriteFailed("the log refused a write of this session", session_id=self.session_id) from self.refused
+            raise self._failure("the log refused a write of this session") from self.refused
+
+    def _failure(self, detail: str) -> PenstockError:
+        """What to tell of what the refused write has taken with it."""
+        if isinstance(self.refused, CorruptSession):
+            return CorruptSession(self.refused.detail, session_id=self.session_id)
+        whole = isinstance(self.refused, WriteFailed) and self.refused.whole
+        return WriteFailed(detail, whole=whole, session_id=self.session_id)
 
     async def wait_room(self) -> None:
         """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
@@ -261,7 +268,7 @@ class Journal:
             while not self.settled(mark):
                 await self._next_report()
         if self._dropped(mark):
-            raise WriteFailed("what was written could not be stored", session_id=self.session_id) from self.refused
+            raise self._failure("what was written could not be stored") from self.refused
         if not self.settled(mark):
             raise TimedOut(f"the log did not commit within {within} s", session_id=self.session_id)
 

@@ -21,6 +21,7 @@ from .observer import (
     GenerationEnded,
     ProducerDone,
     SessionRepaired,
+    SessionSetAside,
     StragglerEnded,
     WriteRefused,
 )
@@ -59,6 +60,8 @@ class LogLines:
             case WriteRefused():
                 detail = f"{type(fact.error).__name__}: {fact.error}"
                 _say(sessions, logging.ERROR, "write_refused", fact, code=fact.error.code, detail=detail)
+            case SessionSetAside():
+                _say(sessions, logging.ERROR, "session_set_aside", fact, code=fact.error.code, detail=str(fact.error))
             case SessionRepaired():
                 _say(sessions, logging.INFO, "session_repaired", fact)
             case GapMet():

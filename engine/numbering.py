@@ -13,7 +13,7 @@ from attrs import frozen
 
 from .admission import Accepted, HoleInSequence, ProducerMark, Repeated, StaleProducerEpoch, admit_producer
 from .chunks import ProducerStamp
-from .codec import decode_json, encode_record, structure
+from .codec import encode_record
 from .errors import SequenceGap, StaleProducer
 from .journal import Journal, Mark
 from .reads import Reads
@@ -54,8 +54,7 @@ class Numbering:
             async with self._reading:
                 if not self.knows(stamp):
                     mark = self._journal.mark()
-                    body = await self._reads.record(_key(stamp.id))
-                    number = None if body is None else structure(decode_json(body), ProducerMark)
+                    number = await self._reads.known(_key(stamp.id), ProducerMark)
                     self._keep(stamp.id, _Last(number, mark))
 
     def repeats(self, stamp: ProducerStamp | None) -> Mark | None:

@@ -28,6 +28,7 @@ __all__ = [
     "Observer",
     "ProducerDone",
     "SessionRepaired",
+    "SessionSetAside",
     "StragglerEnded",
     "WriteRefused",
     "request_id",
@@ -64,6 +65,15 @@ class SessionRepaired:
     """After a refused write the session stands on what is stored, and can be written again."""
 
     session_id: str
+
+
+@final
+@frozen(kw_only=True)
+class SessionSetAside:
+    """What is stored of a session cannot be read: it is left alone until it is deleted, or the next opening."""
+
+    session_id: str
+    error: PenstockError
 
 
 @final
@@ -153,6 +163,7 @@ Fact: TypeAlias = (
     Committed
     | WriteRefused
     | SessionRepaired
+    | SessionSetAside
     | GenerationBegan
     | GenerationCancelled
     | CleanupEnded

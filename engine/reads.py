@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast, final
+from typing import TypeVar, cast, final
 
 import trio
 from attrs import frozen
 
-from .codec import decode, decode_json
+from .aside import check_page, read_event, read_metadata, reading
+from .codec import check_events
 from .config import Config
 from .errors import (
-    CorruptDatabase,
+    CorruptSession,
     Draining,
     GenerationNotFound,
+    InvalidBody,
     InvalidCursor,
     MessageNotFound,
     SessionDeleted,
@@ -27,13 +29,24 @@ from .journal import Journal
 from .log.port import Entry, EventLog
 from .pages import Pages
 from .presence import Presence
-from .records import METADATA, GenerationRecord, MessageRecord, generation_key, message_key, read_record
+from .records import (
+    COMPACTED,
+    METADATA,
+    CompactedRecord,
+    GenerationRecord,
+    MessageRecord,
+    generation_key,
+    message_key,
+    read_record,
+)
 from .reducer import Gap, MessageView, SessionState, Snapshot
 from .results import GenerationInfo, Present
 from .slices import SLICE, in_slices
 from .states import GenerationState, Outcome
 
 __all__ = ["ForkPoint", "Reads"]
+
+T = TypeVar("T")
 
 
 @final
@@ -50,10 +63,34 @@ class ForkPoint:
 class Reads:
     """The readers' side of one session; the source of its subscriptions."""
 
-    __slots__ = ("_config", "_folding", "_journal", "_log", "_pages", "_presence", "_state", "hub")
+    __slots__ = (
+        "_config",
+        "_folding",
+        "_inherited",
+        "_journal",
+        "_log",
+        "_on_corrupt",
+        "_pages",
+        "_presence",
+        "_sound",
+        "_state",
+        "hub",
+    )
 
-    def __init__(self, log: EventLog, journal: Journal, hub: Hub, presence: Presence, config: Config) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        journal: Journal,
+        hub: Hub,
+        presence: Presence,
+        config: Config,
+        *,
+        on_corrupt: Callable[[CorruptSession], None],
+    ) -> None:
         self.hub = hub
+        self._on_corrupt = on_corrupt
+        self._inherited = journal.committed  # up to here others wrote it
+        self._sound = 0  # up to here it was looked through
         self._presence = presence
         self._log = log
         self._journal = journal
@@ -88,7 +125,7 @@ class Reads:
         return self._folding
 
     async def page(self, after: int) -> Batch | None:
-        """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`.
+        """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`, `CorruptSession`.
 
         Whoever comes to the same place while others are there gets the same page: it is read once, and framed once.
         """
@@ -99,10 +136,42 @@ class Reads:
         return await self._pages.page(after)
 
     async def _batch(self, after: int, limit: int) -> Batch | None:
-        entries = await self.read(after, limit)
+        tail = self._journal.committed
+        try:
+            entries = await self._read(after, limit)
+            if after < self._inherited:
+                await self._look_through(entries, after)
+            elif not entries and after < tail:
+                raise CorruptSession(f"the log ends at offset {after}, not at {tail}", session_id=self.session_id)
+        except CorruptSession as error:
+            self._on_corrupt(error)
+            raise
         return Batch(self.session_id, self._journal.epoch, entries) if entries else None
 
-    async def read(self, after: int, limit: int | None = None) -> list[Entry]:
+    async def _look_through(self, page: Sequence[Entry], after: int) -> None:
+        """See that a page which another process wrote is one that readers can be given: it goes to them as it is.
+
+        Whether the events add up is not asked here, unless some are missing that compaction does not account for.
+        """
+        if page and page[-1].offset <= self._sound:
+            return
+        with reading(self.session_id):
+            check_page(page, after)
+            check_events([entry.body for entry in page])
+            if not page:
+                raise InvalidBody(f"the log ends at offset {after}, not at {self._inherited}")
+        last = page[-1].offset
+        if last - after != len(page):
+            body = await self._log.record(self.session_id, self._journal.epoch, COMPACTED)
+            with reading(self.session_id):
+                compacted = 0 if body is None else read_record(body, CompactedRecord).done
+            if compacted < last:
+                async with self._one_fold():
+                    await self._fold()
+        if after <= self._sound:
+            self._sound = last
+
+    async def _read(self, after: int, limit: int | None = None) -> list[Entry]:
         """What one page holds, of at most ``limit`` events; empty at the tail. Raises `StaleEpoch`."""
         config = self._config
         page = await self._log.read(
@@ -114,7 +183,8 @@ class Reads:
         )
         # What is stored and not reported yet is not shown: its cursor would be past the tail that we tell others.
         tail = self._journal.committed
-        return page if not page or page[-1].offset <= tail else [entry for entry in page if entry.offset <= tail]
+        with reading(self.session_id):
+            return page if not page or page[-1].offset <= tail else [entry for entry in page if entry.offset <= tail]
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The fold of the log up to the committed tail. Kept, and folded on from next time.
@@ -169,6 +239,9 @@ class Reads:
             yield
         except StaleEpoch as error:
             raise SessionDeleted("the session was deleted", session_id=self.session_id) from error
+        except CorruptSession as error:
+            self._on_corrupt(error)
+            raise
         except StorageError as error:
             if self.hub.drained:
                 raise Draining("the engine is shutting down", session_id=self.session_id) from error
@@ -182,25 +255,22 @@ class Reads:
 
     async def _fold_to(self, state: SessionState, offset: int) -> None:
         while state.cursor.offset < offset:
-            entries = await self.read(state.cursor.offset)
-            if not entries:
-                raise CorruptDatabase(f"the log ends before offset {offset}", session_id=self.session_id)
-            for number, entry in enumerate(entries, 1):
-                if entry.offset > offset:
-                    return
-                if number % SLICE == 0:
+            after = state.cursor.offset
+            entries = await self._read(after)
+            with reading(self.session_id):
+                if not entries:
+                    raise InvalidBody(f"the log ends before offset {offset}")
+                check_page(entries, after)
+            for start in range(0, len(entries), SLICE):
+                if start:
                     await trio.lowlevel.checkpoint()
-                result = state.apply(decode(entry.body))
-                if isinstance(result, Gap):
-                    raise CorruptDatabase(
-                        f"the log of the session does not add up at offset {entry.offset}: {result}",
-                        session_id=self.session_id,
-                    )
+                with reading(self.session_id):
+                    if _apply(state, entries[start : start + SLICE], offset):
+                        return
 
     async def generation(self, generation_id: str) -> GenerationRecord | None:
         """What the log knows of the generation."""
-        body = await self.record(generation_key(generation_id))
-        return None if body is None else read_record(body, GenerationRecord)
+        return await self.known(generation_key(generation_id), GenerationRecord)
 
     async def generation_info(self, generation_id: str) -> GenerationInfo:
         """Of a generation that is not live. Raises `GenerationNotFound`."""
@@ -221,23 +291,40 @@ class Reads:
         )
 
     async def record(self, key: str) -> bytes | None:
-        """One of the session's records."""
+        """One of the session's records, as it is."""
         with self._living():
             return await self._log.record(self.session_id, self._journal.epoch, key)
 
-    async def records(self, prefix: str) -> dict[str, bytes]:
-        """The session's records under ``prefix``."""
+    async def known(self, key: str, kind: type[T]) -> T | None:
+        """What one of the session's records says."""
         with self._living():
-            return await self._log.records(self.session_id, self._journal.epoch, prefix)
+            body = await self._log.record(self.session_id, self._journal.epoch, key)
+            with reading(self.session_id):
+                return None if body is None else read_record(body, kind)
+
+    async def all_known(self, prefix: str, kind: type[T]) -> dict[str, T]:
+        """What those under ``prefix`` say."""
+        with self._living():
+            bodies = await self._log.records(self.session_id, self._journal.epoch, prefix)
+            with reading(self.session_id):
+                return {key: read_record(body, kind) for key, body in bodies.items()}
 
     async def metadata(self) -> JSONObject:
         """The session's metadata."""
-        body = await self.record(METADATA)
-        found = {} if body is None else decode_json(body)
-        assert isinstance(found, dict)
-        return found
+        with self._living():
+            return read_metadata(self.session_id, await self.record(METADATA))
 
     async def message(self, message_id: str) -> MessageRecord | None:
         """What the log knows of the message."""
-        body = await self.record(message_key(message_id))
-        return None if body is None else read_record(body, MessageRecord)
+        return await self.known(message_key(message_id), MessageRecord)
+
+
+def _apply(state: SessionState, entries: Sequence[Entry], offset: int) -> bool:
+    """Fold these on; whether ``offset`` was passed. Raises `InvalidBody`."""
+    for entry in entries:
+        if entry.offset > offset:
+            return True
+        result = state.apply(read_event(entry))
+        if isinstance(result, Gap):
+            raise InvalidBody(f"the log does not add up at offset {entry.offset}: {result}")
+    return False

@@ -19,11 +19,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, final
+from collections.abc import Mapping
+from typing import Final, TypeVar, final
 
 from attrs import frozen
 
 from .codec import decode_json, encode_record, structure
+from .errors import InvalidBody
 
 __all__ = [
     "COMPACTED",
@@ -38,6 +40,7 @@ __all__ = [
     "MessageRecord",
     "OpenRecord",
     "SessionRecord",
+    "check_record",
     "dirty",
     "generation_key",
     "message_key",
@@ -138,3 +141,23 @@ def to_record(
 
 def read_record(body: bytes, kind: type[T]) -> T:
     return structure(decode_json(body), kind)
+
+
+def check_record(key: str, body: bytes) -> None:
+    """See that the record can be read. Raises `InvalidBody`."""
+    kind = _KINDS.get(key) or _KINDS.get(key.partition("/")[0] + "/")
+    if kind is not None:
+        read_record(body, kind)
+    elif not isinstance(decode_json(body), dict):
+        raise InvalidBody(f"the record {key} is no object")
+
+
+# By their key, or by what it begins with. Of the others whoever writes them knows what they are.
+_KINDS: Final[Mapping[str, type]] = {
+    SESSION: SessionRecord,
+    OPEN: OpenRecord,
+    DIRTY: DirtyRecord,
+    COMPACTED: CompactedRecord,
+    generation_key(""): GenerationRecord,
+    message_key(""): MessageRecord,
+}

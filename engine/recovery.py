@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import trio
 from attrs import frozen
 
-from .codec import decode
+from .aside import check_page, read_event, reading, sound
 from .config import Config
-from .errors import CorruptDatabase
-from .events import ApprovalRequested, InputAccepted
+from .errors import CorruptSession, InvalidBody
+from .events import ApprovalRequested, Event, GenerationStarted, InputAccepted
 from .inputs import Input
 from .lifecycle import OpenGeneration
-from .log.port import EventLog, Head
+from .log.port import Entry, EventLog, Head
 from .records import OPEN, QUEUED, SESSION, OpenRecord, SessionRecord, read_record
 from .slices import SLICE
 from .states import GenerationState
@@ -46,45 +47,89 @@ class Found:
 
 
 async def find(log: EventLog, head: Head, config: Config) -> Found:
-    """What the log knows of a session. Reads two records and the open generation's pages. Raises `StorageError`."""
-    session = await log.record(head.session_id, head.epoch, SESSION)
-    turn = 0 if session is None else read_record(session, SessionRecord).turn
-    standing = await log.record(head.session_id, head.epoch, QUEUED)
-    waiting = {} if standing is None else await log.records(head.session_id, head.epoch, Queue.prefix())
-    queue = Queue.load(waiting, standing)
-    body = await log.record(head.session_id, head.epoch, OPEN)
-    if body is None:
-        return Found(turn=turn, queue=queue)
-    record = read_record(body, OpenRecord)
-    structure_ = OpenGeneration(record.generation_id, record.turn, record.job_id)
-    asked: dict[str, ApprovalRequested] = {}
-    inputs: list[Input] = []
-    position = record.after
-    while position < head.tail:
+    """What the log knows of a session. Reads two records and the open generation's pages.
+
+    Raises `CorruptSession`, `StorageError`.
+    """
+    session_id = head.session_id
+    sound(head)
+    if not head.tail:
+        raise CorruptSession("it has no events", session_id=session_id)
+    session = await log.record(session_id, head.epoch, SESSION)
+    standing = await log.record(session_id, head.epoch, QUEUED)
+    waiting = {} if standing is None else await log.records(session_id, head.epoch, Queue.prefix())
+    body = await log.record(session_id, head.epoch, OPEN)
+    with reading(session_id):
+        turn = 0 if session is None else read_record(session, SessionRecord).turn
+        queue = Queue.load(waiting, standing)
+        if body is None:
+            return Found(turn=turn, queue=queue)
+        record = read_record(body, OpenRecord)
+        found = _Finding(record, head)
+    while found.position < head.tail:
         entries = await log.read(
-            head.session_id, head.epoch, after=position, limit=config.page_events, max_bytes=config.page_bytes
+            session_id, head.epoch, after=found.position, limit=config.page_events, max_bytes=config.page_bytes
         )
-        if not entries:
-            raise CorruptDatabase(
-                f"the log ends at offset {position}, its index says {head.tail}", session_id=head.session_id
-            )
-        for number, entry in enumerate(entries, 1):
-            if number % SLICE == 0:
+        with reading(session_id):
+            found.check(entries)
+        for start in range(0, len(entries), SLICE):
+            if start:
                 await trio.lowlevel.checkpoint()
-            event = decode(entry.body)
-            structure_.replay(event)
-            if event.generation_id == record.generation_id and isinstance(event.data, ApprovalRequested):
-                asked[event.data.approval_id] = event.data
-            elif event.generation_id == record.generation_id and isinstance(event.data, InputAccepted):
-                data = event.data
+            with reading(session_id):
+                found.take(entries[start : start + SLICE])
+    with reading(session_id):
+        return found.found(turn, queue)
+
+
+@final
+class _Finding:
+    """The open generation, found again from its events."""
+
+    def __init__(self, record: OpenRecord, head: Head) -> None:
+        if not 0 <= record.after < head.tail:
+            raise InvalidBody(f"the index says that what is open begins behind offset {record.after}")
+        self.position = record.after
+        self._record = record
+        self._tail = head.tail
+        self._structure = OpenGeneration(record.generation_id, record.turn, record.job_id)
+        self._started = False
+        self._asked: dict[str, ApprovalRequested] = {}
+        self._inputs: list[Input] = []
+
+    def check(self, page: Sequence[Entry]) -> None:
+        if not page:
+            raise InvalidBody(f"the log ends at offset {self.position}, its index says {self._tail}")
+        check_page(page, self.position)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            event = read_event(entry)
+            self._structure.replay(event)
+            if event.generation_id == self._record.generation_id:
+                self._take_own(event)
+        self.position = entries[-1].offset
+
+    def _take_own(self, event: Event) -> None:
+        match event.data:
+            case GenerationStarted():
+                self._started = event.turn == self._record.turn
+            case ApprovalRequested() as asked:
+                self._asked[asked.approval_id] = asked
+            case InputAccepted() as given:
                 # A copy: without content it is no dict, and then JSON does not take it.
-                inputs.append(Input(input_id=data.input_id, kind=data.kind, content=dict(data.extra)))
-        position = entries[-1].offset
-    return Found(
-        turn=turn,
-        queue=queue,
-        open=structure_,
-        record=record,
-        approvals=tuple(asked[approval_id] for approval_id, open_ in structure_.approvals.items() if open_),
-        inputs=tuple(inputs),
-    )
+                self._inputs.append(Input(input_id=given.input_id, kind=given.kind, content=dict(given.extra)))
+            case _:
+                pass
+
+    def found(self, turn: int, queue: Queue) -> Found:
+        structure_ = self._structure
+        if not self._started or structure_.state is GenerationState.FINISHED:
+            raise InvalidBody(f"the index says that {structure_.generation_id} is open, the log does not")
+        return Found(
+            turn=max(turn, structure_.turn),
+            queue=queue,
+            open=structure_,
+            record=self._record,
+            approvals=tuple(self._asked[approval_id] for approval_id, open_ in structure_.approvals.items() if open_),
+            inputs=tuple(self._inputs),
+        )

@@ -11,25 +11,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Final, cast, final
+from typing import Final, final
 
 import trio
 
+from .aside import Aside, read_metadata, reading, sound
 from .budget import Budget
-from .codec import decode_json, encode, encode_json
+from .codec import encode, encode_json
 from .config import Config
 from .errors import (
+    CorruptSession,
     Draining,
     IdInUse,
+    PenstockError,
     SessionDeleted,
     SessionNotFound,
     StaleEpoch,
     StorageError,
     TimedOut,
+    WriteFailed,
 )
 from .events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from .forking import beginning
-from .log.port import Append, EventLog, Head
+from .log.port import Append, Delete, EventLog, Head
 from .observer import Observer
 from .producing import Producer
 from .records import METADATA, OPEN, OpenRecord, read_record
@@ -69,6 +73,7 @@ class Registry:
         self._resting = OrderedDict[Resident, float]()  # since when nobody took a step, the longest first
         self._leaving: set[Resident] = set()  # those that have left, but for a straggler
         self._entering: dict[str, trio.Lock] = {}
+        self.aside: Final = Aside(observer)
 
     @property
     def residents(self) -> list[Resident]:
@@ -83,12 +88,12 @@ class Registry:
     async def create(self, sid: SessionId, metadata: JSONObject) -> bool:
         """Have the session in memory, made if there is none or it was deleted; whether it was made.
 
-        Raises `WriteFailed`, `TimedOut`, `Draining`.
+        Raises `CorruptSession`, `WriteFailed`, `TimedOut`, `Draining`.
         """
         created = False
         async with self._until_closed(), self._entrance(sid):
             while sid not in self._residents:
-                head = await self._log.head(sid)
+                head = await self._head(sid)
                 if head is not None and not head.deleted:
                     self._enter(head)
                     break
@@ -138,7 +143,7 @@ class Registry:
             beginning(point.messages, session_id=sid, source=source, cursor=point.cursor, metadata=metadata, time=now())
         )
         async with self._until_closed(), self._entrance(sid):
-            head = await self._log.head(sid)
+            head = await self._head(sid)
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
             self._enter(await self._begin(sid, head, begins.events, metadata, begins.records))
@@ -180,6 +185,7 @@ class Registry:
         not cancel the session's opening.
         """
         while True:
+            self.aside.check(session_id)
             resident = self._residents.get(session_id)
             if resident is None:
                 resident = await self._find(session_id)
@@ -187,17 +193,83 @@ class Registry:
             if not resident.closed:
                 return resident
 
+    async def _head(self, session_id: SessionId) -> Head | None:
+        """Where the session stands in the log. Raises `CorruptSession`."""
+        self.aside.check(session_id)
+        try:
+            return sound(await self._log.head(session_id))
+        except CorruptSession as error:
+            self.set_aside(error)
+            raise
+
     async def _find(self, session_id: SessionId) -> Resident:
         async with self._until_closed(), self._entrance(session_id):
             resident = self._residents.get(session_id)
             if resident is not None:
                 return resident
-            head = await self._log.head(session_id)
+            head = await self._head(session_id)
             if head is None:
                 raise SessionNotFound("there is no session with this id", session_id=session_id)
             if head.deleted:
                 raise SessionDeleted("the session was deleted", session_id=session_id)
             return self._enter(head)
+
+    async def delete(self, sid: SessionId) -> None:
+        """End this life of the session, whatever is stored of it.
+
+        Raises `SessionNotFound`, `SessionDeleted`, `WriteFailed`, `TimedOut`, `Draining`.
+        """
+        while True:
+            try:
+                resident = await self.resident(sid)
+            except (CorruptSession, WriteFailed):  # also when what it holds open cannot be ended: its life can
+                await self._discard(sid)
+                return
+            try:
+                await resident.delete()
+            except CorruptSession:
+                continue  # it was found out meanwhile
+            return
+
+    async def _discard(self, sid: SessionId) -> None:
+        """End a life that cannot be brought into memory, in the log alone."""
+        self.check_open()
+        reported = trio.Event()
+        refusals: list[PenstockError] = []
+
+        def report(error: PenstockError | None) -> None:
+            # Also when its caller has left, or was told that it takes too long.
+            if error is None:
+                self.aside.remove(sid)
+            else:
+                refusals.append(error)
+            reported.set()
+
+        async with self._until_closed(), self._entrance(sid):
+            resident = self._residents.get(sid)
+            if resident is not None:  # its end is on its way
+                resident.abandon()
+            head = await self._log.head(sid)
+            token = 1 if head is None else head.token + 1
+            self._log.submit(Delete(session_id=sid, epoch=new_epoch(), token=token, forced=True), report)
+            with trio.move_on_after(self._config.flush_timeout):
+                await reported.wait()
+            if refusals:
+                raise refusals[0]
+            if not reported.is_set():
+                raise TimedOut("the log has not deleted the session yet", session_id=sid)
+
+    def is_aside(self, session_id: str) -> bool:
+        """Whether there is nothing to be done in this session."""
+        return session_id in self.aside
+
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of the session that ``error`` names cannot be read: leave it alone from here on."""
+        assert error.session_id is not None
+        self.aside.add(error.session_id, error)
+        resident = self._residents.get(error.session_id)
+        if resident is not None:
+            resident.set_aside(error)
 
     @asynccontextmanager
     async def _entrance(self, session_id: str) -> AsyncIterator[None]:
@@ -274,14 +346,18 @@ class Registry:
         return found
 
     async def _info(self, head: Head) -> SessionInfo:
-        metadata = await self._log.record(head.session_id, head.epoch, METADATA)
-        open_ = await self._log.record(head.session_id, head.epoch, OPEN)
-        return SessionInfo(
-            session_id=head.session_id,
-            cursor=Cursor(head.epoch, head.tail),
-            metadata={} if metadata is None else cast("JSONObject", decode_json(metadata)),
-            generation_id=None if open_ is None else read_record(open_, OpenRecord).generation_id,
-        )
+        session_id, cursor = head.session_id, Cursor(head.epoch, head.tail)
+        if session_id not in self.aside:
+            try:
+                sound(head)
+                metadata = read_metadata(session_id, await self._log.record(session_id, head.epoch, METADATA))
+                open_ = await self._log.record(session_id, head.epoch, OPEN)
+                with reading(session_id):
+                    live = None if open_ is None else read_record(open_, OpenRecord).generation_id
+                return SessionInfo(session_id=session_id, cursor=cursor, metadata=metadata, generation_id=live)
+            except CorruptSession as error:
+                self.set_aside(error)
+        return SessionInfo(session_id=session_id, cursor=cursor, metadata={}, corrupt=True)
 
     def check_open(self) -> None:
         """Raises `Draining` when no session may be begun or brought into memory."""

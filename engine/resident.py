@@ -23,7 +23,7 @@ from .config import Config
 from .control import Control
 from .deletion import Deletion
 from .endings import Endings
-from .errors import Draining, PenstockError, SessionDeleted, StorageError, WriteFailed
+from .errors import CorruptSession, Draining, PenstockError, SessionDeleted, WriteFailed
 from .events import Cursor, JSONObject, MessageSnapshot
 from .generation import Run
 from .hub import Degraded, Drained, Ended, Hub
@@ -66,6 +66,9 @@ class House(Protocol):
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         """The same, in the engine's own context: it works for more than who asks."""
 
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of the session that ``error`` names cannot be read."""
+
     def rested(self, resident: Resident) -> None:
         """No step waits any more."""
 
@@ -79,6 +82,7 @@ class Resident:
 
     __slots__ = (
         "_config",
+        "_corrupt",
         "_deletion",
         "_draining",
         "_failure",
@@ -123,7 +127,7 @@ class Resident:
         self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, witness=Witness(head.session_id, observer))
         self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
-        self.reads = Reads(log, self.journal, self.hub, self.presence, config)
+        self.reads = Reads(log, self.journal, self.hub, self.presence, config, on_corrupt=house.set_aside)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
         self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._freed)
         answers = Answers(self.journal, self.reads, config.idempotency_ttl)
@@ -165,6 +169,7 @@ class Resident:
         self._deletion: Deletion | None = None
         self.closed = False
         self.deleted = False
+        self._corrupt: CorruptSession | None = None
         self._draining = False
         self._repairing = False
         self._using = 0
@@ -212,10 +217,12 @@ class Resident:
     async def wait_open(self) -> None:
         """Wait until the session can be used; at once, without a checkpoint, when it can.
 
-        Raises `StorageError` when the log cannot be read, or what a dead process left open cannot be ended.
+        Raises `CorruptSession`, and `StorageError` when the log cannot be read, or what a dead process left open cannot
+        be ended.
         """
         if self._opening is not None:
-            await self._opening.wait()
+            with self._in_use():
+                await self._opening.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -268,7 +275,9 @@ class Resident:
             failure = own_failure(error)
             if not isinstance(failure, PenstockError):
                 logger.error("session %s cannot be opened", self.session_id, exc_info=failure)
-                failure = StorageError("the session cannot be opened", session_id=self.session_id)
+                failure = CorruptSession(f"it cannot be opened: {failure!r}", session_id=self.session_id)
+            if isinstance(failure, CorruptSession):
+                self._house.set_aside(failure)
             self._failure = failure
         finally:
             opening, self._opening = self._opening, None
@@ -286,7 +295,7 @@ class Resident:
     @property
     def _advances(self) -> bool:
         """Whether the next queued generation is to start, now or when it is tried again."""
-        return self.advance.possible and not (self._draining or self._deleting)
+        return self.advance.possible and not (self._draining or self._deleting or self._corrupt)
 
     def _freed(self) -> None:
         """A straggler is done: what waits may start, and a session that was closed may have no task any more."""
@@ -326,13 +335,42 @@ class Resident:
             self._working.cancel(reason="penstock: the engine closes")
         self.journal.close()
 
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of it cannot be read: nothing more is done in it, and what is live ends. Idempotent."""
+        if self.closed or self._corrupt is not None:
+            return
+        self._corrupt = error
+        self.hub.close(Ended("corrupt"))
+        self._steps.refuse_waiting(self._gone)
+        if self._opening is not None:
+            return  # the opening fails
+        if self.slot.live is None:
+            self.close()
+        else:
+            self._steps.add(self._end_corrupt, first=True)
+
+    async def _end_corrupt(self) -> None:
+        """End what is live, if that can be stored, and leave memory."""
+        try:
+            if self.journal.refused is None:
+                await self.endings.end_corrupt()
+        except PenstockError as error:
+            logger.warning(
+                "session %s: the end of what was live is left to the next opening: %s", self.session_id, error
+            )
+        finally:
+            self.slot.fail(self._gone())
+            self.close()
+
     def _gone(self) -> PenstockError:
+        if self._corrupt is not None:
+            return CorruptSession(self._corrupt.detail, session_id=self.session_id)
         if self.deleted or self._deleting:
             return SessionDeleted("the session was deleted", session_id=self.session_id)
         return Draining("the engine is shutting down", session_id=self.session_id)
 
     def _check_open(self) -> None:
-        if self.closed or self._draining or self._deleting:
+        if self.closed or self._draining or self._deleting or self._corrupt is not None:
             raise self._gone()
         self._check_writable()
 
@@ -354,7 +392,7 @@ class Resident:
 
     async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
-        if self.closed:
+        if self.closed or self._corrupt is not None:
             raise self._gone()
         self._check_writable()
         self._steps.check_room()
@@ -441,7 +479,7 @@ class Resident:
 
     async def delete(self) -> None:
         """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
-        if self.closed:
+        if self.closed or self._corrupt is not None:
             raise self._gone()
         self._check_writable()
         self._steps.check_room()
@@ -482,6 +520,9 @@ class Resident:
         self.slot.fail(error)
         if self.closed:
             return
+        if isinstance(error, CorruptSession):
+            self._house.set_aside(error)
+            return
         self.hub.witness.refused(error)
         self.hub.degrade(Degraded("WRITE_FAILED"))
         self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
@@ -494,6 +535,10 @@ class Resident:
         await self.slot.forget()
         try:
             living = await self._settlement.retry("failed", "WRITE_FAILED")
+        except CorruptSession as error:
+            self._house.set_aside(error)
+            self.close()
+            return
         except BaseException as error:
             self._give_up(own_failure(error))
             raise

@@ -90,12 +90,13 @@ class Updated:
 @final
 @frozen(kw_only=True)
 class SessionInfo:
-    """A session in a listing."""
+    """A session in a listing. ``corrupt``: what is stored of it cannot be read, and the rest of this may be made up."""
 
     session_id: str
     cursor: Cursor
     metadata: JSONObject
     generation_id: str | None = None
+    corrupt: bool = False
 
 
 @final

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 
+from .aside import SetsAside, reading, sound
 from .codec import decode
 from .compacting import seconds_of
-from .errors import InvalidBody, PenstockError, StaleEpoch
+from .errors import CorruptSession, PenstockError, StaleEpoch
 from .log.port import EventLog, Head
 
 __all__ = ["expire_sessions"]
@@ -24,20 +26,24 @@ async def expire_sessions(
     older_than: float,
     *,
     delete: Callable[[Head], Awaitable[object]],
+    aside: SetsAside | None = None,
     wall: Callable[[], float] = time.time,
 ) -> int:
     """Walk once over all sessions, and have those deleted whose last event is older than ``older_than`` seconds.
 
     ``delete`` gets where the session stood: something may have been written since. What it raises of
     the engine's own errors is logged, and the walk goes on. Returns how many were deleted. One that has no event
-    yet, or whose last event cannot be read, stays. Raises `StorageError` when the store cannot be read.
+    yet, or whose last event cannot be read, stays; ``aside`` hears of the latter. Raises `StorageError` when the store
+    cannot be read.
     """
     before = wall() - older_than
     deleted = 0
     last = ""
     while heads := await log.heads(after=last, limit=_SESSIONS):
         for head in heads:
-            if await _last_event(log, head) < before:
+            if aside is not None and aside.is_aside(head.session_id):
+                continue
+            if await _last_event(log, head, aside) < before:
                 try:
                     await delete(head)
                     deleted += 1
@@ -47,14 +53,19 @@ async def expire_sessions(
     return deleted
 
 
-async def _last_event(log: EventLog, head: Head) -> float:
+async def _last_event(log: EventLog, head: Head, aside: SetsAside | None) -> float:
     """The time of the last event, in seconds since 1970; infinite when there is none to tell it."""
     try:
+        sound(head)
         # One session that was appended to since is not old either, whichever of its events is read here.
         entries = await log.read(head.session_id, head.epoch, after=head.tail - 1, limit=1, max_bytes=1)
-        return seconds_of(decode(entries[0].body).time) if entries else float("inf")
+        with reading(head.session_id):
+            return seconds_of(decode(entries[0].body).time) if entries else math.inf
     except StaleEpoch:
-        return float("inf")
-    except InvalidBody as error:
-        logger.warning("the last event of session %s cannot be read: %s", head.session_id, error)
-        return float("inf")
+        return math.inf
+    except CorruptSession as error:
+        if aside is None:
+            logger.warning("the last event of session %s cannot be read: %s", head.session_id, error)
+        else:
+            aside.set_aside(error)
+        return math.inf

@@ -77,6 +77,9 @@ class Host(Protocol):
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory; nothing may wait between this and its use."""
 
+    async def delete_session(self, session_id: str) -> None:
+        """End this life of the session, also of one that cannot be brought into memory."""
+
     async def fork_session(
         self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
     ) -> Session:
@@ -445,5 +448,8 @@ class Session:
         return (await self._host.resident(self.session_id)).journal.cursor
 
     async def delete(self) -> None:
-        """End what is live, then this life of the session; creating it again begins a new one."""
-        await (await self._host.resident(self.session_id)).delete()
+        """End what is live, then this life of the session; creating it again begins a new one.
+
+        Works also where everything else raises `CorruptSession`: what is stored of it is gone then, as it is.
+        """
+        await self._host.delete_session(self.session_id)

@@ -13,10 +13,11 @@ from typing import final
 
 import trio
 
+from .aside import reading
 from .closing import SAFE_TEXTS, Ending
 from .config import Config
 from .control import Control
-from .errors import StaleError, StorageError
+from .errors import CorruptSession, StaleError, StorageError
 from .journal import Journal
 from .lineup import Lineup
 from .log.port import EventLog
@@ -49,7 +50,7 @@ class Settlement:
 
         With ``keep_remote`` a remote generation stays open, for its producer to go on.
 
-        Raises `StorageError`, and `TimedOut` when the end was not committed ``within`` seconds.
+        Raises `CorruptSession`, `StorageError`, and `TimedOut` when the end was not committed ``within`` seconds.
         """
         session_id = self._journal.session_id
         head = await self._log.head(session_id)
@@ -61,19 +62,27 @@ class Settlement:
         self._control.turn = found.turn
         self._lineup.queue = found.queue
         if keep_remote and found.remote:
-            self._runs.adopt(found)
+            with reading(session_id):
+                self._runs.adopt(found)
         elif found.open is not None:
             ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
-            items, records = end_part(found.open, ending)
-            await self._journal.wait_committed(stamp(self._journal, items, records), within)
+            with reading(session_id):
+                items, records = end_part(found.open, ending)
+                mark = stamp(self._journal, items, records)
+            await self._journal.wait_committed(mark, within)
         return True
 
     async def retry(self, outcome: str, code: str) -> bool:
-        """As `settle`, again and again until the log takes it; ever longer pauses, up to `Config.retry_max`."""
+        """As `settle`, again and again until the log takes it; ever longer pauses, up to `Config.retry_max`.
+
+        Raises `CorruptSession`.
+        """
         pause = self._config.retry_min
         while True:
             try:
                 return await self.settle(outcome, code)
+            except CorruptSession:
+                raise  # it stays as it is
             except (StorageError, StaleError) as error:
                 logger.warning("session %s: still cannot be written: %s", self._journal.session_id, error)
                 await trio.sleep(pause * random.uniform(0.5, 1.5))

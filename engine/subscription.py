@@ -14,7 +14,7 @@ import trio
 from attrs import frozen
 
 from .codec import decode
-from .errors import CorruptDatabase, Draining, GapError, SessionDeleted, StaleEpoch, StorageError
+from .errors import CorruptSession, Draining, GapError, SessionDeleted, StaleEpoch, StorageError
 from .events import JSON, Cursor, Event
 from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Nudge, Sink
 from .reducer import Snapshot
@@ -225,6 +225,8 @@ class Subscription:
                 snapshot = await self._source.snapshot()
             except SessionDeleted:
                 self._ready.append(self._end(Ended("deleted")))
+            except CorruptSession:
+                self._ready.append(self._end(Ended("corrupt")))
             except Draining:
                 self._ready.append(self._end(self._mailbox.final or Drained("shutdown")))
             else:
@@ -305,15 +307,13 @@ class Subscription:
             page = await self._source.page(self._position)
         except StaleEpoch:
             return self._end(Ended("deleted"))
+        except CorruptSession:
+            return self._end(Ended("corrupt"))
         except StorageError:
             if self._mailbox.final is None:
                 raise
             return self._end(self._mailbox.final)  # the log was closed beneath us
-        if page is None:
-            raise CorruptDatabase(
-                f"the log ends at offset {self._position}, the session's tail is {tail.offset}",
-                session_id=self._source.session_id,
-            )
+        assert page is not None, "a session's tail is where its log ends"
         self._position = page.last
         self._page = page
         return page

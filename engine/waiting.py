@@ -13,12 +13,16 @@ from typing import final
 from attrs import define, field, frozen
 
 from .codec import decode_json, encode_record, structure
+from .errors import InvalidBody
 from .events import JSON, JSONObject
+from .policy import Policy
 from .records import QUEUED
 
 __all__ = ["Queue", "QueuedStart"]
 
 _PREFIX = f"{QUEUED}/"
+
+_POLICIES = frozenset(policy.value for policy in Policy)
 
 
 @final
@@ -61,7 +65,7 @@ class Queue:
     @classmethod
     def load(cls, records: Mapping[str, bytes], standing: bytes | None) -> Queue:
         """From the records under `prefix` and the one under `QUEUED`."""
-        items = [structure(decode_json(records[key]), QueuedStart) for key in sorted(records)]
+        items = [_item(key, records[key]) for key in sorted(records)]
         paused = standing is not None and structure(decode_json(standing), _Standing).paused
         return cls(items, paused, items[-1].number if items else 0)
 
@@ -102,3 +106,11 @@ class Queue:
 
     def _standing(self) -> dict[str, bytes | None]:
         return {QUEUED: encode_record(_Standing(paused=self.paused)) if self.items else None}
+
+
+def _item(key: str, body: bytes) -> QueuedStart:
+    """A start that waits, as it is stored. Raises `InvalidBody`, also for one that could never start."""
+    item = structure(decode_json(body), QueuedStart)
+    if item.key != key or item.policy not in _POLICIES:
+        raise InvalidBody(f"what waits under {key} could not start")
+    return item

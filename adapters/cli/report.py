@@ -72,7 +72,7 @@ class TextReport:
         self._events += found.events
         self._live += found.live is not None
         self._lost += lost
-        notes = []
+        notes = ["cannot be read: a server sets it aside"] if found.corrupt else []
         if found.live is not None:
             # Without a process that runs it, the next start of a server ends it.
             notes.append(f"{'live' if self._served else 'left open'}: {found.live}")
@@ -143,6 +143,7 @@ class JsonReport:
                 "outcomes": dict(found.outcomes),
                 "first_time": found.first_time,
                 "last_time": found.last_time,
+                "corrupt": found.corrupt,
                 "violations": [
                     {"rule": violation.rule, "offset": violation.offset, "text": violation.text}
                     for violation in found.violations

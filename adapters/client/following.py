@@ -12,7 +12,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from engine import CapacityError, Drained, Ended, PenstockError, SessionDeleted
+from engine import CapacityError, CorruptSession, Drained, Ended, PenstockError, SessionDeleted
 
 from ..problems import Unauthenticated
 from .backoff import Backoff
@@ -85,8 +85,8 @@ class Follower:
                     return
             except PenstockError as raised:
                 error = raised
-                if isinstance(error, SessionDeleted) and self.connections:
-                    await self._send.send(Ended("deleted"))
+                if isinstance(error, SessionDeleted | CorruptSession) and self.connections:
+                    await self._send.send(Ended("deleted" if isinstance(error, SessionDeleted) else "corrupt"))
                     return
                 if not self._goes_on(error):
                     raise

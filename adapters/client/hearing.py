@@ -21,6 +21,7 @@ from engine import (
     Approval,
     ApprovalRequested,
     ApprovalResolved,
+    CorruptSession,
     Ended,
     Event,
     Gap,
@@ -206,7 +207,7 @@ class Hearing:
                 self._take(delivery)
         except trio.EndOfChannel:
             pass
-        except (SessionDeleted, SessionNotFound) as error:
+        except (SessionDeleted, CorruptSession, SessionNotFound) as error:
             self._pen.fence(error)
         except Exception as error:  # noqa: BLE001  # the generation can go on; who wants to hear something learns
             logger.warning(
@@ -226,6 +227,8 @@ class Hearing:
                         self._hear(event)
             case SnapshotTaken(snapshot=snapshot):
                 self._catch_up(snapshot)
+            case Ended(reason="corrupt"):
+                self._pen.fence(CorruptSession("the session cannot be read", session_id=self._pen.journal.session_id))
             case Ended():
                 self._pen.fence(SessionDeleted("the session was deleted", session_id=self._pen.journal.session_id))
             case _:

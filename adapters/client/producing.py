@@ -16,6 +16,7 @@ from attrs import frozen
 
 from engine import (
     JSON,
+    CorruptSession,
     Generation,
     GenerationMismatch,
     JSONObject,
@@ -55,7 +56,7 @@ __all__ = ["Opening", "Production"]
 logger = logging.getLogger("penstock.client")
 
 # Refusals that say that the generation is over, or was never ours: there is nothing left to end.
-_OVER: Final = (StaleGeneration, GenerationMismatch, StaleProducer, SessionDeleted, SessionNotFound)
+_OVER: Final = (StaleGeneration, GenerationMismatch, StaleProducer, SessionDeleted, CorruptSession, SessionNotFound)
 
 
 @final

@@ -13,6 +13,7 @@ from engine import (
     JSON,
     ApprovalNotFound,
     CapacityError,
+    CorruptSession,
     Draining,
     FinishFailed,
     GenerationActive,
@@ -98,6 +99,7 @@ def _classes() -> dict[str, Callable[[str], PenstockError]]:
     simple: tuple[type[PenstockError], ...] = (
         ApprovalNotFound,
         BodyTooLarge,
+        CorruptSession,
         Draining,
         FinishFailed,
         Forbidden,

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
-from engine import PenstockError, SessionNotFound
+from engine import CorruptSession, PenstockError, SessionNotFound
 
 from ..problems import Unauthenticated
 from .backoff import Backoff
@@ -82,6 +82,8 @@ class Budget:
                 self._making = True
                 self._begin_anew()
             return Recover()
+        if isinstance(error, CorruptSession):
+            return GiveUp(error)
         self._left -= 1
         if isinstance(error, Unauthenticated):
             if self._renewed or not self._renews or not self._left:

@@ -307,7 +307,7 @@ class RemoteSession:
         are dropped at once and the server is told once to stop the generation. When the generation is fenced
         (stopped, superseded, ended, or not deliverable) the block is cancelled and that error is raised:
         `StaleGeneration`, `GenerationMismatch`, `StaleProducer`, `SequenceGap`, `SessionDeleted`, `SessionNotFound`,
-        `Unreachable`, `TimedOut` …
+        `CorruptSession`, `Unreachable`, `TimedOut` …
         """
         if policy == "join":
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")

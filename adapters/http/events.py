@@ -218,6 +218,7 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
         session = await engine.session(session_id)
         accepted = request.accept_mimetypes
         module: ModuleType = ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse
+        await session.cursor()  # one that is set aside is refused here, before there is an answer
         # The place is taken while a refusal can still be said, and the request gives it back whatever becomes of the
         # answer. From here to the body's own start nothing else is open that could be forgotten.
         place = places(request.scope)

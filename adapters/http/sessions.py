@@ -97,7 +97,7 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
     @app.delete("/v1/sessions/<session_id>")
     async def delete(session_id: str) -> Response:
         await allow("admin", session_id)
-        await (await engine.session(session_id)).delete()
+        await engine.delete_session(session_id)
         return answered({"session_id": session_id})
 
     @app.post("/v1/sessions/<session_id>/reset")
@@ -138,6 +138,8 @@ def _listed(session: SessionInfo) -> Mapping[str, JSON]:
         "cursor": str(session.cursor),
         "metadata": session.metadata,
     }
+    if session.corrupt:
+        made["corrupt"] = True
     if session.generation_id is not None:
         made["generation"] = {"generation_id": session.generation_id}
     return made

@@ -368,6 +368,8 @@ export interface Listed {
   cursor: string;
   metadata: JsonObject;
   generation?: { generation_id: string };
+  /** What is stored of it cannot be read: all that can be done with it is to delete it. */
+  corrupt?: true;
 }
 
 /** A penstock server, as one subject. */

@@ -17,6 +17,9 @@ import { Backoff, GOOD, newId, pause, Problem, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
 import { FrameParser, openSocket, openStream, SILENCE } from "./lines.js";
 
+// Refusals that say of a session which was followed that it has ended.
+const ENDS = new Map([["SESSION_DELETED", "deleted"], ["CORRUPT_SESSION", "corrupt"]]);
+
 export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
 /** @typedef {import("./penstock.js").Abortable} Abortable */
@@ -281,7 +284,7 @@ export class Session {
         }
         if (leaving.aborted) break;
         once ||= line.connected;
-        if (problem?.code === "SESSION_DELETED" && once) return this.#finish({ state: "ended", reason: "deleted" });
+        if (once && ENDS.has(problem?.code)) return this.#finish({ state: "ended", reason: ENDS.get(problem.code) });
         if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(refused && !line.connected)) {
           refused = true; // once more with another token; if that is refused too, so are we
         } else if (problem && !problem.retryable) return this.#finish({ state: "refused", problem });

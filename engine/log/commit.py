@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, final
 
-from ..errors import PenstockError, WriteFailed
+from ..errors import CorruptSession, PenstockError, WriteFailed
 from .checkpoint import checkpoint
 from .database import at_once, explain, is_store_wide, rehearse
 from .fence import Standing, admit_compact
@@ -43,9 +43,19 @@ _REMEMBERED: Final = 16 * 1024
 # Rows a purge removes per transaction: a write that comes meanwhile waits a millisecond or two.
 _PURGED_AT_ONCE: Final = 512
 
+# Numbers begin at 1 and do not come near half of what there can be: one behind that is damage, and no other follows it.
+_SOUND = f"BETWEEN 0 AND {2**62}"
+_HIGHEST_LIFE = f"""
+SELECT max(
+    coalesce((SELECT max(life) FROM sessions WHERE life {_SOUND}), 0),
+    coalesce((SELECT max(life) FROM events INDEXED BY events_first WHERE id & 1 AND life {_SOUND}), 0),
+    coalesce((SELECT max(life) FROM records WHERE life {_SOUND}), 0)
+)
+"""
+_HIGHEST_ROW = f"SELECT coalesce(max(id), 0) FROM events WHERE id {_SOUND}"
 _LIVES = f"""
 SELECT s.session, s.life, s.epoch, {TAIL}, s.token, s.ended, {LAST_CHUNK}
-FROM sessions AS s WHERE s.session IN ({{}}) ORDER BY s.life
+FROM sessions AS s WHERE s.session IN ({{}}) ORDER BY s.ended = 0, s.life
 """
 # From the last back: the first event of a chunk goes last, for the others are found by it.
 _PURGE_EVENTS = f"""
@@ -70,10 +80,11 @@ class Committer:
         self._connect = connect
         self._connection: sqlite3.Connection | None = connect()
         self._lives: dict[str, Life] = {}
-        highest = self._connection.execute("SELECT coalesce(max(life), 0) FROM sessions").fetchone()[0]
+        # Where a session's row is lost, what hung on it is still there, and must not hang on another.
+        highest = self._connection.execute(_HIGHEST_LIFE).fetchone()[0]
         self._numbers = itertools.count(highest + 1)
         # May be lower than before, but not than the last chunk of any life: its first row stays as long as the life.
-        self._next_row = self._connection.execute("SELECT coalesce(max(id), 0) / 2 + 1 FROM events").fetchone()[0]
+        self._next_row = self._connection.execute(_HIGHEST_ROW).fetchone()[0] // 2 + 1
         self.commits = 0
         self.events = 0
         self.seconds = 0.0
@@ -262,9 +273,14 @@ class Committer:
             self._connection = None
 
 
-def failure(write: Write, error: Exception, *, whole: bool) -> WriteFailed:
+def failure(write: Write, error: Exception, *, whole: bool) -> WriteFailed | CorruptSession:
     """What to tell of a write that ``error`` kept from being stored."""
-    failed = WriteFailed(f"nothing was stored: {explain(error)}", whole=whole, session_id=write.session_id)
+    failed: WriteFailed | CorruptSession
+    if isinstance(error, sqlite3.IntegrityError):
+        # The plan fits what it knows of the session: there is something else in its place.
+        failed = CorruptSession(f"what is stored stands in the way: {error}", session_id=write.session_id)
+    else:
+        failed = WriteFailed(f"nothing was stored: {explain(error)}", whole=whole, session_id=write.session_id)
     # Without the traceback: its frames hold the whole round.
     failed.__cause__ = error.with_traceback(None)
     return failed

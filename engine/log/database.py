@@ -198,7 +198,7 @@ def connect_read_only(path: str, *, still: bool) -> sqlite3.Connection:
 
 
 def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         path,
         uri=uri,
         timeout=_BUSY_TIMEOUT,
@@ -206,6 +206,13 @@ def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=_CACHED_STATEMENTS,
     )
+    # A text that is damaged must not keep the others of its page from being read.
+    connection.text_factory = _text
+    return connection
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def prepare(path: str, progress: Progress = lambda done, total: None) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 from ..admission import TokenVerdict, admit_token
 from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from .port import Append, Compact, Move
+from .port import Append, Compact, Delete, Move
 
 __all__ = ["Standing", "admit", "admit_compact"]
 
@@ -34,6 +34,8 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
         return _create(standing, write)
     if standing is None:
         return StaleEpoch("no such session: create it first", session_id=write.session_id)
+    if isinstance(write, Delete) and write.forced:
+        return Standing(write.epoch, 0, write.token, True)
     if standing.deleted or standing.epoch != write.epoch:
         return StaleEpoch("this life of the session is over", session_id=write.session_id)
     if admit_token(standing.token, write.token) is TokenVerdict.STALE:

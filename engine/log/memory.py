@@ -15,9 +15,9 @@ from typing import final
 import trio
 from attrs import define, field
 
-from ..errors import PenstockError, StaleEpoch, StorageError, WriteFailed
+from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, WriteFailed
 from .fence import Standing, admit, admit_compact
-from .port import Append, Compact, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, tell
+from .port import Append, Compact, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, head_of, tell
 
 __all__ = ["MemoryLog"]
 
@@ -99,18 +99,21 @@ class MemoryLog(EventLog):
     async def head(self, session_id: str) -> Head | None:
         await self._reading()
         life = self._lives.get(session_id)
-        return None if life is None else Head(session_id=session_id, **life.standing._asdict())
+        return None if life is None else head_of(session_id, *life.standing[:3], deleted=life.standing.deleted)
 
     async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
         entries = (await self._living(session_id, epoch)).entries
-        start = _place(entries, after + 1)
         page: list[Entry] = []
         size = 0
-        for entry in islice(entries, start, start + limit):
-            size += len(entry.body)
-            if page and size > max_bytes:
-                break
-            page.append(entry)
+        try:
+            start = _place(entries, after + 1)
+            for entry in islice(entries, start, start + limit):
+                size += len(entry.body)
+                if page and size > max_bytes:
+                    break
+                page.append(entry)
+        except TypeError as error:
+            raise CorruptSession(f"its events cannot be read: {error}", session_id=session_id) from error
         return page
 
     async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
@@ -129,7 +132,7 @@ class MemoryLog(EventLog):
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         await self._reading()
         living = ((session_id, life.standing) for session_id, life in self._behind(after) if not life.standing.deleted)
-        return [Head(session_id=session_id, **standing._asdict()) for session_id, standing in islice(living, limit)]
+        return [head_of(session_id, *standing[:3], deleted=False) for session_id, standing in islice(living, limit)]
 
     def statistics(self) -> LogStatistics:
         return LogStatistics(

@@ -32,7 +32,8 @@ _EVENTS = "INSERT INTO events (id, life, offset, body) SELECT * FROM (VALUES "
 _EVENTS_GIVEN = ") WHERE column1 IS NOT NULL"
 _SESSIONS = "INSERT INTO sessions (life, session, epoch, tail, token, ended) VALUES "
 _SESSIONS_KNOWN = (
-    " ON CONFLICT (life) DO UPDATE SET tail = excluded.tail, token = excluded.token, ended = excluded.ended"
+    " ON CONFLICT (life) DO UPDATE"
+    " SET epoch = excluded.epoch, tail = excluded.tail, token = excluded.token, ended = excluded.ended"
 )
 _RECORDS = "INSERT INTO records (life, key, value) VALUES "
 _RECORDS_KNOWN = " ON CONFLICT (life, key) DO UPDATE SET value = excluded.value"
@@ -81,7 +82,7 @@ class Plan:
         after = admit(before, write)
         if not isinstance(after, Standing):
             return after
-        if life is None or before is None or before.epoch != after.epoch:
+        if life is None or before is None or (isinstance(write, Append) and write.create):
             if life is not None and before is not None:
                 # No longer the tombstone: to be purged as a whole. Before the new row, for the index's sake.
                 self._sessions[life.number] = _row(life, session_id, DELETED)

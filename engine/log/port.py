@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import abc
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, final
+from typing import Final, NamedTuple, TypeAlias, cast, final
 
 import trio
 from attrs import field, frozen
@@ -18,6 +19,7 @@ from attrs import field, frozen
 from ..errors import PenstockError
 
 __all__ = [
+    "NOWHERE",
     "Append",
     "Compact",
     "Delete",
@@ -29,10 +31,19 @@ __all__ = [
     "Report",
     "Write",
     "check_plain_key",
+    "head_of",
     "tell",
 ]
 
 logger = logging.getLogger("penstock.log")
+
+
+# An epoch's grammar, as cursors have it; and one that no life has.
+_EPOCH: Final = re.compile(r"[A-Za-z0-9]{1,32}")
+NOWHERE: Final = "0"
+
+# Far more than there are events or owners in any session, and far enough below what SQLite can hold.
+_MOST: Final = 2**53
 
 
 class Entry(NamedTuple):
@@ -48,6 +59,7 @@ class Head:
     """Where a session's log stands.
 
     ``deleted``: the session was deleted and not created again; the rest is what its last life ended with.
+    ``damage`` tells why that cannot be said: what is stored of it makes no sense, and the rest of this is made up.
     """
 
     session_id: str
@@ -55,6 +67,7 @@ class Head:
     tail: int  # offset of the last event; 0 when there is none
     token: int
     deleted: bool = False
+    damage: str | None = None
 
 
 @final
@@ -80,11 +93,16 @@ class Append:
 @final
 @frozen(kw_only=True)
 class Delete:
-    """End this life of the session: its events and records are gone, a tombstone stays."""
+    """End this life of the session: its events and records are gone, a tombstone stays.
+
+    With ``forced`` nothing that is stored of it is believed: whatever life there is ends, and ``epoch`` and ``token``
+    are what it ends with. For a session that cannot be read.
+    """
 
     session_id: str
     epoch: str
     token: int
+    forced: bool = False
 
 
 @final
@@ -116,9 +134,10 @@ Move: TypeAlias = Append | Delete
 Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
-# StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session) or
-# WriteFailed. The epoch is judged before the token, the token before the tail. A report must not raise; `tell` sees to
-# it that one that does is told to the server's log, and to nobody else.
+# StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session),
+# CorruptSession (what is stored of it already stands in the way) or WriteFailed. The epoch is judged before the token,
+# the token before the tail. A report must not raise; `tell` sees to it that one that does is told to the server's log,
+# and to nobody else.
 Report: TypeAlias = Callable[[PenstockError | None], None]
 
 
@@ -150,7 +169,8 @@ class LogStatistics:
 class EventLog(abc.ABC):
     """Durable logs of many sessions. One trio loop uses it; implementations may use threads.
 
-    Reads show committed state only. Every read raises `StorageError` when the store fails.
+    Reads show committed state only. Every read raises `StorageError` when the store fails, and those of one session
+    `CorruptSession` when what is stored of it is damaged.
     """
 
     @abc.abstractmethod
@@ -185,7 +205,7 @@ class EventLog(abc.ABC):
 
     @abc.abstractmethod
     async def head(self, session_id: str) -> Head | None:
-        """Where the session stands, or None when there never was one."""
+        """Where the session stands, or None when there never was one. `Head.damage` tells of one that is damaged."""
 
     @abc.abstractmethod
     async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
@@ -212,7 +232,7 @@ class EventLog(abc.ABC):
 
     @abc.abstractmethod
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
-        """Living sessions in order of id, behind ``after``."""
+        """Living sessions in order of id, behind ``after``; damaged ones, too, if they have an id."""
 
     @abc.abstractmethod
     def statistics(self) -> LogStatistics: ...
@@ -220,6 +240,31 @@ class EventLog(abc.ABC):
     @abc.abstractmethod
     async def aclose(self) -> None:
         """Carry out what was handed over, then close. Shielded and bounded by the time the store takes."""
+
+
+def head_of(session_id: str, epoch: object, tail: object, token: object, *, deleted: bool) -> Head:
+    """The head that these make, which were stored; one with `Head.damage` where they are none."""
+    if deleted and not _is_number(tail):
+        tail = 0  # nobody goes on from there
+    wrong = [
+        name
+        for name, sound in (
+            ("epoch", isinstance(epoch, str) and _EPOCH.fullmatch(epoch) is not None),
+            ("tail", _is_number(tail)),
+            ("token", _is_number(token)),
+        )
+        if not sound
+    ]
+    if wrong:
+        text = f"its {' and '.join(wrong)} cannot be read"
+        return Head(session_id=session_id, epoch=NOWHERE, tail=0, token=0, deleted=deleted, damage=text)
+    return Head(
+        session_id=session_id, epoch=cast(str, epoch), tail=cast(int, tail), token=cast(int, token), deleted=deleted
+    )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST
 
 
 def check_plain_key(key: str) -> None:

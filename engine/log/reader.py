@@ -139,11 +139,11 @@ class SqliteReader(SqliteReads):
             self._source.release()
         await trio.lowlevel.checkpoint()
 
-    async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _query(self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None) -> _T:
         def checked(connection: sqlite3.Connection) -> _T:
             try:
                 return query(connection)
             finally:
                 self._source.check_still()
 
-        return await super()._query(checked)
+        return await super()._query(checked, session_id)

@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
 from typing import Final, TypeVar
 
 import trio
 
-from ..errors import StaleEpoch, StorageError
-from .database import explain
+from ..errors import CorruptSession, StaleEpoch, StorageError
+from .database import explain, is_damaged
 from .layout import FIRST_UP_TO, OF_CHUNK, TAIL
-from .port import Entry, EventLog, Head, check_plain_key
+from .port import Entry, EventLog, Head, check_plain_key, head_of
 
 __all__ = ["READERS", "SqliteReads"]
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+# `Entry._make`, without Python code of its own for every event.
+_entry: Final[Callable[[type[Entry], tuple[int, bytes]], Entry]] = tuple.__new__
 
 # A read takes a fraction of a millisecond; more threads than this only fight over the interpreter.
 READERS: Final = 4
@@ -34,8 +38,8 @@ _HEAD = f"""
 SELECT s.session, s.epoch, {TAIL}, s.token, s.ended
 FROM sessions AS s
 """
-_HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.life DESC LIMIT 1"
-_LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?"
+_HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.ended = 0 DESC, s.life DESC LIMIT 1"
+_LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session"
 
 # With a LEFT JOIN, no row: this life is over. One row of NULLs: it has nothing of the kind.
 _LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
@@ -61,7 +65,7 @@ SELECT r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND 
 """
 _HOLDERS = """
 SELECT s.session, r.value FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
-WHERE r.key = ? AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.session > ? ORDER BY s.session LIMIT ?
+WHERE r.key = ? AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.session > ? ORDER BY s.session
 """
 
 
@@ -79,7 +83,7 @@ class SqliteReads(EventLog):
             row = connection.execute(_HEAD_OF, (session_id,)).fetchone()
             return None if row is None else _head(*row)
 
-        return await self._query(query)
+        return await self._query(query, session_id)
 
     async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
         wanted = {
@@ -105,8 +109,8 @@ class SqliteReads(EventLog):
                     return []
                 size += len(body)
                 if size > max_bytes:
-                    return list(map(Entry._make, rows[:count]))
-            return list(map(Entry._make, rows))
+                    return list(map(_entry, repeat(Entry), rows[:count]))
+            return list(map(_entry, repeat(Entry), rows))
 
         def _as_many_as_fit(connection: sqlite3.Connection) -> list[Entry]:
             page: list[Entry] = []
@@ -119,7 +123,7 @@ class SqliteReads(EventLog):
                     page.append(Entry(offset, body))
             return page
 
-        return await self._query(query)
+        return await self._query(query, session_id)
 
     async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
         def query(connection: sqlite3.Connection) -> dict[str, bytes]:
@@ -131,7 +135,7 @@ class SqliteReads(EventLog):
                     found[key] = value
             return found
 
-        return await self._query(query)
+        return await self._query(query, session_id)
 
     async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
         def query(connection: sqlite3.Connection) -> bytes | None:
@@ -141,15 +145,21 @@ class SqliteReads(EventLog):
             value: bytes | None = row[0]
             return value
 
-        return await self._query(query)
+        return await self._query(query, session_id)
 
     async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         check_plain_key(key)
-        return await self._query(lambda connection: connection.execute(_HOLDERS, (key, after, limit)).fetchall())
+
+        def query(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            with contextlib.closing(connection.execute(_HOLDERS, (key, after))) as rows:
+                return list(islice((row for row in rows if _is_name(row[0])), limit))
+
+        return await self._query(query)
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         def query(connection: sqlite3.Connection) -> list[Head]:
-            return [_head(*row) for row in connection.execute(_LIVING_HEADS, (after, limit))]
+            with contextlib.closing(connection.execute(_LIVING_HEADS, (after,))) as rows:
+                return list(islice((_head(*row) for row in rows if _is_name(row[0])), limit))
 
         return await self._query(query)
 
@@ -164,7 +174,9 @@ class SqliteReads(EventLog):
         for asker in askers:
             self._reading.release_on_behalf_of(asker)
 
-    async def _query(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _query(self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None) -> _T:
+        """Carry it out in a thread. ``session_id``: it reads what is stored of this one session."""
+
         def run() -> _T:
             if self._closing:
                 raise StorageError("the log is closed")
@@ -177,11 +189,23 @@ class SqliteReads(EventLog):
         try:
             return await trio.to_thread.run_sync(run, limiter=self._reading)
         except sqlite3.Error as error:
+            if session_id is not None and is_damaged(error):
+                raise CorruptSession(f"the file is damaged where it lies: {error}", session_id=session_id) from error
             raise StorageError(f"cannot read: {explain(error)}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            # There is something of another kind in the rows than was ever written to them.
+            if session_id is None:
+                raise
+            raise CorruptSession(f"its rows cannot be read: {error}", session_id=session_id) from error
 
 
-def _head(session_id: str, epoch: str, tail: int, token: int, ended: int) -> Head:
-    return Head(session_id=session_id, epoch=epoch, tail=tail, token=token, deleted=ended != 0)
+def _head(session_id: str, epoch: object, tail: object, token: object, ended: object) -> Head:
+    return head_of(session_id, epoch, tail, token, deleted=ended != 0)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a session can be asked for by this. None that was ever written cannot."""
+    return isinstance(value, str) and "\ufffd" not in value
 
 
 def _of_living(rows: Iterable[tuple[_K, _V]], session_id: str) -> Iterator[tuple[_K, _V]]:

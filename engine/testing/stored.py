@@ -11,11 +11,14 @@ from typing import Final, final
 
 from attrs import frozen
 
-from ..codec import decode
-from ..errors import InvalidBody
-from ..events import GenerationFinished, GenerationStarted
+from ..aside import check_page, read_event, reading, sound
+from ..config import Config
+from ..errors import CorruptSession, InvalidBody
+from ..events import Event, GenerationFinished, GenerationStarted
 from ..log.port import EventLog, Head
-from ..records import OPEN, OpenRecord, read_record
+from ..records import OPEN, OpenRecord, check_record, read_record
+from ..recovery import find
+from ..reducer import Gap, SessionState
 from .log_rules import LogCheck
 from .violation import Violation
 
@@ -47,37 +50,69 @@ class StoredSession:
     last_time: str | None
     violations: tuple[Violation, ...]
 
+    @property
+    def corrupt(self) -> bool:
+        """Whether an engine sets it aside, once it comes to what cannot be read."""
+        return any(violation.rule == "stored" for violation in self.violations)
+
 
 async def check_session(log: EventLog, head: Head) -> StoredSession:
     """Read the session up to ``head`` and hold it against R1 to R5, R8, R9 and C.
 
-    That nothing is left open (R9) is judged when nothing is live and nothing was written meanwhile. Raises
-    `StaleEpoch` when the session was deleted meanwhile, `StorageError` when it cannot be read.
+    That nothing is left open (R9) is judged when nothing is live and nothing was written meanwhile. What cannot be read
+    is a violation of ``stored``. Raises `StaleEpoch` when the session was deleted meanwhile, `StorageError` when the
+    store cannot be read.
     """
+    try:
+        return await _check(log, head)
+    except CorruptSession as error:
+        return _unreadable(head, error.detail)
+
+
+def _unreadable(head: Head, why: str) -> StoredSession:
+    return StoredSession(
+        session_id=head.session_id,
+        epoch=head.epoch,
+        tail=head.tail,
+        events=0,
+        size=0,
+        generations=0,
+        live=None,
+        outcomes={},
+        first_time=None,
+        last_time=None,
+        violations=(Violation("stored", None, why),),
+    )
+
+
+async def _check(log: EventLog, head: Head) -> StoredSession:
+    sound(head)
     opened = await _open(log, head)
     check = LogCheck(compacted=True)
     unreadable: list[Violation] = []
     outcomes: Counter[str] = Counter()
     events = size = generations = position = 0
+    fold = _Fold(head)
     live = first_time = last_time = None
     while position < head.tail:
         entries = await log.read(head.session_id, head.epoch, after=position, limit=_PAGE_EVENTS, max_bytes=_PAGE_BYTES)
         if not entries:
-            unreadable.append(Violation("R1", None, f"the log ends at offset {position}, not at {head.tail}"))
+            unreadable.append(Violation("stored", None, f"the log ends at offset {position}, not at {head.tail}"))
             break
+        with reading(head.session_id):
+            check_page(entries, position)
         for entry in entries:
             if entry.offset > head.tail:
                 break
             events += 1
             size += len(entry.body)
             try:
-                event = decode(entry.body)
+                event = read_event(entry)
             except InvalidBody as error:
-                unreadable.append(Violation("stamp", entry.offset, f"the event cannot be read: {error}"))
+                unreadable.append(Violation("stored", entry.offset, f"the event cannot be read: {error}"))
                 continue
-            if event.offset != entry.offset:
-                unreadable.append(Violation("R1", entry.offset, f"the event here says it is at {event.offset}"))
             check.read(event)
+            fold.read(event)
             first_time, last_time = first_time or event.time, event.time
             match event.data:
                 case GenerationStarted():
@@ -89,6 +124,8 @@ async def check_session(log: EventLog, head: Head) -> StoredSession:
                 case _:
                     pass
         position = entries[-1].offset
+    unreadable.extend(fold.found)
+    unreadable.extend(await _check_records(log, head))
     still = await log.head(head.session_id) == head and await _open(log, head) == opened
     check.end(closed=still and opened is None)
     if still and opened is not None and opened != live:
@@ -108,7 +145,46 @@ async def check_session(log: EventLog, head: Head) -> StoredSession:
     )
 
 
+@final
+class _Fold:
+    """Whether the events add up, up to the first that does not."""
+
+    def __init__(self, head: Head) -> None:
+        self._state = SessionState(head.session_id, head.epoch)
+        self.found: list[Violation] = []
+
+    def read(self, event: Event) -> None:
+        if self.found:
+            return
+        try:
+            with reading(event.session_id):
+                result = self._state.apply(event)
+                if isinstance(result, Gap):
+                    raise InvalidBody(f"the log does not add up: {result}")
+        except CorruptSession as error:
+            self.found.append(Violation("stored", event.offset, error.detail))
+
+
+async def _check_records(log: EventLog, head: Head) -> list[Violation]:
+    """What of the records, and of what is open, could not be read."""
+    found: list[Violation] = []
+    records = await log.records(head.session_id, head.epoch)
+    for key, body in records.items():
+        try:
+            with reading(head.session_id):
+                check_record(key, body)
+        except CorruptSession as error:
+            found.append(Violation("stored", None, f"the record {key} cannot be read: {error.detail}"))
+    if not found:
+        try:
+            await find(log, head, Config())
+        except CorruptSession as error:
+            found.append(Violation("stored", None, error.detail))
+    return found
+
+
 async def _open(log: EventLog, head: Head) -> str | None:
     """The live generation, by the log's index."""
     body = await log.record(head.session_id, head.epoch, OPEN)
-    return None if body is None else read_record(body, OpenRecord).generation_id
+    with reading(head.session_id):
+        return None if body is None else read_record(body, OpenRecord).generation_id

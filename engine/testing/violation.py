@@ -8,7 +8,7 @@ from attrs import frozen
 
 __all__ = ["Rule", "Violation"]
 
-Rule: TypeAlias = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "C", "stamp"]
+Rule: TypeAlias = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "C", "stamp", "stored"]
 
 
 @final
@@ -16,7 +16,8 @@ Rule: TypeAlias = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", 
 class Violation:
     """A broken rule, the offset of the event that breaks it (None: no single one does), and what is wrong there.
 
-    ``stamp`` is not numbered among the rules: it is the table of what each event must carry.
+    ``stamp`` and ``stored`` are not numbered among the rules: the table of what each event must carry, and that what is
+    stored can be read at all. A session that breaks the latter is one that an engine sets aside.
     """
 
     rule: Rule

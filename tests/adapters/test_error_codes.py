@@ -25,7 +25,18 @@ from adapters.logs import log_handler
 from adapters.problems import TABLE, Row
 from adapters.server import ServerConfig
 from adapters.websocket import SocketConfig, websocket_handler
-from engine import Chunk, Config, EventLog, MemoryLog, ProducerStamp, Session, is_uuid, open_engine
+from engine import (
+    Chunk,
+    Compact,
+    Config,
+    CorruptSession,
+    EventLog,
+    MemoryLog,
+    ProducerStamp,
+    Session,
+    is_uuid,
+    open_engine,
+)
 from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import PATIENCE, Penstock, Socket, read_to_end, serving
 from tests.engine.faulty import Fail, FaultyLog, Hold
@@ -111,6 +122,13 @@ async def _keyed(world: World) -> None:
 
 async def _deleted(world: World) -> None:
     await world.session.delete()
+
+
+async def _damaged(world: World) -> None:
+    cursor = await world.session.cursor()
+    await world.log.write(Compact(session_id="s", epoch=cursor.epoch, replace={cursor.offset: INSIDE.encode()}))
+    with pytest.raises(CorruptSession):
+        await world.session.snapshot()
 
 
 async def _queue_full(world: World) -> None:
@@ -323,6 +341,13 @@ PROVOCATIONS: Final = [
         frame={"op": "finish", "generation_id": GID},
         ids=SESSION_AND_GENERATION,
         before=_disk_full_at_the_end,
+    ),
+    Provocation(
+        code="CORRUPT_SESSION",
+        http=("POST", f"{S}/messages"),
+        body={"text": "x"},
+        frame={"op": "post", "text": "x"},
+        before=_damaged,
     ),
     Provocation(code="INTERNAL", http=("POST", f"{S}/stop"), frame={"op": "stop"}, before=_bug),
     Provocation(code="DRAINING", http=("POST", f"{S}/generations"), frame={"op": "start"}, before=_draining),

@@ -364,6 +364,7 @@ CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "session": lambda engine, session: engine.session("s"),
     "session that is not there": lambda engine, session: engine.session("none"),
     "sessions": lambda engine, session: engine.sessions(),
+    "delete_session": lambda engine, session: engine.delete_session("s"),
     "start": lambda engine, session: session.start(saying("x"), text="t"),
     "start remote": lambda engine, session: session.start("remote"),
     "stop": lambda engine, session: session.stop(),

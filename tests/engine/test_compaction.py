@@ -560,18 +560,19 @@ def test_while_the_store_fails_the_compactor_waits_and_goes_on_later(caplog: pyt
     assert "compaction waits for the store" in caplog.text
 
 
-def test_a_damaged_session_is_tried_again_only_when_something_has_happened_in_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    log, story = MemoryLog(), Story()
+def test_a_damaged_session_is_told_of_once_and_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    log, story, other = MemoryLog(), Story(), Story("s-2")
 
     async def work() -> None:
         story.answer("a", "b", "c")
         await Writing(log).append(story.events)
         await log.write(Compact(session_id=SESSION, epoch=EPOCH, replace={5: b"nonsense"}))
+        other.answer("a", "b", "c")
+        await Writing(log, "s-2").append(other.events)
         await trio.sleep(100)
-        assert await log.holders(DIRTY) == []
+        assert [session_id for session_id, _ in await log.holders(DIRTY)] == [SESSION]
         assert await log.record(SESSION, EPOCH, COMPACTED) is None
+        assert await log.record("s-2", EPOCH, COMPACTED) is not None
 
     in_background(log, 0, work)
     assert len(caplog.records) == 1

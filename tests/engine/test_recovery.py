@@ -32,7 +32,8 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.log import Report, Write
+from engine.log import Append, Report, Write
+from engine.records import OPEN
 from engine.testing import assert_log, check_log
 from tests.engine.faulty import Fail, FaultyLog, Hold
 from tests.engine.living import copied
@@ -252,12 +253,11 @@ async def left_open(count: int = 3) -> MemoryLog:
 
 
 @pytest.mark.parametrize("number", range(3))
-@pytest.mark.parametrize("whole", [False, True])
 async def test_recovery_that_cannot_write_says_so_and_leaves_a_usable_log(
-    number: int, whole: bool, autojump_clock: MockClock
+    number: int, autojump_clock: MockClock
 ) -> None:
     memory = await left_open()
-    log = FaultyLog(memory, lambda n, write: Fail(whole=whole) if n >= number else None)
+    log = FaultyLog(memory, lambda n, write: Fail(whole=True) if n >= number else None)
     with pytest.raises(WriteFailed):
         async with open_engine(log):
             raise AssertionError("it opened")
@@ -266,6 +266,29 @@ async def test_recovery_that_cannot_write_says_so_and_leaves_a_usable_log(
     async with open_engine(log):
         await assert_rules(memory, closed=True)
     assert log.statistics().waiting == 0
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+async def test_one_session_whose_end_cannot_be_stored_keeps_no_other_from_being_opened(
+    deletes: bool, autojump_clock: MockClock
+) -> None:
+    memory = await left_open()
+    log = FaultyLog(memory, lambda n, write: Fail() if write.session_id == "s1" and isinstance(write, Append) else None)
+    async with open_engine(log) as engine:
+        assert [session_id for session_id, _ in await log.holders(OPEN)] == ["s1"]
+        await (await engine.session("s0")).post("works")
+        with pytest.raises(WriteFailed):
+            await engine.session("s1")
+        if deletes:
+            await (await engine.session("s0")).delete()
+            await engine.delete_session("s1")
+        log.schedule = None
+        if deletes:
+            assert (await engine.create_session("s1")).created
+        else:
+            session = await engine.session("s1")  # it is tried again whenever somebody asks for it
+            assert (await session.snapshot()).generation is None
+    await assert_rules(memory, closed=True)
 
 
 async def test_recovery_that_cannot_read_says_so(autojump_clock: MockClock) -> None:

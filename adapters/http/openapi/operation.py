@@ -98,7 +98,14 @@ class Operation:
 
 
 # What every request about a session may be refused with.
-SESSION: Final = ("INVALID_ID", "SESSION_NOT_FOUND", "SESSION_DELETED", "WRITE_FAILED", "DRAINING")
+SESSION: Final = (
+    "INVALID_ID",
+    "SESSION_NOT_FOUND",
+    "SESSION_DELETED",
+    "CORRUPT_SESSION",
+    "WRITE_FAILED",
+    "DRAINING",
+)
 
 LIMIT: Final = Parameter(
     name="limit",

@@ -89,10 +89,11 @@ OPERATIONS: Final = (
         id="deleteSession",
         tag="sessions",
         summary="Delete it",
-        description="Answers once the live generation has ended; its streams get `end`.",
+        description="Answers once the live generation has ended; its streams get `end`. Works for one that cannot be "
+        "read, too.",
         scope="admin",
         answers={200: answered("It is gone.", DeleteAnswer)},
-        codes=SESSION,
+        codes=tuple(code for code in SESSION if code != "CORRUPT_SESSION"),
     ),
     Operation(
         method="post",

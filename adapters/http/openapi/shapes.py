@@ -94,10 +94,13 @@ class ListedGeneration:
 @final
 @frozen(kw_only=True)
 class ListedSession:
+    """``corrupt`` is there, and true, when what is stored of the session cannot be read: then the rest says nothing."""
+
     session_id: str
     cursor: str
     metadata: JSONObject
     generation: ListedGeneration | None = None
+    corrupt: bool | None = None
 
 
 @final

@@ -1,0 +1,106 @@
+"""Sessions that are set aside: what is stored of them cannot be read, and all others go on.
+
+Owns what that is, and which sessions of one engine it befell. Whoever reads what is stored of a session does so inside
+`reading`, and tells its registry what came of it; what it means for a session in memory is `resident`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, final
+
+from .codec import decode, decode_json
+from .errors import CorruptSession, InvalidBody, PenstockError, StorageError
+from .events import Event, JSONObject
+from .log.port import Entry, Head
+from .observer import Observer, SessionSetAside
+
+__all__ = ["Aside", "SetsAside", "check_page", "read_event", "read_metadata", "reading", "sound"]
+
+
+class SetsAside(Protocol):
+    """Where walks over all sessions tell of one that cannot be read, and learn whom to pass over."""
+
+    def is_aside(self, session_id: str) -> bool:
+        """Whether there is nothing to be done in this session."""
+
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of the session that ``error`` names cannot be read."""
+
+
+@contextmanager
+def reading(session_id: str) -> Iterator[None]:
+    """What is made sense of in here was stored by an engine: where it makes none, `CorruptSession` is raised.
+
+    Nothing is waited for in here, and nothing judged that somebody asks for.
+    """
+    try:
+        yield
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:  # damage can lead to anything that any line in here may raise
+        said = error.detail if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
+        raise CorruptSession(said, session_id=session_id) from error
+
+
+def check_page(page: Sequence[Entry], after: int) -> None:
+    """See that these are events behind ``after``, as a log stores them. Raises `InvalidBody`."""
+    for offset, body in page:
+        if type(offset) is not int or offset <= after or type(body) is not bytes:
+            raise InvalidBody(f"what is stored behind offset {after} is no event")
+        after = offset
+
+
+def read_event(entry: Entry) -> Event:
+    """The event that is stored there. Raises `InvalidBody`, also when it says that it stands elsewhere."""
+    event = decode(entry.body)
+    if event.offset != entry.offset:
+        raise InvalidBody(f"the event at offset {entry.offset} says that it is at {event.offset}")
+    return event
+
+
+def read_metadata(session_id: str, body: bytes | None) -> JSONObject:
+    """The session's metadata, as they are stored. Raises `CorruptSession`."""
+    with reading(session_id):
+        found = {} if body is None else decode_json(body)
+        if not isinstance(found, dict):
+            raise InvalidBody("its metadata are no object")
+        return found
+
+
+def sound(head: Head | None) -> Head | None:
+    """The head, where the log could tell. Raises `CorruptSession`."""
+    if head is not None and head.damage is not None:
+        raise CorruptSession(head.damage, session_id=head.session_id)
+    return head
+
+
+@final
+class Aside:
+    """The sessions of one engine that are set aside, and why. Each is told of once."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._reasons: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._reasons
+
+    def add(self, session_id: str, error: CorruptSession) -> None:
+        if session_id not in self._reasons:
+            self._reasons[session_id] = error.detail
+            self._observer.observe(SessionSetAside(session_id=session_id, error=error))
+
+    def remove(self, session_id: str) -> None:
+        """It was deleted."""
+        self._reasons.pop(session_id, None)
+
+    def check(self, session_id: str) -> None:
+        """Raises `CorruptSession` for one of them."""
+        reason = self._reasons.get(session_id)
+        if reason is not None:
+            raise CorruptSession(reason, session_id=session_id)

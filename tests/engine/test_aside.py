@@ -1,0 +1,289 @@
+"""One session that cannot be read is set aside, whatever became of what is stored of it, and all others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, final
+
+import pytest
+import trio
+from hypothesis import HealthCheck, Phase, event, given, note, settings
+from hypothesis import strategies as st
+
+from engine import (
+    JSON,
+    Batch,
+    Config,
+    CorruptSession,
+    Delivery,
+    Ended,
+    Engine,
+    EventLog,
+    MemoryLog,
+    PenstockError,
+    Session,
+    SessionDeleted,
+    SessionNotFound,
+    new_generation_id,
+    open_engine,
+)
+from tests.engine.damage import (
+    CRASHED,
+    KINDS,
+    PRODUCERS,
+    Damage,
+    answer,
+    damage_file,
+    damage_memory,
+    damages,
+    stored_file,
+    stored_memory,
+)
+from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
+from tests.engine.living import copied
+
+CONFIG: Final = Config(compact_after=None, page_events=7, idle_limit=1e9)
+
+# What may be said of a session that was damaged: that it is, or something that another value would have led to.
+FINE: Final = {
+    "SESSION_NOT_FOUND",
+    "SESSION_DELETED",
+    "GENERATION_NOT_FOUND",
+    "GENERATION_MISMATCH",
+    "STALE_GENERATION",
+    "MESSAGE_NOT_FOUND",
+    "IDEMPOTENCY_CONFLICT",
+    "ID_IN_USE",
+    "INVALID_CURSOR",
+}
+
+Folds = Mapping[str, JSON]
+
+
+@final
+class Reader:
+    """Follows a session to the end of all. What it gets is JSON."""
+
+    def __init__(self) -> None:
+        self.ready = trio.Event()
+        self.over = trio.Event()
+        self.last: Delivery | None = None
+
+    async def follow(self, session: Session, *, snapshot: bool) -> None:
+        try:
+            async with session.subscribe(snapshot=snapshot) as subscription:
+                self.ready.set()
+                while True:
+                    self.last = await subscription.receive()
+                    if isinstance(self.last, Batch):
+                        for entry in self.last.entries:
+                            assert isinstance(json.loads(entry.body), dict)
+        except (trio.EndOfChannel, PenstockError):
+            self.ready.set()
+            self.over.set()
+
+
+async def folds_of(engine: Engine, but: str) -> Folds:
+    """What all sessions come to, but for this one, and for the one that was left open."""
+    found: dict[str, JSON] = {}
+    for session_id in KINDS:
+        if session_id in (but, CRASHED, "deleted"):
+            continue
+        found[session_id] = (await (await engine.session(session_id)).snapshot()).to_json()
+    return found
+
+
+async def use(engine: Engine, session: Session, done: Counter[str]) -> bool:
+    """Ask for everything; whether it is set aside. Nothing else is wrong then, and nothing is half done."""
+    aside = False
+    wrong: list[str] = []
+    started: list[str] = []
+
+    async def start() -> None:
+        started.append((await session.start("say", text="new")).generation_id)
+
+    async def page() -> None:
+        for info in await engine.sessions():
+            if info.session_id == session.session_id and info.corrupt:
+                raise CorruptSession("the list says so")
+
+    calls: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        ("list", page),
+        ("cursor", session.cursor),
+        ("post", lambda: session.post("a word")),
+        ("input", lambda: session.input(new_generation_id(), "steer", {})),
+        ("repeat", lambda: session.start("say", text="hi", idempotency_key="k")),
+        ("snapshot", session.snapshot),
+        ("fork", lambda: session.fork(f"of-{session.session_id}")),
+        ("stop", session.stop),
+        ("next", session.queue_next),
+        ("start", start),
+        ("update", lambda: session.update({"x": 1})),
+        ("again", session.snapshot),
+        ("reset", session.reset),
+        ("last", session.snapshot),
+    ]
+    for name, call in calls:
+        try:
+            with trio.fail_after(30):
+                await call()
+        except CorruptSession:
+            if not aside:
+                done[f"found by {name}"] += 1
+            aside = True
+        except PenstockError as error:
+            wrong += [] if error.code in FINE and not aside else [f"{name}: {error!r}"]
+        else:
+            wrong += [f"{name} works"] if aside else []
+    assert not wrong, wrong
+    return aside
+
+
+async def lives(engine: Engine, session_id: str) -> None:
+    """It can be used from its first event on."""
+    session = await engine.session(session_id)
+    with trio.fail_after(30):
+        await answer(session)
+    assert len((await session.snapshot()).messages) == 2
+
+
+async def examine(store: EventLog | Path, damage: Damage, healthy: Folds, watched: bool) -> Counter[str]:
+    """Open what was damaged, and see what is promised."""
+    done: Counter[str] = Counter()
+    victim = damage.session
+    expected = {session_id: fold for session_id, fold in healthy.items() if session_id != victim}
+    epoch = ""
+    async with open_engine(store, producers=PRODUCERS, config=CONFIG) as engine, trio.open_nursery() as nursery:
+        try:
+            session = await engine.session(victim)
+        except (SessionNotFound, SessionDeleted) as error:
+            done[error.code] += 1
+            session = Session(engine, victim)  # type: ignore[arg-type]
+        readers = [Reader(), Reader()] if watched else []
+        for number, reader in enumerate(readers):
+            nursery.start_soon(partial(reader.follow, session, snapshot=bool(number)))
+            await reader.ready.wait()
+        aside = await use(engine, session, done)
+        assert await folds_of(engine, victim) == expected
+        statistics = engine.statistics()
+        assert statistics.set_aside == aside
+        if aside:
+            done["set aside"] += 1
+            await check_aside(engine, session, readers)
+        with_id = {info.session_id for info in await engine.sessions(limit=1000)}
+        assert with_id >= expected.keys()
+        for deleted in (victim, f"of-{victim}"):
+            try:
+                await engine.delete_session(deleted)
+            except (SessionNotFound, SessionDeleted):
+                done["was gone"] += 1
+        assert engine.statistics().set_aside == 0
+        with contextlib.suppress(SessionDeleted, SessionNotFound):
+            raise AssertionError(f"{await engine.session(victim)} is still there")
+        made = await engine.create_session(victim)
+        assert made.created
+        epoch = (await made.cursor()).epoch
+        await lives(engine, victim)
+        nursery.cancel_scope.cancel()
+    async with open_engine(store, producers=PRODUCERS, config=CONFIG) as engine:
+        assert (await (await engine.session(victim)).cursor()).epoch == epoch
+        assert len((await (await engine.session(victim)).snapshot()).messages) == 2
+        await lives_on(engine, victim)
+        assert await folds_of(engine, victim) == expected
+        assert engine.statistics().set_aside == 0
+    return done
+
+
+async def lives_on(engine: Engine, session_id: str) -> None:
+    session = await engine.session(session_id)
+    await session.post("and on")
+    assert len((await session.snapshot()).messages) == 3
+
+
+async def read_all(session: Session) -> None:
+    async with session.subscribe(live=False) as events:
+        async for _ in events:
+            pass
+
+
+async def check_aside(engine: Engine, session: Session, readers: list[Reader]) -> None:
+    """What is promised of a session that is set aside."""
+    victim = session.session_id
+    for reader in readers:
+        with trio.fail_after(30):
+            await reader.over.wait()
+        assert reader.last in (None, Ended("corrupt"))
+    other, handle = await engine.session("plain" if victim != "plain" else "forked"), await engine.session(victim)
+    for call in (partial(engine.create_session, victim), partial(other.fork, victim), partial(read_all, handle)):
+        with contextlib.suppress(CorruptSession):
+            raise AssertionError(f"{await call()}")
+    listed = [info for info in await engine.sessions(limit=1000) if info.session_id == victim]
+    assert all(info.corrupt for info in listed)  # none of a life that was over
+
+
+# --- in memory
+
+
+@pytest.fixture(scope="module")
+def memory() -> tuple[MemoryLog, Folds]:
+    async def make() -> tuple[MemoryLog, Folds]:
+        log = await stored_memory()
+        async with open_engine(await copied(log), producers=PRODUCERS, config=CONFIG) as engine:
+            return log, await folds_of(engine, "")
+
+    return trio.run(make, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.usefixtures("quiet")
+@exploring(250)
+@given(damage=damages(), watched=st.booleans())
+def test_damage_in_memory_is_the_trouble_of_one_session(
+    memory: tuple[MemoryLog, Folds], damage: Damage, watched: bool
+) -> None:
+    log, healthy = memory
+    note(str(damage))
+
+    async def one() -> Counter[str]:
+        damaged = await copied(log)
+        if not damage_memory(damaged, damage):
+            return Counter()
+        return await examine(damaged, damage, healthy, watched)
+
+    explore(one)
+
+
+# --- in a file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Folds]:
+    path = tmp_path_factory.mktemp("stored") / "healthy.db"
+
+    async def make() -> Folds:
+        await stored_file(path)
+        again = path.with_suffix(".again")
+        again.write_bytes(path.read_bytes())
+        async with open_engine(again, producers=PRODUCERS, config=CONFIG) as engine:
+            return await folds_of(engine, "")
+
+    return path, trio.run(make)
+
+
+@pytest.mark.usefixtures("quiet")
+# What fails is one damage, which is small as it is: there is nothing to shrink, or to explain.
+@settings(exploring(100), suppress_health_check=[*HealthCheck], phases=[Phase.reuse, Phase.generate])
+@given(damage=damages(("events", "records", "sessions")), watched=st.booleans())
+def test_damage_in_a_file_is_the_trouble_of_one_session(
+    file: tuple[Path, Folds], tmp_path_factory: pytest.TempPathFactory, damage: Damage, watched: bool
+) -> None:
+    path, healthy = file
+    note(str(damage))
+    damaged = tmp_path_factory.mktemp("damaged") / "x.db"
+    if damage_file(path, damaged, damage):
+        for what in trio.run(examine, damaged, damage, healthy, watched):
+            event(what)
