@@ -380,6 +380,7 @@ CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "snapshot": lambda engine, session: session.snapshot(),
     "input": lambda engine, session: session.input(GID, "steer", {}),
     "chunks": lambda engine, session: session.chunks([Chunk(generation_id=GID, data={"text": "a"})]),
+    "keep": lambda engine, session: session.keep(GID, lease=5.0),
     "finish": lambda engine, session: session.finish(GID),
     "wait_fenced": lambda engine, session: session.wait_fenced(GID),
     "put_presence": lambda engine, session: session.put_presence("a", "d"),
