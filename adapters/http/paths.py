@@ -25,7 +25,7 @@ def with_path(scope: HTTPScope) -> HTTPScope:
     path = scope["path"]
     raw = scope.get("raw_path") or b""
     if _SLASH.search(raw):
-        path = unquote(_SLASH.sub(b"%252F", raw).decode("latin-1"))
+        path = unquote(_SLASH.sub(b"%252F", raw).decode("utf-8", "replace"))
     root = scope.get("root_path", "")
     if path.startswith(f"{root}//"):
         path = f"{root}/{_ESCAPED}{path[len(root) + 2 :]}"

@@ -89,6 +89,15 @@ async def test_a_trusted_proxy_says_who_asked_and_how() -> None:
         }
 
 
+@pytest.mark.parametrize("host", ["a..b", "xn--" + "a" * 9000, "[", "chat.example:x", "a" * 64, "evil@chat.example"])
+async def test_what_a_trusted_proxy_passes_on_as_a_host_is_one(host: str) -> None:
+    config = ServerConfig(trusted_proxies=LOOPBACK)
+    async with serving(mirror(), mirror_socket, config=config) as served:
+        for lines in ("GET /hello HTTP/1.1\r\nHost: inner\r\n", (HANDSHAKE % b"/v1/ws").decode()[:-2]):
+            status, made = problem(await served.exchange(f"{lines}X-Forwarded-Host: {host}\r\n\r\n".encode()))
+            assert (status, made["code"]) == (400, "INVALID_BODY")
+
+
 async def test_a_kept_connection_of_a_proxy_serves_one_client_after_the_other() -> None:
     async with (
         serving(mirror(), mirror_socket, config=ServerConfig(trusted_proxies=LOOPBACK)) as served,
