@@ -13,10 +13,10 @@ No other protocol than HTTP/1.1 is spoken: an upgrade to h2c is ignored, HTTP/2 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import Any, Final, final
+from typing import Final, final
 
 import h11
 import trio
@@ -27,23 +27,18 @@ from hypercorn.protocol.events import Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
-    AppWrapper,
     ASGIFramework,
-    ASGIReceiveEvent,
-    ASGISendEvent,
     ConnectionState,
     H11SendableEvent,
-    Scope,
 )
 from hypercorn.utils import parse_socket_addr
 
 from engine import InvalidBody, PenstockError
 
+from .apps import Apps
 from .bounds import ServerConfig
-from .ending import Ending
 from .framing import StrictConnection
 from .guarded import Guarded
-from .handover import Handover, Outlet
 from .head import Head, check_headers, is_handshake, origin_form, replaced, rooted, wire
 from .limits import Connection
 from .problems import BodyTooLarge, MethodNotAllowed, SlowRequest, answer
@@ -54,9 +49,6 @@ __all__ = ["HttpConnection", "context"]
 _log = logging.getLogger("penstock.server")
 
 _READ: Final = 64 * 1024
-
-# Pieces of a request's body that wait for the application; then the peer waits. Each is at most one read.
-_BODY_PIECES: Final = 10
 
 # What is told to who writes them in small letters, which are other methods (RFC 9110, 9.1).
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -88,10 +80,10 @@ class _Protocol(H11Protocol):
     peer: Connection
     address: str  # the socket's other end
     encrypted: bool
+    apps: Apps
+    begin_answer: Callable[[bool], None]  # is told whether it ends by itself
     asked: h11.Request  # the one that is being worked on
     held = b""  # the head of an answer whose body follows at once
-    apps: _Apps
-    begin_answer: Callable[[bool], None]  # whether it ends by itself
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in (b"1.0", b"1.1"):
@@ -103,9 +95,7 @@ class _Protocol(H11Protocol):
             return  # no handshake, then
         websocket_path = self.bounds.root_path + self.bounds.websocket_path
         if is_handshake(asked, websocket_path) and not self.context.terminated.is_set():
-            connection = self.connection
-            assert isinstance(connection, h11.Connection)
-            raise _Upgrade(Head.of(asked), wire(asked, connection.trailing_data[0]))
+            raise _Upgrade(Head.of(asked), wire(asked, self.connection.trailing_data[0]))
 
     async def _create_stream(self, request: h11.Request) -> None:
         asked = self.asked
@@ -116,7 +106,11 @@ class _Protocol(H11Protocol):
         await super()._create_stream(asked)
 
     def _as_asked(self, event: h11.Request) -> h11.Request:
-        """The request as the client made it, before proxies that are trusted; of the others' word nothing is left."""
+        """The request as the client made it, before proxies that are trusted; of the others' word nothing is left.
+
+        Raises `InvalidBody`.
+        """
+        check_headers(event.headers)
         headers = event.headers.raw_items()
         told = self.bounds.trusted_proxies.read(self.address, headers)
         if told.client != self.address:
@@ -125,20 +119,18 @@ class _Protocol(H11Protocol):
             self.client = (self.address, self.client[1])
         self.peer.client = told.client
         self.ssl = self.encrypted if told.scheme is None else told.scheme == "https"
-        check_headers(event.headers)
         path, host = origin_form(event.target)
-        target = rooted(path, self.bounds.root_path.encode())
         if told.host is not None:
             host = told.host.encode("latin-1")
             check_headers([(b"host", host)])
-        asked = event
-        if host is not None or target != event.target or not FORWARDED.isdisjoint(name for name, _ in event.headers):
-            headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
-            if host is not None:
-                headers = [(name, value) for name, value in headers if name.lower() != b"host"]
-                headers.insert(0, (b"Host", host))
-            asked = replaced(event, target, headers)
-        return asked
+        target = rooted(path, self.bounds.root_path.encode())
+        if host is None and target == event.target and FORWARDED.isdisjoint(name for name, _ in event.headers):
+            return event
+        headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
+        if host is not None:
+            headers = [(name, value) for name, value in headers if name.lower() != b"host"]
+            headers.insert(0, (b"Host", host))
+        return replaced(event, target, headers)
 
     async def stream_send(self, event: StreamEvent) -> None:
         # A connection that will not be kept says so, or the client sends its next request into the close. It is not
@@ -192,69 +184,6 @@ class _Protocol(H11Protocol):
         if asked is None or asked.method != b"HEAD":
             await self._send_h11_event(h11.Data(data=told.body))
         await self._send_h11_event(h11.EndOfMessage())
-
-
-@final
-class _Apps:
-    """What hypercorn calls a task group: starts the application for each request of one connection."""
-
-    def __init__(self, nursery: trio.Nursery, app: ASGIFramework, outlet: Outlet) -> None:
-        self._nursery = nursery
-        self._app = app
-        self._outlet = outlet
-        self.ending: Ending  # of the latest answer
-
-    async def spawn_app(
-        self,
-        app: AppWrapper,
-        config: HypercornConfig,
-        scope: Scope,
-        send: Callable[[ASGISendEvent | None], Awaitable[None]],
-    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        self.ending = Ending.of(scope)
-        to_app, from_peer = trio.open_memory_channel[ASGIReceiveEvent](_BODY_PIECES)
-        self._nursery.start_soon(self._run, scope, from_peer, send)
-
-        async def put(event: ASGIReceiveEvent) -> None:
-            try:
-                if event["type"] == "http.disconnect":
-                    # Said at the end of every request, from the application's own task: it must not wait for
-                    # itself. Where the peer has left, the connection's nursery is cancelled, which nobody misses.
-                    to_app.send_nowait(event)
-                else:
-                    try:
-                        to_app.send_nowait(event)  # there is room, unless a body comes faster than it is read
-                    except trio.WouldBlock:
-                        await to_app.send(event)
-            except (trio.BrokenResourceError, trio.WouldBlock):
-                pass  # the application has answered and wants no more
-
-        return put
-
-    async def _run(
-        self,
-        scope: Scope,
-        from_peer: trio.MemoryReceiveChannel[ASGIReceiveEvent],
-        send: Callable[[ASGISendEvent | None], Awaitable[None]],
-    ) -> None:
-        handover = Handover.offer(scope)
-        try:
-            with from_peer:
-                await self._app(scope, from_peer.receive, handover.sending(send))
-            await handover.carry_out(self._outlet, send)
-        except Exception:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
-            _log.exception("the application failed on a request")
-        await send(None)
-
-    # Of the interface, unused by HTTP/1.1.
-    def spawn(self, func: Callable[..., Any], *args: Any) -> None:
-        self._nursery.start_soon(func, *args)
-
-    async def __aenter__(self) -> _Apps:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
 
 
 @final
@@ -331,7 +260,7 @@ class HttpConnection:
             server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError as error:
             raise trio.BrokenResourceError("the peer left at once") from error
-        apps = _Apps(nursery, self._app, self)
+        apps = Apps(nursery, self._app, self)
         protocol = _Protocol(
             self._app,  # type: ignore[arg-type]  # passed through to `spawn_app`, which does not use it
             self._config,
