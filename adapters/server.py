@@ -251,9 +251,9 @@ class _Server:
             await connection.stream.secure(self._config.head_timeout)
             await self._converse(connection)
             await connection.stream.finish(self._config.linger)
-        except Exception as error:  # noqa: BLE001  # whatever one connection does, the others go on
-            if _is_peers_fault(error):
-                _log.debug("a peer broke its connection: %r", error)
+        except* Exception as errors:  # noqa: BLE001  # whatever one connection does, also while cancelled, others go on
+            if _is_peers_fault(errors):
+                _log.debug("a peer broke its connection: %r", errors)
             else:
                 _log.exception("a connection failed")
         finally:

@@ -406,6 +406,24 @@ async def test_a_failing_websocket_handler_takes_nobody_down(caplog: pytest.LogC
     assert "the handler is broken" in caplog.text
 
 
+@pytest.mark.parametrize("error", [trio_websocket.ConnectionClosed(None), ValueError("the handler is broken")])
+async def test_a_websocket_handler_that_fails_when_it_is_cancelled_does_not_fail_the_server(error: Exception) -> None:
+    async def failing(asked: trio_websocket.WebSocketRequest, head: Head, drained: trio.Event) -> None:
+        await asked.accept()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    config = ServerConfig(drain_timeout=0.1)
+    async with serving(World().app(), failing, config=config) as served, await served.connect() as stream:
+        await stream.send_all(HANDSHAKE % b"/v1/ws")
+        await read_until(stream, b"\r\n\r\n")
+        served.shutdown.set()
+        with trio.fail_after(PATIENCE):
+            await served.finished.wait()  # that `serve` returns
+
+
 async def test_garbage_on_a_websocket_takes_nobody_down(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(World().app(), echo_socket) as served:
         async with await served.connect() as stream:
