@@ -10,6 +10,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import matches_re
 
 from .proxies import TrustedProxies
+from .tls import Certificate
 
 __all__ = ["ServerConfig"]
 
@@ -76,5 +77,6 @@ class ServerConfig:
     # Whose X-Forwarded-For, -Proto and -Host are believed.
     trusted_proxies: TrustedProxies = field(factory=TrustedProxies)
 
-    # All connections are encrypted with it, if it is there: see `tls.tls_context`.
-    tls: ssl.SSLContext | None = None
+    # All connections are encrypted with it, if it is there: see `tls.tls_context`, and `tls.Certificate` for one that
+    # is changed meanwhile.
+    tls: ssl.SSLContext | Certificate | None = None

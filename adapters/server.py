@@ -31,6 +31,7 @@ from .http1 import HttpConnection, context
 from .lifespan import Lifespan, StartupFailed
 from .limits import CONNECTION, Connection, RateLimiter, Shares, address_key
 from .problems import NotFound, RateLimited, answer
+from .tls import Certificate
 from .traffic import traffic
 
 __all__ = ["Drain", "ServerConfig", "StartupFailed", "WebSocketHandler", "serve"]
@@ -216,7 +217,9 @@ class _Server:
         return True
 
     def _guard(self, stream: trio.SocketStream) -> Guarded:
-        return Guarded(stream, send_timeout=self._config.send_timeout, tls=self._config.tls)
+        tls = self._config.tls
+        context = tls.context if isinstance(tls, Certificate) else tls
+        return Guarded(stream, send_timeout=self._config.send_timeout, tls=context)
 
     def _admit(self, key: str | None) -> None:
         """Count one more of ``key``'s. Raises `Overloaded` and `RateLimited`."""
@@ -313,7 +316,11 @@ def _address(stream: trio.SocketStream) -> str | None:
         name = stream.socket.getpeername()
     except OSError:
         return None
-    return str(name[0]) if isinstance(name, tuple) else ""
+    if not isinstance(name, tuple):
+        return ""
+    # A socket for both families has a peer of IPv4 as ::ffff:192.0.2.1.
+    address = str(name[0])
+    return address.removeprefix("::ffff:") if address.startswith("::ffff:") and "." in address else address
 
 
 async def _nothing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

@@ -1,4 +1,4 @@
-"""TLS for the server: one context from a certificate and its key."""
+"""TLS for the server: a context from a certificate and its key, which may be changed while it serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import final
 
-__all__ = ["TlsError", "tls_context"]
+__all__ = ["Certificate", "TlsError", "tls_context"]
 
 
 @final
@@ -47,3 +47,18 @@ def tls_context(certfile: str, keyfile: str | None = None) -> ssl.SSLContext:
         files = certfile if keyfile is None else f"{certfile} and {keyfile}"
         raise TlsError(f"{files} must hold a certificate and its private key as PEM") from error
     return context
+
+
+@final
+class Certificate:
+    """What `tls_context` makes of the files, and what it makes of them later: for the connections from then on."""
+
+    def __init__(self, certfile: str, keyfile: str | None = None) -> None:
+        """Raises `TlsError`."""
+        self._certfile = certfile
+        self._keyfile = keyfile
+        self.context = tls_context(certfile, keyfile)
+
+    def reload(self) -> None:
+        """Read the files again. Raises `TlsError`, and then the context is the one that it was."""
+        self.context = tls_context(self._certfile, self._keyfile)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, final
@@ -12,11 +12,12 @@ import click
 from attrs import frozen
 
 from ..origins import is_origin
+from .reloading import KeyFiles
 
 if TYPE_CHECKING:  # at run time only where a server is made: tail and send start without the weight of cryptography
     from ..identity import Algorithm, Identity
 
-__all__ = ["ALGORITHM", "Access", "access_options", "check_address", "key_option"]
+__all__ = ["ALGORITHM", "Access", "access_options", "check_addresses", "key_option"]
 
 P = ParamSpec("P")
 
@@ -29,6 +30,7 @@ class Access:
     """What `serve` was told about who may reach it."""
 
     identity: Identity
+    keys: KeyFiles | None  # that tokens are checked with, if any are asked for
     allowed_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
 
@@ -111,8 +113,8 @@ def access_options(command: Callable[..., None]) -> Callable[..., None]:
         allow_hosts: tuple[str, ...],
         **others: object,
     ) -> None:
-        identity = _identity(jwt_key, jwt_algorithm, jwt_audience, jwt_issuer)
-        access = Access(identity=identity, allowed_origins=allow_origins, allowed_hosts=allow_hosts)
+        identity, keys = _identity(jwt_key, jwt_algorithm, jwt_audience, jwt_issuer)
+        access = Access(identity=identity, keys=keys, allowed_origins=allow_origins, allowed_hosts=allow_hosts)
         command(access=access, **others)
 
     made: Callable[..., None] = told
@@ -121,7 +123,9 @@ def access_options(command: Callable[..., None]) -> Callable[..., None]:
     return made
 
 
-def _identity(paths: tuple[Path, ...], algorithm: Algorithm, audience: str | None, issuer: str | None) -> Identity:
+def _identity(
+    paths: tuple[Path, ...], algorithm: Algorithm, audience: str | None, issuer: str | None
+) -> tuple[Identity, KeyFiles | None]:
     """Raises `click.ClickException`."""
     from ..identity import OPEN, BadKey, Identity, JwtTokens, Tickets, load_key  # noqa: PLC0415  see above
 
@@ -130,17 +134,23 @@ def _identity(paths: tuple[Path, ...], algorithm: Algorithm, audience: str | Non
             raise click.UsageError(
                 "--jwt-audience and --jwt-issuer need --jwt-key: without a key no token is asked for"
             )
-        return OPEN
+        return OPEN, None
     try:
         keys = [load_key(path, algorithm) for path in paths]
     except BadKey as error:
         raise click.ClickException(f"--jwt-key: {error}") from error
     tokens = JwtTokens(keys, algorithm, audience=audience, issuer=issuer)
-    return Identity(tokens, tickets=Tickets(tokens.secrets))
+    tickets = Tickets(tokens.secrets)
+    return Identity(tokens, tickets=tickets), KeyFiles(paths, algorithm, tokens, tickets)
 
 
-def check_address(host: str, access: Access) -> str:
-    """The address to listen on. Without tokens it is one that only this machine reaches. Raises `click.UsageError`."""
+def check_addresses(hosts: Sequence[str], access: Access) -> tuple[str, ...]:
+    """The addresses to listen on, each once. Raises `click.UsageError`."""
+    return tuple(dict.fromkeys(_check_address(host, access) for host in hosts))
+
+
+def _check_address(host: str, access: Access) -> str:
+    """Without tokens it is one that only this machine reaches."""
     if host == "localhost":
         return "127.0.0.1"
     try:
@@ -150,7 +160,7 @@ def check_address(host: str, access: Access) -> str:
     if access.identity.open and not address.is_loopback:
         raise click.UsageError(
             f"--host: {host} can be reached from other machines, and nobody would be asked who they are. "
-            "Give a key for their tokens with --jwt-key FILE (openssl rand -base64 48 > FILE makes one; "
-            "'penstock token' makes tokens), or serve on 127.0.0.1 behind a proxy that authenticates."
+            "Give a key for their tokens with --jwt-key FILE ((umask 077; openssl rand -base64 48 > FILE) "
+            "makes one; 'penstock token' makes tokens), or serve on 127.0.0.1 behind a proxy that authenticates."
         )
     return host

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import ipaddress
 import math
-import ssl
 from collections.abc import Callable
 from typing import Final, final
 
@@ -15,7 +14,8 @@ from attrs import frozen
 from ..bounds import ServerConfig
 from ..limits import UNLIMITED, LimitsConfig
 from ..proxies import Network, TrustedProxies
-from ..tls import TlsError, tls_context
+from ..tls import TlsError
+from .reloading import CertificateFiles
 
 __all__ = ["Edge", "edge_options"]
 
@@ -37,7 +37,7 @@ _LIMITS: Final = LimitsConfig()
 class Edge:
     """What was said; None is the default, which depends on who can come."""
 
-    tls: ssl.SSLContext | None = None
+    certificate: CertificateFiles | None = None
     trusted_proxies: tuple[Network, ...] = ()
     root_path: str = ""
     max_connections: int = _CONNECTIONS
@@ -59,7 +59,7 @@ class Edge:
             peer_rate=self.peer_rate or (math.inf if local else _PEER_RATE),
             root_path=self.root_path,
             trusted_proxies=TrustedProxies(self.trusted_proxies),
-            tls=self.tls,
+            tls=None if self.certificate is None else self.certificate.certificate,
         )
 
     def limits(self, *, known: bool) -> LimitsConfig:
@@ -182,11 +182,11 @@ def edge_options(command: Callable[..., None]) -> Callable[..., None]:
         if rate is None and burst is not None:
             raise click.UsageError("--burst belongs to a --rate")
         try:
-            tls = None if certfile is None else tls_context(certfile, keyfile)
+            certificate = None if certfile is None else CertificateFiles(certfile, keyfile)
         except TlsError as error:
             raise click.ClickException(str(error)) from error
         edge = Edge(
-            tls=tls,
+            certificate=certificate,
             trusted_proxies=trusted_proxies,
             root_path=root_path,
             max_connections=max_connections,

@@ -1,11 +1,10 @@
 """The process behind ``penstock serve``: an engine, its HTTP and WebSocket faces and the playground.
 
-Owns signals, the listening socket and how the process ends.
+Owns how the process begins and ends, and its signals; where it listens is `listening`'s.
 """
 
 from __future__ import annotations
 
-import errno
 import gc
 import ipaddress
 import logging
@@ -13,7 +12,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NoReturn, final
 
 import trio
@@ -29,6 +29,8 @@ from ..spool import Spool
 from ..websocket import websocket_handler
 from .access import Access
 from .edge import Edge
+from .listening import Bound, ListenError
+from .reloading import Reloadable, reload_all, warn_of_readable
 
 __all__ = ["Options", "ServeError", "run"]
 
@@ -52,7 +54,7 @@ class Options:
     """What `serve` was told."""
 
     db: str
-    host: str
+    hosts: tuple[str, ...]
     access: Access
     port: int
     producers: Mapping[str, Producer]
@@ -61,14 +63,20 @@ class Options:
     drain_timeout: float  # seconds
     edge: Edge
 
+    @property
+    def files(self) -> tuple[Reloadable, ...]:
+        """What is read again on SIGHUP."""
+        return tuple(each for each in (self.edge.certificate, self.access.keys) if each is not None)
+
 
 def run(options: Options) -> None:
     """Serve until a signal says otherwise. Raises `ServeError`."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # before and behind the time when it means something
     _prepare_process(options.edge.max_connections + _OTHER_DESCRIPTORS)
     said = Spool(sys.stdout.fileno())
     try:
         trio.run(_run, options, said)
-    except StartupFailed as error:
+    except (StartupFailed, ListenError) as error:
         raise ServeError(str(error)) from error
     except DatabaseError as error:
         raise ServeError(error.detail) from error
@@ -99,10 +107,12 @@ async def _run(options: Options, said: Spool) -> None:
     # Signals and stragglers are watched here, around the engine. An error is carried past the nursery, which
     # would wrap it.
     async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, shutdown)
+        reload, reloads = trio.open_memory_channel[None](1)  # one more, however often it is asked for meanwhile
+        nursery.start_soon(_reload, options.files, reloads)
+        await nursery.start(_watch_signals, shutdown, reload)
         try:
             await _serve(options, shutdown, nursery, said)
-        except (ServeError, StartupFailed, DatabaseError) as error:
+        except (ListenError, StartupFailed, DatabaseError) as error:
             failure = error
         nursery.cancel_scope.cancel(reason="the engine is closed")
     if failure is not None:
@@ -110,52 +120,69 @@ async def _run(options: Options, said: Spool) -> None:
 
 
 async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery, said: Spool) -> None:
-    config = Config(drain_timeout=options.drain_timeout)
-    server_config = options.edge.server_config(
-        local=ipaddress.ip_address(options.host).is_loopback,
-        send_timeout=options.send_timeout,
-        drain_timeout=options.drain_timeout,
-    )
-    access = options.access
-    limits = Limits(options.edge.limits(known=not access.identity.open))
-    listeners = await _listen(options)
+    warn_of_readable(options.files)
+    bound = Bound.to(options.hosts, options.port)
     try:
         metrics = Metrics()
         async with open_engine(
             options.db,
             producers=options.producers,
             default_producer=options.default_producer,
-            config=config,
+            config=Config(drain_timeout=options.drain_timeout),
             observer=metrics,
         ) as engine:
             metrics.watch(engine.statistics)
-            said.put(f"penstock serves {options.db} on {_url(listeners[0], options.edge)} (Ctrl-C ends it)\n")
-            await serve(
-                create_app(
-                    engine,
-                    identity=access.identity,
-                    allowed_origins=access.allowed_origins,
-                    allowed_hosts=access.allowed_hosts,
-                    metrics=metrics,
-                    limits=limits,
-                ),
-                websocket_handler(
-                    engine,
-                    identity=access.identity,
-                    allowed_origins=access.allowed_origins,
-                    allowed_hosts=access.allowed_hosts,
-                    limits=limits,
-                ),
-                listeners,
-                shutdown=shutdown,
-                drain=engine.drain,
-                config=server_config,
-            )
+            if not shutdown.is_set():  # which may have been said while it opened
+                urls = bound.urls("http" if options.edge.certificate is None else "https")
+                listeners = bound.listen()
+                for url in urls:
+                    said.put(f"penstock serves {options.db} on {url} (Ctrl-C ends it)\n")
+                await _answer(options, engine, metrics, listeners, shutdown)
             nursery.start_soon(_leave_stragglers, engine)
     finally:
-        for listener in listeners:
-            listener.socket.close()
+        bound.close()
         await _close_producers(options.producers.values())
+
+
+async def _answer(
+    options: Options,
+    engine: Engine,
+    metrics: Metrics,
+    listeners: Sequence[trio.SocketListener],
+    shutdown: trio.Event,
+) -> None:
+    """Let everybody in who may come, until ``shutdown``."""
+    access = options.access
+    limits = Limits(options.edge.limits(known=not access.identity.open))
+    try:
+        await serve(
+            create_app(
+                engine,
+                identity=access.identity,
+                allowed_origins=access.allowed_origins,
+                allowed_hosts=access.allowed_hosts,
+                metrics=metrics,
+                limits=limits,
+            ),
+            websocket_handler(
+                engine,
+                identity=access.identity,
+                allowed_origins=access.allowed_origins,
+                allowed_hosts=access.allowed_hosts,
+                limits=limits,
+            ),
+            listeners,
+            shutdown=shutdown,
+            drain=engine.drain,
+            config=options.edge.server_config(
+                local=all(ipaddress.ip_address(host).is_loopback for host in options.hosts),
+                send_timeout=options.send_timeout,
+                drain_timeout=options.drain_timeout,
+            ),
+        )
+    finally:
+        for listener in listeners:  # where it could not begin
+            listener.socket.close()
 
 
 async def _close_producers(producers: Iterable[Producer]) -> None:
@@ -167,34 +194,27 @@ async def _close_producers(producers: Iterable[Producer]) -> None:
                 await aclose()
 
 
-async def _listen(options: Options) -> list[trio.SocketListener]:
-    """Raises `ServeError`, naming the address and a way out."""
-    try:
-        return await trio.open_tcp_listeners(options.port, host=options.host)
-    except OSError as error:
-        where = f"{options.host} port {options.port}"
-        if error.errno == errno.EADDRINUSE:
-            raise ServeError(f"{where} is in use; is penstock running already? Choose another with --port") from error
-        if error.errno == errno.EACCES:
-            raise ServeError(f"this user may not listen on {where}; choose a port above 1023 with --port") from error
-        raise ServeError(f"cannot listen on {where}: {error.strerror}") from error
-
-
-def _url(listener: trio.SocketListener, edge: Edge) -> str:
-    host, port = listener.socket.getsockname()[:2]
-    scheme = "http" if edge.tls is None else "https"
-    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
-
-
-async def _watch_signals(shutdown: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+async def _watch_signals(
+    shutdown: trio.Event, reload: trio.MemorySendChannel[None], *, task_status: trio.TaskStatus[None]
+) -> None:
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    with trio.open_signal_receiver(*ends, signal.SIGHUP) as signals:
         task_status.started()
         async for number in signals:
-            if shutdown.is_set():
-                _log.warning("a second %s: leaving at once", signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                with suppress(trio.WouldBlock):
+                    reload.send_nowait(None)
+            elif shutdown.is_set():
+                _log.warning("a second signal, %s: leaving at once", signal.Signals(number).name)
                 _exit(128 + number)
-            _log.info("%s: ending answers and streams; once more to leave at once", signal.Signals(number).name)
-            shutdown.set()
+            else:
+                _log.info("%s: ending answers and streams; once more to leave at once", signal.Signals(number).name)
+                shutdown.set()
+
+
+async def _reload(files: Sequence[Reloadable], asked: trio.MemoryReceiveChannel[None]) -> None:
+    async for _ in asked:
+        await trio.to_thread.run_sync(reload_all, files, abandon_on_cancel=True)  # a disk may hang
 
 
 async def _leave_stragglers(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from engine import Producer
 from ..echo import echo
 from ..logs import LogFormat, log_handler
 from ..models import Assistant
-from .access import Access, access_options, check_address
+from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
 from .models import model_options
 from .producers import LoadError, load_producers
@@ -27,9 +27,13 @@ _SECONDS: Final = click.FloatRange(min=0, min_open=True)
 @click.option("--db", default="penstock.db", show_default=True, help="The database file, made if need be; or :memory:.")
 @click.option(
     "--host",
-    default="127.0.0.1",
+    "hosts",
+    metavar="ADDRESS",
+    multiple=True,
+    default=["127.0.0.1"],
     show_default=True,
-    help="Any address of this machine's; without --jwt-key a loopback one.",
+    help="Any address of this machine's; without --jwt-key a loopback one. Repeatable. :: serves IPv4, too, unless an "
+    "address of IPv4 is named beside it.",
 )
 @click.option("--port", default=8420, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 @click.option(
@@ -75,7 +79,7 @@ _SECONDS: Final = click.FloatRange(min=0, min_open=True)
 def serve(
     access: Access,
     db: str,
-    host: str,
+    hosts: tuple[str, ...],
     port: int,
     specs: tuple[str, ...],
     default_producer: str | None,
@@ -88,13 +92,15 @@ def serve(
 ) -> None:
     """Serve sessions over HTTP and WebSocket, and the playground at /.
 
-    The producer 'echo' is always there: it says back what was said, word by word. SIGTERM or Ctrl-C ends every
-    answer and every stream in an orderly way; a second one ends the process at once.
+    The producer 'echo' is always there: it says back what was said, word by word. SIGTERM, SIGQUIT or
+    Ctrl-C ends every answer and every stream in an orderly way; a second one ends the process at once. SIGHUP has the
+    certificate and the keys read again.
 
     \b
     Examples:
       penstock serve
       penstock serve --db chat.db --port 9000
+      penstock serve --host 127.0.0.1 --host ::1
       penstock serve --trusted-proxy 127.0.0.1 --root-path /chat
       penstock serve --producer story=my_app.producers:story
       penstock serve --model anthropic:claude-sonnet-4-5 --system "Be brief."
@@ -120,7 +126,7 @@ def serve(
         run(
             Options(
                 db=db,
-                host=check_address(host, access),
+                hosts=check_addresses(hosts, access),
                 port=port,
                 access=access,
                 producers=producers,

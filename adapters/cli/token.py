@@ -63,7 +63,7 @@ def token(
 
     \b
     Examples:
-      openssl rand -base64 48 > penstock.key
+      (umask 077; openssl rand -base64 48 > penstock.key)
       penstock serve --jwt-key penstock.key
       export PENSTOCK_TOKEN=$(penstock token ann --jwt-key penstock.key --session 'ann-*')
       penstock send ann-1 "hello"

@@ -44,25 +44,26 @@ class ServerProcess:
                 cwd=cwd or folder,
                 env=environment,
             )
-        self.url = self._wait_url()
+        self.said = ""  # on its standard output
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = self.next_url()
 
-    def _wait_url(self) -> str:
-        """The URL as printed; a thread reads, so that the wait has a limit and the pipe never fills."""
+    def _read(self) -> None:
+        """In a thread, so that waits have a limit and the pipe never fills."""
         assert self.process.stdout is not None
-        lines: queue.Queue[str | None] = queue.Queue()
-        stdout = self.process.stdout
+        with self.process.stdout as stdout:
+            for line in stdout:
+                self._lines.put(line)
+        self._lines.put(None)
 
-        def read() -> None:
-            with stdout:
-                for line in stdout:
-                    lines.put(line)
-            lines.put(None)
-
-        threading.Thread(target=read, daemon=True).start()
+    def next_url(self) -> str:
+        """The next URL as printed: there is one for each address."""
         try:
-            line = lines.get(timeout=START)
+            line = self._lines.get(timeout=START)
         except queue.Empty:
             line = None
+        self.said += line or ""
         found = re.search(r"https?://\S+?(?=/?\s)", line or "")
         if found is None:
             self.kill()
