@@ -297,8 +297,7 @@ class Engine:
     async def _delete_unchanged(self, head: Head) -> None:
         """Delete a session that nobody uses and that still stands where it stood."""
         resident = await self._registry.resident(SessionId(head.session_id))
-        if resident.reads.cursor == Cursor(head.epoch, head.tail) and not (resident.slot.live or len(resident.hub)):
-            await resident.delete()
+        await resident.delete_unused(Cursor(head.epoch, head.tail))
 
     async def _close_log(self) -> None:
         try:

@@ -316,6 +316,9 @@ class Registry:
             self._resting[resident] = trio.current_time()
             self._resting.move_to_end(resident)
 
+    def expects(self, session_id: str) -> bool:
+        return session_id in self._entering
+
     def left(self, resident: Resident) -> None:
         self._resting.pop(resident, None)
         if self._residents.get(resident.session_id) is resident:

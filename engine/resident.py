@@ -66,6 +66,9 @@ class House(Protocol):
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         """The same, in the engine's own context: it works for more than who asks."""
 
+    def expects(self, session_id: str) -> bool:
+        """Whether somebody is on the way to this session."""
+
     def set_aside(self, error: CorruptSession) -> None:
         """What is stored of the session that ``error`` names cannot be read."""
 
@@ -286,9 +289,7 @@ class Resident:
 
     def leave_if_idle(self) -> bool:
         """Leave memory, unless there is something that the session must stay for."""
-        watched = len(self.hub) or len(self.presence) or self.reads.busy
-        busy = self.control.busy or self.advance.possible or watched or self._using
-        if self._working is None and not busy and self.journal.clean:
+        if self._working is None and not self.used and self.journal.clean:
             self.close()
         return self.closed
 
@@ -368,6 +369,11 @@ class Resident:
         if self.deleted or self._deleting:
             return SessionDeleted("the session was deleted", session_id=self.session_id)
         return Draining("the engine is shutting down", session_id=self.session_id)
+
+    def check_here(self) -> None:
+        """Raises when nobody can be in it any more."""
+        if self.closed or self._deleting or self._corrupt is not None:
+            raise self._gone()
 
     def _check_open(self) -> None:
         if self.closed or self._draining or self._deleting or self._corrupt is not None:
@@ -486,6 +492,27 @@ class Resident:
         for request in self._waiting_starts(None):
             request.stopped = True
         await self._steps.take(self._delete)
+
+    async def delete_unused(self, cursor: Cursor) -> bool:
+        """Delete it, if it still ends there and nobody uses it when the turn of that has come; whether it was deleted.
+
+        Whoever comes later learns that it was deleted; nobody is told that something was done in it, and loses it.
+        """
+        return await self.step(partial(self._delete_unused, cursor))
+
+    async def _delete_unused(self, cursor: Cursor) -> bool:
+        # Between this and the deletion's beginning nothing waits.
+        if self.used or self.reads.cursor != cursor or not self.journal.clean:
+            return False
+        await self._delete()
+        return True
+
+    @property
+    def used(self) -> bool:
+        """Whether something is done in it, waits, or is under way; the step that asks does not count."""
+        watched = len(self.hub) or len(self.presence) or self.reads.busy
+        asked = self._using or len(self._steps) or self._house.expects(self.session_id)
+        return bool(self.control.busy or self.advance.possible or watched or asked)
 
     async def _delete(self) -> None:
         self._deletion = Deletion(self._log, self.journal, self._config, endings=self.endings, on_deleted=self._end)

@@ -428,7 +428,9 @@ class Session:
 
         Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
         """
-        (await self._host.resident(self.session_id)).presence.put(actor_id, device_id, name=name, status=status)
+        resident = await self._host.resident(self.session_id)
+        resident.check_here()
+        resident.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""

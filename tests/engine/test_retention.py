@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import pytest
+import trio
+import trio.testing
 
-from engine import Compactor, Config, Head, MemoryLog, expire_sessions
+from engine import (
+    CaughtUp,
+    Chunk,
+    Compactor,
+    Config,
+    Head,
+    MemoryLog,
+    PenstockError,
+    Session,
+    SessionNotFound,
+    expire_sessions,
+    new_generation_id,
+    new_message_id,
+    open_engine,
+)
 from engine.compacting import seconds_of
 from engine.errors import SessionDeleted, StorageError
 from engine.log import Append, Compact, Delete
 from tests.engine.faulty import FaultyLog
+from tests.engine.producers import saying
+from tests.engine.slow import SlowLog, turns
 from tests.engine.test_compaction import EPOCH, Story, Writing
 
 
@@ -85,3 +106,99 @@ async def test_a_store_that_cannot_be_read_ends_the_walk() -> None:
     log.fail_reads = True
     with pytest.raises(StorageError):
         await expire(log, 1, 1e12)
+
+
+# --- beside those who use a session
+
+
+async def _subscribe(session: Session) -> None:
+    async with session.subscribe() as events:
+        while not isinstance(await events.receive(), CaughtUp):
+            pass
+        await trio.sleep(50)  # for as long as anybody deletes
+
+
+USES: Final[dict[str, Callable[[Session], Awaitable[object]]]] = {
+    "start": lambda session: session.start("say", text="again", idempotency_key="k"),
+    "queue": lambda session: session.start("say", policy="queue"),
+    "remote": lambda session: session.start("remote"),
+    "post": lambda session: session.post("again", message_id=new_message_id()),
+    "chunks": lambda session: session.chunks([Chunk(generation_id=new_generation_id(), data={"text": "a"})]),
+    "update": lambda session: session.update({"a": 1}),
+    "presence": lambda session: session.put_presence("ann", "phone"),
+    "subscribe": _subscribe,
+    "snapshot": lambda session: session.snapshot(),
+    "fork": lambda session: session.fork("copy"),
+}
+
+# What is only read may be deleted as soon as it was.
+READS: Final = ("snapshot", "fork")
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+@pytest.mark.parametrize("use", USES)
+def test_nothing_that_is_in_use_is_deleted_for_its_age(use: str, evicted: bool) -> None:
+    """Whoever hears that something was done finds it there, and all that was there before; else it is gone for all."""
+    seen: set[str] = set()
+    for before in (*range(-12, 12), 15, 20, 25):
+        for turns_of_log in ((0,), (2, 1, 3), (7,)):
+            clock = trio.testing.MockClock(autojump_threshold=0)
+            seen.add(trio.run(_used_and_old, use, evicted, before, turns_of_log, clock, clock=clock))
+    assert seen == {"kept", "deleted"}
+
+
+async def _used_and_old(
+    use: str, evicted: bool, before: int, turns_of_log: tuple[int, ...], clock: trio.testing.MockClock
+) -> str:
+    log = SlowLog()
+    async with open_engine(log, producers={"say": saying("x")}) as engine:
+        session = await engine.create_session("old")
+        await session.post("years of history")
+        await trio.testing.wait_all_tasks_blocked()
+        if evicted:
+            clock.jump(61)
+            await trio.testing.wait_all_tasks_blocked()
+        head = await log.head("old")
+        assert head is not None
+        log.turns = deque(turns_of_log)
+        answers: list[object] = []
+
+        async def user() -> None:
+            await turns(-before)
+            try:
+                answers.append(await USES[use](session))
+            except (SessionDeleted, SessionNotFound, trio.EndOfChannel) as error:
+                answers.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(user)
+            await turns(before)
+            await engine._delete_unchanged(head)  # what the walk over all sessions calls
+            await turns(20)
+            if use == "subscribe":
+                nursery.cancel_scope.cancel()
+        log.turns = deque([0])
+        try:
+            texts = [block.text for message in (await session.snapshot()).messages for block in message.blocks]
+            kept = True
+        except SessionDeleted:
+            texts, kept = [], False
+        refused = bool(answers) and isinstance(answers[0], PenstockError | trio.EndOfChannel)
+        if kept:
+            assert texts[0] == "years of history"
+            assert not refused
+        elif use not in READS:
+            assert refused, answers
+        return "kept" if kept else "deleted"
+
+
+async def test_a_session_that_nobody_uses_is_deleted(autojump_clock: trio.testing.MockClock) -> None:
+    log = MemoryLog()
+    async with open_engine(log) as engine:
+        session = await engine.create_session("old")
+        await session.post("years of history")
+        head = await log.head("old")
+        assert head is not None
+        await engine._delete_unchanged(head)
+        with pytest.raises(SessionDeleted):
+            await session.snapshot()
