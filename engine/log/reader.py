@@ -7,6 +7,7 @@ Owns what is asked of a file as a whole. It takes no lock, and changes neither t
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ..errors import WriteFailed
 from .database import check, explain
 from .lockfile import holder
 from .port import LogStatistics, Report, Write, tell
-from .reading import READERS, SqliteReads
+from .reading import PATIENCE, READERS, SqliteReads
 from .source import Source, size_of
 
 __all__ = ["FileState", "SqliteReader", "open_sqlite_reader"]
@@ -128,22 +129,25 @@ class SqliteReader(SqliteReads):
                 return [f"{explain(error)} ({error})"]
             return [] if found == ["ok"] else found
 
-        return await self._query(query)
+        return await self._query(query, within=math.inf)
 
     async def aclose(self) -> None:
         """Close. May be called again."""
         if not self._closing:
             self._closing = True
-            with trio.CancelScope(shield=True):  # a read in a thread ends by itself, and cannot be ended otherwise
+            # A read in a thread ends by itself, and cannot be ended otherwise: one that hangs is left behind.
+            with trio.move_on_after(PATIENCE, shield=True):
                 await self._retire()
             self._source.release()
         await trio.lowlevel.checkpoint()
 
-    async def _query(self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None) -> _T:
+    async def _query(
+        self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None, *, within: float | None = None
+    ) -> _T:
         def checked(connection: sqlite3.Connection) -> _T:
             try:
                 return query(connection)
             finally:
                 self._source.check_still()
 
-        return await super()._query(checked, session_id)
+        return await super()._query(checked, session_id, within=within)

@@ -7,6 +7,7 @@ that it is of one committed state of the database.
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, repeat
@@ -19,7 +20,7 @@ from .database import explain, is_damaged
 from .layout import FIRST_UP_TO, OF_CHUNK, TAIL
 from .port import Entry, EventLog, Head, check_plain_key, head_of
 
-__all__ = ["READERS", "SqliteReads"]
+__all__ = ["PATIENCE", "READERS", "SqliteReads"]
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
@@ -30,6 +31,10 @@ _entry: Final[Callable[[type[Entry], tuple[int, bytes]], Entry]] = tuple.__new__
 
 # A read takes a fraction of a millisecond; more threads than this only fight over the interpreter.
 READERS: Final = 4
+
+# A page is read in milliseconds, and on a slow disk, each event of it at another place, in some seconds. After so many
+# the disk hangs: whoever waits for the read, a session's steps above all, goes on without it.
+PATIENCE: Final = 30.0
 
 # What is small, in parts of what each event of a full page has room for: at most twice too much is fetched at once.
 _SMALL: Final = 2
@@ -174,8 +179,15 @@ class SqliteReads(EventLog):
         for asker in askers:
             self._reading.release_on_behalf_of(asker)
 
-    async def _query(self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None) -> _T:
-        """Carry it out in a thread. ``session_id``: it reads what is stored of this one session."""
+    async def _query(
+        self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None, *, within: float | None = None
+    ) -> _T:
+        """Carry it out in a thread. ``session_id``: it reads what is stored of this one session.
+
+        After ``within`` seconds (`PATIENCE`) the thread is left behind, with its connection, which comes back when it
+        is done. Raises `StorageError` then.
+        """
+        patience = PATIENCE if within is None else within
 
         def run() -> _T:
             if self._closing:
@@ -187,7 +199,8 @@ class SqliteReads(EventLog):
                 self._connections.append(connection)
 
         try:
-            return await trio.to_thread.run_sync(run, limiter=self._reading)
+            with trio.move_on_after(patience):
+                return await trio.to_thread.run_sync(run, abandon_on_cancel=patience < math.inf, limiter=self._reading)
         except sqlite3.Error as error:
             if session_id is not None and is_damaged(error):
                 raise CorruptSession(f"the file is damaged where it lies: {error}", session_id=session_id) from error
@@ -197,6 +210,7 @@ class SqliteReads(EventLog):
             if session_id is None:
                 raise
             raise CorruptSession(f"its rows cannot be read: {error}", session_id=session_id) from error
+        raise StorageError(f"cannot read: the disk has not answered for {patience:.0f} s")
 
 
 def _head(session_id: str, epoch: object, tail: object, token: object, ended: object) -> Head:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, final
 
 import pytest
 import trio
 
+from engine import open_engine
 from engine.errors import IdInUse, PenstockError, StaleEpoch, StorageError, WriteFailed
 from engine.log import Compact, SqliteLog, Write, commit, open_sqlite, reading, rewrite
 from engine.log.commit import Committer
@@ -559,3 +561,93 @@ def test_the_tail_outlives_the_last_event_over_an_open(committer: Committer, pat
     assert isinstance(again.carry_out([append(b"x", tail=1)])[0], StaleEpoch)
     assert again.carry_out([append(b"4", tail=3)]) == [None]
     again.close()
+
+
+# --- reads that hang
+
+
+@final
+class Hanging:
+    """A connection whose reads do not come back until the gate is open."""
+
+    def __init__(self, connection: sqlite3.Connection, gate: threading.Event) -> None:
+        self._connection = connection
+        self._gate = gate
+
+    def execute(self, *asked: Any) -> sqlite3.Cursor:
+        assert self._gate.wait(60)
+        return self._connection.execute(*asked)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While it is shut no read of `hang` comes back, and everybody is patient for a moment only."""
+    monkeypatch.setattr("engine.log.reading.PATIENCE", 0.2)
+    gate = threading.Event()
+    gate.set()
+    yield gate
+    gate.set()
+
+
+def hang(log: SqliteLog, gate: threading.Event) -> None:
+    log._connections[:] = [Hanging(connection, gate) for connection in log._connections]  # type: ignore[misc]
+
+
+async def test_a_read_that_hangs_fails_in_time_and_takes_no_other_with_it_for_good(
+    log: SqliteLog, gate: threading.Event
+) -> None:
+    await store(log, create(b"1", records={"open": b"x"}))
+    hang(log, gate)
+    gate.clear()
+    reads: list[Callable[[], Awaitable[object]]] = [
+        lambda: log.head("s"),
+        lambda: log.read("s", "e1", after=0, limit=10, max_bytes=100),
+        lambda: log.record("s", "e1", "open"),
+        lambda: log.records("s", "e1"),
+        lambda: log.holders("open"),
+        lambda: log.heads(),
+    ]
+    for _ in range(2):  # more of them than there are connections
+        async with trio.open_nursery() as nursery:
+            for read in reads:
+                nursery.start_soon(_fails, read)
+    gate.set()
+    with trio.fail_after(30):
+        while await outcome_of(log.head("s")) != head(tail=1):
+            pass  # until the reads that were left behind are done
+    for read in reads:
+        await read()
+
+
+async def _fails(read: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(StorageError, match="has not answered"):
+        await read()
+
+
+async def outcome_of(read: Awaitable[object]) -> object:
+    try:
+        return await read
+    except StorageError as error:
+        return error
+
+
+async def test_a_read_that_hangs_holds_neither_a_sessions_steps_nor_the_engines_end(
+    tmp_path: Path, gate: threading.Event
+) -> None:
+    log = await open_sqlite(tmp_path / "chat.db")
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        posted = await session.post("a")
+        hang(log, gate)
+        gate.clear()
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:  # steps, one behind the other
+                for _ in range(3):
+                    nursery.start_soon(_fails, partial(session.retract, posted.message_id))
+        await session.post("b")  # what reads nothing works
+    gate.set()
+    with trio.fail_after(30):
+        await log.aclose()
