@@ -324,7 +324,7 @@ def test_a_kill_at_any_line_leaves_no_half_copy_and_the_next_one_succeeds(tmp_pa
     path, copy, part = tmp_path / "chat.db", tmp_path / "copy.db", tmp_path / "copy.db.part"
     trio.run(make, path)
     before = content(path)
-    line, seen, done = 0, set(), False
+    line, seen, unnamed, done = 0, set(), 0, False
     while not done:
         line += 1
         code = wait_for(forked(killed_at(line, lambda: backup._back_up(path, copy, _Run()))))
@@ -339,6 +339,7 @@ def test_a_kill_at_any_line_leaves_no_half_copy_and_the_next_one_succeeds(tmp_pa
             # Between two lines it is whole, and has not got its name.
             assert content(part) == before
             part.unlink()
+            unnamed += 1
         else:
             backup._back_up(path, copy, _Run())
             assert content(copy) == before
@@ -347,6 +348,7 @@ def test_a_kill_at_any_line_leaves_no_half_copy_and_the_next_one_succeeds(tmp_pa
         assert content(path) == before
     assert seen == {(False, False), (False, True), (True, False)}
     assert line > 40
+    assert unnamed < 12  # lines, none of which takes any time
 
 
 def test_a_kill_at_any_line_of_a_restore_leaves_the_old_database_or_the_new_one(tmp_path: Path) -> None:

@@ -358,3 +358,12 @@ async def test_two_engines_over_one_log_object_are_refused_and_one_behind_the_ot
                 pass
     assert [head.session_id for head in await log.heads()] == ["s0", "s1"]
     await log.aclose()
+
+
+async def test_a_reader_that_came_before_the_first_write_sees_it(path: Path) -> None:
+    log = await open_sqlite(path)
+    reader = await open_sqlite_reader(path)
+    await store(log, append(b"2", tail=1))
+    assert await bodies(reader) == [b"1", b"2"]
+    await reader.aclose()
+    await log.aclose()
