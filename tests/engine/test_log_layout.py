@@ -14,27 +14,8 @@ from engine.log import Compact, EventLog, MemoryLog, Write, open_sqlite, open_sq
 from engine.log.commit import Committer
 from engine.log.database import connect, prepare
 from engine.log.layout import CHUNK
+from tests.engine.version_1 import make_version_1
 from tests.engine.writes import append, bodies, compact, create, delete, entries, head, outcomes, store
-
-# A database as version 1 made it.
-VERSION_1 = """
-CREATE TABLE sessions (
-    life INTEGER PRIMARY KEY, session TEXT NOT NULL, epoch TEXT NOT NULL, tail INTEGER NOT NULL, token INTEGER NOT NULL,
-    ended INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX sessions_by_id ON sessions (session, life);
-CREATE UNIQUE INDEX sessions_living ON sessions (session) WHERE ended = 0;
-CREATE INDEX sessions_to_purge ON sessions (life) WHERE ended = 1;
-CREATE TABLE events (life INTEGER NOT NULL, offset INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE UNIQUE INDEX events_by_offset ON events (life, offset);
-CREATE TABLE records (
-    life INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (life, key)
-) WITHOUT ROWID;
-CREATE INDEX records_plain ON records (key, life) WHERE instr(key, '/') = 0;
-PRAGMA application_id = 0x70656e73;
-PRAGMA user_version = 1;
-PRAGMA journal_mode = WAL;
-"""
 
 
 @pytest.fixture
@@ -152,19 +133,6 @@ async def test_it_holds_what_a_log_in_memory_holds(path: Path, seed: int) -> Non
             assert page[0] == page[1]
             assert await entries(log, name, epoch) == await entries(like, name, epoch)
     await log.aclose()
-
-
-def make_version_1(path: Path) -> None:
-    """Two lives, event by event in turns over two chunks, with gaps; a third that ended, and is to be purged."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(VERSION_1)
-        lives = [(1, "a", "e1", 0, 1, 0), (2, "b", "e1", 0, 7, 0), (3, "gone", "e1", 0, 1, 1)]
-        connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", lives)
-        rows = [(1 + number % 3, 1 + number // 3, b"%d" % number) for number in range(2 * CHUNK)]
-        connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
-        connection.execute("DELETE FROM events WHERE life = 1 AND offset % 100 = 5")
-        connection.execute("INSERT INTO records VALUES (1, 'open', x'01')")
-        connection.commit()
 
 
 async def test_a_database_of_version_1_is_brought_up_to_date(path: Path) -> None:
