@@ -78,26 +78,26 @@ def writable(ending: Ending) -> Ending:
     return ending
 
 
-def closing(generation: OpenGeneration, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
+def closing(structure: OpenGeneration, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
     """The drafts that end this generation: what is open is closed, then `finished`.
 
     Every draft is to be placed and recorded before the next one is asked for.
     """
     status = OUTCOMES[ending.outcome]
-    for approval_id in [approval_id for approval_id, still in generation.approvals.items() if still]:
+    for approval_id in [approval_id for approval_id, still in structure.approvals.items() if still]:
         yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
-    for input_id in [input_id for input_id, still in generation.inputs.items() if still]:
+    for input_id in [input_id for input_id, still in structure.inputs.items() if still]:
         yield Draft(InputReturned(input_id=input_id))
-    open_messages = sorted(generation.open_messages.items(), key=lambda item: item[1].number)
+    open_messages = sorted(structure.open_messages.items(), key=lambda item: item[1].number)
     for message_id, message in open_messages:
         for index in sorted(message.open_blocks):
             yield Draft(BlockClosed(), message_id, index)
     for message_id, _ in open_messages:
         yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
-    if generation.calls:
-        yield from _results(generation.calls, status, ending.outcome, new_message_id())
+    if structure.calls:
+        yield from _results(structure.calls, status, ending.outcome, new_message_id())
     if ending.retract:
-        for message_id in generation.message_ids:
+        for message_id in structure.message_ids:
             yield Draft(MessageRetracted(reason=ending.outcome), message_id)
     yield Draft(ending.finished())
 

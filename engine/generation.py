@@ -65,6 +65,7 @@ class Run:
         "_producer",
         "approval_timeout",
         "done",
+        "ends_as",
         "failure",
         "launched",
         "metadata",
@@ -96,6 +97,7 @@ class Run:
         self.scope = trio.CancelScope()
         self.done = False
         self._awaited: trio.Event | None = None  # while somebody waits for it to be done
+        self.ends_as = "shutdown"  # when it is cut off, and nobody says as what it ends
         self.returned = False  # by itself: nobody had cancelled it
         self.failure: BaseException | None = None
         self.usage: JSONObject | None = None
@@ -328,7 +330,8 @@ class Run:
     ) -> Ending:
         """How the generation ends: as ``outcome``, or by itself; but a producer that raised has failed.
 
-        By itself it has ``completed`` only if its producer returned. One that was cut off ends as ``shutdown``.
+        By itself it has ``completed`` only if its producer returned. One that was cut off ends as what it was wound
+        down for, or as ``shutdown``.
         """
         code: str | None
         message: str | None
@@ -340,7 +343,7 @@ class Run:
         elif outcome is None and self.returned:
             outcome, code, message = "completed", None, None
         else:
-            outcome = outcome or "shutdown"
+            outcome = outcome or self.ends_as
             code, message = outcome.upper(), SAFE_TEXTS[outcome]
         return writable(
             Ending(

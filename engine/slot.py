@@ -96,6 +96,7 @@ class Slot:
         self._journal.raise_token()
         cancelling = Draft(GenerationCancelling(reason=reason or outcome, by=by))
         stamp(self._journal, [(run.structure, cancelling)])
+        run.ends_as = outcome
         run.fence(f"the generation was {outcome}")
         run.cancel(reason or outcome)
         cleanup = await self._await_cleanup(run)
