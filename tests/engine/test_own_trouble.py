@@ -23,7 +23,7 @@ from engine import (
 )
 from tests.engine.living import end_of, finished, of_generation
 from tests.engine.rules import assert_rules, events_of
-from tests.engine.trouble import EXITS, OWN, Half, cut_short, say_last_word, trouble
+from tests.engine.trouble import EXITS, OWN, Half, cut_short, talk, trouble
 
 
 async def at_once(_: Generation, kind: str) -> None:
@@ -85,12 +85,6 @@ def raising(kind: str, place: str) -> Producer:
         raise AssertionError("nothing was raised")
 
     return producer
-
-
-async def talk(generation: Generation) -> None:
-    async with generation.message() as message, message.text() as block:
-        await block.write("after all")
-    await say_last_word(generation)
 
 
 async def completes(session: Session) -> bool:

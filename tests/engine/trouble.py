@@ -24,6 +24,7 @@ __all__ = [
     "cut_short",
     "leaked",
     "say_last_word",
+    "talk",
     "trouble",
     "wrapped",
 ]
@@ -87,6 +88,13 @@ async def trouble(kind: str) -> BaseException:
 async def say_last_word(generation: Generation) -> None:
     """To be called as the last thing that a producer does."""
     await generation.app(LAST_WORD, {})
+
+
+async def talk(generation: Generation) -> None:
+    """Says one thing to its end."""
+    async with generation.message() as message, message.text() as block:
+        await block.write("after all")
+    await say_last_word(generation)
 
 
 def cut_short(events: Sequence[Event]) -> list[str]:
