@@ -1,16 +1,18 @@
 """Producers that a model can foretell: what each does and how it behaves when it is cancelled, by name.
 
-``<does>/<clean-up>`` is the name of each; `ACTORS` has all of them.
+``<does>/<clean-up>`` is the name of each; `ACTORS` has all of them. Each that comes to its end has a last word.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import trio
 
 from engine import Generation, PenstockError, Producer, StaleGeneration, WriteFailed
+from tests.engine.trouble import Panic, leaked, say_last_word, wrapped
 
 __all__ = ["ACTORS", "APPROVAL_EXPIRES", "CLEANUPS", "CLEANUP_SECONDS", "DOES", "SHIELDED", "SLOW"]
 
@@ -47,6 +49,8 @@ async def _waits(generation: Generation) -> None:
                 return
             if do == "fail":
                 raise ValueError("told to")
+            if do == "panic":
+                raise wrapped(Panic("told to"))
 
 
 async def _asks(generation: Generation) -> None:
@@ -95,6 +99,30 @@ async def _fails_3(generation: Generation) -> None:
     raise ValueError("behind a message")
 
 
+async def _fails_4(_: Generation) -> None:
+    raise asyncio.CancelledError
+
+
+async def _fails_5(generation: Generation) -> None:
+    await generation.status("thinking")
+    await generation.flush()
+    raise wrapped(await leaked())  # alone, the actor would take it for its own cancellation
+
+
+async def _fails_6(generation: Generation) -> None:
+    async with generation.message() as message, message.text() as block:
+        await block.write("so far")
+        await trio.lowlevel.checkpoint()
+        raise Panic("in a block")
+
+
+async def _fails_7(generation: Generation) -> None:
+    async with generation.message() as message, message.text() as block:
+        await block.write("so far")
+    await generation.snapshot()
+    raise wrapped(GeneratorExit(), Panic("behind a message"))
+
+
 DOES: Final[Mapping[str, Callable[[Generation], Awaitable[None]]]] = {
     "says": _says,
     "slow": _slow,
@@ -107,6 +135,10 @@ DOES: Final[Mapping[str, Callable[[Generation], Awaitable[None]]]] = {
     "fails_1": _fails_1,
     "fails_2": _fails_2,
     "fails_3": _fails_3,
+    "fails_4": _fails_4,
+    "fails_5": _fails_5,
+    "fails_6": _fails_6,
+    "fails_7": _fails_7,
 }
 
 
@@ -134,11 +166,16 @@ async def _raises(_: Generation) -> None:
     raise ValueError("in the clean-up")
 
 
+async def _panics(_: Generation) -> None:
+    raise Panic("in the clean-up")
+
+
 CLEANUPS: Final[Mapping[str, Callable[[Generation], Awaitable[None]]]] = {
     "prompt": _prompt,
     "bounded": _bounded,
     "overruns": _overruns,
     "raises": _raises,
+    "panics": _panics,
 }
 
 
@@ -150,6 +187,7 @@ def _actor(does: str, cleanup: str) -> Producer:
             if isinstance(error, trio.Cancelled):
                 await CLEANUPS[cleanup](generation)
             raise
+        await say_last_word(generation)
 
     producer.__name__ = f"{does}/{cleanup}"
     return producer

@@ -217,7 +217,7 @@ class Session:
                 live.cleanup = "overran"
                 begun = self.now if live.ends is None else live.ends[0] - CLEANUP_TIMEOUT
                 self.stragglers.append(begun + SHIELDED)
-            if live.when_cancelled == "raises":
+            if live.when_cancelled in ("raises", "panics"):
                 outcome = "failed"
         self.close(live, outcome)
 
@@ -266,11 +266,11 @@ class Session:
                 generation.approval_until = self.now + APPROVAL_EXPIRES
             case "calls":
                 generation.call = self._write(generation, "assistant", [("tool_call", None)], "complete")
-            case "fails_2" | "fails_3":
-                status = "failed" if generation.does == "fails_2" else "complete"
+            case "fails_2" | "fails_3" | "fails_6" | "fails_7":
+                status = "failed" if generation.does in ("fails_2", "fails_6") else "complete"
                 self._write(generation, "assistant", [("text", "so far")], status)
                 self.end(generation, "failed")
-            case "fails_0" | "fails_1":
+            case "fails_0" | "fails_1" | "fails_4" | "fails_5":
                 self.end(generation, "failed")
             case _:
                 pass
@@ -463,7 +463,7 @@ class Session:
             found.open_inputs.remove(input_id)
         if found.does == "waits" and do == "finish":
             self.end(found, "completed")
-        elif found.does == "waits" and do == "fail":
+        elif found.does == "waits" and do in ("fail", "panic"):
             self.end(found, "failed")
 
     def restart(self, outcome: Literal["shutdown", "lost"]) -> None:

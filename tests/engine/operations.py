@@ -262,7 +262,7 @@ _REQUESTS: Final[_Weighted] = [
             _SESSION,
             st.none() | st.none() | _INDEX,
             st.sampled_from(["steer", "steer", "approval"]),
-            st.sampled_from(["use", "drop", "finish", "fail", "yes", "no"]),
+            st.sampled_from(["use", "drop", "finish", "fail", "panic", "yes", "no"]),
             st.none() | st.sampled_from(["i1", "i2"]),
         ),
     ),

@@ -74,6 +74,7 @@ from tests.engine.operations import (
     operations,
 )
 from tests.engine.remotes import body
+from tests.engine.trouble import cut_short_in
 
 CONFIG: Final = Config(
     cleanup_timeout=said.CLEANUP_TIMEOUT,
@@ -574,6 +575,7 @@ class Driver:
             await self.stop_remotes()
         found = check_kept(self.log, watchers, closed=True)
         assert not found, "\n".join(map(str, found))
+        assert cut_short_in(self.log) == []
         living = {head.session_id: head for head in await self.log.heads()}
         assert living.keys() == self.model.living().keys()
         for head in living.values():

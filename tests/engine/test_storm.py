@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeAlias, final
 
@@ -68,6 +69,7 @@ from tests.engine.operations import (
     request,
 )
 from tests.engine.remotes import Remote
+from tests.engine.trouble import cut_short_in
 
 CONFIG: Final = Config(
     cleanup_timeout=2.0,
@@ -118,6 +120,14 @@ class Crash:
 
 @final
 @frozen
+class Interrupt:
+    """A producer raises what ends the process; the next one opens the log."""
+
+    delay: float
+
+
+@final
+@frozen
 class Join:
     """A reader comes, slow or not; after so many deliveries it drops, and comes again by its cursor."""
 
@@ -150,7 +160,7 @@ class Produced:
     finished: list[bool] = field(factory=list)
 
 
-Happening: TypeAlias = Act | Trouble | Crash | Join | Produce
+Happening: TypeAlias = Act | Trouble | Crash | Interrupt | Join | Produce
 
 _DELAY = st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.1, 1.0, 2.5, 7.0, 31.0])
 _ACT: st.SearchStrategy[Happening] = st.builds(
@@ -168,10 +178,11 @@ _TROUBLE: st.SearchStrategy[Happening] = st.builds(
     Trouble, _DELAY, st.sampled_from([0.05, 1.0, 6.0]), st.sampled_from(["fails", "hangs", "waits"])
 )
 _CRASH: st.SearchStrategy[Happening] = st.builds(Crash, _DELAY)
+_INTERRUPT: st.SearchStrategy[Happening] = st.builds(Interrupt, _DELAY)
 _PRODUCER: st.SearchStrategy[Happening] = st.builds(
     Produce, _DELAY, st.sampled_from([0, 0, 1]), st.integers(0, 5), st.sampled_from([0.0, 0.0, 0.3, 2.0])
 )
-_KINDS: Final = [_ACT] * 30 + [_READER] * 4 + [_PRODUCER] * 4 + [_TROUBLE, _CRASH]
+_KINDS: Final = [_ACT] * 30 + [_READER] * 4 + [_PRODUCER] * 4 + [_TROUBLE, _CRASH, _INTERRUPT]
 _HAPPENING = st.sampled_from(range(len(_KINDS))).flatmap(_KINDS.__getitem__)
 happenings = st.lists(st.lists(_HAPPENING, min_size=1, max_size=15), max_size=15).map(
     lambda parts: [happening for part in parts for happening in part]
@@ -211,26 +222,43 @@ class Storm:
             more = False
             wire = FaultyLog(self.log)
             async with trio.open_nursery() as clients:
-                async with open_engine(wire, producers=self.producers, config=self.config) as engine:
-                    for session_id in SESSIONS:
-                        await engine.create_session(session_id)
-                    for happening in rest:
-                        await trio.sleep(happening.delay)
-                        if isinstance(happening, Crash):
-                            # What waits to be carried out is lost or not, what comes is.
-                            wire.schedule = lambda _number, _write: Fail(whole=True)
-                            more = True
-                            break
-                        self.troubles += isinstance(happening, Trouble)
-                        clients.start_soon(self.happen, engine, wire, happening)
-                    self.done["crash" if more else "drain"] += 1
-                    troubled = self.troubles > 0
+                last = "drain"
+                with suppress(KeyboardInterrupt):
+                    async with open_engine(wire, producers=self.producers, config=self.config) as engine:
+                        for session_id in SESSIONS:
+                            await engine.create_session(session_id)
+                        for happening in rest:
+                            await trio.sleep(happening.delay)
+                            if isinstance(happening, Crash):
+                                # What waits to be carried out is lost or not, what comes is.
+                                wire.schedule = lambda _number, _write: Fail(whole=True)
+                                last = "crash"
+                                break
+                            if isinstance(happening, Interrupt):
+                                if await self.interrupted(engine):
+                                    last = "interrupt"
+                                    await trio.sleep_forever()
+                                continue
+                            self.troubles += isinstance(happening, Trouble)
+                            clients.start_soon(self.happen, engine, wire, happening)
+                self.done[last] += 1
+                more = last != "drain"
+                troubled = self.troubles > 0
                 clients.cancel_scope.deadline = trio.current_time() + 1000
             assert not clients.cancel_scope.cancelled_caught, "somebody waits for ever"
             await trio.testing.wait_all_tasks_blocked()
             if not troubled:  # what a disk that hangs was never given stays where it is
                 await self.settled(engine, closed=True)
         await self.check()
+
+    async def interrupted(self, engine: Engine) -> bool:
+        """Start a producer that ends the process; False where the log does not take the start."""
+        try:
+            session = await engine.create_session("interrupted")
+            await session.start(_interrupts)
+        except PenstockError:
+            return False
+        return True
 
     async def settled(self, engine: Engine, *, closed: bool) -> None:
         statistics = engine.statistics()
@@ -256,7 +284,7 @@ class Storm:
                 await self.read(engine, happening)
             case Produce():
                 await self.produce(engine, happening)
-            case Crash():
+            case Crash() | Interrupt():
                 raise AssertionError("is the storm's own")
 
     # --- clients
@@ -481,8 +509,17 @@ class Storm:
                 assert entries == self.log.kept(head.session_id, head.epoch)
             assert fold_of(head, entries) == fold_of(head, self.log.kept(head.session_id, head.epoch))
         assert not found, "\n".join(map(str, found))
-        lies = [*self.ledger.lies(), *(lie for produced in self.produced for lie in self.untold(produced))]
+        lies = [
+            *self.ledger.lies(),
+            *cut_short_in(self.log),
+            *(lie for produced in self.produced for lie in self.untold(produced)),
+        ]
         assert not lies, "\n".join(lies)
+
+
+async def _interrupts(_: Generation) -> None:
+    await trio.lowlevel.checkpoint()
+    raise KeyboardInterrupt
 
 
 def fold_of(head: Head, entries: Sequence[Entry]) -> Snapshot:

@@ -12,7 +12,17 @@ from typing import Final, final
 
 import trio
 
-from engine import App, ApprovalResolved, Event, Generation, GenerationFinished, GenerationStarted, InputReturned
+from engine import (
+    App,
+    ApprovalResolved,
+    Event,
+    Generation,
+    GenerationFinished,
+    GenerationStarted,
+    InputReturned,
+    decode,
+)
+from engine.testing import KeptLog
 
 __all__ = [
     "EXITS",
@@ -22,6 +32,7 @@ __all__ = [
     "Half",
     "Panic",
     "cut_short",
+    "cut_short_in",
     "leaked",
     "say_last_word",
     "talk",
@@ -116,6 +127,15 @@ def cut_short(events: Sequence[Event]) -> list[str]:
                 pass
             case _:
                 last[gid] = event
+    return found
+
+
+def cut_short_in(log: KeptLog) -> list[str]:
+    """`cut_short`, of every life of every session."""
+    found = []
+    for session_id, epoch in log.lives():
+        events = [decode(entry.body) for entry in log.kept(session_id, epoch)]
+        found += [f"generation {gid} of {session_id} completed without its last word" for gid in cut_short(events)]
     return found
 
 
