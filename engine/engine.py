@@ -248,7 +248,6 @@ class Engine:
                 self._supervisor.call(partial(resident.hub.close, Drained(reason)), "telling readers of the drain")
             self._drained.set()
 
-    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
         """The engine's task, the home of all others, from before the recovery until the last of them is over.
 
