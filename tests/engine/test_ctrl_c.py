@@ -85,7 +85,9 @@ async def application(log: MemoryLog) -> None:
         posted = await session.post("hello")
         started = await session.start("everything", text="go")
         await session.start("everything", policy="queue")
-        async with session.subscribe(snapshot=True) as events:
+        async with session.subscribe(snapshot=True, live=False) as events:
+            await events.receive()
+        async with session.subscribe() as events:
             async for event in events:
                 if event.type == "approval.requested":
                     await session.input(started.generation_id, "steer", {})
