@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, final
 
-from .codec import decode, decode_json
+from .codec import check_events, decode, decode_json
 from .errors import CorruptSession, InvalidBody, PenstockError, StorageError
 from .events import Event, JSONObject
 from .log.port import Entry, Head
 from .observer import Observer, SessionSetAside
 
-__all__ = ["Aside", "SetsAside", "check_page", "read_event", "read_metadata", "reading", "sound"]
+__all__ = ["Aside", "SetsAside", "check_page", "check_readable", "read_event", "read_metadata", "reading", "sound"]
 
 
 class SetsAside(Protocol):
@@ -52,9 +52,26 @@ def check_page(page: Sequence[Entry], after: int) -> None:
         after = offset
 
 
+def check_readable(page: Sequence[Entry], after: int) -> None:
+    """See that readers can be given these as they are. Raises `InvalidBody`."""
+    check_page(page, after)
+    try:
+        check_events([entry.body for entry in page])
+    except InvalidBody:
+        for entry in page:
+            try:
+                check_events([entry.body])
+            except InvalidBody as error:
+                raise InvalidBody(f"the event at offset {entry.offset} cannot be read: {error}") from error
+        raise
+
+
 def read_event(entry: Entry) -> Event:
     """The event that is stored there. Raises `InvalidBody`, also when it says that it stands elsewhere."""
-    event = decode(entry.body)
+    try:
+        event = decode(entry.body)
+    except InvalidBody as error:
+        raise InvalidBody(f"the event at offset {entry.offset} cannot be read: {error}") from error
     if event.offset != entry.offset:
         raise InvalidBody(f"the event at offset {entry.offset} says that it is at {event.offset}")
     return event

@@ -468,6 +468,6 @@ def check_events(bodies: Sequence[bytes]) -> None:
         array = b"[%b]" % b",".join(bodies)
         array.decode()
         if len(_objects(array)) != len(bodies):
-            raise InvalidBody("an event is no JSON object")
+            raise InvalidBody("it is no JSON object")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBody(f"an event is no JSON object: {error}") from error
+        raise InvalidBody(f"it is no JSON object: {error}") from error

@@ -9,8 +9,7 @@ from typing import TypeVar, cast, final
 import trio
 from attrs import frozen
 
-from .aside import check_page, read_event, read_metadata, reading
-from .codec import check_events
+from .aside import check_page, check_readable, read_event, read_metadata, reading
 from .config import Config
 from .errors import (
     CorruptSession,
@@ -156,8 +155,7 @@ class Reads:
         if page and page[-1].offset <= self._sound:
             return
         with reading(self.session_id):
-            check_page(page, after)
-            check_events([entry.body for entry in page])
+            check_readable(page, after)
             if not page:
                 raise InvalidBody(f"the log ends at offset {after}, not at {self._inherited}")
         last = page[-1].offset

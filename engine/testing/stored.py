@@ -109,7 +109,7 @@ async def _check(log: EventLog, head: Head) -> StoredSession:
             try:
                 event = read_event(entry)
             except InvalidBody as error:
-                unreadable.append(Violation("stored", entry.offset, f"the event cannot be read: {error}"))
+                unreadable.append(Violation("stored", entry.offset, str(error)))
                 continue
             check.read(event)
             fold.read(event)

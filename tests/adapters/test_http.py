@@ -10,8 +10,9 @@ import httpx
 import pytest
 import trio
 
-from engine import JSON, MemoryLog, WriteFailed
+from engine import JSON, Entry, MemoryLog, WriteFailed
 from tests.adapters.serving import PATIENCE, Penstock, penstock
+from tests.engine.living import copied
 from tests.engine.producers import Steered, saying
 
 S = "/v1/sessions/s"
@@ -377,3 +378,37 @@ async def test_what_changed_is_stored_when_the_client_left_before_the_answer() -
             with trio.fail_after(PATIENCE):
                 await producer.started.wait()
         assert (await client.get(S)).json()["generation"]["turn"] == 1, "leaving is not stopping"
+
+
+async def test_a_session_that_cannot_be_read_can_only_be_listed_and_deleted() -> None:
+    log = MemoryLog()
+    async with penstock(log) as world:
+        for name in ("bad", "good"):
+            await (await world.engine.create_session(name)).post("a word")
+        left = await copied(log)
+    left._lives["bad"].entries[-1] = Entry(2, b'{"type":')
+    async with penstock(left) as world, world.client() as client:
+        before = (await client.get("/v1/sessions")).json()["sessions"]
+        assert [session.get("corrupt") for session in before] == [None, None]  # nobody has looked
+        for method, path, body in (
+            ("GET", "/v1/sessions/bad", None),
+            ("PUT", "/v1/sessions/bad", {}),
+            ("PATCH", "/v1/sessions/bad", {"metadata": {"a": 1}}),
+            ("POST", "/v1/sessions/bad/fork", {}),
+            ("POST", "/v1/sessions/good/fork", {"session_id": "bad"}),
+            ("POST", "/v1/sessions/bad/messages", {"text": "x"}),
+            ("POST", "/v1/sessions/bad/stop", {}),
+            ("POST", "/v1/sessions/bad/reset", {}),
+            ("GET", "/v1/sessions/bad/events", None),
+            ("GET", "/v1/sessions/bad/presence", None),
+        ):
+            problem = refusal(await client.request(method, path, json=body), 500, "CORRUPT_SESSION")
+            assert (problem["session_id"], problem["retryable"]) == ("bad", False), path
+        after = (await client.get("/v1/sessions")).json()["sessions"]
+        assert [session.get("corrupt") for session in after] == [True, None]
+        assert (await client.delete("/v1/sessions/bad")).status_code == 200
+        refusal(await client.get("/v1/sessions/bad"), 410, "SESSION_DELETED")
+        made = await client.put("/v1/sessions/bad")
+        assert made.status_code == 201
+        assert made.json()["cursor"].partition("-")[0] != after[0]["cursor"].partition("-")[0]
+        assert (await client.get("/v1/sessions/bad")).json()["messages"] == []

@@ -18,7 +18,7 @@ from quart import Response
 from adapters.http import create_app
 from adapters.server import ServerConfig
 from adapters.websocket import websocket_handler
-from engine import Config, Cursor, Generation, MemoryLog, Producer, WriteFailed, open_engine
+from engine import Config, CorruptSession, Cursor, Entry, Generation, MemoryLog, Producer, WriteFailed, open_engine
 from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import PATIENCE, Lines, Penstock, Socket, penstock, serving
 from tests.engine.faulty import Fail, FaultyLog
@@ -415,6 +415,25 @@ async def test_a_disk_that_fails_is_told_and_what_is_stored_later_comes(form: st
                 await trio.sleep(0.01)
         await session.post("kept")
         assert "kept" in (await until_event(reader, "message.snapshot"))[-1].text
+
+
+@each_form
+async def test_readers_of_a_session_that_cannot_be_read_hear_the_end(form: str) -> None:
+    """Whoever follows it when it is found out, and whoever comes to the damage; who comes later is refused."""
+    log = MemoryLog()
+    async with penstock(log) as world, following_new(world, form) as reader:
+        session = await world.engine.session("s")
+        posted = await session.post("damaged")
+        log._lives["s"].entries[-1] = Entry(posted.cursor.offset, b"nonsense")
+        with pytest.raises(CorruptSession):
+            await session.snapshot()
+        assert (await until(reader, "end"))[-1].value["reason"] == "corrupt"
+    async with penstock(await copied(log)) as world:
+        async with following(world, form) as reader:
+            assert (await until(reader, "end"))[-1].value["reason"] == "corrupt"
+        async with world.client() as client:
+            answer = await client.get("/v1/sessions/s/events")
+            assert (answer.status_code, answer.json()["code"]) == (500, "CORRUPT_SESSION")
 
 
 def _object(value: object) -> dict[str, object]:

@@ -23,15 +23,19 @@ from engine import (
     Delivery,
     Ended,
     Engine,
+    Entry,
     EventLog,
+    GenerationFinished,
     MemoryLog,
     PenstockError,
     Session,
     SessionDeleted,
     SessionNotFound,
+    decode,
     new_generation_id,
     open_engine,
 )
+from engine.testing import check_session
 from tests.engine.damage import (
     CRASHED,
     KINDS,
@@ -46,6 +50,7 @@ from tests.engine.damage import (
 )
 from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
 from tests.engine.living import copied
+from tests.engine.producers import Steered
 
 CONFIG: Final = Config(compact_after=None, page_events=7, idle_limit=1e9)
 
@@ -287,3 +292,143 @@ def test_damage_in_a_file_is_the_trouble_of_one_session(
     if damage_file(path, damaged, damage):
         for what in trio.run(examine, damaged, damage, healthy, watched):
             event(what)
+
+
+# --- what else is promised
+
+
+def spoil(log: MemoryLog, session_id: str, offset: int = 1) -> None:
+    """Have one event be no event."""
+    log._lives[session_id].entries[offset - 1] = Entry(offset, b"nonsense")
+
+
+async def test_what_is_live_in_a_session_that_is_set_aside_ends(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, producer = MemoryLog(), Steered(shield=1.0)
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        started = await session.start(producer)
+        await producer.started.wait()
+        spoil(log, "s")
+        for _ in range(3):
+            with pytest.raises(CorruptSession):
+                await session.snapshot()
+        with pytest.raises(CorruptSession):  # at once, not when the clean-up is over
+            await session.post("x")
+        await producer.over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        end = decode(log._lives["s"].entries[-1].body)
+        assert isinstance(end.data, GenerationFinished)
+        assert (end.generation_id, end.data.outcome, end.data.code) == (
+            started.generation_id,
+            "failed",
+            "CORRUPT_SESSION",
+        )
+        assert (engine.statistics().sessions, engine.statistics().live_generations) == (0, 0)
+        with pytest.raises(CorruptSession):
+            await session.cursor()
+    told = [record for record in caplog.records if record.message == "session_set_aside"]
+    assert [vars(record)["session_id"] for record in told] == ["s"]
+    assert "offset 1" in vars(told[0])["detail"]
+
+
+@pytest.mark.parametrize("step", ["post", "start", "stop", "delete", "nothing"])
+async def test_one_that_is_deleted_while_it_is_being_set_aside_leaves_nothing_behind(
+    step: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    log, producer = MemoryLog(), Steered(shield=1.0)
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.start(producer)
+        await producer.started.wait()
+        spoil(log, "s")
+        with pytest.raises(CorruptSession):
+            await session.snapshot()
+        async with trio.open_nursery() as nursery:
+            if step == "delete":
+                nursery.start_soon(gone, session)
+            elif step != "nothing":
+                calls: dict[str, Callable[[], Awaitable[object]]] = {
+                    "post": lambda: session.post("x"),
+                    "start": lambda: session.start(producer),
+                    "stop": session.stop,
+                }
+                nursery.start_soon(refused, calls[step])
+            await gone(session)
+        with pytest.raises(SessionDeleted):
+            await session.cursor()
+        made = await engine.create_session("s")
+        assert made.created
+        await made.post("new")
+        await trio.sleep(5)
+        assert len((await made.snapshot()).messages) == 1
+        statistics = engine.statistics()
+        assert (statistics.set_aside, statistics.stragglers, statistics.pending_events) == (0, 0, 0)
+
+
+async def gone(session: Session) -> None:
+    with contextlib.suppress(SessionDeleted):  # by another
+        await session.delete()
+
+
+async def refused(call: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises((CorruptSession, SessionDeleted)):
+        await call()
+
+
+@pytest.mark.parametrize("finder", ["compaction", "retention", "list"])
+async def test_whoever_walks_over_all_sessions_sets_aside_what_cannot_be_read(
+    finder: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    log = MemoryLog()
+    async with open_engine(log, producers=PRODUCERS, config=Config(compact_after=None)) as engine:
+        for name in ("bad", "good"):
+            await answer(await engine.create_session(name, metadata={"a": 1}))
+    config = Config(compact_after=None)
+    match finder:
+        case "compaction":
+            spoil(log, "bad", 4)
+            config = Config(compact_after=0)
+        case "retention":
+            spoil(log, "bad", log._lives["bad"].standing.tail)
+            config = Config(compact_after=None, session_max_age=1e6)
+        case _:
+            log._lives["bad"].records["session/metadata"] = b"[]"
+    async with open_engine(log, producers=PRODUCERS, config=config) as engine:
+        await trio.sleep(5)
+        if finder == "list":
+            await engine.sessions()
+        assert engine.statistics().set_aside == 1
+        assert {info.session_id: info.corrupt for info in await engine.sessions()} == {"bad": True, "good": False}
+        await (await engine.session("good")).post("works")
+        await engine.delete_session("bad")
+        assert engine.statistics().set_aside == 0
+
+
+@pytest.mark.usefixtures("quiet")
+@exploring(150)
+@given(damage=damages())
+def test_what_is_looked_through_names_whatever_an_engine_sets_aside(
+    memory: tuple[MemoryLog, Folds], damage: Damage
+) -> None:
+    log, _ = memory
+
+    async def one() -> Counter[str]:
+        damaged = await copied(log)
+        if not damage_memory(damaged, damage):
+            return Counter()
+        note(str(damage))
+        found = {head.session_id: await check_session(damaged, head) for head in await damaged.heads()}
+        for session_id, stored in found.items():
+            assert not stored.corrupt or session_id == damage.session
+        done: Counter[str] = Counter()
+        async with open_engine(damaged, producers=PRODUCERS, config=CONFIG) as engine:
+            with contextlib.suppress(PenstockError):
+                await (await engine.session(damage.session)).snapshot()
+            if engine.statistics().set_aside and damage.session != "deleted":
+                done["set aside"] += 1
+                assert found[damage.session].corrupt
+        return done
+
+    explore(one)
