@@ -97,18 +97,19 @@ def origin_form(target: bytes) -> tuple[bytes, bytes | None]:
     return path if path.startswith(b"/") else b"/" + path, host
 
 
-def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises `InvalidBody` unless one host at most is asked, that is one, by one page at most. Names in lower case."""
-    hosts = origins = 0
+def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """The names that there are, all in lower case.
+
+    Raises `InvalidBody` unless one host at most is asked, that is one, by one page at most.
+    """
+    names = set()
     for name, value in headers:
-        if name == b"origin":
-            origins += 1
-        elif name == b"host":
-            hosts += 1
-            if value and not is_host(value):
-                raise InvalidBody("the Host header names no host")
-    if hosts > 1 or origins > 1:
-        raise InvalidBody("there is more than one Host or Origin header")
+        if name == b"host" and value and not is_host(value):
+            raise InvalidBody("the Host header names no host")
+        if name in names and name in (b"host", b"origin"):
+            raise InvalidBody("there is more than one Host or Origin header")
+        names.add(name)
+    return names
 
 
 def rooted(target: bytes, root: bytes) -> bytes:

@@ -83,6 +83,7 @@ class _Protocol(H11Protocol):
     apps: Apps
     begin_answer: Callable[[bool], None]  # is told whether it ends by itself
     asked: h11.Request  # the one that is being worked on
+    upgrades = False  # it asks for another protocol
     held = b""  # the head of an answer whose body follows at once
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -99,7 +100,7 @@ class _Protocol(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         asked = self.asked
-        if any(name == b"upgrade" for name, _ in asked.headers):
+        if self.upgrades:
             # Without the header nothing upgrades: a server may ignore it, and the application answers.
             headers = [(name, value) for name, value in asked.headers.raw_items() if name.lower() != b"upgrade"]
             asked = replaced(asked, asked.target, headers)
@@ -110,7 +111,8 @@ class _Protocol(H11Protocol):
 
         Raises `InvalidBody`.
         """
-        check_headers(event.headers)
+        names = check_headers(event.headers)
+        self.upgrades = b"upgrade" in names
         headers = event.headers.raw_items()
         told = self.bounds.trusted_proxies.read(self.address, headers)
         if told.client != self.address:
@@ -124,7 +126,7 @@ class _Protocol(H11Protocol):
             host = told.host.encode("latin-1")
             check_headers([(b"host", host)])
         target = rooted(path, self.bounds.root_path.encode())
-        if host is None and target == event.target and FORWARDED.isdisjoint(name for name, _ in event.headers):
+        if host is None and target == event.target and FORWARDED.isdisjoint(names):
             return event
         headers = [(name, value) for name, value in headers if name.lower() not in FORWARDED]
         if host is not None:
