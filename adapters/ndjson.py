@@ -20,11 +20,12 @@ from engine import (
     Gap,
     Opened,
     PresenceListed,
+    SnapshotPage,
     SnapshotTaken,
     encode_json,
 )
 
-__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch"]
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
 
 MEDIA_TYPE: Final = "application/x-ndjson"
 
@@ -36,6 +37,11 @@ def frame_batch(batch: Batch) -> bytes:
     return b"\n".join([entry.body for entry in batch.entries]) + b"\n"
 
 
+def frame_snapshot(page: SnapshotPage) -> bytes:
+    """For `SnapshotTaken.framed`, as above."""
+    return b'{"control":"snapshot",%b\n' % page.body[1:]
+
+
 def frame(delivery: Delivery) -> bytes:
     """The bytes to write for one delivery."""
     match delivery:
@@ -43,8 +49,8 @@ def frame(delivery: Delivery) -> bytes:
             return delivery.framed(frame_batch)
         case Opened(cursor=cursor):
             return _control("open", {"epoch": cursor.epoch, "cursor": str(cursor)})
-        case SnapshotTaken(snapshot=snapshot):
-            return _control("snapshot", snapshot.to_json())
+        case SnapshotTaken():
+            return delivery.framed(frame_snapshot)
         case CaughtUp(cursor=cursor):
             return _control("caught-up", {"cursor": str(cursor)})
         case PresenceListed():

@@ -24,11 +24,12 @@ from engine import (
     Gap,
     Opened,
     PresenceListed,
+    SnapshotPage,
     SnapshotTaken,
     encode_json,
 )
 
-__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch"]
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 
@@ -45,6 +46,11 @@ def frame_batch(batch: Batch) -> bytes:
     return b"".join([b"id: %b-%016d\ndata: %b\n\n" % (epoch, offset, body) for offset, body in batch.entries])
 
 
+def frame_snapshot(page: SnapshotPage) -> bytes:
+    """For `SnapshotTaken.framed`, as above."""
+    return b"event: snapshot\nid: %b\ndata: %b\n\n" % (str(page.snapshot.cursor).encode(), page.body)
+
+
 def frame(delivery: Delivery) -> bytes:
     """The bytes to write for one delivery."""
     match delivery:
@@ -52,8 +58,8 @@ def frame(delivery: Delivery) -> bytes:
             return delivery.framed(frame_batch)
         case Opened(cursor=cursor):
             return b"id: %b\n\n" % str(cursor).encode()
-        case SnapshotTaken(snapshot=snapshot):
-            return _control("snapshot", snapshot.to_json(), at=snapshot.cursor)
+        case SnapshotTaken():
+            return delivery.framed(frame_snapshot)
         case CaughtUp(cursor=cursor):
             return _control("caught-up", {"cursor": str(cursor)}, at=cursor)
         case PresenceListed():

@@ -57,7 +57,7 @@ from .log import (
 from .observer import *  # noqa: F403  every fact is public
 from .policy import PolicyName
 from .producing import Generation, Producer, run_producer
-from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot
+from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
     Finished,
@@ -140,6 +140,7 @@ __all__ = [
     "SessionInfo",
     "SessionState",
     "Snapshot",
+    "SnapshotPage",
     "SnapshotTaken",
     "SqliteLog",
     "SqliteReader",

@@ -72,6 +72,12 @@ class Config:
     # And of how many bytes: events may be as large as a request, and a thousand of those are a gigabyte.
     subscriber_bytes: int = field(default=1024 * 1024, validator=_positive)
 
+    # What one snapshot, or one page of sessions, holds for readers elsewhere, in messages and in bytes of JSON: a
+    # screenful many times over, and a WebSocket message that clients take (many refuse one above 1 MiB). Many ask at a
+    # time, and some do not read what they asked for. One message is there whatever its size; older ones come by pages.
+    snapshot_messages: int = field(default=1000, validator=_positive)
+    snapshot_bytes: int = field(default=512 * 1024, validator=_positive)
+
     # A page of the log: large enough to amortise the hand-over to a thread, small enough that a
     # replay of a long session stays under a few hundred KiB of memory.
     page_events: int = field(default=512, validator=_positive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -134,14 +135,16 @@ class Engine:
             await self.resident(sid)
         return Session(self, sid)
 
-    async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
+    async def sessions(self, after: str = "", limit: int = 100, *, most_bytes: int | None = None) -> list[SessionInfo]:
         """Living sessions in order of id, behind ``after``; none of them is brought into memory.
 
-        Raises `InvalidBody`.
+        With ``most_bytes`` as many as have no more bytes of metadata, but one at least: nothing comes behind the last
+        session only. Raises `InvalidBody`.
         """
         check_text(after, "after")
         checked_count(limit, "limit")
-        return await self._registry.list(after, limit)
+        most = math.inf if most_bytes is None else checked_count(most_bytes, "most_bytes")
+        return await self._registry.list(after, limit, most)
 
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory. For `Session`; see `Registry.resident`."""

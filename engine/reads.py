@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast, final
+from weakref import WeakValueDictionary
 
 import trio
 from attrs import frozen
@@ -38,7 +39,7 @@ from .records import (
     message_key,
     read_record,
 )
-from .reducer import Gap, MessageView, SessionState, Snapshot
+from .reducer import Gap, MessageView, SessionState, Snapshot, SnapshotPage
 from .results import GenerationInfo, Present
 from .slices import SLICE, in_slices
 from .states import GenerationState, Outcome
@@ -71,6 +72,7 @@ class Reads:
         "_on_corrupt",
         "_pages",
         "_presence",
+        "_snapshots",
         "_sound",
         "_state",
         "hub",
@@ -97,6 +99,8 @@ class Reads:
         self._state: SessionState | None = None
         self._folding: trio.Lock | None = None  # made for the first fold
         self._pages: Pages | None = None  # made for the first page
+        # Those that somebody holds; made for the first.
+        self._snapshots: WeakValueDictionary[tuple[int, int, str | None, bool], SnapshotPage] | None = None
 
     @property
     def session_id(self) -> str:
@@ -193,6 +197,27 @@ class Reads:
         with self._living():
             async with self._one_fold():
                 return await in_slices((await self._fold()).taking_snapshot(limit, before))
+
+    async def snapshot_page(
+        self, limit: int | None = None, before: str | None = None, *, with_open: bool = False
+    ) -> SnapshotPage:
+        """A snapshot within `Config.snapshot_messages` and `snapshot_bytes`, and its JSON, made once for all who ask.
+
+        ``with_open`` as in `SessionState.encoding_snapshot`. Raises `SessionDeleted`, `MessageNotFound`.
+        """
+        most = self._config.snapshot_messages
+        count = most if limit is None else min(limit, most)
+        with self._living():
+            async with self._one_fold():
+                state = await self._fold()
+                if self._snapshots is None:
+                    self._snapshots = WeakValueDictionary()
+                key = (state.cursor.offset, count, before, with_open)
+                page = self._snapshots.get(key)
+                if page is None:
+                    work = state.encoding_snapshot(count, before, self._config.snapshot_bytes, with_open=with_open)
+                    page = self._snapshots[key] = SnapshotPage(*await in_slices(work))
+                return page
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""

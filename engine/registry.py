@@ -6,6 +6,7 @@ Owns that a session is in memory once at most, and who may enter while another d
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -337,30 +338,40 @@ class Registry:
             if resident is not None and self._resting.get(resident) == since and not resident.leave_if_idle():
                 self.rested(resident)
 
-    async def list(self, after: str, limit: int) -> list[SessionInfo]:
-        """Living sessions in order of id, behind ``after``; none of them is brought into memory."""
+    async def list(self, after: str, limit: int, most_bytes: float = math.inf) -> list[SessionInfo]:
+        """Living sessions in order of id, behind ``after``; none of them is brought into memory.
+
+        Fewer than ``limit`` where their metadata have more than ``most_bytes``; one at least, if there is any.
+        """
         found: list[SessionInfo] = []
         async with self._until_closed():
             while len(found) < limit and (heads := await self._log.heads(after=after, limit=limit - len(found))):
                 after = heads[-1].session_id
                 for head in heads:
                     with suppress(StaleEpoch):  # deleted meanwhile
-                        found.append(await self._info(head))
+                        info, size = await self._info(head)
+                        most_bytes -= size
+                        if found and most_bytes < 0:
+                            return found
+                        found.append(info)
         return found
 
-    async def _info(self, head: Head) -> SessionInfo:
+    async def _info(self, head: Head) -> tuple[SessionInfo, int]:
+        """What is told of it, and the bytes of its metadata."""
         session_id, cursor = head.session_id, Cursor(head.epoch, head.tail)
         if session_id not in self.aside:
             try:
                 sound(head)
-                metadata = read_metadata(session_id, await self._log.record(session_id, head.epoch, METADATA))
+                body = await self._log.record(session_id, head.epoch, METADATA)
+                metadata = read_metadata(session_id, body)
                 open_ = await self._log.record(session_id, head.epoch, OPEN)
                 with reading(session_id):
                     live = None if open_ is None else read_record(open_, OpenRecord).generation_id
-                return SessionInfo(session_id=session_id, cursor=cursor, metadata=metadata, generation_id=live)
+                info = SessionInfo(session_id=session_id, cursor=cursor, metadata=metadata, generation_id=live)
+                return info, len(body or b"")
             except CorruptSession as error:
                 self.set_aside(error)
-        return SessionInfo(session_id=session_id, cursor=cursor, metadata={}, corrupt=True)
+        return SessionInfo(session_id=session_id, cursor=cursor, metadata={}, corrupt=True), 0
 
     def check_open(self) -> None:
         """Raises `Draining` when no session may be begun or brought into memory."""

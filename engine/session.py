@@ -43,7 +43,7 @@ from .merging import own_metadata
 from .parts import StartRequest
 from .policy import PolicyName
 from .producing import Producer
-from .reducer import Snapshot
+from .reducer import Snapshot, SnapshotPage
 from .resident import Resident
 from .results import (
     ChunksAccepted,
@@ -278,7 +278,8 @@ class Session:
     ) -> AsyncIterator[Subscription]:
         """Read from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
 
-        ``live=False`` ends at the tail; ``snapshot=True`` begins with the state and goes on behind it. A reader
+        ``live=False`` ends at the tail; ``snapshot=True`` begins with the state and goes on behind it: with the newest
+        messages, as `snapshot_page` has them, and with those that are open. A reader
         that is slow loses time, never events, and holds nobody up. Raises `InvalidCursor`, `InvalidBody`.
         """
         from_tail = type(after) is str and after == "now"
@@ -306,6 +307,17 @@ class Session:
         if before is not None:
             before = check_uuid(before, "message_id")
         return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
+
+    async def snapshot_page(self, limit: int | None = None, before: str | None = None) -> SnapshotPage:
+        """`snapshot` with its JSON, for readers elsewhere: within `Config.snapshot_messages` and `snapshot_bytes`.
+
+        Of these bytes there may be more where a single message has them. Made once for all who ask at the same cursor.
+        """
+        if limit is not None:
+            checked_count(limit, "limit")
+        if before is not None:
+            before = check_uuid(before, "message_id")
+        return await (await self._host.resident(self.session_id)).reads.snapshot_page(limit, before)
 
     async def input(
         self,

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol, Self, TypeAlias, final
+from typing import Protocol, Self, TypeAlias, TypeVar, final
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
-from .codec import decode
+from .codec import decode, encode_json
 from .errors import CorruptSession, Draining, GapError, SessionDeleted, StaleEpoch, StorageError
 from .events import JSON, Cursor, Event
 from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Nudge, Sink
-from .reducer import Snapshot
+from .reducer import Snapshot, SnapshotPage
 from .results import Present
 from .seam import Seam, seam
 from .supervision import protected
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
+
+
 @final
 @frozen
 class Opened:
@@ -46,9 +49,15 @@ class Opened:
 @final
 @frozen
 class SnapshotTaken:
-    """The session's state; what follows continues from its cursor."""
+    """The session's state; what follows continues from its cursor. ``page`` is what it was read from, where it was."""
 
     snapshot: Snapshot
+    page: SnapshotPage | None = field(default=None, eq=False, repr=False)
+
+    def framed(self, frame: Callable[[SnapshotPage], T]) -> T:
+        """``frame`` of the page, computed once for all who read the session at the same cursor."""
+        page = self.page or SnapshotPage(self.snapshot, encode_json(self.snapshot.to_json()))
+        return page.framed(frame)
 
 
 @final
@@ -119,8 +128,8 @@ class Source(Protocol):
     async def page(self, after: int) -> Batch | None:
         """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`."""
 
-    async def snapshot(self) -> Snapshot:
-        """The session's state. Raises `SessionDeleted`."""
+    async def snapshot_page(self, *, with_open: bool) -> SnapshotPage:
+        """The session's state, its newest messages and those that are open. Raises `SessionDeleted`."""
 
 
 @final
@@ -222,7 +231,7 @@ class Subscription:
     async def _next(self) -> Delivery:
         if self._snapshot:
             try:
-                snapshot = await self._source.snapshot()
+                page = await self._source.snapshot_page(with_open=True)
             except SessionDeleted:
                 self._ready.append(self._end(Ended("deleted")))
             except CorruptSession:
@@ -231,8 +240,9 @@ class Subscription:
                 self._ready.append(self._end(self._mailbox.final or Drained("shutdown")))
             else:
                 self._ready.clear()
-                self._epoch, self._position = snapshot.cursor.epoch, snapshot.cursor.offset
-                self._ready.extend((Opened(snapshot.cursor), SnapshotTaken(snapshot)))
+                cursor = page.snapshot.cursor
+                self._epoch, self._position = cursor.epoch, cursor.offset
+                self._ready.extend((Opened(cursor), SnapshotTaken(page.snapshot, page)))
             self._snapshot = False
         delivery: Delivery | None
         if self._ready:

@@ -47,7 +47,7 @@ from .lines import Over
 from .place import Place
 from .producing import Opening, Production
 from .reading import Events, follow
-from .snapshots import read_snapshot, whole_snapshot
+from .snapshots import completed, read_snapshot, whole_snapshot
 from .transcript import Transcript, open_transcript
 from .wire import session_path
 
@@ -275,7 +275,9 @@ class RemoteSession:
 
     def transcript(self, *, over: Over = "sse") -> AbstractAsyncContextManager[Transcript]:
         """The session's state, kept up to date while the block lasts."""
-        return open_transcript(self._tasks, self.events(snapshot=True, over=over), self.session_id)
+        events = self.events(snapshot=True, over=over)
+        complete = partial(completed, self._commands, self.session_id)
+        return open_transcript(self._tasks, events, self.session_id, complete)
 
     # --- remote producers
 

@@ -6,12 +6,12 @@ from typing import Final
 
 from attrs import evolve
 
-from engine import MessageNotFound, Snapshot
+from engine import MessageNotFound, MessageView, Snapshot
 
 from .commands import Commands
 from .wire import session_path
 
-__all__ = ["read_snapshot", "whole_snapshot"]
+__all__ = ["completed", "read_snapshot", "whole_snapshot"]
 
 # The most that the server gives in one page.
 _PAGE: Final = 1000
@@ -41,3 +41,23 @@ async def whole_snapshot(commands: Commands, session_id: str) -> Snapshot:
             continue
         return snapshot
     raise AssertionError("unreachable")
+
+
+async def completed(commands: Commands, session_id: str, snapshot: Snapshot) -> tuple[Snapshot, int]:
+    """The snapshot with the older messages that it leaves out, and the offset at which the last of those were read.
+
+    What it says of a message stands, also where that stands among the older ones. Raises `MessageNotFound` when the
+    message that a page is to end at was retracted meanwhile.
+    """
+    known = {message.message_id: message for message in snapshot.messages}
+    pages: list[tuple[MessageView, ...]] = []
+    page, seen_at = snapshot, 0
+    while page.more:
+        page = await read_snapshot(commands, session_id, _PAGE, page.next or page.messages[0].message_id)
+        if page.cursor.epoch != snapshot.cursor.epoch:
+            raise MessageNotFound("the session began a new life meanwhile", session_id=session_id)
+        pages.append(page.messages)
+        seen_at = max(seen_at, page.cursor.offset)
+    older = {message.message_id: message for page in reversed(pages) for message in page}
+    messages = {message_id: known.get(message_id, message) for message_id, message in older.items()} | known
+    return evolve(snapshot, messages=tuple(messages.values()), more=False, next=None), seen_at

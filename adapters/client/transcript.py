@@ -6,7 +6,7 @@ snapshot is asked for, and the fold goes on from it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, final
 
@@ -19,6 +19,7 @@ from engine import (
     Drained,
     Ended,
     Gap,
+    MessageNotFound,
     PresenceChanged,
     PresenceListed,
     Present,
@@ -45,8 +46,10 @@ class Transcript:
     follows any more.
     """
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, complete: Callable[[Snapshot], Awaitable[tuple[Snapshot, int]]]) -> None:
+        """``complete`` fetches what a snapshot left out, and says at which offset that was read."""
         self._events: Final = events
+        self._complete: Final = complete
         self._state: SessionState | None = None
         self._changed: Final = trio.lowlevel.ParkingLot()
         self._waits = False  # for a snapshot
@@ -101,7 +104,7 @@ class Transcript:
         try:
             while not self._over:
                 try:
-                    self._take(await self._events.receive())
+                    await self._take(await self._events.receive())
                 except trio.EndOfChannel:
                     self._over = True
                 except Exception as error:  # noqa: BLE001  # who waits learns of it
@@ -111,12 +114,10 @@ class Transcript:
             self._over, self.live = True, False
             self._changed.unpark_all()
 
-    def _take(self, delivery: Delivery | Lost) -> None:
+    async def _take(self, delivery: Delivery | Lost) -> None:
         match delivery:
             case SnapshotTaken(snapshot=snapshot):
-                self._state = SessionState.from_snapshot(snapshot)
-                self._waits = False
-                self.snapshots += 1
+                await self._begin(snapshot)
             case Arrived():
                 self._fold(delivery)
             case Gap():
@@ -131,6 +132,16 @@ class Transcript:
                 self.live = False
             case _:
                 pass
+
+    async def _begin(self, snapshot: Snapshot) -> None:
+        try:
+            whole, seen_at = await self._complete(snapshot)
+        except MessageNotFound:
+            self._ask_anew()  # it was retracted while we read
+            return
+        self._state = SessionState.from_snapshot(whole, older_seen_at=seen_at)
+        self._waits = False
+        self.snapshots += 1
 
     def _fold(self, arrived: Arrived) -> None:
         if self._waits or self._state is None:
@@ -161,11 +172,14 @@ class Transcript:
 
 @asynccontextmanager
 async def open_transcript(
-    tasks: trio.Nursery, opening: AbstractAsyncContextManager[Events], session_id: str
+    tasks: trio.Nursery,
+    opening: AbstractAsyncContextManager[Events],
+    session_id: str,
+    complete: Callable[[Snapshot], Awaitable[tuple[Snapshot, int]]],
 ) -> AsyncIterator[Transcript]:
     """Keep one up to date in a task of ``tasks``; given away when its first snapshot is there."""
     async with opening as events:
-        transcript = Transcript(events)
+        transcript = Transcript(events, complete)
         scope = trio.CancelScope()
 
         async def follow() -> None:

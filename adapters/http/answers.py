@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
@@ -14,10 +15,14 @@ __all__ = [
     "answered",
     "ids_in",
     "page_size",
+    "whole_number",
 ]
 
 # Messages, or sessions, in one page unless the client asks otherwise: a screenful many times over.
 _PAGE: Final = 100
+
+# What a number in a query looks like; no bound on one that we have is longer.
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 # And at most: what fits in memory for many clients at a time.
 _LARGEST_PAGE: Final = 1000
@@ -37,13 +42,20 @@ def ids_in(named: Mapping[str, str]) -> dict[str, str]:
 
 def page_size() -> int:
     """``?limit=``. Raises `InvalidBody`."""
-    text = request.args.get("limit")
-    if text is None:
-        return _PAGE
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _LARGEST_PAGE:
-        raise InvalidBody(f"limit must be a whole number from 1 to {_LARGEST_PAGE}")
-    return int(text)
+    return whole_number("limit", default=_PAGE, most=_LARGEST_PAGE)
 
 
-def answered(value: Mapping[str, JSON], status: int = 200) -> Response:
-    return Response(encode_json(value), status, content_type="application/json")
+def whole_number(name: str, *, default: int, most: int) -> int:
+    """A query field that counts, from 1: as it is written in decimal, and in no other way. Raises `InvalidBody`."""
+    given = request.args.getlist(name)
+    if not given:
+        return default
+    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > most:
+        raise InvalidBody(f"{name} must be a whole number from 1 to {most}, given once")
+    return int(given[0])
+
+
+def answered(value: Mapping[str, JSON] | bytes, status: int = 200) -> Response:
+    """An answer; ``value`` may be its JSON."""
+    body = value if isinstance(value, bytes) else encode_json(value)
+    return Response(body, status, content_type="application/json")

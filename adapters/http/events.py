@@ -26,6 +26,8 @@ from engine import (
     InvalidBody,
     PenstockError,
     SessionDeleted,
+    SnapshotPage,
+    SnapshotTaken,
     Subscription,
     request_id,
 )
@@ -68,8 +70,15 @@ class _Form:
         def frame_batch(batch: Batch) -> bytes:
             return chunk(module.frame_batch(batch))
 
+        def frame_snapshot(page: SnapshotPage) -> bytes:
+            return chunk(module.frame_snapshot(page))
+
         def frame(delivery: Delivery) -> bytes:
-            return delivery.framed(frame_batch) if isinstance(delivery, Batch) else chunk(module.frame(delivery))
+            if isinstance(delivery, Batch):
+                return delivery.framed(frame_batch)
+            if isinstance(delivery, SnapshotTaken):
+                return delivery.framed(frame_snapshot)
+            return chunk(module.frame(delivery))
 
         return cls(chunk(module.HEARTBEAT), frame)
 

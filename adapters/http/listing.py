@@ -6,12 +6,12 @@ it takes when a pattern begins with what its sessions have in common.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import final
 
 from attrs import frozen
 
-from engine import Engine, SessionInfo
+from engine import JSON, Engine, SessionInfo, encode_json
 
 __all__ = ["list_sessions"]
 
@@ -47,17 +47,43 @@ def _ranges(patterns: Iterable[str]) -> list[_Range]:
 
 
 async def list_sessions(
-    engine: Engine, patterns: Iterable[str], permitted: Callable[[str], Awaitable[bool]], after: str, wanted: int
-) -> list[SessionInfo]:
-    """So many sessions behind ``after`` that match one of ``patterns`` and are ``permitted``, if there are."""
-    found: list[SessionInfo] = []
+    engine: Engine, patterns: Iterable[str], permitted: Callable[[str], Awaitable[bool]], after: str, page_size: int
+) -> tuple[list[bytes], str | None]:
+    """A page of the sessions behind ``after`` that match one of ``patterns`` and are ``permitted``: each as JSON.
+
+    So many of them, if there are, within `Config.snapshot_bytes` but for a single one; and the last one's id, if others
+    come behind it.
+    """
+    found: list[bytes] = []
+    last: str | None = None
+    left = engine.config.snapshot_bytes
     for part in _ranges(patterns):
         behind = max(after, part.start())
-        while len(found) < wanted:
-            page = await engine.sessions(behind, 1 if part.alone else wanted)
+        while True:
+            page = await engine.sessions(behind, 1 if part.alone else page_size + 1, most_bytes=left)
             inside = [session for session in page if session.session_id in part]
-            found += [session for session in inside if await permitted(session.session_id)]
+            for session in inside:
+                if await permitted(session.session_id):
+                    body = encode_json(_listed(session))
+                    left -= len(body)
+                    if found and (len(found) == page_size or left < 0):
+                        return found, last
+                    found.append(body)
+                    last = session.session_id
             if part.alone or not page or len(inside) < len(page):
                 break
-            behind = page[-1].session_id
-    return found[:wanted]
+            behind, left = page[-1].session_id, max(left, 0)
+    return found, None
+
+
+def _listed(session: SessionInfo) -> Mapping[str, JSON]:
+    made: dict[str, JSON] = {
+        "session_id": session.session_id,
+        "cursor": str(session.cursor),
+        "metadata": session.metadata,
+    }
+    if session.corrupt:
+        made["corrupt"] = True
+    if session.generation_id is not None:
+        made["generation"] = {"generation_id": session.generation_id}
+    return made

@@ -10,7 +10,7 @@ from attrs import frozen
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import JSON, Engine, JSONObject, SessionInfo, check_session_id, new_session_id
+from engine import JSON, Engine, JSONObject, check_session_id, encode_json, new_session_id
 
 from ..bodies import MessageBody, post, read_body
 from .answers import answered, page_size
@@ -61,12 +61,9 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
         principal = may_list()
         limit, after = page_size(), request.args.get("after")
         behind = "" if after is None else check_session_id(after)
-        found = await list_sessions(engine, principal.sessions, partial(permitted, "read"), behind, limit + 1)
-        page = found[:limit]
-        made: dict[str, JSON] = {"sessions": [_listed(session) for session in page]}
-        if len(found) > limit:
-            made["next"] = page[-1].session_id
-        return answered(made)
+        found, last = await list_sessions(engine, principal.sessions, partial(permitted, "read"), behind, limit)
+        more = b"" if last is None else b',"next":%b' % encode_json(last)
+        return answered(b'{"sessions":[%b]%b}' % (b",".join(found), more))
 
     @app.put("/v1/sessions/<session_id>")
     async def create(session_id: str) -> Response:
@@ -91,8 +88,8 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
     async def show(session_id: str) -> Response:
         await allow("read", session_id)
         session = await engine.session(session_id)
-        snapshot = await session.snapshot(page_size(), request.args.get("before"))
-        return answered(snapshot.to_json())
+        page = await session.snapshot_page(page_size(), request.args.get("before"))
+        return answered(page.body)
 
     @app.delete("/v1/sessions/<session_id>")
     async def delete(session_id: str) -> Response:
@@ -130,16 +127,3 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
         body = read_body(await json_body(), RetractBody)
         cursor = await (await engine.session(session_id)).retract(message_id, and_after=body.and_after)
         return answered({"session_id": session_id, "message_id": message_id.lower(), "cursor": str(cursor)})
-
-
-def _listed(session: SessionInfo) -> Mapping[str, JSON]:
-    made: dict[str, JSON] = {
-        "session_id": session.session_id,
-        "cursor": str(session.cursor),
-        "metadata": session.metadata,
-    }
-    if session.corrupt:
-        made["corrupt"] = True
-    if session.generation_id is not None:
-        made["generation"] = {"generation_id": session.generation_id}
-    return made

@@ -158,6 +158,29 @@ class Transcript {
     return (this.kept ??= Object.freeze(this.inOrder.map((message) => message.view())));
   }
 
+  /**
+   * Put messages of an older page where they belong: those that are here already, too, for an open one may stand before
+   * the others.
+   *
+   * @param {Growing[]} messages in order
+   */
+  prepend(messages) {
+    const older = messages.map((message) => this.byId.get(message.id) ?? message);
+    const ids = new Set(older.map(({ id }) => id));
+    this.inOrder = [...older, ...this.inOrder.filter(({ id }) => !ids.has(id))];
+    for (const message of older) this.byId.set(message.id, message);
+    this.kept = null;
+  }
+
+  /**
+   * The message behind this one.
+   *
+   * @param {string} id
+   */
+  behind(id) {
+    return this.inOrder[this.inOrder.findIndex((message) => message.id === id) + 1]?.id ?? null;
+  }
+
   /** @param {Growing} message */
   add(message) {
     this.inOrder.push(message);
@@ -300,6 +323,11 @@ function add(block, data) {
   if (data.value !== undefined) block.value = data.value;
 }
 
+/** @param {Message} message */
+function growing({ blocks, ...head }) {
+  return new Growing(head, blocks.map((block) => ({ ...block })));
+}
+
 /** The state of one session, folded from its events. Events and snapshots that are given to it become its own: frozen. */
 export class Fold {
   /** @type {Transcript} */
@@ -323,6 +351,9 @@ export class Fold {
     /** @type {readonly Approval[]} */
     this.approvals = freeze([]);
     this.more = false; // a snapshot left older messages out
+    /** @type {string | null} the message that they are before */
+    this.next = null;
+    this.olderSeenAt = 0; // the offset at which those that came in pages were read
     /** @type {Readonly<Record<string, End>>} the end of each generation whose end was seen */
     this.ends = freeze({});
     /** @type {readonly Present[]} in order of arrival */
@@ -343,7 +374,8 @@ export class Fold {
     this.generation = null;
     this.queue = freeze({ paused: false, items: [] });
     this.approvals = freeze([]);
-    this.more = false;
+    this.#older(false, null);
+    this.olderSeenAt = 0;
     this.ends = freeze({});
     this.#transcript = new Transcript();
     this.#view = null;
@@ -407,13 +439,38 @@ export class Fold {
     this.queue = snapshot.queue;
     this.approvals = snapshot.approvals;
     this.metadata = snapshot.metadata;
-    this.more = snapshot.more;
+    this.#older(snapshot.more, snapshot.next ?? snapshot.messages[0]?.message_id ?? null);
     this.ends = ends;
-    for (const message of snapshot.messages) {
-      const { blocks, ...head } = message;
-      this.#transcript.add(new Growing(head, blocks.map((block) => ({ ...block }))));
-    }
+    for (const message of snapshot.messages) this.#transcript.add(growing(message));
     return "applied";
+  }
+
+  /**
+   * Take in a page of the messages that a snapshot left out: those before `next`. It may be of a later moment.
+   *
+   * @param {ServerSnapshot} page
+   * @returns {"applied" | "foreign" | "invalid"}
+   */
+  prepend(page) {
+    if (badSnapshot(page)) return "invalid";
+    const at = parseCursor(page.cursor);
+    if (at === null) return "invalid";
+    if (page.session_id !== this.sessionId || at.epoch !== this.epoch) return "foreign";
+    freeze(page);
+    this.#transcript.prepend(page.messages.map(growing));
+    this.olderSeenAt = Math.max(this.olderSeenAt, at.offset);
+    this.#older(page.more, page.next ?? page.messages[0]?.message_id ?? null);
+    this.#view = null;
+    return "applied";
+  }
+
+  /**
+   * @param {boolean} more
+   * @param {string | null} next
+   */
+  #older(more, next) {
+    this.more = more;
+    this.next = more ? next : null;
   }
 
   /**
@@ -496,9 +553,7 @@ export class Fold {
       case "message.snapshot":
         return this.#transcript.takeWhole(event, data);
       case "message.retracted":
-        // of a message that a snapshot left out there is nothing to retract
-        if (this.more && !this.#transcript.byId.has(event.message_id ?? "")) return "applied";
-        return this.#transcript.retract(event);
+        return this.#retract(event);
       case "session.created":
       case "session.updated":
       case "session.forked":
@@ -555,10 +610,26 @@ export class Fold {
     return "applied";
   }
 
+  /**
+   * @param {PenstockEvent} event
+   * @returns {Verdict}
+   */
+  #retract(event) {
+    const id = event.message_id ?? "";
+    if (!this.#transcript.byId.has(id) && (this.more || (event.offset ?? 0) <= this.olderSeenAt)) {
+      return "applied"; // it was left out, or gone when it would have been read
+    }
+    const following = id === this.next ? this.#transcript.behind(id) : this.next;
+    const verdict = this.#transcript.retract(event);
+    if (verdict === "applied") this.next = following;
+    return verdict;
+  }
+
   /** @returns {Verdict} */
   #resetSession() {
     if (this.generation) return "gap";
     if (this.#transcript.inOrder.length) this.#transcript = new Transcript();
+    this.#older(false, null);
     this.approvals = kept(this.approvals, []);
     this.queue = kept(this.queue, { ...this.queue, items: [] });
     return "applied";

@@ -139,7 +139,7 @@ export interface State {
   /** Those that are open. */
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
-  /** Older messages were left out. */
+  /** There are older messages that are not here yet; while the session is followed, they are fetched. */
   readonly more: boolean;
   /** By generation id, as far as they were seen. */
   readonly ends: Readonly<Record<string, End>>;
@@ -156,7 +156,9 @@ export interface ServerSnapshot {
   readonly queue: Queue;
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
+  /** Older messages were left out: those before the message `next`. */
   readonly more: boolean;
+  readonly next?: string;
 }
 
 /**
@@ -185,6 +187,10 @@ export class Fold {
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
   readonly more: boolean;
+  /** The message that the older ones are before, which are not here yet. */
+  readonly next: string | null;
+  /** The offset at which those that came in pages were read. */
+  readonly olderSeenAt: number;
   readonly ends: Readonly<Record<string, End>>;
   readonly presence: readonly Present[];
   message(messageId: string): Message | undefined;
@@ -194,6 +200,8 @@ export class Fold {
   reset(epoch: string | null): void;
   /** Start over from a snapshot. */
   load(snapshot: ServerSnapshot): "applied" | "foreign" | "invalid";
+  /** Take in a page of the messages that a snapshot left out, those before `next`; it may be of a later moment. */
+  prepend(page: ServerSnapshot): "applied" | "foreign" | "invalid";
   /** Take the whole list of who is here. */
   loadPresence(present: readonly Present[]): void;
   /** Fold in one event that came with this cursor. */

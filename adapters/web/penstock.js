@@ -284,7 +284,8 @@ export class Session {
         }
         if (leaving.aborted) break;
         once ||= line.connected;
-        if (once && ENDS.has(problem?.code)) return this.#finish({ state: "ended", reason: ENDS.get(problem.code) });
+        const reason = once && problem ? ENDS.get(problem.code) : undefined;
+        if (reason !== undefined) return this.#finish({ state: "ended", reason });
         if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(refused && !line.connected)) {
           refused = true; // once more with another token; if that is refused too, so are we
         } else if (problem && !problem.retryable) return this.#finish({ state: "refused", problem });
@@ -361,6 +362,7 @@ export class Session {
       case "opened":
         this.#turn({ state: "replaying" });
         if (!this.#resync && this.#fold.epoch === null) this.#begin(frame.cursor, line);
+        if (!this.#resync) this.#fetchOlder(line);
         return null;
       case "event": {
         const verdict = this.#fold.apply(frame.event, frame.cursor);
@@ -401,6 +403,7 @@ export class Session {
         const verdict = this.#fold.load(data);
         if (verdict === "applied") this.#resync = false;
         else this.#bad(`a snapshot that is ${verdict}`, line);
+        this.#fetchOlder(line);
         return null;
       }
       case "caught-up":
@@ -421,6 +424,31 @@ export class Session {
         return null;
     }
     return null; // "degraded" needs no step, and of what is newer nothing is known
+  }
+
+  /**
+   * Fetch what the snapshot left out, page by page, beside what comes. Where that fails it is tried with the next
+   * connection.
+   *
+   * @param {Line} line
+   */
+  async #fetchOlder(line) {
+    const { signal } = line.controller;
+    try {
+      while (this.#fold.more && this.#fold.next !== null && !signal.aborted) {
+        const before = this.#fold.next;
+        const page = await this.fetchSnapshot({ limit: 1000, before, signal });
+        if (signal.aborted) return;
+        if (this.#fold.next !== before) continue; // it began anew, or that message went meanwhile
+        const verdict = this.#fold.prepend(page);
+        if (verdict !== "applied") return this.#bad(`a page that is ${verdict}`, line);
+        this.#tell();
+      }
+    } catch (error) {
+      if (!(error instanceof Problem) && !signal.aborted) throw error;
+      const gone = error instanceof Problem && error.code === "MESSAGE_NOT_FOUND";
+      if (gone && !signal.aborted) this.#startOver(line); // the message that we read before was retracted
+    }
   }
 
   /**

@@ -127,6 +127,7 @@ const SNAPSHOT = shape({
   approvals: Array.isArray,
   metadata: object,
   more: flag,
+  "next?": text,
 });
 
 /**

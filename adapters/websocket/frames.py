@@ -23,13 +23,14 @@ from engine import (
     Gap,
     Opened,
     PresenceListed,
+    SnapshotPage,
     SnapshotTaken,
     encode_json,
 )
 
 from ..problems import problem
 
-__all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "on_the_wire", "wire_frames"]
+__all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "frame_snapshot", "on_the_wire", "wire_frames"]
 
 # A frame is applied whole or not at all: on a line that breaks again and again each must get through, other sessions of
 # the socket wait for it, and clients commonly refuse one above 1 MiB.
@@ -50,7 +51,13 @@ def wire_frames(session_id: str, delivery: Delivery, request_id: JSON = None) ->
     """The frames for one delivery, on the wire; a large batch is cut into several. Made once for all readers."""
     if isinstance(delivery, Batch):
         return delivery.framed(_wire_batch)
+    if isinstance(delivery, SnapshotTaken):
+        return delivery.framed(_wire_snapshot)
     return (on_the_wire(frame(session_id, delivery, request_id)),)
+
+
+def _wire_snapshot(page: SnapshotPage) -> Sequence[bytes]:
+    return (on_the_wire(frame_snapshot(page)),)
 
 
 def _wire_batch(batch: Batch) -> Sequence[bytes]:
@@ -67,6 +74,11 @@ def cut(batch: Batch) -> Iterator[Batch]:
             begin, size = at, 0
         size += len(entry.body)
     yield Batch(batch.session_id, batch.epoch, batch.entries[begin:])
+
+
+def frame_snapshot(page: SnapshotPage) -> bytes:
+    """The page, which says which session it is of."""
+    return b'{"op":"snapshot",%b' % page.body[1:]
 
 
 def frame_batch(batch: Batch) -> bytes:
@@ -89,8 +101,8 @@ def frame(session_id: str, delivery: Delivery, request_id: JSON = None) -> bytes
             return frame_batch(delivery)
         case Opened(cursor=cursor):
             return frame_reply(request_id, {"session_id": session_id, "cursor": str(cursor)})
-        case SnapshotTaken(snapshot=snapshot):
-            return _control("snapshot", session_id, snapshot.to_json())
+        case SnapshotTaken():
+            return delivery.framed(frame_snapshot)
         case CaughtUp(cursor=cursor):
             return _control("caught-up", session_id, {"cursor": str(cursor)})
         case PresenceListed():

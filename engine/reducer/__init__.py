@@ -4,6 +4,7 @@ Idempotent by offset and by each block's seq, and strict: an event that does not
 `Gap`, nothing of it is applied, and no message is invented from a delta. From the inside out:
 
 - `snapshot`: what a session looks like at one cursor, frozen, and its JSON
+- `page`: a snapshot and its JSON, shared by who asks for it
 - `folded`: what folding one event comes to
 - `content`: a message while it grows
 - `transcript`: the messages, and which of their events fit
@@ -13,6 +14,7 @@ Idempotent by offset and by each block's seq, and strict: an event that does not
 from __future__ import annotations
 
 from .folded import Applied, Duplicate, Folded, Gap
+from .page import SnapshotPage
 from .snapshot import (
     ApprovalView,
     BlockView,
@@ -39,4 +41,5 @@ __all__ = [
     "QueuedView",
     "SessionState",
     "Snapshot",
+    "SnapshotPage",
 ]

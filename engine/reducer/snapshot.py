@@ -6,11 +6,12 @@ A field that does not apply is None here and absent in JSON; fields that this ve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self, final
 
 from attrs import frozen
 
-from ..codec import converter, structure
+from ..codec import converter, encode_json, structure
 from ..events import JSON, Cursor, JSONObject
 
 __all__ = [
@@ -131,6 +132,7 @@ class _Body:
     approvals: tuple[ApprovalView, ...]
     metadata: JSONObject
     more: bool
+    next: str | None = None
 
 
 @final
@@ -138,8 +140,9 @@ class _Body:
 class Snapshot:
     """The fold of a session's log up to ``cursor``.
 
-    ``messages`` are in order, the oldest first; ``more`` tells that older ones were left out. ``turn`` is the
-    last turn given; the JSON has it only while a generation is live, and reading it back yields 0 otherwise.
+    ``messages`` are in order, the oldest first; ``more`` tells that older ones were left out, which are before the
+    message ``next``. ``turn`` is the last turn given; the JSON has it only while a generation is live, and reading it
+    back yields 0 otherwise.
     """
 
     session_id: str
@@ -150,19 +153,32 @@ class Snapshot:
     approvals: tuple[ApprovalView, ...]
     metadata: JSONObject
     more: bool = False
+    next: str | None = None
     turn: int = 0
 
     def to_json(self) -> dict[str, JSON]:
         """The snapshot as ``GET`` answers it. What it holds belongs to the fold: do not change it."""
-        made: dict[str, JSON] = {
+        return {
             "session_id": self.session_id,
             "cursor": str(self.cursor),
             "messages": [converter.unstructure(message) for message in self.messages],
+            **self._beside(),
+        }
+
+    def encoded(self, messages: Sequence[bytes]) -> bytes:
+        """The JSON of `to_json`, of which that of the ``messages`` is made."""
+        head = encode_json({"session_id": self.session_id, "cursor": str(self.cursor)})
+        return b'%b,"messages":[%b],%b' % (head[:-1], b",".join(messages), encode_json(self._beside())[1:])
+
+    def _beside(self) -> dict[str, JSON]:
+        made: dict[str, JSON] = {
             "queue": {"paused": self.queue.paused, "items": [converter.unstructure(item) for item in self.queue.items]},
             "approvals": [converter.unstructure(approval) for approval in self.approvals],
             "metadata": dict(self.metadata),
             "more": self.more,
         }
+        if self.next is not None:
+            made["next"] = self.next
         if self.generation is not None:
             generation: dict[str, JSON] = converter.unstructure(self.generation)
             made["generation"] = generation
@@ -182,5 +198,6 @@ class Snapshot:
             approvals=body.approvals,
             metadata=body.metadata,
             more=body.more,
+            next=body.next,
             turn=0 if generation is None else generation.turn,
         )

@@ -46,7 +46,7 @@ from ..events import (
 from ..work import Work, at_once
 from .content import GrowingMessage
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
-from .snapshot import ApprovalView, GenerationView, InputView, QueuedView, QueueView, Snapshot
+from .snapshot import ApprovalView, GenerationView, InputView, MessageView, QueuedView, QueueView, Snapshot
 from .transcript import Transcript
 
 __all__ = ["SessionState"]
@@ -114,6 +114,22 @@ class SessionState:
     def taking_snapshot(self, limit: int | None = None, before: str | None = None) -> Work[Snapshot]:
         """`snapshot`, message by message. Nothing may be applied meanwhile."""
         messages, more = yield from self._transcript.paging(limit, before)
+        first = messages[0].message_id if messages else before
+        return self._snapshot(messages, more, first if more else None)
+
+    def encoding_snapshot(
+        self, limit: int, before: str | None, most_bytes: int, *, with_open: bool
+    ) -> Work[tuple[Snapshot, bytes]]:
+        """`taking_snapshot` of at most so many bytes, but of one message at least, and its JSON.
+
+        ``with_open``: open messages that are older than the page are there, too, before it; what follows the snapshot
+        goes on with them.
+        """
+        found, next_ = yield from self._transcript.encoding(limit, before, most_bytes, with_open=with_open)
+        snapshot = self._snapshot(tuple(view for view, _ in found), next_ is not None, next_)
+        return snapshot, snapshot.encoded([body for _, body in found])
+
+    def _snapshot(self, messages: tuple[MessageView, ...], more: bool, next_: str | None) -> Snapshot:
         return Snapshot(
             session_id=self.session_id,
             cursor=self.cursor,
@@ -123,14 +139,16 @@ class SessionState:
             approvals=tuple(self._approvals.values()),
             metadata=self.metadata,
             more=more,
+            next=next_,
             turn=self.turn,
         )
 
     @classmethod
-    def from_snapshot(cls, snapshot: Snapshot) -> Self:
-        """Go on from a snapshot of the whole session. Raises `InvalidBody` when older messages were left out."""
-        if snapshot.more:
-            raise InvalidBody("this snapshot leaves out older messages; a fold goes on from a whole one")
+    def from_snapshot(cls, snapshot: Snapshot, *, older_seen_at: int = 0) -> Self:
+        """Go on from a snapshot, also from one that leaves out older messages: what becomes of those is passed over.
+
+        ``older_seen_at``: the offset at which older messages were read, if that was later than the snapshot.
+        """
         state = cls(snapshot.session_id, snapshot.cursor.epoch)
         state.offset = snapshot.cursor.offset
         state.turn = snapshot.turn
@@ -139,6 +157,7 @@ class SessionState:
         state.paused = snapshot.queue.paused
         for message in snapshot.messages:
             state._transcript.add(GrowingMessage.of(message))
+        state._transcript.older, state._transcript.older_seen_at = snapshot.more, older_seen_at
         state._queue = {item.generation_id: item for item in snapshot.queue.items}
         state._approvals = {approval.approval_id: approval for approval in snapshot.approvals}
         return state

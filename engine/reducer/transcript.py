@@ -9,10 +9,12 @@ come whole, as ``message.snapshot``, before it closes. The transcript keeps acco
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from operator import attrgetter
 from typing import final
 
+from ..codec import encoding_blocks
 from ..errors import InvalidBody, MessageNotFound
 from ..events import BlockClosed, BlockDelta, BlockOpened, Event, MessageClosed, MessageOpened, MessageSnapshot
 from ..work import Work
@@ -30,6 +32,8 @@ class Transcript:
     """Messages by id and in order; those that are open are found without a search."""
 
     def __init__(self) -> None:
+        self.older = False  # there are messages before the first that are not here
+        self.older_seen_at = 0  # the offset at which those that are here, from pages behind the first, were looked at
         self.open: dict[str, GrowingMessage] = {}
         self._by_id: dict[str, GrowingMessage] = {}
         self._in_order: list[GrowingMessage] = []
@@ -49,6 +53,7 @@ class Transcript:
         self._by_id.clear()
         self._in_order.clear()
         self._unexplained.clear()
+        self.older, self.older_seen_at = False, 0
 
     def paging(self, limit: int | None, before: str | None) -> Work[tuple[tuple[MessageView, ...], bool]]:
         """The newest ``limit`` messages, or those before the message ``before``, and whether older ones exist.
@@ -56,6 +61,45 @@ class Transcript:
         Costs what it returns. Nothing may be folded meanwhile. Raises `MessageNotFound` for an unknown ``before``,
         `InvalidBody` for a limit below 0.
         """
+        start, end = self._range(limit, before)
+        views: list[MessageView] = []
+        for message in self._in_order[start:end]:
+            view = yield from message.viewing()
+            views.append(view)
+            yield
+        return tuple(views), start > 0 or self.older
+
+    def encoding(
+        self, limit: int, before: str | None, most_bytes: int, *, with_open: bool
+    ) -> Work[tuple[list[tuple[MessageView, bytes]], str | None]]:
+        """As `paging`, each with its JSON, within so many bytes but for a single one; and what older ones are before.
+
+        ``with_open``: open messages before the page stand before it, for what follows them comes.
+        """
+        start, end = self._range(limit, before)
+        found: list[tuple[MessageView, bytes]] = []
+        size = 0
+        while end > start:
+            view = yield from self._in_order[end - 1].viewing()
+            body = yield from encoding_blocks(view)
+            size += len(body)
+            if found and size > most_bytes:
+                break
+            found.append((view, body))
+            end -= 1
+            yield
+        first = found[-1][0].message_id if found else before
+        more = end > 0 or self.older
+        if with_open and end:
+            behind = self._in_order[end].ordinal if end < len(self._in_order) else math.inf
+            for message in sorted(self.open.values(), key=_by_ordinal, reverse=True):
+                if message.ordinal < behind:
+                    view = yield from message.viewing()
+                    found.append((view, (yield from encoding_blocks(view))))
+        return found[::-1], first if more else None
+
+    def _range(self, limit: int | None, before: str | None) -> tuple[int, int]:
+        """The places of the newest ``limit`` messages, or of those before the message ``before``."""
         if limit is not None and limit < 0:
             raise InvalidBody("a limit is 0 or more")
         end = len(self._in_order)
@@ -63,13 +107,7 @@ class Transcript:
             if before not in self._by_id:
                 raise MessageNotFound("no message has this id; page from one that a snapshot showed", message_id=before)
             end = self._index(self._by_id[before])
-        start = 0 if limit is None else max(0, end - limit)
-        views: list[MessageView] = []
-        for message in self._in_order[start:end]:
-            view = yield from message.viewing()
-            views.append(view)
-            yield
-        return tuple(views), start > 0
+        return 0 if limit is None else max(0, end - limit), end
 
     def ids(self, first: str | None) -> list[str]:
         """Ids in order, from ``first`` on. Raises `MessageNotFound`."""
@@ -209,6 +247,8 @@ class Transcript:
         message_id = stamped(event.message_id, "message_id", event)
         message = self._by_id.get(message_id)
         if message is None:
+            if self.older or (event.offset or 0) <= self.older_seen_at:
+                return APPLIED  # one that was left out, or was gone when it would have been read
             return Gap("a known message", f"message {message_id} retracted")
         if message.open:
             return Gap(f"message.closed of message {message_id}", "its retraction")

@@ -610,3 +610,43 @@ def test_with_a_token_approvals_are_answered_and_a_session_is_followed(
     told = page.evaluate(body, [over, token(), token(key=b"another key, as long as it has to be, or longer")])
     context.close()
     assert told == {"refused": True, "listed": 1, "attempts": 2}
+
+
+@OVER
+def test_a_session_that_comes_in_pages_is_whole_in_the_store(blank: Page, site: ServerProcess, over: str) -> None:
+    """Older messages come by pages; one that is open stands where it belongs once those before it are there."""
+    path = f"/v1/sessions/pages-{over}"
+    call(site.url, "PUT", path, {})
+    for number in range(8):
+        call(site.url, "POST", f"{path}/messages", {"text": f"{number}:" + "x" * 200_000})
+    open_ = {"generation_id": str(uuid4()), "message_id": str(uuid4()), "data": {"text": "begun"}}
+    call(site.url, "POST", f"{path}/chunks", open_)
+    for number in range(8, 12):
+        call(site.url, "POST", f"{path}/messages", {"text": f"{number}:" + "x" * 200_000})
+    body = """async ([id, url, over]) => {
+      const { Session } = await import("./penstock.js");
+      const paths = [];
+      const answer = (...args) => { paths.push(String(args[0])); return fetch(...args); };
+      window.paged = { session: new Session(id, { url, over, fetch: answer }), paths, first: null };
+      const look = () => {
+        const { messages, more } = paged.session.getSnapshot();
+        if (messages.length) paged.first ??= [messages.map(({ status }) => status), more];
+      };
+      paged.session.subscribe(look);
+      paged.session.follow();
+    }"""
+    blank.evaluate(body, [f"pages-{over}", site.url, over])
+    blank.wait_for_function("() => paged.session.getSnapshot().messages.length === 13")
+    call(site.url, "POST", f"{path}/chunks", {**open_, "data": {"text": " and on"}})
+    call(site.url, "POST", f"{path}/generations/{open_['generation_id']}/finish", {})
+    blank.wait_for_function("() => paged.session.getSnapshot().generation === null")
+    told = blank.evaluate("""() => {
+      const { messages, more } = paged.session.getSnapshot();
+      paged.session.close();
+      const text = messages.map(({ blocks }) => blocks[0].text.slice(0, 13).replace(/x+$/, ""));
+      return { text, more, first: paged.first, pages: paged.paths.filter((path) => path.includes("before=")).length };
+    }""")
+    expected = [f"{number}:" for number in range(8)] + ["begun and on"] + [f"{number}:" for number in range(8, 12)]
+    assert (told["text"], told["more"]) == (expected, False)
+    assert told["first"] == [["open", "complete", "complete"], True]
+    assert told["pages"] >= 5

@@ -7,6 +7,7 @@ from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from engine.codec import converter, decode_json, encode_json
 from engine.errors import CallerError, InvalidBody, InvalidCursor, MessageNotFound
 from engine.events import (
     App,
@@ -33,7 +34,8 @@ from engine.events import (
     SessionReset,
     Unknown,
 )
-from engine.reducer import Applied, BlockView, Duplicate, Folded, Gap, SessionState, Snapshot
+from engine.reducer import Applied, BlockView, Duplicate, Folded, Gap, MessageView, SessionState, Snapshot
+from engine.work import at_once
 from tests.engine.strategies import SESSION, compact, logs
 
 EPOCH = "e1"
@@ -438,12 +440,6 @@ def test_a_page_makes_views_of_the_messages_it_returns_only() -> None:
     assert sum(m.kept is not None for m in state._transcript._in_order) == 3
 
 
-def test_a_fold_goes_on_from_a_whole_snapshot_only() -> None:
-    state = fold([ANSWER[0], post(2), post(3)])
-    with pytest.raises(InvalidBody):
-        SessionState.from_snapshot(state.snapshot(limit=1))
-
-
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -520,6 +516,67 @@ def test_a_fold_goes_on_from_the_snapshot_of_any_cut(log: list[Event], data: st.
     read_back = Snapshot.from_json(snapshot.to_json())
     assert read_back.to_json() == snapshot.to_json()
     assert fold(log[cut:], SessionState.from_snapshot(read_back)).snapshot().to_json() == whole.to_json()
+
+
+@given(logs(), st.data())
+def test_pages_have_every_message_once_within_their_bounds(log: list[Event], data: st.DataObject) -> None:
+    """Whatever the bounds: following ``next`` until there is no ``more`` gives the whole, and each page is its JSON."""
+    state = fold(log)
+    whole = state.snapshot()
+    before: str | None = None
+    messages: tuple[MessageView, ...] = ()
+    while True:
+        limit, most = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 600))
+        page, body = at_once(state.encoding_snapshot(limit, before, most, with_open=False))
+        assert decode_json(body) == page.to_json()
+        assert Snapshot.from_json(decode_json(body)).to_json() == page.to_json()
+        assert len(page.messages) <= limit
+        sizes = [len(encode_json(converter.unstructure(message))) for message in page.messages]
+        assert sum(sizes) <= most or len(sizes) <= 1
+        messages = page.messages + messages
+        assert page.more == (messages != whole.messages)
+        if not page.more:
+            break
+        assert page.next == messages[0].message_id
+        before = page.next
+    assert messages == whole.messages
+
+
+@given(logs(), st.data())
+def test_a_fold_goes_on_from_a_part_that_has_all_that_is_open(log: list[Event], data: st.DataObject) -> None:
+    """What was left out is passed over, whatever becomes of it; all else is as in the whole."""
+    cut = data.draw(st.integers(0, len(log)))
+    limit, most = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 400))
+    before = fold(log[:cut])
+    part, body = at_once(before.encoding_snapshot(limit, None, most, with_open=True))
+    assert decode_json(body) == part.to_json()
+    shown = {message.message_id for message in part.messages}
+    all_ = before.snapshot()
+    assert shown.issuperset(message.message_id for message in all_.messages if message.status == "open")
+    left_out = {message.message_id for message in all_.messages} - shown
+    state, whole = SessionState.from_snapshot(part), fold(log)
+    for event in log[cut:]:
+        assert not isinstance(state.apply(event), Gap)
+    kept = tuple(message for message in whole.snapshot().messages if message.message_id not in left_out)
+    assert state.snapshot().messages == kept
+    assert evolve(state.snapshot(), messages=(), more=False, next=None) == evolve(whole.snapshot(), messages=())
+
+
+@given(logs(), st.data())
+def test_a_part_and_pages_that_are_read_later_make_the_whole(log: list[Event], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(log)))
+    later = data.draw(st.integers(cut, len(log)))
+    part, _ = at_once(fold(log[:cut]).encoding_snapshot(data.draw(st.integers(1, 3)), None, 10**6, with_open=True))
+    at_later = fold(log[:later])
+    assume(part.next in at_later.message_ids())
+    older, _ = at_once(at_later.encoding_snapshot(1000, part.next, 10**6, with_open=False))
+    known = {message.message_id: message for message in part.messages}
+    merged = {message.message_id: known.get(message.message_id, message) for message in older.messages} | known
+    completed = evolve(part, messages=tuple(merged.values()), more=False, next=None)
+    state = SessionState.from_snapshot(completed, older_seen_at=later)
+    for event in log[cut:]:
+        assert not isinstance(state.apply(event), Gap)
+    assert state.snapshot() == fold(log).snapshot()
 
 
 @given(logs(), st.data())

@@ -36,6 +36,7 @@ from engine import (
     Session,
     SessionState,
     Snapshot,
+    SnapshotPage,
     SnapshotTaken,
     Subscription,
     decode,
@@ -417,7 +418,7 @@ class Ledger:
         self.reads += 1
         return batch(after + 1, self.stored - after) if after < self.stored else None
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot_page(self, *, with_open: bool) -> SnapshotPage:
         raise NotImplementedError
 
 

@@ -183,13 +183,15 @@ GRAMMAR: Final = Grammar(
             "ttl": {"description": "Seconds.", "type": "integer", "minimum": 1, "maximum": 3600},
         },
         "SessionList": {"next": reference("SessionId")},
+        "Snapshot": {"next": reference("Uuid")},
     },
     also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
     absent={"Snapshot": ("turn",), "Event": ("data",)},
     required={"Snapshot": ("more",)},
     told={
         "Snapshot": "The state after all events up to `cursor`. `messages` are in order, the oldest first; `more` "
-        "tells that older ones were left out. `generation` is there while one is live.",
+        "tells that older ones were left out, which are before the message `next`: the next page's `before`. "
+        "`generation` is there while one is live.",
         "BlockSnapshot": "One block with its whole content; `seq` is the last one its events had.",
     },
 )

@@ -110,7 +110,7 @@ SESSION: Final = (
 LIMIT: Final = Parameter(
     name="limit",
     schema={"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
-    description="How many in one page.",
+    description="How many in one page, at most: a page is bounded in bytes, too. Written in decimal, given once.",
 )
 
 
