@@ -35,8 +35,9 @@ from engine import (
 from .. import ndjson, sse
 from ..ending import Ending
 from ..handover import Handover, Outlet, chunk
+from ..identity import Identity, Principal
 from ..limits import CONNECTION
-from .guard import allow, counted, limits
+from .guard import allow, counted, identity, limits
 from .places import places
 from .request_log import Visit
 
@@ -92,6 +93,31 @@ def _nothing_now(data: bytes) -> bytes:
 
 
 @final
+class _Allowed:
+    """Whether ``principal`` may still read; to be asked again when it is ``until``, by trio's clock."""
+
+    def __init__(self, identity: Identity, principal: Principal, session_id: str) -> None:
+        self._identity = identity
+        self._principal = principal
+        self._session_id = session_id
+        self.until = trio.current_time() + identity.ask_again
+
+    async def ask(self) -> Delivery | None:
+        """How the stream ends, if not."""
+        try:
+            await self._identity.check_again(self._principal, "read", self._session_id)
+        except PenstockError as refused:
+            fields = {"session_id": self._session_id, "code": refused.code}
+            _log.info("a stream ends, its reader may not read any more", extra=fields)
+            return Drained("access-refused")  # who comes back is told how it stands
+        except Exception:  # noqa: BLE001  # the application's bug: who cannot be asked has not said yes
+            _log.exception("asking for the right to read %s failed", self._session_id)
+            return Degraded("INTERNAL")
+        self.until = trio.current_time() + self._identity.ask_again
+        return None
+
+
+@final
 class _Deliveries(ResponseBody, AsyncIterator[bytes]):
     """A subscription as the body of an answer.
 
@@ -109,11 +135,13 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         session_id: str,
         handover: Handover | None,
         place: ExitStack,
+        allowed: _Allowed,
     ) -> None:
         self._opening = opening
         self._opened = AsyncExitStack()
         self._failed: PenstockError | None = None
         self._place = place
+        self._allowed = allowed
         self._form = (_FORMS if handover is None else _IN_CHUNKS)[module]
         self._module = module
         self._interval = interval
@@ -193,7 +221,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             return self._last(Ended("deleted") if isinstance(error, SessionDeleted) else Degraded(error.code))
         while self._subscription is not None:
             try:
-                with trio.CancelScope(deadline=min(self._spoken + self._interval, self._deadline)):
+                with trio.CancelScope(deadline=min(self._spoken + self._interval, self._deadline, self._allowed.until)):
                     await self._subscription.flow(take)
             except trio.EndOfChannel:
                 break
@@ -206,6 +234,8 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             now = trio.current_time()
             if now >= self._deadline:
                 return self._last(Drained("token-expired"))
+            if now >= self._allowed.until and (refusal := await self._allowed.ask()) is not None:
+                return self._last(refusal)
             if now >= self._spoken + self._interval:
                 self._spoken = now
                 return self._form.heartbeat
@@ -237,7 +267,16 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
         body = (
             b""
             if request.method == "HEAD"
-            else _Deliveries(opening, module, heartbeat, seconds, session_id, Handover.offered(request.scope), place)
+            else _Deliveries(
+                opening,
+                module,
+                heartbeat,
+                seconds,
+                session_id,
+                Handover.offered(request.scope),
+                place,
+                _Allowed(identity(), principal, session_id),
+            )
         )
         if not live:
             Ending.promise(request.scope)

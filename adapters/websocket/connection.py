@@ -7,7 +7,6 @@ subscription never waits for a command. All of it waits for this socket's peer, 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, final
@@ -25,7 +24,9 @@ from ..problems import RateLimited, Unauthenticated, close_code
 from .commands import Commands
 from .envelope import frame_ids, parse_frame, read_envelope, request_id_of
 from .frames import frame_error, frame_reply, on_the_wire
+from .hearing import Hearing
 from .holder import Holder
+from .lanes import Lanes
 from .productions import Productions
 from .room import Room
 from .socket_log import note_refusal
@@ -82,18 +83,6 @@ class _AuthBody:
 
 
 @final
-@frozen(kw_only=True)
-class _Asked:
-    """A command that waits for its turn, as text."""
-
-    text: bytes
-    op: str
-    session_id: str
-    request_id: JSON
-    ids: Mapping[str, str]
-
-
-@final
 class Conversation:
     """One socket over the connection ``outlet``, whose commands its ``holder`` gives."""
 
@@ -112,37 +101,43 @@ class Conversation:
         self._holder = holder
         self._config = config
         self._limits = limits
-        self._productions = Productions(self._send, config.max_productions)
+        self._productions = Productions(
+            self._send,
+            config.max_productions,
+            lambda session_id: holder.covers("produce", session_id),
+        )
         self._subscriptions = Subscriptions(
             self._send,
             self._send_frame,
             config.max_subscriptions,
             lambda: limits.subscription(holder.counted),
         )
-        self._lanes: dict[str, deque[_Asked]] = {}
-        self._room = Room(config.max_commands, config.max_command_bytes)
+        self._hearing = Hearing(holder, self._subscriptions, self._productions)
         self._listening = False
         self._closing = False
         self._pong: trio.CancelScope | None = None
         self._pong_limit = 0.0
         self._nursery: trio.Nursery
-        self._commands: Commands
+        self._lanes: Lanes
 
     async def run(self, drained: trio.Event) -> None:
         """Until either side closes. Raises nothing but `trio.Cancelled`."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._commands = Commands(
+                commands = Commands(
                     self._engine,
                     self._holder,
                     nursery,
                     subscriptions=self._subscriptions,
                     productions=self._productions,
                 )
+                room = Room(self._config.max_commands, self._config.max_command_bytes)
+                self._lanes = Lanes(nursery, commands, self._send, room)
                 nursery.start_soon(self._keep_alive)
                 nursery.start_soon(self._leave_when, drained)
                 nursery.start_soon(self._expire)
+                nursery.start_soon(self._ask_again)
                 await self._read()
                 nursery.cancel_scope.cancel(reason="the socket has closed")
         except Exception as error:  # noqa: BLE001  # the last resort: the peer is told, the server goes on
@@ -179,17 +174,19 @@ class Conversation:
             self._limits.admit(self._holder.counted)
             if envelope.get("op") == "auth":
                 signed_in = self._auth(parse_frame(text))
+                left = await self._hearing.leave_refused()
                 await self._send(frame_reply(request_id, signed_in))
-                await self._leave_others()
+                for refusal in left:
+                    await self._send(refusal)
             else:
                 self._holder.principal()
-                await self._dispatch(text, envelope, request_id)
+                await self._lanes.put(text, envelope, request_id)
         except PenstockError as raised:
             error = self._counted(raised, envelope)
             if not self._holder.known:
-                refusal = error if isinstance(error, CapacityError) else _as_unknown(error)
-                note_refusal(refusal, envelope.get("op"))
-                await self._refuse(refusal, request_id)
+                error = error if isinstance(error, CapacityError) else _as_unknown(error)
+                note_refusal(error, envelope.get("op"))
+                await self._refuse(error, request_id)
                 return False
             ids = frame_ids(envelope)
             note_refusal(error, envelope.get("op"), **ids)
@@ -202,15 +199,13 @@ class Conversation:
         principal = self._holder.present(body.token)
         return {"subject": principal.subject}
 
-    async def _leave_others(self) -> None:
-        """A new token may be for fewer sessions: those that it is not for are left."""
-        for session_id in self._subscriptions.sessions:
-            try:
-                await self._holder.allow("read", session_id)
-            except PenstockError as error:
-                await self._subscriptions.remove(session_id)
-                note_refusal(error, "subscribe", session_id=session_id)
-                await self._send(frame_error(None, error, session_id=session_id))
+    async def _ask_again(self) -> None:
+        """Whether what is open may still be: a right that was withdrawn ends it, not only at the next command."""
+        while True:
+            await trio.sleep(self._holder.ask_again)
+            if self._holder.known:
+                for refusal in await self._hearing.leave_refused():
+                    await self._send(refusal)
 
     def _counted(self, error: PenstockError, envelope: Mapping[str, JSON]) -> PenstockError:
         """The error, unless too many tokens of this address were not good, or not there: then that is said."""
@@ -221,44 +216,6 @@ class Conversation:
             except RateLimited as limited:
                 return limited
         return error
-
-    async def _dispatch(self, text: bytes, envelope: Mapping[str, JSON], request_id: JSON) -> None:
-        """Put the command behind those of its session, when there is room. Raises what `Commands.session_of` does."""
-        session_id = self._commands.session_of(envelope)
-        asked = _Asked(
-            text=text,
-            op=str(envelope["op"]),
-            session_id=session_id,
-            request_id=request_id,
-            ids=frame_ids(envelope),
-        )
-        await self._room.enter(len(text))
-        lane = self._lanes.get(session_id)
-        if lane is None:
-            lane = self._lanes[session_id] = deque()
-            self._nursery.start_soon(self._work, session_id)
-        lane.append(asked)
-
-    async def _work(self, session_id: str) -> None:
-        """Carry out the commands of one session, one after the other, while there are any."""
-        lane = self._lanes[session_id]
-        while lane:
-            await self._carry_out(lane[0])
-            self._room.leave(len(lane.popleft().text))
-        del self._lanes[session_id]
-
-    async def _carry_out(self, asked: _Asked) -> None:
-        try:
-            result = await self._commands.carry_out(asked.session_id, parse_frame(asked.text), asked.request_id)
-        except PenstockError as error:
-            note_refusal(error, asked.op, **asked.ids)
-            await self._send(frame_error(asked.request_id, error, **asked.ids))
-        except Exception as error:  # noqa: BLE001  # one command's bug is not the others'
-            _log.exception("the command %s failed", asked.op)
-            await self._send(frame_error(asked.request_id, error, **asked.ids))
-        else:
-            if result is not None:
-                await self._send(frame_reply(asked.request_id, result))
 
     # --- the peer
 
@@ -309,7 +266,7 @@ class Conversation:
         """When the holder's time is over nothing more is read for them."""
         error = await self._holder.wait_over()
         note_refusal(error, None)
-        self._subscriptions.stop()
+        self._hearing.stop()
         await self._refuse(error, None)
 
     async def _refuse(self, error: PenstockError, request_id: JSON) -> None:

@@ -85,6 +85,23 @@ class Holder:
         await self._identity.check(principal, action, session_id)
         return principal
 
+    @property
+    def ask_again(self) -> float:
+        """After how many seconds to ask again whether what is open still may be."""
+        return self._identity.ask_again
+
+    def covers(self, action: Scope, session_id: str) -> bool:
+        """Whether the token alone lets its holder do this now."""
+        try:
+            self.check_token(action, session_id)
+        except (Forbidden, Unauthenticated):
+            return False
+        return True
+
+    async def allow_again(self, action: Scope, session_id: str) -> None:
+        """For what is open. Raises `Unauthenticated`, `Forbidden`, and what the application raises."""
+        await self._identity.check_again(self.principal(), action, session_id)
+
     async def may(self, action: Scope, session_id: str) -> bool:
         """Whether who holds the socket may do this. Raises `Unauthenticated`."""
         return await self._identity.permits(self.principal(), action, session_id)

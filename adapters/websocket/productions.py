@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
@@ -42,14 +42,34 @@ class _Watch:
 class Productions:
     """At most ``bound`` generations at a time, watched in tasks of ``nursery``; frames go to ``send``.
 
+    Only of sessions that who holds the socket ``may_hear`` of, which may change while a command is under way.
+
     A producer that is superseded or stopped learns of it by an error frame without an ``id``, not only when it
     writes again.
     """
 
-    def __init__(self, send: Send, bound: int) -> None:
+    def __init__(self, send: Send, bound: int, may_hear: Callable[[str], bool]) -> None:
         self._send = send
         self._bound = bound
+        self._may_hear = may_hear
         self._watches: dict[tuple[str, str], _Watch] = {}
+
+    @property
+    def sessions(self) -> list[str]:
+        """Those that generations are watched in."""
+        return list(dict.fromkeys(session_id for session_id, _ in self._watches))
+
+    def leave(self, session_id: str) -> bool:
+        """Tell nothing more of the session's generations, if there are any."""
+        watched = [key for key in self._watches if key[0] == session_id]
+        for key in watched:
+            self._watches.pop(key).end()
+        return bool(watched)
+
+    def stop(self) -> None:
+        """Tell nothing more at all."""
+        for session_id in self.sessions:
+            self.leave(session_id)
 
     async def chunks(self, nursery: trio.Nursery, session: Session, value: Mapping[str, JSON]) -> dict[str, JSON]:
         """Write the chunks of the frame. Raises `Overloaded`, and what the session does."""
@@ -86,7 +106,7 @@ class Productions:
 
     def _watch(self, nursery: trio.Nursery, session: Session, generation_id: str) -> None:
         key = session.session_id, generation_id
-        if key not in self._watches:
+        if key not in self._watches and self._may_hear(session.session_id):
             watch = self._watches[key] = _Watch()
             nursery.start_soon(self._tell, watch, session, generation_id)
 

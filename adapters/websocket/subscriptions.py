@@ -11,7 +11,7 @@ import trio
 
 from engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
 
-from ..problems import Unauthenticated
+from ..problems import Forbidden, Unauthenticated
 from .frames import frame_error, wire_frames
 from .socket_log import note_refusal
 
@@ -32,13 +32,16 @@ class _Reader:
         self.scope = trio.CancelScope()
         self.sending = False
         self.leaving = False
-        self.opened = trio.Event()  # the request is answered
+        self.answered = False
+        self.opened = trio.Event()  # the request is answered, or never will be by the subscription
         self.left = trio.Event()
 
-    def leave(self, reason: str) -> None:
-        self.leaving = True
+    def leave(self, reason: str) -> bool:
+        """Whether it was not leaving before."""
+        was, self.leaving = self.leaving, True
         if not self.sending:  # in the middle of a frame it would break the socket for all others
             self.scope.cancel(reason=reason)
+        return not was
 
 
 @final
@@ -68,7 +71,7 @@ class Subscriptions:
     ) -> None:
         """Begin to deliver, in ``nursery``. Returns when the request has been answered, well or ill.
 
-        Raises `InvalidBody` when there is one for this session, and `Overloaded`.
+        Raises `InvalidBody` when there is one for this session, `Overloaded`, and `Forbidden` if it was left meanwhile.
         """
         sid = session.session_id
         if self._stopped:
@@ -80,12 +83,19 @@ class Subscriptions:
         reader = self._readers[sid] = _Reader(request_id)
         nursery.start_soon(self._follow, reader, session, after, snapshot)
         await reader.opened.wait()
+        if not reader.answered:
+            raise Forbidden("you may not read here any more")
+
+    def leave(self, session_id: str) -> bool:
+        """End the session's subscription, if there is one. No frame of it follows the one that is being sent."""
+        reader = self._readers.get(session_id)
+        return reader is not None and reader.leave("unsubscribed")
 
     async def remove(self, session_id: str) -> None:
-        """End the session's subscription, if there is one. No frame of it follows."""
+        """`leave`, and wait for that frame."""
         reader = self._readers.get(session_id)
         if reader is not None:
-            reader.leave("unsubscribed")
+            self.leave(session_id)
             await reader.left.wait()
 
     def stop(self) -> None:
@@ -107,14 +117,20 @@ class Subscriptions:
                     await self._deliver(reader, sid, subscription)
         except PenstockError as error:
             note_refusal(error, "subscribe", session_id=sid)
-            await self._send(frame_error(None if reader.opened.is_set() else reader.request_id, error, session_id=sid))
+            await self._tell_end(reader, sid, error)
         except Exception as error:  # noqa: BLE001  # one subscription's bug is not the others'
             _log.exception("a subscription failed")
-            await self._send(frame_error(None if reader.opened.is_set() else reader.request_id, error, session_id=sid))
+            await self._tell_end(reader, sid, error)
         finally:
             del self._readers[sid]
             reader.opened.set()
             reader.left.set()
+
+    async def _tell_end(self, reader: _Reader, session_id: str, error: Exception) -> None:
+        if not reader.leaving:
+            request_id = None if reader.answered else reader.request_id
+            reader.answered = True
+            await self._send(frame_error(request_id, error, session_id=session_id))
 
     async def _deliver(self, reader: _Reader, session_id: str, subscription: Subscription) -> None:
         while not reader.leaving:
@@ -131,4 +147,5 @@ class Subscriptions:
             reader.sending = True
             await self._send_frame(frame)
             reader.sending = False
+            reader.answered = True
             reader.opened.set()

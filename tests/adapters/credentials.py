@@ -16,9 +16,9 @@ SECRET = b"a secret that only these tests know, and 32 bytes"
 ALL = ("read", "write", "produce", "admin")
 
 
-def identity(*, authorize: Authorize | None = None, leeway: float = 0.0) -> Identity:
+def identity(*, authorize: Authorize | None = None, leeway: float = 0.0, ask_again: float = 60.0) -> Identity:
     tokens = JwtTokens([SECRET], "HS256", leeway=leeway)
-    return Identity(tokens, authorize=authorize, tickets=Tickets(tokens.secrets))
+    return Identity(tokens, authorize=authorize, tickets=Tickets(tokens.secrets), ask_again=ask_again)
 
 
 def token(
