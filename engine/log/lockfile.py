@@ -175,7 +175,7 @@ def _in_use(database: str, writer: _Writer | None) -> str:
     says = ""
     if writer is not None and writer.realm != _realm():
         where = f" on {writer.host}" if writer.host else ""
-        says = f" (its lock file says: number {writer.process}{where})"
+        says = f" (its lock file names process {writer.process}{where}, as another container or machine counts)"
     return f"{database} is open in another process{says}: stop that one first, or name another file"
 
 

@@ -90,7 +90,8 @@ def _open(path: str | os.PathLike[str], progress: Progress | None) -> _Opened:
             for _ in range(READERS):
                 readers.append(connect_reader(located))
                 undo.callback(readers[-1].close)
-            watch = FileWatch(os.path.abspath(path), located, claim, lock)
+            # Not `abspath`, which takes `link/..` for nothing.
+            watch = FileWatch(os.path.join(os.getcwd(), path), located, claim, lock)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{located} cannot be opened: {explain(error)}") from error
         undo.pop_all()

@@ -54,6 +54,11 @@ SAME_LINK: Final[dict[str, Name]] = {
     "the same": lambda path, undo: path,
     "relative": lambda path, undo: Path(os.path.relpath(path)),
     "over a folder and back": lambda path, undo: path.parent / ".." / path.parent.name / path.name,
+    "over a linked folder and back": lambda path, undo: (
+        linked(path.parents[1] / "b" / "to", lambda link: link.symlink_to(made(path.parent / "deep", folder=True)))
+        / ".."
+        / path.name
+    ),
     "symlink": lambda path, undo: linked(path.parents[1] / "b" / "link.db", lambda link: link.symlink_to(path)),
     "symlink to a symlink": lambda path, undo: linked(
         path.parent / "second.db", lambda link: link.symlink_to(linked(path.parent / "x", lambda x: x.symlink_to(path)))

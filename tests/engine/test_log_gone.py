@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from engine.errors import PenstockError, UnwritableDatabase, WriteFailed
 from engine.log import SqliteLog, open_sqlite
 from engine.log.probe import Probe
 from engine.log.watch import FileWatch
+from tests.engine.test_log_claim import SAME_LINK
 from tests.engine.writes import append, bodies, create, outcomes, store
 
 Deed: TypeAlias = Callable[[Path], None]
@@ -204,6 +206,16 @@ async def test_a_file_that_disappears_ends_all_writing_and_is_told_of_once(
             assert lines(caplog)[1:] == [("WARNING", "database_back")]
             await store(log, append(b"2", tail=1))
             assert await bodies(log) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("name", SAME_LINK)
+async def test_by_whatever_name_it_is_open_it_is_not_taken_for_moved(path: Path, looks: Looks, name: str) -> None:
+    with contextlib.ExitStack() as undo:
+        async with opened(SAME_LINK[name](path, undo), ends_well=True) as log:
+            os.chdir("/")
+            await looks.few()
+            assert log.statistics().trouble is None
+            await store(log, create(b"1"))
 
 
 @pytest.mark.parametrize("how", ["moved", "its folder moved", "its write-ahead log deleted"])
