@@ -32,8 +32,9 @@ from engine.log.backup import _Run
 from engine.log.source import Source
 from tests.engine.disks import mounted
 from tests.engine.forks import forked, wait_for
+from tests.engine.test_log_layout import make_version_1
 from tests.engine.test_log_opening import holder
-from tests.engine.writes import append, bodies, create, outcomes, store
+from tests.engine.writes import append, bodies, create, entries, outcomes, store
 
 Content: TypeAlias = list[tuple[object, ...]]
 
@@ -284,14 +285,31 @@ async def test_a_full_disk_is_told_of_and_nothing_is_left_on_it(path: Path, tmp_
         assert names(disk.path) == []
 
 
+@pytest.mark.parametrize("half_way", [False, True])
 async def test_an_older_schema_is_copied_as_it_is_and_brought_up_to_date_where_it_is_served(
-    path: Path, copy: Path
+    path: Path, copy: Path, half_way: bool
 ) -> None:
+    old = path.with_name("old.db")
+    make_version_1(old)
+
+    def leave(done: int, total: int) -> None:
+        raise InterruptedError
+
+    if half_way:
+        with pytest.raises(InterruptedError):
+            await open_sqlite(old, progress=leave)
+    await back_up(old, copy)
+    await restore(copy, path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    await back_up(path, copy)
-    with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    found = []
+    for each in (old, copy, path):
+        log = await open_sqlite(each)
+        heads = await log.heads()
+        found.append([await entries(log, head.session_id, head.epoch, page=1000) for head in heads])
+        await log.aclose()
+    assert found[0] == found[1] == found[2]
+    assert sum(map(len, found[0])) > 10_000
 
 
 # --- what is cut off
