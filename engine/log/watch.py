@@ -32,6 +32,9 @@ _MAGIC: Final = b"SQLite format 3\0"
 _COUNTER: Final = slice(24, 28)
 _HALF: Final = 1 << 31
 
+# SQLite may be writing just then, and what is read be half old and half new; not each time.
+_READS: Final = 3
+
 _OTHERS: Final = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
 
@@ -65,7 +68,7 @@ _OVERWRITTEN: Final = _Loss(
 )
 _WITHOUT_WAL: Final = _Loss(
     what="the database's write-ahead log was deleted",
-    advice="What was stored has been moved into the database file. Restart the server",
+    advice="What was stored is moved into the database file now. Restart the server",
 )
 
 
@@ -86,7 +89,7 @@ class FileWatch:
         self._lock = lock
         self._wal = _identity(self._wal_path)
         self._counter = _counter(claim.read(_HEADER))
-        self._doubts = 0
+        self._overwritten = False
         self._warned: set[str] = set()
         self._looked = 0.0
         self.gone: str | None = None
@@ -138,13 +141,14 @@ class FileWatch:
         return None
 
     def _is_overwritten(self) -> bool:
-        counter = _counter(self._claim.read(_HEADER))
-        # An older copy. What SQLite itself writes just now may be read half old and half new: once is not enough.
-        if counter is None or (self._counter is not None and (counter - self._counter) % (2 * _HALF) > _HALF):
-            self._doubts += 1
-            return self._doubts > 1
-        self._doubts, self._counter = 0, counter
-        return False
+        """Whether it was once: then there is no way back, whatever SQLite has written over that since."""
+        for _ in range(_READS):
+            counter = _counter(self._claim.read(_HEADER))
+            if self._overwritten or (counter is not None and not _went_back(self._counter, counter)):
+                self._counter = counter
+                return self._overwritten
+        self._overwritten = True
+        return True
 
     def _measure(self) -> None:
         self.size = self._claim.stat().st_size
@@ -185,6 +189,10 @@ def _identity(path: str) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def _went_back(before: int | None, now: int) -> bool:
+    return before is not None and (now - before) % (2 * _HALF) > _HALF
 
 
 def _counter(header: bytes) -> int | None:

@@ -32,8 +32,8 @@ from engine.log.backup import _Run
 from engine.log.source import Source
 from tests.engine.disks import mounted
 from tests.engine.forks import forked, wait_for
-from tests.engine.test_log_layout import make_version_1
 from tests.engine.test_log_opening import holder
+from tests.engine.version_1 import make_version_1
 from tests.engine.writes import append, bodies, create, entries, outcomes, store
 
 Content: TypeAlias = list[tuple[object, ...]]

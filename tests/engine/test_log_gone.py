@@ -218,6 +218,24 @@ async def test_by_whatever_name_it_is_open_it_is_not_taken_for_moved(path: Path,
             await store(log, create(b"1"))
 
 
+async def test_what_was_overwritten_stays_so_though_newer_pages_are_moved_over_it(path: Path, looks: Looks) -> None:
+    async with opened(path, ends_well=False) as log:
+        await store(log, create(*[b"x" * 1000] * 50))
+        await trio.to_thread.run_sync(copy_over, path)
+        await looks.few()
+        assert log.statistics().trouble == "the database file was overwritten"
+        await trio.to_thread.run_sync(write_first_page, path)
+        await looks.few()
+        assert log.statistics().trouble == "the database file was overwritten"
+
+
+def write_first_page(path: Path) -> None:
+    """As far as it concerns the counter in it."""
+    with path.open("r+b") as file:
+        file.seek(24)
+        file.write((1 << 20).to_bytes(4))
+
+
 @pytest.mark.parametrize("how", ["moved", "its folder moved", "its write-ahead log deleted"])
 async def test_what_was_acknowledged_before_lies_in_the_file_wherever_it_is_now(
     path: Path, looks: Looks, tmp_path: Path, how: str
