@@ -51,7 +51,7 @@ def compact(db: str, older_than: float) -> None:
 
 
 async def _compact(db: str, older_than: float) -> CompactionStatistics:
-    log = await open_sqlite(db)
+    log = await open_sqlite(db, progress=_show_upgrade)
     try:
         compactor = Compactor(log, Config(compact_after=older_than))
         with click.progressbar(length=1, label="compacting", file=sys.stderr) as bar:
@@ -63,6 +63,11 @@ async def _compact(db: str, older_than: float) -> CompactionStatistics:
             return await compactor.compact_all(show)
     finally:
         await log.aclose()
+
+
+def _show_upgrade(done: int, total: int) -> None:
+    end = "\n" if done == total else "\r"
+    click.echo(f"bringing it up to date: {done} of {total} rows{end}", err=True, nl=False)
 
 
 async def _free(db: str) -> int:

@@ -110,8 +110,11 @@ async def _run(options: Options, said: Spool) -> None:
         reload, reloads = trio.open_memory_channel[None](1)  # one more, however often it is asked for meanwhile
         nursery.start_soon(_reload, options.files, reloads)
         await nursery.start(_watch_signals, shutdown, reload)
+        opening, opened = trio.CancelScope(), trio.Event()
+        nursery.start_soon(_leave_opening, opening, opened, shutdown)
         try:
-            await _serve(options, shutdown, nursery, said)
+            with opening:
+                await _serve(options, shutdown, nursery, said, opened)
         except (ListenError, StartupFailed, DatabaseError) as error:
             failure = error
         nursery.cancel_scope.cancel(reason="the engine is closed")
@@ -119,7 +122,16 @@ async def _run(options: Options, said: Spool) -> None:
         raise failure
 
 
-async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery, said: Spool) -> None:
+async def _leave_opening(opening: trio.CancelScope, opened: trio.Event, shutdown: trio.Event) -> None:
+    """To open a database can take long, where an older version made it. It goes on there the next time."""
+    await shutdown.wait()
+    if not opened.is_set():
+        opening.cancel(reason="the process was told to end before the database was open")
+
+
+async def _serve(
+    options: Options, shutdown: trio.Event, nursery: trio.Nursery, said: Spool, opened: trio.Event
+) -> None:
     warn_of_readable(options.files)
     bound = Bound.to(options.hosts, options.port)
     try:
@@ -131,6 +143,7 @@ async def _serve(options: Options, shutdown: trio.Event, nursery: trio.Nursery, 
             config=Config(drain_timeout=options.drain_timeout),
             observer=metrics,
         ) as engine:
+            opened.set()
             metrics.watch(engine.statistics)
             if not shutdown.is_set():  # which may have been said while it opened
                 urls = bound.urls("http" if options.edge.certificate is None else "https")

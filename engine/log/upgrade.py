@@ -88,13 +88,14 @@ COMMIT;
 def lines(path: str) -> Progress:
     """Tells of it in the log: at its beginning, each second, and at its end."""
     due = 0.0
+    hint = "; it may be interrupted, and goes on the next time"
 
     def tell(done: int, total: int) -> None:
-        nonlocal due
+        nonlocal due, hint
         now = time.monotonic()
         if now >= due or done == total:
-            due = now + _PAUSE
-            logger.info("bringing %s up to date: %d of %d rows; it may be interrupted, and goes on", path, done, total)
+            logger.info("bringing %s up to date: %d of %d rows%s", path, done, total, hint)
+            due, hint = now + _PAUSE, ""
 
     return tell
 

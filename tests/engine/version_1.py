@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.log.layout import CHUNK
 
-__all__ = ["VERSION_1", "make_version_1"]
+__all__ = ["VERSION_1", "make_version_1", "take_back"]
 
 VERSION_1 = """
 CREATE TABLE sessions (
@@ -41,3 +41,20 @@ def make_version_1(path: Path) -> None:
         connection.execute("DELETE FROM events WHERE life = 1 AND offset % 100 = 5")
         connection.execute("INSERT INTO records VALUES (1, 'open', x'01')")
         connection.commit()
+
+
+def take_back(path: Path, filler: int) -> None:
+    """Make of a database of today what version 1 would have made, with so many events of a session that is deleted."""
+    new = path.with_name("new.db")
+    path.rename(new)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(VERSION_1)
+        connection.execute("ATTACH ? AS new", (str(new),))
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO sessions SELECT * FROM new.sessions")
+        connection.execute("INSERT INTO records SELECT * FROM new.records")
+        connection.execute("INSERT INTO events SELECT life, offset, body FROM new.events ORDER BY id")
+        connection.execute("INSERT INTO sessions VALUES (1000000, 'filler', 'e1', 0, 1, 1)")
+        rows = ((1_000_000, number, b"x" * 100) for number in range(1, filler + 1))
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+        connection.execute("COMMIT")
