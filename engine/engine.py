@@ -296,10 +296,10 @@ class Engine:
                 logger.warning("sessions that are too old stay for now: %s", error)
             await trio.sleep(min(_EXPIRY_PAUSE, age))
 
-    async def _delete_unchanged(self, head: Head) -> None:
-        """Delete a session that nobody uses and that still stands where it stood."""
+    async def _delete_unchanged(self, head: Head) -> bool:
+        """Delete a session that nobody uses and that still stands where it stood; whether it was deleted."""
         resident = await self._registry.resident(SessionId(head.session_id))
-        await resident.delete_unused(Cursor(head.epoch, head.tail))
+        return await resident.delete_unused(Cursor(head.epoch, head.tail))
 
     async def _close_log(self) -> None:
         try:

@@ -31,10 +31,10 @@ async def expire_sessions(
 ) -> int:
     """Walk once over all sessions, and have those deleted whose last event is older than ``older_than`` seconds.
 
-    ``delete`` gets where the session stood: something may have been written since. What it raises of
-    the engine's own errors is logged, and the walk goes on. Returns how many were deleted. One that has no event
-    yet, or whose last event cannot be read, stays; ``aside`` hears of the latter. Raises `StorageError` when the store
-    cannot be read.
+    ``delete`` gets where the session stood: something may have been written since, and with False it says that it left
+    the session alone. What it raises of the engine's own errors is logged, and the walk goes on. Returns how many were
+    deleted. One that has no event yet, or whose last event cannot be read, stays; ``aside`` hears of the latter.
+    Raises `StorageError` when the store cannot be read.
     """
     before = wall() - older_than
     deleted = 0
@@ -45,8 +45,7 @@ async def expire_sessions(
                 continue
             if await _last_event(log, head, aside) < before:
                 try:
-                    await delete(head)
-                    deleted += 1
+                    deleted += await delete(head) is not False
                 except PenstockError as error:
                     logger.warning("session %s is too old and could not be deleted: %s", head.session_id, error)
         last = heads[-1].session_id

@@ -429,6 +429,12 @@ class Session:
             raise Refused(GenerationActive)
         self.messages = [message for message in self.messages if message not in wanted]
 
+    @property
+    def unused(self) -> bool:
+        """Whether nobody is in it, and nothing is under way or to come by itself."""
+        self.pending = {gid: until for gid, until in self.pending.items() if until > self.now}
+        return self.live is None and not (self.stragglers or self.watchers or self.pending)
+
     def reset(self) -> None:
         if self.live is not None:
             self.wind_down("reset")

@@ -22,6 +22,7 @@ __all__ = [
     "Create",
     "Delete",
     "Dequeue",
+    "Expire",
     "Finish",
     "Fork",
     "GiveInput",
@@ -162,6 +163,14 @@ class Delete:
 
 @final
 @frozen
+class Expire:
+    """The walk over sessions that are too old comes to this one."""
+
+    session: int
+
+
+@final
+@frozen
 class Create:
     session: int
     metadata: JSONObject | None
@@ -220,6 +229,7 @@ Operation: TypeAlias = (
     | GiveInput
     | Reset
     | Delete
+    | Expire
     | Create
     | Fork
     | Pass
@@ -261,7 +271,7 @@ _REQUESTS: Final[_Weighted] = [
             GiveInput,
             _SESSION,
             st.none() | st.none() | _INDEX,
-            st.sampled_from(["steer", "steer", "approval"]),
+            st.sampled_from(["steer", "steer", "approval", "continue"]),
             st.sampled_from(["use", "drop", "finish", "fail", "panic", "yes", "no"]),
             st.none() | st.sampled_from(["i1", "i2"]),
         ),
@@ -273,6 +283,7 @@ _REQUESTS: Final[_Weighted] = [
     (2, st.builds(Update, _SESSION, _METADATA)),
     (2, st.builds(Reset, _SESSION)),
     (1, st.builds(Delete, _SESSION)),
+    (1, st.builds(Expire, _SESSION)),
     (3, st.builds(Create, _SESSION, st.none() | _METADATA)),
     (3, st.builds(Fork, _SESSION, _SESSION, st.none() | _INDEX, st.none() | _METADATA)),
 ]

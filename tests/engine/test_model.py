@@ -54,6 +54,7 @@ from tests.engine.operations import (
     Create,
     Delete,
     Dequeue,
+    Expire,
     Finish,
     Fork,
     GiveInput,
@@ -316,6 +317,8 @@ class Driver:
                 for reader in self.readers:
                     if reader.session_id == session.session_id:
                         await self.leave(reader)
+            case Expire():
+                await self.expire(session.session_id, model)
             case Fork():
                 await self.fork(operation, session, model)
             case _:
@@ -378,6 +381,15 @@ class Driver:
             wanted.pop("joined")
         assert answer == wanted
 
+    async def expire(self, session_id: str, model: said.Session) -> None:
+        head = await self.log.head(session_id)
+        assert head is not None
+        expired = model.unused
+        assert await self.engine._delete_unchanged(head) == expired
+        if expired:
+            self.model.sessions[session_id] = None
+            self.seen.pop(session_id, None)
+
     async def give_input(self, operation: GiveInput, session: Session, model: said.Session) -> None:
         if operation.which is None and model.live is not None:
             generation_id = model.live.generation_id
@@ -385,6 +397,9 @@ class Driver:
             generation_id = self.generation_id(model, operation.which or 0)
         input_id = operation.input_id or f"i-{next(self._numbers)}"
         content: JSONObject = {"do": operation.do}
+        do = operation.do
+        if operation.kind == "continue":
+            content, do = {}, ""
         if operation.kind == "approval":
             open_ = (await session.snapshot()).approvals
             content = {
@@ -399,7 +414,7 @@ class Driver:
         async def give() -> None:
             assert await session.input(generation_id, operation.kind, content, input_id=input_id) == input_id
 
-        await self.ask(give, lambda: model.input(generation_id, operation.kind, operation.do, input_id))
+        await self.ask(give, lambda: model.input(generation_id, operation.kind, do, input_id))
 
     # --- remote producers
 

@@ -56,6 +56,7 @@ from tests.engine.operations import (
     Create,
     Delete,
     Dequeue,
+    Expire,
     Fork,
     GiveInput,
     Operation,
@@ -203,6 +204,7 @@ class Storm:
         self.messages: dict[str, list[str]] = {session_id: [] for session_id in SESSIONS}
         self.done: Counter[str] = Counter()
         self.produced: list[Produced] = []
+        self.expired: list[Head] = []  # where sessions stood that were deleted for their age
         self.troubles = 0  # under way
         self.producers: Mapping[str, Producer] = {name: self._watched(actor) for name, actor in ACTORS.items()}
 
@@ -306,6 +308,9 @@ class Storm:
         if isinstance(asked, Create):
             await engine.create_session(SESSIONS[asked.session], metadata=asked.metadata)
             return
+        if isinstance(asked, Expire):
+            await self.expire(engine, SESSIONS[asked.session])
+            return
         session_id = SESSIONS[getattr(asked, "session", 0)]
         session = await engine.session(session_id)
         snapshot = await session.snapshot()
@@ -396,11 +401,18 @@ class Storm:
                 await trio.lowlevel.checkpoint()
                 return None
 
+    async def expire(self, engine: Engine, session_id: str) -> None:
+        """The walk over old sessions comes by; if it deletes this one, then nothing came behind what it had seen."""
+        head = await self.log.head(session_id)
+        if head is not None and not head.deleted and await engine._delete_unchanged(head):
+            self.done["Expire deleted"] += 1
+            self.expired.append(head)
+
     async def give_input(self, session: Session, asked: GiveInput, generation_id: str | None) -> str:
         snapshot = await session.snapshot()
         if generation_id is None:
             generation_id = IDS[0] if snapshot.generation is None else snapshot.generation.generation_id
-        content: JSONObject = {"do": asked.do}
+        content: JSONObject = {} if asked.kind == "continue" else {"do": asked.do}
         if asked.kind == "approval" and snapshot.approvals:
             content = {"approval_id": snapshot.approvals[0].approval_id, "approved": asked.do == "yes"}
         return await session.input(generation_id, asked.kind, content, input_id=asked.input_id)
@@ -513,6 +525,11 @@ class Storm:
             *self.ledger.lies(),
             *cut_short_in(self.log),
             *(lie for produced in self.produced for lie in self.untold(produced)),
+            *(
+                f"{head} was deleted"
+                for head in self.expired
+                if self.log.tail(head.session_id, head.epoch) != head.tail
+            ),
         ]
         assert not lies, "\n".join(lies)
 
