@@ -32,6 +32,7 @@ from engine import (
     BlockDelta,
     BlockOpened,
     CapacityError,
+    CorruptSession,
     Cursor,
     Event,
     Gap,
@@ -303,6 +304,12 @@ def test_a_session_that_could_not_be_made_has_attempts_of_its_own() -> None:
     assert kinds == [Again, Again, Recover, Again, Recover, Again, Recover]
     assert isinstance(one.judge(trouble, making=True), GiveUp)
     assert isinstance(budget().judge(missing, making=True), GiveUp), "a path that leads nowhere"
+
+
+def test_a_session_that_cannot_be_read_is_not_asked_again() -> None:
+    corrupt = Failure(error=CorruptSession(""), status=500)
+    assert isinstance(budget().judge(corrupt), GiveUp)
+    assert isinstance(budget().judge(corrupt, making=True), GiveUp)
 
 
 #

@@ -148,9 +148,11 @@ async def test_what_no_attempt_would_change_is_an_error(
     assert len(server.times) == 2
 
 
-async def test_a_session_deleted_while_the_line_was_down_has_ended(autojump_clock: MockClock) -> None:
-    server = Server(Stream(event(1), BROKEN), problem("SESSION_DELETED"))
+@pytest.mark.parametrize("code", ["SESSION_DELETED", "CORRUPT_SESSION"])
+async def test_a_session_that_went_while_the_line_was_down_has_ended(code: str, autojump_clock: MockClock) -> None:
+    server = Server(Stream(event(1), BROKEN), problem(code))
     assert await server.read() == [1]
+    assert len(server.times) == 2
 
 
 # a frame that cannot be read is asked for again, and is an error when it stays so
