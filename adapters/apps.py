@@ -15,6 +15,7 @@ from hypercorn.typing import AppWrapper, ASGIFramework, ASGIReceiveEvent, ASGISe
 
 from .ending import Ending
 from .handover import Handover, Outlet
+from .problems import answer
 
 __all__ = ["Apps"]
 
@@ -72,8 +73,12 @@ class Apps:
             with from_peer:
                 await self._app(scope, from_peer.receive, handover.sending(send))
             await handover.carry_out(self._outlet, send)
-        except Exception:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
+        except Exception as error:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
             _log.exception("the application failed on a request")
+            if not handover.begun:
+                told = answer(error)
+                await send({"type": "http.response.start", "status": told.status, "headers": told.head()})
+                await send({"type": "http.response.body", "body": told.body, "more_body": False})
         await send(None)
 
     # Of the interface, unused by HTTP/1.1.

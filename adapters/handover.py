@@ -64,6 +64,11 @@ class Handover:
         """Whether nothing stands between the server and who has this ``send``: what does may want to see the body."""
         return send is self._send
 
+    @property
+    def begun(self) -> bool:
+        """Whether the head of the answer is out."""
+        return self._begun
+
     def take(self, body: Body) -> bool:
         """Leave the body to this function, unless the head is not out yet; what is sent from here on is dropped."""
         if self._begun:

@@ -9,13 +9,15 @@ machine. The host is checked where nobody is asked for a token: a page may give 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from .problems import OriginRefused
 
-__all__ = ["check_host", "check_origin", "cross_origin", "is_origin"]
+__all__ = ["check_host", "check_origin", "check_site", "cross_origin", "is_origin", "navigates"]
+
+_OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -50,6 +52,26 @@ def check_origin(origin: str | None, host: str | None, allowed: Collection[str] 
         raise OriginRefused("the Origin or Host header is malformed") from None
     if page.hostname is None or page.hostname != asked.hostname or port != asked_port:
         raise OriginRefused("a page of another origin may not do this; ask the server's operator to allow it")
+
+
+def check_site(
+    site: Sequence[str], origin: str | None, allowed: Collection[str] = (), *, navigates: bool = False
+) -> None:
+    """Raises `OriginRefused` where a browser says, in ``Sec-Fetch-Site``, that a page of another origin asks.
+
+    A page loads what it may not read, too: as an image or a script, in a frame, or to hold a connection. Programs, and
+    browsers of before 2023, do not send the header. A person who comes from another site is none of its pages: who
+    ``navigates`` is let in, and so are what is typed or bookmarked (``none``) and the origins that are ``allowed``. A
+    page at another port of this machine is of the same site, and of another origin.
+    """
+    if navigates or origin in allowed or all(each.strip() in _OWN_SITES for each in site):
+        return
+    raise OriginRefused("a page of another origin may not ask here; ask the server's operator to allow it")
+
+
+def navigates(mode: str | None, destination: str | None) -> bool:
+    """Whether a browser opens this in a tab of its own, and no page embeds it: by ``Sec-Fetch-Mode`` and ``-Dest``."""
+    return mode == "navigate" and destination == "document"
 
 
 def check_host(host: str | None, allowed: Collection[str] = ()) -> None:

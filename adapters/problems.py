@@ -25,6 +25,7 @@ from engine import (
     encode_json,
 )
 
+from .isolation import ISOLATION
 from .traffic import traffic
 
 __all__ = [
@@ -199,6 +200,11 @@ class Answer:
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
+    def head(self) -> list[tuple[bytes, bytes]]:
+        """The headers as ASGI has them, with the body's length."""
+        named = [(name.lower().encode(), value.encode()) for name, value in self.headers]
+        return [*named, (b"content-length", b"%d" % len(self.body))]
+
 
 def _row(error: BaseException) -> tuple[str, Row]:
     code = error.code if isinstance(error, PenstockError) else "INTERNAL"
@@ -260,7 +266,7 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
 def answer(error: BaseException, **ids: str | None) -> Answer:
     """The HTTP answer to ``error``."""
     _, row = _row(error)
-    headers = [("Content-Type", PROBLEM_JSON), ("Cache-Control", "no-store")]
+    headers = [("Content-Type", PROBLEM_JSON), ("Cache-Control", "no-store"), *ISOLATION]
     seconds = _seconds(error, row)
     if seconds is not None:
         headers.append(("Retry-After", str(seconds)))

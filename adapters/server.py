@@ -328,9 +328,7 @@ async def _nothing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCal
     if scope["type"] != "http":
         raise NotFound("this is for requests only")
     told = answer(NotFound("there is nothing here but a WebSocket"))
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers]
-    headers.append((b"content-length", b"%d" % len(told.body)))
-    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "http.response.start", "status": told.status, "headers": told.head()})
     await send({"type": "http.response.body", "body": told.body, "more_body": False})
 
 

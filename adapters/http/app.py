@@ -17,9 +17,10 @@ from engine import Engine, InvalidBody, PenstockError
 from ..handover import Handover
 from ..head import check_headers
 from ..identity import OPEN, Identity
+from ..isolation import ISOLATION
 from ..limits import UNLIMITED, Limits
 from ..metrics import Metrics
-from ..origins import check_host, check_origin, cross_origin
+from ..origins import check_host, check_origin, check_site, cross_origin, navigates
 from ..problems import Answer, MethodNotAllowed, NotFound, answer
 from .answers import ids_in
 from .chunks import add_chunks
@@ -30,7 +31,7 @@ from .health import add_health
 from .intake import BODY_BYTES, BODY_SECONDS, bounded, too_large, too_slow
 from .metrics import add_metrics
 from .openapi import add_openapi
-from .page import add_page
+from .page import PAGE, add_page
 from .paths import with_path
 from .places import kept_places
 from .presence import add_presence
@@ -97,10 +98,11 @@ def create_app(
     """The application over ``engine``, for `adapters.server.serve` or another ASGI server under Trio.
 
     ``identity`` says who may do what. Without it everybody may do everything, and the server must be asked by a name
-    of its own machine or one in ``allowed_hosts`` (``*``: any). Pages of other origins get no answer to read and are
-    refused whatever changes something, unless ``allowed_origins`` names them. Streams say every ``heartbeat`` seconds
-    that they live. ``metrics`` are shown at ``/metrics``. ``limits``, to be shared with the WebSocket's handler, is
-    what one client may take; without it, any number. The engine's life is the caller's business.
+    of its own machine or one in ``allowed_hosts`` (``*``: any), and by no page of another origin. With it such pages
+    get no answer to read and are refused whatever changes something. ``allowed_origins`` names those that may.
+    Streams say every ``heartbeat`` seconds that they live. ``metrics`` are shown at ``/metrics``. ``limits``, to be
+    shared with the WebSocket's handler, is what one client may take; without it, any number. The engine's life is the
+    caller's business.
     """
     app = _App("penstock.http", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
@@ -113,13 +115,18 @@ def create_app(
     async def check_page() -> None:
         if identity.open:
             check_host(request.headers.get("Host"), allowed_hosts)
+            if request.method != "OPTIONS":  # which tells nothing, and is how a page asks whether it may
+                said = request.headers
+                tab = navigates(said.get("Sec-Fetch-Mode"), said.get("Sec-Fetch-Dest")) and request.endpoint == PAGE
+                check_site(said.getlist("Sec-Fetch-Site"), said.get("Origin"), allowed, navigates=tab)
         if request.method not in _SAFE:
             check_origin(request.headers.get("Origin"), request.headers.get("Host"), allowed)
 
     @app.after_request
     async def guard(response: Response) -> Response:
         response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        for name, value in ISOLATION:
+            response.headers.setdefault(name, value)  # a page has a policy of its own, with more in it
         if allowed:
             preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
             response.vary.add("Origin")
@@ -151,9 +158,7 @@ def create_app(
 async def _refuse(error: InvalidBody, send: ASGISendCallable) -> None:
     """Answer a request that Quart does not get."""
     told = answer(error)
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers]
-    headers.append((b"content-length", b"%d" % len(told.body)))
-    await send({"type": "http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "http.response.start", "status": told.status, "headers": told.head()})
     await send({"type": "http.response.body", "body": told.body, "more_body": False})
 
 

@@ -8,6 +8,8 @@ from typing import Final, TypeAlias, cast
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, HTTPScope, Scope
 
+from ..isolation import ISOLATION
+
 __all__ = ["mount"]
 
 _Receive: TypeAlias = Callable[[], Awaitable[ASGIReceiveEvent]]
@@ -45,5 +47,6 @@ async def _lead(scope: HTTPScope, root: str, send: _Send) -> None:
     """To where the application is."""
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
     headers = [(b"location", f"{root}/".encode() + query), (b"content-length", b"0")]
+    headers += [(name.lower().encode(), value.encode()) for name, value in ISOLATION]
     await send({"type": "http.response.start", "status": 307, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -12,7 +12,10 @@ from quart_trio import QuartTrio
 
 from ..problems import NotFound
 
-__all__ = ["FILES", "add_page"]
+__all__ = ["FILES", "PAGE", "add_page"]
+
+# The endpoint of the pages and their files.
+PAGE: Final = "page"
 
 _FOLDER: Final = Path(__file__).parent.parent / "web"
 
@@ -52,9 +55,9 @@ def add_page(app: QuartTrio) -> None:
     files = {name: _read(_FOLDER / name) for name in FILES}
     app.url_map.redirect_defaults = False  # a page has two names, and neither sends to the other
 
-    @app.get("/", defaults={"name": "index.html"})
-    @app.get("/docs", defaults={"name": "api.html"})
-    @app.get("/<name>")
+    @app.get("/", defaults={"name": "index.html"}, endpoint=PAGE)
+    @app.get("/docs", defaults={"name": "api.html"}, endpoint=PAGE)
+    @app.get("/<name>", endpoint=PAGE)
     async def page(name: str) -> Response:
         file = files.get(name)
         if file is None:

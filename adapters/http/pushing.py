@@ -30,8 +30,9 @@ from quart_trio import QuartTrio
 from engine import Engine, PenstockError, encode_json, request_id
 
 from ..identity import Identity
+from ..isolation import ISOLATION
 from ..limits import Limits
-from ..origins import check_host, check_origin, cross_origin
+from ..origins import check_host, check_origin, check_site, cross_origin
 from ..problems import Unauthenticated, answer
 from ..request_ids import REQUEST_ID, request_id_of
 from .answers import ids_in
@@ -49,6 +50,8 @@ _Send: TypeAlias = Callable[[ASGISendEvent], Awaitable[None]]
 
 # Any other path, and any escape in it, is for Quart to make sense of.
 _PATH: Final = re.compile(r"/v1/sessions/([A-Za-z0-9._~:-]+)/chunks(/batch)?")
+
+_ISOLATION: Final = {name.lower(): value for name, value in ISOLATION}
 
 _SIGNALS: Final = (
     appcontext_popped,
@@ -194,6 +197,7 @@ class Pushing:
         host = asked.value("Host")
         if self._identity.open:
             check_host(host, self._allowed_hosts)
+            check_site(asked.values("Sec-Fetch-Site"), asked.value("Origin"), self._allowed_origins)
         check_origin(asked.value("Origin"), host, self._allowed_origins)
         await self._allow(asked)
         body = partial(
@@ -219,7 +223,7 @@ class Pushing:
         """Those that every answer has, among them."""
         headers = {"content-type": "", "content-length": str(len(told.body)), "cache-control": "no-store"}
         headers |= {name.lower(): value for name, value in told.headers}
-        headers["x-content-type-options"] = "nosniff"
+        headers |= _ISOLATION
         if self._allowed_origins:
             headers["vary"] = "Origin"
             allowed = cross_origin(asked.value("Origin"), self._allowed_origins, preflight=False)

@@ -26,7 +26,5 @@ async def refuse_socket(
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1000, "reason": None})
         return
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.headers]
-    headers.append((b"content-length", b"%d" % len(told.body)))
-    await send({"type": "websocket.http.response.start", "status": told.status, "headers": headers})
+    await send({"type": "websocket.http.response.start", "status": told.status, "headers": told.head()})
     await send({"type": "websocket.http.response.body", "body": told.body, "more_body": False})
