@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal, Protocol, final
 
 import trio
@@ -336,10 +337,7 @@ class Run:
         code: str | None
         message: str | None
         if self.failure is not None:
-            outcome = "failed"
-            code, message = PRODUCER_FAILED
-            if isinstance(self.failure, ProducerError):
-                code, message = self.failure.reason, self.failure.detail
+            outcome, (code, message) = "failed", _told(self.failure)
         elif outcome is None and self.returned:
             outcome, code, message = "completed", None, None
         else:
@@ -356,3 +354,11 @@ class Run:
                 retract=retract,
             )
         )
+
+
+def _told(failure: BaseException) -> tuple[str, str]:
+    """The code and the text that readers may see of it."""
+    if isinstance(failure, ProducerError):
+        with suppress(AttributeError):  # its raiser took them away
+            return failure.reason, failure.detail
+    return PRODUCER_FAILED

@@ -118,12 +118,11 @@ class Supervisor:
 
     def start(self, nursery: trio.Nursery, work: Callable[[], Awaitable[object]], name: str) -> None:
         """Run ``work`` in a task of its own. What it raises is logged; only a cancellation from outside passes."""
-        nursery.start_soon(self.run, work, name, name=name)
+        nursery.start_soon(self._run, work, name, name=name)
 
     # A Ctrl-C does not strike in the engine's own code: it comes out of the main task's next wait.
     @trio.lowlevel.enable_ki_protection
-    async def run(self, work: Callable[[], Awaitable[object]], name: str) -> None:
-        """The same in the caller's task."""
+    async def _run(self, work: Callable[[], Awaitable[object]], name: str) -> None:
         try:
             await work()
         except BaseException as error:  # noqa: BLE001  all of it is told, and what is from outside is raised again

@@ -102,12 +102,19 @@ def changes_reason(_: Generation, value: Any) -> object:
     raise error
 
 
+def takes_away(_: Generation, value: Any) -> object:
+    error = ProducerError("it is busy")
+    delattr(error, value)
+    raise error
+
+
 CASES: Final = [
     *((raises_detail, name, value) for name, value in WRONG.items()),
     *((raises_reason, name, value) for name, value in WRONG.items()),
     *((changes_detail, name, value) for name, value in WRONG.items() if value is not None),  # no text is no lie
     *((changes_reason, name, value) for name, value in WRONG.items() if value is not None),
     *((reports, name, value) for name, value in WRONG_USAGE.items()),
+    *((takes_away, name, name) for name in ("detail", "reason")),
 ]
 
 

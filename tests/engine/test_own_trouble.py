@@ -21,7 +21,7 @@ from engine import (
     SessionState,
     open_engine,
 )
-from tests.engine.living import end_of, finished, of_generation
+from tests.engine.living import begin, end_of, finished, of_generation
 from tests.engine.rules import assert_rules, events_of
 from tests.engine.trouble import EXITS, OWN, Half, cut_short, talk, trouble
 
@@ -157,6 +157,25 @@ async def test_what_a_producer_raises_when_it_is_cancelled_is_its_own_too(kind: 
         # A bare Cancelled cannot be told from that of the generation's own scope, which is cancelled.
         outcome = "superseded" if kind == "a leaked Cancelled" else "failed"
         assert await end_of(session, started.generation_id) == outcome
+        neighbour.go_on.set()
+        assert await end_of(near, other.generation_id) == "completed"
+    await folds(log)
+
+
+async def leaves_a_scope_open(_: Generation) -> None:
+    trio.CancelScope().__enter__()
+
+
+async def test_a_producer_that_leaves_a_scope_open_has_failed(autojump_clock: MockClock) -> None:
+    """Trio tells of it. Of a nursery that is left open it cannot: see the engine's README."""
+    log = MemoryLog()
+    neighbour = Half()
+    async with open_engine(log) as engine:
+        near = await engine.create_session("near")
+        other = await near.start(neighbour)
+        session = await engine.create_session("s")
+        assert await end_of(session, await begin(session, leaves_a_scope_open)) == "failed"
+        assert await completes(session)
         neighbour.go_on.set()
         assert await end_of(near, other.generation_id) == "completed"
     await folds(log)
