@@ -343,17 +343,17 @@ class Run:
         else:
             outcome = outcome or self.ends_as
             code, message = outcome.upper(), SAFE_TEXTS[outcome]
-        return writable(
-            Ending(
-                outcome=outcome,
-                code=code,
-                message=message,
-                superseded_by=by,
-                cleanup=cleanup,
-                usage=self.usage,
-                retract=retract,
-            )
+        ending = Ending(
+            outcome=outcome,
+            code=code,
+            message=message,
+            superseded_by=by,
+            cleanup=cleanup,
+            usage=self.usage,
+            retract=retract,
         )
+        # All else in it is of the engine's own making.
+        return ending if self.failure is None and self.usage is None else writable(ending)
 
 
 def _told(failure: BaseException) -> tuple[str, str]:
