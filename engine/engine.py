@@ -174,6 +174,7 @@ class Engine:
         if wanted == REMOTE:
             return StandIn(), REMOTE
         if isinstance(wanted, str):
+            check_text(wanted, "the name of a producer")
             found = self._producers.get(wanted)
             if found is None:
                 known = ", ".join(sorted(self._producers)) or "none"
@@ -359,6 +360,17 @@ async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
         await trio.sleep(_UPKEEP_PAUSE)
 
 
+def _check_producers(producers: object) -> None:
+    """Raises `InvalidBody` unless each has a name that can be stored, and can be called."""
+    if not isinstance(producers, Mapping):
+        raise InvalidBody(f"producers must be a mapping of names to functions, not {shown(producers)}")
+    for name, producer in producers.items():
+        if check_text(name, "the name of a producer") == REMOTE:
+            raise InvalidBody(f"{REMOTE!r} is the name of generations that another process drives; choose another")
+        if not callable(producer):
+            raise InvalidBody(f"the producer {name!r} is no function, but {shown(producer)}")
+
+
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_engine(
@@ -380,15 +392,11 @@ async def open_engine(
     when it cannot be written. What leaves the block comes out as it is; where closing raises as well, such as
     `StorageError`, both come out in an exception group.
     """
-    for name, producer in (producers or {}).items():
-        check_text(name, "the name of a producer")
-        if not callable(producer):
-            raise InvalidBody(f"the producer {name!r} is no function, but {shown(producer)}")
-    if REMOTE in (producers or {}):
-        raise InvalidBody(f"{REMOTE!r} is the name of generations that another process drives; choose another")
-    if default_producer is None and producers and len(producers) == 1:
+    producers = {} if producers is None else producers
+    _check_producers(producers)
+    if default_producer is None and len(producers) == 1:
         default_producer = next(iter(producers))
-    if default_producer is not None and default_producer not in (producers or {}):
+    if default_producer is not None and check_text(default_producer, "default_producer") not in producers:
         raise ProducerNotFound(f"the default producer {default_producer!r} is not registered")
     if isinstance(log, EventLog):
         opened: EventLog = log
@@ -399,7 +407,7 @@ async def open_engine(
     engine = Engine(
         opened,
         owns_log=opened is not log,
-        producers=producers or {},
+        producers=producers,
         default_producer=default_producer,
         config=config or Config(),
         observer=observer,

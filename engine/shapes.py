@@ -41,6 +41,8 @@ _Rule: TypeAlias = tuple[str, tuple[type, ...], _Look]
 
 def shown(value: object) -> str:
     """What a refusal says of a value: what it is, or only of which type where that may be long, or deep."""
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        return "a whole number with no end"
     return f"{value!r:.80}" if type(value) in (str, int, float, bool, NoneType) else f"a {type(value).__name__}"
 
 
