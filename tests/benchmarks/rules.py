@@ -221,4 +221,30 @@ _B9: Final = tuple(
     for what in ("sessions", "viewers", "log length", "event size")
 )
 
-RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9)
+# What a person does not notice, and no timer of ours is shorter.
+_HELD: Final = 20.0
+
+_B10: Final = (
+    *(
+        Rule(
+            "B10",
+            "floor",
+            f"ms that the loop is held while {text} are {deed}",
+            _of("B10", f"{shape}.{deed}_ms"),
+            "<=",
+            _HELD,
+        )
+        for shape, text in (("messages", "100 000 messages"), ("blocks", "100 000 blocks of a message"))
+        for deed in ("snapshotted", "forked", "replaced", "compacted")
+    ),
+    *(
+        Rule("B10", kind, f"a neighbour's write to its commit, p99, ms, beside {text}", _of("B10", metric), "<=", limit)
+        for metric, text, floor, aim in (
+            ("neighbour.firehose.p99_ms", "a session that writes all the time", 20.0, 10.0),
+            ("neighbour.values.p99_ms", "a session that writes values of 1 MiB", 50.0, 20.0),
+        )
+        for kind, limit in _limits(floor, aim)
+    ),
+)
+
+RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9, *_B10)

@@ -27,6 +27,7 @@ class Sizes:
     window: float
     step: int  # sessions
     most: int  # sessions
+    calm: int  # sessions, of which every system holds many times as many
     # B4
     probes: int
     probe_rate: float = 50.0  # a second
@@ -50,6 +51,8 @@ class Sizes:
     grown_viewers: tuple[int, ...]
     event_sizes: tuple[int, ...]
     pacing: float = 2.0  # time for the viewers' delays
+    # B10
+    large: int  # messages, or blocks of one
 
 
 FULL: Final = Sizes(
@@ -61,6 +64,7 @@ FULL: Final = Sizes(
     viewers=100,
     window=20.0,
     step=50,
+    calm=100,
     most=3000,
     probes=1000,
     replayed=100_000,
@@ -76,6 +80,7 @@ FULL: Final = Sizes(
     batches=(1, 50),
     grown_viewers=(1, 10, 100, 1000),
     event_sizes=(64, 512, 4096, 32_768),
+    large=100_000,
 )
 
 QUICK: Final = Sizes(
@@ -87,6 +92,7 @@ QUICK: Final = Sizes(
     viewers=100,
     window=5.0,
     step=100,
+    calm=50,
     most=1500,
     probes=250,
     replayed=20_000,
@@ -102,6 +108,7 @@ QUICK: Final = Sizes(
     batches=(1, 50),
     grown_viewers=(1, 10, 100),
     event_sizes=(64, 512, 4096),
+    large=10_000,
 )
 
 TINY: Final = Sizes(
@@ -113,6 +120,7 @@ TINY: Final = Sizes(
     viewers=3,
     window=0.4,
     step=2,
+    calm=2,
     most=4,
     probes=10,
     settling=0.1,
@@ -130,4 +138,5 @@ TINY: Final = Sizes(
     grown_viewers=(1, 3),
     event_sizes=(64, 256),
     pacing=0.2,
+    large=300,
 )

@@ -39,7 +39,7 @@ def no_peers(folder: Path) -> Peers:
     return Peers(folder / "nothing-here")
 
 
-@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 10)])
+@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 11)])
 def test_every_bench_runs(name: str, tmp_path: Path) -> None:
     peers = no_peers(tmp_path)
     (bench,) = (bench for bench in benches(peers) if bench.name == name)

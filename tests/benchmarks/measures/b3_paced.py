@@ -9,7 +9,7 @@ from pathlib import Path
 from adapters.cli.bench.viewing import Viewed
 from tests.benchmarks.bench import Bench, Context, Measuring
 from tests.benchmarks.children import ChildFailed
-from tests.benchmarks.measures.reading import MILLI, paced
+from tests.benchmarks.measures.reading import MILLI, calm, paced
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.samples import Cell
 from tests.benchmarks.systems.base import Late, Open
@@ -82,7 +82,9 @@ def _search(system: str, opened: Open) -> Measuring:
             found["p99_ms"] = held[most].delays.p99 * MILLI
             found["source_late_p99_ms"] = held[most].lateness.p99 * MILLI
             found["client_cores"] = held[most].cpu
-        return found
+        with tempfile.TemporaryDirectory(dir=context.folder) as fresh, opened(Path(fresh)) as server:
+            names = [f"calm-{number}" for number in range(sizes.calm)]
+            return found | calm(context, server, names, rate=RATE, count=round(RATE * sizes.window))
 
     return measure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from adapters.cli.bench.viewing import Viewed
@@ -10,7 +11,7 @@ from tests.benchmarks.children import cpu_seconds
 from tests.benchmarks.systems.base import Server, Source
 from tests.benchmarks.viewers import watch
 
-__all__ = ["MILLI", "burst", "complete", "cores", "paced"]
+__all__ = ["MILLI", "burst", "calm", "complete", "cores", "paced"]
 
 MILLI = 1000.0
 
@@ -68,6 +69,28 @@ def burst(context: Context, server: Server, count: int, viewers: int) -> dict[st
         "client_cores": viewed.cpu,
         "server_cores": cores(server, used, viewed.since_due),
     }
+
+
+def calm(context: Context, server: Server, names: Sequence[str], *, rate: float, count: int) -> dict[str, float]:
+    """As `paced`, where nothing is near its limit: the processor time of the system's processes for a delivered event.
+
+    Counted from when the first event was due. Raises `Incomplete`, `Late`.
+    """
+    lead = _LEAD + _LEAD_EACH * len(names)
+    readers = server.viewers(names, 1, count, shared=False)
+    source = Source(count=count, size=context.sizes.text, rate=rate)
+    used: list[float] = []
+
+    def go() -> None:
+        begins = source.soon(lead)
+        server.go(names, begins)
+        time.sleep(max(0.0, begins.begin / 1e9 - time.monotonic()))
+        used.extend(cpu_seconds(pid) for pid in server.pids)
+
+    seconds = max(_CONNECTING, _MARGIN + lead + count / rate)
+    viewed = complete(watch(context.folder, server.address, readers, seconds=seconds, stamps=True, on_ready=go))
+    spent = sum(cpu_seconds(pid) for pid in server.pids) - sum(used)
+    return {"calm.cpu_us_per_event": spent / viewed.received * 1e6, "calm.p99_ms": viewed.delays.p99 * MILLI}
 
 
 def paced(

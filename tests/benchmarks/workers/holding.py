@@ -1,0 +1,178 @@
+"""How long the engine holds its loop while one session is large, and what its neighbours feel; in a process of its own.
+
+A hold is how much later than it wanted to a task wakes that sleeps for a millisecond at a time: whatever else the loop,
+the collector or the log's thread does meanwhile is in it. Takes ``{"task": …}`` and its arguments as JSON, prints one
+line of figures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, final
+
+import trio
+
+from adapters.cli.bench.viewing import Delays
+from adapters.cli.process import tune_collector
+from engine import Compactor, Config, Engine, Generation, Session, open_engine, open_sqlite
+
+__all__: list[str] = []
+
+_TICK: Final = 0.001
+
+# Compaction makes a commit of every message: it is watched for so long, and holds no longer for all of them.
+_COMPACTING: Final = 5.0
+
+_VALUE: Final = "x" * (1024 * 1024)
+
+
+@final
+class Holds:
+    """The longest hold since it was last asked for, in seconds."""
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+
+    async def run(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            await trio.sleep(_TICK)
+            self._longest = max(self._longest, time.perf_counter() - begun - _TICK)
+
+    async def during(self, work: Callable[[], Awaitable[object]]) -> float:
+        await trio.sleep(10 * _TICK)
+        self._longest = 0.0
+        await work()
+        await trio.sleep(10 * _TICK)
+        return self._longest
+
+
+async def _messages(generation: Generation, count: int) -> None:
+    for _ in range(count):
+        async with generation.message() as message, message.text() as block:
+            await block.write("a word")
+
+
+async def _blocks(generation: Generation, count: int) -> None:
+    async with generation.message() as message:
+        for _ in range(count):
+            async with message.text() as block:
+                await block.write("a word")
+
+
+_SHAPES: Final = {"messages": _messages, "blocks": _blocks}
+
+
+async def _answer(generation: Generation) -> None:
+    await generation.status("here")
+
+
+@asynccontextmanager
+async def _opened(path: str) -> AsyncIterator[Engine]:
+    """Without compaction, which is measured by itself."""
+    async with open_engine(path, config=Config(compact_after=None, idle_session=3600, flush_timeout=600)) as engine:
+        yield engine
+
+
+async def _large(given: Mapping[str, Any]) -> dict[str, float]:
+    """One session of so many messages, or of a message with so many blocks: each of what may be done with all of it."""
+    shape, count, path = given["shape"], given["count"], given["db"]
+    done = trio.Event()
+
+    async def fill(generation: Generation) -> None:
+        await _SHAPES[shape](generation, count)
+        done.set()
+
+    async with _opened(path) as engine:
+        await (await engine.create_session("large")).start(fill)
+        await done.wait()
+    found: dict[str, float] = {}
+    holds = Holds()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(holds.run)
+        async with _opened(path) as engine:
+            session = await engine.session("large")
+            found["snapshotted"] = await holds.during(session.snapshot)
+            found["paged"] = await holds.during(session.snapshot_page)
+            found["forked"] = await holds.during(session.fork)
+            first = (await session.snapshot()).messages[0].message_id
+            found["replaced"] = await holds.during(lambda: session.start(_answer, replaces=first))
+            found["read_behind"] = await holds.during(session.snapshot)
+        found["compacted"] = await holds.during(lambda: _compact(path))
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def _compact(path: str) -> None:
+    log = await open_sqlite(path)
+    try:
+        with trio.move_on_after(_COMPACTING):
+            await Compactor(log, Config(compact_after=0)).compact_all()
+    finally:
+        await log.aclose()
+
+
+async def _neighbour(given: Mapping[str, Any]) -> dict[str, float]:
+    """From a session's write to its commit: alone, beside one that writes all the time, and beside 1 MiB values."""
+
+    async def firehose(generation: Generation) -> None:
+        async with generation.message() as message, message.text() as block:
+            while True:
+                await block.write("a few words of an answer ")
+
+    async def values(generation: Generation) -> None:
+        async with generation.message() as message, message.data() as data:
+            while True:
+                await data.put(_VALUE)
+
+    found: dict[str, float] = {}
+    for name, beside in (("alone", None), ("firehose", firehose), ("values", values)):
+        async with _opened(f"{given['db']}-{name}") as engine:
+            loud = await engine.create_session("loud")
+            if beside is not None:
+                await loud.start(beside)
+                await trio.sleep(given["settling"])
+            delays = Delays.of(await _probes(await engine.create_session("quiet"), given["probes"], given["rate"]))
+            found |= {f"{name}.p50": delays.p50, f"{name}.p99": delays.p99}
+            await loud.stop()
+    return found
+
+
+async def _probes(session: Session, count: int, rate: float) -> list[int]:
+    """Nanoseconds from a word's write to its being durable."""
+    taken: list[int] = []
+    done = trio.Event()
+
+    async def probing(generation: Generation) -> None:
+        async with generation.message() as message, message.text() as block:
+            for _ in range(count):
+                await trio.sleep(1 / rate)
+                begun = time.monotonic_ns()
+                await block.write("a word")
+                await generation.flush()
+                taken.append(time.monotonic_ns() - begun)
+        done.set()
+
+    await session.start(probing)
+    await done.wait()
+    return taken
+
+
+_TASKS: Final[dict[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, float]]]]] = {
+    "large": _large,
+    "neighbour": _neighbour,
+}
+
+
+async def _main() -> None:
+    given = json.load(sys.stdin)
+    tune_collector()
+    print(json.dumps(await _TASKS[given["task"]](given)), flush=True)  # noqa: T201  the pipe to the harness
+
+
+if __name__ == "__main__":
+    trio.run(_main)
