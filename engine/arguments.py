@@ -37,6 +37,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_POLICIES: Final = tuple(policy.value for policy in Policy)
+
 # From here on not every reader of JSON tells whole numbers apart: a page's JavaScript does not.
 _SAFE: Final = 2**53
 
@@ -71,7 +73,7 @@ def checked_flag(given: object, what: str) -> bool:
 
 def checked_policy(name: object) -> Policy:
     """What a start does to a busy session, by its name."""
-    return Policy(checked_choice(name, [policy.value for policy in Policy], "policy"))
+    return Policy(checked_choice(name, _POLICIES, "policy"))
 
 
 def checked_principal(given: object) -> str:

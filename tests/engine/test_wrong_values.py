@@ -7,33 +7,25 @@ another process, and can answer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from trio.testing import MockClock
 
 from engine import (
     CallerError,
     Chunk,
-    Compactor,
-    Config,
     Engine,
     EventLog,
-    Gap,
+    Generation,
     InvalidBody,
     MemoryLog,
     PenstockError,
-    Session,
-    SessionState,
-    Snapshot,
     StaleError,
     StorageError,
-    decode_json,
-    encode_json,
     new_generation_id,
     new_message_id,
     open_engine,
@@ -41,45 +33,13 @@ from engine import (
 )
 from engine.chunks import _FIELDS
 from engine.events import DATA_TYPES
-from engine.testing import check_session
 from tests.engine.calls import CALLS, EXCLUDED, METHODS, PRODUCERS, Given, Scene
-from tests.engine.wrong import VALUES
-
-CONFIG = Config(cleanup_timeout=0.5, compact_after=None)
-
-# Sessions that are looked at side by side: enough for a log on a disk to commit them together.
-_WIDTH = 24
+from tests.engine.works import all_of, assert_answers, assert_log_works, assert_works, each, ended, opened
+from tests.engine.wrong import FEW, VALUES
 
 
 def test_every_public_method_is_called() -> None:
     assert METHODS.keys() == CALLS.keys() | EXCLUDED.keys()
-
-
-@asynccontextmanager
-async def opened(log: EventLog) -> AsyncIterator[Engine]:
-    async with open_engine(log, producers=PRODUCERS, config=CONFIG) as engine:
-        yield engine
-
-
-async def each(work: Callable[[Any], Any], subjects: Any) -> None:
-    """All of them, some at a time."""
-    limit = trio.CapacityLimiter(_WIDTH)
-
-    async def one(subject: Any) -> None:
-        async with limit:
-            await work(subject)
-
-    async with trio.open_nursery() as nursery:
-        for subject in subjects:
-            nursery.start_soon(one, subject)
-
-
-async def ended(session: Session, generation_id: str) -> str | None:
-    async with session.subscribe() as events:
-        async for event in events:
-            if event.type == "generation.finished" and event.generation_id == generation_id:
-                break
-    return (await session.generation(generation_id)).outcome
 
 
 async def set_up(engine: Engine, session_id: str) -> Scene:
@@ -90,51 +50,7 @@ async def set_up(engine: Engine, session_id: str) -> Scene:
     return Scene(engine, session, posted.message_id, started.generation_id)
 
 
-async def assert_answers(engine: Engine, session_id: str) -> None:
-    """It goes on in this process, whatever the call left in memory."""
-    session = await engine.session(session_id)
-    await session.stop(queue="clear")
-    started = await session.start("say", text="once more", policy="supersede")
-    assert await ended(session, started.generation_id) == "completed"
-    assert (await session.snapshot()).messages[-1].blocks[0].text == "said"
-
-
-async def assert_works(engine: Engine, session_id: str) -> None:
-    """It can be read, followed, forked, and answers."""
-    session = await engine.session(session_id)
-    await session.stop(queue="clear")
-    snapshot = await session.snapshot()
-    shown = Snapshot.from_json(decode_json(encode_json(snapshot.to_json())))
-    assert shown.messages == snapshot.messages
-    state = SessionState(session_id, snapshot.cursor.epoch)
-    async with session.subscribe(live=False) as events:
-        async for event in events:
-            assert not isinstance(state.apply(event), Gap)
-    assert state.snapshot().messages == snapshot.messages
-    assert state.snapshot().metadata == snapshot.metadata
-    fork = await session.fork()
-    assert len((await fork.snapshot()).messages) == len(snapshot.messages)
-    await assert_answers(engine, session_id)
-
-
-async def assert_log_works(log: EventLog, ids: Iterable[str]) -> None:
-    """Of these sessions, what the log says: in the next process, and in the one behind a compaction."""
-    async with opened(log) as engine:
-        await each(lambda session_id: assert_works(engine, session_id), ids)
-    await Compactor(log, Config(compact_after=0.001), wall=lambda: 4e9).compact_all()
-    async with opened(log) as engine:
-        await each(lambda session_id: assert_works(engine, session_id), ids)
-    for session_id in ids:
-        head = await log.head(session_id)
-        assert head is not None
-        assert (await check_session(log, head)).violations == ()
-
-
-async def all_of(engine: Engine) -> list[str]:
-    return [info.session_id for info in await engine.sessions(limit=10_000)]
-
-
-async def attempt(log: EventLog, method: str, argument: str | None, values: dict[str, Callable[[], object]]) -> None:
+async def attempt(log: EventLog, method: str, argument: str | None, values: Mapping[str, Callable[[], object]]) -> None:
     """Call the method with each value for the argument, each in a session of its own; then look at all of them.
 
     A session that the call left as it was is looked at in this process only: the log says of it what it said before.
@@ -182,7 +98,7 @@ _ARGUMENTS = [(method, argument) for method in CALLS for argument in METHODS[met
 
 @pytest.mark.parametrize(("method", "argument"), _ARGUMENTS, ids=lambda each: each)
 async def test_what_is_wrong_is_refused_or_harms_nothing(method: str, argument: str, autojump_clock: MockClock) -> None:
-    await attempt(MemoryLog(), method, argument, dict(VALUES))
+    await attempt(MemoryLog(), method, argument, VALUES)
 
 
 @pytest.mark.slow
@@ -192,7 +108,7 @@ async def test_what_is_wrong_is_refused_or_harms_nothing_in_a_file(method: str, 
         async with AsyncExitStack() as stack:
             log = await open_sqlite(tmp_path / f"{argument}.db")
             stack.push_async_callback(log.aclose)
-            await attempt(log, method, argument, dict(VALUES))
+            await attempt(log, method, argument, FEW)
 
 
 def _chunk_places() -> list[tuple[str, str]]:
@@ -286,3 +202,50 @@ async def test_an_engine_with_wrong_producers_is_refused_or_works(label: str, au
     except PenstockError:
         return
     await assert_log_works(log, ["s"])
+
+
+async def test_what_is_kept_until_its_turn_comes_is_a_copy(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    given: dict[str, Any] = {"a": {"b": 1}}
+
+    def spoil() -> None:
+        given["a"]["b"] = given  # a cycle, which nothing can store
+        given[5] = float("nan")  # type: ignore[index]
+
+    async def producer(generation: Generation) -> None:
+        generation.report_usage(given)
+        async with generation.message() as message, message.tool_call("c", "look") as block:
+            block.finish(arguments=given)
+            message.finish(usage=given)
+            spoil()
+
+    async with opened(log) as engine:
+        session = await engine.create_session("s")
+        live = await session.start("wait")
+        queued = await session.start("say", policy="queue", input=given, metadata=given)
+        await session.input(live.generation_id, "steer", given)
+        spoil()
+        assert (await session.snapshot()).queue.items[0].metadata == {"a": {"b": 1}}
+        await session.stop(queue="continue")
+        assert await ended(session, queued.generation_id) == "completed"
+        given.clear()
+        given["a"] = {"b": 1}
+        started = await session.start(producer)
+        assert await ended(session, started.generation_id) == "completed"
+        message = (await session.snapshot()).messages[-2]  # the last one is the engine's result for the call
+        assert (message.blocks[0].arguments, message.usage) == ({"a": {"b": 1}}, {"a": {"b": 1}})
+    await assert_log_works(log, ["s"])
+
+
+async def test_a_start_that_is_refused_leaves_the_live_generation_alone(autojump_clock: MockClock) -> None:
+    async with opened(MemoryLog()) as engine:
+        session = await engine.create_session("s")
+        live = await session.start("wait")
+        for label, made in VALUES.items():
+            for name in METHODS["Session.start"]:
+                try:
+                    await session.start(**{"producer": "say", "policy": "reject", name: made()})
+                except (CallerError, StaleError):
+                    continue
+                raise AssertionError(f"start({name}={label}) took the place of a generation that was not to be touched")
+        assert (await session.generation(live.generation_id)).state == "live"

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from attrs import frozen
 
-__all__ = ["JSON_VALUES", "VALUES"]
+__all__ = ["FEW", "JSON_VALUES", "VALUES"]
 
 
 class Text(str):
@@ -182,4 +182,40 @@ VALUES: Final[Mapping[str, Callable[[], Any]]] = {
     "range": lambda: range(3),
     "exception": lambda: ValueError("x"),
     "ellipsis": lambda: ...,
+}
+
+# One of each kind, where a value costs more: on a disk, over a socket.
+FEW: Final[Mapping[str, Callable[[], Any]]] = {
+    label: VALUES[label]
+    for label in (
+        "none",
+        "true",
+        "2^63",
+        "2^64",
+        "a half",
+        "empty text",
+        "text",
+        "NUL",
+        "separators",
+        "outside the plane",
+        "a uuid",
+        "very long text",
+        "list of text",
+        "own names",
+        "depth 64",
+        "depth 1000",
+        "half a pair",
+        "half a pair in an object",
+        "NaN",
+        "NaN in an object",
+        "cycle",
+        "subclass of str",
+        "enum of str",
+        "number for a key",
+        "bytes",
+        "set",
+        "mapping proxy",
+        "raw JSON in an object",
+        "UUID",
+    )
 }
