@@ -6,11 +6,12 @@ Owns what that is, and which sessions of one engine it befell. Whoever reads wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, final
+from itertools import chain
+from typing import Final, Protocol, final
 
-from .codec import check_events, decode, decode_json
+from .codec import check_event, decode, decode_json
 from .errors import CorruptSession, InvalidBody, PenstockError, StorageError
 from .events import Event, JSONObject
 from .log.port import Entry, Head
@@ -29,6 +30,10 @@ class SetsAside(Protocol):
         """What is stored of the session that ``error`` names cannot be read."""
 
 
+# Of an entry's offset and body.
+_KINDS: Final = frozenset({int, bytes})
+
+
 @contextmanager
 def reading(session_id: str) -> Iterator[None]:
     """What is made sense of in here was stored by an engine: where it makes none, `CorruptSession` is raised.
@@ -45,25 +50,18 @@ def reading(session_id: str) -> Iterator[None]:
 
 
 def check_page(page: Sequence[Entry], after: int) -> None:
-    """See that these are events behind ``after``, as a log stores them. Raises `InvalidBody`."""
-    for offset, body in page:
-        if type(offset) is not int or offset <= after or type(body) is not bytes:
-            raise InvalidBody(f"what is stored behind offset {after} is no event")
-        after = offset
+    """See that these are numbers and bytes, as a log stores them, behind ``after``. Raises `InvalidBody`."""
+    if page and (not _KINDS.issuperset(map(type, chain.from_iterable(page))) or page[0].offset <= after):
+        raise InvalidBody(f"what is stored behind offset {after} is no event")
 
 
-def check_readable(page: Sequence[Entry], after: int) -> None:
+def check_readable(page: Iterable[Entry]) -> None:
     """See that readers can be given these as they are. Raises `InvalidBody`."""
-    check_page(page, after)
-    try:
-        check_events([entry.body for entry in page])
-    except InvalidBody:
-        for entry in page:
-            try:
-                check_events([entry.body])
-            except InvalidBody as error:
-                raise InvalidBody(f"the event at offset {entry.offset} cannot be read: {error}") from error
-        raise
+    for entry in page:
+        try:
+            check_event(entry.body)
+        except InvalidBody as error:
+            raise InvalidBody(f"the event at offset {entry.offset} cannot be read: {error}") from error
 
 
 def read_event(entry: Entry) -> Event:

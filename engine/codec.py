@@ -37,8 +37,9 @@ from .work import Work
 __all__ = [
     "PieceEncoder",
     "check_data",
-    "check_events",
+    "check_event",
     "check_json",
+    "check_object",
     "converter",
     "decode",
     "decode_json",
@@ -73,7 +74,7 @@ class _Object(msgspec.Struct, gc=False):
     """Any JSON object: its members are passed over."""
 
 
-_objects: Final = msgspec.json.Decoder(list[_Object]).decode
+_object: Final = msgspec.json.Decoder(_Object).decode
 
 
 def _exactly(*accepted: type) -> Callable[[object, type], object]:
@@ -459,15 +460,10 @@ def decode_json(body: bytes) -> JSON:
         raise InvalidBody(f"not JSON: {error}") from error
 
 
-def check_events(bodies: Sequence[bytes]) -> None:
-    """See that each is a JSON object in UTF-8, and no more, for a tenth of what reading them takes.
-
-    Raises `InvalidBody`.
-    """
+def check_event(body: bytes) -> None:
+    """See that it is one JSON object in UTF-8, for a tenth of what reading it takes. Raises `InvalidBody`."""
     try:
-        array = b"[%b]" % b",".join(bodies)
-        array.decode()
-        if len(_objects(array)) != len(bodies):
-            raise InvalidBody("it is no JSON object")
+        body.decode()
+        _object(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidBody(f"it is no JSON object: {error}") from error
+        raise InvalidBody(f"not a JSON object: {error}") from error
