@@ -51,8 +51,13 @@ def reading(session_id: str) -> Iterator[None]:
 
 def check_page(page: Sequence[Entry], after: int) -> None:
     """See that these are numbers and bytes, as a log stores them, behind ``after``. Raises `InvalidBody`."""
-    if page and (not _KINDS.issuperset(map(type, chain.from_iterable(page))) or page[0].offset <= after):
-        raise InvalidBody(f"what is stored behind offset {after} is no event")
+    if not page or (_KINDS.issuperset(map(type, chain.from_iterable(page))) and page[0].offset > after):
+        return
+    for offset, body in page:  # something is wrong: which
+        if type(offset) is not int or offset <= after or type(body) is not bytes:
+            break
+        after = offset
+    raise InvalidBody(f"what is stored behind offset {after} is no event")
 
 
 def check_readable(page: Iterable[Entry]) -> None:

@@ -125,6 +125,8 @@ class Remotes:
                 run.heard_again()
             if isinstance(taken, Mark):
                 return await self._again(request, taken)
+            if run is not None and run.stand_in is not None:
+                run.stand_in.heard = True
             await self._journal.wait_committed(taken.mark, self._config.flush_timeout)
             return ChunksAccepted(
                 generation_id=gid,
@@ -164,9 +166,10 @@ class Remotes:
                 if stamp is not None:
                     mark = self._journal.append((), self._numbering.records(stamp))
                     self._numbering.note(stamp, mark)
-            if run is not None:
+            if run is not None and run.stand_in is not None:
                 run.hear(lease)
                 run.heard_again()
+                run.stand_in.heard = True
             await self._journal.wait_committed(mark or self._journal.mark(), self._config.flush_timeout)
             turn = None if run is None else run.structure.turn
             return ChunksAccepted(

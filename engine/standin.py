@@ -24,7 +24,7 @@ class StandIn:
     """Waits until the other process is done. ``adopted``: the generation was begun before this process was."""
 
     def __init__(self, *, adopted: bool = False) -> None:
-        self.heard = False  # of its producer, in the life of this object
+        self.heard = False  # something of its producer was taken, in the life of this object
         self.lease: Lease | None = None  # most producers declare none
         self._adopted = adopted
         self._finished = trio.Event()
@@ -39,7 +39,6 @@ class StandIn:
 
     def hear(self, seconds: float | None) -> bool:
         """A request of the producer's came; with ``seconds``, it declares a lease. Whether its times are sooner now."""
-        self.heard = True
         lease = self.lease
         if lease is None:
             self.lease = None if seconds is None else Lease(seconds)
