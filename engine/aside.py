@@ -9,15 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeVar, final
 
-from .codec import check_event, decode, decode_json
+from .codec import check_event, decode, decode_json, decoding
 from .errors import CorruptSession, InvalidBody, PenstockError, StorageError
 from .events import Event, JSONObject
 from .log.port import Entry, Head
 from .observer import Observer, SessionSetAside
+from .work import Work
 
-__all__ = ["Aside", "SetsAside", "check_page", "check_readable", "read_event", "read_metadata", "reading", "sound"]
+__all__ = [
+    "Aside",
+    "SetsAside",
+    "check_page",
+    "check_readable",
+    "read_event",
+    "read_metadata",
+    "reading",
+    "reading_event",
+    "reading_in_bits",
+    "sound",
+]
+
+
+T = TypeVar("T")
 
 
 class SetsAside(Protocol):
@@ -49,6 +64,13 @@ def reading(session_id: str) -> Iterator[None]:
         raise CorruptSession(said, session_id=session_id) from error
 
 
+def reading_in_bits(session_id: str, work: Work[T]) -> Work[T]:
+    """The work, inside `reading`."""
+    with reading(session_id):
+        found = yield from work
+    return found
+
+
 def check_page(page: Sequence[Entry], after: int) -> None:
     """See that these are numbers and bytes, as a log stores them, behind ``after``. Raises `InvalidBody`."""
     if not page or (_KINDS.issuperset(map(type, chain.from_iterable(page))) and page[0].offset > after):
@@ -74,7 +96,24 @@ def read_event(entry: Entry) -> Event:
     try:
         event = decode(entry.body)
     except InvalidBody as error:
-        raise InvalidBody(f"the event at offset {entry.offset} cannot be read: {error}") from error
+        raise _unreadable(entry, error) from error
+    return _standing_there(entry, event)
+
+
+def reading_event(entry: Entry) -> Work[Event]:
+    """`read_event`, in bits if it is a large one."""
+    try:
+        event = yield from decoding(entry.body)
+    except InvalidBody as error:
+        raise _unreadable(entry, error) from error
+    return _standing_there(entry, event)
+
+
+def _unreadable(entry: Entry, error: InvalidBody) -> InvalidBody:
+    return InvalidBody(f"the event at offset {entry.offset} cannot be read: {error}")
+
+
+def _standing_there(entry: Entry, event: Event) -> Event:
     if event.offset != entry.offset:
         raise InvalidBody(f"the event at offset {entry.offset} says that it is at {event.offset}")
     return event

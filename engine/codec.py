@@ -7,7 +7,7 @@ is held against the same table as what is read (`shapes`): what this module gave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import eq
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self, TypeVar, cast, final, get_args, get_origin
@@ -43,6 +43,7 @@ __all__ = [
     "converter",
     "decode",
     "decode_json",
+    "decoding",
     "encode",
     "encode_checked",
     "encode_data",
@@ -51,6 +52,7 @@ __all__ = [
     "encode_with",
     "encoding_blocks",
     "from_json",
+    "is_large",
     "own_json",
     "structure",
     "to_json",
@@ -59,12 +61,18 @@ __all__ = [
 if TYPE_CHECKING:
     from attrs import AttrsInstance
 
-    from .reducer import MessageView
+    from .reducer import BlockView, MessageView
 
 T = TypeVar("T")
 
 _dumps: Final = msgspec.json.Encoder().encode
 _loads: Final = msgspec.json.Decoder().decode
+
+_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_raw_array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+# An event with more bytes takes a millisecond or two to read.
+_LARGE: Final = 64 * 1024
 
 # What the encoder raises: for half a surrogate pair, for a type that it does not know, for a cycle, for a number.
 _UNSAYABLE: Final = (ValueError, TypeError, RecursionError, OverflowError)
@@ -240,6 +248,39 @@ def decode(body: bytes) -> Event:
     return from_json(decode_json(body))
 
 
+def decoding(body: bytes) -> Work[Event]:
+    """`decode`: a large ``message.snapshot`` block by block, for it may have any number; all else at once."""
+    if is_large(body):
+        try:
+            event = yield from _decoding_blocks(body)
+        except (InvalidBody, KeyError, ValueError, RecursionError):
+            pass  # `decode` says what is wrong with it
+        else:
+            return event
+    return decode(body)
+
+
+def is_large(body: bytes) -> bool:
+    """Whether these are the bytes of an event that takes long to read, and so is read in bits."""
+    return len(body) > _LARGE and body.startswith(b'{"type":"message.snapshot",')
+
+
+def _decoding_blocks(body: bytes) -> Work[Event]:
+    flat = _raw_object(body)
+    yield
+    data = _raw_object(flat.pop("data"))
+    yield
+    raw_blocks = _raw_array(data.pop("blocks"))
+    yield
+    blocks: list[BlockSnapshot] = []
+    for raw in raw_blocks:
+        blocks.append(structure(_loads(raw), BlockSnapshot))
+        yield
+    empty: dict[str, JSON] = {**{name: _loads(raw) for name, raw in data.items()}, "blocks": []}
+    event = from_json({**{name: _loads(raw) for name, raw in flat.items()}, "data": empty})
+    return evolve(event, data=evolve(cast("MessageSnapshot", event.data), blocks=tuple(blocks)))
+
+
 def to_json(event: Event) -> dict[str, JSON]:
     """The event as one flat object, in the order type, stamp, data."""
     data = event.data
@@ -320,22 +361,29 @@ def encode_data(data: Data) -> bytes:
     return _encode_flat(_data_to_json(data), data.type)
 
 
-def encoding_blocks(value: MessageSnapshot | MessageView) -> Work[bytes]:
-    """The JSON of a message, block by block: the bytes that all of it at once would be. What it holds was read."""
-    blocks: list[bytes] = []
-    for block in value.blocks:
-        blocks.append(_dumps(converter.unstructure(block)))
-        yield
-    fields = (
-        (name, b"[%b]" % b",".join(blocks) if name == "blocks" else _dumps(part))
-        for name, part in converter.unstructure(evolve(cast("MessageSnapshot", value), blocks=())).items()
-    )
-    return b"{%b}" % b",".join(b"%b:%b" % (_dumps(name), part) for name, part in fields)
+def encoding_blocks(value: MessageSnapshot | MessageView, blocks: Iterable[BlockSnapshot | BlockView]) -> Work[bytes]:
+    """The JSON of a message with these blocks in place of its own, block by block: the bytes that all of it at once
+    would be. What it holds was read."""
+    pieces: list[bytes] = []
+    for name, part in converter.unstructure(evolve(cast("MessageSnapshot", value), blocks=())).items():
+        pieces += (b"," if pieces else b"{", _dumps(name), b":")
+        if name != "blocks":
+            pieces.append(_dumps(part))
+            continue
+        opening = b"["
+        for block in blocks:
+            pieces += (opening, _dumps(converter.unstructure(block)))
+            opening = b","
+            yield
+        pieces.append(b"[]" if opening == b"[" else b"]")
+    pieces.append(b"}")
+    return b"".join(pieces)
 
 
 def encode_with(event: Event, data: bytes) -> bytes:
     """`encode_checked`, for an event whose data is this JSON and not what it holds."""
-    return encode_checked(evolve(event, data=Unknown(type=event.type, value={}))).removesuffix(b"{}}") + data + b"}"
+    bare = encode_checked(evolve(event, data=Unknown(type=event.type, value={})))
+    return b"".join((bare[:-3], data, b"}"))
 
 
 def encode_record(record: AttrsInstance) -> bytes:

@@ -27,7 +27,7 @@ from .events import (
     MessageOpened,
     MessageSnapshot,
 )
-from .reducer import Gap
+from .reducer import BlockView, Gap, MessageView
 from .reducer.transcript import Transcript
 from .work import Work
 
@@ -72,8 +72,9 @@ class Compaction:
         """The whole content, as it is to be stored."""
         if self.content is None:
             return None
-        whole = yield from _whole(self.content)
-        data = yield from encoding_blocks(whole)
+        (view,), _ = yield from self.content.paging(None, None)
+        whole = _whole(view)
+        data = yield from encoding_blocks(whole, map(_block, view.blocks))
         return encode_with(evolve(self.last, data=whole, block_index=None, seq=None), data)
 
     def pieces(self, size: int) -> Iterator[tuple[int, ...]]:
@@ -203,28 +204,25 @@ def _close(message: _Message, event: Event, data: MessageClosed) -> Compaction |
     return Compaction(last=last, content=transcript, runs=runs)
 
 
-def _whole(transcript: Transcript) -> Work[MessageSnapshot]:
-    """The whole content of the one message in there."""
-    (view,), _ = yield from transcript.paging(None, None)
-    blocks: list[BlockSnapshot] = []
-    for block in view.blocks:
-        blocks.append(
-            BlockSnapshot(
-                kind=block.kind,
-                seq=block.seq,
-                text=block.text,
-                arguments=block.arguments,
-                value=block.value,
-                tool_call_id=block.tool_call_id,
-                name=block.name,
-                is_error=block.is_error,
-            )
-        )
-        yield
+def _whole(view: MessageView) -> MessageSnapshot:
+    """The content of the message but for its blocks."""
     return MessageSnapshot(
         role=view.role,
         status=view.status,
-        blocks=tuple(blocks),
+        blocks=(),
         parent_message_id=view.parent_message_id,
         metadata=view.metadata,
+    )
+
+
+def _block(view: BlockView) -> BlockSnapshot:
+    return BlockSnapshot(
+        kind=view.kind,
+        seq=view.seq,
+        text=view.text,
+        arguments=view.arguments,
+        value=view.value,
+        tool_call_id=view.tool_call_id,
+        name=view.name,
+        is_error=view.is_error,
     )

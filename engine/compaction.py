@@ -17,7 +17,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from .aside import SetsAside, check_page, read_event, reading, sound
+from .aside import SetsAside, check_page, reading, reading_event, reading_in_bits, sound
 from .compacting import Compaction, Scan, seconds_of
 from .config import Config
 from .errors import CorruptSession, PenstockError, StaleEpoch, WriteFailed
@@ -235,8 +235,9 @@ class Compactor:
                     break
                 if number % _SLICE == 0:
                     await trio.lowlevel.checkpoint()
+                event = await in_slices(reading_in_bits(session_id, reading_event(entry)))
                 with reading(session_id):
-                    found = scan.take(read_event(entry))
+                    found = scan.take(event)
                 if found:
                     known = await self._swap(head, found, scan.settled, rest)
             position = entries[-1].offset

@@ -38,8 +38,8 @@ def beginning(
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
     records: dict[str, bytes | None] = {}
     for number, message in enumerate(messages, 2):
-        whole = yield from _whole(message)
-        data = yield from encoding_blocks(whole)
+        whole = _whole(message)
+        data = yield from encoding_blocks(whole, map(_block, message.blocks))
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)
         events.append(encode_with(event, data))
         # As of a message that was posted: repeated with the same content, it is the same.
@@ -58,15 +58,12 @@ def _digesting(data: bytes) -> Work[str]:
     return made.hexdigest()
 
 
-def _whole(message: MessageView) -> Work[MessageSnapshot]:
-    blocks: list[BlockSnapshot] = []
-    for block in message.blocks:
-        blocks.append(_block(block))
-        yield
+def _whole(message: MessageView) -> MessageSnapshot:
+    """But for its blocks, of which there may be any number."""
     return MessageSnapshot(
         role=message.role,
         status="cancelled" if message.status == "open" else message.status,
-        blocks=tuple(blocks),
+        blocks=(),
         parent_message_id=message.parent_message_id,
         metadata=message.metadata,
     )

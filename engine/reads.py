@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import frozen
 
-from .aside import check_page, check_readable, read_event, read_metadata, reading
+from .aside import check_page, check_readable, read_event, read_metadata, reading, reading_event, reading_in_bits
+from .codec import is_large
 from .config import Config
 from .errors import (
     CorruptSession,
@@ -39,10 +40,11 @@ from .records import (
     message_key,
     read_record,
 )
-from .reducer import Gap, MessageView, SessionState, Snapshot, SnapshotPage
+from .reducer import Folded, Gap, MessageView, SessionState, Snapshot, SnapshotPage
 from .results import GenerationInfo, Present
 from .slices import SLICE, in_slices
 from .states import GenerationState, Outcome
+from .work import Work
 
 __all__ = ["ForkPoint", "Reads"]
 
@@ -296,9 +298,14 @@ class Reads:
             for start in range(0, len(entries), SLICE):
                 if start:
                     await trio.lowlevel.checkpoint()
-                with reading(self.session_id):
-                    if _apply(state, entries[start : start + SLICE], offset):
-                        return
+                part = entries[start : start + SLICE]
+                if any(is_large(entry.body) for entry in part):
+                    passed = await in_slices(reading_in_bits(self.session_id, _applying(state, part, offset)))
+                else:
+                    with reading(self.session_id):
+                        passed = _apply(state, part, offset)
+                if passed:
+                    return
 
     async def generation(self, generation_id: str) -> GenerationRecord | None:
         """What the log knows of the generation."""
@@ -356,7 +363,21 @@ def _apply(state: SessionState, entries: Sequence[Entry], offset: int) -> bool:
     for entry in entries:
         if entry.offset > offset:
             return True
-        result = state.apply(read_event(entry))
-        if isinstance(result, Gap):
-            raise InvalidBody(f"the log does not add up at offset {entry.offset}: {result}")
+        _must_fit(state.apply(read_event(entry)), entry)
     return False
+
+
+def _applying(state: SessionState, entries: Sequence[Entry], offset: int) -> Work[bool]:
+    """The same, where large ones are among them."""
+    for entry in entries:
+        if entry.offset > offset:
+            return True
+        event = yield from reading_event(entry)
+        _must_fit((yield from state.applying(event)), entry)
+        yield
+    return False
+
+
+def _must_fit(result: Folded, entry: Entry) -> None:
+    if isinstance(result, Gap):
+        raise InvalidBody(f"the log does not add up at offset {entry.offset}: {result}")

@@ -44,7 +44,7 @@ from ..events import (
     Unknown,
 )
 from ..work import Work, at_once
-from .content import GrowingMessage
+from .content import GrowingBlock, GrowingMessage
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .snapshot import ApprovalView, GenerationView, InputView, MessageView, QueuedView, QueueView, Snapshot
 from .transcript import Transcript
@@ -72,11 +72,23 @@ class SessionState:
     def cursor(self) -> Cursor:
         return Cursor(self.epoch, self.offset)
 
+    def applying(self, event: Event) -> Work[Folded]:
+        """`apply`, block by block for the whole of a message. Nothing else may be applied meanwhile."""
+        blocks: list[GrowingBlock] = []
+        for block in event.data.blocks if isinstance(event.data, MessageSnapshot) else ():
+            blocks.append(GrowingBlock.of(block))
+            yield
+        return self._apply(event, blocks)
+
     def apply(self, event: Event) -> Folded:
         """Fold one event. Events without an offset are ephemeral and change nothing.
 
         Raises `CallerError` for an event of another session, `InvalidBody` for one that lacks a part of its stamp.
         """
+        return self._apply(event, None)
+
+    def _apply(self, event: Event, blocks: list[GrowingBlock] | None) -> Folded:
+        """``blocks`` are those of a ``message.snapshot``, if they were made already."""
         if event.session_id != self.session_id:
             raise CallerError(
                 f"an event of session {event.session_id} was given to the fold of {self.session_id}",
@@ -88,9 +100,9 @@ class SessionState:
         if offset <= self.offset:
             return DUPLICATE
         if offset == self.offset + 1:
-            folded = self._fold(event)
+            folded = self._fold(event, blocks)
         else:
-            folded = self._fold_past_jump(event)
+            folded = self._fold_past_jump(event, blocks)
         if not isinstance(folded, Gap):
             self.offset = offset
         return folded
@@ -162,11 +174,11 @@ class SessionState:
         state._approvals = {approval.approval_id: approval for approval in snapshot.approvals}
         return state
 
-    def _fold_past_jump(self, event: Event) -> Folded:
+    def _fold_past_jump(self, event: Event, blocks: list[GrowingBlock] | None) -> Folded:
         if not self._transcript.note_jump():
             return Gap(f"offset {self.offset + 1}", f"offset {event.offset}")
         try:
-            folded = self._fold(event)
+            folded = self._fold(event, blocks)
         except InvalidBody:
             self._transcript.forget_jump()
             raise
@@ -174,7 +186,7 @@ class SessionState:
             self._transcript.forget_jump()
         return folded
 
-    def _fold(self, event: Event) -> Folded:
+    def _fold(self, event: Event, blocks: list[GrowingBlock] | None) -> Folded:
         data = event.data
         match data:
             case BlockDelta() | BlockOpened() | BlockClosed():
@@ -184,7 +196,7 @@ class SessionState:
             case MessageClosed():
                 return self._transcript.close_message(event, data)
             case MessageSnapshot():
-                return self._transcript.take_whole(event, data)
+                return self._transcript.take_whole(event, data, blocks)
             case MessageRetracted():
                 return self._transcript.retract(event)
             case GenerationQueued():

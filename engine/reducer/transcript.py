@@ -81,7 +81,7 @@ class Transcript:
         size = 0
         while end > start:
             view = yield from self._in_order[end - 1].viewing()
-            body = yield from encoding_blocks(view)
+            body = yield from encoding_blocks(view, view.blocks)
             size += len(body)
             if found and size > most_bytes:
                 break
@@ -95,7 +95,7 @@ class Transcript:
             for message in sorted(self.open.values(), key=_by_ordinal, reverse=True):
                 if message.ordinal < behind:
                     view = yield from message.viewing()
-                    found.append((view, (yield from encoding_blocks(view))))
+                    found.append((view, (yield from encoding_blocks(view, view.blocks))))
         return found[::-1], first if more else None
 
     def _range(self, limit: int | None, before: str | None) -> tuple[int, int]:
@@ -209,11 +209,15 @@ class Transcript:
         message.usage = data.usage
         return APPLIED
 
-    def take_whole(self, event: Event, data: MessageSnapshot) -> Folded:
-        """A new message, or the whole content of a known one, of which it must cover all that is known."""
+    def take_whole(self, event: Event, data: MessageSnapshot, blocks: list[GrowingBlock] | None = None) -> Folded:
+        """A new message, or the whole content of a known one, of which it must cover all that is known.
+
+        ``blocks`` are those of ``data``, if they were made already.
+        """
         message_id = stamped(event.message_id, "message_id", event)
         message = self._by_id.get(message_id)
-        blocks = [GrowingBlock.of(block) for block in data.blocks]
+        if blocks is None:
+            blocks = [GrowingBlock.of(block) for block in data.blocks]
         if message is None:
             self.add(
                 GrowingMessage(

@@ -24,17 +24,20 @@ from engine import (
     Event,
     Generation,
     GenerationActive,
+    InvalidBody,
     MessageRetracted,
     MessageSnapshot,
     Session,
+    SessionState,
     WriteFailed,
+    codec,
     decode,
     encode,
     new_generation_id,
     new_message_id,
     open_engine,
 )
-from engine.codec import Unstamped, converter, encode_json, encode_with, encoding_blocks
+from engine.codec import Unstamped, converter, decoding, encode_json, encode_with, encoding_blocks
 from engine.journal import Mark
 from engine.lifecycle import Draft
 from engine.log import Append, MemoryLog
@@ -45,7 +48,7 @@ from engine.work import Work, at_once
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.remotes import body
 from tests.engine.rules import events_of
-from tests.engine.strategies import logs
+from tests.engine.strategies import SESSION, logs
 
 CONFIG: Final = Config(compact_after=None, idle_session=3600, subscriber_buffer=128)
 # The longest step may be longer for a session that is four times as large by no more than this: what a slice happens to
@@ -163,6 +166,26 @@ async def fork_of_blocks(count: int) -> int:
         return await longest_step(session.fork())
 
 
+async def snapshot_of_a_fork_of_blocks(count: int) -> int:
+    """Its message is one event, with all of them."""
+    log = MemoryLog()
+    async with opened(log) as session:
+        await in_blocks(session, count)
+        await session.fork("fork")
+    async with open_engine(log, config=CONFIG) as engine:
+        fork = await engine.session("fork")
+        return await longest_step(fork.snapshot())
+
+
+async def compaction_beside_a_fork_of_blocks(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await in_blocks(session, count)
+        await said(session, 3)
+        await session.fork("fork")
+    return await compaction(log)
+
+
 async def replacement(count: int) -> int:
     async with opened(MemoryLog()) as session:
         first = (await said(session, count))[0]
@@ -200,18 +223,25 @@ async def opening_of_a_remote_generation(count: int) -> int:
     return await longest_step(open_again())
 
 
+async def compaction(log: MemoryLog) -> int:
+    compactor = Compactor(log, Config(compact_after=0))
+    steps = await longest_step(compactor.compact_all())
+    assert compactor.statistics().messages > 0
+    return steps
+
+
 async def compaction_of_messages(count: int) -> int:
     log = MemoryLog()
     async with opened(log) as session:
         await said(session, count)
-    return await longest_step(Compactor(log, Config(compact_after=0)).compact_all())
+    return await compaction(log)
 
 
 async def compaction_of_blocks(count: int) -> int:
     log = MemoryLog()
     async with opened(log) as session:
         await in_blocks(session, count // 2)  # of one that is small enough to be compacted
-    return await longest_step(Compactor(log, Config(compact_after=0)).compact_all())
+    return await compaction(log)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +251,8 @@ async def compaction_of_blocks(count: int) -> int:
         snapshot_of_blocks,
         fork_of_messages,
         fork_of_blocks,
+        snapshot_of_a_fork_of_blocks,
+        compaction_beside_a_fork_of_blocks,
         replacement,
         replacement_beside_a_live_one,
         rollback,
@@ -231,8 +263,9 @@ async def compaction_of_blocks(count: int) -> int:
     ],
 )
 async def test_the_loop_is_held_no_longer_for_a_larger_session(
-    operation: Callable[[int], Awaitable[int]], autojump_clock: MockClock
+    operation: Callable[[int], Awaitable[int]], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(codec, "_LARGE", 1024)
     small, large = await operation(400), await operation(1600)
     assert large < ALLOWANCE * small, (small, large)
 
@@ -268,8 +301,34 @@ def test_an_event_encoded_in_parts_is_the_event_encoded_at_once(events: list[Eve
         event = evolve(event, extra={})
         assert Unstamped.of(event).at(offset, event.time) == encode(evolve(event, offset=offset))
         if isinstance(event.data, MessageSnapshot):
-            assert encode_with(event, at_once(encoding_blocks(event.data))) == encode(event)
-            assert at_once(encoding_blocks(event.data)) == encode_json(converter.unstructure(event.data))
+            assert encode_with(event, at_once(encoding_blocks(event.data, event.data.blocks))) == encode(event)
+            assert at_once(encoding_blocks(event.data, event.data.blocks)) == encode_json(
+                converter.unstructure(event.data)
+            )
+
+
+@given(logs(max_steps=30), st.data())
+def test_an_event_read_in_bits_is_the_event_read_at_once(events: list[Event], data: st.DataObject) -> None:
+    """Or is refused for the same reason, whatever became of its bytes; and folds to the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "_LARGE", 0)
+        at_a_time, in_bits = SessionState(SESSION, "e"), SessionState(SESSION, "e")
+        for event in events:
+            body = encode(event)
+            assert at_once(decoding(body)) == decode(body) == event
+            assert at_once(in_bits.applying(event)) == at_a_time.apply(event)
+            if data.draw(st.integers(0, 3)) == 0:
+                place = data.draw(st.integers(0, len(body) - 1))
+                broken = body[:place] + data.draw(st.binary(max_size=3)) + body[place + data.draw(st.integers(0, 3)) :]
+                assert refusal(lambda: at_once(decoding(broken))) == refusal(lambda: decode(broken))  # noqa: B023
+        assert in_bits.snapshot() == at_a_time.snapshot()
+
+
+def refusal(read: Callable[[], Event]) -> object:
+    try:
+        return read()
+    except InvalidBody as error:
+        return str(error)
 
 
 # --- beside others
