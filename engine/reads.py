@@ -230,6 +230,18 @@ class Reads:
                     page = self._snapshots[key] = SnapshotPage(*await in_slices(work))
                 return page
 
+    @property
+    def holds_messages(self) -> bool:
+        """Whether there is something for `release` to let go of."""
+        return self._state is not None
+
+    async def release(self) -> None:
+        """Let go of what was folded, in slices."""
+        async with self._one_fold():
+            state, self._state = self._state, None
+            if state is not None:
+                await in_slices(state.dismantling())
+
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
         with self._living():

@@ -324,6 +324,8 @@ class Registry:
         self._resting.pop(resident, None)
         if self._residents.get(resident.session_id) is resident:
             del self._residents[resident.session_id]
+            if resident.reads.holds_messages and not self.draining:
+                self.launch_apart(resident.reads.release, f"penstock release {resident.session_id}")
         if resident.slot.stragglers:
             self._leaving.add(resident)
         else:

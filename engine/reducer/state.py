@@ -107,6 +107,10 @@ class SessionState:
             self.offset = offset
         return folded
 
+    def dismantling(self) -> Work[None]:
+        """Let go of the messages, bit by bit. Nobody may use it from then on."""
+        return self._transcript.dismantling()
+
     @property
     def whole(self) -> bool:
         """Whether the cursor lies outside every compacted range, so that the state is all there is up to here."""

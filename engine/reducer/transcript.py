@@ -55,6 +55,18 @@ class Transcript:
         self._unexplained.clear()
         self.older, self.older_seen_at = False, 0
 
+    def dismantling(self) -> Work[None]:
+        """Let go of all of it, bit by bit: of a large one, all at once takes long, too."""
+        self._by_id.clear()
+        while self._in_order:
+            message = self._in_order.pop()
+            message.kept = None
+            while message.blocks:
+                message.blocks.pop()
+                yield
+            yield
+        self.clear()
+
     def paging(self, limit: int | None, before: str | None) -> Work[tuple[tuple[MessageView, ...], bool]]:
         """The newest ``limit`` messages, or those before the message ``before``, and whether older ones exist.
 

@@ -124,6 +124,7 @@ async def use(engine: Engine, session: Session, done: Counter[str]) -> bool:
         ("input", lambda: session.input(new_generation_id(), "steer", {})),
         ("repeat", lambda: session.start("say", text="hi", idempotency_key="k")),
         ("snapshot", session.snapshot),
+        ("snapshot_page", session.snapshot_page),
         ("fork", lambda: session.fork(f"of-{session.session_id}")),
         ("stop", session.stop),
         ("next", session.queue_next),

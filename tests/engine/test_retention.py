@@ -128,11 +128,12 @@ USES: Final[dict[str, Callable[[Session], Awaitable[object]]]] = {
     "presence": lambda session: session.put_presence("ann", "phone"),
     "subscribe": _subscribe,
     "snapshot": lambda session: session.snapshot(),
+    "snapshot_page": lambda session: session.snapshot_page(),
     "fork": lambda session: session.fork("copy"),
 }
 
 # What is only read may be deleted as soon as it was.
-READS: Final = ("snapshot", "fork")
+READS: Final = ("snapshot", "snapshot_page", "fork")
 
 
 @pytest.mark.parametrize("evicted", [False, True])

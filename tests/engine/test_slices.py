@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
@@ -268,6 +269,24 @@ async def test_the_loop_is_held_no_longer_for_a_larger_session(
     monkeypatch.setattr(codec, "_LARGE", 1024)
     small, large = await operation(400), await operation(1600)
     assert large < ALLOWANCE * small, (small, large)
+
+
+async def test_a_large_session_leaves_memory_in_slices(autojump_clock: MockClock) -> None:
+    steps: Counter[str] = Counter()
+
+    class Counting(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            steps[task.name] += 1
+
+    config = Config(compact_after=None, idle_session=1)
+    async with open_engine(MemoryLog(), config=config) as engine:
+        session = await engine.create_session("s")
+        ids = await said(session, 1000)
+        trio.lowlevel.add_instrument(Counting())
+        await trio.sleep(3)
+        assert engine.statistics().sessions == 0
+        assert steps["penstock release s"] >= 1000 // SLICE
+        assert [message.message_id for message in (await session.snapshot()).messages] == ids
 
 
 async def test_what_is_short_goes_without_a_turn_and_what_is_cut_off_is_closed() -> None:
