@@ -19,6 +19,7 @@ from engine import JSON, Chunk, InvalidBody, JSONObject, Pieces, ProducerStamp, 
 from .bodies import read_body
 
 __all__ = [
+    "SECONDS",
     "ChunkBody",
     "FinishBody",
     "SignOfLife",
@@ -35,8 +36,12 @@ __all__ = [
 # A sequence number in a header: what a client counts, far below where JSON's numbers lose their units.
 _NUMBER: Final = re.compile(r"(0|[1-9][0-9]{0,15})", re.ASCII)
 
-# A lease in a header: seconds, in decimals if need be.
-_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
+# A lease in a header: seconds above 0, in decimals if need be, a day at most.
+SECONDS: Final = (
+    r"([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,6})?"
+    r"|86400(\.0{1,6})?|0\.0{0,5}[1-9][0-9]{0,5}"
+)
+_SECONDS: Final = re.compile(SECONDS, re.ASCII)
 
 _OUTCOMES: Final = ("completed", "failed")
 

@@ -46,6 +46,8 @@ EXCEPTIONS: dict[str, list[Any]] = {
     "POST /v1/sessions/{session_id}/generations/{generation_id}/finish": [positive_data_acceptance],
     # What may be asked for hangs together.
     "POST /v1/tickets": [positive_data_acceptance],
+    # A tool's block says whose it is, and is not a user's.
+    "POST /v1/sessions/{session_id}/messages": [positive_data_acceptance],
     # `live` is set below, so that what was made to be refused for it no longer is.
     "GET /v1/sessions/{session_id}/events": [positive_data_acceptance],
     # Only a handshake gets anywhere, and that is not for an HTTP client to make.
@@ -133,7 +135,14 @@ def test_every_answer_to_anything_is_described(case: Case[Any], client: httpx.Cl
         aimed(case, client, kind)
     if case.operation.path.endswith("/events"):
         case.query["live"] = "false"  # a stream without an end has no answer to look at
+    without_lease(case)
     case.call_and_validate(base_url=site.url, excluded_checks=EXCEPTIONS.get(case.operation.label, []))
+
+
+def without_lease(case: Case[Any]) -> None:
+    """A start has a lease only where its producer is remote, which a schema cannot say."""
+    if case.operation.path.endswith("/generations"):
+        case.headers.pop("Producer-Lease", None)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +154,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded_site(tmp_path_factory: pytest.TempPathFactory, key: Path) -> Iterator[ServerProcess]:
-    arguments = ("--jwt-key", str(key), "--rate", "1e6")
+    arguments = ("--jwt-key", str(key), "--rate", "1e6", "--auth-failures", "1e6")
     running = ServerProcess(tmp_path_factory.mktemp("guarded"), *arguments)
     yield running
     assert running.stop() == 0, running.log.read_text()
@@ -162,6 +171,7 @@ def test_without_a_valid_token_nothing_guarded_is_answered(
     token = make_token(signer, subject="ann", scopes=["admin"], sessions=["*"], ttl=600)
     if case.operation.path.endswith("/events"):
         case.query["live"] = "false"
+    without_lease(case)
     excluded = EXCEPTIONS.get(case.operation.label, [])
     headers = {"Authorization": f"Bearer {token}"}
     case.call_and_validate(base_url=guarded_site.url, headers=headers, excluded_checks=excluded)

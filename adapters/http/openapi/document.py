@@ -12,7 +12,7 @@ from ...bodies import ApprovalAnswer, InputHead
 from ...problems import PROBLEM_JSON, TABLE
 from ...pushed import ChunkBody
 from . import generations, producing, server, sessions
-from .grammar import GRAMMAR, SHARED, WORD
+from .grammar import GRAMMAR, KIND, SHARED, WORD
 from .operation import Answer, Body, Operation, Parameter, Shape
 from .schemas import Schema, Schemas, reference
 from .vocabulary import add_events, add_frames, add_problem
@@ -152,7 +152,11 @@ class _Making:
         self.schemas.add("ChunkBatch", {"anyOf": list(closed)})
         self.schemas.of(BlockSnapshot)
         whole = self.schemas.made["BlockSnapshot"]
-        self.schemas.add("PostedBlock", {**whole, "description": "A block as it is to stand.", "required": ["kind"]})
+        fields_of_block = cast(Schema, whole["properties"]) | {"kind": KIND}
+        told = "A block as it is to stand. A tool's has `tool_call_id`, a tool call also `name`."
+        self.schemas.add(
+            "PostedBlock", {**whole, "properties": fields_of_block, "description": told, "required": ["kind"]}
+        )
         head, answer = Schemas(GRAMMAR), Schemas(GRAMMAR)
         head.of(InputHead)
         answer.of(ApprovalAnswer, closed=True)

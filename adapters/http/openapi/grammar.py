@@ -11,7 +11,7 @@ from typing import Final
 
 from .schemas import Grammar, Schema, reference
 
-__all__ = ["GRAMMAR", "SHARED", "WORD"]
+__all__ = ["GRAMMAR", "KIND", "SHARED", "WORD"]
 
 _ROLES: Final = ["user", "assistant", "tool", "system"]
 _POLICIES: Final = ["supersede", "rollback", "queue", "latest", "reject", "join"]
@@ -121,7 +121,7 @@ _NAMED: Final[dict[str, Schema]] = {
 }
 
 _CLOSED: Final[Schema] = {"type": "string", "enum": ["complete", "cancelled", "failed"]}
-_KIND: Final[Schema] = {"type": "string", "enum": _KINDS}
+KIND: Final[Schema] = {"type": "string", "enum": _KINDS}
 # A message that was posted may have blocks of kinds that only the application knows.
 _ANY_KIND: Final[Schema] = {"type": "string", "description": f"{', '.join(_KINDS)}, or the poster's own."}
 _PATIENCE: Final[Schema] = {
@@ -139,7 +139,7 @@ GRAMMAR: Final = Grammar(
         "GenerationCancelling": {"by": reference("Uuid")},
         "MessageClosed": {"status": _CLOSED},
         "MessageSnapshot": {"status": _CLOSED},
-        "BlockOpened": {"kind": _KIND},
+        "BlockOpened": {"kind": KIND},
         "InputAccepted": {"kind": WORD},
         "InputView": {"kind": WORD},
         "InputHead": {"kind": WORD},
@@ -150,7 +150,7 @@ GRAMMAR: Final = Grammar(
         "StopBody": {"queue": {"type": "string", "enum": ["pause", "continue", "clear"], "default": "pause"}},
         "ForkBody": {"at": {"anyOf": [reference("Cursor"), reference("Uuid")]}},
         "ChunkBody": {
-            "kind": _KIND,
+            "kind": KIND,
             "type": {
                 "anyOf": [{"type": "string", "enum": _CHUNKS}, {"type": "string", "pattern": r"^app\."}],
                 "default": "block.delta",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...pushed import ChunkBody, FinishBody
+from ...pushed import SECONDS, ChunkBody, FinishBody
 from .operation import SESSION, Body, Operation, answered, header
 from .schemas import Schema, reference
 from .shapes import ChunksAnswer, FinishAnswer
@@ -28,7 +28,7 @@ _STAMP: Final = (
 
 LEASE: Final = header(
     "Producer-Lease",
-    {"type": "string", "pattern": r"^[0-9]{1,6}(\.[0-9]{1,6})?$"},
+    {"type": "string", "pattern": f"^({SECONDS})$"},
     "How many seconds the producer may be silent: without a request for so long, readers get the status "
     "producer-silent; for twice as long, the generation ends as lost. It stands in place of the idle limit and holds "
     "until it is said anew. A day at most.",
