@@ -41,6 +41,7 @@ def rendered(*events: Event) -> str:
     return click.unstyle("".join(transcript.render(each) for each in events))
 
 
+#
 def test_a_turn_reads_as_a_dialogue() -> None:
     question = MessageSnapshot(role="user", status="complete", blocks=(BlockSnapshot(kind="text", seq=0, text="Why?"),))
     assert rendered(

@@ -324,6 +324,7 @@ async def test_a_deleted_session_is_never_made_again(autojump_clock: MockClock) 
     assert len(server.requests) == 1
 
 
+#
 async def test_a_session_that_is_lost_in_the_middle_is_not_made_again_without_its_beginning(
     autojump_clock: MockClock,
 ) -> None:
@@ -496,7 +497,7 @@ async def test_a_producer_that_runs_into_the_fence_in_its_own_nursery_is_stale_a
                     server.stale = True
 
 
-# R-43 R-50: what the producer raises is told with a code, and comes out
+# what the producer raises is told with a code, and comes out
 async def test_a_producer_that_raises_ends_its_generation_as_failed(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with server.client() as client:
@@ -553,7 +554,6 @@ async def test_a_producer_that_says_nothing_leaves_no_trace(autojump_clock: Mock
     assert server.requests == []
 
 
-# R-97 R-99
 async def test_what_cannot_be_said_takes_no_number(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with server.client() as client:

@@ -93,7 +93,7 @@ def test_what_a_stream_is_made_of() -> None:
     assert parse("data: a\u2028b\x85c\x0bd\n\n".encode()) == [ServerSent("message", "a\u2028b\x85c\x0bd", "")]
 
 
-# what a break leaves behind is no message
+# what a break leaves behind is no message
 def test_half_a_message_is_none() -> None:
     assert parse(b"id: a\ndata: {}") == []
     assert parse(b"id: a\ndata: {}\n") == []

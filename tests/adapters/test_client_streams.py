@@ -155,6 +155,7 @@ async def test_a_session_that_went_while_the_line_was_down_has_ended(code: str, 
     assert len(server.times) == 2
 
 
+#
 # a frame that cannot be read is asked for again, and is an error when it stays so
 async def test_a_frame_that_cannot_be_read_is_asked_for_again(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
@@ -169,6 +170,7 @@ async def test_a_frame_that_cannot_be_read_is_asked_for_again(
     assert len(server.times) == 1 + 3 - 1
 
 
+#
 # the last frame before the end of a stream is judged as every other; half a frame is none
 @pytest.mark.parametrize(
     ("last", "known"),
@@ -216,6 +218,7 @@ async def test_a_slow_reader_holds_the_line_up_and_loses_nothing(autojump_clock:
     assert offsets == list(range(1, 200))
 
 
+#
 async def test_leaving_ends_the_connection(autojump_clock: MockClock) -> None:
     server = Server(Stream(event(1), 1000.0))
     async with connect("http://fake", transport=server) as client:
@@ -237,6 +240,7 @@ def snapshot(cursor: Cursor) -> bytes:
     return f"id: {cursor}\n\nevent: snapshot\nid: {cursor}\ndata: {encode_json(body).decode()}\n\n".encode()
 
 
+#
 # R-52 R-143: where the stream and the state do not meet, nothing is guessed, and the state is asked for
 @pytest.mark.parametrize(
     "broken",

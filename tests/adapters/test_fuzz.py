@@ -103,6 +103,7 @@ async def fuzzed(work: Callable[[Penstock], Awaitable[None]]) -> None:
         await assert_rules(log, closed=False)
 
 
+#
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(3600)
 async def test_no_request_breaks_the_server_or_the_log() -> None:  # R-94 R-113 R-117 R-121

@@ -29,6 +29,7 @@ def refusal(response: httpx.Response, status: int, code: str) -> Mapping[str, JS
     return problem
 
 
+#
 async def test_a_session_is_created_once_and_found_again() -> None:
     async with penstock() as world, world.client() as client:
         made = await client.put(S, json={"metadata": {"title": "a talk"}})
@@ -44,6 +45,7 @@ async def test_a_session_is_created_once_and_found_again() -> None:
         assert "generation" not in shown
 
 
+#
 async def test_a_deleted_session_is_gone_until_it_is_created_anew() -> None:
     async with penstock() as world, world.client() as client:
         first = (await client.put(S)).json()
@@ -63,6 +65,7 @@ async def test_a_deleted_session_is_gone_until_it_is_created_anew() -> None:
         assert second.json()["cursor"].split("-")[0] != first["cursor"].split("-")[0]
 
 
+#
 async def test_a_message_is_posted_once_however_often_it_is_sent() -> None:
     async with penstock() as world, world.client() as client:
         await client.put(S)
@@ -164,6 +167,7 @@ async def test_a_start_supersedes_and_stop_answers_truthfully() -> None:
         assert unseen.json()["state"] == "pending"
 
 
+# R-100 R-118
 @pytest.mark.parametrize(
     ("path", "body", "names"),
     [
@@ -203,6 +207,7 @@ async def test_a_body_that_is_not_exactly_right_is_refused_by_name(path: str, bo
         assert (await client.get(S)).json()["cursor"] == before, "nothing was written"
 
 
+#
 @pytest.mark.parametrize(
     "body",
     [b"{", b"\xff", b'{"text": "\xff"}', b'{"text": NaN}', b'{"text": "\\ud800"}', b"[" * 100_000, b"null", b" "],
@@ -214,6 +219,7 @@ async def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
         refusal(await client.put(S, content=body), 400, "INVALID_BODY")
 
 
+#
 async def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not() -> None:
     async with penstock(producers={"says": saying("a")}) as world, world.client() as client:
         await client.put(S)
@@ -247,6 +253,7 @@ async def test_ids_are_checked_and_missing_things_are_told_apart() -> None:
         refusal(await client.post(f"{S}/generations", json={"job_id": ""}), 400, "INVALID_ID")
 
 
+#
 @pytest.mark.parametrize("path", ["/nothing", "/v1", "/v1/sessions/", "/v1/sessions/a/b/c", "/v1//sessions", "/web"])
 async def test_an_unknown_path_is_a_problem_answer(path: str) -> None:
     async with penstock() as world, world.client() as client:
@@ -311,6 +318,7 @@ async def test_health_and_readiness() -> None:
         assert refused.headers["retry-after"] == "1"
 
 
+#
 async def test_an_unexpected_error_tells_nothing_of_the_inside(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

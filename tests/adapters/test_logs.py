@@ -172,7 +172,7 @@ async def test_a_bug_is_in_the_log_under_its_request(
     assert [line["request_id"] for line in lines("request_failed")] == ["r-1"]
 
 
-#
+# R-41 R-128
 async def test_a_reader_that_leaves_is_told_from_a_stream_that_ends(lines: Lines) -> None:
     async with penstock() as server, server.client() as client:
         await client.put("/v1/sessions/s")

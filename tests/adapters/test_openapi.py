@@ -38,6 +38,7 @@ def references(value: object) -> list[str]:
     return [found for item in value for found in references(item)] if isinstance(value, list) else []
 
 
+#
 async def test_every_route_is_described_and_every_description_has_its_route() -> None:
     async with open_engine(MemoryLog()) as engine:
         assert rules(create_app(engine)) == operations(description()).keys()
@@ -64,6 +65,7 @@ def test_every_success_names_the_ids_that_its_path_names() -> None:
     assert seen >= 20
 
 
+#
 def test_the_document_is_openapi_and_holds_together() -> None:
     told = description()
     schemathesis.openapi.from_dict(told).validate()
@@ -80,6 +82,7 @@ def test_the_document_is_openapi_and_holds_together() -> None:
         assert holes == {given["name"] for given in each.get("parameters", ()) if given["in"] == "path"}
 
 
+#
 def test_every_code_of_the_table_is_some_operations() -> None:
     enums = [found["enum"] for found in _codes(description())]
     # 405 is the answer to what is not described.

@@ -48,6 +48,7 @@ def subclasses(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:
         yield from subclasses(child)
 
 
+#
 def test_the_table_is_the_protocols() -> None:
     assert {code: row.status for code, row in TABLE.items()} == {
         code: status for status, codes in STATUSES.items() for code in codes.split()
@@ -55,6 +56,7 @@ def test_the_table_is_the_protocols() -> None:
     assert {code for code, row in TABLE.items() if row.retryable} == RETRYABLE
 
 
+#
 @pytest.mark.parametrize("kind", list(subclasses(PenstockError)), ids=lambda kind: kind.__name__)
 def test_every_error_of_the_engine_has_a_row_that_agrees(kind: type[PenstockError]) -> None:
     if kind.__subclasses__() and kind.code == "INTERNAL":
@@ -66,6 +68,7 @@ def test_every_error_of_the_engine_has_a_row_that_agrees(kind: type[PenstockErro
     assert TABLE[kind.code].retryable == kind.retryable
 
 
+#
 def test_a_problem_names_what_it_is_about_and_nothing_is_null() -> None:
     made = problem(SessionNotFound("no such session", session_id="s"), generation_id="g", message_id=None)
     assert made == {

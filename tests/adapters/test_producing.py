@@ -111,6 +111,7 @@ ENDED: Final = ["block.closed", "message.closed", "generation.finished"]
 # --- the happy path
 
 
+# R-12 R-112
 # a generation is started, a chunk is written, 200.
 @each_face
 async def test_the_first_chunk_begins_a_generation_and_is_written(face: str) -> None:
@@ -240,6 +241,7 @@ async def test_a_session_that_is_not_there_is_not_made(face: str) -> None:
         assert [head.session_id for head in await stage.log.heads()] == ["s"]
 
 
+#
 # R-36 R-62 R-140: what comes behind a delete leaves no ghost, in this life of the session or the next.
 @each_face
 async def test_what_comes_late_to_a_deleted_session_is_refused(face: str) -> None:
@@ -346,6 +348,7 @@ async def test_an_id_that_is_none_is_refused(face: str, chunk: Json) -> None:
 # --- the end
 
 
+# R-90 R-91
 # finish succeeds, closes what is open, and tells the cursor that readers will see.
 @each_face
 async def test_a_finish_ends_the_generation(face: str) -> None:
@@ -405,6 +408,7 @@ def _ends(write: Write) -> bool:
     return isinstance(write, Append) and any(b'"generation.finished"' in event for event in write.events)
 
 
+# R-93 R-120
 # R-137 R-92 R-113: an end that could not be stored is no end.
 @each_face
 async def test_a_finish_whose_end_is_not_stored_has_failed(face: str) -> None:
@@ -553,6 +557,7 @@ BAD_LAST: list[tuple[str, Json, str]] = [
 ]
 
 
+# R-34 R-94
 # A batch is written whole or not at all, also when it is the first.
 @pytest.mark.parametrize(("_", "bad", "code"), BAD_LAST, ids=[name for name, _, _ in BAD_LAST])
 @each_face
@@ -574,6 +579,7 @@ async def test_a_batch_is_all_or_nothing(face: str, _: str, bad: Json, code: str
 # --- exactly once
 
 
+# R-60 R-62
 # The same request again is a success that changes nothing, whatever became of its generation.
 @each_face
 async def test_a_request_counts_once(face: str) -> None:
@@ -598,6 +604,7 @@ async def test_a_request_counts_once(face: str) -> None:
         assert await stage.texts() == {MID: "abc"}
 
 
+#
 @each_face
 async def test_a_new_epoch_begins_at_0_and_ends_the_old_one(face: str) -> None:
     async with producing(face) as stage:
@@ -618,6 +625,7 @@ async def test_a_new_epoch_begins_at_0_and_ends_the_old_one(face: str) -> None:
         assert await stage.texts() == {MID: "abcd"}
 
 
+#
 # A request that is refused consumes no number.
 @each_face
 async def test_a_refused_request_consumes_no_number(face: str) -> None:
@@ -701,6 +709,7 @@ async def test_a_stamps_header_stands_there_once() -> None:
 # --- numbers in a block
 
 
+# R-63 R-86
 @each_face
 async def test_a_seq_that_was_written_is_passed_over_and_a_hole_is_told(face: str) -> None:
     async with producing(face) as stage:
@@ -817,6 +826,7 @@ async def test_a_remote_start_may_wait_and_takes_chunks_in_its_turn(face: str) -
 # --- stop
 
 
+#
 @each_face
 async def test_a_stop_reaches_the_producer_on_its_next_call_and_a_socket_at_once(face: str) -> None:
     async with producing(face) as stage:
@@ -938,6 +948,7 @@ async def held(hold: Hold, count: int = 1) -> None:
             await trio.sleep(0.01)
 
 
+#
 # Neither the producer nor a reader is told before the commit.
 @pytest.mark.parametrize("what", ["first", "chunk", "finish"])
 @each_face
@@ -1010,6 +1021,7 @@ async def test_a_producer_that_vanished_is_noticed(face: str) -> None:
         (await stage.face.chunks(delta("late", message_id=MID))).refused("STALE_GENERATION", generation_id=GID)
 
 
+# R-71 R-145
 @each_face
 async def test_a_drain_leaves_it_open_and_the_next_process_goes_on(face: str, tmp_path: Path) -> None:
     path = tmp_path / "produced.db"
@@ -1067,6 +1079,7 @@ async def test_a_crash_leaves_it_open_until_nobody_comes(face: str) -> None:
 # --- many at a time
 
 
+#
 # However requests race, each is written once and in order.
 @each_face
 async def test_the_same_request_on_many_lines_is_written_once(face: str) -> None:

@@ -183,6 +183,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[tuple[object, ...]]:
     return found
 
 
+#
 @pytest.mark.parametrize("who", ["open", "known", "nobody", "reader"])
 async def test_the_short_way_tells_the_very_same(
     who: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

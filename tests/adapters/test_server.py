@@ -315,6 +315,7 @@ async def test_an_answer_given_before_the_whole_body_came_reaches_the_client() -
         assert b"\r\nconnection: close\r\n" in answer.lower(), "or the next request would be sent into the close"
 
 
+#
 @pytest.mark.parametrize("when", ["before", "while"])
 async def test_a_peer_that_resets_its_connection_harms_nobody(when: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)

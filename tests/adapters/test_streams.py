@@ -194,6 +194,7 @@ async def one_answer(log: MemoryLog, *, heartbeat: float = 15.0) -> AsyncIterato
         yield world
 
 
+#
 @each_form
 async def test_replay_gives_the_log_byte_for_byte_and_then_the_tail(form: str) -> None:
     log = MemoryLog()
@@ -210,6 +211,7 @@ async def test_replay_gives_the_log_byte_for_byte_and_then_the_tail(form: str) -
         assert events(before) + events(live) == await logged(log)
 
 
+#
 # any cursor resumes with exactly what follows it.
 @each_form
 async def test_every_cursor_resumes_with_exactly_the_rest(form: str) -> None:
@@ -223,6 +225,7 @@ async def test_every_cursor_resumes_with_exactly_the_rest(form: str) -> None:
                 assert events(rest) == whole[cut:]
 
 
+#
 @each_form
 async def test_now_begins_at_the_tail(form: str) -> None:
     log = MemoryLog()
@@ -351,6 +354,7 @@ async def test_shutdown_ends_the_answer_then_the_stream_then_the_server(form: st
             await world.served.finished.wait()
 
 
+#
 # the next process gives exactly what the reader has not had.
 @each_form
 async def test_after_a_shutdown_the_next_server_goes_on_at_the_readers_cursor(form: str) -> None:
@@ -400,6 +404,7 @@ async def test_a_stream_ends_with_its_token_and_a_new_token_resumes_it(form: str
         assert had + events(rest) == await logged(log)
 
 
+#
 @each_form
 async def test_a_disk_that_fails_is_told_and_what_is_stored_later_comes(form: str) -> None:
     log = FaultyLog(MemoryLog())
@@ -649,6 +654,7 @@ async def test_a_flag_is_true_or_false(query: str) -> None:
         assert (response.status_code, response.json()["code"]) == (400, "INVALID_BODY")
 
 
+#
 async def test_a_reader_that_leaves_is_forgotten_at_once() -> None:
     async with one_answer(MemoryLog()) as world:
         for form in FORMS:

@@ -209,6 +209,7 @@ async def test_after_the_end_of_a_session_its_new_life_can_be_subscribed_to() ->
         assert first["cursor"] != second["cursor"]
 
 
+#
 # what one session waits for, no other notices.
 async def test_a_slow_start_in_one_session_holds_up_no_other() -> None:
     stubborn = shielding(1.5)

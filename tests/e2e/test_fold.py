@@ -42,13 +42,13 @@ LOG = [
 ]
 
 
-# R-51, R-54
+# R-16 R-51 R-54 R-109
 def test_the_fold_takes_each_event_once(page: Page) -> None:
     result = page.evaluate(APPLY, ["s", [*LOG, *LOG, LOG[3], {**LOG[4], "offset": 6}]])
     assert result == {"verdicts": ["applied"] * 5 + ["duplicate"] * 7, "texts": ["ab"]}
 
 
-# R-15, R-55
+# R-15 R-55 R-109
 def test_the_fold_ignores_other_sessions_and_ephemeral_events(page: Page) -> None:
     foreign = {**stamped(6, "block.delta", {"text": "x"}, **BLOCK, seq=3), "session_id": "t"}
     presence = stamped(None, "presence.changed", {"actor_id": "x", "device_id": "y"})
@@ -58,7 +58,7 @@ def test_the_fold_ignores_other_sessions_and_ephemeral_events(page: Page) -> Non
     assert result["texts"] == ["ab"]
 
 
-# R-52, R-53
+# R-52 R-53 R-109
 def test_the_fold_invents_no_message_and_papers_over_no_gap(page: Page) -> None:
     lost_message = stamped(6, "block.delta", {"text": "x"}, message_id="n", block_index=0, seq=1)
     lost_delta = stamped(7, "block.delta", {"text": "x"}, **BLOCK, seq=4)
@@ -261,7 +261,7 @@ def journeys(draw: st.DrawFn) -> list[Step]:
     return [*steps, *held, None]
 
 
-# R-14, R-15, R-17, R-51, R-52, R-53, R-54, R-55, R-67
+# R-14 R-15 R-17 R-51 R-52 R-53 R-54 R-55 R-67 R-109 R-150
 @pytest.mark.slow
 def test_the_pages_fold_says_what_the_engines_says(page: Page) -> None:
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -288,7 +288,7 @@ def test_the_pages_fold_says_what_the_vectors_say(page: Page) -> None:
         assert told == {"said": said, "faults": []}, path.name
 
 
-# R-124
+# R-123 R-124
 def test_the_frame_parser_keeps_cut_characters_and_cut_frames_whole(page: Page) -> None:
     frames = page.evaluate(
         """async () => {

@@ -218,7 +218,7 @@ def scripted(page: Page, body: str) -> Any:
     return page.evaluate(f"async () => {{ {SCRIPTED} {body} }}".replace("\\\\n", "\\n"))
 
 
-# R-124
+# R-72 R-124
 def test_a_frame_that_cannot_be_read_is_told_and_the_state_asked_for_anew(blank: Page) -> None:
     body = """
       const one = session(server(
@@ -367,7 +367,7 @@ def test_what_ends_a_stream_is_in_hand_before_its_first_byte(blank: Page) -> Non
     assert scripted(blank, body) == {"before": 1, "state": "idle", "under_way": 0}
 
 
-# R-126
+# R-48 R-126
 def test_following_is_one_connection_and_ends_with_its_signal(blank: Page) -> None:
     body = """
       const known = sse(1, stamp(1, "session.created", { metadata: {} }));

@@ -19,7 +19,7 @@ from playwright.sync_api import Locator, Page, expect
 pytestmark = pytest.mark.browser
 
 
-#
+# R-6 R-7 R-8 R-125 R-138
 def test_two_conversations_stream_at_once_without_mixing(page: Page) -> None:
     a, b = panel(page, "a"), panel(page, "b")
     say(a, words("left", 40))
@@ -34,6 +34,7 @@ def test_two_conversations_stream_at_once_without_mixing(page: Page) -> None:
         expect(conversation.locator(".counts")).not_to_contain_text(re.compile("foreign|repeated|gaps"))
 
 
+#
 # the page says that something is under way as soon as it is sent, and stops saying it with the answer's end.
 @pytest.mark.parametrize("end", ["complete", "stopped"])
 def test_work_is_shown_from_the_sending_to_the_first_word(page: Page, site: ServerProcess, end: str) -> None:
@@ -134,6 +135,7 @@ def test_every_event_is_listed_with_its_stamp(page: Page) -> None:
     assert '"message_id": ' in deltas.nth(1).inner_text()
 
 
+#
 def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
     a = panel(page, "a")
     say(a, words("w", 200))

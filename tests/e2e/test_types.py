@@ -69,7 +69,7 @@ def check(compiler: Path, folder: Path, **files: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
-#
+# R-19 R-109
 def test_the_modules_are_what_their_types_say(compiler: Path, tmp_path: Path) -> None:
     assert check(compiler, tmp_path, agree=AGREE, use=USE) == ""
 

@@ -389,7 +389,7 @@ async def test_stop_refuses_what_is_open(shielded: bool, log: MemoryLog, autojum
     assert finished(events).outcome == "stopped"
 
 
-async def test_approvals_of_a_lost_generation_stand_refused(log: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_approvals_of_a_lost_generation_stand_refused(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
         gid = await begin(session, Asking())

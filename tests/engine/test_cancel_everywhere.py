@@ -378,6 +378,7 @@ def test_a_producer_gives_up_at_any_step(action: Callable[[Generation], Awaitabl
     assert every_step(scenario) > 2
 
 
+#
 @pytest.mark.parametrize("how", ["stop", "supersede", "reset", "delete"])
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.__name__)
 def test_a_generation_is_ended_at_any_step_of_its_producer(

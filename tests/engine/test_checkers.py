@@ -269,6 +269,7 @@ BROKEN: list[tuple[str, Rule, int | None, list[Event]]] = [
 ]
 
 
+# R-14 R-141 R-152
 @pytest.mark.parametrize(("rule", "offset", "events"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_a_broken_rule_is_named_with_its_offset(rule: Rule, offset: int | None, events: list[Event]) -> None:
     assert (rule, offset) in {(violation.rule, violation.offset) for violation in check_log(events)}

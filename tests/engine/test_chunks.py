@@ -161,7 +161,7 @@ def test_a_hole_tells_the_number_that_comes_next() -> None:
     assert later.value.expected == 2
 
 
-#
+# R-94 R-95
 @pytest.mark.parametrize(
     "chunk",
     [
@@ -206,6 +206,7 @@ def test_what_may_not_be_is_refused(chunk: Chunk) -> None:
         place(live(), [chunk])
 
 
+#
 @pytest.mark.parametrize(
     "chunk",
     [
@@ -394,6 +395,7 @@ chunks = st.one_of(
 )
 
 
+#
 @given(st.lists(st.lists(chunks, min_size=1, max_size=4), max_size=8))
 def test_whatever_comes_the_numbers_of_a_block_are_dense_and_a_refused_batch_leaves_no_trace(
     batches: list[list[Chunk]],

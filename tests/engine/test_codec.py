@@ -96,12 +96,14 @@ _events = st.builds(
 )
 
 
+#
 @given(_events)
 def test_every_event_comes_back_from_its_bytes(event: Event) -> None:
     assert decode(encode(event)) == event
     assert from_json(to_json(event)) == event
 
 
+# R-4 R-96
 @pytest.mark.parametrize("cls", DATA_TYPES.values(), ids=DATA_TYPES)
 @given(st.data())
 def test_every_type_comes_back_with_its_unknown_fields(cls: type[Data], data: st.DataObject) -> None:
@@ -111,6 +113,7 @@ def test_every_type_comes_back_with_its_unknown_fields(cls: type[Data], data: st
     assert type(back.data) is cls
 
 
+#
 @given(_events)
 def test_bytes_are_stable_through_any_number_of_readers(event: Event) -> None:
     body = encode(event)
@@ -141,6 +144,7 @@ def _without_free_json(data: Data) -> Data:
     return data if not isinstance(data, App | Unknown) else evolve(data, value={})
 
 
+#
 def test_the_bytes_are_one_flat_object() -> None:  # R-1 R-2 R-10
     event = Event(
         data=BlockDelta(text="hé\u2028"),

@@ -183,6 +183,7 @@ async def test_the_scenario_makes_as_many_writes_as_the_tests_fail(autojump_cloc
     assert any(isinstance(write, Delete) for write in log.writes)
 
 
+#
 @pytest.mark.parametrize("number", range(WRITES))
 @pytest.mark.parametrize("mode", MODES, ids=str)
 async def test_whatever_befalls_any_write_the_log_and_the_readers_agree(
@@ -223,6 +224,7 @@ async def test_whatever_befalls_any_write_the_log_and_the_readers_agree(
 # --- what a client sees meanwhile
 
 
+# R-87 R-105
 async def test_while_nothing_can_be_stored_requests_are_refused_at_once_and_readers_are_told(
     autojump_clock: MockClock,
 ) -> None:
@@ -332,6 +334,7 @@ async def test_a_write_says_so_when_what_came_before_it_was_lost(autojump_clock:
 # --- a log that never reports
 
 
+#
 async def test_when_the_log_hangs_a_flush_times_out(autojump_clock: MockClock) -> None:
     memory = MemoryLog()
     log = FaultyLog(memory)
@@ -360,6 +363,7 @@ async def test_when_the_log_hangs_a_flush_times_out(autojump_clock: MockClock) -
     await assert_rules(memory, closed=True)
 
 
+# R-46 R-105
 @pytest.mark.parametrize("in_the_end", ["stored", "failed"])
 async def test_a_start_that_hangs_times_out_and_its_generation_does_not_run(
     in_the_end: str, autojump_clock: MockClock
@@ -456,6 +460,7 @@ async def test_a_queued_start_whose_session_cannot_be_read_leaves_the_others_the
     await assert_rules(memory, closed=True)
 
 
+#
 async def test_a_create_that_hangs_times_out_and_may_be_repeated(autojump_clock: MockClock) -> None:
     memory = MemoryLog()
     hold = Hold()
@@ -485,6 +490,7 @@ async def test_creates_behind_one_whose_caller_left_find_the_session(autojump_cl
     assert len(await events_of(memory, "s")) == 1
 
 
+#
 async def test_a_delete_that_hangs_times_out_and_happens_all_the_same(autojump_clock: MockClock) -> None:
     memory = MemoryLog()
     hold = Hold()
@@ -512,6 +518,7 @@ async def test_a_delete_that_hangs_times_out_and_happens_all_the_same(autojump_c
 # --- shutting down meanwhile
 
 
+#
 @pytest.mark.parametrize("fault", [Fail(), Fail(whole=True), Hold(), Hold(stored=True)], ids=repr)
 @pytest.mark.parametrize("shield", [0.0, 1.0])
 async def test_a_drain_while_nothing_can_be_stored_ends_within_its_limit(
@@ -538,6 +545,7 @@ async def test_a_drain_while_nothing_can_be_stored_ends_within_its_limit(
     await assert_rules(memory, closed=True)
 
 
+#
 async def test_a_drain_that_meets_a_short_trouble_still_writes_the_ends(autojump_clock: MockClock) -> None:
     memory = MemoryLog()
     log = FaultyLog(memory)

@@ -32,6 +32,7 @@ async def made_of(log: SlowLog) -> Counter[str | None]:
     return Counter(event.message_id for event in await events_of(log, "s") if event.type in kinds)
 
 
+# R-11 R-61
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32))
 def test_an_id_names_one_message_however_calls_cross(seed: int) -> None:
@@ -69,6 +70,7 @@ def test_an_id_names_one_message_however_calls_cross(seed: int) -> None:
     trio.run(run, clock=MockClock(autojump_threshold=0))
 
 
+# R-11 R-61
 async def test_a_slow_look_for_an_id_does_not_miss_who_took_it_meanwhile(autojump_clock: MockClock) -> None:
     log = MemoryLog()
     get_record = log.record

@@ -49,7 +49,7 @@ async def told(log: MemoryLog) -> list[str]:
     ]
 
 
-#
+# R-146 R-151
 async def test_silence_is_told_and_then_the_generation_is_lost(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")

@@ -158,6 +158,7 @@ async def new_session() -> Session:
 many = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+#
 @many
 @given(st.lists(drafts, max_size=40), st.booleans(), endings, st.lists(drafts, max_size=3))
 def test_no_draft_makes_a_log_that_breaks_the_rules(
@@ -191,6 +192,7 @@ def test_no_draft_makes_a_log_that_breaks_the_rules(
     trio.run(run)
 
 
+#
 @many
 @given(st.lists(drafts, max_size=40), st.booleans(), endings)
 def test_a_generation_rebuilt_from_the_log_ends_as_the_one_that_died_would_have(
@@ -262,6 +264,7 @@ def test_a_trial_leaves_all_of_it_or_no_trace(
     assert end(generation) == end(expected)
 
 
+#
 @given(st.lists(drafts, max_size=20), st.lists(st.sampled_from(["input", "finish", "cancel"]), max_size=4))
 @settings(many, max_examples=200)
 def test_what_only_the_engine_writes_is_placed_by_the_same_table(proposed: list[Draft], own: list[str]) -> None:

@@ -113,6 +113,7 @@ async def test_ids_are_made_at_the_opening_and_are_of_version_7(log: MemoryLog, 
         assert set(ids[1:]) == {event.message_id for event in await events_of(log, "s") if event.message_id}
 
 
+#
 # all the types that a generation can bear, those of its end and of what people send into it among them.
 async def test_every_type_of_a_generation_bears_its_job(log: MemoryLog, autojump_clock: MockClock) -> None:
     async def producer(generation: Generation) -> None:

@@ -128,6 +128,7 @@ def test_an_answer_folds_to_its_message() -> None:  # R-51 R-52 R-59
     }
 
 
+# R-127
 def test_a_snapshot_in_the_middle_of_an_answer_shows_what_is_open() -> None:  # R-68
     snapshot = fold(ANSWER[:8]).snapshot().to_json()
     assert snapshot["generation"] == {"generation_id": GENERATION, "turn": 1, "state": "live", "producer": "p"}
@@ -153,6 +154,7 @@ def test_a_snapshot_in_the_middle_of_an_answer_shows_what_is_open() -> None:  # 
     ]
 
 
+# R-149
 @pytest.mark.parametrize("outcome", ["completed", "superseded", "stopped", "failed", "stalled", "expired", "lost"])
 def test_a_message_goes_from_open_to_how_its_generation_ended(outcome: str) -> None:  # R-127 R-152
     """Nothing, then open, then at rest: there is no way back, and no message stays open behind an end."""

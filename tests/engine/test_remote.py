@@ -55,7 +55,7 @@ async def tail(session: Session) -> int:
     return (await session.cursor()).offset
 
 
-#
+#
 async def test_the_first_chunk_begins_a_generation_and_opens_what_it_needs(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
@@ -830,7 +830,6 @@ async def test_a_start_joins_once_what_it_joins_is_stored(autojump_clock: MockCl
         assert [answer.generation_id for answer in joined] == [GID]
 
 
-#
 async def test_a_write_that_is_held_up_past_a_delete_brings_nothing_back(autojump_clock: MockClock) -> None:
     log = FaultyLog(MemoryLog())
     async with open_engine(log) as engine:

@@ -163,6 +163,7 @@ TURNS: Final = [(count, 0.0) for count in range(-6, 25)]
 MOMENTS: Final = [(count, seconds) for seconds in (0.1, 0.3, 0.499, 0.5, 0.6) for count in (0, 1, 3)]
 
 
+#
 @pytest.mark.parametrize("meeting", MEETINGS, ids=str)
 def test_a_stop_meets_a_start_at_any_moment(meeting: Meeting) -> None:
     for count, seconds in (*TURNS, *MOMENTS):

@@ -52,6 +52,7 @@ from tests.engine.watching import committed_tail
 # --- the decision
 
 
+# R-57 R-141
 @given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 5))
 def test_the_seam_gives_a_reader_exactly_what_is_new_and_nothing_past_a_hole(
     position: int, first: int, count: int
@@ -74,6 +75,7 @@ def batch(first: int, count: int = 1) -> Batch:
     return Batch("s", "e", [Entry(offset, b"{}") for offset in range(first, first + count)])
 
 
+# R-57 R-141
 async def test_a_mailbox_that_overflows_before_its_reader_ran_says_so() -> None:
     mailbox = Mailbox(1)
     got: list[object] = []
@@ -91,6 +93,7 @@ async def test_a_mailbox_that_overflows_before_its_reader_ran_says_so() -> None:
     assert got == [first, Lagged()]
 
 
+# R-57 R-141
 @pytest.mark.parametrize("bound", [1, 2, 3])
 async def test_notices_find_room_in_a_mailbox_that_lags(bound: int) -> None:
     hub = Hub(bound)
@@ -383,12 +386,14 @@ many = settings(max_examples=800, deadline=None, suppress_health_check=list(Heal
 seeds: Final = st.integers(0, 2**32)
 
 
+# R-57 R-141 R-142
 @many
 @given(seeds, st.integers(1, 3), st.integers(1, 3))
 def test_over_any_schedule_readers_get_the_log(seed: int, buffer: int, page: int) -> None:
     run_schedule(seed, buffer=buffer, page=page, variants=[(True, False), (True, False)])
 
 
+# R-57 R-141 R-142
 @settings(many, max_examples=300)
 @given(seeds, st.integers(1, 3), st.integers(1, 3))
 def test_over_any_schedule_snapshots_and_finite_reads_lead_to_the_same(seed: int, buffer: int, page: int) -> None:

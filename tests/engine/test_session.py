@@ -57,6 +57,7 @@ def types(events: list[Event], generation_id: str | None = None) -> list[str]:
     return [event.type for event in events if generation_id in (None, event.generation_id)]
 
 
+# R-4 R-14 R-58
 async def test_every_event_bears_its_full_stamp(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:  # R-1 R-2 R-3 R-9 R-10
@@ -86,6 +87,7 @@ async def test_every_event_bears_its_full_stamp(
     assert events[1].message_id == started.message_id
 
 
+#
 async def test_supersede_is_written_in_order(log: MemoryLog, autojump_clock: MockClock) -> None:  # R-20 R-21 R-24
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -112,6 +114,7 @@ async def test_supersede_is_written_in_order(log: MemoryLog, autojump_clock: Moc
     assert (first.turn, second.turn) == (1, 2)
 
 
+# R-40 R-42 R-44
 async def test_cooperative_producer_costs_no_timeout(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -121,6 +124,7 @@ async def test_cooperative_producer_costs_no_timeout(log: MemoryLog, autojump_cl
         assert trio.current_time() - begun < 0.1
 
 
+# R-16 R-18 R-37 R-39
 async def test_overrunning_cleanup_costs_the_timeout_and_is_fenced(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:  # R-23 R-30
@@ -165,6 +169,7 @@ async def test_stragglers_are_capped(log: MemoryLog, autojump_clock: MockClock) 
         assert await session.cursor() == before
 
 
+# R-22 R-27 R-31
 async def test_twenty_concurrent_starts_end_in_one_completed(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:  # R-28 R-131
@@ -234,6 +239,7 @@ async def test_start_whose_caller_leaves_still_happens(log: MemoryLog, autojump_
         assert outcome(await finished(session, wanted)) == "completed"
 
 
+# R-22 R-50
 async def test_producer_that_raises_ends_its_generation_and_nothing_else(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
@@ -265,6 +271,7 @@ async def test_producer_error_is_shown_as_it_says(log: MemoryLog, autojump_clock
         assert (end.code, end.message) == ("MODEL_BUSY", "The model is busy.")
 
 
+#
 async def test_failing_cleanup_ends_as_failed_and_the_new_one_runs(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
@@ -307,6 +314,7 @@ async def test_async_iterable_is_the_shortest_producer(log: MemoryLog, autojump_
         assert (await session.snapshot()).messages[0].blocks[0].text == "one two "
 
 
+#
 async def test_stop_tells_the_truth_in_every_moment(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -380,6 +388,7 @@ async def test_stop_reaches_a_start_that_waits(log: MemoryLog, autojump_clock: M
     assert not called.is_set()
 
 
+# R-11 R-61
 async def test_ids_are_used_once(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -411,6 +420,7 @@ async def test_repeated_posts_at_once_make_one_message(log: MemoryLog, autojump_
         assert sorted(made) == 9 * [False] + [True]
 
 
+#
 async def test_deleted_session_ends_everything_and_begins_anew(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:  # R-36 R-102

@@ -565,6 +565,7 @@ def folds(watcher: Watcher) -> Iterator[Violation]:
                 pass
 
 
+#
 @pytest.mark.usefixtures("quiet")
 @exploring(150)
 @given(happenings, st.sampled_from([None, 0.0]))

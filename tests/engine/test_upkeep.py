@@ -38,6 +38,7 @@ async def used_until_it_is_gone(engine: Engine) -> None:
         await trio.sleep(0.01)
 
 
+#
 async def test_sessions_past_their_age_are_deleted_unless_they_are_in_use(autojump_clock: MockClock) -> None:
     async with open_engine(MemoryLog(), config=Config(session_max_age=0.001)) as engine:
         busy = await engine.create_session("busy")

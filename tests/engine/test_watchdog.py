@@ -46,6 +46,7 @@ async def silent(generation: Generation) -> None:
         await FOREVER()
 
 
+#
 async def test_a_silent_generation_is_stalled(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -300,6 +301,7 @@ async def test_disconnect_is_not_stop(log: MemoryLog, autojump_clock: MockClock)
         assert await end_of(session, gid) is None
 
 
+#
 async def test_with_nobody_there_it_stops_so_long_behind_the_start(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -330,6 +332,7 @@ async def test_it_stops_so_long_behind_the_last_leave(log: MemoryLog, autojump_c
         await assert_ends_at(session, gid, left + 30, "stopped")
 
 
+#
 async def test_who_left_before_the_start_counts_from_the_start(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")

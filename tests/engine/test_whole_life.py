@@ -205,6 +205,7 @@ async def test_sessions_are_listed_in_pages_and_not_brought_to_memory(
         assert engine.statistics().sessions == 0
 
 
+#
 async def test_steps_of_all_kinds_at_once_keep_one_order(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:  # R-101 R-139
