@@ -34,7 +34,7 @@ from .events import (
 )
 from .lifecycle import ROLES
 from .merging import own_metadata
-from .shapes import check_object
+from .shapes import check_object, is_text
 
 __all__ = [
     "Chunk",
@@ -229,12 +229,14 @@ def read_batch(chunks: Sequence[Chunk], *, expires_at: Callable[[], str | None])
 def read_pieces(chunks: Sequence[Chunk], generation_id: str) -> Pieces | None:
     """The chunks, if they are pieces beyond any doubt; all others are read one by one.
 
-    Nothing in them can be refused, then, but for where it wants to stand, and for text that is no Unicode.
+    Nothing in them can be refused, then, but for where it wants to stand.
     """
     pieces = chunks if type(chunks) is Pieces else _as_pieces(chunks)
     if pieces is None or type(pieces.message_id) is not str or not is_uuid(pieces.message_id):
         return None
     if not (_counts(pieces.block_index) and _counts(pieces.seq)) or set(map(type, pieces.texts)) != {str}:
+        return None
+    if not all(map(is_text, pieces.texts)):
         return None
     try:
         if pieces.job_id is not None:

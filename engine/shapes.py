@@ -20,7 +20,7 @@ from .events import JSON, JSONObject
 if TYPE_CHECKING:
     from attrs import AttrsInstance
 
-__all__ = ["ACCEPTED", "check", "check_json", "check_object", "check_text", "checked_text", "shown"]
+__all__ = ["ACCEPTED", "check", "check_json", "check_object", "check_text", "checked_text", "is_text", "shown"]
 
 # For a field of this type, the types that a value of it may have.
 ACCEPTED: Final[Mapping[type, tuple[type, ...]]] = {str: (str,), int: (int,), bool: (bool,), float: (float, int)}
@@ -46,7 +46,8 @@ def shown(value: object) -> str:
     return f"{value!r:.80}" if type(value) in (str, int, float, bool, NoneType) else f"a {type(value).__name__}"
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether it holds no half of a surrogate pair."""
     if text.isascii():
         return True
     try:
@@ -60,7 +61,7 @@ def check_text(value: object, what: str) -> str:
     """``value``, if it is a str that can be stored. Raises `InvalidBody`, naming ``what``."""
     if type(value) is not str:
         raise InvalidBody(f"{what} must be str, not {type(value).__name__}")
-    if not _is_text(value):
+    if not is_text(value):
         raise InvalidBody(f"{what} holds {_HALF}")
     return value
 
@@ -90,7 +91,7 @@ def check_object(value: object, what: str) -> JSONObject:
 def _check_json(value: object, what: str, depth: int) -> None:
     kind = type(value)
     if kind is str:
-        if not _is_text(value):  # type: ignore[arg-type]
+        if not is_text(value):  # type: ignore[arg-type]
             raise InvalidBody(f"{what} holds {_HALF}")
     elif kind is bool or value is None:
         pass
@@ -107,7 +108,7 @@ def _check_json(value: object, what: str, depth: int) -> None:
         for key, item in dict.items(value):
             if type(key) is not str:
                 raise InvalidBody(f"{what} has a key that is no str: {shown(key)}")
-            if not _is_text(key):
+            if not is_text(key):
                 raise InvalidBody(f"a key of {what} holds {_HALF}")
             _check_json(item, what, depth + 1)
     elif isinstance(value, list):

@@ -149,7 +149,12 @@ async def _session(scene: Scene, given: Given) -> None:
 
 
 async def _sessions(scene: Scene, given: Given) -> None:
-    await given(scene.engine.sessions, after="", limit=3)
+    await given(scene.engine.sessions, after="", limit=3, most_bytes=1000)
+
+
+async def _delete_session(scene: Scene, given: Given) -> None:
+    other = await scene.engine.create_session()
+    await given(scene.engine.delete_session, session_id=other.session_id)
 
 
 async def _producer(scene: Scene, given: Given) -> None:
@@ -221,6 +226,10 @@ async def _subscribe(scene: Scene, given: Given) -> None:
 
 async def _snapshot(scene: Scene, given: Given) -> None:
     await given(scene.session.snapshot, limit=1, before=scene.message_id)
+
+
+async def _snapshot_page(scene: Scene, given: Given) -> None:
+    await given(scene.session.snapshot_page, limit=1, before=scene.message_id)
 
 
 async def _generation(scene: Scene, given: Given) -> None:
@@ -385,6 +394,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.create_session": (_create,),
     "Engine.session": (_session,),
     "Engine.sessions": (_sessions,),
+    "Engine.delete_session": (_delete_session,),
     "Engine.producer": (_producer,),
     "Session.start": (_start, _queue_and_start),
     "Session.stop": (_stop,),
@@ -396,6 +406,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Session.fork": (_fork,),
     "Session.subscribe": (_subscribe,),
     "Session.snapshot": (_snapshot,),
+    "Session.snapshot_page": (_snapshot_page,),
     "Session.generation": (_generation,),
     "Session.wait_fenced": (_wait_fenced,),
     "Session.input": (_steer, _answer),
