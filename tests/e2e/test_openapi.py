@@ -11,7 +11,7 @@ from zlib import crc32
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, assume, settings
 from schemathesis.specs.openapi.checks import allow_header_conformance, positive_data_acceptance, unsupported_method
 
 from adapters.identity import load_signer, make_token
@@ -136,7 +136,17 @@ def test_every_answer_to_anything_is_described(case: Case[Any], client: httpx.Cl
     if case.operation.path.endswith("/events"):
         case.query["live"] = "false"  # a stream without an end has no answer to look at
     without_lease(case)
+    assume(is_counted(case.body))
     case.call_and_validate(base_url=site.url, excluded_checks=EXCEPTIONS.get(case.operation.label, []))
+
+
+def is_counted(value: object) -> bool:
+    """Whether every reader knows its numbers: of a whole number of more than 1023 bits a schema cannot say that."""
+    if isinstance(value, dict):
+        return all(map(is_counted, value.values()))
+    if isinstance(value, list):
+        return all(map(is_counted, value))
+    return not isinstance(value, int) or value.bit_length() <= 1023
 
 
 def without_lease(case: Case[Any]) -> None:
@@ -172,6 +182,7 @@ def test_without_a_valid_token_nothing_guarded_is_answered(
     if case.operation.path.endswith("/events"):
         case.query["live"] = "false"
     without_lease(case)
+    assume(is_counted(case.body))
     excluded = EXCEPTIONS.get(case.operation.label, [])
     headers = {"Authorization": f"Bearer {token}"}
     case.call_and_validate(base_url=guarded_site.url, headers=headers, excluded_checks=excluded)
