@@ -235,4 +235,4 @@ GROW = """async ([piece, count]) => {
 def test_ten_thousand_pieces_are_drawn_in_time(page: Page, piece: str) -> None:
     taken, length = page.evaluate(GROW, [piece, 10_000])
     assert length > 40_000
-    assert taken < 20_000  # milliseconds on a busy machine; frame by frame it is a part of that
+    assert taken < 60_000  # milliseconds on a busy machine; frame by frame it is a part of that
