@@ -57,7 +57,7 @@ def reading(session_id: str) -> Iterator[None]:
     """
     try:
         yield
-    except (StorageError, MemoryError):
+    except (StorageError, MemoryError, NameError):  # of the store, of the process; a name that is missing is our bug
         raise
     except Exception as error:  # damage can lead to anything that any line in here may raise
         said = error.detail if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
