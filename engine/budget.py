@@ -10,7 +10,7 @@ from typing import Final, final
 
 import trio
 
-__all__ = ["LARGE", "Budget"]
+__all__ = ["LARGE", "Budget", "Line"]
 
 # A session whose events are larger than this, on an average of its last write, leaves a part of the budget's bytes to
 # the others. Pieces of an answer have some hundred bytes, hardly ever more than a few thousand.
@@ -27,24 +27,25 @@ class Budget:
     Who writes large events waits in a line of its own, for more room than others need.
     """
 
-    __slots__ = ("_lines", "bytes", "limit", "used")
+    __slots__ = ("_lines", "bytes", "limit", "used", "waiting")
 
     def __init__(self, limit: int, share: int, most_bytes: int = sys.maxsize) -> None:
         self.limit = limit
         self.used = 0
         self.bytes = 0
+        self.waiting = 0  # tasks, in both lines
         self._lines = (
-            _Line(self, most_bytes, share),
-            _Line(self, most_bytes - most_bytes // _LEFT_BY_LARGE, share),
+            Line(self, most_bytes, share),
+            Line(self, most_bytes - most_bytes // _LEFT_BY_LARGE, share),
         )
 
     @property
     def full(self) -> bool:
-        return self.used >= self.limit or self.bytes >= self.most_bytes(large=False)
+        return self.used >= self.limit or self.bytes >= self._lines[False].most_bytes
 
-    def most_bytes(self, *, large: bool) -> int:
-        """With so many bytes it is full for those who write large events, or for the others."""
-        return self._lines[large].most_bytes
+    def line(self, *, large: bool) -> Line:
+        """Where those wait who write large events, or the others."""
+        return self._lines[large]
 
     def take(self, count: int, size: int = 0) -> None:
         """Never refuses: only producers wait for room, so that ends always find some."""
@@ -54,15 +55,13 @@ class Budget:
     def give_back(self, count: int, size: int = 0) -> None:
         self.used -= count
         self.bytes -= size
-        for line in self._lines:
-            line.call()
-
-    async def wait_room(self, *, large: bool = False) -> None:
-        await self._lines[large].wait_room()
+        if self.waiting:
+            for line in self._lines:
+                line.call()
 
 
 @final
-class _Line:
+class Line:
     """Those who wait until the budget has less than ``most_bytes``, and room for an event."""
 
     __slots__ = ("_budget", "_called", "_lot", "_share", "most_bytes")
@@ -80,8 +79,13 @@ class _Line:
         return budget.limit - budget.used if budget.bytes < self.most_bytes else 0
 
     async def wait_room(self) -> None:
+        budget = self._budget
         while self._room <= 0:
-            await self._lot.park()
+            budget.waiting += 1
+            try:
+                await self._lot.park()
+            finally:
+                budget.waiting -= 1
             self._called -= 1
             self.call()  # for what we may leave, or not want any more
 

@@ -424,9 +424,9 @@ class Unstamped(NamedTuple):
         before, _, behind = body.partition(b'"offset":1,"time":"')
         return cls(before, behind)
 
-    def at(self, offset: int, time: str) -> bytes:
+    def at(self, offset: int, time: bytes) -> bytes:
         """The bytes that `encode_checked` gives for the event with this offset and time."""
-        return b'%b"offset":%d,"time":"%b%b' % (self.before, offset, time.encode(), self.behind)
+        return b'%b"offset":%d,"time":"%b%b' % (self.before, offset, time, self.behind)
 
 
 @final
@@ -466,18 +466,18 @@ class PieceEncoder:
             field.encode(),
         )
 
-    def encode(self, offset: int, time: str, seq: int, piece: str) -> bytes:
+    def encode(self, offset: int, time: bytes, seq: int, piece: str) -> bytes:
         """The event's JSON bytes. Raises `InvalidBody` for text that is no Unicode."""
         try:
-            return self._form % (offset, time.encode(), seq, _dumps(piece))
+            return self._form % (offset, time, seq, _dumps(piece))
         except UnicodeEncodeError:
             raise self._no_text() from None
 
-    def encode_all(self, offset: int, time: str, seq: int, pieces: Sequence[str]) -> list[bytes]:
+    def encode_all(self, offset: int, time: bytes, seq: int, pieces: Sequence[str]) -> list[bytes]:
         """`encode` for pieces one behind the other, all of one time. Raises `InvalidBody` for any of them."""
-        form, at = self._form, time.encode()
+        form = self._form
         try:
-            return [form % (offset + n, at, seq + n, _dumps(piece)) for n, piece in enumerate(pieces)]
+            return [form % (offset + n, time, seq + n, _dumps(piece)) for n, piece in enumerate(pieces)]
         except UnicodeEncodeError:
             raise self._no_text() from None
 

@@ -47,13 +47,14 @@ class Journal:
     __slots__ = (
         "_bodies",
         "_budget",
-        "_budget_bytes",
         "_closed",
         "_fell_back_to",
+        "_half",
+        "_half_bytes",
         "_held",
         "_hub",
-        "_large",
         "_life",
+        "_line",
         "_log",
         "_most_gathered",
         "_most_gathered_bytes",
@@ -93,9 +94,10 @@ class Journal:
         self._budget = budget
         self._pending = config.session_pending
         self._pending_bytes = config.session_pending_bytes
+        self._half = max(1, self._pending // 2)
+        self._half_bytes = max(1, self._pending_bytes // 2)
         self._most_published = config.subscriber_buffer
-        self._large = False  # as its last write was
-        self._budget_bytes = budget.most_bytes(large=False)
+        self._line = budget.line(large=False)  # by what its last write was
         self._on_refused = on_refused
         self.witness = hub.witness
         self.session_id = head.session_id
@@ -135,7 +137,7 @@ class Journal:
             len(self._bodies) >= self._most_gathered
             or self._size >= self._most_gathered_bytes
             or budget.used >= budget.limit
-            or budget.bytes >= self._budget_bytes
+            or budget.bytes >= self._line.most_bytes
         )
 
     def _set_bounds(self, under_way: int) -> None:
@@ -144,8 +146,9 @@ class Journal:
         Half of what may be pending: else writes come out long and short in turns, and while a long one gathers, the
         disk has nothing to do. And no more than makes all that is pending, of events or of bytes.
         """
-        self._most_gathered = min(max(1, self._pending // 2), self._pending - under_way)
-        self._most_gathered_bytes = min(max(1, self._pending_bytes // 2), self._pending_bytes - self._size_submitted)
+        left, left_bytes = self._pending - under_way, self._pending_bytes - self._size_submitted
+        self._most_gathered = min(self._half, left)
+        self._most_gathered_bytes = min(self._half_bytes, left_bytes)
 
     def raise_token(self) -> None:
         """Fence: from here on, the log takes this session's writes with the new token only."""
@@ -231,7 +234,7 @@ class Journal:
             if len(self._bodies) >= self._most_gathered or self._size >= self._most_gathered_bytes:
                 await self._next_report()
             else:
-                await self._budget.wait_room(large=self._large)
+                await self._line.wait_room()
 
     def cursor_at(self, mark: Mark) -> Cursor:
         """The cursor of a committed mark."""
@@ -295,9 +298,9 @@ class Journal:
             token=self.token,
             events=self._bodies,
             records=self._records,
+            size=self._size,
         )
-        self._large = self._size > LARGE * len(self._bodies)
-        self._budget_bytes = self._budget.most_bytes(large=self._large)
+        self._line = self._budget.line(large=self._size > LARGE * len(self._bodies))
         self._bodies, self._records = [], {}
         self._size, self._size_submitted = 0, self._size
         self._set_bounds(len(write.events))
@@ -320,9 +323,11 @@ class Journal:
         if (self._bodies or self._records) and not self._held and not self._closed:
             self._submit()
         try:
-            if len(self._hub) and len(write.events) > self._most_published:
+            if not write.events or not len(self._hub):
+                pass  # nobody is to be told of anything
+            elif len(write.events) > self._most_published:
                 self._hub.overflow()  # readers take pages of it from the log, each at its own pace
-            elif len(self._hub) and write.events:
+            else:
                 entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
                 self._hub.publish(Batch(self.session_id, self.epoch, entries))
         finally:

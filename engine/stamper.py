@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
 from .codec import PieceEncoder, Unstamped, check_data, encode_checked
-from .events import Event, GenerationStarted, now
+from .events import Event, GenerationStarted, encoded_now, now
 from .journal import Journal, Mark
 from .lifecycle import Draft, OpenGeneration, WaitingGeneration
 from .work import Work
@@ -78,7 +78,7 @@ class LongPart:
         self._journal = journal
         self._events: list[Unstamped] = []
         self._mark: Mark | None = None
-        self._time = ""
+        self._time = b""
 
     def preparing(self, items: Iterable[Item]) -> Work[None]:
         """Check, place, encode and record the items. Raises as `stamp`; nothing but the structures has changed then."""
@@ -93,7 +93,7 @@ class LongPart:
         journal = self._journal
         last = journal.stamped + len(self._events)
         self._mark = journal.reserve(len(self._events), records(last) if callable(records) else records)
-        self._time = now()
+        self._time = encoded_now()
         return self._mark
 
     def writing(self) -> Work[None]:
@@ -140,7 +140,7 @@ class PieceStamper:
         if journal.refused is not None:
             journal.check()
         seq = self._generation.place_piece(block)
-        journal.append_one(self._encode(journal.stamped + 1, now(), seq, piece))
+        journal.append_one(self._encode(journal.stamped + 1, encoded_now(), seq, piece))
         block.seq = seq
 
     @property
@@ -153,6 +153,6 @@ class PieceStamper:
         journal, block = self._journal, self._block
         journal.check()
         seq = self._generation.place_piece(block)
-        mark = journal.append(self._encode_all(journal.stamped + 1, now(), seq, pieces), records)
+        mark = journal.append(self._encode_all(journal.stamped + 1, encoded_now(), seq, pieces), records)
         block.seq += len(pieces)
         return mark

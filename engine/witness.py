@@ -78,8 +78,7 @@ class Witness:
         """The log has stored ``write``, which it got at ``handed_over`` by the trio clock."""
         now = trio.current_time()
         if write.events:
-            size = sum(map(len, write.events))
-            self._observe(Committed(self._session_id, len(write.events), size, now - handed_over))
+            self._observe(Committed(self._session_id, len(write.events), write.size, now - handed_over))
         for key, body in write.records.items():
             if body is not None and key.startswith(_GENERATION):
                 self._stands(key.removeprefix(_GENERATION), read_record(body, GenerationRecord), now)

@@ -88,6 +88,11 @@ class Append:
     events: Sequence[bytes]
     records: Mapping[str, bytes | None] = field(factory=dict)
     create: bool = False
+    size: int = field()  # bytes of the events; counted here unless the caller has
+
+    @size.default
+    def _count(self) -> int:
+        return sum(map(len, self.events))
 
 
 @final

@@ -27,7 +27,10 @@ def weight(write: Move) -> int:
     """The bytes that a write brings."""
     if not isinstance(write, Append):
         return 0
-    return sum(map(len, write.events)) + sum(len(value) for value in write.records.values() if value is not None)
+    size = write.size
+    if write.records:
+        size += sum(len(value) for value in write.records.values() if value is not None)
+    return size
 
 
 @final

@@ -333,10 +333,10 @@ def test_pieces_are_the_very_bytes_of_their_events(
         block_index=number - 1,
         seq=number,
     )
-    assert encoder.encode(offset, event.time, number, piece) == encode(event)
+    assert encoder.encode(offset, event.time.encode(), number, piece) == encode(event)
     pieces = [piece, "", piece * 2]
-    alone = [encoder.encode(offset + n, event.time, number + n, each) for n, each in enumerate(pieces)]
-    assert encoder.encode_all(offset, event.time, number, pieces) == alone
+    alone = [encoder.encode(offset + n, event.time.encode(), number + n, each) for n, each in enumerate(pieces)]
+    assert encoder.encode_all(offset, event.time.encode(), number, pieces) == alone
 
 
 def test_a_piece_that_is_no_unicode_is_refused() -> None:
@@ -344,6 +344,6 @@ def test_a_piece_that_is_no_unicode_is_refused() -> None:
         session_id="s", generation_id="g", turn=1, job_id=None, message_id="m", block_index=0, field="text"
     )
     with pytest.raises(InvalidBody):
-        encoder.encode(1, "", 1, "\ud800")
+        encoder.encode(1, b"", 1, "\ud800")
     with pytest.raises(InvalidBody):
-        encoder.encode_all(1, "", 1, ["fine", "\ud800"])
+        encoder.encode_all(1, b"", 1, ["fine", "\ud800"])
