@@ -141,15 +141,14 @@ class _Protocol(H11Protocol):
         if isinstance(event, Response):
             if leaving:
                 event = replace(event, headers=[*event.headers, (b"connection", b"close")])
-            self.begin_answer(self.apps.ending.promised or self._has_end(event))
+            await super().stream_send(event)
+            bodiless = self.asked.method == b"HEAD" or event.status_code in _BODILESS
+            self.begin_answer(bodiless or self.apps.ending.promised or bool(self.held))
+            return
         if self.held and isinstance(event, StreamClosed):  # it did not follow: the application failed
             held, self.held = self.held, b""
             await self.send(RawData(held))
         await super().stream_send(event)
-
-    def _has_end(self, head: Response) -> bool:
-        bodiless = self.asked.method == b"HEAD" or head.status_code in _BODILESS
-        return bodiless or any(name.lower() == b"content-length" for name, _ in head.headers)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """As hypercorn's, but a head whose body follows at once leaves with it: the peer wakes once, not twice."""

@@ -6,9 +6,10 @@ Owns what that is, and which sessions of one engine it befell. Whoever reads wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
+from types import TracebackType
 from typing import Final, Protocol, TypeVar, final
 
 from .codec import check_event, decode, decode_json, decoding
@@ -49,19 +50,34 @@ class SetsAside(Protocol):
 _KINDS: Final = frozenset({int, bytes})
 
 
-@contextmanager
-def reading(session_id: str) -> Iterator[None]:
+# Not of the data: of the store, of the process; a name that is missing is our bug.
+_NO_DAMAGE: Final = (StorageError, MemoryError, NameError)
+
+
+def reading(session_id: str) -> AbstractContextManager[None]:
     """What is made sense of in here was stored by an engine: where it makes none, `CorruptSession` is raised.
 
     Nothing is waited for in here, and nothing judged that somebody asks for.
     """
-    try:
-        yield
-    except (StorageError, MemoryError, NameError):  # of the store, of the process; a name that is missing is our bug
-        raise
-    except Exception as error:  # damage can lead to anything that any line in here may raise
-        said = error.detail if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
-        raise CorruptSession(said, session_id=session_id) from error
+    return _Reading(session_id)
+
+
+@final
+class _Reading(AbstractContextManager[None]):
+    """A class, for a generator takes several times as long, and there are several in every turn."""
+
+    __slots__ = ("_session_id",)
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Damage can lead to anything that any line in there may raise.
+        if isinstance(error, Exception) and not isinstance(error, _NO_DAMAGE):
+            said = error.detail if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
+            raise CorruptSession(said, session_id=self._session_id) from error
 
 
 def reading_in_bits(session_id: str, work: Work[T]) -> Work[T]:

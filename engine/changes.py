@@ -5,9 +5,10 @@ Owns how each kind of change is undone. What a trial costs is what is changed in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
+from types import TracebackType
 from typing import TypeVar, final
 
 __all__ = ["Changes"]
@@ -17,7 +18,7 @@ _V = TypeVar("_V")
 
 
 @final
-class Changes:
+class Changes(AbstractContextManager[None]):
     """Makes the changes to one structure; inside `trial` it knows how to take them back."""
 
     __slots__ = ("_undo",)
@@ -25,22 +26,24 @@ class Changes:
     def __init__(self) -> None:
         self._undo: list[Callable[[], object]] | None = None  # the first change first; None outside a trial
 
-    @contextmanager
-    def trial(self) -> Iterator[None]:
+    def trial(self) -> AbstractContextManager[None]:
         """What is changed inside stays when the block ends, and leaves no trace when the block raises.
 
         Not to be nested, and not to be held across a wait.
         """
+        return self
+
+    def __enter__(self) -> None:
         assert self._undo is None
-        undo = self._undo = []
-        try:
-            yield
-        except BaseException:
+        self._undo = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        undo, self._undo = self._undo, None
+        if error is not None and undo:
             for take_back in reversed(undo):
                 take_back()
-            raise
-        finally:
-            self._undo = None
 
     def set(self, held_by: object, name: str, value: object) -> None:
         """Set an attribute."""

@@ -418,8 +418,10 @@ class Unstamped(NamedTuple):
 
     @classmethod
     def of(cls, event: Event) -> Self:
-        """Of an event that would pass `encode_checked`; its own offset and time are passed over. Raises as that."""
-        body = encode_checked(evolve(event, offset=1, time=""))
+        """Of an event that would pass `encode_checked` and has no place yet: offset 1, no time. Raises as that."""
+        assert event.offset == 1
+        assert not event.time
+        body = encode_checked(event)
         # Whatever stands before is a name or inside a string, where a quotation mark has a backslash.
         before, _, behind = body.partition(b'"offset":1,"time":"')
         return cls(before, behind)

@@ -74,6 +74,7 @@ class Run:
         "producer_name",
         "returned",
         "scope",
+        "stand_in",
         "usage",
         "watch",
     )
@@ -108,6 +109,7 @@ class Run:
         self.watch: Watch | None = None
         self._config = config
         self._producer = producer
+        self.stand_in = producer if isinstance(producer, StandIn) else None  # for a producer in another process
         self._input = input
         self._home = home
         self._on_last_disconnect = on_last_disconnect
@@ -155,11 +157,6 @@ class Run:
     @property
     def generation_id(self) -> str:
         return self.structure.generation_id
-
-    @property
-    def stand_in(self) -> StandIn | None:
-        """What stands here for a producer in another process, if it is one."""
-        return self._producer if isinstance(self._producer, StandIn) else None
 
     def fence(self, why: str) -> None:
         """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""

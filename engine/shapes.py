@@ -7,8 +7,9 @@ are exact: a subclass of ``str`` or an enum may say something else than its byte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -37,6 +38,7 @@ _HALF: Final = "half a surrogate pair, which is no text"
 # and what to call it.
 _Look: TypeAlias = Callable[[object, str], object]
 _Rule: TypeAlias = tuple[str, tuple[type, ...], _Look]
+_ValuesOf: TypeAlias = Callable[[object], tuple[object, ...]]
 
 
 def shown(value: object) -> str:
@@ -126,9 +128,8 @@ def check(instance: AttrsInstance, what: str) -> None:
 
     Whether text is Unicode is left to the encoder, but for text inside JSON values.
     """
-    rules, look_at_extra = _rules(type(instance))
-    for name, accepted, look in rules:
-        value = getattr(instance, name)
+    values_of, rules, look_at_extra = _rules(type(instance))
+    for value, (name, accepted, look) in zip(values_of(instance), rules, strict=True):
         if type(value) not in accepted:
             look(value, f"{name} of {what}")
     if look_at_extra is not None and (extra := getattr(instance, "extra", None)):
@@ -136,12 +137,19 @@ def check(instance: AttrsInstance, what: str) -> None:
 
 
 @cache
-def _rules(cls: type[AttrsInstance]) -> tuple[tuple[_Rule, ...], _Look | None]:
-    """Of the class's own fields, and of what it keeps in ``extra`` beside them."""
+def _rules(cls: type[AttrsInstance]) -> tuple[_ValuesOf, tuple[_Rule, ...], _Look | None]:
+    """What gives the values of the class's own fields, their rules, and that of what ``extra`` keeps beside them."""
     hints = get_type_hints(cls)
     names = frozenset(field.name for field in fields(cls))
     own = tuple((field.name, *_rule(hints[field.name])) for field in fields(cls) if field.name != "extra")
-    return own, _extra_beside(names) if "extra" in names else None
+    return _values_of([name for name, _, _ in own]), own, _extra_beside(names) if "extra" in names else None
+
+
+def _values_of(names: Sequence[str]) -> _ValuesOf:
+    """All at once: `attrgetter` gives a tuple where there are two or more."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda instance: tuple(getattr(instance, name) for name in names)
 
 
 def _rule(kind: object) -> tuple[tuple[type, ...], _Look]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final, TypeAlias, final
 
 import trio
@@ -51,7 +52,16 @@ _Send: TypeAlias = Callable[[ASGISendEvent], Awaitable[None]]
 # Any other path, and any escape in it, is for Quart to make sense of.
 _PATH: Final = re.compile(r"/v1/sessions/([A-Za-z0-9._~:-]+)/chunks(/batch)?")
 
-_ISOLATION: Final = {name.lower(): value for name, value in ISOLATION}
+_Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
+def _sent(headers: Iterable[tuple[str, str]]) -> _Headers:
+    return [(name.lower().encode(), value.encode()) for name, value in headers]
+
+
+# Those of an answer to chunks that were taken, but for its length; the type comes first in every answer.
+_TAKEN: Final = _sent([("Content-Type", "application/json"), ("Cache-Control", "no-store"), *ISOLATION])
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
 
 _SIGNALS: Final = (
     appcontext_popped,
@@ -62,13 +72,14 @@ _SIGNALS: Final = (
     request_started,
     request_tearing_down,
 )
+_RECEIVERS: Final = attrgetter("receivers")
 
 
 @final
 @frozen(kw_only=True)
 class _Told:
     status: int
-    headers: Sequence[tuple[str, str]]
+    headers: _Headers
     body: bytes
 
 
@@ -116,23 +127,22 @@ class Pushing:
         self._allowed_hosts = allowed_hosts
         self._made = self._surroundings()
 
-    def _surroundings(self) -> tuple[object, ...]:
+    def _surroundings(self) -> list[object]:
         """What an application that was made by `create_app` may get later, and must not be passed by."""
         app = self._app
-        hooks = (
-            app.before_request_funcs,
-            app.after_request_funcs,
-            app.teardown_request_funcs,
-            app.url_value_preprocessors,
-        )
-        return (
-            app.view_functions["write_chunk"],
-            app.view_functions["write_chunks"],
-            *(sum(map(len, each.values())) for each in hooks),
-            *(handler for each in app.error_handler_spec.values() for of in each.values() for handler in of.values()),
+        found: list[object] = [app.view_functions["write_chunk"], app.view_functions["write_chunks"]]
+        for each in app.error_handler_spec.values():
+            for handlers in each.values():
+                found += handlers.values()
+        found += (
+            sum(map(len, app.before_request_funcs.values())),
+            sum(map(len, app.after_request_funcs.values())),
+            sum(map(len, app.teardown_request_funcs.values())),
+            sum(map(len, app.url_value_preprocessors.values())),
             len(app.teardown_appcontext_funcs),
-            *(bool(signal.receivers) for signal in _SIGNALS),
+            any(map(_RECEIVERS, _SIGNALS)),
         )
+        return found
 
     def read(self, scope: HTTPScope) -> Asked | None:
         """The request, if it is to be answered here."""
@@ -168,7 +178,7 @@ class Pushing:
         ids = {"session_id": asked.session_id}
         try:
             made = await self._carry_out(asked, receive)
-            told = _Told(status=200, headers=[("Content-Type", "application/json")], body=made)
+            told = _Told(status=200, headers=_TAKEN, body=made)
         except ClientLeft:
             return
         except PenstockError as error:
@@ -221,17 +231,15 @@ class Pushing:
 
     def _headers(self, asked: Asked, told: _Told) -> list[tuple[bytes, bytes]]:
         """Those that every answer has, among them."""
-        headers = {"content-type": "", "content-length": str(len(told.body)), "cache-control": "no-store"}
-        headers |= {name.lower(): value for name, value in told.headers}
-        headers |= _ISOLATION
+        type_, *others = told.headers
+        headers = [type_, (b"content-length", b"%d" % len(told.body)), *others]
         if self._allowed_origins:
-            headers["vary"] = "Origin"
-            allowed = cross_origin(asked.value("Origin"), self._allowed_origins, preflight=False)
-            headers |= {name.lower(): value for name, value in allowed.items()}
-        headers[REQUEST_ID.lower()] = request_id.get() or ""
-        return [(name.encode(), value.encode()) for name, value in headers.items()]
+            headers.append((b"vary", b"Origin"))
+            headers += _sent(cross_origin(asked.value("Origin"), self._allowed_origins, preflight=False).items())
+        headers.append((_REQUEST_ID, (request_id.get() or "").encode()))
+        return headers
 
 
 def _refused(error: Exception, ids: dict[str, str]) -> _Told:
     told = answer(error, **ids)
-    return _Told(status=told.status, headers=told.headers, body=told.body)
+    return _Told(status=told.status, headers=_sent(told.headers), body=told.body)
