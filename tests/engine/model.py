@@ -525,6 +525,8 @@ class Session:
                 raise Refused(GenerationMismatch if known.state == "queued" else StaleGeneration)
             if self.live is not None:
                 raise Refused(GenerationMismatch)
+            if len(self.stragglers) >= MAX_STRAGGLERS:
+                raise Refused(TooManyStragglers)
         copy.deepcopy(self)._take(generation_id, says)  # all or nothing
         accepted = self._take(generation_id, says)
         if accepted is None:
