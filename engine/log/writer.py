@@ -103,6 +103,7 @@ class Writer:
                 self._report()
         finally:
             try:
+                self._watch.look()  # for the last time: who closes it is told
                 self._checkpointer.stop()
                 self._committer.close()
             finally:

@@ -208,6 +208,18 @@ async def test_a_file_that_disappears_ends_all_writing_and_is_told_of_once(
             assert await bodies(log) == [b"1", b"2"]
 
 
+@pytest.mark.parametrize("how", VANISHES)
+async def test_a_file_that_disappears_just_before_the_log_is_closed_is_told_of(
+    path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    do, _, said = VANISHES[how]
+    async with opened(Path("link.db"), ends_well=False) as log:
+        await store(log, create(b"1"))
+        await trio.to_thread.run_sync(do, path)
+    assert lines(caplog) == [("CRITICAL", "database_gone")]
+    assert said in vars(caplog.records[-1])["detail"]
+
+
 @pytest.mark.parametrize("name", SAME_LINK)
 async def test_by_whatever_name_it_is_open_it_is_not_taken_for_moved(path: Path, looks: Looks, name: str) -> None:
     with contextlib.ExitStack() as undo:
