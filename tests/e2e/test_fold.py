@@ -261,7 +261,7 @@ def journeys(draw: st.DrawFn) -> list[Step]:
     return [*steps, *held, None]
 
 
-# R-14 R-15 R-17 R-51 R-52 R-53 R-54 R-55 R-67 R-109 R-150
+# R-14 R-15 R-16 R-17 R-51 R-52 R-53 R-54 R-55 R-67 R-109 R-150
 @pytest.mark.slow
 def test_the_pages_fold_says_what_the_engines_says(page: Page) -> None:
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -278,7 +278,7 @@ def test_the_pages_fold_says_what_the_engines_says(page: Page) -> None:
     check()
 
 
-#
+#
 def test_the_pages_fold_says_what_the_vectors_say(page: Page) -> None:
     for path in sorted(FOLDER.glob("*.json")):
         vector = json.loads(path.read_text(encoding="utf-8"))

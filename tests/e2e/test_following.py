@@ -330,7 +330,7 @@ def test_an_event_without_its_stamp_touches_nothing(blank: Page) -> None:
     assert scripted(blank, body) == {"verdicts": ["applied", "foreign", "invalid"], "title": "right"}
 
 
-# R-16
+# R-16 R-43
 @pytest.mark.parametrize("hook", ["onEvent", "onControl", "onConnection"])
 def test_behind_a_close_nobody_is_called(blank: Page, hook: str) -> None:
     """Also not for what came in the same read: the frames behind the one in which it was closed are nobody's."""
@@ -367,7 +367,7 @@ def test_what_ends_a_stream_is_in_hand_before_its_first_byte(blank: Page) -> Non
     assert scripted(blank, body) == {"before": 1, "state": "idle", "under_way": 0}
 
 
-# R-48 R-126
+# R-43 R-48 R-126
 def test_following_is_one_connection_and_ends_with_its_signal(blank: Page) -> None:
     body = """
       const known = sse(1, stamp(1, "session.created", { metadata: {} }));
@@ -380,6 +380,7 @@ def test_following_is_one_connection_and_ends_with_its_signal(blank: Page) -> No
       const before = one.getSnapshot();
       await new Promise((done) => setTimeout(done, 100));
       const same = before === one.getSnapshot();
+      const left = Date.now();
       leave.abort();
       const [first, second] = await Promise.all(ends);
       const kept = one.getSnapshot().messages === before.messages && one.getSnapshot().queue === before.queue;
@@ -389,16 +390,55 @@ def test_following_is_one_connection_and_ends_with_its_signal(blank: Page) -> No
       await until(one, ({ connection }) => connection.state === "live");
       one.close();
       return { same, kept, first: first.state, second: second.state, again: (await again).state,
-        last: (await following).state, most,
+        last: (await following).state, took: Date.now() - left, most,
         news: heard.every((now, i) => now !== heard[i - 1]), under_way, frozen: Object.isFrozen(before) };
     """
     told = scripted(blank, body)
     assert (told["most"], told["under_way"]) == (1, 0)
+    assert told["took"] < 10_000  # at once, and not when the line has been silent for too long
     assert told["same"]
     assert told["kept"]
     assert told["news"]  # who listens is called for what is new
     assert told["frozen"]
     assert {told[name] for name in ("first", "second", "again", "last")} == {"idle"}
+
+
+# R-48
+@OVER
+def test_a_line_is_given_back_whoever_left_it(blank: Page, over: str) -> None:
+    """Also where the session's end came on it, and the server leaves it open."""
+    body = """
+      let open = 0;
+      class Scripted {
+        OPEN = 1;
+        readyState = 1;
+        constructor() {
+          open += 1;
+          setTimeout(() => this.onopen?.());
+        }
+        send(text) {
+          const { op, id } = JSON.parse(text);
+          if (op !== "subscribe") return;
+          const said = [{ op: "reply", id, result: { session_id: "s", cursor: cursor(0) } },
+            { op: "caught-up", session_id: "s", cursor: cursor(0) }];
+          if (ends) said.push({ op: "end", session_id: "s", reason: "deleted" });
+          for (const frame of said) setTimeout(() => this.onmessage?.({ data: JSON.stringify(frame) }));
+        }
+        close() { open -= 1; }
+      }
+      const left = [];
+      let ends = false;
+      for (ends of [false, true]) {
+        const parts = [opened(0), live(0), ...(ends ? [told("end", { reason: "deleted" })] : [])];
+        const one = session(server({ parts }), { over: "%s", WebSocket: Scripted, snapshot: false });
+        const following = one.follow();
+        await until(one, ({ connection: { state } }) => ["live", "ended"].includes(state));
+        if (!ends) one.close();
+        left.push([(await following).state, under_way + open]);
+      }
+      return left;
+    """
+    assert scripted(blank, body % over) == [["idle", 0], ["ended", 0]]
 
 
 # R-84
