@@ -241,6 +241,40 @@ async def test_a_session_that_is_not_there_is_not_made(face: str) -> None:
         assert [head.session_id for head in await stage.log.heads()] == ["s"]
 
 
+# a delete is not answered while chunks are on their way into the log.
+@each_face
+async def test_a_delete_waits_for_chunks_that_are_not_stored_yet(face: str) -> None:
+    async with producing(face) as stage:
+        (await stage.face.chunks(delta("a", message_id=MID))).done()
+        hold, under_way = Hold(), trio.Event()
+        answered: list[str] = []
+
+        def schedule(_: int, write: Write) -> Hold | None:
+            if hold.released or not isinstance(write, Append):
+                return None
+            under_way.set()
+            return hold
+
+        async def push() -> None:
+            (await stage.face.chunks(delta("b", message_id=MID))).done()
+            answered.append("chunks")
+
+        async def delete() -> None:
+            assert (await stage.client.delete(S)).status_code == 200
+            answered.append("delete")
+
+        async with trio.open_nursery() as nursery:
+            stage.faulty.schedule = schedule
+            nursery.start_soon(push)
+            with trio.fail_after(PATIENCE):
+                await under_way.wait()
+            nursery.start_soon(delete)
+            await trio.sleep(0.2)
+            assert answered == []
+            hold.release()
+        assert sorted(answered) == ["chunks", "delete"]
+
+
 #
 # R-36 R-62 R-140: what comes behind a delete leaves no ghost, in this life of the session or the next.
 @each_face

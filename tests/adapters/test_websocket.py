@@ -224,6 +224,7 @@ async def test_a_slow_start_in_one_session_holds_up_no_other() -> None:
         begun = trio.current_time()
         for number in range(5):
             result(await socket.ask(op="post", id=number, session_id="quick", text="x"))
+        result(await socket.ask(op="start", id="quick", session_id="quick", producer="says"))
         assert trio.current_time() - begun < 0.8
         while (answer := await socket.receive()).get("id") != "slow":
             pass

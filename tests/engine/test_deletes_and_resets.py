@@ -177,13 +177,15 @@ async def test_a_delete_waits_for_what_was_written_before_it(log: MemoryLog, aut
             done.append(name)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(note, "post", lambda: session.post("in flight"))
+            nursery.start_soon(note, "in flight", lambda: session.post("in flight"))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(note, "gathered", lambda: session.post("gathered behind it"))
             await wait_all_tasks_blocked()
             nursery.start_soon(note, "delete", session.delete)
             await trio.sleep(5)
             assert done == []
             hold.release()
-        assert done == ["post", "delete"]
+        assert done == ["in flight", "gathered", "delete"]
 
 
 #
@@ -281,9 +283,10 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(autojump_clock: Mo
     log = MemoryLog()
     async with open_engine(log, producers={"say": saying("x")}, config=Config(compact_after=None)) as engine:
         counts: list[int] = []
-        for _ in range(4):
+        for round_ in range(4):
             for number in range(100):
-                session = await engine.create_session(f"s-{number % 7}")
+                # Ids that come again, and ids that never do.
+                session = await engine.create_session(f"s-{number % 7}" if number % 2 else f"s-{round_}-{number}")
                 await session.start("say", text="hello")
                 await session.delete()
             await trio.sleep(100)

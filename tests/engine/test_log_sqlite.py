@@ -252,6 +252,7 @@ async def test_a_compaction_gives_way_to_all_appends_that_wait(log: SqliteLog, m
     assert await log.record("first", "e1", "n") == b"3"
 
 
+#
 async def test_a_deleted_life_is_purged_when_there_is_nothing_else_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

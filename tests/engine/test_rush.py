@@ -129,12 +129,15 @@ async def test_a_session_that_stays_keeps_nothing_of_its_remote_generations(auto
 
 
 def objects_of_the_engine(*more: str) -> int:
-    """Objects of the runtime's classes: sessions in memory, generations, journals, subscriptions, whatever there is."""
+    """Objects of the runtime's classes: sessions in memory, generations, journals, subscriptions, whatever there is.
+
+    And locks, of which there is one for each session that somebody is on the way to.
+    """
     gc.collect()
     gc.collect()
     runtime = ("control", "generation", "hub", "journal", "lineup", "producing", "resident", "slot", "steps", "writing")
     modules = {f"engine.{name}" for name in (*runtime, *more)} | {"trio._core._run", "trio._sync", "trio._channel"}
-    return sum(type(one).__module__ in modules for one in gc.get_objects())
+    return sum(type(one) is trio.Lock or type(one).__module__ in modules for one in gc.get_objects())
 
 
 # --- a stop from one client while another starts anew
