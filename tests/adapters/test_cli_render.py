@@ -51,8 +51,14 @@ def test_a_turn_reads_as_a_dialogue() -> None:
         event(BlockDelta(text="Be")),
         event(BlockDelta(text="cause.")),
         event(BlockClosed()),
+        event(MessageClosed(status="complete"), block_index=None),
+        event(MessageOpened(role="assistant"), "n", None),
+        event(BlockOpened(kind="text"), "n"),
+        event(BlockDelta(text="Or not."), "n"),
+        event(BlockClosed(), "n"),
+        event(MessageClosed(status="complete"), "n", None),
         event(GenerationFinished(outcome="completed"), None, None),
-    ) == ("user> Why?\nassistant> Because.\n-- turn 1 completed\n")
+    ) == ("user> Why?\nassistant> Because.\nassistant> Or not.\n-- turn 1 completed\n")
 
 
 def test_blocks_that_stream_at_once_take_turns_by_the_line() -> None:

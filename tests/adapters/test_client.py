@@ -189,20 +189,23 @@ async def test_an_approval_and_an_input_reach_a_generation() -> None:
     assert len(taken) == 2
 
 
+#
 @FORMS
 async def test_events_are_all_there_in_order_and_end_with_the_session(over: Over) -> None:
     async with clients() as (_, client):
         session = await client.create_session("demo")
         await session.start("story", text="go")
         await until_finished(session, over)
-        offsets = []
+        offsets, types = [], []
         async with session.events(over=over) as events:
             async for event in events:
                 offsets.append(event.offset)
+                types.append(event.type)
                 if event.type == "generation.finished":
                     await session.delete()
             assert events.statistics().attempts == 1
     assert offsets == list(range(1, len(offsets) + 1))
+    assert types[-3:] == ["block.closed", "message.closed", "generation.finished"]
 
 
 @FORMS

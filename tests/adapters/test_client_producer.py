@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from itertools import pairwise
 
 import httpx
@@ -80,7 +81,7 @@ async def test_a_generation_is_written_in_its_own_numbers_and_finished(autojump_
     assert str(generation.cursor()) == f"e-{len(server.chunks) + 2:016d}"
 
 
-# R-75 R-76
+# R-75 R-76 R-79
 async def test_chunks_linger_five_milliseconds_and_go_together(autojump_clock: MockClock) -> None:
     server = FakeServer()
     async with server.client() as client:
@@ -518,6 +519,27 @@ async def test_a_producer_that_raises_ends_its_generation_as_failed(autojump_clo
                 await generation.status("working")
                 raise ProducerError("the model is away", reason="MODEL_AWAY")
     assert server.ends == [{"outcome": "failed", "code": "MODEL_AWAY", "message": "the model is away"}]
+
+
+#
+async def test_a_block_that_a_generator_leaves_as_it_is_closed_waits_for_nothing(autojump_clock: MockClock) -> None:
+    server = FakeServer(latency=1)
+    async with server.client() as client:
+
+        async def pieces() -> AsyncGenerator[None, None]:
+            async with client.session("s").produce(listen=False) as generation:
+                async with generation.message() as message, message.text() as block:
+                    await block.write("begun")
+                    await generation.flush()
+                    yield
+
+        async with aclosing(pieces()) as producer:
+            await anext(producer)
+            before = trio.current_time()
+        assert trio.current_time() == before
+        await trio.sleep(10)
+    assert server.text == "begun"
+    assert (server.ends, server.stops) == ([], [])
 
 
 #

@@ -182,6 +182,7 @@ async def test_replaces_regenerates_an_answer() -> None:
         refusal(await client.post(f"{S}/generations", json={"replaces": "x"}), 400, "INVALID_ID")
 
 
+#
 async def test_a_generation_that_nobody_watches_ends_after_the_seconds_it_was_given() -> None:
     async with serving(p=Steered()) as (_, client):
         stays = await start(client, on_last_disconnect="continue")

@@ -238,6 +238,7 @@ async def test_now_begins_at_the_tail(form: str) -> None:
         assert (await reader.next()).value["type"] == "message.snapshot"
 
 
+# R-72
 @each_form
 async def test_a_snapshot_comes_first_and_the_stream_goes_on_from_its_cursor(form: str) -> None:
     log = MemoryLog()
@@ -656,9 +657,19 @@ async def test_a_flag_is_true_or_false(query: str) -> None:
 
 # R-41
 async def test_a_reader_that_leaves_is_forgotten_at_once() -> None:
+    """And the answer that it was following goes on."""
     async with one_answer(MemoryLog()) as world:
+        session = await world.engine.session("s")
+        answer = Steered()
+        await session.start(answer)
         for form in FORMS:
             async with following(world, form) as reader:
                 await until(reader, "caught-up")
                 assert world.engine.statistics().subscribers == 1
             await subscribers(world, 0)
+        async with following(world, "sse", after="now") as reader:
+            await until(reader, "caught-up")
+            answer.finish.set()
+            (*_, end) = await until_event(reader, "generation.finished")
+            assert end.value["data"] == {"outcome": "completed"}
+        assert not answer.cancelled.is_set()

@@ -87,6 +87,31 @@ async def test_every_event_bears_its_full_stamp(
     assert events[1].message_id == started.message_id
 
 
+#
+async def test_a_message_ends_when_it_ends_and_not_with_its_generation(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async def producer(generation: Generation) -> None:
+        for text in ("first", "second"):
+            async with generation.message() as message, message.text() as block:
+                await block.write(text)
+                message.finish(reason=f"the {text}")
+            await trio.sleep(10)
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        started = await session.start(producer)
+        for said in (["the first"], ["the first", "the second"]):
+            await trio.sleep(5)
+            assert types(await events_of(log, "s"))[-1] == "message.closed"
+            snapshot = await session.snapshot()
+            assert snapshot.generation is not None
+            assert [message.status for message in snapshot.messages] == ["complete"] * len(said)
+            assert [message.finish_reason for message in snapshot.messages] == said
+            await trio.sleep(5)
+        await finished(session, started.generation_id)
+
+
 #
 async def test_supersede_is_written_in_order(log: MemoryLog, autojump_clock: MockClock) -> None:  # R-20 R-21 R-24
     async with open_engine(log) as engine:
