@@ -45,6 +45,9 @@ class SetsAside(Protocol):
     def set_aside(self, error: CorruptSession) -> None:
         """What is stored of the session that ``error`` names cannot be read."""
 
+    def rewriting(self, session_id: str) -> AbstractContextManager[None]:
+        """Around what changes stored events: of pages that are read before it and behind it, none follow each other."""
+
 
 # Of an entry's offset and body.
 _KINDS: Final = frozenset({int, bytes})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, final
 
 import trio
@@ -264,7 +264,8 @@ class Compactor:
                 remove=piece,
                 records={COMPACTED: to_record(CompactedRecord(done=settled))} if not left else {},
             )
-            await self._log.write(write)
+            with self._aside.rewriting(head.session_id):
+                await self._log.write(write)
             self._events += len(piece)
             replace = {}
             await trio.sleep((trio.current_time() - began) * rest)
@@ -290,6 +291,9 @@ class _Passed:
 
     def is_aside(self, session_id: str) -> bool:
         return session_id in self._sessions
+
+    def rewriting(self, _: str) -> AbstractContextManager[None]:
+        return nullcontext()  # there is no reader
 
     def set_aside(self, error: CorruptSession) -> None:
         self._sessions.add(error.session_id or "")

@@ -78,6 +78,7 @@ class Reads:
         "_on_corrupt",
         "_pages",
         "_presence",
+        "_shared",
         "_snapshots",
         "_sound",
         "_state",
@@ -106,6 +107,7 @@ class Reads:
         self._state: SessionState | None = None
         self._folding: trio.Lock | None = None  # made for the first fold
         self._pages: Pages | None = None  # made for the first page
+        self._shared = True
         # Those that somebody holds; made for the first.
         self._snapshots: WeakValueDictionary[tuple[int, int, str | None, bool], SnapshotPage] | None = None
 
@@ -139,11 +141,20 @@ class Reads:
 
         Whoever comes to the same place while others are there gets the same page: it is read once, and framed once.
         """
-        if self.hub.over:
+        if self.hub.over or not self._shared:
             return await self._batch(after, self._config.page_events)
         if self._pages is None:
             self._pages = Pages(self._batch, self._config.page_events)
         return await self._pages.page(after)
+
+    def share_pages(self, *, shared: bool) -> None:
+        """Whether readers who are at the same place get the same page; one that was read before, nobody gets any more.
+
+        A page behind one from which compaction has taken events must have what stands for them: a reader who got the
+        first from the log and the next from another reader would miss it. While events are rewritten, none is shared.
+        """
+        self._shared = shared
+        self._pages = None  # who waits in there had asked before
 
     async def _batch(self, after: int, limit: int) -> Batch | None:
         tail = self._journal.committed

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Final, final
@@ -75,6 +75,7 @@ class Registry:
         self._leaving: set[Resident] = set()  # those that have left, but for a straggler
         self._entering: dict[str, trio.Lock] = {}
         self.aside: Final = Aside(observer)
+        self._rewritten: set[str] = set()  # by compaction, right now
 
     @property
     def residents(self) -> list[Resident]:
@@ -272,6 +273,22 @@ class Registry:
         if resident is not None:
             resident.set_aside(error)
 
+    @contextmanager
+    def rewriting(self, session_id: str) -> Iterator[None]:
+        """Around what changes stored events: of pages that are read before it and behind it, none follow each other."""
+        self._rewritten.add(session_id)
+        self._share_pages(session_id, shared=False)
+        try:
+            yield
+        finally:
+            self._rewritten.discard(session_id)
+            self._share_pages(session_id, shared=True)
+
+    def _share_pages(self, session_id: str, *, shared: bool) -> None:
+        resident = self._residents.get(session_id)
+        if resident is not None:
+            resident.reads.share_pages(shared=shared)
+
     @asynccontextmanager
     async def _entrance(self, session_id: str) -> AsyncIterator[None]:
         """One at a time per session: nobody else reads its head or brings it into memory."""
@@ -296,6 +313,8 @@ class Registry:
             house=self,
         )
         self._residents[head.session_id] = resident
+        if head.session_id in self._rewritten:
+            resident.reads.share_pages(shared=False)
         resident.open()
         return resident
 

@@ -14,7 +14,21 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import Compactor, Config, Event, EventLog, MemoryLog, Progress, SessionState, decode, encode
+from engine import (
+    Batch,
+    Compactor,
+    Config,
+    Cursor,
+    Event,
+    EventLog,
+    MemoryLog,
+    Progress,
+    Session,
+    SessionState,
+    decode,
+    encode,
+    open_engine,
+)
 from engine.compacting import seconds_of
 from engine.errors import StaleEpoch, StorageError, WriteFailed
 from engine.events import (
@@ -24,6 +38,7 @@ from engine.events import (
     Data,
     GenerationFinished,
     GenerationStarted,
+    GenerationStatus,
     MessageClosed,
     MessageOpened,
     MessageSnapshot,
@@ -270,13 +285,16 @@ class Story:
         self.add(GenerationFinished(outcome="completed"))
         self.generation_id = None
 
-    def message(self, *texts: str) -> str:
+    def message(self, *texts: str, status: str | None = None) -> str:
+        """With ``status``, the generation says so behind each piece."""
         self.messages += 1
         message_id = f"00000000-0000-7000-8000-00000002{self.messages:04x}"
         self.add(MessageOpened(role="assistant"), message_id)
         self.add(BlockOpened(kind="text"), message_id, 0, 0)
         for seq, text in enumerate(texts, 1):
             self.add(BlockDelta(text=text), message_id, 0, seq)
+            if status is not None:
+                self.add(GenerationStatus(status=status))
         self.add(BlockClosed(), message_id, 0, len(texts) + 1)
         self.add(MessageClosed(status="complete", finish_reason="stop"), message_id)
         return message_id
@@ -286,6 +304,77 @@ class Story:
         message_id = self.message(*texts)
         self.end()
         return message_id
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+@pytest.mark.parametrize("held", range(1, 23))
+def test_a_page_that_somebody_holds_is_given_to_nobody_once_its_events_are_rewritten(
+    held: int, comes_again: bool
+) -> None:
+    """The others read while the pieces of messages go, one behind the other, and after; some on several connections.
+
+    What stands between the pieces of a message stays: there a page can end of which the first half is gone.
+    """
+
+    async def work() -> None:
+        log, story = FaultyLog(MemoryLog()), Story()
+        story.start()
+        for _ in range(2):
+            story.message("one", "two", "three", status="thinking")
+        story.end()
+        assert len(story.events) == 23
+        await Writing(log).append(story.events)
+        pieces: list[Hold] = []
+
+        def schedule(_: int, write: Write) -> Fault | None:
+            if isinstance(write, Compact):
+                pieces.append(Hold())
+                return pieces[-1]
+            return None
+
+        async with open_engine(log, config=Config(compact_after=None, page_events=4)) as engine:
+            session = await engine.session(SESSION)
+            epoch = (await session.cursor()).epoch
+            async with session.subscribe(Cursor(epoch, held), live=False) as holder:
+                while not isinstance(page := await holder.receive(), Batch):
+                    pass
+                log.schedule = schedule
+                done = trio.Event()
+
+                async def compacting() -> None:
+                    await Compactor(log, config(), aside=engine._registry, wall=lambda: LATER).compact_all()
+                    done.set()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(compacting)
+                    while not done.is_set():
+                        await trio.testing.wait_all_tasks_blocked()
+                        await read_it(session, epoch, comes_again=comes_again, events=story.events)
+                        if pieces:
+                            pieces.pop(0).release()
+                assert len(await stored(log)) < len(story.events)
+                await read_it(session, epoch, comes_again=comes_again, events=story.events)
+                assert page.last > held
+
+    running(work)
+
+
+async def read_it(session: Session, epoch: str, *, comes_again: bool, events: Sequence[Event]) -> None:
+    """All of it adds up to what the events do, also where every page is read on a new connection."""
+    state = SessionState(SESSION, epoch)
+    at_end = False
+    while not at_end:
+        async with session.subscribe(Cursor(epoch, state.offset), live=False) as reader:
+            try:
+                while True:
+                    delivery = await reader.receive()
+                    if isinstance(delivery, Batch):
+                        fold(delivery.events(), state)
+                        if comes_again:
+                            break
+            except trio.EndOfChannel:
+                at_end = True
+    assert state.snapshot().messages == whole(events).messages
 
 
 def types(events: Sequence[Event]) -> list[str]:

@@ -19,6 +19,7 @@ from engine import (
     Generation,
     GenerationFinished,
     GenerationStarted,
+    InputAccepted,
     InputReturned,
     decode,
 )
@@ -124,6 +125,8 @@ def cut_short(events: Sequence[Event]) -> list[str]:
                 if gid not in last or not (isinstance(last[gid].data, App) and last[gid].type == LAST_WORD):
                     found.append(gid)
             case ApprovalResolved() | InputReturned():  # which the engine writes before an end
+                pass
+            case InputAccepted():  # which comes from elsewhere, at any time until the end
                 pass
             case _:
                 last[gid] = event
