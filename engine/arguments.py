@@ -119,14 +119,14 @@ def checked_fork_point(given: object) -> Cursor | str | None:
 
 def checked_ending(outcome: object, code: object, message: object, usage: object) -> Ending:
     """How a remote producer ends its generation."""
-    outcome = checked_choice(outcome, ("completed", "failed"), "outcome")
+    checked_choice(outcome, ("completed", "failed"), "outcome")
     code, message = checked_text(code, "code"), checked_text(message, "message")
     if outcome == "completed" and (code is not None or message is not None):
         raise InvalidBody("code and message tell why a generation failed")
     spent = None if usage is None else cast("JSONObject", own_json(check_object(usage, "usage"), "usage"))
     if outcome == "failed" and code is None:
         code = "PRODUCER_FAILED"
-    return Ending(outcome=outcome, code=code, message=message, usage=spent)
+    return Ending(outcome="failed" if outcome == "failed" else "completed", code=code, message=message, usage=spent)
 
 
 def checked_message(text: object, blocks: object, role: object, metadata: object) -> MessageSnapshot:

@@ -23,12 +23,12 @@ from .events import (
     MessageRetracted,
 )
 from .lifecycle import Draft, OpenGeneration
-from .states import OUTCOMES
+from .states import OUTCOMES, Outcome
 
 __all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "writable"]
 
 # What an end says of itself to readers.
-SAFE_TEXTS: Final = {
+SAFE_TEXTS: Final[Mapping[Outcome, str]] = {
     "superseded": "A newer answer took its place.",
     "stopped": "Stopped.",
     "stalled": "Nothing came for too long.",
@@ -49,7 +49,7 @@ PRODUCER_FAILED: Final = ("PRODUCER_FAILED", "The producer raised an error.")
 class Ending:
     """How a generation ends. ``retract``: its messages leave the transcript (rollback)."""
 
-    outcome: str
+    outcome: Outcome
     code: str | None = None
     message: str | None = None
     superseded_by: str | None = None

@@ -24,6 +24,8 @@ from .reads import Reads
 from .results import Stopped, StopState
 from .slot import Slot
 from .stamper import stamp
+from .states import Outcome
+from .watchdog import LimitName
 
 __all__ = ["Endings"]
 
@@ -56,15 +58,15 @@ class Endings:
         if self._slot.live is run and self._journal.refused is None:
             self._slot.write_end(run, run.ending())
 
-    async def end_at_limit(self, run: Run, limit: str) -> None:
+    async def end_at_limit(self, run: Run, limit: LimitName) -> None:
         """End a generation that reached a limit of its own, unless it ended meanwhile.
 
-        ``limit``: ``stalled``, ``expired``, or ``disconnected``, which is a stop.
+        A ``disconnected`` one is stopped.
         """
         if self._journal.refused is not None or self._slot.finished_first() is not run:
             return
         stopped = limit == "disconnected"
-        outcome = "stopped" if stopped else limit
+        outcome: Outcome = "stopped" if limit == "disconnected" else limit
         if limit == "stalled" and run.stand_in is not None and run.stand_in.is_lost:
             outcome = limit = "lost"
         ending, _ = await self._slot.wind_down(run, outcome, reason=limit)
@@ -117,7 +119,7 @@ class Endings:
 
         return await self._end_live("reset", rest)
 
-    async def end_live(self, outcome: str) -> None:
+    async def end_live(self, outcome: Outcome) -> None:
         """End what is live, whatever it is, and wait until everything written so far is durable."""
         await self._end_live(outcome, lambda: NOTHING)
 
@@ -151,7 +153,7 @@ class Endings:
         live.cancel("the engine shuts down")
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
 
-    async def _end_live(self, outcome: str, rest: Callable[[], Part]) -> Mark:
+    async def _end_live(self, outcome: Outcome, rest: Callable[[], Part]) -> Mark:
         """End what is live and write ``rest`` behind it, as they are then; returns after the commit."""
         live = self._slot.finished_first()
         if live is not None:

@@ -26,8 +26,9 @@ from .pen import MessageIds, Pen
 from .producing import Generation, Producer, run_producer
 from .reducer import Snapshot
 from .standin import REMOTE, StandIn
+from .states import Outcome
 from .supervision import split, without
-from .watchdog import Limits, Watch
+from .watchdog import LimitName, Limits, Watch
 
 __all__ = ["Run"]
 
@@ -46,7 +47,7 @@ class Home(Protocol):
     def on_done(self, run: Run) -> None:
         """Its producer's task is over. Called in that task."""
 
-    def on_limit(self, run: Run, limit: str) -> None:
+    def on_limit(self, run: Run, limit: LimitName) -> None:
         """It reached this limit. Called in the watchdog's task."""
 
 
@@ -99,7 +100,7 @@ class Run:
         self.scope = trio.CancelScope()
         self.done = False
         self._awaited: trio.Event | None = None  # while somebody waits for it to be done
-        self.ends_as = "shutdown"  # when it is cut off, and nobody says as what it ends
+        self.ends_as: Outcome = "shutdown"  # when it is cut off, and nobody says as what it ends
         self.returned = False  # by itself: nobody had cancelled it
         self.failure: BaseException | None = None
         self.usage: JSONObject | None = None
@@ -254,7 +255,7 @@ class Run:
         if passed_on is not None:
             raise passed_on
 
-    def limit_reached(self, limit: str) -> None:
+    def limit_reached(self, limit: LimitName) -> None:
         """Its watch says so; ended by now."""
         self._home.on_limit(self, limit)
 
@@ -324,7 +325,12 @@ class Run:
         return called
 
     def ending(
-        self, outcome: str | None = None, *, by: str | None = None, cleanup: str | None = None, retract: bool = False
+        self,
+        outcome: Outcome | None = None,
+        *,
+        by: str | None = None,
+        cleanup: str | None = None,
+        retract: bool = False,
     ) -> Ending:
         """How the generation ends: as ``outcome``, or by itself; but a producer that raised has failed.
 

@@ -28,6 +28,7 @@ from .policy import Enqueue, Policy
 from .producing import Producer
 from .results import Queued
 from .stamper import stamp
+from .states import Outcome
 from .waiting import Queue, QueuedStart
 
 __all__ = ["Lineup", "PendingStops", "request_of"]
@@ -92,7 +93,7 @@ class Lineup:
             cursor=self._journal.cursor_at(mark),
         )
 
-    def dropped(self, items: Sequence[QueuedStart], outcome: str, *, by: str | None = None) -> Part:
+    def dropped(self, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Part:
         """The part that ends these without their having begun. Stamp it at once."""
         ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by)
         return joined(*(drop_part(self.queue, item, ending) for item in list(items)))

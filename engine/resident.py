@@ -44,7 +44,7 @@ from .settlement import Settlement
 from .slot import Slot
 from .steps import Steps
 from .supervision import own_failure
-from .watchdog import Watchdog
+from .watchdog import LimitName, Watchdog
 from .witness import Witness
 
 __all__ = ["Resident"]
@@ -308,7 +308,7 @@ class Resident:
     def _on_finished(self, run: Run) -> None:
         self._steps.add(partial(self.endings.finish, run))
 
-    def _on_limit(self, run: Run, limit: str) -> None:
+    def _on_limit(self, run: Run, limit: LimitName) -> None:
         self._steps.add(partial(self.endings.end_at_limit, run, limit))
 
     def _launch(self, run: Run) -> None:

@@ -22,6 +22,7 @@ from .recovery import Found
 from .reducer import Snapshot
 from .slot import Slot
 from .standin import REMOTE, StandIn
+from .watchdog import LimitName
 
 __all__ = ["Runs"]
 
@@ -41,7 +42,7 @@ class Runs:
         slot: Slot,
         messages: Messages,
         find_producer: Callable[[str], Producer],
-        on_limit: Callable[[Run, str], None],
+        on_limit: Callable[[Run, LimitName], None],
     ) -> None:
         self._journal = journal
         self._reads = reads
@@ -93,5 +94,5 @@ class Runs:
     def on_done(self, run: Run) -> None:
         self._slot.on_done(run)
 
-    def on_limit(self, run: Run, limit: str) -> None:
+    def on_limit(self, run: Run, limit: LimitName) -> None:
         self._on_limit(run, limit)

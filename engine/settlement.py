@@ -25,6 +25,7 @@ from .parts import end_part
 from .recovery import find
 from .runs import Runs
 from .stamper import stamp
+from .states import Outcome
 
 __all__ = ["Settlement"]
 
@@ -45,7 +46,7 @@ class Settlement:
         self._runs = runs
         self._lineup = lineup
 
-    async def settle(self, outcome: str, code: str, *, keep_remote: bool = False, within: float = math.inf) -> bool:
+    async def settle(self, outcome: Outcome, code: str, *, keep_remote: bool = False, within: float = math.inf) -> bool:
         """Stand on what is committed and end what it holds open; False when this life of the session is over.
 
         With ``keep_remote`` a remote generation stays open, for its producer to go on.
@@ -72,7 +73,7 @@ class Settlement:
             await self._journal.wait_committed(mark, within)
         return True
 
-    async def retry(self, outcome: str, code: str) -> bool:
+    async def retry(self, outcome: Outcome, code: str) -> bool:
         """As `settle`, again and again until the log takes it; ever longer pauses, up to `Config.retry_max`.
 
         Raises `CorruptSession`.

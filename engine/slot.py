@@ -22,7 +22,7 @@ from .lifecycle import Draft
 from .parts import NOTHING, Part, end_part, joined
 from .results import GenerationInfo
 from .stamper import stamp
-from .states import GenerationState, StateName
+from .states import GenerationState, Outcome, StateName
 
 __all__ = ["Slot"]
 
@@ -85,7 +85,7 @@ class Slot:
         return self.live
 
     async def wind_down(
-        self, run: Run, outcome: str, *, by: str | None = None, reason: str | None = None, retract: bool = False
+        self, run: Run, outcome: Outcome, *, by: str | None = None, reason: str | None = None, retract: bool = False
     ) -> tuple[Ending, float]:
         """Fence, cancel, wait for the clean-up at most `Config.cleanup_timeout`. Writes all but the end.
 

@@ -18,7 +18,7 @@ Outcome: TypeAlias = Literal[
 StateName: TypeAlias = Literal["queued", "live", "cancelling", "finished"]
 
 # Outcome of a generation, and the status that messages left open get from it.
-OUTCOMES: Final[Mapping[str, str]] = {
+OUTCOMES: Final[Mapping[Outcome, str]] = {
     "completed": "complete",
     "superseded": "cancelled",
     "stopped": "cancelled",

@@ -12,16 +12,18 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Final, Protocol, final
+from typing import Final, Literal, Protocol, TypeAlias, final
 
 import trio
 from attrs import frozen
 
 from .supervision import own_failure
 
-__all__ = ["Audience", "Limits", "Watch", "Watchdog", "Watched"]
+__all__ = ["Audience", "LimitName", "Limits", "Watch", "Watchdog", "Watched"]
 
 logger = logging.getLogger("penstock.generation")
+
+LimitName: TypeAlias = Literal["expired", "stalled", "lost", "disconnected"]
 
 # The list is cleared of void entries once they are this many more than the generations under watch.
 _SPARE: Final = 16
@@ -65,8 +67,8 @@ class Watched(Protocol):
     def attend(self) -> None:
         """Refuse the approvals whose time is over; tell that the producer is silent."""
 
-    def limit_reached(self, limit: str) -> None:
-        """``expired``, ``stalled``, ``lost`` or ``disconnected``: told once, as the last, in the watchdog's task."""
+    def limit_reached(self, limit: LimitName) -> None:
+        """Told once, as the last, in the watchdog's task."""
 
 
 class Audience(Protocol):
@@ -121,14 +123,14 @@ class Watch:
         _, due = self._next_limit()
         self._dog.expect(self, min(due, self._watched.next_duty))
 
-    def _next_limit(self) -> tuple[str, float]:
+    def _next_limit(self) -> tuple[LimitName, float]:
         """Which is reached first, and when if nothing happens until then."""
         now = trio.current_time()
         watched, limits, audience = self._watched, self._watched.limits, self._audience
         # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
         idle_since = now if watched.waits_for_others else max(self._begun, watched.last_event)
         alone_since = math.inf if len(audience) else max(self._begun, audience.last_left)
-        due = {
+        due: dict[LimitName, float] = {
             "expired": self._begun + limits.total,
             "stalled": idle_since + limits.idle,
             "lost": watched.lost_at,
