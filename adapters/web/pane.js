@@ -192,6 +192,10 @@ export class Pane {
     const told = name === "snapshot" ? { cursor: data.cursor, messages: data.messages.length } : data;
     this.#parts.inspector.control(name, told);
     if (name === "drain") this.#parts.notice.say("The server is shutting down; this page reconnects when it is back.", { kind: "line" });
+    if (name === "older-missing") {
+      const again = { label: "Try again", press: () => this.reopen() };
+      this.#parts.notice.say(`Older messages are missing: ${data.reason}`, { kind: "older", ...again });
+    }
     if (name === "degraded") this.#parts.notice.say("The server cannot store anything right now.", { kind: "degraded" });
   }
 
@@ -246,6 +250,7 @@ export class Pane {
     this.$("h2").title = this.sessionId;
     this.root.setAttribute("aria-label", `Pane ${this.key.toUpperCase()}: ${name}`);
     this.root.dataset.busy = state.generation !== null;
+    if (!state.more) this.#parts.notice.clear("older");
     this.#tellEnd(state);
     this.#app.drawn(this, state);
   }

@@ -301,7 +301,7 @@ export interface Snapshot extends State {
 export interface Hooks {
   /** Each event that came, and what became of it. */
   onEvent?(event: PenstockEvent, cursor: string | null, verdict: Verdict): void;
-  /** Each control frame, and `bad-frame` for what is none. */
+  /** Each control frame; `bad-frame` for what is none, and `older-missing` where older messages could not be read. */
   onControl?(name: string, data: any): void;
   /** Each change of the connection. */
   onConnection?(connection: Connection): void;

@@ -427,8 +427,8 @@ export class Session {
   }
 
   /**
-   * Fetch what the snapshot left out, page by page, beside what comes. Where that fails it is tried with the next
-   * connection.
+   * Fetch what the snapshot left out, page by page, beside what comes. Where that fails it is told, and tried with the
+   * next connection.
    *
    * @param {Line} line
    */
@@ -445,9 +445,10 @@ export class Session {
         this.#tell();
       }
     } catch (error) {
-      if (!(error instanceof Problem) && !signal.aborted) throw error;
-      const gone = error instanceof Problem && error.code === "MESSAGE_NOT_FOUND";
-      if (gone && !signal.aborted) this.#startOver(line); // the message that we read before was retracted
+      if (signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      if (error.code === "MESSAGE_NOT_FOUND") return this.#startOver(line); // the one that we read before was retracted
+      this.#safely(() => this.#hooks.onControl?.("older-missing", { code: error.code, reason: error.message }));
     }
   }
 

@@ -240,6 +240,39 @@ def test_a_frame_that_cannot_be_read_is_told_and_the_state_asked_for_anew(blank:
     assert "never" not in told["titles"]
 
 
+# R-152
+def test_older_messages_that_cannot_be_read_are_told_and_asked_for_again(blank: Page) -> None:
+    body = """
+      const part = snapshot(3, "t").replace('"more":false', '"more":true,"next":"m"');
+      const older = { session_id: "s", cursor: cursor(3), queue: { paused: false, items: [] }, approvals: [],
+        metadata: {}, more: false, messages: [{ message_id: "l", role: "user", status: "complete", blocks: [] }] };
+      const heard = [];
+      const one = session(server(
+        { parts: [opened(3), part, live(3)] },
+        problem(403, "FORBIDDEN"),
+        { parts: [opened(3), live(3)] },
+        older,
+      ), { onControl: (name, data) => heard.push([name, data.code]) });
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      await new Promise((done) => setTimeout(done, 100));
+      const { connection, more } = one.getSnapshot();
+      one.drop();
+      await until(one, ({ messages }) => messages.length === 1);
+      one.close();
+      const paths = asked.map(({ path }) => path);
+      return { state: connection.state, more, heard, asked: paths, after: one.getSnapshot().more };
+    """
+    page = "?limit=1000&before=m"
+    assert scripted(blank, body) == {
+        "state": "live",
+        "more": True,
+        "heard": [["snapshot", None], ["caught-up", None], ["older-missing", "FORBIDDEN"], ["caught-up", None]],
+        "asked": ["/events?snapshot=true", page, "/events", page],
+        "after": False,
+    }
+
+
 # R-147
 @pytest.mark.parametrize(
     ("last", "heard"),

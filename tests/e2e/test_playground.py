@@ -234,6 +234,31 @@ def test_what_could_not_be_sent_is_not_lost(page: Page, site: ServerProcess, com
     complaints.clear()
 
 
+#
+def test_older_messages_that_cannot_be_loaded_are_told(page: Page, site: ServerProcess, complaints: list[str]) -> None:
+    session = f"{site.url}/v1/sessions/cut"
+    httpx.put(session).raise_for_status()
+    for number in range(4):
+        httpx.post(f"{session}/messages", json={"text": f"{number}" + " water" * 40_000}).raise_for_status()
+    away = re.compile("before=")
+    page.route(away, lambda route: route.fulfill(status=403, json={"code": "FORBIDDEN", "detail": "not for you"}))
+    page.goto(f"{site.url}/#a=cut")
+    a = panel(page, "a")
+    live(a)
+    page.reload()  # it is known now, and begins with its state
+    live(a)
+    notice = a.locator(".notice")
+    expect(notice).to_contain_text("Older messages are missing: not for you")
+    said = a.locator(".message[data-role=user]")
+    assert said.count() < 4
+    page.unroute(away)
+    notice.get_by_role("button", name="Try again").click()
+    expect(said).to_have_count(4)
+    expect(notice).to_be_hidden()
+    assert [complaint for complaint in complaints if "403" not in complaint] == []
+    complaints.clear()
+
+
 #
 def test_the_pages_fold_is_the_servers_snapshot(page: Page) -> None:
     a = panel(page, "a")
