@@ -162,7 +162,7 @@ def test_nothing_is_let_through_twice() -> None:
     assert place.duplicates == 3
 
 
-# R-5 R-15 R-55
+# R-5 R-15 R-55 R-154
 def test_events_of_other_sessions_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     place = Place("s", None, snapshot=False)
     assert place.take(Bunch(((Cursor("e", 1), event(1, "other")),))) is None

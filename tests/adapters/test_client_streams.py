@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from adapters.client import BadAnswer, ClientConfig, Token, connect
+from adapters.client.lines import Over
 from adapters.problems import Forbidden, Unauthenticated
 from engine import JSON, Cursor, SessionNotFound, encode_json
 from tests.adapters.fake_streams import BROKEN, DRAIN, END, EXPIRED, Answer, Server, Stream, control, event, problem
+from tests.adapters.serving import PATIENCE
 
 
 # R-70 R-123
@@ -219,12 +221,45 @@ async def test_a_slow_reader_holds_the_line_up_and_loses_nothing(autojump_clock:
 
 
 #
-async def test_leaving_ends_the_connection(autojump_clock: MockClock) -> None:
-    server = Server(Stream(event(1), 1000.0))
-    async with connect("http://fake", transport=server) as client:
-        async with client.session("s").events() as events:
+@pytest.mark.parametrize("begun", [False, True], ids=["before its first byte", "in its middle"])
+async def test_leaving_ends_the_connection(begun: bool, autojump_clock: MockClock) -> None:
+    class Dumb(Server):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.times.append(trio.current_time())
+            await trio.sleep_forever()
+            raise AssertionError
+
+    server = Server(Stream(event(1), 1000.0)) if begun else Dumb(BROKEN)
+    async with connect("http://fake", transport=server) as client, client.session("s").events() as events:
+        if begun:
             assert (await anext(events)).offset == 1
-        assert trio.current_time() == 0
+        await wait_all_tasks_blocked()
+        assert len(server.times) == 1
+    assert trio.current_time() == 0, "nothing was waited for"
+
+
+# the same where the server takes the connection and says nothing, not even that there will be a WebSocket.
+@pytest.mark.parametrize("over", ["sse", "websocket"])
+async def test_leaving_ends_a_connection_that_never_was_one(over: Over) -> None:
+    taken = trio.Event()
+
+    async def hold(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            taken.set()
+            await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, hold, [listener])
+        async with connect(f"http://127.0.0.1:{port}") as client:
+            async with client.session("s").events(over=over):
+                with trio.fail_after(PATIENCE):
+                    await taken.wait()
+            left = trio.current_time()
+        assert trio.current_time() - left < PATIENCE
+        nursery.cancel_scope.cancel()
 
 
 def snapshot(cursor: Cursor) -> bytes:
@@ -261,3 +296,21 @@ async def test_a_transcript_that_does_not_add_up_asks_for_the_state(broken: byte
         assert transcript.snapshots == 2
     assert server.queries == ["snapshot=true"] * 2
     assert server.asked == [None, None]
+
+
+# a state that cannot be had as a whole is no state, at the beginning as later.
+@pytest.mark.parametrize("at", ["the beginning", "a later time"])
+async def test_a_transcript_that_cannot_be_completed_is_an_error(at: str, autojump_clock: MockClock) -> None:
+    part = snapshot(Cursor("e", 9)).replace(b'"more":false', b'"more":true,"next":"m"')
+    refused: list[Answer] = [Stream(part, event(10), 1000.0), problem("FORBIDDEN")]
+    if at == "the beginning":
+        server = Server(*refused)
+        with pytest.raises(Forbidden):
+            async with connect("http://fake", transport=server) as client, client.session("s").transcript():
+                pass
+    else:
+        server = Server(Stream(snapshot(Cursor("e", 2)), event(5), 1000.0), *refused)
+        async with connect("http://fake", transport=server) as client, client.session("s").transcript() as transcript:
+            with pytest.raises(Forbidden):
+                await transcript.wait_for(lambda state: state.cursor == Cursor("e", 10))
+    assert server.queries[-1] == "limit=1000&before=m"

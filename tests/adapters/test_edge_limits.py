@@ -282,10 +282,12 @@ async def test_a_session_that_is_deleted_while_its_stream_opens_ends_the_stream_
                 assert await lines.next() == 'data: {"reason":"deleted"}'
 
 
+#
+@pytest.mark.parametrize("asked", [f"PUT {S}", f"POST {S}/chunks", f"POST {S}/chunks/batch"])
 @pytest.mark.parametrize("framing", ["Content-Length: 50", "Transfer-Encoding: chunked"])
-async def test_a_body_too_slow_is_refused_and_cut(framing: str) -> None:
+async def test_a_body_too_slow_is_refused_and_cut(framing: str, asked: str) -> None:
     async with limited(bounds(), body_timeout=0.3) as world, await world.served.connect() as stream:
-        head = f"PUT {S} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n"
+        head = f"{asked} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n"
         begun = b"1\r\n{\r\n" if "chunked" in framing else b"{"
         await stream.send_all(head.encode() + begun)
         with trio.fail_after(PATIENCE):

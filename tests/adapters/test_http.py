@@ -16,6 +16,7 @@ from tests.engine.living import copied
 from tests.engine.producers import Steered, saying
 
 S = "/v1/sessions/s"
+CHUNK: dict[str, JSON] = {"generation_id": "0198c0de-7a11-7abc-8def-0123456789ab", "data": {"text": "x"}}
 
 
 def refusal(response: httpx.Response, status: int, code: str) -> Mapping[str, JSON]:
@@ -196,6 +197,10 @@ async def test_a_start_supersedes_and_stop_answers_truthfully() -> None:
         ("generations", {"text": "x", "metadata": {"a": "x" * 65_536}}, "metadata"),
         ("stop", {"reason": 5}, "$.reason"),
         ("stop", {"session_id": "s"}, "session_id"),
+        ("generations", {"text": "x", "session_id": "s"}, "session_id"),
+        ("chunks", CHUNK | {"session_id": "s"}, "session_id"),
+        ("chunks/batch", {"chunks": [CHUNK], "session_id": "s"}, "session_id"),
+        ("chunks/batch", {"chunks": [CHUNK | {"session_id": "s"}]}, "session_id"),
     ],
 )
 async def test_a_body_that_is_not_exactly_right_is_refused_by_name(path: str, body: JSON, names: str) -> None:

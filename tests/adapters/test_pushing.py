@@ -226,6 +226,7 @@ async def test_the_short_way_counts_requests_as_the_long_one_does(monkeypatch: p
     assert [answer[9:12] for answer in outcomes[0]] == [b"200"] * 3 + [b"429"] * 2
 
 
+#
 async def test_what_fails_inside_is_told_as_on_the_long_way(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -360,9 +361,8 @@ async def test_a_client_that_leaves_within_the_body_writes_nothing() -> None:
         assert len([event for event in await events_of(log, "s") if event.type == "block.delta"]) == 1
 
 
-_fields = st.sampled_from(
-    ["generation_id", "data", "job_id", "message_id", "block_index", "seq", "type", "role", "kind", "extra", "chunks"]
-)
+_FIELDS: Final = ("job_id", "message_id", "block_index", "seq", "type", "role", "kind", "extra", "chunks")
+_fields = st.sampled_from(["generation_id", "data", *_FIELDS])
 _likely = st.one_of(
     json_values,
     st.text(max_size=3),
@@ -373,8 +373,16 @@ _likely = st.one_of(
 )
 
 
+# Nearly chunks: with what each of them has, and whatever else.
+_nearly = st.fixed_dictionaries(
+    {"generation_id": st.just(GID) | _likely, "data": st.just({"text": "x"}) | _likely},
+    optional=dict.fromkeys(_FIELDS, _likely),
+)
+
+
+#
 # What is of the right kinds is read without the converter: to the same chunk, or refused in the same words.
-@given(value=st.one_of(json_values, st.dictionaries(_fields, _likely)), aside=st.sets(_fields, max_size=1))
+@given(value=st.one_of(json_values, st.dictionaries(_fields, _likely), _nearly), aside=st.sets(_fields, max_size=1))
 def test_a_chunk_is_read_as_the_converter_reads_it(value: JSON, aside: set[str]) -> None:
     def outcome(read: Any) -> Chunk | str:
         try:

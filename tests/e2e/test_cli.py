@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -198,6 +199,7 @@ def test_a_signal_ends_answers_and_streams_and_exits_with_0(start_server: Start,
         rest = list(lines)
     assert any('"outcome":"shutdown"' in line for line in rest)
     assert "event: drain" in rest
+    assert re.fullmatch(r"retry: [1-5]\d{3}", rest[rest.index("event: drain") + 1]), "and when to come back"
     assert server.wait() == 0
 
 

@@ -48,7 +48,7 @@ def test_the_fold_takes_each_event_once(page: Page) -> None:
     assert result == {"verdicts": ["applied"] * 5 + ["duplicate"] * 7, "texts": ["ab"]}
 
 
-# R-15 R-55 R-109
+# R-15 R-55 R-109 R-154
 def test_the_fold_ignores_other_sessions_and_ephemeral_events(page: Page) -> None:
     foreign = {**stamped(6, "block.delta", {"text": "x"}, **BLOCK, seq=3), "session_id": "t"}
     presence = stamped(None, "presence.changed", {"actor_id": "x", "device_id": "y"})
@@ -276,6 +276,39 @@ def test_the_pages_fold_says_what_the_engines_says(page: Page) -> None:
         assert told["faults"] == []
 
     check()
+
+
+OF_G = {"generation_id": "g", "turn": 1}
+OF_H = {"generation_id": "h", "turn": 2}
+OPEN = [
+    stamped(1, "session.created", {"metadata": {}}),
+    stamped(2, "generation.started", {"producer": "p", "policy": "supersede"}, **OF_G),
+    stamped(3, "message.opened", {"role": "assistant"}, message_id="m", **OF_G),
+    stamped(4, "block.opened", {"kind": "text"}, **BLOCK, seq=0, **OF_G),
+    stamped(5, "block.closed", {}, **BLOCK, seq=1, **OF_G),
+]
+
+
+# R-149 R-150 R-152: each of these would do for the message or the generation that is open, and is not about it.
+@pytest.mark.parametrize(
+    "said",
+    [
+        stamped(5, "block.delta", {"text": "x"}, message_id="n", block_index=0, seq=1, **OF_G),
+        stamped(6, "block.opened", {"kind": "text"}, message_id="n", block_index=1, seq=0, **OF_G),
+        stamped(6, "message.closed", {"status": "complete"}, message_id="n", **OF_G),
+        stamped(5, "block.delta", {"text": "x"}, **BLOCK, seq=1, **OF_H),
+        stamped(6, "message.closed", {"status": "complete"}, message_id="m", **OF_H),
+        stamped(6, "generation.status", {"status": "thinking"}, **OF_H),
+        stamped(6, "generation.finished", {"outcome": "completed"}, **OF_H),
+        stamped(6, "generation.finished", {"outcome": "failed"}, **OF_G),  # its message is open
+    ],
+    ids=lambda event: f"{event['type']} {event.get('message_id', '')} {event['generation_id']}",
+)
+def test_what_is_said_of_one_changes_nothing_of_another(page: Page, said: dict[str, Any]) -> None:
+    steps: list[Step] = [*(event for event in OPEN if event["offset"] < said["offset"]), said]
+    told = json.loads(page.evaluate(FOLLOW, ["s", json.dumps(steps)]))
+    assert told["said"] == followed("s", steps)
+    assert told["said"][-1] == ["gap"]
 
 
 #

@@ -241,6 +241,25 @@ def test_a_frame_that_cannot_be_read_is_told_and_the_state_asked_for_anew(blank:
 
 
 # R-152
+def test_a_state_that_does_not_fit_is_told_and_asked_for_again(blank: Page) -> None:
+    body = """
+      const another = snapshot(3, "wrong").replace('"session_id":"s"', '"session_id":"t"');
+      const one = session(server(
+        { parts: [opened(3), another] },
+        { parts: [opened(3), snapshot(3, "wrong").replace('"messages":[]', '"messages":{}')] },
+        { parts: [opened(3), snapshot(3, "right"), live(3)] },
+      ));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      one.close();
+      return { controls, title: one.getSnapshot().metadata.title, most };
+    """
+    told = scripted(blank, body)
+    assert told["controls"] == [*["snapshot", "bad-frame"] * 2, "snapshot", "caught-up"]
+    assert (told["title"], told["most"]) == ("right", 1)
+
+
+# R-152
 def test_older_messages_that_cannot_be_read_are_told_and_asked_for_again(blank: Page) -> None:
     body = """
       const part = snapshot(3, "t").replace('"more":false', '"more":true,"next":"m"');
@@ -384,20 +403,28 @@ def test_behind_a_close_nobody_is_called(blank: Page, hook: str) -> None:
 
 
 # R-148
-def test_what_ends_a_stream_is_in_hand_before_its_first_byte(blank: Page) -> None:
+@OVER
+def test_what_ends_a_stream_is_in_hand_before_its_first_byte(blank: Page, over: str) -> None:
     body = """
+      class Dumb {
+        readyState = 0;
+        constructor() { under_way += 1; }
+        send() {}
+        close() { under_way -= 1; }
+      }
       const one = session(async (url, { signal }) => new Promise((_, broken) => {
         under_way += 1;
         signal.addEventListener("abort", () => { under_way -= 1; broken(signal.reason); });
-      }));
+      }), { over: "%s", WebSocket: Dumb });
       const leave = new AbortController();
       const end = one.follow({ signal: leave.signal });
       await new Promise((done) => setTimeout(done, 50));
       const before = under_way;
       leave.abort();
-      return { before, state: (await end).state, under_way };
+      const late = new Promise((done) => setTimeout(() => done({ state: "still there" }), 3000));
+      return { before, state: (await Promise.race([end, late])).state, under_way };
     """
-    assert scripted(blank, body) == {"before": 1, "state": "idle", "under_way": 0}
+    assert scripted(blank, body % over) == {"before": 1, "state": "idle", "under_way": 0}
 
 
 # R-43 R-48 R-126

@@ -96,24 +96,31 @@ def test_a_long_history_is_rendered_as_it_was_live(page: Page, site: ServerProce
     a = panel(page, "a")
     live(a)
     generation = str(uuid4())
+    for piece, seen in (("# He", "He"), ("ad\n\n- *a", "*a"), ("*\n- `b", "`b"), ("`\n\n> *c", "*c"), ("*\nd", "d")):
+        chunk = {"generation_id": generation, "data": {"text": piece}}
+        httpx.post(f"{session}/chunks", json=chunk).raise_for_status()
+        expect(body(answers(a))).to_contain_text(seen)  # drawn before the next one comes
     for batch in range(4):
         chunks = []
         for number in range(batch * 80, batch * 80 + 80):
             message = {"generation_id": generation, "message_id": str(uuid4())}
             chunks += [
                 {**message, "type": "message.opened", "role": "assistant"},
-                {**message, "data": {"text": f"# {number}\n\n- *a{number}*\n- `b`"}},
+                {**message, "data": {"text": f"# {number}\n\n- *a{number}*\n- `b`\n\n{'water ' * 400}"}},
                 {**message, "type": "message.closed", "data": {}},
             ]
         httpx.post(f"{session}/chunks/batch", json={"chunks": chunks}).raise_for_status()
     httpx.post(f"{session}/generations/{generation}/finish", json={}).raise_for_status()
-    expect(answers(a, "complete")).to_have_count(320)
+    expect(answers(a, "complete")).to_have_count(321)
     texts = "(all) => all.map((each) => each.querySelector('.body').innerHTML)"
     before = answers(a).evaluate_all(texts)
+    pages: list[str] = []
+    page.on("request", lambda request: pages.append(request.url) if "before=" in request.url else None)
     page.reload()
     live(a)
-    expect(answers(a, "complete")).to_have_count(320)
+    expect(answers(a, "complete")).to_have_count(321)
     assert answers(a).evaluate_all(texts) == before
+    assert pages, "one page of the state has not all of it"
 
 
 #

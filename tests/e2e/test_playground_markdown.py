@@ -118,6 +118,7 @@ SCRAPS = [
 ]  # fmt: skip
 
 
+#
 def test_in_pieces_it_looks_as_at_once(page: Page) -> None:
     chance = random.Random(5)
     cases = []

@@ -185,7 +185,7 @@ def test_a_tab_goes_offline_and_comes_back(tabs: Tabs, running: ServerProcess) -
     the_same(tabs, running.url)
 
 
-#
+#
 def test_the_server_is_killed_and_comes_back(
     tabs: Tabs, running: ServerProcess, start_server: Start, port: int
 ) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import pytest
 from attrs import NOTHING, evolve, fields
@@ -29,6 +29,7 @@ from engine.events import (
     BlockSnapshot,
     Data,
     Event,
+    KnownData,
     Unknown,
 )
 from tests.engine.strategies import json_objects, json_values, logs
@@ -101,6 +102,11 @@ _events = st.builds(
 def test_every_event_comes_back_from_its_bytes(event: Event) -> None:
     assert decode(encode(event)) == event
     assert from_json(to_json(event)) == event
+
+
+# there is one table, and no type that is written is missing in what reading goes by.
+def test_every_type_of_the_union_is_in_the_table() -> None:
+    assert {cls: name for name, cls in DATA_TYPES.items()} == {cls: cls.type for cls in get_args(KnownData)}
 
 
 # R-4 R-96

@@ -163,6 +163,36 @@ async def test_a_delete_that_cannot_be_stored_is_told_and_leaves_the_session_who
             await engine.session("s")
 
 
+#
+async def test_a_delete_whose_flush_fails_is_told_and_deletes_nothing(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    faulty = FaultyLog(log)
+    async with open_engine(faulty) as engine:
+        session = await engine.create_session("s")
+        await session.post("hello")
+        producer = Steered()
+        live = await session.start(producer)
+        await producer.started.wait()
+        faulty.schedule = lambda _, write: Fail() if isinstance(write, Append) else None
+        with pytest.raises(WriteFailed):
+            await session.delete()
+        assert not any(isinstance(write, Delete) for write in faulty.writes)
+        faulty.schedule = None
+        await trio.sleep(5)
+        session = await engine.session("s")
+        messages = (await session.snapshot()).messages
+        assert [(message.role, message.status) for message in messages] == [
+            ("user", "complete"),
+            ("assistant", "failed"),
+        ]
+        assert (await session.generation(live.generation_id)).outcome == "failed"
+        await session.post("and on")
+        await session.delete()
+        with pytest.raises(SessionDeleted):
+            await engine.session("s")
+
+
 #
 async def test_a_delete_waits_for_what_was_written_before_it(log: MemoryLog, autojump_clock: MockClock) -> None:
     faulty = FaultyLog(log)

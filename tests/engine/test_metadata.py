@@ -87,6 +87,7 @@ async def _chunk(engine: Engine, session: Session, metadata: JSONObject) -> JSON
     return (await session.snapshot()).messages[-1].metadata
 
 
+#
 @pytest.mark.parametrize("give", [_create, _fork, _update, _post, _start, _queue, _message, _chunk])
 async def test_metadata_have_a_bound_wherever_they_are_given(
     give: Callable[[Engine, Session, JSONObject], Awaitable[JSONObject | None]],

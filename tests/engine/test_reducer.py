@@ -7,6 +7,7 @@ from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from engine.closing import Ending, closing
 from engine.codec import converter, decode_json, encode_json
 from engine.errors import CallerError, InvalidBody, InvalidCursor, MessageNotFound
 from engine.events import (
@@ -34,7 +35,9 @@ from engine.events import (
     SessionReset,
     Unknown,
 )
+from engine.lifecycle import Draft, OpenGeneration
 from engine.reducer import Applied, BlockView, Duplicate, Folded, Gap, MessageView, SessionState, Snapshot
+from engine.states import Outcome
 from engine.work import at_once
 from tests.engine.strategies import SESSION, compact, logs
 
@@ -154,28 +157,51 @@ def test_a_snapshot_in_the_middle_of_an_answer_shows_what_is_open() -> None:  # 
     ]
 
 
+ENDS: dict[Outcome, str] = {
+    "completed": "complete",
+    "superseded": "cancelled",
+    "stopped": "cancelled",
+    "reset": "cancelled",
+    "deleted": "cancelled",
+    "shutdown": "cancelled",
+    "failed": "failed",
+    "stalled": "failed",
+    "expired": "failed",
+    "lost": "failed",
+}
+
+
 # R-149
-@pytest.mark.parametrize("outcome", ["completed", "superseded", "stopped", "failed", "stalled", "expired", "lost"])
-def test_a_message_goes_from_open_to_how_its_generation_ended(outcome: str) -> None:  # R-127 R-152
+@pytest.mark.parametrize(("outcome", "status"), ENDS.items(), ids=ENDS)
+def test_a_message_goes_from_open_to_how_its_generation_ended(outcome: Outcome, status: str) -> None:  # R-127 R-152
     """Nothing, then open, then at rest: there is no way back, and no message stays open behind an end."""
-    status = {"completed": "complete", "superseded": "cancelled", "stopped": "cancelled"}.get(outcome, "failed")
-    state = fold(ANSWER[:2])
+    state, structure = fold(ANSWER[:2]), OpenGeneration(GENERATION, 1)
+
+    def write(*drafts: Draft) -> None:
+        for draft in drafts:
+            seq = structure.place(draft)
+            structure.record(draft)
+            fold([event(state.offset + 1, draft.data, draft.message_id, draft.block_index, seq)], state)
+
     assert state.snapshot().messages == ()
     assert state.snapshot().generation is not None
-    fold([event(3, GenerationStatus(status="thinking"))], state)
+    write(Draft(GenerationStatus(status="thinking")))
     (generation, messages) = (state.snapshot().generation, state.snapshot().messages)
     assert (generation and generation.status, messages) == ("thinking", ()), "a status makes no message"
-    fold([event(4, MessageOpened(role="assistant"), MESSAGE), event(5, BlockOpened(kind="text"), MESSAGE, 0, 0)], state)
-    fold([event(6, BlockDelta(text="so far"), MESSAGE, 0, 1)], state)
+    write(Draft(MessageOpened(role="assistant"), MESSAGE), Draft(BlockOpened(kind="text"), MESSAGE, 0))
+    write(Draft(BlockDelta(text="so far"), MESSAGE, 0))
     (message,) = state.snapshot().messages
     assert (message.status, message.blocks[0].open, message.blocks[0].text) == ("open", True, "so far")
-    fold([event(7, BlockClosed(), MESSAGE, 0, 2), event(8, MessageClosed(status=status), MESSAGE)], state)
-    fold([event(9, GenerationFinished(outcome=outcome))], state)
+    for draft in closing(structure, Ending(outcome=outcome), new_message_id=lambda: SECOND):
+        write(draft)
     (message,) = state.snapshot().messages
     assert (message.status, message.blocks[0].open, message.blocks[0].text) == (status, False, "so far")
     assert state.snapshot().generation is None
-    assert_gap(state, event(10, BlockDelta(text="late"), MESSAGE, 0, 3))
-    assert_gap(state, event(10, GenerationStatus(status="thinking")))
+    offset = state.offset + 1
+    assert_gap(state, event(offset, BlockDelta(text="late"), MESSAGE, 0, 3))
+    assert_gap(state, event(offset, BlockOpened(kind="text"), MESSAGE, 1, 0))
+    assert_gap(state, event(offset, MessageClosed(status="complete"), MESSAGE))
+    assert_gap(state, event(offset, GenerationStatus(status="thinking")))
 
 
 @pytest.mark.parametrize("late", ["delta", "status", "closed"])
@@ -226,7 +252,7 @@ def test_a_message_does_not_close_before_its_blocks() -> None:
     assert_gap(fold(ANSWER[:9]), event(10, MessageClosed(status="complete"), MESSAGE))
 
 
-def test_a_generation_does_not_end_before_its_messages() -> None:  # R-91
+def test_a_generation_does_not_end_before_its_messages() -> None:  # R-91 R-152
     assert_gap(fold(ANSWER[:11]), event(12, GenerationFinished(outcome="completed")))
 
 

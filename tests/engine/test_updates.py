@@ -36,7 +36,7 @@ async def test_an_update_reaches_what_runs_and_what_starts_next(log: MemoryLog, 
         heard.append(dict((await generation.snapshot()).metadata))
 
     async with open_engine(log) as engine:
-        session = await engine.create_session("s", metadata={"mode": "plan"})
+        session = await engine.create_session("s", metadata={"mode": "plan", "model": "m"})
         async with session.subscribe("now") as readers:
             await session.start(producer)
             await wait_all_tasks_blocked()
@@ -45,10 +45,10 @@ async def test_an_update_reaches_what_runs_and_what_starts_next(log: MemoryLog, 
             await trio.sleep(1)
             await session.start(producer)
             await trio.sleep(1)
-            assert heard == [{"mode": "plan"}, {"mode": "build"}, {"mode": "build"}, {"mode": "build"}]
+            assert heard == [{"mode": mode, "model": "m"} for mode in ("plan", "build", "build", "build")]
             async for event in readers:  # how a producer in another process hears of it
                 if isinstance(event.data, SessionUpdated):
-                    assert event.data.metadata == {"mode": "build"}
+                    assert event.data.metadata == {"mode": "build", "model": "m"}
                     break
 
 
@@ -78,6 +78,12 @@ async def test_stops_of_what_never_comes_are_bounded_and_forgotten(log: MemoryLo
     assert 0 < len(stops) <= 64
     await trio.sleep(61)
     assert len(stops) == 0
+    for waits, counts in ((59, True), (61, False)):
+        gid = new_generation_id()
+        stops.add(gid)
+        await trio.sleep(waits)
+        assert stops.take(gid) is counts
+        assert not stops.take(gid), "it is told once"
     async with open_engine(log, config=Config(idle_session=1), producers={"say": saying("x")}) as engine:
         session = await engine.create_session("s")
         gid = new_generation_id()
