@@ -530,8 +530,8 @@ class Resident:
         while not self.closed:
             try:
                 await self._steps.take(self.endings.leave)
-            except WriteFailed:
-                continue  # behind the repair, which ends what the log holds open
+            except (WriteFailed, SessionDeleted, CorruptSession):
+                continue  # behind the repair, which ends what the log holds open, or it is closed by now
             return
 
     def _give_up(self, error: BaseException) -> None:

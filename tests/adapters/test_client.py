@@ -22,6 +22,7 @@ from engine import (
     InvalidCursor,
     InvalidId,
     JSONObject,
+    MemoryLog,
     MessageNotFound,
     Producer,
     ProducerNotFound,
@@ -30,10 +31,13 @@ from engine import (
     SessionNotFound,
     SnapshotTaken,
     Started,
+    WriteFailed,
     new_generation_id,
     new_message_id,
 )
+from engine.log import Delete
 from tests.adapters.serving import PATIENCE, Penstock, penstock
+from tests.engine.faulty import Fail, FaultyLog
 
 FORMS = pytest.mark.parametrize("over", ["sse", "websocket"])
 Over = Literal["sse", "websocket"]
@@ -101,6 +105,22 @@ async def test_commands_have_the_names_and_results_of_the_engine() -> None:
         await fork.delete()
         with pytest.raises(SessionDeleted):
             await fork.snapshot()
+
+
+#
+async def test_a_delete_that_the_server_cannot_store_is_told_and_leaves_the_session() -> None:
+    log = FaultyLog(MemoryLog())
+    async with penstock(log) as server, connect(server.url) as client:
+        session = await client.create_session("demo")
+        await session.post("hello")
+        log.schedule = lambda _, write: Fail() if isinstance(write, Delete) else None
+        with pytest.raises(WriteFailed):
+            await session.delete()
+        log.schedule = None
+        assert await texts(session) == ["hello"]
+        await session.delete()
+        with pytest.raises(SessionDeleted):
+            await session.snapshot()
 
 
 async def test_a_live_generation_is_stopped_superseded_joined_and_queued_behind() -> None:

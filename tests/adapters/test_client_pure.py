@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from inspect import isfunction, signature
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.client import Client, Events, RemoteSession, Transcript
 from adapters.client.backoff import Backoff
 from adapters.client.batching import Batcher
 from adapters.client.event_stream import EventStream, ServerSent
@@ -277,6 +279,17 @@ def budget(**given: bool) -> Budget:
     return Budget(3, Backoff(0.05, 2.0), renews=settings["renews"], may_recover=settings["may_recover"])
 
 
+# here as in the engine.
+@pytest.mark.parametrize("owner", [Client, RemoteSession, Events, Transcript])
+def test_no_call_takes_more_than_three_arguments_by_their_order(owner: type) -> None:
+    calls = {name: signature(each) for name, each in vars(owner).items() if isfunction(each) and name[0] != "_"}
+    assert calls
+    for name, told in calls.items():
+        _, *by_order = [each for each in told.parameters.values() if each.kind == each.POSITIONAL_OR_KEYWORD]
+        optional = [each for each in by_order if each.default is not each.empty]
+        assert (len(by_order) <= 3, len(optional) <= 2) == (True, True), name
+
+
 # R-82 R-83
 def test_a_budget_is_three_attempts_a_recovery_and_three_more() -> None:
     trouble, missing = Failure(error=WriteFailed(""), status=500), Failure(error=SessionNotFound(""), status=404)
@@ -304,6 +317,11 @@ def test_a_session_that_could_not_be_made_has_attempts_of_its_own() -> None:
     assert kinds == [Again, Again, Recover, Again, Recover, Again, Recover]
     assert isinstance(one.judge(trouble, making=True), GiveUp)
     assert isinstance(budget().judge(missing, making=True), GiveUp), "a path that leads nowhere"
+    one = budget()
+    assert isinstance(one.judge(missing), Recover)
+    assert [type(one.judge(trouble, making=True)) for _ in range(2)] == [Again, Again]
+    one.made()
+    assert [type(one.judge(trouble)) for _ in range(3)] == [Again, Again, GiveUp], "all of them anew"
 
 
 def test_a_session_that_cannot_be_read_is_not_asked_again() -> None:

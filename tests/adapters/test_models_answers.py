@@ -19,6 +19,7 @@ def texts(blocks: tuple[BlockView, ...]) -> list[tuple[str, str | None]]:
     return [(block.kind, block.text) for block in blocks]
 
 
+#
 @every_wire
 async def test_text_and_reasoning_become_blocks_of_one_message(wire: Wire) -> None:
     answer = whole(wire, "water ", "finds ", "its way 水", thoughts=["hm", ", so"])

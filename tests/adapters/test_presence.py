@@ -87,7 +87,7 @@ async def test_the_cursor_of_a_websocket_frame_stays_where_it_was() -> None:
         assert (frame["op"], frame["cursor"]) == ("events", str(await session.cursor()))
 
 
-#
+# R-13 R-119: every answer says whom it is about, and in which session.
 async def test_the_routes_put_list_and_remove() -> None:
     async with penstock() as world, world.client() as client:
         await world.engine.create_session("s")

@@ -328,7 +328,7 @@ MALFORMED: list[tuple[Json, str]] = [
 ]
 
 
-# R-137 R-113 R-117 R-94: nothing is converted, nothing is passed over in silence, nothing is written.
+# R-12 R-137 R-113 R-117 R-94: nothing is converted, nothing is passed over in silence, nothing is written.
 @pytest.mark.parametrize(("chunk", "names"), MALFORMED, ids=[str(chunk) for chunk, _ in MALFORMED])
 @each_face
 async def test_a_chunk_that_is_not_exactly_right_is_refused_by_name(face: str, chunk: Json, names: str) -> None:
@@ -382,7 +382,7 @@ async def test_an_id_that_is_none_is_refused(face: str, chunk: Json) -> None:
 # --- the end
 
 
-# R-90 R-91
+# R-12 R-90 R-91
 # finish succeeds, closes what is open, and tells the cursor that readers will see.
 @each_face
 async def test_a_finish_ends_the_generation(face: str) -> None:
@@ -534,7 +534,7 @@ STRANGE: Final = {
 }
 
 
-# R-137 R-34: no write, and always the same code, so that the producer knows that it is not its message.
+# R-12 R-137 R-34: no write, and always the same code, so that the producer knows that it is not its message.
 @pytest.mark.parametrize("chunk", STRANGE.values(), ids=STRANGE)
 @each_face
 async def test_a_message_of_another_generation_is_not_written_to(face: str, chunk: Json) -> None:

@@ -292,7 +292,8 @@ def test_older_messages_that_cannot_be_read_are_told_and_asked_for_again(blank: 
     }
 
 
-#
+#
+# half a frame is none
 @pytest.mark.parametrize(
     ("last", "heard"),
     [

@@ -145,7 +145,8 @@ class _Session:
         )
         message_id = self.new_id()
         role = self.draw(st.sampled_from(["user", "system"]))
-        self.put(MessageSnapshot(role=role, status="complete", blocks=blocks), None, message_id)
+        metadata = self.draw(st.none() | json_objects)
+        self.put(MessageSnapshot(role=role, status="complete", blocks=blocks, metadata=metadata), None, message_id)
         self.closed.append(message_id)
 
     def update(self) -> None:
@@ -159,8 +160,14 @@ class _Session:
 
     def enqueue(self) -> None:
         waiting = _Generation(self.new_id(), self.draw(st.none() | st.just("job")))
-        position = len(self.queue) + 1
-        self.put(GenerationQueued(producer="p", policy="queue", position=position, text="and then?"), waiting)
+        queued = GenerationQueued(
+            producer="p",
+            policy="queue",
+            position=len(self.queue) + 1,
+            text=self.draw(st.none() | st.just("and then?")),
+            metadata=self.draw(st.none() | json_objects),
+        )
+        self.put(queued, waiting)
         self.queue.append(waiting)
 
     def unqueue(self) -> None:
@@ -267,7 +274,14 @@ class _Session:
     def request_approval(self) -> None:
         approval_id = f"approval-{self.new_id()}"
         self._live().approvals.append(approval_id)
-        self.put(ApprovalRequested(approval_id=approval_id, name="rm", arguments=self.draw(json_values)), self.live)
+        asked = ApprovalRequested(
+            approval_id=approval_id,
+            tool_call_id=self.draw(st.none() | st.just("call")),
+            name="rm",
+            arguments=self.draw(json_values),
+            expires_at=self.draw(st.none() | st.just("2026-03-01T10:00:00.000Z")),
+        )
+        self.put(asked, self.live)
 
     def resolve_approval(self) -> None:
         approval_id = self._take(self._live().approvals)

@@ -173,9 +173,13 @@ async def test_an_approval_is_answered_once(
         # The log of the process names the session and the tool call, of each that came too late.
         assert len(caplog.messages) == 2
         assert all("session s" in text and "call-7" in text for text in caplog.messages)
-        with pytest.raises(ApprovalNotFound) as refused:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "penstock"), pytest.raises(ApprovalNotFound) as refused:
             await session.input(gid, "approval", yes("nobody asked"))
         assert (refused.value.session_id, refused.value.generation_id) == ("s", gid)
+        (told,) = caplog.messages
+        assert "session s" in told
+        assert "nobody asked" in told
         hold.set()
         assert await end_of(session, gid) == "completed"
     assert len(data_of(await of_generation(log, gid), "approval.resolved")) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import pytest
 import trio
@@ -11,6 +10,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine import (
     Config,
+    Draining,
+    Ended,
     Generation,
     GenerationFinished,
     MemoryLog,
@@ -18,10 +19,11 @@ from engine import (
     Posted,
     Session,
     SessionDeleted,
+    TimedOut,
     WriteFailed,
     open_engine,
 )
-from engine.log import Append, Delete
+from engine.log import Append, Delete, Report, Write
 from engine.testing import KeptLog, check_kept
 from tests.engine.faulty import Fail, FaultyLog, Hold
 from tests.engine.producers import Steered, saying, shielding
@@ -89,40 +91,88 @@ async def test_a_delete_that_is_raced_has_one_place_in_the_order(
     assert check_kept(log, []) == []
 
 
-# R-89 R-140
-@pytest.mark.parametrize("waits", [0.0, 30.0])
-async def test_a_write_that_fails_after_the_delete_leaves_nothing(waits: float, autojump_clock: MockClock) -> None:
-    """A post fails while the delete of its session is under way, or hangs: no entry, no record, no task is left."""
-    inner = MemoryLog()
-    log = FaultyLog(inner)
-    async with open_engine(log, config=Config(flush_timeout=1)) as engine:
+# R-101 R-139
+@pytest.mark.parametrize("name", ["start", "queue", "reset", "post", "update", "fork"])
+async def test_what_comes_while_a_delete_is_being_stored_is_told_at_once(
+    name: str, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    faulty, hold = FaultyLog(log), Hold()
+    async with open_engine(faulty, producers={"say": saying("x")}) as engine:
         session = await engine.create_session("s")
+        faulty.schedule = lambda _, write: hold if isinstance(write, Delete) else None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.delete)
+            await wait_all_tasks_blocked()
+            begun = trio.current_time()
+            with trio.fail_after(1), pytest.raises(SessionDeleted):
+                await RACERS[name](session)
+            assert trio.current_time() == begun
+            hold.release()
+
+
+# R-101 R-139
+@pytest.mark.parametrize("live", ["nothing", "cooperative", "straggler"])
+@pytest.mark.parametrize("before", list(RACERS))
+async def test_a_drain_that_is_raced_comes_behind_what_was_begun(
+    before: str, live: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = KeptLog(MemoryLog())
+    producers = {"say": saying("x", pause=0.1)}
+    async with open_engine(log, producers=producers, config=Config(cleanup_timeout=0.5)) as engine:
+        session = await engine.create_session("s")
+        if live != "nothing":
+            producer = Steered() if live == "cooperative" else shielding(2)
+            await session.start(producer)
+            await producer.started.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(RACERS[before], session)  # begun, so it is carried out
+            await wait_all_tasks_blocked()
+            nursery.start_soon(engine.drain)
+            await wait_all_tasks_blocked()
+            with pytest.raises((Draining, SessionDeleted)):
+                await session.update({"n": 2})
+    assert check_kept(log, [], closed=True) == []
+    assert [line.message for line in caplog.records if line.levelname == "ERROR"] == []
+
+
+# R-89 R-140
+@pytest.mark.parametrize("how", ["it hangs", "it is told as failed"])
+async def test_a_write_that_fails_after_the_delete_leaves_nothing(
+    how: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The delete is stored, its caller was told otherwise, a post comes behind it: no entry and no record is left."""
+    inner, hold = MemoryLog(), Hold()
+    log = FaultyLog(inner)
+    submit = log.submit
+
+    def untrue(write: Write, report: Report) -> None:
+        lost = WriteFailed("the answer was lost", session_id=write.session_id)
+        submit(write, (lambda _: report(lost)) if isinstance(write, Delete) else report)
+
+    async with open_engine(log, config=Config(flush_timeout=1)) as engine:
+        session = await engine.create_session("s", metadata={"a": 1})
         producer = Steered()
         await session.start(producer)
         await producer.started.wait()
-        hold = Hold(stored=False)
-        failed = False
-
-        def schedule(_: int, write: object) -> Hold | Fail | None:
-            nonlocal failed
-            if isinstance(write, Append) and not failed:
-                failed = True
-                return Fail()
-            return hold if isinstance(write, Delete) and not hold.released else None
-
-        log.schedule = schedule
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_settled, session.post, "doomed")
-            nursery.start_soon(_settled, session.delete)
-            await trio.sleep(waits)
-            hold.release()
-        log.schedule = None
-        await trio.sleep(10)  # it is brought back to what is stored
-        with suppress(SessionDeleted):
-            await session.delete()
-        await trio.sleep(60)
-        head = await inner.head("s")
-        assert head is None or head.deleted
+        async with session.subscribe("now") as reader:
+            if how == "it hangs":
+                log.schedule = lambda _, write: hold if isinstance(write, Delete) else None
+            else:
+                monkeypatch.setattr(log, "submit", untrue)
+            with pytest.raises(TimedOut if how == "it hangs" else WriteFailed):
+                await session.delete()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_refused, session.post, "behind it")
+                await wait_all_tasks_blocked()
+                hold.release()
+            with trio.fail_after(10):
+                while not isinstance(await reader.receive(), Ended):
+                    pass
+        await trio.sleep(10)
+        if how == "it hangs":
+            assert caplog.messages.count("write_refused") == 0, "that the session is gone is no trouble of the disk"
+        with pytest.raises(SessionDeleted):
+            await session.post("late")
         assert await inner.heads() == []
         statistics = engine.statistics()
         assert (statistics.sessions, statistics.live_generations, statistics.stragglers) == (0, 0, 0)
@@ -132,8 +182,8 @@ async def test_a_write_that_fails_after_the_delete_leaves_nothing(waits: float, 
         assert dict((await again.snapshot()).metadata) == {}
 
 
-async def _settled(call: Callable[..., Awaitable[object]], *arguments: object) -> None:
-    with suppress(PenstockError):
+async def _refused(call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    with pytest.raises((SessionDeleted, WriteFailed)):
         await call(*arguments)
 
 
@@ -147,15 +197,17 @@ async def test_a_delete_that_cannot_be_stored_is_told_and_leaves_the_session_who
         session = await engine.create_session("s", metadata={"a": 1})
         await session.post("hello")
         faulty.schedule = lambda _, write: Fail(whole=whole) if isinstance(write, Delete) else None
-        with pytest.raises(WriteFailed):
-            await session.delete()
-        faulty.schedule = None
-        await trio.sleep(5)
-        session = await engine.session("s")
-        snapshot = await session.snapshot()
-        assert [message.blocks[0].text for message in snapshot.messages] == ["hello"]
-        assert dict(snapshot.metadata) == {"a": 1}
-        await session.start("say")
+        async with session.subscribe("now") as reader:
+            with pytest.raises(WriteFailed):
+                await session.delete()
+            faulty.schedule = None
+            await trio.sleep(5)
+            session = await engine.session("s")
+            snapshot = await session.snapshot()
+            assert [message.blocks[0].text for message in snapshot.messages] == ["hello"]
+            assert dict(snapshot.metadata) == {"a": 1}
+            await session.start("say")
+            assert (await anext(reader)).type == "generation.started", "nobody was told of an end"
         await trio.sleep(1)
         assert len((await session.snapshot()).messages) == 2
         await session.delete()

@@ -19,10 +19,12 @@ from engine import (
     Config,
     Degraded,
     Drained,
+    Ended,
     Engine,
     Event,
     Generation,
     GenerationFinished,
+    GenerationNotFound,
     GenerationStarted,
     Head,
     IdInUse,
@@ -251,8 +253,10 @@ async def test_while_nothing_can_be_stored_requests_are_refused_at_once_and_read
             session.delete(),
             engine.create_session("new"),
         ):
+            begun = trio.current_time()
             with trio.fail_after(0.5), pytest.raises(WriteFailed):
                 await call
+            assert trio.current_time() == begun
         late = await watch(nursery, memory, session)
         await late.wait_for(Degraded)
         assert producer.cancelled.is_set()
@@ -268,6 +272,7 @@ async def test_while_nothing_can_be_stored_requests_are_refused_at_once_and_read
         assert (await session.generation(started.generation_id)).outcome == "failed"
         after = await watch(nursery, memory, session)
         await after.wait_for(CaughtUp)
+        await trio.sleep(1)  # what there is to be told beside the log comes behind it
         assert not any(isinstance(delivery, Degraded) for delivery in after.deliveries)
         await finish(engine, log, "s")
     await assert_watched(memory, watcher, late, after)
@@ -360,6 +365,27 @@ async def test_when_the_log_hangs_a_flush_times_out(autojump_clock: MockClock) -
         assert (await session.generation(started.generation_id)).outcome == "completed"
         assert engine.statistics().pending_events == 0
     assert took == [pytest.approx(3)]
+    await assert_rules(memory, closed=True)
+
+
+#
+async def test_a_start_that_cannot_be_stored_is_told_and_its_generation_does_not_run(autojump_clock: MockClock) -> None:
+    memory = MemoryLog()
+    log = FaultyLog(memory)
+    producer, wanted = Steered(), new_generation_id()
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        log.schedule = lambda number, write: Fail()
+        with pytest.raises(WriteFailed):
+            await session.start(producer, text="hello", generation_id=wanted)
+        log.schedule = None
+        await trio.sleep(10)
+        assert not producer.started.is_set()
+        with pytest.raises(GenerationNotFound):
+            await session.generation(wanted)
+        await session.start(producer, text="hello", generation_id=wanted)
+        await producer.started.wait()
+    assert [event.type for event in await events_of(memory, "s")].count("message.snapshot") == 1
     await assert_rules(memory, closed=True)
 
 
@@ -504,6 +530,7 @@ async def test_a_delete_that_hangs_times_out_and_happens_all_the_same(autojump_c
         log.schedule = None
         hold.release()
         await trio.sleep(1)
+        assert isinstance(watcher.deliveries[-1], Ended)
         with trio.fail_after(10), pytest.raises((SessionDeleted, WriteFailed)):
             await session.post("x")
         await trio.sleep(1)

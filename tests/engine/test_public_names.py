@@ -84,12 +84,14 @@ async def test_what_was_taken_is_unaffected_by_what_comes(log: MemoryLog, autoju
         await session.update({"k": {"title": "other"}})
         await session.start("say", text="more")
         await trio.sleep(1)
+        newer = await session.snapshot()  # what is kept of the session goes on to here
+        assert len(newer.messages) > len(taken.messages)
         assert engine.encode_json(taken.to_json()) == before
         message = taken.messages[0]
         for part, name in ((taken, "messages"), (message, "status"), (message.blocks[0], "text"), (taken, "metadata")):
             with pytest.raises(AttributeError):
                 setattr(part, name, None)
-        assert (await session.snapshot()).metadata == {"k": {"title": "other", "tags": ["a"]}}
+        assert newer.metadata == {"k": {"title": "other", "tags": ["a"]}}
 
 
 # an id is there, of version 7, when the message opens; nothing of it is stored yet.
@@ -115,6 +117,7 @@ async def test_ids_are_made_at_the_opening_and_are_of_version_7(log: MemoryLog, 
 
 
 #
+# its phase among them.
 # all the types that a generation can bear, those of its end and of what people send into it among them, also where
 # the next process ends it.
 async def test_every_type_of_a_generation_bears_its_job(log: MemoryLog, autojump_clock: MockClock) -> None:

@@ -35,6 +35,7 @@ from engine import (
     open_engine,
 )
 from tests.engine.actors import ACTORS
+from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.producers import Steered, failing, saying, shielding
 from tests.engine.rules import events_of
 
@@ -571,6 +572,38 @@ async def test_a_stop_is_in_the_log_with_its_reason(log: MemoryLog, autojump_clo
             await (session.stop() if reason is None else session.stop(reason=reason))
     reasons = [event.data.reason for event in await events_of(log, "s") if isinstance(event.data, GenerationCancelling)]
     assert reasons == ["stopped", "the user left"]
+
+
+#
+async def test_a_stop_is_told_before_the_producer_cleans_up_and_answered_when_it_is_stored(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    faulty, hold, told = FaultyLog(log), Hold(), list[str]()
+
+    async def producer(generation: Generation) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with generation.cleanup():
+                await trio.sleep(0.1)
+                for event in await events_of(log, "s"):
+                    if isinstance(event.data, GenerationCancelling):
+                        told.append(event.data.reason)
+                faulty.schedule = lambda *_: None if hold.released else hold
+
+    async def stop() -> None:
+        told.append((await session.stop(reason="the user left")).state)
+
+    async with open_engine(faulty) as engine:
+        session = await engine.create_session("s")
+        await session.start(producer)
+        async with trio.open_nursery() as nursery:
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(stop)
+            await trio.sleep(3)
+            assert told == ["the user left"]
+            hold.release()
+    assert told == ["the user left", "stopped"]
 
 
 # R-64 R-66

@@ -234,6 +234,7 @@ async def test_a_late_write_of_a_deleted_session_creates_nothing(
 
     async def stubborn(generation: Generation) -> None:
         async with generation.message() as message, message.text() as block:
+            await block.write("in time")
             try:
                 await trio.sleep_forever()
             finally:
@@ -254,6 +255,7 @@ async def test_a_late_write_of_a_deleted_session_creates_nothing(
         again = await engine.create_session("s")
         await trio.sleep(20)
         assert len(late) == 1
+        assert [resident.closed for resident in engine._registry.tasks] == [False], "of the life before nothing is left"
         assert [event.type for event in await events_of(log, "s")] == ["session.created"]
         assert (await again.cursor()).offset == 1
         assert engine.statistics().stragglers == 0

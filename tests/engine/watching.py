@@ -33,8 +33,9 @@ class Watcher:
 
     async def wait_for(self, kind: type[Delivery]) -> None:
         """Until one of this kind has come."""
-        while not any(isinstance(delivery, kind) for delivery in self.deliveries):
-            await self._taken.park()
+        with trio.fail_after(600):
+            while not any(isinstance(delivery, kind) for delivery in self.deliveries):
+                await self._taken.park()
 
     def take(self, delivery: Delivery) -> None:
         self._taken.unpark_all()
