@@ -267,7 +267,8 @@ async def test_a_delete_waits_for_what_was_written_before_it(log: MemoryLog, aut
             await trio.sleep(5)
             assert done == []
             hold.release()
-        assert done == ["in flight", "gathered", "delete"]
+        # Both may be told in one turn of the loop, and which of two tasks wakes first is trio's.
+        assert (sorted(done[:2]), done[2:]) == (["gathered", "in flight"], ["delete"])
 
 
 #
