@@ -142,6 +142,7 @@ class _Protocol(H11Protocol):
             if leaving:
                 event = replace(event, headers=[*event.headers, (b"connection", b"close")])
             await super().stream_send(event)
+            # With a Content-Length its head is held back for the body; see `_send_h11_event`.
             bodiless = self.asked.method == b"HEAD" or event.status_code in _BODILESS
             self.begin_answer(bodiless or self.apps.ending.promised or bool(self.held))
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
 from .closing import Ending
 from .codec import own_json, structure
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
 
 _POLICIES: Final = tuple(policy.value for policy in Policy)
 
@@ -43,11 +44,12 @@ _POLICIES: Final = tuple(policy.value for policy in Policy)
 _SAFE: Final = 2**53
 
 
-def checked_choice(given: object, choices: Sequence[str], what: str) -> str:
+def checked_choice(given: object, choices: Sequence[Word], what: str) -> Word:
     """One of a few words."""
-    if type(given) is not str or given not in choices:
-        raise InvalidBody(f"{what} must be one of {', '.join(choices)}, not {shown(given)}")
-    return given
+    for choice in choices:
+        if type(given) is str and given == choice:
+            return choice
+    raise InvalidBody(f"{what} must be one of {', '.join(choices)}, not {shown(given)}")
 
 
 def checked_instance(given: object, kind: type[T], what: str) -> T:
@@ -119,14 +121,14 @@ def checked_fork_point(given: object) -> Cursor | str | None:
 
 def checked_ending(outcome: object, code: object, message: object, usage: object) -> Ending:
     """How a remote producer ends its generation."""
-    checked_choice(outcome, ("completed", "failed"), "outcome")
+    ends_as: Literal["completed", "failed"] = checked_choice(outcome, ("completed", "failed"), "outcome")
     code, message = checked_text(code, "code"), checked_text(message, "message")
-    if outcome == "completed" and (code is not None or message is not None):
+    if ends_as == "completed" and (code is not None or message is not None):
         raise InvalidBody("code and message tell why a generation failed")
     spent = None if usage is None else cast("JSONObject", own_json(check_object(usage, "usage"), "usage"))
-    if outcome == "failed" and code is None:
+    if ends_as == "failed" and code is None:
         code = "PRODUCER_FAILED"
-    return Ending(outcome="failed" if outcome == "failed" else "completed", code=code, message=message, usage=spent)
+    return Ending(outcome=ends_as, code=code, message=message, usage=spent)
 
 
 def checked_message(text: object, blocks: object, role: object, metadata: object) -> MessageSnapshot:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class SetsAside(Protocol):
-    """Where walks over all sessions tell of one that cannot be read, and learn whom to pass over."""
+    """What walks over all sessions tell of them: which cannot be read, and whose events are rewritten now."""
 
     def is_aside(self, session_id: str) -> bool:
         """Whether there is nothing to be done in this session."""
@@ -46,14 +46,14 @@ class SetsAside(Protocol):
         """What is stored of the session that ``error`` names cannot be read."""
 
     def rewriting(self, session_id: str) -> AbstractContextManager[None]:
-        """Around what changes stored events: of pages that are read before it and behind it, none follow each other."""
+        """Enter it around a write that changes stored events: meanwhile no page of them is shared among readers."""
 
 
 # Of an entry's offset and body.
 _KINDS: Final = frozenset({int, bytes})
 
 
-# Not of the data: of the store, of the process; a name that is missing is our bug.
+# What says nothing about the data: errors of the store and of the process. A missing name is a bug of ours.
 _NO_DAMAGE: Final = (StorageError, MemoryError, NameError)
 
 

@@ -39,10 +39,6 @@ class Budget:
             Line(self, most_bytes - most_bytes // _LEFT_BY_LARGE, share),
         )
 
-    @property
-    def full(self) -> bool:
-        return self.used >= self.limit or self.bytes >= self._lines[False].most_bytes
-
     def line(self, *, large: bool) -> Line:
         """Where those wait who write large events, or the others."""
         return self._lines[large]

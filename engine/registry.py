@@ -275,7 +275,7 @@ class Registry:
 
     @contextmanager
     def rewriting(self, session_id: str) -> Iterator[None]:
-        """Around what changes stored events: of pages that are read before it and behind it, none follow each other."""
+        """See `SetsAside`. Pages from before are given to nobody afterwards."""
         self._rewritten.add(session_id)
         self._share_pages(session_id, shared=False)
         try:

@@ -266,15 +266,20 @@ def test_older_messages_that_cannot_be_read_are_told_and_asked_for_again(blank: 
       const older = { session_id: "s", cursor: cursor(3), queue: { paused: false, items: [] }, approvals: [],
         metadata: {}, more: false, messages: [{ message_id: "l", role: "user", status: "complete", blocks: [] }] };
       const heard = [];
+      let tell;
+      const missing = new Promise((done) => { tell = done; });
       const one = session(server(
         { parts: [opened(3), part, live(3)] },
         problem(403, "FORBIDDEN"),
         { parts: [opened(3), live(3)] },
         older,
-      ), { onControl: (name, data) => heard.push([name, data.code]) });
+      ), { onControl: (name, data) => {
+        heard.push([name, data.code]);
+        if (name === "older-missing") tell();
+      } });
       one.follow();
       await until(one, ({ connection }) => connection.state === "live");
-      await new Promise((done) => setTimeout(done, 100));
+      await missing;
       const { connection, more } = one.getSnapshot();
       one.drop();
       await until(one, ({ messages }) => messages.length === 1);

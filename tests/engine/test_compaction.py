@@ -359,6 +359,31 @@ def test_a_page_that_somebody_holds_is_given_to_nobody_once_its_events_are_rewri
     running(work)
 
 
+@pytest.mark.parametrize("enters", ["before", "meanwhile"])
+async def test_while_events_are_rewritten_no_page_is_shared(enters: str) -> None:
+    log, story = MemoryLog(), Story()
+    story.message("one", "two")
+    await Writing(log).append(story.events)
+    async with open_engine(log) as engine:
+        pages = []
+        if enters == "before":
+            pages.append(await first_page(await engine.session(SESSION)))
+        assert bool(pages) is bool(engine._registry.residents)
+        with engine._registry.rewriting(SESSION):
+            session = await engine.session(SESSION)
+            pages += [await first_page(session), await first_page(session)]
+        pages.append(await first_page(session))
+        assert len(set(map(id, pages))) == len(pages)
+        assert await first_page(session) is pages[-1]
+
+
+async def first_page(session: Session) -> Batch:
+    async with session.subscribe(Cursor(EPOCH, 0), live=False) as reader:
+        while not isinstance(page := await reader.receive(), Batch):
+            pass
+        return page
+
+
 async def read_it(session: Session, epoch: str, *, comes_again: bool, events: Sequence[Event]) -> None:
     """All of it adds up to what the events do, also where every page is read on a new connection."""
     state = SessionState(SESSION, epoch)
