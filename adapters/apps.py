@@ -15,6 +15,7 @@ from hypercorn.typing import AppWrapper, ASGIFramework, ASGIReceiveEvent, ASGISe
 
 from .ending import Ending
 from .handover import Handover, Outlet
+from .incoming import Incoming
 from .problems import answer
 
 __all__ = ["Apps"]
@@ -71,7 +72,7 @@ class Apps:
         handover = Handover.offer(scope)
         try:
             with from_peer:
-                await self._app(scope, from_peer.receive, handover.sending(send))
+                await self._app(scope, Incoming(from_peer), handover.sending(send))
             await handover.carry_out(self._outlet, send)
         except Exception as error:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
             _log.exception("the application failed on a request")

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
+from time import time
 from typing import Final, final
 
 import h11
@@ -44,7 +45,7 @@ from .limits import Connection
 from .problems import BodyTooLarge, MethodNotAllowed, SlowRequest, answer
 from .proxies import FORWARDED
 
-__all__ = ["HttpConnection", "context"]
+__all__ = ["Config", "HttpConnection", "context"]
 
 _log = logging.getLogger("penstock.server")
 
@@ -70,6 +71,19 @@ class _Upgrade(Exception):
 def context() -> WorkerContext:
     """What the connections of one server share; its ``terminated`` tells them to close after their answer."""
     return WorkerContext(None)
+
+
+@final
+class Config(HypercornConfig):
+    """hypercorn's, which writes the date once a second, and not for each answer."""
+
+    _written: tuple[int, list[tuple[bytes, bytes]]] = (-1, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        now = int(time())
+        if self._written[0] != now:
+            self._written = (now, super().response_headers(protocol))
+        return self._written[1]
 
 
 @final
@@ -218,7 +232,7 @@ class HttpConnection:
         self._protocol: _Protocol
         self._nursery: trio.Nursery
         self._idle = False
-        self._begun = False  # the first byte of the next request has come
+        self._begun = False  # the first byte of the next request has come, and not all of its head
         self._closing = False
         self._half_closed = False  # the peer sends nothing more
         self._endless = False  # the answer has begun, and goes on until its reader leaves
@@ -290,9 +304,9 @@ class HttpConnection:
                     data = await self._stream.receive_some(_READ)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
-                if self._idle and not self._begun and data.strip(b"\r\n"):  # empty lines begin no request
-                    self._begin_head()
                 await protocol.handle(RawData(data))
+                if self._idle and not self._begun and protocol.connection.trailing_data[0].strip(b"\r\n"):
+                    self._begin_head()  # of which empty lines are none
                 if not data:
                     await self._let_answer(protocol)
                     return
@@ -345,8 +359,6 @@ class HttpConnection:
         elif isinstance(event, Updated):
             if event.idle:
                 self._become_idle(self._bounds.keep_alive)
-                if self._protocol.connection.trailing_data[0].strip(b"\r\n"):
-                    self._begin_head()  # the client did not wait for the answer
             else:
                 self._idle = False
                 self._reading.deadline = inf

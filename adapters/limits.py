@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Final, final
 
 from attrs import field, frozen, validators
@@ -25,6 +26,9 @@ __all__ = ["CONNECTION", "UNLIMITED", "Connection", "Limits", "LimitsConfig", "R
 
 # Buckets that are not full. Each is some 200 bytes, and only who has a token, or an address, makes one.
 _BUCKETS: Final = 100_000
+
+# Of which it is known what they are counted under: as many as may be connected, and it is asked with every request.
+_ADDRESSES: Final = 10_000
 
 # A float's own error over days of a monotonic clock.
 _SLACK: Final = 1e-6
@@ -67,6 +71,7 @@ UNLIMITED: Final = LimitsConfig(
 )
 
 
+@lru_cache(maxsize=_ADDRESSES)
 def address_key(address: str) -> str:
     """What one address's takings are counted under: of IPv6 the /64, which is what one customer gets."""
     try:

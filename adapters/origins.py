@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ from .problems import OriginRefused
 __all__ = ["check_host", "check_origin", "check_site", "cross_origin", "is_origin", "navigates"]
 
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
+
+# Of which it is known what they name: it is asked with every request, and a server has few names.
+_HOSTS: Final = 100
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -81,14 +85,21 @@ def check_host(host: str | None, allowed: Collection[str] = ()) -> None:
     """
     if not host or "*" in allowed:
         return
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        raise OriginRefused("the Host header is malformed") from None
+    name = _name_in(host)
     if name not in allowed and not _is_this_machine(name.removesuffix(".")):
         raise OriginRefused("this server is not asked by this name; its operator can allow it (--allow-host)")
 
 
+@lru_cache(maxsize=_HOSTS)
+def _name_in(host: str) -> str:
+    """What it names, without a port. Raises `OriginRefused`."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        raise OriginRefused("the Host header is malformed") from None
+
+
+@lru_cache(maxsize=_HOSTS)
 def _is_this_machine(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
         return True

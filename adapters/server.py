@@ -19,7 +19,6 @@ import h11
 import trio
 import trio_websocket
 import wsproto.utilities
-from hypercorn.config import Config as HypercornConfig
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 
 from engine import Overloaded, PenstockError
@@ -27,7 +26,7 @@ from engine import Overloaded, PenstockError
 from .bounds import ServerConfig
 from .guarded import Guarded, reset
 from .head import Head
-from .http1 import HttpConnection, context
+from .http1 import Config, HttpConnection, context
 from .lifespan import Lifespan, StartupFailed
 from .limits import CONNECTION, Connection, RateLimiter, Shares, address_key
 from .problems import NotFound, RateLimited, answer
@@ -102,7 +101,7 @@ class _Server:
         self._app = app
         self._websocket = websocket
         self._config = config
-        self._hypercorn = HypercornConfig()
+        self._hypercorn = Config()
         self._hypercorn.include_server_header = False
         self._hypercorn.accesslog = self._hypercorn.errorlog = None  # ours is `penstock.server`
         self._hypercorn.h11_max_incomplete_size = config.head_bytes

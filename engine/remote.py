@@ -118,24 +118,31 @@ class Remotes:
         """Write them, all or none; durable when this returns. See `Session.chunks`."""
         gid = check_uuid(chunks[0].generation_id, "generation_id")
         request = _Request(generation_id=gid, chunks=chunks, stamp=stamp)
-        with self._naming(gid, request.message_id):
-            self._hear(gid, lease)  # whatever becomes of the request, its producer lives
-            taken = await self._take(request)
-            if (run := self._hear(gid, lease)) is not None:
-                run.heard_again()
-            if isinstance(taken, Mark):
-                return await self._again(request, taken)
-            if run is not None and run.stand_in is not None:
-                run.stand_in.heard = True
-            await self._journal.wait_committed(taken.mark, self._config.flush_timeout)
-            return ChunksAccepted(
-                generation_id=gid,
-                cursor=self._journal.cursor_at(taken.mark),
-                accepted=taken.accepted,
-                duplicates=taken.duplicates,
-                message_id=taken.message_id,
-                turn=taken.turn,
-            )
+        try:
+            return await self._chunks(request, lease)
+        except PenstockError as error:
+            self._named(error, gid, request.message_id)
+            raise
+
+    async def _chunks(self, request: _Request, lease: float | None) -> ChunksAccepted:
+        gid = request.generation_id
+        self._hear(gid, lease)  # whatever becomes of the request, its producer lives
+        taken = await self._take(request)
+        if (run := self._hear(gid, lease)) is not None:
+            run.heard_again()
+        if isinstance(taken, Mark):
+            return await self._again(request, taken)
+        if run is not None and run.stand_in is not None:
+            run.stand_in.heard = True
+        await self._journal.wait_committed(taken.mark, self._config.flush_timeout)
+        return ChunksAccepted(
+            generation_id=gid,
+            cursor=self._journal.cursor_at(taken.mark),
+            accepted=taken.accepted,
+            duplicates=taken.duplicates,
+            message_id=taken.message_id,
+            turn=taken.turn,
+        )
 
     async def keep(self, generation_id: str | None, stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
         """Take a sign of life of the live generation's producer. See `Session.keep`."""
@@ -379,12 +386,12 @@ class Remotes:
     # --- whom an error is about
 
     @contextmanager
-    def _naming(self, generation_id: str, message_id: str | None = None) -> Iterator[None]:
-        """Errors from here name the session, the generation and the message that the request is about."""
+    def _naming(self, generation_id: str) -> Iterator[None]:
+        """Errors from here name the session and the generation that the request is about."""
         try:
             yield
         except PenstockError as error:
-            self._named(error, generation_id, message_id)
+            self._named(error, generation_id)
             raise
 
     def _named(self, error: PenstockError, generation_id: str, message_id: str | None = None) -> PenstockError:

@@ -457,8 +457,11 @@ class Resident:
 
     async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
         """Take chunks of a remote producer, beside the steps unless they are its first."""
-        with self._in_use():
+        self._using += 1  # as `_in_use`: asked for so often that a context manager is too much
+        try:
             return await self.remotes.chunks(chunks, stamp, lease)
+        finally:
+            self._using -= 1
 
     async def keep(self, generation_id: str | None, stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
         """Take a sign of life of a remote producer."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import adapters
 from adapters.http.intake import ClientLeft, bounded, whole_body
+from adapters.incoming import Incoming
 from adapters.problems import BodyTooLarge, SlowRequest
 
 MOST = 10
@@ -76,27 +77,54 @@ def test_no_route_reads_a_body_in_a_way_of_its_own() -> None:
     assert found == {"intake.py": {"get_data"}}
 
 
-@given(pieces=st.lists(st.binary(max_size=MOST + 2), min_size=1, max_size=8), told=st.booleans(), left=st.booleans())
-async def test_a_body_is_read_to_its_end_or_its_bound(pieces: list[bytes], *, told: bool, left: bool) -> None:
-    sent = deque(pieces)
+@given(
+    pieces=st.lists(st.binary(max_size=MOST + 2), min_size=1, max_size=8),
+    told=st.booleans(),
+    left=st.booleans(),
+    ahead=st.none() | st.integers(0, 8),
+)
+async def test_a_body_is_read_to_its_end_or_its_bound(
+    pieces: list[bytes], *, told: bool, left: bool, ahead: int | None
+) -> None:
+    """``ahead``: how many pieces have come before it is read; None where the server cannot say that any have."""
     whole = b"".join(pieces)
-
-    async def receive() -> ASGIReceiveEvent:
-        await trio.lowlevel.checkpoint()
-        if left and len(sent) == 1:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": sent.popleft(), "more_body": bool(sent)}
-
     length = len(whole) if told else None
-    try:
-        assert await whole_body(receive, length=length, most=MOST, seconds=1) == whole
-    except BodyTooLarge:
-        assert len(whole) > MOST
-    except ClientLeft:
-        assert left
-        assert len(whole) - len(pieces[-1]) <= MOST
-    else:
-        assert len(whole) <= MOST
+    events: list[ASGIReceiveEvent] = [
+        {"type": "http.request", "body": piece, "more_body": place < len(pieces)}
+        for place, piece in enumerate(pieces, 1)
+    ]
+    if left:
+        events[-1] = {"type": "http.disconnect"}
+    async with trio.open_nursery() as nursery:
+        sending, receiving = trio.open_memory_channel[ASGIReceiveEvent](len(events))
+        for event in events[:ahead]:
+            sending.send_nowait(event)
+
+        async def send_the_others() -> None:
+            for event in events[len(events[:ahead]) :]:
+                await trio.lowlevel.checkpoint()
+                sending.send_nowait(event)
+
+        nursery.start_soon(send_the_others)
+        receive = receiving.receive if ahead is None else Incoming(receiving)
+        try:
+            assert await whole_body(receive, length=length, most=MOST, seconds=1) == whole
+        except BodyTooLarge:
+            assert len(whole) > MOST
+        except ClientLeft:
+            assert left
+            assert len(whole) - len(pieces[-1]) <= MOST
+        else:
+            assert len(whole) <= MOST
+
+
+async def test_a_body_that_came_with_its_head_is_not_waited_for() -> None:
+    sending, receiving = trio.open_memory_channel[ASGIReceiveEvent](1)
+    sending.send_nowait({"type": "http.request", "body": b"{}", "more_body": True})
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert await whole_body(Incoming(receiving), length=2, most=MOST, seconds=1) == b"{}"
+    assert not scope.cancelled_caught
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(autojump_clock: object) -> None:

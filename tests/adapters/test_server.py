@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
+from wsgiref.handlers import format_date_time
 
 import pytest
 import trio
@@ -253,16 +255,20 @@ async def test_a_head_too_large_is_refused() -> None:
         assert made["code"] == "BODY_TOO_LARGE"
 
 
-@pytest.mark.parametrize("kept", [False, True])
-async def test_a_head_too_slow_is_refused(kept: bool) -> None:
+@pytest.mark.parametrize("before", ["nothing", "an answer", "an answer, awaited"])
+async def test_a_head_too_slow_is_refused(before: str) -> None:
     async with (
         serving(World().app(), echo_socket, config=ServerConfig(head_timeout=0.2)) as served,
         await served.connect() as stream,
     ):
-        if kept:
-            await stream.send_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        first = b"" if before == "nothing" else b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        if before == "an answer, awaited":
+            await stream.send_all(first)
             await read_until(stream, b"hello")
-        await stream.send_all(b"GET /hello HTTP/1.1\r\nHo")
+            first = b""
+        await stream.send_all(first + b"GET /hello HTTP/1.1\r\nHo")
+        if first:
+            await read_until(stream, b"hello")
         with trio.fail_after(PATIENCE):
             status, made = problem(await read_to_end(stream))
         assert status == 504
@@ -278,6 +284,29 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive_time() -> None:
     async with serving(World().app(), echo_socket, config=ServerConfig(keep_alive=0.2)) as served:
         answer = await served.exchange(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert answer.endswith(b"hello")
+
+
+async def test_empty_lines_between_requests_begin_none() -> None:
+    config = ServerConfig(head_timeout=0.1, keep_alive=0.5)
+    async with serving(World().app(), echo_socket, config=config) as served, await served.connect() as stream:
+        asked = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        await stream.send_all(asked + b"\r\n")
+        await read_until(stream, b"hello")
+        await stream.send_all(b"\r\n")
+        with trio.fail_after(PATIENCE):
+            assert await read_to_end(stream) == b"", "it is idle, and no request that is slow"
+
+
+async def test_every_answer_says_when_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0, 0.9, 1.0, 86_400.0, 1.5]
+    async with serving(World().app(), echo_socket) as served:
+        said = []
+        asked = b"GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        for second in seconds:
+            monkeypatch.setattr("adapters.http1.time", lambda: second)  # noqa: B023
+            monkeypatch.setattr("hypercorn.config.time", lambda: second)  # noqa: B023
+            said.append(re.findall(rb"\r\ndate: (.*)\r\n", (await served.exchange(asked)).lower()))
+    assert said == [[format_date_time(second).lower().encode()] for second in seconds]
 
 
 # hypercorn's own loop leaves such a connection open under Quart-Trio.
