@@ -6,6 +6,9 @@ Actors of all kinds use a real server: answers of the built-in producer that are
 producers in other processes that count their requests, values of a mebibyte, posts, readers that are fast, slow and
 cut off. Whatever was answered with success is noted before the kill, and looked for at the end. What is read is held
 against the log, too.
+
+Conversations end, and others begin: a session in use is in memory with all that its messages say, so one that grew for
+an hour would hide whether the server does. Those that have ended are still read now and then.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ LARGE: Final = 1024 * 1024 - 4096
 # What a server that is down, or going down, answers. Everything else of 500 and above is a fault.
 _AWAY: Final = (503,)
 
+# How often somebody reads a conversation that may have ended.
+_ENDED: Final = 0.1
+
 Actor = Callable[["Soak", random.Random], Awaitable[None]]
 
 
@@ -50,7 +56,9 @@ class Soak:
     folder: Path
     seed: int
     life: float
-    sessions: list[str]
+    count: int  # of conversations that go on at a time
+    conversation: float  # how long each does, in seconds
+    sessions: list[str] = field(factory=list)  # in order of their beginning
     server: ServerProcess | None = None
     lives: int = 0
     memory: list[int] = field(factory=list)  # KiB, at the end of each life
@@ -60,6 +68,18 @@ class Soak:
     chunks: dict[tuple[str, str], dict[int, str]] = field(factory=dict)  # by session and message: seq to digest
     seen: dict[str, dict[str, str]] = field(factory=dict)  # by session: cursor to digest
     over: bool = False
+
+    # --- the conversations
+
+    async def converse(self) -> None:
+        """Begin new ones in place of the oldest."""
+        while True:
+            await trio.sleep(self.conversation / self.count)
+            self.sessions.append(f"soak-{len(self.sessions)}")
+
+    def one(self, chance: random.Random, *, ended: float = 0.0) -> str:
+        """One that goes on, or with this probability one that may have ended."""
+        return chance.choice(self.sessions if chance.random() < ended else self.sessions[-self.count :])
 
     # --- the server
 
@@ -95,6 +115,8 @@ class Soak:
         self.start()
         chance = random.Random(self.seed)
         async with trio.open_nursery() as nursery:
+            self.sessions += [f"soak-{number}" for number in range(self.count)]
+            nursery.start_soon(self.converse)
             for actor, count in ACTORS:
                 for _ in range(count):
                     nursery.start_soon(self._play, actor, random.Random(chance.random()))
@@ -192,7 +214,7 @@ def memory_of(pid: int) -> int:
 
 async def talk(soak: Soak, chance: random.Random) -> None:
     """Answers of the built-in producer under every policy, stopped at any moment."""
-    session = chance.choice(soak.sessions)
+    session = soak.one(chance)
     async with httpx.AsyncClient(timeout=30) as client:
         await soak.request(client, "PUT", f"/v1/sessions/{session}", {})
         for _ in range(chance.randint(1, 5)):
@@ -210,7 +232,7 @@ async def talk(soak: Soak, chance: random.Random) -> None:
 
 
 async def post(soak: Soak, chance: random.Random) -> None:
-    session = chance.choice(soak.sessions)
+    session = soak.one(chance)
     async with httpx.AsyncClient(timeout=30) as client:
         for _ in range(5):
             message, text = str(uuid4()), f"said-{uuid4().hex}"
@@ -223,7 +245,7 @@ async def post(soak: Soak, chance: random.Random) -> None:
 
 async def produce(soak: Soak, chance: random.Random, *, large: bool = False) -> None:
     """One generation of a producer elsewhere: each request counted, repeated until it is answered."""
-    session = chance.choice(soak.sessions)
+    session = soak.one(chance)
     generation, message, producer = str(uuid4()), str(uuid4()), str(uuid4())
     seq = 0
     async with httpx.AsyncClient(timeout=30) as client:
@@ -257,7 +279,7 @@ async def produce_large(soak: Soak, chance: random.Random) -> None:
 
 async def read(soak: Soak, chance: random.Random, *, pause: float = 0.0) -> None:
     """Follow a session from where it was left, for a while; cut off in the middle of anything."""
-    session = chance.choice(soak.sessions)
+    session = soak.one(chance, ended=_ENDED)
     seen = soak.seen.setdefault(session, {})
     headers = {"Accept": "text/event-stream"}
     if seen and chance.random() < 0.8:
@@ -288,7 +310,7 @@ async def read_slowly(soak: Soak, chance: random.Random) -> None:
 
 async def look(soak: Soak, chance: random.Random) -> None:
     """What monitors and pages ask."""
-    session = chance.choice(soak.sessions)
+    session = soak.one(chance, ended=_ENDED)
     async with httpx.AsyncClient(timeout=30) as client:
         for path in ("/healthz", "/readyz", "/metrics", "/v1/sessions?limit=10", f"/v1/sessions/{session}?limit=20"):
             await soak.request(client, "GET", path)
@@ -311,13 +333,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--life", type=float, default=300, help="seconds between two kills")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--sessions", type=int, default=24)
+    parser.add_argument("--sessions", type=int, default=24, help="conversations that go on at a time")
+    parser.add_argument("--conversation", type=float, default=60, help="seconds that each goes on for")
     given = parser.parse_args()
     out = sys.stdout
     out.write(f"seed {given.seed}\n")
     with tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder:
-        names = [f"soak-{number}" for number in range(given.sessions)]
-        soak = Soak(folder=Path(folder), seed=given.seed, life=given.life, sessions=names)
+        soak = Soak(
+            folder=Path(folder),
+            seed=given.seed,
+            life=given.life,
+            count=given.sessions,
+            conversation=given.conversation,
+        )
         trio.run(soak.run, given.minutes * 60)
         log = (Path(folder) / "server.log").read_text()
         if "Traceback" in log:
