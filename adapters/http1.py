@@ -305,8 +305,9 @@ class HttpConnection:
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
                 await protocol.handle(RawData(data))
+                # Empty lines begin no request.
                 if self._idle and not self._begun and protocol.connection.trailing_data[0].strip(b"\r\n"):
-                    self._begin_head()  # of which empty lines are none
+                    self._begin_head()
                 if not data:
                     await self._let_answer(protocol)
                     return

@@ -55,7 +55,8 @@ async def whole_body(receive: _Receive, *, length: int | None, most: float, seco
         raise too_large(most)
     body = bytearray()
 
-    def ends_with(event: ASGIReceiveEvent) -> bool:
+    def take(event: ASGIReceiveEvent) -> bool:
+        """Add it to the body; whether that is whole now."""
         if event["type"] != "http.request":
             raise ClientLeft
         first = not body
@@ -65,10 +66,10 @@ async def whole_body(receive: _Receive, *, length: int | None, most: float, seco
         # Nearly every body is one piece, and its end, which is only said then, need not be waited for.
         return not event.get("more_body", False) or (first and len(body) == length)
 
-    if isinstance(receive, Incoming) and any(map(ends_with, receive.arrived())):
+    if isinstance(receive, Incoming) and any(map(take, receive.arrived())):
         return bytes(body)
     with trio.move_on_after(seconds):
-        while not ends_with(await receive()):
+        while not take(await receive()):
             pass
         return bytes(body)
     raise too_slow()

@@ -7,8 +7,10 @@ producers in other processes that count their requests, values of a mebibyte, po
 cut off. Whatever was answered with success is noted before the kill, and looked for at the end. What is read is held
 against the log, too.
 
-Conversations end, and others begin: a session in use is in memory with all that its messages say, so one that grew for
-an hour would hide whether the server does. Those that have ended are still read now and then.
+Without more, the same conversations go on to the end, and grow. With ``--conversation`` each ends after so many seconds
+and another begins; those that have ended are still read now and then. It is a fault, too, when a life ends with more
+memory than ``--growth`` times the first: a session in use keeps all that its messages say in memory, so a long run over
+the same conversations finds this one today.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import sys
@@ -57,7 +60,8 @@ class Soak:
     seed: int
     life: float
     count: int  # of conversations that go on at a time
-    conversation: float  # how long each does, in seconds
+    conversation: float  # how long each does, in seconds; may be inf
+    growth: float  # of the memory at the end of the first life, what that of a later one may be
     sessions: list[str] = field(factory=list)  # in order of their beginning
     server: ServerProcess | None = None
     lives: int = 0
@@ -130,6 +134,8 @@ class Soak:
             nursery.cancel_scope.cancel(reason="the time is over")
         assert self.server is not None
         self.memory.append(memory_of(self.server.process.pid))
+        if max(self.memory) > self.growth * self.memory[0]:
+            self.faults.append(f"the memory grew to more than {self.growth} of the first life's")
         if self.server.stop() != 0:
             self.faults.append("the server did not end in order")
         self.start()
@@ -334,7 +340,8 @@ def main() -> None:
     parser.add_argument("--life", type=float, default=300, help="seconds between two kills")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--sessions", type=int, default=24, help="conversations that go on at a time")
-    parser.add_argument("--conversation", type=float, default=60, help="seconds that each goes on for")
+    parser.add_argument("--conversation", type=float, default=math.inf, help="seconds that each goes on for")
+    parser.add_argument("--growth", type=float, default=1.1, help="of memory, from the first life to any other")
     given = parser.parse_args()
     out = sys.stdout
     out.write(f"seed {given.seed}\n")
@@ -345,6 +352,7 @@ def main() -> None:
             life=given.life,
             count=given.sessions,
             conversation=given.conversation,
+            growth=given.growth,
         )
         trio.run(soak.run, given.minutes * 60)
         log = (Path(folder) / "server.log").read_text()

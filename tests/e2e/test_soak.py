@@ -13,6 +13,7 @@ import pytest
 @pytest.mark.slow
 def test_what_was_acknowledged_outlives_every_kill() -> None:  # R-69 R-134
     command = [sys.executable, "-m", "tests.e2e.soak", "--minutes", "0.2", "--life", "4", "--seed", "20261129"]
+    command += ["--growth", "inf"]  # lives of seconds end while the server still warms up
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=110, cwd=Path(__file__).parents[2], check=False
     )
