@@ -78,6 +78,11 @@ class Config:
     snapshot_messages: int = field(default=1000, validator=_positive)
     snapshot_bytes: int = field(default=512 * 1024, validator=_positive)
 
+    # What a session in memory keeps of what its messages say, once somebody has asked for its state: the newest page
+    # several times over, so that it is read again for older ones only; without a bound, one session that goes on and on
+    # takes all the memory there is. One message is kept whatever its size, and those that are open.
+    fold_bytes: int = field(default=2 * 1024 * 1024, validator=_positive)
+
     # A page of the log: large enough to amortise the hand-over to a thread, small enough that a
     # replay of a long session stays under a few hundred KiB of memory.
     page_events: int = field(default=512, validator=_positive)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar, cast, final
-from weakref import WeakValueDictionary
 
-import trio
 from attrs import frozen
 
-from .aside import check_page, check_readable, read_event, read_metadata, reading, reading_event, reading_in_bits
-from .codec import is_large
+from .aside import check_page, check_readable, read_metadata, reading
 from .config import Config
 from .errors import (
     CorruptSession,
@@ -25,6 +22,7 @@ from .errors import (
     StorageError,
 )
 from .events import Cursor, JSONObject
+from .folding import Fold, fold_to
 from .hub import Batch, Hub
 from .journal import Journal
 from .log.port import Entry, EventLog
@@ -40,11 +38,10 @@ from .records import (
     message_key,
     read_record,
 )
-from .reducer import Folded, Gap, MessageView, SessionState, Snapshot, SnapshotPage
+from .reducer import MessageView, SessionState, Snapshot, SnapshotPage
 from .results import GenerationInfo, Present
-from .slices import SLICE, in_slices
+from .slices import in_slices
 from .states import GenerationState, Outcome
-from .work import Work
 
 __all__ = ["ForkPoint", "Reads"]
 
@@ -70,7 +67,7 @@ class Reads:
 
     __slots__ = (
         "_config",
-        "_folding",
+        "_fold",
         "_inherited",
         "_journal",
         "_log",
@@ -79,9 +76,7 @@ class Reads:
         "_pages",
         "_presence",
         "_shared",
-        "_snapshots",
         "_sound",
-        "_state",
         "hub",
     )
 
@@ -104,12 +99,9 @@ class Reads:
         self._log = log
         self._journal = journal
         self._config = config
-        self._state: SessionState | None = None
-        self._folding: trio.Lock | None = None  # made for the first fold
+        self._fold: Fold | None = None  # made for whom asks first
         self._pages: Pages | None = None  # made for the first page
         self._shared = True
-        # Those that somebody holds; made for the first.
-        self._snapshots: WeakValueDictionary[tuple[int, int, str | None, bool], SnapshotPage] | None = None
 
     @property
     def session_id(self) -> str:
@@ -128,13 +120,14 @@ class Reads:
     @property
     def busy(self) -> bool:
         """Whether somebody reads right now; subscribers count at the hub."""
-        return self._folding is not None and self._folding.locked()
+        return self._fold is not None and self._fold.busy
 
-    def _one_fold(self) -> trio.Lock:
-        """One folds at a time, and keeps what it has folded for the next."""
-        if self._folding is None:
-            self._folding = trio.Lock()
-        return self._folding
+    def _folded(self) -> Fold:
+        if self._fold is None:
+            self._fold = Fold(
+                self.session_id, self._journal.epoch, self._read, lambda: self._journal.committed, self._config
+            )
+        return self._fold
 
     async def page(self, after: int) -> Batch | None:
         """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`, `CorruptSession`.
@@ -190,8 +183,7 @@ class Reads:
             with reading(self.session_id):
                 compacted = 0 if body is None else read_record(body, CompactedRecord).done
             if compacted < last:
-                async with self._one_fold():
-                    await self._fold()
+                await self._folded().go_on()
         if after <= self._sound:
             self._sound = last
 
@@ -217,8 +209,7 @@ class Reads:
         it keeps what it has folded.
         """
         with self._living():
-            async with self._one_fold():
-                return await in_slices((await self._fold()).taking_snapshot(limit, before))
+            return await self._folded().snapshot(limit, before)
 
     async def snapshot_page(
         self, limit: int | None = None, before: str | None = None, *, with_open: bool = False
@@ -230,40 +221,29 @@ class Reads:
         most = self._config.snapshot_messages
         count = most if limit is None else min(limit, most)
         with self._living():
-            async with self._one_fold():
-                state = await self._fold()
-                if self._snapshots is None:
-                    self._snapshots = WeakValueDictionary()
-                key = (state.cursor.offset, count, before, with_open)
-                page = self._snapshots.get(key)
-                if page is None:
-                    work = state.encoding_snapshot(count, before, self._config.snapshot_bytes, with_open=with_open)
-                    page = self._snapshots[key] = SnapshotPage(*await in_slices(work))
-                return page
+            return await self._folded().page(count, before, with_open=with_open)
 
     @property
     def holds_messages(self) -> bool:
         """Whether there is something for `release` to let go of."""
-        return self._state is not None
+        return self._fold is not None
 
     async def release(self) -> None:
         """Let go of what was folded, in slices."""
-        async with self._one_fold():
-            state, self._state = self._state, None
-            if state is not None:
-                await in_slices(state.dismantling())
+        fold, self._fold = self._fold, None
+        if fold is not None:
+            await fold.dismantle()
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
         with self._living():
-            async with self._one_fold():
-                return (await self._fold()).message_ids(first)
+            return await self._folded().message_ids(first)
 
     async def state_at(self, offset: int) -> SessionState:
         """A fold of its own, up to an earlier ``offset``. Raises `InvalidCursor` inside a compacted range."""
         state = SessionState(self.session_id, self._journal.epoch)
         with self._living():
-            await self._fold_to(state, offset)
+            await fold_to(state, offset, self._read)
         if state.cursor.offset != offset or not state.whole:
             raise InvalidCursor("what stood at this cursor was compacted: use a message's id, or a later cursor")
         return state
@@ -303,32 +283,6 @@ class Reads:
             if self.hub.drained:
                 raise Draining("the engine is shutting down", session_id=self.session_id) from error
             raise
-
-    async def _fold(self) -> SessionState:
-        if self._state is None:
-            self._state = SessionState(self.session_id, self._journal.epoch)
-        await self._fold_to(self._state, self._journal.committed)
-        return self._state
-
-    async def _fold_to(self, state: SessionState, offset: int) -> None:
-        while state.cursor.offset < offset:
-            after = state.cursor.offset
-            entries = await self._read(after)
-            with reading(self.session_id):
-                if not entries:
-                    raise InvalidBody(f"the log ends before offset {offset}")
-                check_page(entries, after)
-            for start in range(0, len(entries), SLICE):
-                if start:
-                    await trio.lowlevel.checkpoint()
-                part = entries[start : start + SLICE]
-                if any(is_large(entry.body) for entry in part):
-                    passed = await in_slices(reading_in_bits(self.session_id, _applying(state, part, offset)))
-                else:
-                    with reading(self.session_id):
-                        passed = _apply(state, part, offset)
-                if passed:
-                    return
 
     async def generation(self, generation_id: str) -> GenerationRecord | None:
         """What the log knows of the generation."""
@@ -379,28 +333,3 @@ class Reads:
     async def message(self, message_id: str) -> MessageRecord | None:
         """What the log knows of the message."""
         return await self.known(message_key(message_id), MessageRecord)
-
-
-def _apply(state: SessionState, entries: Sequence[Entry], offset: int) -> bool:
-    """Fold these on; whether ``offset`` was passed. Raises `InvalidBody`."""
-    for entry in entries:
-        if entry.offset > offset:
-            return True
-        _must_fit(state.apply(read_event(entry)), entry)
-    return False
-
-
-def _applying(state: SessionState, entries: Sequence[Entry], offset: int) -> Work[bool]:
-    """The same, where large ones are among them."""
-    for entry in entries:
-        if entry.offset > offset:
-            return True
-        event = yield from reading_event(entry)
-        _must_fit((yield from state.applying(event)), entry)
-        yield
-    return False
-
-
-def _must_fit(result: Folded, entry: Entry) -> None:
-    if isinstance(result, Gap):
-        raise InvalidBody(f"the log does not add up at offset {entry.offset}: {result}")

@@ -1,4 +1,4 @@
-"""A message while it grows.
+"""A message while it grows, and what is kept of one whose content is not in memory any more.
 
 Owns what content looks like inside the fold; which event may change it is `transcript`'s. Pieces of text are kept
 as they came and joined when somebody looks, so that a message of a million deltas costs a million appends. The
@@ -7,15 +7,24 @@ view of a message or of a block that did not change is kept.
 
 from __future__ import annotations
 
-from typing import Self, final
+import sys
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Self, final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject
 from ..work import Work, at_once
 from .snapshot import BlockView, MessageView
 
-__all__ = ["GrowingBlock", "GrowingMessage"]
+__all__ = ["Evicted", "GrowingBlock", "GrowingMessage", "Missing"]
+
+# Bytes that a message and a block take beside what they say, with the views of them (measured with `sys.getsizeof`).
+_MESSAGE: Final = 1024
+_BLOCK: Final = 512
+
+# Values inside a JSON value that are weighed in one bit of work.
+_WEIGHED: Final = 64
 
 
 def _joined(pieces: list[str]) -> str | None:
@@ -83,6 +92,14 @@ class GrowingBlock:
         if final_.is_error is not None:
             self.is_error = final_.is_error
 
+    def weighing(self) -> Work[int]:
+        """About how many bytes it takes in memory."""
+        weight = _BLOCK + sys.getsizeof(_joined(self.text)) + sys.getsizeof(_joined(self.arguments))
+        for value in (self.parsed, self.value):
+            if value is not None:
+                weight += yield from _weighing(value)
+        return weight
+
     def view(self) -> BlockView:
         if self.kept is None:
             self.kept = BlockView(
@@ -104,7 +121,9 @@ class GrowingBlock:
 class GrowingMessage:
     """A message. Whoever changes it or one of its blocks sets ``kept`` to None.
 
-    ``whole``: a ``message.snapshot`` gave the content, no block event of it will come any more.
+    ``whole``: a ``message.snapshot`` gave the content, no block event of it will come any more. ``first`` and ``last``
+    are the offsets between which the log has all of it, 0 where it was taken from a snapshot. ``weight`` is about how
+    many bytes it takes in memory, 0 until that was worked out.
     """
 
     message_id: str
@@ -120,6 +139,9 @@ class GrowingMessage:
     usage: JSONObject | None = None
     whole: bool = False
     ordinal: int = 0
+    first: int = 0
+    last: int = 0
+    weight: int = 0
     kept: MessageView | None = None
 
     @classmethod
@@ -166,3 +188,61 @@ class GrowingMessage:
                 usage=self.usage,
             )
         return self.kept
+
+    def weighing(self) -> Work[int]:
+        """About how many bytes it takes in memory. Nothing may change meanwhile."""
+        weight = _MESSAGE
+        for block in self.blocks:
+            weight += yield from block.weighing()
+            yield
+        for value in (self.metadata, self.usage):
+            if value is not None:
+                weight += yield from _weighing(value)
+        return weight
+
+    def dismantling(self) -> Work[None]:
+        """Let go of the content, bit by bit: of a large one, all at once takes long."""
+        self.kept = None
+        while self.blocks:
+            self.blocks.pop()
+            yield
+
+
+@final
+@frozen(kw_only=True)
+class Evicted:
+    """A closed message whose content is not in memory: its place, and the offsets between which the log has it."""
+
+    message_id: str
+    ordinal: int
+    first: int
+    last: int
+    weight: int
+
+    open: ClassVar[bool] = False
+
+
+@final
+class Missing(Exception):
+    """Messages that somebody must read again, in order, before a snapshot can be made."""
+
+    def __init__(self, messages: Sequence[Evicted]) -> None:
+        super().__init__("messages are evicted that a snapshot needs")
+        self.messages: Final = messages
+
+
+def _weighing(value: JSON) -> Work[int]:
+    """About how many bytes a JSON value takes in memory."""
+    weight = 0
+    left: list[JSON] = [value]
+    while left:
+        for _ in range(min(len(left), _WEIGHED)):
+            one = left.pop()
+            weight += sys.getsizeof(one)
+            if isinstance(one, Mapping):
+                left += one  # its keys
+                left += one.values()
+            elif isinstance(one, Sequence) and not isinstance(one, str):
+                left += one
+        yield
+    return weight

@@ -47,7 +47,7 @@ from ..work import Work, at_once
 from .content import GrowingBlock, GrowingMessage
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .snapshot import ApprovalView, GenerationView, InputView, MessageView, QueuedView, QueueView, Snapshot
-from .transcript import Transcript
+from .transcript import NOTHING, Again, Transcript, growing
 
 __all__ = ["SessionState"]
 
@@ -74,11 +74,7 @@ class SessionState:
 
     def applying(self, event: Event) -> Work[Folded]:
         """`apply`, block by block for the whole of a message. Nothing else may be applied meanwhile."""
-        blocks: list[GrowingBlock] = []
-        for block in event.data.blocks if isinstance(event.data, MessageSnapshot) else ():
-            blocks.append(GrowingBlock.of(block))
-            yield
-        return self._apply(event, blocks)
+        return self._apply(event, (yield from growing(event)))
 
     def apply(self, event: Event) -> Folded:
         """Fold one event. Events without an offset are ephemeral and change nothing.
@@ -111,6 +107,13 @@ class SessionState:
         """Let go of the messages, bit by bit. Nobody may use it from then on."""
         return self._transcript.dismantling()
 
+    def evicting(self, most: int) -> Work[None]:
+        """Let go of what older messages say: of closed ones, about so many bytes stay, and one at least.
+
+        For whoever folded the log from its beginning and can read it again. Nothing may be applied meanwhile.
+        """
+        return self._transcript.evicting(most)
+
     @property
     def whole(self) -> bool:
         """Whether the cursor lies outside every compacted range, so that the state is all there is up to here."""
@@ -127,21 +130,26 @@ class SessionState:
         """
         return at_once(self.taking_snapshot(limit, before))
 
-    def taking_snapshot(self, limit: int | None = None, before: str | None = None) -> Work[Snapshot]:
-        """`snapshot`, message by message. Nothing may be applied meanwhile."""
-        messages, more = yield from self._transcript.paging(limit, before)
+    def taking_snapshot(
+        self, limit: int | None = None, before: str | None = None, again: Again = NOTHING
+    ) -> Work[Snapshot]:
+        """`snapshot`, message by message. Nothing may be applied meanwhile.
+
+        ``again``: what was read again of evicted messages. Raises `Missing` when it lacks some.
+        """
+        messages, more = yield from self._transcript.paging(limit, before, again)
         first = messages[0].message_id if messages else before
         return self._snapshot(messages, more, first if more else None)
 
     def encoding_snapshot(
-        self, limit: int, before: str | None, most_bytes: int, *, with_open: bool
+        self, limit: int, before: str | None, most_bytes: int, again: Again = NOTHING, *, with_open: bool
     ) -> Work[tuple[Snapshot, bytes]]:
         """`taking_snapshot` of at most so many bytes, but of one message at least, and its JSON.
 
         ``with_open``: open messages that are older than the page are there, too, before it; what follows the snapshot
         goes on with them.
         """
-        found, next_ = yield from self._transcript.encoding(limit, before, most_bytes, with_open=with_open)
+        found, next_ = yield from self._transcript.encoding(limit, before, most_bytes, again, with_open=with_open)
         snapshot = self._snapshot(tuple(view for view, _ in found), next_ is not None, next_)
         return snapshot, snapshot.encoded([body for _, body in found])
 
@@ -197,12 +205,8 @@ class SessionState:
                 return self._transcript.fold_block(event, data)
             case MessageOpened():
                 return self._open_message(event, data)
-            case MessageClosed():
-                return self._transcript.close_message(event, data)
-            case MessageSnapshot():
-                return self._transcript.take_whole(event, data, blocks)
-            case MessageRetracted():
-                return self._transcript.retract(event)
+            case MessageClosed() | MessageSnapshot() | MessageRetracted():
+                return self._transcript.fold(event, blocks)
             case GenerationQueued():
                 return self._queue_generation(event, data)
             case GenerationStarted():

@@ -3,6 +3,9 @@
 Owns which message and block events fit what is known. Every method that folds an event gives a `Gap` or a
 duplicate before it changes anything.
 
+Whoever can read the log again may let go of what older messages say (`Transcript.evicting`): of such a message only its
+place is kept, and what needs the content tells what is missing.
+
 Compaction (rule C) leaves missing offsets: only while a message is open, and one of those that were open must then
 come whole, as ``message.snapshot``, before it closes. The transcript keeps account of that.
 """
@@ -11,20 +14,35 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import final
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
 
 from ..codec import encoding_blocks
 from ..errors import InvalidBody, MessageNotFound
-from ..events import BlockClosed, BlockDelta, BlockOpened, Event, MessageClosed, MessageOpened, MessageSnapshot
+from ..events import (
+    BlockClosed,
+    BlockDelta,
+    BlockOpened,
+    Event,
+    MessageClosed,
+    MessageOpened,
+    MessageRetracted,
+    MessageSnapshot,
+)
 from ..work import Work
-from .content import GrowingBlock, GrowingMessage
+from .content import Evicted, GrowingBlock, GrowingMessage, Missing
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .snapshot import MessageView
 
-__all__ = ["Transcript"]
+__all__ = ["NOTHING", "Again", "Transcript", "growing"]
 
 _by_ordinal = attrgetter("ordinal")
+
+# What somebody has read again of messages that are evicted, by their ids.
+Again: TypeAlias = Mapping[str, MessageView]
+NOTHING: Final[Again] = MappingProxyType({})
 
 
 @final
@@ -35,8 +53,11 @@ class Transcript:
         self.older = False  # there are messages before the first that are not here
         self.older_seen_at = 0  # the offset at which those that are here, from pages behind the first, were looked at
         self.open: dict[str, GrowingMessage] = {}
-        self._by_id: dict[str, GrowingMessage] = {}
-        self._in_order: list[GrowingMessage] = []
+        self._by_id: dict[str, GrowingMessage | Evicted] = {}
+        self._in_order: list[GrowingMessage | Evicted] = []
+        # Those that are closed and have their content, in the order in which they were closed; what is weighed of them.
+        self._held: dict[str, GrowingMessage] = {}
+        self._weight = 0
         # For every jump of the offset that no message.snapshot has explained yet, the messages that may.
         self._unexplained: list[set[str]] = []
 
@@ -47,9 +68,13 @@ class Transcript:
         self._in_order.append(message)
         if message.open:
             self.open[message.message_id] = message
+        else:
+            self._held[message.message_id] = message
 
     def clear(self) -> None:
         self.open.clear()
+        self._held.clear()
+        self._weight = 0
         self._by_id.clear()
         self._in_order.clear()
         self._unexplained.clear()
@@ -60,29 +85,68 @@ class Transcript:
         self._by_id.clear()
         while self._in_order:
             message = self._in_order.pop()
-            message.kept = None
-            while message.blocks:
-                message.blocks.pop()
-                yield
+            if isinstance(message, GrowingMessage):
+                yield from message.dismantling()
             yield
         self.clear()
 
-    def paging(self, limit: int | None, before: str | None) -> Work[tuple[tuple[MessageView, ...], bool]]:
+    def evicting(self, most: int) -> Work[None]:
+        """Let go of what messages say until it is about ``most`` bytes; not of open ones, nor of the one closed last.
+
+        What was closed longest ago goes first. Only where the transcript was folded from the log's beginning. Nothing
+        may be folded meanwhile.
+        """
+        for message in reversed(self._held.values()):
+            if message.weight:
+                break  # and those that were closed before it, too
+            message.weight = yield from message.weighing()
+            self._weight += message.weight
+        while self._weight > most and len(self._held) > 1:
+            message = next(iter(self._held.values()))
+            self._drop(message)
+            evicted = Evicted(
+                message_id=message.message_id,
+                ordinal=message.ordinal,
+                first=message.first,
+                last=message.last,
+                weight=message.weight,
+            )
+            self._by_id[message.message_id] = self._in_order[self._index(message)] = evicted
+            yield from message.dismantling()
+
+    def _hold(self, message: GrowingMessage) -> None:
+        """It is closed, or what it says is another now."""
+        self._drop(message)
+        message.weight = 0
+        self._held[message.message_id] = message
+
+    def _drop(self, message: GrowingMessage) -> None:
+        if self._held.pop(message.message_id, None) is not None:
+            self._weight -= message.weight
+
+    def paging(
+        self, limit: int | None, before: str | None, again: Again = NOTHING
+    ) -> Work[tuple[tuple[MessageView, ...], bool]]:
         """The newest ``limit`` messages, or those before the message ``before``, and whether older ones exist.
 
         Costs what it returns. Nothing may be folded meanwhile. Raises `MessageNotFound` for an unknown ``before``,
-        `InvalidBody` for a limit below 0.
+        `InvalidBody` for a limit below 0, `Missing` for evicted messages that ``again`` lacks.
         """
         start, end = self._range(limit, before)
         views: list[MessageView] = []
         for message in self._in_order[start:end]:
-            view = yield from message.viewing()
+            if isinstance(message, GrowingMessage):
+                view = yield from message.viewing()
+            elif message.message_id in again:
+                view = again[message.message_id]
+            else:
+                raise Missing((yield from self._missing(start, end, again, math.inf)))
             views.append(view)
             yield
         return tuple(views), start > 0 or self.older
 
     def encoding(
-        self, limit: int, before: str | None, most_bytes: int, *, with_open: bool
+        self, limit: int, before: str | None, most_bytes: int, again: Again = NOTHING, *, with_open: bool
     ) -> Work[tuple[list[tuple[MessageView, bytes]], str | None]]:
         """As `paging`, each with its JSON, within so many bytes but for a single one; and what older ones are before.
 
@@ -92,7 +156,13 @@ class Transcript:
         found: list[tuple[MessageView, bytes]] = []
         size = 0
         while end > start:
-            view = yield from self._in_order[end - 1].viewing()
+            message = self._in_order[end - 1]
+            if isinstance(message, GrowingMessage):
+                view = yield from message.viewing()
+            elif message.message_id in again:
+                view = again[message.message_id]
+            else:
+                raise Missing((yield from self._missing(start, end, again, most_bytes)))
             body = yield from encoding_blocks(view, view.blocks)
             size += len(body)
             if found and size > most_bytes:
@@ -104,9 +174,9 @@ class Transcript:
         more = end > 0 or self.older
         if with_open and end:
             behind = self._in_order[end].ordinal if end < len(self._in_order) else math.inf
-            for message in sorted(self.open.values(), key=_by_ordinal, reverse=True):
-                if message.ordinal < behind:
-                    view = yield from message.viewing()
+            for left in sorted(self.open.values(), key=_by_ordinal, reverse=True):
+                if left.ordinal < behind:
+                    view = yield from left.viewing()
                     found.append((view, (yield from encoding_blocks(view, view.blocks))))
         return found[::-1], first if more else None
 
@@ -120,6 +190,18 @@ class Transcript:
                 raise MessageNotFound("no message has this id; page from one that a snapshot showed", message_id=before)
             end = self._index(self._by_id[before])
         return 0 if limit is None else max(0, end - limit), end
+
+    def _missing(self, start: int, end: int, again: Again, most: float) -> Work[list[Evicted]]:
+        """Of the evicted ones in this range, but for those in ``again``: the newest, one or about so many bytes."""
+        missing: list[Evicted] = []
+        for message in reversed(self._in_order[start:end]):
+            if isinstance(message, Evicted) and message.message_id not in again:
+                most -= message.weight
+                if missing and most < 0:
+                    break
+                missing.append(message)
+            yield
+        return missing[::-1]
 
     def ids(self, first: str | None) -> list[str]:
         """Ids in order, from ``first`` on. Raises `MessageNotFound`."""
@@ -144,6 +226,22 @@ class Transcript:
         """The event that jumped was not applied."""
         self._unexplained.pop()
 
+    def fold(self, event: Event, blocks: list[GrowingBlock] | None = None) -> Folded:
+        """Fold any event of a message; ``blocks`` as `growing` made them. Others change nothing."""
+        match event.data:
+            case BlockDelta() | BlockOpened() | BlockClosed() as data:
+                return self.fold_block(event, data)
+            case MessageOpened() as data:
+                return self.open_message(event, data)
+            case MessageClosed() as data:
+                return self.close_message(event, data)
+            case MessageSnapshot() as data:
+                return self.take_whole(event, data, blocks)
+            case MessageRetracted():
+                return self.retract(event)
+            case _:
+                return APPLIED
+
     def fold_block(self, event: Event, data: BlockDelta | BlockOpened | BlockClosed) -> Folded:
         """Blocks of a message are opened by their index without a hole; each has its own seq."""
         message_id = stamped(event.message_id, "message_id", event)
@@ -152,6 +250,8 @@ class Transcript:
         message = self._by_id.get(message_id)
         if message is None:
             return Gap(f"message.opened of message {message_id}", event.type)
+        if isinstance(message, Evicted):
+            return _complete(message, event)
         if event.generation_id != message.generation_id:
             return _foreign(message, event)
         blocks = message.blocks
@@ -195,6 +295,7 @@ class Transcript:
                 generation_id=event.generation_id,
                 turn=event.turn,
                 job_id=event.job_id,
+                first=event.offset or 0,
             )
         )
         return APPLIED
@@ -215,8 +316,10 @@ class Transcript:
         for candidates in self._unexplained:
             candidates.discard(message_id)
         message.status = data.status
+        message.last = event.offset or 0
         message.kept = None
         del self.open[message_id]
+        self._hold(message)
         message.finish_reason = data.finish_reason
         message.usage = data.usage
         return APPLIED
@@ -243,9 +346,13 @@ class Transcript:
                     turn=event.turn,
                     job_id=event.job_id,
                     whole=True,
+                    first=event.offset or 0,
+                    last=event.offset or 0,
                 )
             )
             return APPLIED
+        if isinstance(message, Evicted):
+            return _complete(message, event)
         if event.generation_id != message.generation_id:
             return _foreign(message, event)
         for index, known in enumerate(message.blocks):
@@ -256,6 +363,8 @@ class Transcript:
         message.kept = None
         if not message.open:  # an open one stays so until message.closed, as it was before compaction
             message.status = data.status
+            message.last = event.offset or 0
+            self._hold(message)
         self._unexplained = [candidates for candidates in self._unexplained if message_id not in candidates]
         return APPLIED
 
@@ -271,14 +380,29 @@ class Transcript:
         self._remove(message)
         return APPLIED
 
-    def _remove(self, message: GrowingMessage) -> None:
+    def _remove(self, message: GrowingMessage | Evicted) -> None:
+        if isinstance(message, GrowingMessage):
+            self._drop(message)
         del self._by_id[message.message_id]
         del self._in_order[self._index(message)]
 
-    def _index(self, message: GrowingMessage) -> int:
+    def _index(self, message: GrowingMessage | Evicted) -> int:
         return bisect_left(self._in_order, message.ordinal, key=_by_ordinal)
+
+
+def growing(event: Event) -> Work[list[GrowingBlock]]:
+    """The blocks of a ``message.snapshot``, one by one; none of any other event."""
+    blocks: list[GrowingBlock] = []
+    for block in event.data.blocks if isinstance(event.data, MessageSnapshot) else ():
+        blocks.append(GrowingBlock.of(block))
+        yield
+    return blocks
 
 
 def _foreign(message: GrowingMessage, event: Event) -> Gap:
     """An event that bears another generation than its message; what came late from one is never another's."""
     return Gap(f"generation {message.generation_id} in message {message.message_id}", f"{event.generation_id}")
+
+
+def _complete(message: Evicted, event: Event) -> Gap:
+    return Gap(f"no more of message {message.message_id}, which is closed", event.type)

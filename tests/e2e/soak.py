@@ -9,8 +9,7 @@ against the log, too.
 
 Without more, the same conversations go on to the end, and grow. With ``--conversation`` each ends after so many seconds
 and another begins; those that have ended are still read now and then. It is a fault, too, when a life ends with more
-memory than ``--growth`` times the first: a session in use keeps all that its messages say in memory, so a long run over
-the same conversations finds this one today.
+memory than ``--growth`` times the first.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ CONFIG: Final = Config(
     total_limit=said.TOTAL,
     subscriber_buffer=6,
     page_events=7,
+    fold_bytes=3000,
     session_pending=5,
     checkpoint_every=2,
     compact_after=None,

@@ -465,7 +465,7 @@ def test_a_page_makes_views_of_the_messages_it_returns_only() -> None:
     state = fold([ANSWER[0], *(post(offset) for offset in range(2, 1002))])
     first, second = state.snapshot(limit=3), state.snapshot(limit=3)
     assert all(a is b for a, b in zip(first.messages, second.messages, strict=True))
-    assert sum(m.kept is not None for m in state._transcript._in_order) == 3
+    assert sum(m.kept is not None for m in state._transcript._held.values()) == 3
 
 
 @pytest.mark.parametrize(

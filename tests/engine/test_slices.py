@@ -51,7 +51,8 @@ from tests.engine.remotes import body
 from tests.engine.rules import events_of
 from tests.engine.strategies import SESSION, logs
 
-CONFIG: Final = Config(compact_after=None, idle_session=3600, subscriber_buffer=128)
+# Most of what messages say is evicted, in a small session as in a large one.
+CONFIG: Final = Config(compact_after=None, idle_session=3600, subscriber_buffer=128, fold_bytes=64 * 1024)
 # The longest step may be longer for a session that is four times as large by no more than this: what a slice happens to
 # begin and end with.
 ALLOWANCE: Final = 1.3

@@ -85,6 +85,7 @@ CONFIG: Final = Config(
     idle_session=5.0,
     subscriber_buffer=5,
     page_events=4,
+    fold_bytes=3000,
     session_pending=6,
     total_pending=12,
     checkpoint_every=2,

@@ -1,0 +1,276 @@
+"""The fold of a session in memory: whatever it has let go of, what it shows is the fold of the whole log."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import pytest
+import trio
+import trio.testing
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import (
+    App,
+    BlockSnapshot,
+    Config,
+    CorruptSession,
+    Event,
+    Generation,
+    MemoryLog,
+    MessageNotFound,
+    MessageSnapshot,
+    Session,
+    encode,
+    new_message_id,
+    open_engine,
+)
+from engine.folding import Fold
+from engine.log.port import Entry
+from engine.reducer import SessionState
+from engine.reducer.content import Evicted
+from engine.work import at_once
+from tests.engine.strategies import SESSION, compact, logs
+
+EPOCH: Final = "e1"
+MIB: Final = 1024 * 1024
+
+
+class Stored:
+    """What is stored of a session, in pages of so many events; what is compacted, and how far it goes, may change."""
+
+    def __init__(self, events: Sequence[Event], page: int) -> None:
+        self.events = events
+        self.tail = 0
+        self.page = page
+        self.reads = 0
+        self.compacted: set[str] = set()
+
+    async def read(self, after: int) -> list[Entry]:
+        self.reads += 1
+        await trio.lowlevel.checkpoint()
+        there = compact(self.events[: self.tail], self.compacted) if self.compacted else self.events[: self.tail]
+        found = [Entry(event.offset, encode(event)) for event in there if event.offset and event.offset > after]
+        return found[: self.page]
+
+    def fold(self, config: Config) -> Fold:
+        return Fold(SESSION, EPOCH, self.read, lambda: self.tail, config)
+
+
+def ids_of(events: Sequence[Event]) -> list[str]:
+    return sorted({event.message_id for event in events if event.message_id is not None})
+
+
+def folded(events: Sequence[Event], state: SessionState | None = None) -> SessionState:
+    state = state or SessionState(SESSION, EPOCH)
+    for event in events:
+        state.apply(event)
+    return state
+
+
+@given(logs(), st.data())
+def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
+    log: list[Event], data: st.DataObject
+) -> None:
+    """At any tails, with any bounds, for any page, also while events give way to what stands for them."""
+    config = Config(
+        fold_bytes=data.draw(st.sampled_from([1, 2000, 5000, 2 * MIB])),
+        snapshot_bytes=data.draw(st.integers(1, 900)),
+    )
+    stored = Stored(log, data.draw(st.integers(1, 20)))
+
+    async def run() -> None:
+        fold = stored.fold(config)
+        for tail in sorted(data.draw(st.lists(st.integers(0, len(log)), min_size=1, max_size=4))):
+            stored.tail = tail
+            if log and (ids := ids_of(log)):
+                compacted: set[str] = data.draw(st.sets(st.sampled_from(ids), max_size=3))
+                stored.compacted |= compacted
+            whole = folded(log[:tail])
+            limit, before, with_open = draw_page(data, whole)
+            assert await fold.snapshot(limit, before) == whole.snapshot(limit, before)
+            count = 1000 if limit is None else limit
+            page = await fold.page(count, before, with_open=with_open)
+            wanted = at_once(whole.encoding_snapshot(count, before, config.snapshot_bytes, with_open=with_open))
+            assert (page.snapshot, page.body) == wanted
+            assert await fold.message_ids(None) == whole.message_ids()
+            with pytest.raises(MessageNotFound):
+                await fold.snapshot(None, "nobody")
+
+    trio.run(run)
+
+
+def draw_page(data: st.DataObject, whole: SessionState) -> tuple[int | None, str | None, bool]:
+    limit: int | None = data.draw(st.none() | st.integers(0, 5))
+    before: str | None = data.draw(st.sampled_from([None, *whole.message_ids()]))
+    return limit, before, data.draw(st.booleans())
+
+
+@given(logs(max_steps=80), st.sampled_from([1, 2000, 5000]), st.data())
+def test_those_closed_last_stay_as_many_as_the_bound_has_room_for_or_one(
+    log: list[Event], most: int, data: st.DataObject
+) -> None:
+    state, whole = SessionState(SESSION, EPOCH), SessionState(SESSION, EPOCH)
+    gone: set[str] = set()
+    position = 0
+    for cut in [*sorted(data.draw(st.lists(st.integers(0, len(log)), max_size=3))), len(log)]:
+        folded(log[position:cut], state)
+        closed = folded(log[position:cut], whole)._transcript._held
+        position = cut
+        at_once(state.evicting(most))
+        kept = {mid: at_once(message.weighing()) for mid, message in closed.items() if mid not in gone}
+        while sum(kept.values()) > most and len(kept) > 1:
+            oldest = next(iter(kept))
+            gone.add(oldest)
+            del kept[oldest]
+        assert {mid: message.weight for mid, message in state._transcript._held.items()} == kept
+        known = state._transcript._by_id
+        assert {mid for mid, message in known.items() if isinstance(message, Evicted)} == gone & closed.keys()
+
+
+# --- memory
+
+COUNT: Final = 120
+LARGE: Final = "x" * 200_000
+
+
+async def say(session: Session, producer: Callable[[Generation], Awaitable[None]]) -> None:
+    done = trio.Event()
+
+    async def saying(generation: Generation) -> None:
+        await producer(generation)
+        done.set()
+
+    await session.start(saying)
+    await done.wait()
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def posts(session: Session) -> None:
+    for number in range(COUNT):
+        await session.post(f"{number} {LARGE}")
+
+
+async def answers(session: Session) -> None:
+    async def producer(generation: Generation) -> None:
+        for number in range(COUNT):
+            async with generation.message() as message, message.text() as block:
+                for _ in range(40):
+                    await block.write(f"{number} {LARGE[:5000]}")
+
+    await say(session, producer)
+
+
+async def values(session: Session) -> None:
+    """Of many small parts: in memory they are several times as large as their JSON."""
+
+    async def producer(generation: Generation) -> None:
+        for _ in range(COUNT // 2):
+            async with generation.message() as message, message.data() as block:
+                await block.put([[number] for number in range(5_000)])
+
+    await say(session, producer)
+
+
+async def newest(session: Session) -> None:
+    await session.snapshot(limit=20)
+
+
+async def every_page(session: Session) -> None:
+    before: str | None = None
+    while (page := (await session.snapshot_page(before=before)).snapshot).more:
+        before = page.next
+
+
+async def retraction(session: Session) -> None:
+    with pytest.raises(MessageNotFound):
+        await session.retract(new_message_id())
+
+
+Act: TypeAlias = Callable[[Session], Awaitable[None]]
+
+
+async def most_memory(content: Act, ask: Act, config: Config) -> int:
+    """How many bytes it takes to ask, at most."""
+    log = MemoryLog()
+    async with open_engine(log, config=config) as engine:
+        await content(await engine.create_session(SESSION))
+    async with open_engine(log, config=config) as engine:
+        session = await engine.session(SESSION)
+        await session.cursor()
+        tracemalloc.start()
+        try:
+            await ask(session)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("content", [posts, answers, values])
+@pytest.mark.parametrize("ask", [newest, every_page, retraction])
+async def test_a_session_in_use_takes_a_bounded_part_of_memory_whatever_it_says(content: Act, ask: Act) -> None:
+    config = Config(compact_after=None, page_bytes=64 * 1024, snapshot_bytes=64 * 1024)
+    assert await most_memory(content, ask, config) < 16 * MIB
+    assert await most_memory(content, ask, evolve(config, fold_bytes=1024 * MIB)) > 22 * MIB, "there is so much of it"
+
+
+# --- what is read again
+
+
+async def test_messages_that_are_not_where_they_stood_are_damage_and_not_read_for_ever() -> None:
+    events = [post(offset) for offset in range(1, 9)]
+    stored = Stored(events, 3)
+    stored.tail = len(events)
+    fold = stored.fold(Config(fold_bytes=1))
+    await fold.go_on()
+    stored.events = [*(evolve(event, data=App(type="app.other", value={})) for event in events[:4]), *events[4:]]
+    with pytest.raises(CorruptSession):
+        await fold.snapshot(None, None)
+    assert len((await fold.snapshot(4, None)).messages) == 4, "what is sound is shown"
+
+
+async def test_what_is_read_again_is_what_was_asked_for_and_no_more() -> None:
+    stored = Stored([post(offset) for offset in range(1, 101)], 10)
+    stored.tail = 100
+    fold = stored.fold(Config(fold_bytes=1))
+    await fold.go_on()
+    stored.reads = 0
+    ids = await fold.message_ids(None)
+    page = await fold.page(10, ids[50], with_open=False)
+    assert [message.message_id for message in page.snapshot.messages] == ids[40:50]
+    assert stored.reads == 1
+
+
+async def test_cancelled_while_it_reads_again_a_fold_is_as_before() -> None:
+    events = [post(offset) for offset in range(1, 41)]
+    whole = folded(events).snapshot()
+    for turns in range(60):
+        stored = Stored(events, 3)
+        stored.tail = len(events)
+        fold = stored.fold(Config(fold_bytes=2500))
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def cancel(scope: trio.CancelScope = scope, turns: int = turns) -> None:
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                await fold.snapshot(None, None)
+        assert await fold.snapshot(None, None) == whole
+        assert (await fold.page(7, None, with_open=False)).snapshot.messages == whole.messages[-7:]
+
+
+def post(offset: int) -> Event:
+    blocks = (BlockSnapshot(kind="text", seq=0, text=f"text {offset}"),)
+    return Event(
+        data=MessageSnapshot(role="user", status="complete", blocks=blocks),
+        session_id=SESSION,
+        offset=offset,
+        time="2025-03-01T10:00:00.000Z",
+        message_id=f"00000000-0000-7000-8000-{offset:012}",
+    )
