@@ -208,6 +208,7 @@ def _say(raised: str, found: list[str]) -> None:
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     folder, mode, first, second = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     runs = at_random(folder, first, second) if mode == "random" else at_lines(first, second)
     print("done", runs, flush=True)  # noqa: T201  as above

@@ -41,7 +41,7 @@ SAYS: Final[dict[str, tuple[str, str, str]]] = {
         "another process",
     ),
     "one that is gone": (text(gone(), "12"), "is open in another process:", "names"),
-    "one whose number is another's now": (text(PARENT, "12"), "is open in another process:", str(PARENT)),
+    "one whose number is another's now": (text(PARENT, "12"), "is open in another process:", f"process {PARENT}"),
     "this number, of an earlier process": (text(ME, "12"), "is open in another process:", "this process"),
     "this number, in another container": (
         text(ME, BEGAN, "the same boot pid:[1]"),
