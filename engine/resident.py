@@ -90,6 +90,7 @@ class Resident:
         "_draining",
         "_failure",
         "_house",
+        "_left",
         "_log",
         "_opening",
         "_remotes",
@@ -174,6 +175,7 @@ class Resident:
         self.deleted = False
         self._corrupt: CorruptSession | None = None
         self._draining = False
+        self._left = False  # a remote generation is the next process's: nobody here says what becomes of it
         self._repairing = False
         self._using = 0
         self._working: trio.CancelScope | None = None  # around the task that carries out steps, while there is one
@@ -405,7 +407,8 @@ class Resident:
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        return await self._steps.take(partial(self.endings.stop, generation_id, reason, reached, queue))
+        stop = partial(self.endings.stop, generation_id, reason, reached, queue)
+        return await self._steps.take(partial(self._before_left, stop))
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
         starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
@@ -494,7 +497,13 @@ class Resident:
         self._steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
-        await self._steps.take(self._delete)
+        await self._steps.take(partial(self._before_left, self._delete))
+
+    async def _before_left(self, work: Callable[[], Awaitable[T]]) -> T:
+        """``work`` of a step that ends what is live, also while the engine shuts down. Raises `Draining`."""
+        if self._left:
+            raise self._gone()
+        return await work()
 
     async def delete_unused(self, cursor: Cursor) -> bool:
         """Delete it, if it still ends there and nobody uses it when the turn of that has come; whether it was deleted.
@@ -532,10 +541,14 @@ class Resident:
         self._steps.refuse_waiting(self._gone)
         while not self.closed:
             try:
-                await self._steps.take(self.endings.leave)
+                await self._steps.take(self._leave)
             except (WriteFailed, SessionDeleted, CorruptSession):
                 continue  # behind the repair, which ends what the log holds open, or it is closed by now
             return
+
+    async def _leave(self) -> None:
+        self._left = self.slot.live is not None and self.slot.live.stand_in is not None
+        await self.endings.leave()
 
     def _give_up(self, error: BaseException) -> None:
         """It cannot go on from here: leave memory. Readers come back, and whoever comes first opens it anew."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import pytest
 import trio
@@ -12,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from engine import (
     Config,
     Draining,
+    Engine,
     FinishFailed,
     Generation,
     GenerationActive,
@@ -932,3 +935,38 @@ async def test_a_drain_leaves_a_remote_open_and_says_so(autojump_clock: MockCloc
     assert types_of(await events_of(log, "s"))[-1] == "block.delta"
     assert [sid for sid, _ in await log.holders("open")] == ["s"]
     await assert_rules(log, closed=False)
+
+
+ENDS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
+    "stop": lambda _, session: session.stop(),
+    "stop of it": lambda _, session: session.stop(GID),
+    "delete": lambda _, session: session.delete(),
+    "delete by id": lambda engine, _: engine.delete_session("s"),
+    "reset": lambda _, session: session.reset(),
+    "supersede": lambda _, session: session.start(saying("x"), text="x"),
+    "finish": lambda _, session: session.finish(GID),
+    "retract": lambda _, session: session.retract(MID),
+    "post": lambda _, session: session.post("x"),
+    "fork": lambda _, session: session.fork(),
+    "update": lambda _, session: session.update({"a": 1}),
+}
+
+
+@pytest.mark.parametrize("asked", ENDS)
+async def test_what_was_left_for_the_next_process_nobody_ends_and_no_answer_says_that_it_has_ended(
+    asked: str, autojump_clock: MockClock
+) -> None:
+    log = MemoryLog()
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.chunks([body(GID, "a")])
+        await engine.drain()
+        before = await events_of(log, "s")
+        with pytest.raises(Draining):
+            await ENDS[asked](engine, session)
+    assert await events_of(log, "s") == before
+    async with open_engine(log) as engine:
+        session = await engine.session("s")
+        await session.chunks([body(GID, "b")])
+        await session.finish(GID)
+    await assert_rules(log, closed=True)
