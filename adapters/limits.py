@@ -11,8 +11,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Final, final
@@ -22,7 +21,17 @@ from attrs import field, frozen, validators
 from .handover import Outlet
 from .problems import RateLimited
 
-__all__ = ["CONNECTION", "UNLIMITED", "Connection", "Limits", "LimitsConfig", "RateLimiter", "Shares", "address_key"]
+__all__ = [
+    "CONNECTION",
+    "UNLIMITED",
+    "Connection",
+    "Limits",
+    "LimitsConfig",
+    "Place",
+    "RateLimiter",
+    "Shares",
+    "address_key",
+]
 
 # Buckets that are not full. Each is some 200 bytes, and only who has a token, or an address, makes one.
 _BUCKETS: Final = 100_000
@@ -155,6 +164,32 @@ class Shares:
 
 
 @final
+class Place:
+    """One of somebody's `Shares`, taken, or nobody's. Given back by `leave`, or at the end of its block."""
+
+    __slots__ = ("_key", "_shares")
+
+    def __init__(self, shares: Shares, key: str | None) -> None:
+        """Raises `RateLimited`."""
+        self._shares = shares
+        self._key = key
+        if key is not None:
+            shares.take(key)
+
+    def leave(self) -> None:
+        """Idempotent."""
+        key, self._key = self._key, None
+        if key is not None:
+            self._shares.leave(key)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+
+@final
 class Connection:
     """One connection, as the server tells of it.
 
@@ -165,7 +200,7 @@ class Connection:
         self.client = client
         self.outlet: Final = outlet
         self._place: tuple[Shares, str] | None = None
-        self._kept = ExitStack()
+        self._kept: Place | None = None
 
     def work_for(self, shares: Shares, key: str) -> None:
         """Count as one of ``key``'s until `rest`. Raises `RateLimited`."""
@@ -175,17 +210,22 @@ class Connection:
         shares.take(key)
         self._place = (shares, key)
 
-    def keep(self, held: ExitStack) -> None:
-        """Close what the answer holds that is being sent, if nobody has by then, when this connection rests."""
-        self._kept.close()
-        self._kept = held
+    def keep(self, place: Place) -> None:
+        """Give back what the answer holds that is being sent, if nobody has by then, when this connection rests."""
+        self._give_back()
+        self._kept = place
 
     def rest(self) -> None:
         """Count as nobody's. Idempotent."""
-        self._kept.close()
+        self._give_back()
         if self._place is not None:
             (shares, key), self._place = self._place, None
             shares.leave(key)
+
+    def _give_back(self) -> None:
+        if self._kept is not None:
+            self._kept.leave()
+            self._kept = None
 
 
 CONNECTION: Final[ContextVar[Connection | None]] = ContextVar("CONNECTION", default=None)
@@ -225,18 +265,9 @@ class Limits:
         if key is not None:
             self._failures.take(key)
 
-    @contextmanager
-    def subscription(self, principal: str | None = None) -> Iterator[None]:
-        """One more, while the block lasts. Raises `RateLimited`."""
-        key = _key(principal)
-        if key is None:
-            yield
-            return
-        self._subscriptions.take(key)
-        try:
-            yield
-        finally:
-            self._subscriptions.leave(key)
+    def subscription(self, principal: str | None = None) -> Place:
+        """One more, until it is left. Raises `RateLimited`."""
+        return Place(self._subscriptions, _key(principal))
 
 
 def _key(principal: str | None) -> str | None:

@@ -66,13 +66,16 @@ def reading(session_id: str) -> AbstractContextManager[None]:
 
 
 @final
-class _Reading(AbstractContextManager[None]):
+class _Reading:
     """A class, for a generator takes several times as long, and there are several in every turn."""
 
     __slots__ = ("_session_id",)
 
     def __init__(self, session_id: str) -> None:
         self._session_id = session_id
+
+    def __enter__(self) -> None:
+        pass
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

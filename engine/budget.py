@@ -27,21 +27,18 @@ class Budget:
     Who writes large events waits in a line of its own, for more room than others need.
     """
 
-    __slots__ = ("_lines", "bytes", "limit", "used", "waiting")
+    __slots__ = ("bytes", "limit", "lines", "used", "waiting")
 
     def __init__(self, limit: int, share: int, most_bytes: int = sys.maxsize) -> None:
         self.limit = limit
         self.used = 0
         self.bytes = 0
         self.waiting = 0  # tasks, in both lines
-        self._lines = (
+        # Where those wait who write ordinary events, and those who write large ones.
+        self.lines = (
             Line(self, most_bytes, share),
             Line(self, most_bytes - most_bytes // _LEFT_BY_LARGE, share),
         )
-
-    def line(self, *, large: bool) -> Line:
-        """Where those wait who write large events, or the others."""
-        return self._lines[large]
 
     def take(self, count: int, size: int = 0) -> None:
         """Never refuses: only producers wait for room, so that ends always find some."""
@@ -52,7 +49,7 @@ class Budget:
         self.used -= count
         self.bytes -= size
         if self.waiting:
-            for line in self._lines:
+            for line in self.lines:
                 line.call()
 
 

@@ -18,7 +18,7 @@ _V = TypeVar("_V")
 
 
 @final
-class Changes(AbstractContextManager[None]):
+class Changes:
     """Makes the changes to one structure; inside `trial` it knows how to take them back."""
 
     __slots__ = ("_undo",)

@@ -309,7 +309,8 @@ def _data_to_json(data: Data) -> dict[str, JSON]:
         return {"text": data.text}  # nine of ten events
     if type(data) is App or type(data) is Unknown:
         return dict(data.value)
-    return cast("dict[str, JSON]", converter.unstructure(data))
+    made: dict[str, JSON] = converter.unstructure(data)
+    return made
 
 
 def encode(event: Event) -> bytes:
@@ -358,7 +359,11 @@ def encode_checked(event: Event) -> bytes:
 def encode_data(data: Data) -> bytes:
     """What an event says, as the JSON of its ``data``. Raises `InvalidBody` that names the field."""
     check_data(data)
-    return _encode_flat(_data_to_json(data), data.type)
+    flat = _data_to_json(data)
+    try:
+        return _dumps(flat)
+    except _UNSAYABLE as error:
+        raise _unsayable(flat, data.type, error) from error
 
 
 def encoding_blocks(value: MessageSnapshot | MessageView, blocks: Iterable[BlockSnapshot | BlockView]) -> Work[bytes]:
@@ -388,15 +393,13 @@ def encode_with(event: Event, data: bytes) -> bytes:
 
 def encode_record(record: AttrsInstance) -> bytes:
     """A record's JSON bytes, which `structure` reads back as what it was. Raises `InvalidBody` that names the field."""
-    check(record, type(record).__name__)
-    return _encode_flat(converter.unstructure(record), type(record).__name__)
-
-
-def _encode_flat(flat: Mapping[str, JSON], what: str) -> bytes:
+    name = type(record).__name__
+    check(record, name)
+    flat: dict[str, JSON] = converter.unstructure(record)
     try:
         return _dumps(flat)
     except _UNSAYABLE as error:
-        raise _unsayable(flat, what, error) from error
+        raise _unsayable(flat, name, error) from error
 
 
 def _unsayable(flat: Mapping[str, JSON], what: str, error: Exception) -> InvalidBody:
@@ -505,9 +508,10 @@ def own_json(value: object, what: str) -> JSON:
 def decode_json(body: bytes) -> JSON:
     """Parse JSON bytes. Raises `InvalidBody`."""
     try:
-        return cast(JSON, _loads(body))
+        value: JSON = _loads(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBody(f"not JSON: {error}") from error
+    return value
 
 
 def check_event(body: bytes) -> None:

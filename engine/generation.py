@@ -27,7 +27,7 @@ from .producing import Generation, Producer, run_producer
 from .reducer import Snapshot
 from .standin import REMOTE, StandIn
 from .states import Outcome
-from .supervision import split, without
+from .supervision import Supervisor, split, without
 from .watchdog import LimitName, Limits, Watch
 
 __all__ = ["Run"]
@@ -232,8 +232,10 @@ class Run:
                 self._awaited = trio.Event()
             await self._awaited.wait()
 
-    async def supervise(self) -> None:
-        """Run the producer to its end and report. Raises cancellation from outside and what ends the process only."""
+    # A Ctrl-C does not strike in here, but in the producer.
+    @trio.lowlevel.enable_ki_protection
+    async def supervise(self, supervisor: Supervisor) -> None:
+        """Run the producer to its end and report, as a task of its own. Raises cancellation from outside only."""
         passed_on: BaseException | None = None
         try:
             with self.scope:
@@ -245,6 +247,13 @@ class Run:
             self.failure, passed_on = raised.own, raised.exit or raised.cancelled
             if self.failure is not None and self.pen.fenced:  # then it may have run into the fence
                 self.failure = without(self.failure, (StaleGeneration, WriteFailed))
+        name = f"penstock generation {self.generation_id}"
+        supervisor.call(self._report, name)
+        if passed_on is not None:
+            supervisor.settle(passed_on, name)
+
+    def _report(self) -> None:
+        """Its producer has returned."""
         self.set_done()
         how: Literal["raised", "returned", "cancelled"] = "returned" if self.returned else "cancelled"
         self.pen.journal.witness.producer_done(
@@ -252,8 +261,6 @@ class Run:
         )
         self._unwatch()
         self._home.on_done(self)
-        if passed_on is not None:
-            raise passed_on
 
     def limit_reached(self, limit: LimitName) -> None:
         """Its watch says so; ended by now."""

@@ -94,10 +94,12 @@ class Journal:
         self._budget = budget
         self._pending = config.session_pending
         self._pending_bytes = config.session_pending_bytes
+        # As much may gather: else writes come out long and short in turns, and while a long one gathers, the disk has
+        # nothing to do.
         self._half = max(1, self._pending // 2)
         self._half_bytes = max(1, self._pending_bytes // 2)
         self._most_published = config.subscriber_buffer
-        self._line = budget.line(large=False)  # by what its last write was
+        self._line = budget.lines[False]  # by what its last write was
         self._on_refused = on_refused
         self.witness = hub.witness
         self.session_id = head.session_id
@@ -119,7 +121,8 @@ class Journal:
         self._reserved: int | None = None  # where it belongs among those that have gathered
         self._closed = False
         self._waiting: trio.lowlevel.ParkingLot | None = None  # for the next report; made when somebody does
-        self._set_bounds(0)
+        self._most_gathered = self._half
+        self._most_gathered_bytes = self._half_bytes
 
     @property
     def cursor(self) -> Cursor:
@@ -139,16 +142,6 @@ class Journal:
             or budget.used >= budget.limit
             or budget.bytes >= self._line.most_bytes
         )
-
-    def _set_bounds(self, under_way: int) -> None:
-        """How much may gather while so many events are under way.
-
-        Half of what may be pending: else writes come out long and short in turns, and while a long one gathers, the
-        disk has nothing to do. And no more than makes all that is pending, of events or of bytes.
-        """
-        left, left_bytes = self._pending - under_way, self._pending_bytes - self._size_submitted
-        self._most_gathered = min(self._half, left)
-        self._most_gathered_bytes = min(self._half_bytes, left_bytes)
 
     def raise_token(self) -> None:
         """Fence: from here on, the log takes this session's writes with the new token only."""
@@ -300,10 +293,15 @@ class Journal:
             records=self._records,
             size=self._size,
         )
-        self._line = self._budget.line(large=self._size > LARGE * len(self._bodies))
+        self._line = self._budget.lines[self._size > LARGE * len(self._bodies)]
         self._bodies, self._records = [], {}
         self._size, self._size_submitted = 0, self._size
-        self._set_bounds(len(write.events))
+        # While these are under way, no more may gather than makes all that may be pending.
+        left, left_bytes = self._pending - len(write.events), self._pending_bytes - write.size
+        if left < self._most_gathered:
+            self._most_gathered = left
+        if left_bytes < self._most_gathered_bytes:
+            self._most_gathered_bytes = left_bytes
         self._held += 1
         self._without_events_submitted = self._without_events
         handed_over = trio.current_time()
@@ -319,7 +317,7 @@ class Journal:
         self._without_events_stored = self._without_events_submitted
         self._budget.give_back(len(write.events), self._size_submitted)
         self._size_submitted = 0
-        self._set_bounds(0)
+        self._most_gathered, self._most_gathered_bytes = self._half, self._half_bytes
         if (self._bodies or self._records) and not self._held and not self._closed:
             self._submit()
         try:
@@ -339,7 +337,7 @@ class Journal:
         self._bodies, self._records = [], {}
         self._size = self._size_submitted = 0
         self._reserved, self._held = None, 0
-        self._set_bounds(0)
+        self._most_gathered, self._most_gathered_bytes = self._half, self._half_bytes
         self.stamped = self.committed
         self._without_events = self._without_events_stored
         self._fell_back_to = (self.committed, self._without_events)

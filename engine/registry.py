@@ -34,6 +34,7 @@ from .errors import (
 )
 from .events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from .forking import beginning
+from .generation import Run
 from .log.port import Append, Delete, EventLog, Head
 from .observer import Observer
 from .producing import Producer
@@ -323,6 +324,10 @@ class Registry:
     def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         assert self.nursery is not None
         self._supervisor.start(self.nursery, work, name)
+
+    def launch_run(self, run: Run) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(run.supervise, self._supervisor, name=f"penstock generation {run.generation_id}")
 
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         self._context.run(self.launch, work, name)

@@ -63,8 +63,11 @@ class House(Protocol):
     def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         """Run a task of the session's, in the context of whoever asks."""
 
+    def launch_run(self, run: Run) -> None:
+        """Run its producer in a task, in the context of whoever asks."""
+
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """The same, in the engine's own context: it works for more than who asks."""
+        """As `launch`, in the engine's own context: it works for more than who asks."""
 
     def expects(self, session_id: str) -> bool:
         """Whether somebody is on the way to this session."""
@@ -316,7 +319,7 @@ class Resident:
     def _launch(self, run: Run) -> None:
         if not run.pen.fenced:
             run.watch = self._house.watchdog.watch(run, self.hub)
-        self._house.launch(run.supervise, f"penstock generation {run.generation_id}")
+        self._house.launch_run(run)
 
     def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
         self._house.launch(work, f"penstock presence {self.session_id}")

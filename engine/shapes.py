@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from operator import attrgetter
+from operator import attrgetter, contains
 from types import MappingProxyType, NoneType
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, get_args, get_origin
 
-from attrs import fields, has
+from attrs import fields, has, resolve_types
 
 from .errors import InvalidBody
 from .events import JSON, JSONObject
@@ -40,6 +39,11 @@ _Look: TypeAlias = Callable[[object, str], object]
 _Rule: TypeAlias = tuple[str, tuple[type, ...], _Look]
 _ValuesOf: TypeAlias = Callable[[object], tuple[object, ...]]
 
+# What gives the values of a class's own fields, the types of each that need no second look, their rules, and that of
+# what ``extra`` keeps beside them.
+_Rules: TypeAlias = tuple[_ValuesOf, tuple[frozenset[type], ...], tuple[_Rule, ...], _Look | None]
+_KNOWN: Final[dict[type, _Rules]] = {}
+
 
 def shown(value: object) -> str:
     """What a refusal says of a value: what it is, or only of which type where that may be long, or deep."""
@@ -63,7 +67,7 @@ def check_text(value: object, what: str) -> str:
     """``value``, if it is a str that can be stored. Raises `InvalidBody`, naming ``what``."""
     if type(value) is not str:
         raise InvalidBody(f"{what} must be str, not {type(value).__name__}")
-    if not is_text(value):
+    if not (value.isascii() or is_text(value)):
         raise InvalidBody(f"{what} holds {_HALF}")
     return value
 
@@ -128,21 +132,29 @@ def check(instance: AttrsInstance, what: str) -> None:
 
     Whether text is Unicode is left to the encoder, but for text inside JSON values.
     """
-    values_of, rules, look_at_extra = _rules(type(instance))
-    for value, (name, accepted, look) in zip(values_of(instance), rules, strict=True):
-        if type(value) not in accepted:
-            look(value, f"{name} of {what}")
-    if look_at_extra is not None and (extra := getattr(instance, "extra", None)):
+    cls = type(instance)
+    values_of, accepted, rules, look_at_extra = _KNOWN.get(cls) or _rules(cls)
+    values = values_of(instance)
+    if not all(map(contains, accepted, map(type, values))):
+        for value, (name, types, look) in zip(values, rules, strict=True):
+            if type(value) not in types:
+                look(value, f"{name} of {what}")
+    if look_at_extra is not None and (extra := instance.extra):  # type: ignore[attr-defined]
         look_at_extra(extra, f"extra of {what}")
 
 
-@cache
-def _rules(cls: type[AttrsInstance]) -> tuple[_ValuesOf, tuple[_Rule, ...], _Look | None]:
-    """What gives the values of the class's own fields, their rules, and that of what ``extra`` keeps beside them."""
-    hints = get_type_hints(cls)
-    names = frozenset(field.name for field in fields(cls))
-    own = tuple((field.name, *_rule(hints[field.name])) for field in fields(cls) if field.name != "extra")
-    return _values_of([name for name, _, _ in own]), own, _extra_beside(names) if "extra" in names else None
+def _rules(cls: type[AttrsInstance]) -> _Rules:
+    """Those of a class that is looked at for the first time."""
+    found = fields(resolve_types(cls))
+    names = frozenset(field.name for field in found)
+    own = tuple((field.name, *_rule(field.type)) for field in found if field.name != "extra")
+    rules = _KNOWN[cls] = (
+        _values_of([name for name, _, _ in own]),
+        tuple(frozenset(types) for _, types, _ in own),
+        own,
+        _extra_beside(names) if "extra" in names else None,
+    )
+    return rules
 
 
 def _values_of(names: Sequence[str]) -> _ValuesOf:

@@ -223,37 +223,34 @@ class Subscription:
         if self._over and not self._ready:
             await trio.lowlevel.checkpoint()
             raise trio.EndOfChannel
-        delivery = await self._next()
-        if self._left:  # while we waited
-            raise trio.EndOfChannel
-        return delivery
-
-    async def _next(self) -> Delivery:
         if self._snapshot:
-            try:
-                page = await self._source.snapshot_page(with_open=True)
-            except SessionDeleted:
-                self._ready.append(self._end(Ended("deleted")))
-            except CorruptSession:
-                self._ready.append(self._end(Ended("corrupt")))
-            except Draining:
-                self._ready.append(self._end(self._mailbox.final or Drained("shutdown")))
-            else:
-                self._ready.clear()
-                cursor = page.snapshot.cursor
-                self._epoch, self._position = cursor.epoch, cursor.offset
-                self._ready.extend((Opened(cursor), SnapshotTaken(page.snapshot, page)))
-            self._snapshot = False
-        delivery: Delivery | None
+            await self._take_snapshot()
+        delivery: Delivery | None = None
         if self._ready:
             await trio.lowlevel.checkpoint_if_cancelled()
             delivery = self._ready.pop(0)
             await trio.lowlevel.cancel_shielded_checkpoint()
-            return delivery
-        while True:
+        while delivery is None:
             delivery = await (self._replay() if self._replaying else self._tail())
-            if delivery is not None:
-                return delivery
+        if self._left:  # while we waited
+            raise trio.EndOfChannel
+        return delivery
+
+    async def _take_snapshot(self) -> None:
+        try:
+            page = await self._source.snapshot_page(with_open=True)
+        except SessionDeleted:
+            self._ready.append(self._end(Ended("deleted")))
+        except CorruptSession:
+            self._ready.append(self._end(Ended("corrupt")))
+        except Draining:
+            self._ready.append(self._end(self._mailbox.final or Drained("shutdown")))
+        else:
+            self._ready.clear()
+            cursor = page.snapshot.cursor
+            self._epoch, self._position = cursor.epoch, cursor.offset
+            self._ready.extend((Opened(cursor), SnapshotTaken(page.snapshot, page)))
+        self._snapshot = False
 
     async def flow(self, take: Callable[[Delivery], bool]) -> None:
         """Give deliveries to ``take``, which must not wait, until it returns False. A checkpoint.

@@ -18,7 +18,7 @@ from ..handover import Handover
 from ..head import check_headers
 from ..identity import OPEN, Identity
 from ..isolation import ISOLATION
-from ..limits import UNLIMITED, Limits
+from ..limits import UNLIMITED, Limits, Place
 from ..metrics import Metrics
 from ..origins import check_host, check_origin, check_site, cross_origin, navigates
 from ..problems import Answer, MethodNotAllowed, NotFound, answer
@@ -33,7 +33,7 @@ from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import PAGE, add_page
 from .paths import with_path
-from .places import kept_places
+from .places import keeping
 from .presence import add_presence
 from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
@@ -45,6 +45,9 @@ __all__ = ["create_app"]
 
 # How often a silent stream says that it lives: below the 30 to 60 s after which proxies cut a silent line.
 _HEARTBEAT: Final = 15.0
+
+# What every answer says, unless it says something else itself.
+_GUARD: Final = (("Cache-Control", "no-store"), *ISOLATION)
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -75,8 +78,12 @@ class _App(QuartTrio):
                 return
             if (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
                 receive = bounded(receive, most)
-            with kept_places(with_path(scope)) as kept:
-                await super().asgi_app(kept, receive, send)
+            held: list[Place] = []
+            try:
+                await super().asgi_app(keeping(with_path(scope), held), receive, send)
+            finally:
+                for place in held:
+                    place.leave()
 
     async def make_default_options_response(self, *_context: object) -> Response:  # Quart gives one from 0.23 on
         """What the resource knows."""
@@ -113,20 +120,20 @@ def create_app(
 
     @app.before_request
     async def check_page() -> None:
+        said, method = request.headers, request.method
         if identity.open:
-            check_host(request.headers.get("Host"), allowed_hosts)
-            if request.method != "OPTIONS":  # which tells nothing, and is how a page asks whether it may
-                said = request.headers
+            check_host(said.get("Host"), allowed_hosts)
+            if method != "OPTIONS":  # which tells nothing, and is how a page asks whether it may
                 tab = navigates(said.get("Sec-Fetch-Mode"), said.get("Sec-Fetch-Dest")) and request.endpoint == PAGE
                 check_site(said.getlist("Sec-Fetch-Site"), said.get("Origin"), allowed, navigates=tab)
-        if request.method not in _SAFE:
-            check_origin(request.headers.get("Origin"), request.headers.get("Host"), allowed)
+        if method not in _SAFE:
+            check_origin(said.get("Origin"), said.get("Host"), allowed)
 
     @app.after_request
     async def guard(response: Response) -> Response:
-        response.headers.setdefault("Cache-Control", "no-store")
-        for name, value in ISOLATION:
-            response.headers.setdefault(name, value)  # a page has a policy of its own, with more in it
+        # A page has a policy of its own, with more in it.
+        there = {name.lower() for name, _ in response.headers}
+        response.headers.extend([(name, value) for name, value in _GUARD if name.lower() not in there])
         if allowed:
             preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
             response.vary.add("Origin")

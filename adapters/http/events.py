@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Final, Self, final
 
@@ -36,7 +36,7 @@ from .. import ndjson, sse
 from ..ending import Ending
 from ..handover import Handover, Outlet, chunk
 from ..identity import Identity, Principal
-from ..limits import CONNECTION
+from ..limits import CONNECTION, Place
 from .guard import allow, counted, identity, limits
 from .places import places
 from .request_log import Visit
@@ -134,13 +134,14 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         seconds: float,
         session_id: str,
         handover: Handover | None,
-        place: ExitStack,
+        place: Place,
+        places: list[Place],
         allowed: _Allowed,
     ) -> None:
         self._opening = opening
-        self._opened = AsyncExitStack()
         self._failed: PenstockError | None = None
         self._place = place
+        self._places = places
         self._allowed = allowed
         self._form = (_FORMS if handover is None else _IN_CHUNKS)[module]
         self._module = module
@@ -148,6 +149,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         self._deadline = trio.current_time() + seconds  # of who reads
         self._spoken = trio.current_time()
         self._subscription: Subscription | None = None
+        self._entered = False
         self._visit = Visit(session_id)
         self._handover = handover
         self._request_id = request_id.get()
@@ -159,7 +161,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             await self._open()
         else:
             # The request ends before its answer does, which the connection carries out.
-            self._place = self._place.pop_all()
+            self._places.remove(self._place)
             if (connection := CONNECTION.get()) is not None:
                 connection.keep(self._place)
         return self
@@ -190,18 +192,21 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
     async def _open(self) -> None:
         self._visit.begin()
         try:
-            self._subscription = await self._opened.enter_async_context(self._opening)
+            self._subscription = await self._opening.__aenter__()
+            self._entered = True
         except PenstockError as error:
             self._failed = error  # the head is out, so it is said in the stream: the session was deleted meanwhile, say
         except BaseException:
             self._visit.end(cut=True)
-            self._place.close()
+            self._place.leave()
             raise
 
     async def _close(self, *, cut: bool) -> None:
         self._visit.end(cut=cut)
-        self._place.close()
-        await self._opened.aclose()
+        self._place.leave()
+        if self._entered:
+            self._entered = False
+            await self._opening.__aexit__(None, None, None)
 
     async def _next(self, send_now: Callable[[bytes], bytes]) -> bytes:
         """The next bytes that have to be waited for, when all before them went out by ``send_now``.
@@ -260,8 +265,8 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
         await session.cursor()  # one that is set aside is refused here, before there is an answer
         # The place is taken while a refusal can still be said, and the request gives it back whatever becomes of the
         # answer. From here to the body's own start nothing else is open that could be forgotten.
-        place = places(request.scope)
-        place.enter_context(limits().subscription(counted(principal)))
+        place, held = limits().subscription(counted(principal)), places(request.scope)
+        held.append(place)
         opening = session.subscribe(after, live=live, snapshot=snapshot)
         seconds = principal.expires_at - time.time()
         body = (
@@ -275,6 +280,7 @@ def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
                 session_id,
                 Handover.offered(request.scope),
                 place,
+                held,
                 _Allowed(identity(), principal, session_id),
             )
         )

@@ -42,24 +42,22 @@ class Rounds:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Handed, int]] = deque()  # with their weights
+        self.waiting: deque[tuple[Handed, int]] = deque()  # with their weights
         self._bytes = 0
         self._events = 0
         self._passed_over = False  # what came first was left out of the last round
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def add(self, handed: Handed) -> None:
-        size = weight(handed[0])
-        self._waiting.append((handed, size))
+        write, _ = handed
+        size = weight(write)
+        self.waiting.append((handed, size))
         self._bytes += size
-        self._events += _count(handed[0])
+        self._events += len(write.events) if isinstance(write, Append) else 1
 
     def next(self) -> list[Handed]:
         """Take out the next round: at least one write, if any waits."""
         if self._bytes <= _BYTES and self._events < _EVENTS:
-            chosen, self._waiting = self._waiting, deque()
+            chosen, self.waiting = self.waiting, deque()
             self._bytes = self._events = 0
             self._passed_over = False
         else:
@@ -69,7 +67,7 @@ class Rounds:
         return [handed for handed, _ in chosen]
 
     def _choose(self) -> deque[tuple[Handed, int]]:
-        waiting = list(self._waiting)
+        waiting = list(self.waiting)
         order = self._in_order(waiting)
         chosen: set[int] = set()
         events = size = 0
@@ -81,7 +79,7 @@ class Rounds:
             events += _count(write)
             size += more
         self._passed_over = 0 not in chosen
-        self._waiting = deque(each for place, each in enumerate(waiting) if place not in chosen)
+        self.waiting = deque(each for place, each in enumerate(waiting) if place not in chosen)
         return deque(each for place, each in enumerate(waiting) if place in chosen)
 
     def _in_order(self, waiting: list[tuple[Handed, int]]) -> list[int]:

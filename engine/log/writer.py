@@ -85,9 +85,9 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._stopping or len(self._rounds):
+            while not self._stopping or self._rounds.waiting:
                 self._gather()
-                if len(self._rounds):
+                if self._rounds.waiting:
                     handed = self._rounds.next()
                     self._report()
                     self._carry_out(handed)
@@ -111,7 +111,7 @@ class Writer:
 
     def _gather(self) -> None:
         """Take over all that was handed over; wait for something if there is nothing else to do."""
-        busy = self._stopping or self._to_purge or bool(self._compacts or len(self._rounds))
+        busy = self._stopping or self._to_purge or bool(self._compacts or self._rounds.waiting)
         block = not busy and self._unreported is None
         try:
             while True:
@@ -142,7 +142,10 @@ class Writer:
                 errors = self._committer.carry_out(writes)
             except Exception as error:  # noqa: BLE001  # a thread that dies here leaves everyone waiting
                 errors = [failure(write, error, whole=True) for write in writes]
-            self._note(errors, stored=self._committer.commits > commits)
+            if self._committer.commits > commits:
+                self._probe.stored()
+            else:
+                self._note(errors)
         self._tell([(report, error) for (_, report), error in zip(handed, errors, strict=True)])
         self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored)
         if self._purge_failed and self._committer.commits > commits:
@@ -166,10 +169,8 @@ class Writer:
     def _gone(self, write: Write) -> WriteFailed:
         return WriteFailed(f"nothing was stored: {self._watch.gone}", whole=True, session_id=write.session_id)
 
-    def _note(self, errors: Sequence[PenstockError | None], *, stored: bool) -> None:
-        if stored:
-            self._probe.stored()
-            return
+    def _note(self, errors: Sequence[PenstockError | None]) -> None:
+        """Nothing was stored."""
         for error in errors:
             if isinstance(error, WriteFailed) and error.whole:
                 self._probe.failed(error.detail)

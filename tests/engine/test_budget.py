@@ -27,7 +27,7 @@ async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
     got: list[int] = []
 
     async def wait(number: int, count: int) -> None:
-        await budget.line(large=False).wait_room()
+        await budget.lines[False].wait_room()
         budget.take(count)
         got.append(number)
 
@@ -54,17 +54,17 @@ async def test_one_that_leaves_without_using_the_room_hands_it_on() -> None:
 
     async def leave() -> None:
         with left:
-            await budget.line(large=False).wait_room()
+            await budget.lines[False].wait_room()
             await trio.sleep_forever()  # has been called, and takes nothing
 
     async def stay() -> None:
-        await budget.line(large=False).wait_room()
+        await budget.lines[False].wait_room()
         reached.append("room")
 
     async def cancelled() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
-            await budget.line(large=False).wait_room()
+            await budget.lines[False].wait_room()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(leave)
@@ -83,7 +83,7 @@ async def test_those_who_wait_are_not_left_behind_by_those_who_come_newly() -> N
     served: list[int] = []
 
     async def wait(number: int) -> None:
-        await budget.line(large=False).wait_room()
+        await budget.lines[False].wait_room()
         budget.take(1)
         served.append(number)
 
@@ -109,7 +109,7 @@ async def test_those_who_are_woken_and_want_nothing_keep_nobody_waiting() -> Non
 
     async def wait() -> None:
         nonlocal gone
-        await budget.line(large=False).wait_room()
+        await budget.lines[False].wait_room()
         gone += 1
 
     async with trio.open_nursery() as nursery:
@@ -157,7 +157,7 @@ async def test_those_with_large_events_leave_a_part_of_the_bytes_to_the_others()
     got: list[str] = []
 
     async def wait(name: str, *, large: bool) -> None:
-        await budget.line(large=large).wait_room()
+        await budget.lines[large].wait_room()
         got.append(name)
 
     async with trio.open_nursery() as nursery:

@@ -77,9 +77,9 @@ def test_every_write_goes_once_in_its_sessions_order_and_no_round_is_larger_than
         for write in more:
             waiting.add((write, report))
         came += more
-        if len(waiting):
+        if len(waiting.waiting):
             take()
-    while len(waiting):
+    while len(waiting.waiting):
         take()
     assert len(gone) == len(came)
     for name in "abcdef":
@@ -99,7 +99,7 @@ def test_a_small_write_waits_for_one_large_one_at_most(comings: list[list[Move]]
     for more in comings:
         for write in more:
             waiting.add((write, report))
-        if len(waiting):
+        if len(waiting.waiting):
             waiting.next()
     small = append(b"x", to="small")
     waiting.add((small, report))
@@ -120,7 +120,7 @@ def test_what_came_first_is_passed_over_once_at_most(comings: list[list[Move]]) 
         for write in more:
             waiting.add((write, report))
             order.append(write)
-        if not len(waiting):
+        if not len(waiting.waiting):
             continue
         first = order[0]
         chosen = {id(write) for write, _ in waiting.next()}
@@ -139,4 +139,4 @@ def test_one_that_is_larger_than_a_round_goes_alone_and_behind_those_that_are_sm
     for name in "abc":
         waiting.add((append(b"x", to=name), report))
     assert [[write.session_id for write, _ in waiting.next()] for _ in range(3)] == [["a", "b", "c"], ["L"], ["M"]]
-    assert not len(waiting)
+    assert not len(waiting.waiting)
