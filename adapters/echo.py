@@ -30,6 +30,9 @@ _MOST_REPEATS: Final = 100_000
 # Text in scripts without spaces comes in pieces of this many characters, or nothing would be seen to stream.
 _LONGEST_PIECE: Final = 24
 
+# Messages that are looked at at a time, from the newest back: what was said last is nearly always among them.
+_PAGE: Final = 20
+
 _PIECE = re.compile(rf"\s*\S{{1,{_LONGEST_PIECE}}}|\s+")
 
 _NOTHING_SAID: Final = "There is nothing to echo yet: post a user message, or start with a text, and I say it back."
@@ -70,12 +73,19 @@ def pieces(text: str) -> Iterator[str]:
     return (match[0] for match in _PIECE.finditer(text))
 
 
-def last_said(snapshot: Snapshot) -> str:
-    """The text of the newest user message; empty if there is none."""
+def last_said(snapshot: Snapshot) -> str | None:
+    """The text of the newest user message; None if there is none."""
     for message in reversed(snapshot.messages):
         if message.role == "user":
             return "".join(block.text or "" for block in message.blocks if block.kind == "text")
-    return ""
+    return None
+
+
+async def _said(generation: Generation) -> str | None:
+    page = await generation.snapshot(limit=_PAGE)
+    while (said := last_said(page)) is None and page.more:
+        page = await generation.snapshot(limit=_PAGE, before=page.next)
+    return said
 
 
 async def echo(generation: Generation) -> None:
@@ -87,7 +97,7 @@ async def echo(generation: Generation) -> None:
         pace = Pace.of(generation.input)
     except InvalidBody as error:
         raise ProducerError(error.detail, reason=error.code) from error
-    text = last_said(await generation.snapshot()) or _NOTHING_SAID
+    text = await _said(generation) or _NOTHING_SAID
     async with generation.message() as message, message.text() as block:
         for turn in range(pace.repeat):
             for number, piece in enumerate(pieces(text)):

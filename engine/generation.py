@@ -42,7 +42,7 @@ class Home(Protocol):
     @property
     def find_producer(self) -> Callable[[str], Producer]: ...
 
-    def snapshot(self) -> Awaitable[Snapshot]: ...
+    def snapshot(self, limit: int | None, before: str | None) -> Awaitable[Snapshot]: ...
 
     def on_done(self, run: Run) -> None:
         """Its producer's task is over. Called in that task."""
@@ -133,7 +133,7 @@ class Run:
         return self._inputs
 
     @property
-    def take_snapshot(self) -> Callable[[], Awaitable[Snapshot]]:
+    def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
         return self._home.snapshot
 
     @property

@@ -98,7 +98,7 @@ class Stage(Protocol):
     def approval_timeout(self) -> float: ...
 
     @property
-    def take_snapshot(self) -> Callable[[], Awaitable[Snapshot]]: ...
+    def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]: ...
 
     def cleanup(self) -> trio.CancelScope: ...
 
@@ -189,9 +189,13 @@ class Generation:
         """
         await self._run.pen.flush()
 
-    async def snapshot(self) -> Snapshot:
-        """The session's state: what was committed when it was asked for, this generation's own part included."""
-        return await self._run.take_snapshot()
+    async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
+        """The session's state: what was committed when it was asked for, this generation's own part included.
+
+        ``limit`` and ``before`` as in `Session.snapshot`: of a long conversation, all of it may be far more than the
+        producer has use for. Raises as that does.
+        """
+        return await self._run.take_snapshot(limit, before)
 
     def cursor(self) -> Cursor:
         """The session's committed tail."""

@@ -48,7 +48,7 @@ from .place import Place
 from .reading import follow
 from .refusals import Unreachable
 from .sending import Sender, SendStatistics
-from .snapshots import whole_snapshot
+from .snapshots import take_snapshot
 from .wire import Wire, session_path
 
 __all__ = ["Opening", "Production"]
@@ -117,12 +117,12 @@ class Production:
         return self._config.approval_timeout
 
     @property
-    def take_snapshot(self) -> Callable[[], Awaitable[Snapshot]]:
+    def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
         return self._snapshot
 
-    async def _snapshot(self) -> Snapshot:
+    async def _snapshot(self, limit: int | None, before: str | None) -> Snapshot:
         await self.pen.flush()
-        return await whole_snapshot(self._commands, self._session_id)
+        return await take_snapshot(self._commands, self._session_id, limit, before)
 
     def cleanup(self) -> trio.CancelScope:
         begun = trio.current_time() if self._cancelled_at is None else self._cancelled_at

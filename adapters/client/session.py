@@ -47,7 +47,7 @@ from .lines import Over
 from .place import Place
 from .producing import Opening, Production
 from .reading import Events, follow
-from .snapshots import completed, read_snapshot, whole_snapshot
+from .snapshots import completed, take_snapshot
 from .transcript import Transcript, open_transcript
 from .wire import session_path
 
@@ -223,9 +223,7 @@ class RemoteSession:
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages (all of them; else at most 1000), the newest
         or those before ``before``."""
-        if limit is None and before is None:
-            return await whole_snapshot(self._commands, self.session_id)
-        return await read_snapshot(self._commands, self.session_id, 1000 if limit is None else limit, before)
+        return await take_snapshot(self._commands, self.session_id, limit, before)
 
     async def cursor(self) -> Cursor:
         """The committed tail."""

@@ -11,7 +11,7 @@ from engine import MessageNotFound, MessageView, Snapshot
 from .commands import Commands
 from .wire import session_path
 
-__all__ = ["completed", "read_snapshot", "whole_snapshot"]
+__all__ = ["completed", "take_snapshot", "whole_snapshot"]
 
 # The most that the server gives in one page.
 _PAGE: Final = 1000
@@ -20,20 +20,27 @@ _PAGE: Final = 1000
 _TRIES: Final = 5
 
 
-async def read_snapshot(commands: Commands, session_id: str, limit: int, before: str | None) -> Snapshot:
+async def _read(commands: Commands, session_id: str, limit: int, before: str | None) -> Snapshot:
     """One page, as the server has it now."""
     query = {"limit": str(limit)} if before is None else {"limit": str(limit), "before": before}
     answer, _ = await commands.ask("GET", session_path(session_id), query=query, repeatable=True)
     return Snapshot.from_json(answer.value)
 
 
+async def take_snapshot(commands: Commands, session_id: str, limit: int | None, before: str | None) -> Snapshot:
+    """So many messages, a page at most, the newest or those before ``before``; all of them where neither is said."""
+    if limit is None and before is None:
+        return await whole_snapshot(commands, session_id)
+    return await _read(commands, session_id, _PAGE if limit is None else limit, before)
+
+
 async def whole_snapshot(commands: Commands, session_id: str) -> Snapshot:
     """All of it, at the cursor of its newest page. Older messages are closed and do not change."""
     for left in reversed(range(_TRIES)):
-        snapshot = page = await read_snapshot(commands, session_id, _PAGE, None)
+        snapshot = page = await _read(commands, session_id, _PAGE, None)
         try:
             while page.more:
-                page = await read_snapshot(commands, session_id, _PAGE, page.messages[0].message_id)
+                page = await _read(commands, session_id, _PAGE, page.messages[0].message_id)
                 snapshot = evolve(snapshot, messages=page.messages + snapshot.messages, more=page.more)
         except MessageNotFound:
             if not left:
@@ -53,7 +60,7 @@ async def completed(commands: Commands, session_id: str, snapshot: Snapshot) -> 
     pages: list[tuple[MessageView, ...]] = []
     page, seen_at = snapshot, 0
     while page.more:
-        page = await read_snapshot(commands, session_id, _PAGE, page.next or page.messages[0].message_id)
+        page = await _read(commands, session_id, _PAGE, page.next or page.messages[0].message_id)
         if page.cursor.epoch != snapshot.cursor.epoch:
             raise MessageNotFound("the session began a new life meanwhile", session_id=session_id)
         pages.append(page.messages)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.echo import Pace, echo, pieces
-from engine import JSON, Event, InvalidBody, open_engine
+from engine import JSON, Event, Generation, InvalidBody, Snapshot, open_engine
 
 
 @given(st.text())
@@ -90,6 +90,36 @@ async def test_echo_repeats_on_a_new_line(autojump_clock: trio.testing.MockClock
 
 async def test_echo_with_nothing_to_say_tells_what_to_do(autojump_clock: trio.testing.MockClock) -> None:
     assert "post a user message" in said(await say(None, None))
+
+
+async def test_echo_finds_what_was_said_last_however_far_back_and_reads_no_more_than_that(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    snapshot = Generation.snapshot
+
+    async def noting(self: Generation, limit: int | None = None, before: str | None = None) -> Snapshot:
+        found = await snapshot(self, limit, before)
+        read.append(len(found.messages))
+        return found
+
+    async def others(generation: Generation) -> None:
+        for number in range(45):
+            async with generation.message() as message, message.text() as block:
+                await block.write(f"{number}")
+
+    monkeypatch.setattr(Generation, "snapshot", noting)
+    async with open_engine(":memory:", producers={"echo": echo, "others": others}) as engine:
+        session = await engine.create_session("talk")
+        for number in range(100):
+            await session.post(f"before {number}")
+        await session.start("others", text="the question")
+        await trio.testing.wait_all_tasks_blocked()
+        await session.start("echo", policy="queue")
+        await trio.sleep(60)
+        newest = (await session.snapshot(limit=1)).messages[0]
+    assert newest.blocks[0].text == "the question"
+    assert read == [20, 20, 20]
 
 
 async def test_bad_input_ends_as_failed_with_its_reason(autojump_clock: trio.testing.MockClock) -> None:

@@ -185,6 +185,14 @@ async def every_page(session: Session) -> None:
         before = page.next
 
 
+async def turns(session: Session) -> None:
+    async def producer(generation: Generation) -> None:
+        assert len((await generation.snapshot(limit=20)).messages) == 20
+
+    for _ in range(5):
+        await say(session, producer)
+
+
 async def retraction(session: Session) -> None:
     with pytest.raises(MessageNotFound):
         await session.retract(new_message_id())
@@ -210,7 +218,7 @@ async def most_memory(content: Act, ask: Act, config: Config) -> int:
 
 
 @pytest.mark.parametrize("content", [posts, answers, values])
-@pytest.mark.parametrize("ask", [newest, every_page, retraction])
+@pytest.mark.parametrize("ask", [newest, every_page, turns, retraction])
 async def test_a_session_in_use_takes_a_bounded_part_of_memory_whatever_it_says(content: Act, ask: Act) -> None:
     config = Config(compact_after=None, page_bytes=64 * 1024, snapshot_bytes=64 * 1024)
     assert await most_memory(content, ask, config) < 16 * MIB
