@@ -68,7 +68,9 @@ def test_cut_at_200_random_points_the_pieces_are_the_log(server: ServerProcess) 
 
 def test_impossible_cursors_are_told(server: ServerProcess) -> None:
     begin(server.url, "s", delay=0)
-    list(SseReader(server.url, "/v1/sessions/s/events?live=false").frames())
+    events = SseReader(server.url, "/v1/sessions/s/events").frames()
+    assert any(b'"generation.finished"' in data for _, data in events)
+    events.close()  # type: ignore[attr-defined]  # it is a generator
     old = log_of(server.url, "s")[-1][0]
     epoch = old.partition("-")[0]
     beyond = SseReader(server.url, f"/v1/sessions/s/events?live=false&after={epoch}-{10**15:016d}")

@@ -300,6 +300,10 @@ async def _status(scene: Scene, given: Given) -> None:
     await scene.inside(lambda generation: given(generation.status, status="thinking", detail={"a": 1}))
 
 
+async def _own_snapshot(scene: Scene, given: Given) -> None:
+    await scene.inside(lambda generation: given(generation.snapshot, limit=1, before=scene.message_id))
+
+
 async def _app(scene: Scene, given: Given) -> None:
     await scene.inside(lambda generation: given(generation.app, type_="app.note", value={"a": 1}))
 
@@ -417,6 +421,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Session.drop_presence": (_drop_presence,),
     "Generation.message": (_message,),
     "Generation.status": (_status,),
+    "Generation.snapshot": (_own_snapshot,),
     "Generation.app": (_app,),
     "Generation.report_usage": (_report_usage,),
     "Generation.approve": (_approve,),
