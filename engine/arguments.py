@@ -30,6 +30,7 @@ __all__ = [
     "checked_fork_point",
     "checked_instance",
     "checked_message",
+    "checked_page",
     "checked_policy",
     "checked_principal",
     "checked_seconds",
@@ -108,6 +109,13 @@ def checked_cursor(given: object) -> Cursor:
         checked_count(given.offset, "the offset of a cursor")
         return given
     return Cursor.parse(check_text(given, "a cursor"))
+
+
+def checked_page(limit: int | None, before: str | None) -> tuple[int | None, str | None]:
+    """Which messages of a snapshot: so many, before the message of this id. Raises `InvalidBody`, `InvalidId`."""
+    if limit is not None:
+        checked_count(limit, "limit")
+    return limit, None if before is None else check_uuid(before, "message_id")
 
 
 def checked_fork_point(given: object) -> Cursor | str | None:

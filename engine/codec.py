@@ -359,11 +359,7 @@ def encode_checked(event: Event) -> bytes:
 def encode_data(data: Data) -> bytes:
     """What an event says, as the JSON of its ``data``. Raises `InvalidBody` that names the field."""
     check_data(data)
-    flat = _data_to_json(data)
-    try:
-        return _dumps(flat)
-    except _UNSAYABLE as error:
-        raise _unsayable(flat, data.type, error) from error
+    return _encode_flat(_data_to_json(data), data.type)
 
 
 def encoding_blocks(value: MessageSnapshot | MessageView, blocks: Iterable[BlockSnapshot | BlockView]) -> Work[bytes]:
@@ -395,11 +391,14 @@ def encode_record(record: AttrsInstance) -> bytes:
     """A record's JSON bytes, which `structure` reads back as what it was. Raises `InvalidBody` that names the field."""
     name = type(record).__name__
     check(record, name)
-    flat: dict[str, JSON] = converter.unstructure(record)
+    return _encode_flat(converter.unstructure(record), name)
+
+
+def _encode_flat(flat: Mapping[str, JSON], what: str) -> bytes:
     try:
         return _dumps(flat)
     except _UNSAYABLE as error:
-        raise _unsayable(flat, name, error) from error
+        raise _unsayable(flat, what, error) from error
 
 
 def _unsayable(flat: Mapping[str, JSON], what: str, error: Exception) -> InvalidBody:

@@ -232,6 +232,10 @@ class Run:
                 self._awaited = trio.Event()
             await self._awaited.wait()
 
+    @property
+    def task_name(self) -> str:
+        return f"penstock generation {self.generation_id}"
+
     # A Ctrl-C does not strike in here, but in the producer.
     @trio.lowlevel.enable_ki_protection
     async def supervise(self, supervisor: Supervisor) -> None:
@@ -247,10 +251,9 @@ class Run:
             self.failure, passed_on = raised.own, raised.exit or raised.cancelled
             if self.failure is not None and self.pen.fenced:  # then it may have run into the fence
                 self.failure = without(self.failure, (StaleGeneration, WriteFailed))
-        name = f"penstock generation {self.generation_id}"
-        supervisor.call(self._report, name)
+        supervisor.call(self._report, self.task_name)
         if passed_on is not None:
-            supervisor.settle(passed_on, name)
+            supervisor.settle(passed_on, self.task_name)
 
     def _report(self) -> None:
         """Its producer has returned."""

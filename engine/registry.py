@@ -327,7 +327,7 @@ class Registry:
 
     def launch_run(self, run: Run) -> None:
         assert self.nursery is not None
-        self.nursery.start_soon(run.supervise, self._supervisor, name=f"penstock generation {run.generation_id}")
+        self.nursery.start_soon(run.supervise, self._supervisor, name=run.task_name)
 
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         self._context.run(self.launch, work, name)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import final
 
-from .arguments import checked_count
+from .arguments import checked_page
 from .config import Config
-from .events import check_uuid
 from .generation import Run
 from .journal import Journal
 from .lifecycle import OpenGeneration
@@ -91,11 +90,7 @@ class Runs:
     # --- for those that were made
 
     def snapshot(self, limit: int | None, before: str | None) -> Awaitable[Snapshot]:
-        if limit is not None:
-            checked_count(limit, "limit")
-        if before is not None:
-            before = check_uuid(before, "message_id")
-        return self._reads.snapshot(limit, before)
+        return self._reads.snapshot(*checked_page(limit, before))
 
     def on_done(self, run: Run) -> None:
         self._slot.on_done(run)

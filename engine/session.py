@@ -13,13 +13,13 @@ from typing import Final, Literal, Protocol, cast, final, overload
 
 from .arguments import (
     checked_choice,
-    checked_count,
     checked_cursor,
     checked_ending,
     checked_flag,
     checked_fork_point,
     checked_instance,
     checked_message,
+    checked_page,
     checked_policy,
     checked_principal,
     checked_seconds,
@@ -302,10 +302,7 @@ class Session:
 
         Raises `InvalidBody`, `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
         """
-        if limit is not None:
-            checked_count(limit, "limit")
-        if before is not None:
-            before = check_uuid(before, "message_id")
+        limit, before = checked_page(limit, before)
         return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
 
     async def snapshot_page(self, limit: int | None = None, before: str | None = None) -> SnapshotPage:
@@ -313,10 +310,7 @@ class Session:
 
         Of these bytes there may be more where a single message has them. Made once for all who ask at the same cursor.
         """
-        if limit is not None:
-            checked_count(limit, "limit")
-        if before is not None:
-            before = check_uuid(before, "message_id")
+        limit, before = checked_page(limit, before)
         return await (await self._host.resident(self.session_id)).reads.snapshot_page(limit, before)
 
     async def input(

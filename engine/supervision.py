@@ -43,12 +43,6 @@ def split(error: BaseException) -> Raised:
     A `trio.Cancelled` is from outside only while the scopes around here are cancelled; else its scope is gone.
     """
     cancelled_here = trio.current_effective_deadline() == -math.inf
-    if not isinstance(error, BaseExceptionGroup):
-        if isinstance(error, EXITS):
-            return Raised(own=None, exit=error, cancelled=None)
-        if isinstance(error, trio.Cancelled) and cancelled_here:
-            return Raised(own=None, exit=None, cancelled=error)
-        return Raised(own=error, exit=None, cancelled=None)
     own: list[BaseException] = []
     exit_: Exit | None = None
     cancelled: trio.Cancelled | None = None

@@ -11,7 +11,7 @@ from engine import MessageNotFound, MessageView, Snapshot
 from .commands import Commands
 from .wire import session_path
 
-__all__ = ["completed", "take_snapshot", "whole_snapshot"]
+__all__ = ["completed", "take_snapshot"]
 
 # The most that the server gives in one page.
 _PAGE: Final = 1000
@@ -30,11 +30,11 @@ async def _read(commands: Commands, session_id: str, limit: int, before: str | N
 async def take_snapshot(commands: Commands, session_id: str, limit: int | None, before: str | None) -> Snapshot:
     """So many messages, a page at most, the newest or those before ``before``; all of them where neither is said."""
     if limit is None and before is None:
-        return await whole_snapshot(commands, session_id)
+        return await _whole(commands, session_id)
     return await _read(commands, session_id, _PAGE if limit is None else limit, before)
 
 
-async def whole_snapshot(commands: Commands, session_id: str) -> Snapshot:
+async def _whole(commands: Commands, session_id: str) -> Snapshot:
     """All of it, at the cursor of its newest page. Older messages are closed and do not change."""
     for left in reversed(range(_TRIES)):
         snapshot = page = await _read(commands, session_id, _PAGE, None)

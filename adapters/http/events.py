@@ -135,13 +135,13 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         session_id: str,
         handover: Handover | None,
         place: Place,
-        places: list[Place],
+        held: list[Place],
         allowed: _Allowed,
     ) -> None:
         self._opening = opening
         self._failed: PenstockError | None = None
         self._place = place
-        self._places = places
+        self._held = held
         self._allowed = allowed
         self._form = (_FORMS if handover is None else _IN_CHUNKS)[module]
         self._module = module
@@ -161,7 +161,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             await self._open()
         else:
             # The request ends before its answer does, which the connection carries out.
-            self._places.remove(self._place)
+            self._held.remove(self._place)
             if (connection := CONNECTION.get()) is not None:
                 connection.keep(self._place)
         return self
