@@ -122,8 +122,9 @@ class GrowingMessage:
     """A message. Whoever changes it or one of its blocks sets ``kept`` to None.
 
     ``whole``: a ``message.snapshot`` gave the content, no block event of it will come any more. ``first`` and ``last``
-    are the offsets between which the log has all of it, 0 where it was taken from a snapshot. ``weight`` is about how
-    many bytes it takes in memory, 0 until that was worked out.
+    are the offsets between which the log has all of it, 0 where it was taken from a snapshot. ``ordinal`` is above that
+    of the message before it: ``first``, where the log has it. ``weight`` is about how many bytes it takes in memory, 0
+    until that was worked out.
     """
 
     message_id: str
@@ -211,15 +212,18 @@ class GrowingMessage:
 @final
 @frozen(kw_only=True)
 class Evicted:
-    """A closed message whose content is not in memory: its place, and the offsets between which the log has it."""
+    """The place of a closed message whose content is not in memory: the offsets between which the log has it."""
 
     message_id: str
-    ordinal: int
     first: int
     last: int
     weight: int
 
     open: ClassVar[bool] = False
+
+    @property
+    def ordinal(self) -> int:
+        return self.first
 
 
 @final

@@ -4,7 +4,7 @@ Owns which message and block events fit what is known. Every method that folds a
 duplicate before it changes anything.
 
 Whoever can read the log again may let go of what older messages say (`Transcript.evicting`): of such a message only its
-place is kept, and what needs the content tells what is missing.
+place is kept, of the oldest in columns (`places`), and what needs the content tells what is missing.
 
 Compaction (rule C) leaves missing offsets: only while a message is open, and one of those that were open must then
 come whole, as ``message.snapshot``, before it closes. The transcript keeps account of that.
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
@@ -30,10 +31,12 @@ from ..events import (
     MessageOpened,
     MessageRetracted,
     MessageSnapshot,
+    is_uuid,
 )
 from ..work import Work
 from .content import Evicted, GrowingBlock, GrowingMessage, Missing
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
+from .places import BLOCK, NO_PLACES
 from .snapshot import MessageView
 
 __all__ = ["NOTHING", "Again", "Transcript", "growing"]
@@ -53,7 +56,8 @@ class Transcript:
         self.older = False  # there are messages before the first that are not here
         self.older_seen_at = 0  # the offset at which those that are here, from pages behind the first, were looked at
         self.open: dict[str, GrowingMessage] = {}
-        self._by_id: dict[str, GrowingMessage | Evicted] = {}
+        self._old = NO_PLACES  # of the messages before those in `_in_order`
+        self._by_id: dict[str, GrowingMessage | Evicted] = {}  # those in `_in_order`
         self._in_order: list[GrowingMessage | Evicted] = []
         # Those that are closed and have their content, in the order in which they were closed; what is weighed of them.
         self._held: dict[str, GrowingMessage] = {}
@@ -63,7 +67,7 @@ class Transcript:
 
     def add(self, message: GrowingMessage) -> None:
         """Append a message whose id is new. Its ``ordinal`` is given here and never changes."""
-        message.ordinal = self._in_order[-1].ordinal + 1 if self._in_order else 0
+        message.ordinal = max(message.first, self._in_order[-1].ordinal + 1 if self._in_order else 0)
         self._by_id[message.message_id] = message
         self._in_order.append(message)
         if message.open:
@@ -75,6 +79,7 @@ class Transcript:
         self.open.clear()
         self._held.clear()
         self._weight = 0
+        self._old = NO_PLACES
         self._by_id.clear()
         self._in_order.clear()
         self._unexplained.clear()
@@ -105,14 +110,20 @@ class Transcript:
             message = next(iter(self._held.values()))
             self._drop(message)
             evicted = Evicted(
-                message_id=message.message_id,
-                ordinal=message.ordinal,
-                first=message.first,
-                last=message.last,
-                weight=message.weight,
+                message_id=message.message_id, first=message.first, last=message.last, weight=message.weight
             )
-            self._by_id[message.message_id] = self._in_order[self._index(message)] = evicted
+            self._by_id[message.message_id] = self._in_order[self._recent(message)] = evicted
             yield from message.dismantling()
+        while len(self._in_order) - len(self._held) - len(self.open) >= BLOCK:
+            first = self._in_order[:BLOCK]
+            places = [message for message in first if isinstance(message, Evicted) and is_uuid(message.message_id)]
+            if len(places) < BLOCK:
+                break  # one of them is open still, or is used
+            self._old = self._old.with_block(places)
+            del self._in_order[:BLOCK]
+            for place in places:
+                del self._by_id[place.message_id]
+            yield
 
     def _hold(self, message: GrowingMessage) -> None:
         """It is closed, or what it says is another now."""
@@ -134,7 +145,7 @@ class Transcript:
         """
         start, end = self._range(limit, before)
         views: list[MessageView] = []
-        for message in self._in_order[start:end]:
+        for message in self._between(start, end):
             if isinstance(message, GrowingMessage):
                 view = yield from message.viewing()
             elif message.message_id in again:
@@ -155,8 +166,7 @@ class Transcript:
         start, end = self._range(limit, before)
         found: list[tuple[MessageView, bytes]] = []
         size = 0
-        while end > start:
-            message = self._in_order[end - 1]
+        for message in islice(self._backwards(end), end - start):
             if isinstance(message, GrowingMessage):
                 view = yield from message.viewing()
             elif message.message_id in again:
@@ -172,10 +182,9 @@ class Transcript:
             yield
         first = found[-1][0].message_id if found else before
         more = end > 0 or self.older
-        if with_open and end:
-            behind = self._in_order[end].ordinal if end < len(self._in_order) else math.inf
+        if with_open:
             for left in sorted(self.open.values(), key=_by_ordinal, reverse=True):
-                if left.ordinal < behind:
+                if self._index(left) < end:
                     view = yield from left.viewing()
                     found.append((view, (yield from encoding_blocks(view, view.blocks))))
         return found[::-1], first if more else None
@@ -184,17 +193,18 @@ class Transcript:
         """The places of the newest ``limit`` messages, or of those before the message ``before``."""
         if limit is not None and limit < 0:
             raise InvalidBody("a limit is 0 or more")
-        end = len(self._in_order)
+        end = len(self._old) + len(self._in_order)
         if before is not None:
-            if before not in self._by_id:
+            message = self._known(before)
+            if message is None:
                 raise MessageNotFound("no message has this id; page from one that a snapshot showed", message_id=before)
-            end = self._index(self._by_id[before])
+            end = self._index(message)
         return 0 if limit is None else max(0, end - limit), end
 
     def _missing(self, start: int, end: int, again: Again, most: float) -> Work[list[Evicted]]:
         """Of the evicted ones in this range, but for those in ``again``: the newest, one or about so many bytes."""
         missing: list[Evicted] = []
-        for message in reversed(self._in_order[start:end]):
+        for message in islice(self._backwards(end), end - start):
             if isinstance(message, Evicted) and message.message_id not in again:
                 most -= message.weight
                 if missing and most < 0:
@@ -205,10 +215,14 @@ class Transcript:
 
     def ids(self, first: str | None) -> list[str]:
         """Ids in order, from ``first`` on. Raises `MessageNotFound`."""
-        if first is not None and first not in self._by_id:
-            raise MessageNotFound("the session has no message with this id", message_id=first)
-        start = 0 if first is None else self._index(self._by_id[first])
-        return [message.message_id for message in self._in_order[start:]]
+        start = 0
+        if first is not None:
+            message = self._known(first)
+            if message is None:
+                raise MessageNotFound("the session has no message with this id", message_id=first)
+            start = self._index(message)
+        old = len(self._old)
+        return self._old.ids(start) + [message.message_id for message in self._in_order[max(0, start - old) :]]
 
     @property
     def waits_for_snapshot(self) -> bool:
@@ -247,7 +261,7 @@ class Transcript:
         message_id = stamped(event.message_id, "message_id", event)
         index = stamped(event.block_index, "block_index", event)
         seq = stamped(event.seq, "seq", event)
-        message = self._by_id.get(message_id)
+        message = self._known(message_id)
         if message is None:
             return Gap(f"message.opened of message {message_id}", event.type)
         if isinstance(message, Evicted):
@@ -284,7 +298,7 @@ class Transcript:
 
     def open_message(self, event: Event, data: MessageOpened) -> Folded:
         message_id = stamped(event.message_id, "message_id", event)
-        if self._by_id.get(message_id) is not None:
+        if self._known(message_id) is not None:
             return Gap("a new message", f"message {message_id} opened again")
         self.add(
             GrowingMessage(
@@ -330,7 +344,7 @@ class Transcript:
         ``blocks`` are those of ``data``, if they were made already.
         """
         message_id = stamped(event.message_id, "message_id", event)
-        message = self._by_id.get(message_id)
+        message = self._known(message_id)
         if blocks is None:
             blocks = [GrowingBlock.of(block) for block in data.blocks]
         if message is None:
@@ -370,7 +384,7 @@ class Transcript:
 
     def retract(self, event: Event) -> Folded:
         message_id = stamped(event.message_id, "message_id", event)
-        message = self._by_id.get(message_id)
+        message = self._known(message_id)
         if message is None:
             if self.older or (event.offset or 0) <= self.older_seen_at:
                 return APPLIED  # one that was left out, or was gone when it would have been read
@@ -380,14 +394,37 @@ class Transcript:
         self._remove(message)
         return APPLIED
 
+    # --- where a message stands
+
+    def _known(self, message_id: str) -> GrowingMessage | Evicted | None:
+        message = self._by_id.get(message_id)
+        return self._old.get(message_id) if message is None else message
+
     def _remove(self, message: GrowingMessage | Evicted) -> None:
         if isinstance(message, GrowingMessage):
             self._drop(message)
-        del self._by_id[message.message_id]
-        del self._in_order[self._index(message)]
+        if self._by_id.pop(message.message_id, None) is None:
+            self._old = self._old.without(message.message_id)
+        else:
+            del self._in_order[self._recent(message)]
 
     def _index(self, message: GrowingMessage | Evicted) -> int:
+        """How many messages are before this one."""
+        if message.message_id not in self._by_id:
+            return self._old.index(message.message_id)
+        return len(self._old) + self._recent(message)
+
+    def _recent(self, message: GrowingMessage | Evicted) -> int:
         return bisect_left(self._in_order, message.ordinal, key=_by_ordinal)
+
+    def _between(self, start: int, end: int) -> Iterator[GrowingMessage | Evicted]:
+        old = len(self._old)
+        return chain(self._old.between(start, end), self._in_order[max(0, start - old) : max(0, end - old)])
+
+    def _backwards(self, end: int) -> Iterator[GrowingMessage | Evicted]:
+        """Those before the first ``end``, the last one first."""
+        recent = range(end - len(self._old) - 1, -1, -1)
+        return chain(map(self._in_order.__getitem__, recent), self._old.backwards(end))
 
 
 def growing(event: Event) -> Work[list[GrowingBlock]]:

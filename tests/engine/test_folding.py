@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -13,17 +14,23 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+import engine.reducer.transcript
 from engine import (
     App,
     BlockSnapshot,
     Config,
     CorruptSession,
     Event,
+    Gap,
     Generation,
     MemoryLog,
+    MessageClosed,
     MessageNotFound,
+    MessageOpened,
+    MessageRetracted,
     MessageSnapshot,
     Session,
+    SessionReset,
     encode,
     new_message_id,
     open_engine,
@@ -75,7 +82,10 @@ def folded(events: Sequence[Event], state: SessionState | None = None) -> Sessio
 def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
     log: list[Event], data: st.DataObject
 ) -> None:
-    """At any tails, with any bounds, for any page, also while events give way to what stands for them."""
+    """At any tails, with any bounds, for any page, also while events give way to what stands for them.
+
+    Also where the oldest places are kept in columns, in blocks of few.
+    """
     config = Config(
         fold_bytes=data.draw(st.sampled_from([1, 2000, 5000, 2 * MIB])),
         snapshot_bytes=data.draw(st.integers(1, 900)),
@@ -97,10 +107,12 @@ def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
             wanted = at_once(whole.encoding_snapshot(count, before, config.snapshot_bytes, with_open=with_open))
             assert (page.snapshot, page.body) == wanted
             assert await fold.message_ids(None) == whole.message_ids()
+            assert await fold.message_ids(before) == whole.message_ids(before)
             with pytest.raises(MessageNotFound):
                 await fold.snapshot(None, "nobody")
 
-    trio.run(run)
+    with patch.object(engine.reducer.transcript, "BLOCK", data.draw(st.integers(1, 4))):
+        trio.run(run)
 
 
 def draw_page(data: st.DataObject, whole: SessionState) -> tuple[int | None, str | None, bool]:
@@ -127,8 +139,36 @@ def test_those_closed_last_stay_as_many_as_the_bound_has_room_for_or_one(
             gone.add(oldest)
             del kept[oldest]
         assert {mid: message.weight for mid, message in state._transcript._held.items()} == kept
-        known = state._transcript._by_id
-        assert {mid for mid, message in known.items() if isinstance(message, Evicted)} == gone & closed.keys()
+        transcript = state._transcript
+        places = [message for message in transcript._by_id.values() if isinstance(message, Evicted)]
+        assert {place.message_id for place in places} == gone & closed.keys()
+        for place in places:
+            message = closed[place.message_id]
+            assert (place.first, place.last, place.ordinal) == (message.first, message.last, message.ordinal)
+
+
+@given(logs(max_steps=60), st.sampled_from([1, 5000]), st.data())
+def test_what_is_evicted_may_neither_come_again_nor_end_again_and_leaves_once(
+    log: list[Event], most: int, data: st.DataObject
+) -> None:
+    state = folded(log)
+    with patch.object(engine.reducer.transcript, "BLOCK", data.draw(st.integers(1, 4))):
+        at_once(state.evicting(most))
+    whole = folded(log)
+    again = [event for event in log if isinstance(event.data, MessageOpened | MessageClosed | MessageRetracted)]
+    for event in data.draw(st.permutations(again)):
+        late = evolve(event, offset=whole.offset + 1)
+        assert isinstance(state.apply(late), Gap) == isinstance(whole.apply(late), Gap)
+        assert state.message_ids() == whole.message_ids()
+
+
+def test_a_reset_takes_what_was_evicted_too() -> None:
+    state = folded([post(offset) for offset in range(1, 400)])
+    at_once(state.evicting(1))
+    state.apply(evolve(post(400), data=SessionReset(), message_id=None))
+    assert (state.message_ids(), state.snapshot().messages) == ([], ())
+    state.apply(post(401))
+    assert state.message_ids() == [post(401).message_id]
 
 
 # --- memory
