@@ -14,7 +14,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from engine import JSON, Generation, InvalidBody, ProducerError, Snapshot
+from penstock.engine import JSON, Generation, InvalidBody, ProducerError, Snapshot
 
 __all__ = ["Pace", "echo", "last_said", "pieces"]
 

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import frozen
 
-from engine import (
+from penstock.engine import (
     JSON,
     CallerError,
     CapacityError,
@@ -26,7 +26,7 @@ from engine import (
 )
 
 from .isolation import ISOLATION
-from .traffic import traffic
+from .watching.traffic import traffic
 
 __all__ = [
     "PROBLEM_JSON",

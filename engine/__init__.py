@@ -13,9 +13,8 @@ a producer gets a `Generation` and writes messages and blocks; an `Event` is wha
 
 from __future__ import annotations
 
-from . import errors, events, observer
-from .approvals import Approval
-from .chunks import Chunk, Pieces, ProducerStamp
+from . import errors, events
+from . import facts as observer
 from .codec import (
     check_json,
     converter,
@@ -28,14 +27,16 @@ from .codec import (
     structure,
     to_json,
 )
-from .compaction import CompactionStatistics, Compactor, Progress
 from .config import Config
 from .engine import Engine, EngineStatistics, open_engine
 from .errors import *  # noqa: F403  every error is public
 from .events import *  # noqa: F403  the whole vocabulary is public
-from .hub import Batch, Degraded, Drained, Ended
-from .inputs import Input
-from .lease import check_lease
+from .facts import *  # noqa: F403  every fact is public
+from .generation.approvals import Approval
+from .generation.generation import Generation, Producer, run_producer
+from .generation.inputs import Input
+from .generation.lease import check_lease
+from .generation.message import Block, Message
 from .log import (
     Append,
     Compact,
@@ -54,9 +55,6 @@ from .log import (
     open_sqlite_reader,
     restore,
 )
-from .observer import *  # noqa: F403  every fact is public
-from .policy import PolicyName
-from .producing import Generation, Producer, run_producer
 from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
@@ -73,10 +71,12 @@ from .results import (
     Superseded,
     Updated,
 )
-from .retention import expire_sessions
-from .session import Session
-from .states import Outcome, StateName
-from .subscription import (
+from .rules.chunks import Chunk, Pieces, ProducerStamp
+from .rules.policy import PolicyName
+from .rules.states import Outcome, StateName
+from .session.session import Session
+from .stream.hub import Batch, Degraded, Drained, Ended
+from .stream.subscription import (
     CaughtUp,
     Delivery,
     Ephemeral,
@@ -86,7 +86,8 @@ from .subscription import (
     SnapshotTaken,
     Subscription,
 )
-from .writing import Block, Message
+from .upkeep.compaction import CompactionStatistics, Compactor, Progress
+from .upkeep.retention import expire_sessions
 
 __all__ = [
     "Append",

@@ -15,8 +15,8 @@ from typing import Final, Protocol, TypeVar, final
 from .codec import check_event, decode, decode_json, decoding
 from .errors import CorruptSession, InvalidBody, PenstockError, StorageError
 from .events import Event, JSONObject
+from .facts import Observer, SessionSetAside
 from .log.port import Entry, Head
-from .observer import Observer, SessionSetAside
 from .work import Work
 
 __all__ = [

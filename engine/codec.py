@@ -61,7 +61,6 @@ __all__ = [
 if TYPE_CHECKING:
     from attrs import AttrsInstance
 
-    from .reducer import BlockView, MessageView
 
 T = TypeVar("T")
 
@@ -362,7 +361,7 @@ def encode_data(data: Data) -> bytes:
     return _encode_flat(_data_to_json(data), data.type)
 
 
-def encoding_blocks(value: MessageSnapshot | MessageView, blocks: Iterable[BlockSnapshot | BlockView]) -> Work[bytes]:
+def encoding_blocks(value: AttrsInstance, blocks: Iterable[AttrsInstance]) -> Work[bytes]:
     """The JSON of a message with these blocks in place of its own, block by block: the bytes that all of it at once
     would be. What it holds was read."""
     pieces: list[bytes] = []

@@ -13,8 +13,6 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from .arguments import checked_count
-from .compaction import Compactor
 from .config import Config
 from .errors import (
     CorruptSession,
@@ -28,23 +26,25 @@ from .errors import (
     WriteFailed,
 )
 from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
-from .hub import Drained
+from .facts import Observer
+from .generation.generation import Producer
+from .generation.standin import REMOTE, StandIn
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
 from .logged import LogLines
-from .merging import own_metadata
-from .observer import Observer
-from .producing import Producer
-from .records import OPEN, QUEUED
-from .registry import Registry
-from .resident import Resident
+from .observers import Observers
 from .results import SessionInfo
-from .retention import expire_sessions
-from .session import Session
+from .rules.merging import own_metadata
+from .rules.records import OPEN, QUEUED
+from .session.arguments import checked_count
+from .session.registry import Registry
+from .session.resident import Resident
+from .session.session import Session
 from .shapes import check_text, shown
-from .standin import REMOTE, StandIn
+from .stream.hub import Drained
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
-from .witness import Observers
+from .upkeep.compaction import Compactor
+from .upkeep.retention import expire_sessions
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
 

@@ -11,7 +11,7 @@ import logging
 from typing import final
 
 from .errors import ProducerError
-from .observer import (
+from .facts import (
     CleanupEnded,
     Committed,
     Fact,

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, final
 from attrs import frozen
 
 from .events import JSON, Cursor, JSONObject
-from .states import Outcome, StateName
+from .rules.states import Outcome, StateName
 
 __all__ = [
     "ChunksAccepted",

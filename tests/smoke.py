@@ -30,7 +30,7 @@ _INSTALLATION: Final = 900.0
 
 _ONCE_OVER_WEBSOCKET: Final = """
 import sys, trio
-from adapters.client import connect
+from penstock.adapters.client import connect
 
 async def main():
     async with connect(sys.argv[1]) as client:

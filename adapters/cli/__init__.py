@@ -1,6 +1,6 @@
 """The command ``penstock``: serve an engine, follow a session, send to one, look after a database.
 
-Owns the options and the exit codes. The server is `adapters.server`'s; what a session looks like in a
+Owns the options and the exit codes. The server is `penstock.adapters.server.accept`'s; what a session looks like in a
 terminal is `render`'s; `client` speaks to a server and comes back when a connection breaks.
 """
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, ParamSpec, final
 import click
 from attrs import frozen
 
-from ..origins import is_origin
+from ..access.origins import is_origin
 from .reloading import KeyFiles
 
 if TYPE_CHECKING:  # at run time only where a server is made: tail and send start without the weight of cryptography
-    from ..identity import Algorithm, Identity
+    from ..access import Algorithm, Identity
 
 __all__ = ["ALGORITHM", "Access", "access_options", "check_addresses", "key_option"]
 
@@ -127,7 +127,7 @@ def _identity(
     paths: tuple[Path, ...], algorithm: Algorithm, audience: str | None, issuer: str | None
 ) -> tuple[Identity, KeyFiles | None]:
     """Raises `click.ClickException`."""
-    from ..identity import OPEN, BadKey, Identity, JwtTokens, Tickets, load_key  # noqa: PLC0415  see above
+    from ..access import OPEN, BadKey, Identity, JwtTokens, Tickets, load_key  # noqa: PLC0415  see above
 
     if not paths:
         if audience is not None or issuer is not None:

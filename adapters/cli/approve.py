@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from engine import JSON, ApprovalView
+from penstock.engine import JSON, ApprovalView
 
 from ..client import RemoteSession
 from .asking import ask, can_ask, demand

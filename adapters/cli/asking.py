@@ -16,7 +16,7 @@ from typing import Final, final
 
 import trio
 
-from engine import JSON, PenstockError
+from penstock.engine import JSON, PenstockError
 
 from .client import ClientError
 from .render import exact

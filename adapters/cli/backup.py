@@ -10,8 +10,8 @@ from typing import TypeVar
 import click
 import trio
 
-from engine import CopyProgress, PenstockError, back_up
-from engine import restore as put_back
+from penstock.engine import CopyProgress, PenstockError, back_up
+from penstock.engine import restore as put_back
 
 from .report import amount
 

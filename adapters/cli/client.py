@@ -1,4 +1,4 @@
-"""The client of the commands: that of `adapters.client`, with a person's patience and in a person's words.
+"""The client of the commands: that of `penstock.adapters.client`, with a person's patience and in a person's words.
 
 A server that was never there is an error at once, and so is one that stays away for long; in between, a connection
 that breaks is taken up where it broke off.
@@ -14,7 +14,7 @@ import click
 import httpx
 import trio
 
-from engine import Degraded, Drained, Ended, Gap, InvalidBody, PenstockError
+from penstock.engine import Degraded, Drained, Ended, Gap, InvalidBody, PenstockError
 
 from ..client import Arrived, Client, ClientConfig, Delivery, Events, Lost, Unreachable, connect
 

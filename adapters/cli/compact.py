@@ -8,7 +8,15 @@ import sys
 import click
 import trio
 
-from engine import CompactionStatistics, Compactor, Config, PenstockError, Progress, open_sqlite, open_sqlite_reader
+from penstock.engine import (
+    CompactionStatistics,
+    Compactor,
+    Config,
+    PenstockError,
+    Progress,
+    open_sqlite,
+    open_sqlite_reader,
+)
 
 from .report import amount
 

@@ -11,10 +11,10 @@ from typing import Final, final
 import click
 from attrs import frozen
 
-from ..bounds import ServerConfig
-from ..limits import UNLIMITED, LimitsConfig
-from ..proxies import Network, TrustedProxies
-from ..tls import TlsError
+from ..server.config import ServerConfig
+from ..server.limits import UNLIMITED, LimitsConfig
+from ..server.proxies import Network, TrustedProxies
+from ..server.tls import TlsError
 from .reloading import CertificateFiles
 
 __all__ = ["Edge", "edge_options"]

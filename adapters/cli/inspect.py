@@ -8,8 +8,8 @@ from typing import Final
 import click
 import trio
 
-from engine import Head, PenstockError, SessionNotFound, SqliteReader, StaleEpoch, open_sqlite_reader
-from engine.testing import check_session
+from penstock.engine import Head, PenstockError, SessionNotFound, SqliteReader, StaleEpoch, open_sqlite_reader
+from penstock.engine.testing import check_session
 
 from .report import JsonReport, Report, TextReport
 

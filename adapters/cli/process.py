@@ -19,13 +19,13 @@ from typing import Final, NoReturn, final
 import trio
 from attrs import frozen
 
-from engine import Config, DatabaseError, Engine, Producer, open_engine
+from penstock.engine import Config, DatabaseError, Engine, Producer, open_engine
 
 from ..http import create_app
-from ..limits import Limits
-from ..metrics import Metrics
-from ..server import StartupFailed, serve
-from ..spool import Spool
+from ..server.accept import StartupFailed, serve
+from ..server.limits import Limits
+from ..watching.metrics import Metrics
+from ..watching.spool import Spool
 from ..websocket import websocket_handler
 from .access import Access
 from .edge import Edge

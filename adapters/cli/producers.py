@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from engine import Producer
+from penstock.engine import Producer
 
 __all__ = ["LoadError", "load_producer", "load_producers"]
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, final
 
-from ..tls import Certificate, TlsError
+from ..server.tls import Certificate, TlsError
 
 if TYPE_CHECKING:  # at run time only where a server is made: tail and send start without the weight of cryptography
-    from ..identity import Algorithm, JwtTokens, Tickets
+    from ..access import Algorithm, JwtTokens, Tickets
 
 __all__ = ["CertificateFiles", "KeyFiles", "Reloadable", "reload_all", "warn_of_readable"]
 
@@ -73,7 +73,7 @@ class KeyFiles:
         self.secrets = self._paths if algorithm == "HS256" else ()
 
     def reload(self) -> None:
-        from ..identity import BadKey, load_key  # noqa: PLC0415  see above
+        from ..access import BadKey, load_key  # noqa: PLC0415  see above
 
         try:
             self._tokens.replace([load_key(path, self._algorithm) for path in self._paths])

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import click
 
-from engine import (
+from penstock.engine import (
     JSON,
     ApprovalRequested,
     ApprovalResolved,

@@ -7,8 +7,8 @@ from typing import Final, Protocol, final
 
 import click
 
-from engine import FileState
-from engine.testing import StoredSession
+from penstock.engine import FileState
+from penstock.engine.testing import StoredSession
 
 from .render import clean
 

@@ -7,7 +7,7 @@ from typing import Final, TypeVar, final
 
 import click
 
-from engine import Degraded, Drained, Ended, Event, Gap
+from penstock.engine import Degraded, Drained, Ended, Event, Gap
 
 from ..client import Delivery
 from .render import Transcript, clean

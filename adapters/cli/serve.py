@@ -7,11 +7,11 @@ from typing import Final
 
 import click
 
-from engine import Producer
+from penstock.engine import Producer
 
 from ..echo import echo
-from ..logs import LogFormat, log_handler
 from ..models import Assistant
+from ..watching.logs import LogFormat, log_handler
 from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
 from .models import model_options

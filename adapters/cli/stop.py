@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import click
 
-from engine import Stopped, StopState
+from penstock.engine import Stopped, StopState
 
 from .client import connected, run
 from .credentials import token_option, token_source

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from engine import encode
+from penstock.engine import encode
 
 from ..client import Arrived
 from .client import Following, connected, run

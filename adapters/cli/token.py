@@ -10,7 +10,7 @@ import click
 from .access import ALGORITHM, key_option
 
 if TYPE_CHECKING:
-    from ..identity import Algorithm, Scope
+    from ..access import Algorithm, Scope
 
 __all__ = ["token"]
 
@@ -68,7 +68,7 @@ def token(
       export PENSTOCK_TOKEN=$(penstock token ann --jwt-key penstock.key --session 'ann-*')
       penstock send ann-1 "hello"
     """
-    from ..identity import BadKey, JwtTokens, is_pattern, load_signer, make_token  # noqa: PLC0415  as in access
+    from ..access import BadKey, JwtTokens, is_pattern, load_signer, make_token  # noqa: PLC0415  as in access
     from ..problems import Unauthenticated  # noqa: PLC0415
 
     for pattern in sessions:

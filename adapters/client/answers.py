@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, cast, get_args
 
-from engine import GenerationInfo, Outcome, Queued, Started, StateName, Stopped, StopState, Superseded
+from penstock.engine import GenerationInfo, Outcome, Queued, Started, StateName, Stopped, StopState, Superseded
 
 from .fields import Fields
 from .refusals import BadAnswer

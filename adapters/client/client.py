@@ -10,7 +10,7 @@ from typing import Final, final
 import httpx
 import trio
 
-from engine import JSON, InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
+from penstock.engine import JSON, InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
 
 from .commands import Commands
 from .config import ClientConfig

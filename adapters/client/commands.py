@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from engine import JSON, CapacityError, PenstockError, check_json, encode_json
+from penstock.engine import JSON, CapacityError, PenstockError, check_json, encode_json
 
 from ..problems import Unauthenticated
 from .backoff import Backoff

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from engine import JSON, PenstockError, encode_json
+from penstock.engine import JSON, PenstockError, encode_json
 
 from ..problems import Forbidden
 from .refusals import from_answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from engine import JSON, Cursor, InvalidBody, InvalidCursor, JSONObject, decode_json
+from penstock.engine import JSON, Cursor, InvalidBody, InvalidCursor, JSONObject, decode_json
 
 from .refusals import BadAnswer
 

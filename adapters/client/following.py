@@ -12,7 +12,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from engine import CapacityError, CorruptSession, Drained, Ended, PenstockError, SessionDeleted
+from penstock.engine import CapacityError, CorruptSession, Drained, Ended, PenstockError, SessionDeleted
 
 from ..problems import Unauthenticated
 from .backoff import Backoff

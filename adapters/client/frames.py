@@ -11,7 +11,7 @@ from typing import TypeAlias, final
 
 from attrs import frozen
 
-from engine import (
+from penstock.engine import (
     JSON,
     CallerError,
     CaughtUp,
@@ -32,7 +32,7 @@ from engine import (
     structure,
 )
 
-from .event_stream import ServerSent
+from ..forms.sse_reader import ServerSent
 from .refusals import BadAnswer, from_problem
 
 __all__ = ["Bunch", "Frame", "Later", "from_message", "from_socket", "joined"]

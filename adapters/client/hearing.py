@@ -16,7 +16,7 @@ import trio
 from attrs import define, field, frozen
 from uuid_utils import uuid7
 
-from engine import (
+from penstock.engine import (
     JSON,
     Approval,
     ApprovalRequested,

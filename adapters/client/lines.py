@@ -21,10 +21,10 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from engine import PenstockError, encode_json
+from penstock.engine import PenstockError, encode_json
 
+from ..forms.sse_reader import EventStream
 from ..problems import Forbidden, Unauthenticated
-from .event_stream import EventStream
 from .frames import Frame, from_message, from_socket, joined
 from .place import Asks
 from .refusals import BadAnswer, Unreachable, from_answer
@@ -94,8 +94,11 @@ class _StreamLine:
                     raise trio.EndOfChannel from None
             if limit.cancelled_caught:
                 raise Unreachable(f"the stream was silent for {self._silence} s")
-            frames = [frame for message in self._parser.feed(piece) for frame in from_message(message)]
-            self._ready.extend(joined(frames))
+            try:
+                messages = self._parser.feed(piece)
+            except ValueError as error:
+                raise BadAnswer(str(error)) from error
+            self._ready.extend(joined([frame for message in messages for frame in from_message(message)]))
         return self._ready.popleft()
 
     async def leave(self) -> None:

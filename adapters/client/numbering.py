@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from engine import (
+from penstock.engine import (
     BlockClosed,
     BlockOpened,
     Data,

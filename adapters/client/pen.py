@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, TypeVar, final
 import trio
 from attrs import frozen
 
-from engine import BlockClosed, BlockDelta, Cursor, Data, InvalidCursor, JSONObject, encode_data, encode_json
+from penstock.engine import BlockClosed, BlockDelta, Cursor, Data, InvalidCursor, JSONObject, encode_data, encode_json
 
 from ..halves import Halves
 from .numbering import Numbering

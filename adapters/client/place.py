@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
-from engine import (
+from penstock.engine import (
     CaughtUp,
     Cursor,
     Degraded,

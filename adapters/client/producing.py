@@ -14,7 +14,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from engine import (
+from penstock.engine import (
     JSON,
     CorruptSession,
     Generation,

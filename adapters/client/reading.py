@@ -10,7 +10,7 @@ from typing import Final, Self, final
 import trio
 from attrs import frozen
 
-from engine import Cursor, Event, Gap, GapError
+from penstock.engine import Cursor, Event, Gap, GapError
 
 from .following import Follower, Lost
 from .lines import Over

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, final
 
-from engine import (
+from penstock.engine import (
     JSON,
     ApprovalNotFound,
     CapacityError,

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
-from engine import CorruptSession, PenstockError, SessionNotFound
+from penstock.engine import CorruptSession, PenstockError, SessionNotFound
 
 from ..problems import Unauthenticated
 from .backoff import Backoff

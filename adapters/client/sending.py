@@ -15,7 +15,7 @@ import trio
 from attrs import frozen
 from uuid_utils import uuid7
 
-from engine import JSON, PenstockError, SessionDeleted, StaleError, TimedOut, encode_json
+from penstock.engine import JSON, PenstockError, SessionDeleted, StaleError, TimedOut, encode_json
 
 from .backoff import Backoff
 from .batching import Batcher

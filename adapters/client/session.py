@@ -15,7 +15,7 @@ from urllib.parse import quote
 import trio
 from uuid_utils import uuid7
 
-from engine import (
+from penstock.engine import (
     JSON,
     Cursor,
     Generation,

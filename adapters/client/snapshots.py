@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import evolve
 
-from engine import MessageNotFound, MessageView, Snapshot
+from penstock.engine import MessageNotFound, MessageView, Snapshot
 
 from .commands import Commands
 from .wire import session_path

@@ -12,7 +12,7 @@ from typing import Final, final
 
 import trio
 
-from engine import (
+from penstock.engine import (
     CallerError,
     CaughtUp,
     Cursor,

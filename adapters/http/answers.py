@@ -9,7 +9,7 @@ from typing import Final
 
 from quart import Response, request
 
-from engine import JSON, InvalidBody, InvalidId, check_session_id, encode_json, is_uuid
+from penstock.engine import JSON, InvalidBody, InvalidId, check_session_id, encode_json, is_uuid
 
 __all__ = [
     "answered",

@@ -12,16 +12,16 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 
-from engine import Engine, InvalidBody, PenstockError
+from penstock.engine import Engine, InvalidBody, PenstockError
 
-from ..handover import Handover
-from ..head import check_headers
-from ..identity import OPEN, Identity
+from ..access import OPEN, Identity
+from ..access.origins import check_host, check_origin, check_site, cross_origin, navigates
 from ..isolation import ISOLATION
-from ..limits import UNLIMITED, Limits, Place
-from ..metrics import Metrics
-from ..origins import check_host, check_origin, check_site, cross_origin, navigates
 from ..problems import Answer, MethodNotAllowed, NotFound, answer
+from ..server.handover import Handover
+from ..server.head import check_headers
+from ..server.limits import UNLIMITED, Limits, Place
+from ..watching.metrics import Metrics
 from .answers import ids_in
 from .chunks import add_chunks
 from .events import add_events
@@ -102,7 +102,7 @@ def create_app(
     metrics: Metrics | None = None,
     limits: Limits | None = None,
 ) -> QuartTrio:
-    """The application over ``engine``, for `adapters.server.serve` or another ASGI server under Trio.
+    """The application over ``engine``, for `penstock.adapters.server.accept.serve` or another ASGI server under Trio.
 
     ``identity`` says who may do what. Without it everybody may do everything, and the server must be asked by a name
     of its own machine or one in ``allowed_hosts`` (``*``: any), and by no page of another origin. With it such pages

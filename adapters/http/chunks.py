@@ -7,10 +7,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import JSON, Chunk, Engine, InvalidBody, ProducerStamp
+from penstock.engine import JSON, Chunk, Engine, InvalidBody, ProducerStamp
 
-from ..bodies import read_body
-from ..pushed import FinishBody, SignOfLife, finish, push, read_batch, read_chunk, read_lease, read_pieces, read_stamp
+from ..requests.bodies import read_body
+from ..requests.chunks import (
+    FinishBody,
+    SignOfLife,
+    finish,
+    push,
+    read_batch,
+    read_chunk,
+    read_lease,
+    read_pieces,
+    read_stamp,
+)
 from .answers import answered
 from .guard import allow
 from .intake import body_of_request, json_body, parsed

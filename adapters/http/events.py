@@ -15,7 +15,7 @@ from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 
-from engine import (
+from penstock.engine import (
     Batch,
     Cursor,
     Degraded,
@@ -32,11 +32,11 @@ from engine import (
     request_id,
 )
 
-from .. import ndjson, sse
-from ..ending import Ending
-from ..handover import Handover, Outlet, chunk
-from ..identity import Identity, Principal
-from ..limits import CONNECTION, Place
+from ..access import Identity, Principal
+from ..forms import ndjson, sse
+from ..server.ending import Ending
+from ..server.handover import Handover, Outlet, chunk
+from ..server.limits import CONNECTION, Place
 from .guard import allow, counted, identity, limits
 from .places import places
 from .request_log import Visit

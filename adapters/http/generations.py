@@ -8,9 +8,9 @@ from attrs import frozen
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import JSON, Engine, InvalidBody
+from penstock.engine import JSON, Engine, InvalidBody
 
-from ..bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
+from ..requests.bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
 from .answers import answered
 from .chunks import lease_in
 from .guard import allow, permitted

@@ -12,9 +12,9 @@ from typing import Final
 from quart import current_app, g, request
 from quart_trio import QuartTrio
 
-from ..identity import Identity, Principal, Scope, read_bearer
-from ..limits import Limits
+from ..access import Identity, Principal, Scope, read_bearer
 from ..problems import Forbidden, Unauthenticated
+from ..server.limits import Limits
 
 __all__ = ["add_guard", "allow", "authenticate", "bearer", "counted", "identity", "limits", "may_list", "permitted"]
 

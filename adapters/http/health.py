@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Response
 from quart_trio import QuartTrio
 
-from engine import Engine, InvalidBody
+from penstock.engine import Engine, InvalidBody
 
 from .answers import answered
 

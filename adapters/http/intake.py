@@ -14,10 +14,10 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, HTTPRequestEvent
 from quart import current_app, request
 
-from engine import JSON, decode_json
+from penstock.engine import JSON, decode_json
 
-from ..incoming import Incoming
 from ..problems import BodyTooLarge, SlowRequest
+from ..server.incoming import Incoming
 
 __all__ = [
     "BODY_BYTES",

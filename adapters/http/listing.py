@@ -11,7 +11,7 @@ from typing import final
 
 from attrs import frozen
 
-from engine import JSON, Engine, SessionInfo, encode_json
+from penstock.engine import JSON, Engine, SessionInfo, encode_json
 
 __all__ = ["list_sessions"]
 

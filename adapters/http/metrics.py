@@ -5,8 +5,8 @@ from __future__ import annotations
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from ..metrics import Metrics
 from ..problems import NotFound
+from ..watching.metrics import Metrics
 from .guard import allow
 
 __all__ = ["add_metrics"]

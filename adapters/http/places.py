@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from hypercorn.typing import Scope
 
-from ..limits import Place
+from ..server.limits import Place
 
 __all__ = ["keeping", "places"]
 

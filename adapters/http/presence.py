@@ -5,10 +5,10 @@ from __future__ import annotations
 from quart import Response
 from quart_trio import QuartTrio
 
-from engine import Engine
+from penstock.engine import Engine
 
-from ..bodies import read_body
-from ..presence import PresenceBody, PresenceFrame, carry_out
+from ..requests.bodies import read_body
+from ..requests.presence import PresenceBody, PresenceFrame, carry_out
 from .answers import answered
 from .guard import allow
 from .intake import json_body

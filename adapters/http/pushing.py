@@ -28,14 +28,14 @@ from quart import (
 )
 from quart_trio import QuartTrio
 
-from engine import Engine, PenstockError, encode_json, request_id
+from penstock.engine import Engine, PenstockError, encode_json, request_id
 
-from ..identity import Identity
+from ..access import Identity
+from ..access.origins import check_host, check_origin, check_site, cross_origin
 from ..isolation import ISOLATION
-from ..limits import Limits
-from ..origins import check_host, check_origin, check_site, cross_origin
 from ..problems import Unauthenticated, answer
-from ..request_ids import REQUEST_ID, request_id_of
+from ..server.limits import Limits
+from ..watching.request_ids import REQUEST_ID, request_id_of
 from .answers import ids_in
 from .chunks import write
 from .guard import bearer

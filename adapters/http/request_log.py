@@ -15,11 +15,11 @@ from attrs import frozen
 from quart import Response, g, request
 from quart_trio import QuartTrio
 
-from engine import PenstockError, request_id
+from penstock.engine import PenstockError, request_id
 
 from ..problems import Unauthenticated, brief
-from ..request_ids import REQUEST_ID, request_id_of
-from ..traffic import traffic
+from ..watching.request_ids import REQUEST_ID, request_id_of
+from ..watching.traffic import traffic
 
 __all__ = ["Noted", "Visit", "add_request_log", "note_refusal", "tell"]
 

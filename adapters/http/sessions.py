@@ -10,9 +10,9 @@ from attrs import frozen
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import JSON, Engine, JSONObject, check_session_id, encode_json, new_session_id
+from penstock.engine import JSON, Engine, JSONObject, check_session_id, encode_json, new_session_id
 
-from ..bodies import MessageBody, post, read_body
+from ..requests.bodies import MessageBody, post, read_body
 from .answers import answered, page_size
 from .guard import allow, may_list, permitted
 from .intake import json_body

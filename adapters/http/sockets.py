@@ -1,6 +1,6 @@
 """What a WebSocket's handshake gets from the HTTP application, where a server passes one on: a refusal in order.
 
-`adapters.server` never does: it hands a handshake to the WebSocket's own handler.
+`penstock.adapters.server.accept` never does: it hands a handshake to the WebSocket's own handler.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from attrs import frozen
 from quart import Response
 from quart_trio import QuartTrio
 
-from ..bodies import read_body
+from ..requests.bodies import read_body
 from .answers import answered
 from .guard import authenticate, identity
 from .intake import json_body

@@ -18,7 +18,7 @@ import trio
 from attrs import define, field, frozen
 from uuid_utils import uuid4
 
-from engine import Block, Generation, InvalidBody, JSONObject, Message, ProducerError, check_json
+from penstock.engine import Block, Generation, InvalidBody, JSONObject, Message, ProducerError, check_json
 
 from ..halves import Halves, mended
 from .failures import ModelFailure

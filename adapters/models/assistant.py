@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from engine import Generation, Input, JSONObject, ProducerError
+from penstock.engine import Generation, Input, JSONObject, ProducerError
 
 from .answering import Answered, Asked, Ledger, answer
 from .failures import ModelFailure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import anthropic
 
-from engine import JSON, JSONObject, encode_json
+from penstock.engine import JSON, JSONObject, encode_json
 
 from .failures import ModelFailure, of_answer
 from .model import Answer, Offer, Request

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from engine import JSON, JSONObject
+from penstock.engine import JSON, JSONObject
 
 from .assistant import Assistant
 from .opening import ModelError, open_model

@@ -7,7 +7,7 @@ from typing import Protocol, final
 
 from attrs import frozen
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 
 from .pieces import Piece
 from .transcript import Turn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import openai
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 
 from .failures import ModelFailure, of_answer
 from .sdk import plain_failure

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias, final
 
 from attrs import frozen
 
-from engine import InvalidBody, JSONObject, decode_json
+from penstock.engine import InvalidBody, JSONObject, decode_json
 
 from .assistant import Assistant
 from .model import Model

@@ -1,6 +1,6 @@
 """What a model's answer consists of while it streams, whoever the provider is. Pure.
 
-Each provider's reader turns what came over its wire into these; `writing` turns them into blocks. A ``key`` tells
+Each provider's reader turns what came over its wire into these; the engine turns them into blocks. A ``key`` tells
 which part of the answer a piece belongs to: pieces with the same key make one block.
 """
 
@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias, final
 
 from attrs import frozen
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 
 __all__ = [
     "CARRIED",

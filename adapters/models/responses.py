@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import openai
 
-from engine import JSONObject, encode_json
+from penstock.engine import JSONObject, encode_json
 
 from .model import Answer, Offer, Request
 from .openai_failures import failure, of_event

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import field, frozen
 
-from engine import JSON, Generation, InvalidBody, JSONObject, PenstockError, check_json, encode_json
+from penstock.engine import JSON, Generation, InvalidBody, JSONObject, PenstockError, check_json, encode_json
 
 from ..halves import mended
 from .answering import Asked

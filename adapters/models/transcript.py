@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, final
 
 from attrs import define, field, frozen
 
-from engine import JSON, BlockView, InvalidBody, JSONObject, MessageView, check_json, decode_json, encode_json
+from penstock.engine import JSON, BlockView, InvalidBody, JSONObject, MessageView, check_json, decode_json, encode_json
 
 from .pieces import CARRIED
 

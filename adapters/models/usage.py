@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 
 __all__ = ["add", "tokens"]
 

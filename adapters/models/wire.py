@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, final
 
-from engine import JSON, InvalidBody, JSONObject, decode_json
+from penstock.engine import JSON, InvalidBody, JSONObject, decode_json
 
 __all__ = ["DONE", "EventReader", "GarbledError", "number", "objects", "parse", "part", "text"]
 

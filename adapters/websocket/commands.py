@@ -8,9 +8,9 @@ from typing import Final, TypeAlias, final
 import trio
 from attrs import frozen
 
-from engine import JSON, Cursor, Engine, InvalidBody, check_session_id
+from penstock.engine import JSON, Cursor, Engine, InvalidBody, check_session_id
 
-from ..bodies import (
+from ..requests.bodies import (
     MessageBody,
     StartBody,
     StopBody,
@@ -22,7 +22,7 @@ from ..bodies import (
     start,
     stop,
 )
-from ..presence import carry_out, read_frame
+from ..requests.presence import carry_out, read_frame
 from .envelope import ENVELOPE
 from .holder import Holder, right
 from .productions import Productions, lease_in

@@ -15,15 +15,15 @@ import trio
 from attrs import frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from engine import JSON, CapacityError, Draining, Engine, InvalidBody, PenstockError, TimedOut
+from penstock.engine import JSON, CapacityError, Draining, Engine, InvalidBody, PenstockError, TimedOut
 
-from ..bodies import read_body
-from ..handover import Outlet
-from ..limits import Limits
+from ..forms.frames import frame_error, frame_reply, on_the_wire
 from ..problems import RateLimited, Unauthenticated, close_code
+from ..requests.bodies import read_body
+from ..server.handover import Outlet
+from ..server.limits import Limits
 from .commands import Commands
 from .envelope import frame_ids, parse_frame, read_envelope, request_id_of
-from .frames import frame_error, frame_reply, on_the_wire
 from .hearing import Hearing
 from .holder import Holder
 from .lanes import Lanes

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 import msgspec
 from msgspec import UNSET
 
-from engine import JSON, InvalidBody, InvalidId, check_session_id, decode_json, is_uuid
+from penstock.engine import JSON, InvalidBody, InvalidId, check_session_id, decode_json, is_uuid
 
 __all__ = ["ENVELOPE", "frame_ids", "parse_frame", "read_envelope", "request_id_of"]
 

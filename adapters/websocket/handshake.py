@@ -9,13 +9,13 @@ from urllib.parse import parse_qs
 import trio
 from trio_websocket import WebSocketRequest
 
-from engine import Engine, InvalidBody, PenstockError
+from penstock.engine import Engine, InvalidBody, PenstockError
 
-from ..head import Head
-from ..identity import OPEN, Identity, Principal, read_bearer
-from ..limits import CONNECTION, UNLIMITED, Limits
-from ..origins import check_host, check_origin
+from ..access import OPEN, Identity, Principal, read_bearer
+from ..access.origins import check_host, check_origin
 from ..problems import Unauthenticated, answer
+from ..server.head import Head
+from ..server.limits import CONNECTION, UNLIMITED, Limits
 from .connection import Conversation, SocketConfig
 from .holder import Holder
 from .socket_log import name_socket, note_refusal, open_socket
@@ -36,7 +36,7 @@ def websocket_handler(
     config: SocketConfig | None = None,
     limits: Limits | None = None,
 ) -> _Handler:
-    """The handler over ``engine`` for `adapters.server.serve`.
+    """The handler over ``engine`` for `penstock.adapters.server.accept.serve`.
 
     ``identity`` is the application's: it knows the tickets that were made there. Pages of other origins are refused
     unless ``allowed_origins`` names them; ``allowed_hosts`` are as there.

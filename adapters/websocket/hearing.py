@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Final, final
 
-from engine import PenstockError
+from penstock.engine import PenstockError
 
-from ..identity import Scope
-from .frames import frame_error
+from ..access import Scope
+from ..forms.frames import frame_error
 from .holder import Holder
 from .productions import Productions
 from .socket_log import note_refusal

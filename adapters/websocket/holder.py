@@ -9,9 +9,9 @@ from typing import final
 
 import trio
 
-from engine import JSON
+from penstock.engine import JSON
 
-from ..identity import Identity, Principal, Scope
+from ..access import Identity, Principal, Scope
 from ..problems import Forbidden, Unauthenticated
 
 __all__ = ["Holder", "right"]

@@ -10,11 +10,11 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from engine import JSON, PenstockError
+from penstock.engine import JSON, PenstockError
 
+from ..forms.frames import frame_error, frame_reply
 from .commands import Commands
 from .envelope import frame_ids, parse_frame
-from .frames import frame_error, frame_reply
 from .room import Room
 from .socket_log import note_refusal
 from .subscriptions import Send

@@ -8,11 +8,11 @@ from typing import Final, final
 
 import trio
 
-from engine import JSON, InvalidBody, Overloaded, ProducerStamp, Session
+from penstock.engine import JSON, InvalidBody, Overloaded, ProducerStamp, Session
 
-from ..bodies import read_body
-from ..pushed import FinishBody, SignOfLife, finish, push, read_batch, read_lease, read_stamp
-from .frames import frame_error
+from ..forms.frames import frame_error
+from ..requests.bodies import read_body
+from ..requests.chunks import FinishBody, SignOfLife, finish, push, read_batch, read_lease, read_stamp
 from .subscriptions import Send
 
 __all__ = ["Productions", "lease_in"]

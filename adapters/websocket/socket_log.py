@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 import trio
 
-from engine import PenstockError, request_id
+from penstock.engine import PenstockError, request_id
 
-from ..head import Head
 from ..problems import Unauthenticated, brief, is_failure
-from ..request_ids import REQUEST_ID, request_id_of
-from ..traffic import traffic
+from ..server.head import Head
+from ..watching.request_ids import REQUEST_ID, request_id_of
+from ..watching.traffic import traffic
 
 __all__ = ["name_socket", "note_refusal", "open_socket"]
 

@@ -9,10 +9,10 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
+from penstock.engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
 
+from ..forms.frames import frame_error, wire_frames
 from ..problems import Forbidden, Unauthenticated
-from .frames import frame_error, wire_frames
 from .socket_log import note_refusal
 
 __all__ = ["Send", "Subscriptions"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .backup import CopyProgress, back_up, restore
 from .memory import MemoryLog
 from .port import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, Report, Write
-from .reader import FileState, SqliteReader, open_sqlite_reader
-from .sqlite import SqliteLog, open_sqlite
+from .sqlite.backup import CopyProgress, back_up, restore
+from .sqlite.log import SqliteLog, open_sqlite
+from .sqlite.reader import FileState, SqliteReader, open_sqlite_reader
 
 __all__ = [
     "Append",

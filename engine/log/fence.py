@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
-from ..admission import TokenVerdict, admit_token
 from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
+from ..rules.admission import TokenVerdict, admit_token
 from .port import Append, Compact, Delete, Move
 
 __all__ = ["Standing", "admit", "admit_compact"]

@@ -16,9 +16,9 @@ from ..config import Config
 from ..errors import CorruptSession, InvalidBody
 from ..events import Event, GenerationFinished, GenerationStarted
 from ..log.port import EventLog, Head
-from ..records import OPEN, OpenRecord, check_record, read_record
-from ..recovery import find
 from ..reducer import Gap, SessionState
+from ..rules.records import OPEN, OpenRecord, check_record, read_record
+from ..session.recovery import find
 from .log_rules import LogCheck
 from .violation import Violation
 

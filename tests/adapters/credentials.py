@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import jwt
 
-from adapters.identity import Authorize, Identity, JwtTokens, Tickets
+from penstock.adapters.access import Authorize, Identity, JwtTokens, Tickets
 
 __all__ = ["ALL", "SECRET", "bearer", "identity", "token"]
 

@@ -16,8 +16,8 @@ import httpx
 import jsonschema_rs
 from quart_trio import QuartTrio
 
-from adapters.http.openapi import document
-from adapters.http.page import FILES
+from penstock.adapters.http.openapi import document
+from penstock.adapters.http.page import FILES
 
 __all__ = ["described", "described_line", "description", "rules", "validate"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from attrs import frozen
 
-from adapters.problems import PROBLEM_JSON, TABLE
+from penstock.adapters.problems import PROBLEM_JSON, TABLE
 from tests.adapters.serving import Socket
 
 __all__ = ["Face", "HttpFace", "Json", "SocketFace", "Stamp", "Told"]

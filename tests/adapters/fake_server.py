@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 import httpx
 import trio
 
-from adapters.client import Client, ClientConfig, Token, connect
-from adapters.problems import TABLE
+from penstock.adapters.client import Client, ClientConfig, Token, connect
+from penstock.adapters.problems import TABLE
 
 __all__ = ["Carry", "FakeServer", "Fate", "answer_lost", "delayed", "refused", "request_lost"]
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import trio
 
-from adapters.client import ClientConfig, Events, Token, connect
-from adapters.problems import TABLE
-from engine import Cursor, Event, QueuePaused, encode
+from penstock.adapters.client import ClientConfig, Events, Token, connect
+from penstock.adapters.problems import TABLE
+from penstock.engine import Cursor, Event, QueuePaused, encode
 
 __all__ = ["BROKEN", "DRAIN", "END", "EXPIRED", "SSE", "Answer", "Server", "Stream", "control", "event", "problem"]
 

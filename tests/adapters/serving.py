@@ -12,12 +12,12 @@ import trio_websocket
 from attrs import define
 from hypercorn.typing import ASGIFramework
 
-from adapters.http import create_app
-from adapters.identity import OPEN, Identity
-from adapters.metrics import Metrics
-from adapters.server import ServerConfig, WebSocketHandler, serve
-from adapters.websocket import SocketConfig, websocket_handler
-from engine import Config, Engine, EventLog, MemoryLog, Producer, open_engine
+from penstock.adapters.access import OPEN, Identity
+from penstock.adapters.http import create_app
+from penstock.adapters.server.accept import ServerConfig, WebSocketHandler, serve
+from penstock.adapters.watching.metrics import Metrics
+from penstock.adapters.websocket import SocketConfig, websocket_handler
+from penstock.engine import Config, Engine, EventLog, MemoryLog, Producer, open_engine
 from tests.adapters.describing import described, described_line, validate
 
 __all__ = [

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import define
 
-from adapters.models import Assistant, Model, Retries, Tool, open_model
-from engine import Event, GenerationFinished, JSONObject, MessageView, Session
-from engine.testing import EngineUnderTest, open_test_engine
+from penstock.adapters.models import Assistant, Model, Retries, Tool, open_model
+from penstock.engine import Event, GenerationFinished, JSONObject, MessageView, Session
+from penstock.engine.testing import EngineUnderTest, open_test_engine
 from tests.adapters.providers import Provider, Wire
 
 __all__ = ["QUICK", "Talk", "model_of", "talking"]

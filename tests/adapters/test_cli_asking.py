@@ -7,10 +7,10 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
-from adapters.cli import main
-from adapters.cli.asking import demand, how_to_answer
-from adapters.cli.screen import DEFAULT_URL
-from engine import JSON
+from penstock.adapters.cli import main
+from penstock.adapters.cli.asking import demand, how_to_answer
+from penstock.adapters.cli.screen import DEFAULT_URL
+from penstock.engine import JSON
 
 
 @pytest.mark.parametrize(

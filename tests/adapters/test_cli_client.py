@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.cli.client import PATIENCE, ClientError, Following, connected, run
-from adapters.client import Arrived, BadAnswer, Refused, Unreachable
-from engine import Cursor, Ended, PenstockError, SessionNotFound, Started
+from penstock.adapters.cli.client import PATIENCE, ClientError, Following, connected, run
+from penstock.adapters.client import Arrived, BadAnswer, Refused, Unreachable
+from penstock.engine import Cursor, Ended, PenstockError, SessionNotFound, Started
 from tests.adapters.fake_streams import BROKEN, END, Server, Stream, event, problem
 
 FIRST, SECOND = (str(Cursor("e", offset)) for offset in (1, 2))

@@ -9,9 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from adapters.cli.edge import Edge, edge_options
-from adapters.limits import UNLIMITED, LimitsConfig
-from adapters.server import ServerConfig
+from penstock.adapters.cli.edge import Edge, edge_options
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.limits import UNLIMITED, LimitsConfig
 
 
 def told(*arguments: str) -> Edge:

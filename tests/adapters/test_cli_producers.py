@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.cli.producers import LoadError, load_producer, load_producers
+from penstock.adapters.cli.producers import LoadError, load_producer, load_producers
 
 MODULE = """
 import functools

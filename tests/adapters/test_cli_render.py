@@ -4,8 +4,8 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.cli.render import Transcript, clean
-from engine import (
+from penstock.adapters.cli.render import Transcript, clean
+from penstock.engine import (
     ApprovalRequested,
     ApprovalResolved,
     BlockClosed,

@@ -9,8 +9,8 @@ from typing import Literal
 import pytest
 import trio
 
-from adapters.client import Client, ClientConfig, Lost, RemoteSession, Unreachable, connect
-from engine import (
+from penstock.adapters.client import Client, ClientConfig, Lost, RemoteSession, Unreachable, connect
+from penstock.engine import (
     CaughtUp,
     Cursor,
     GapError,
@@ -35,7 +35,7 @@ from engine import (
     new_generation_id,
     new_message_id,
 )
-from engine.log import Delete
+from penstock.engine.log import Delete
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.faulty import Fail, FaultyLog
 

@@ -10,10 +10,10 @@ from typing import Literal
 import pytest
 import trio
 
-from adapters.client import Client, ClientConfig, Token, connect
-from adapters.identity import Identity, JwtTokens, Scope, make_token
-from adapters.identity.tokens import Signer
-from adapters.problems import Forbidden, Unauthenticated
+from penstock.adapters.access import Identity, JwtTokens, Scope, make_token
+from penstock.adapters.access.tokens import Signer
+from penstock.adapters.client import Client, ClientConfig, Token, connect
+from penstock.adapters.problems import Forbidden, Unauthenticated
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 
 KEY = b"0123456789abcdef0123456789abcdef"

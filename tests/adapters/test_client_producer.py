@@ -16,8 +16,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from adapters.client import Client, ClientConfig, Refused, Unreachable
-from engine import (
+from penstock.adapters.client import Client, ClientConfig, Refused, Unreachable
+from penstock.engine import (
     Draining,
     FinishFailed,
     Generation,

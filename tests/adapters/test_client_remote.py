@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from adapters.client import Client, RemoteSession, connect
-from engine import (
+from penstock.adapters.client import Client, RemoteSession, connect
+from penstock.engine import (
     Approval,
     Engine,
     Generation,

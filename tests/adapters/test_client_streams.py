@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from adapters.client import BadAnswer, ClientConfig, Token, connect
-from adapters.client.lines import Over
-from adapters.problems import Forbidden, Unauthenticated
-from engine import JSON, Cursor, SessionNotFound, encode_json
+from penstock.adapters.client import BadAnswer, ClientConfig, Token, connect
+from penstock.adapters.client.lines import Over
+from penstock.adapters.problems import Forbidden, Unauthenticated
+from penstock.engine import JSON, Cursor, SessionNotFound, encode_json
 from tests.adapters.fake_streams import BROKEN, DRAIN, END, EXPIRED, Answer, Server, Stream, control, event, problem
 from tests.adapters.serving import PATIENCE
 

@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 import trio
 
-from adapters.client import ClientConfig, Unreachable, connect
-from adapters.server import ServerConfig
-from adapters.tls import tls_context
+from penstock.adapters.client import ClientConfig, Unreachable, connect
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.tls import tls_context
 from tests.adapters.certificates import make_certificate
 from tests.adapters.serving import PATIENCE, penstock
 

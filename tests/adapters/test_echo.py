@@ -5,8 +5,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.echo import Pace, echo, pieces
-from engine import JSON, Event, Generation, InvalidBody, Snapshot, open_engine
+from penstock.adapters.echo import Pace, echo, pieces
+from penstock.engine import JSON, Event, Generation, InvalidBody, Snapshot, open_engine
 
 
 @given(st.text())

@@ -14,11 +14,11 @@ import trio_websocket
 from quart import request
 from quart_trio import QuartTrio
 
-from adapters.head import Head
-from adapters.limits import CONNECTION, Limits, LimitsConfig
-from adapters.problems import RateLimited
-from adapters.proxies import TrustedProxies
-from adapters.server import ServerConfig
+from penstock.adapters.problems import RateLimited
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.head import Head
+from penstock.adapters.server.limits import CONNECTION, Limits, LimitsConfig
+from penstock.adapters.server.proxies import TrustedProxies
 from tests.adapters.serving import PATIENCE, Served, problem, read_until, serving
 from tests.adapters.test_server import HANDSHAKE, World, echo_socket
 

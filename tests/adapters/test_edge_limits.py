@@ -12,13 +12,13 @@ import pytest
 import trio
 from quart import Response
 
-from adapters.http import create_app
-from adapters.identity import OPEN, Authorize, Identity, Principal, Scope
-from adapters.limits import Limits, LimitsConfig
-from adapters.proxies import TrustedProxies
-from adapters.server import ServerConfig
-from adapters.websocket import websocket_handler
-from engine import Config, MemoryLog, SessionDeleted, open_engine
+from penstock.adapters.access import OPEN, Authorize, Identity, Principal, Scope
+from penstock.adapters.http import create_app
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.limits import Limits, LimitsConfig
+from penstock.adapters.server.proxies import TrustedProxies
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import Config, MemoryLog, SessionDeleted, open_engine
 from tests.adapters.serving import PATIENCE, Penstock, problem, read_to_end, read_until, serving
 from tests.adapters.test_edge import LOOPBACK
 

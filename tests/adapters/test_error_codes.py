@@ -1,7 +1,7 @@
 """Every error code there is, provoked for real: over HTTP, over WebSocket, and as a close code.
 
-One table says how each comes about. A code of `adapters.problems.TABLE` that nothing here provokes fails a test, so
-that nobody adds one without saying how a client gets to see it.
+One table says how each comes about. A code of `penstock.adapters.problems.TABLE` that nothing here provokes fails a
+test, so that nobody adds one without saying how a client gets to see it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import trio
 import trio_websocket
 from attrs import field, frozen
 
-from adapters.http import create_app
-from adapters.identity import OPEN, Identity
-from adapters.limits import UNLIMITED, Limits, LimitsConfig
-from adapters.logs import log_handler
-from adapters.problems import TABLE, Row
-from adapters.server import ServerConfig
-from adapters.websocket import SocketConfig, websocket_handler
-from engine import (
+from penstock.adapters.access import OPEN, Identity
+from penstock.adapters.http import create_app
+from penstock.adapters.problems import TABLE, Row
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.limits import UNLIMITED, Limits, LimitsConfig
+from penstock.adapters.watching.logs import log_handler
+from penstock.adapters.websocket import SocketConfig, websocket_handler
+from penstock.engine import (
     Chunk,
     Compact,
     Config,

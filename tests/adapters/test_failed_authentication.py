@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import trio
 
-from adapters.http import create_app
-from adapters.limits import Limits, LimitsConfig
-from adapters.proxies import TrustedProxies
-from adapters.server import ServerConfig
-from adapters.websocket import websocket_handler
-from engine import MemoryLog, open_engine
+from penstock.adapters.http import create_app
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.limits import Limits, LimitsConfig
+from penstock.adapters.server.proxies import TrustedProxies
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import MemoryLog, open_engine
 from tests.adapters.credentials import identity, token
 from tests.adapters.serving import PATIENCE, Penstock, Socket, problem, serving
 from tests.adapters.test_edge import LOOPBACK

@@ -22,9 +22,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from packaging.requirements import Requirement
 
-import adapters
-import engine
-from adapters import http1
+from penstock import adapters, engine
+from penstock.adapters.server import connection
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -41,7 +40,7 @@ DOCUMENTED: Final[Mapping[str, frozenset[str]]] = {
     "wsproto": frozenset({"wsproto.utilities"}),
 }
 
-# What `http1` imports besides.
+# What `connection` imports besides.
 INSIDE: Final[Mapping[str, frozenset[str]]] = {
     "hypercorn.events": frozenset({"Closed", "Event", "RawData", "Updated"}),
     "hypercorn.protocol.events": frozenset({"Event", "Response", "StreamClosed"}),
@@ -78,7 +77,7 @@ ATTRIBUTES: Final = frozenset({"client", "config", "connection", "context", "sen
 BOUNDED: Final = ("hypercorn", "quart", "quart-trio")
 
 # They do something when they are imported.
-NO_MODULES: Final = frozenset({"adapters.cli.__main__", "adapters.models.example"})
+NO_MODULES: Final = frozenset({"penstock.adapters.cli.__main__", "penstock.adapters.models.example"})
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -97,14 +96,14 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
             yield from ((node.module, alias.name) for alias in node.names)
 
 
-def test_only_http1_imports_what_a_library_does_not_document() -> None:
+def test_only_one_module_imports_what_a_library_does_not_document() -> None:
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for path, tree in sources():
         for module, name in imported(tree):
             library = module.partition(".")[0]
             if library in DOCUMENTED and (module not in DOCUMENTED[library] or name.startswith("_")):
                 found[path][module].add(name)
-    assert found == {"adapters/http1.py": INSIDE}
+    assert found == {"adapters/server/connection.py": INSIDE}
 
 
 def test_no_private_attribute_of_a_library_is_used() -> None:
@@ -136,14 +135,14 @@ def our_classes() -> Iterator[type]:
                     yield value
 
 
-def test_only_http1_overrides_a_private_method_of_a_library() -> None:
+def test_only_one_module_overrides_a_private_method_of_a_library() -> None:
     overridden: dict[str, set[str]] = {}
     for cls in our_classes():
         foreign = [base for base in cls.__mro__[1:] if base.__module__.partition(".")[0] in DOCUMENTED]
         theirs = {name for base in foreign for name in vars(base) if name.startswith("_") and not name.endswith("__")}
         if names := theirs & vars(cls).keys() - {"_abc_impl"}:
             overridden[f"{cls.__module__}.{cls.__qualname__}"] = names
-    assert overridden == {"adapters.http1._Protocol": OVERRIDDEN}
+    assert overridden == {"penstock.adapters.server.connection._Protocol": OVERRIDDEN}
 
 
 def test_what_is_used_of_hypercorn_is_there() -> None:
@@ -154,7 +153,7 @@ def test_what_is_used_of_hypercorn_is_there() -> None:
     shared = WorkerContext(None)
     assert not shared.terminated.is_set()
     assert inspect.iscoroutinefunction(shared.terminated.set)
-    assert issubclass(http1._Protocol, H11Protocol)
+    assert issubclass(connection._Protocol, H11Protocol)
 
 
 @pytest.mark.parametrize("name", BOUNDED)

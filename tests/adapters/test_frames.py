@@ -10,9 +10,8 @@ import pytest
 import wsproto.connection
 import wsproto.events
 
-from adapters import ndjson, sse
-from adapters.websocket import frames
-from engine import (
+from penstock.adapters.forms import frames, ndjson, sse
+from penstock.engine import (
     Batch,
     CaughtUp,
     Cursor,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.framing import StrictConnection
-from adapters.hosts import is_host
-from engine import PenstockError
+from penstock.adapters.server.framing import StrictConnection
+from penstock.adapters.server.hosts import is_host
+from penstock.engine import PenstockError
 from tests.adapters.smuggling import ROWS
 
 HEAD_BYTES: Final = 16 * 1024

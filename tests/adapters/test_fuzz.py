@@ -18,8 +18,8 @@ import trio
 import trio.testing
 import trio_websocket
 
-from adapters.problems import TABLE
-from engine import Config, InvalidBody, MemoryLog, encode_json
+from penstock.adapters.problems import TABLE
+from penstock.engine import Config, InvalidBody, MemoryLog, encode_json
 from tests.adapters.fuzzing import SID, Dice, Sent
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.exploring import quiet  # noqa: F401  a fixture

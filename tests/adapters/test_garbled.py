@@ -20,8 +20,8 @@ import pytest
 import trio
 import trio.testing
 
-from adapters.traffic import traffic
-from engine import Config
+from penstock.adapters.watching.traffic import traffic
+from penstock.engine import Config
 from tests.adapters.garbling import Garbler
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.producers import saying

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from adapters.server import ServerConfig
+from penstock.adapters.server.accept import ServerConfig
 from tests.adapters.serving import PATIENCE, Served, penstock, read_to_end, read_until, serving
 from tests.adapters.test_server import World, echo_socket
 from tests.engine.producers import saying

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from adapters.halves import Halves, mended
-from engine import Generation, InvalidBody, MemoryLog, open_engine
+from penstock.adapters.halves import Halves, mended
+from penstock.engine import Generation, InvalidBody, MemoryLog, open_engine
 from tests.adapters.fake_server import FakeServer
 from tests.adapters.providers import WIRES, Call, Wire, provider, whole
 from tests.adapters.talking import model_of, talking

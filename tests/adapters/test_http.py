@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from engine import JSON, Entry, MemoryLog, WriteFailed
+from penstock.engine import JSON, Entry, MemoryLog, WriteFailed
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.living import copied
 from tests.engine.producers import Steered, saying

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from engine import (
+from penstock.engine import (
     JSON,
     Approval,
     Config,

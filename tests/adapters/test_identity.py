@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapters.identity import (
+from penstock.adapters.access import (
     EVERYBODY,
     Algorithm,
     BadKey,
@@ -36,8 +36,8 @@ from adapters.identity import (
     may,
     read_bearer,
 )
-from adapters.problems import Forbidden, Unauthenticated
-from engine import InvalidBody, Overloaded
+from penstock.adapters.problems import Forbidden, Unauthenticated
+from penstock.engine import InvalidBody, Overloaded
 from tests.adapters.credentials import SECRET, token
 
 TOKENS = JwtTokens([SECRET], "HS256", leeway=0)
@@ -374,7 +374,7 @@ def test_only_a_ticket_for_one_session_and_for_reading_opens_a_stream() -> None:
 def test_a_long_ticket_is_soon_too_old_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     tickets, now = Tickets(), time.time()
     ticket = tickets.make(principal("a"), ["a"], ["read"], 3600)
-    monkeypatch.setattr("adapters.identity.tickets.time.time", lambda: now + 61)
+    monkeypatch.setattr("penstock.adapters.access.tickets.time.time", lambda: now + 61)
     with pytest.raises(Unauthenticated):
         tickets.for_socket(ticket.text)
 
@@ -392,10 +392,10 @@ def test_no_token_is_a_ticket_and_no_ticket_a_token() -> None:
 
 
 def test_used_tickets_are_forgotten_when_they_are_too_old_and_never_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.identity.tickets._MAX_USED", 3)
+    monkeypatch.setattr("penstock.adapters.access.tickets._MAX_USED", 3)
     tickets, now = Tickets(), time.time()
     with monkeypatch.context() as earlier:
-        earlier.setattr("adapters.identity.tickets.time.time", lambda: now - 61)
+        earlier.setattr("penstock.adapters.access.tickets.time.time", lambda: now - 61)
         made = [tickets.make(principal("a"), ["a"], ["read"], 3600) for _ in range(4)]
         for ticket in made[:3]:
             tickets.for_socket(ticket.text)

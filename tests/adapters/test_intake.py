@@ -13,10 +13,10 @@ from hypercorn.typing import ASGIReceiveEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-import adapters
-from adapters.http.intake import ClientLeft, bounded, whole_body
-from adapters.incoming import Incoming
-from adapters.problems import BodyTooLarge, SlowRequest
+from penstock import adapters
+from penstock.adapters.http.intake import ClientLeft, bounded, whole_body
+from penstock.adapters.problems import BodyTooLarge, SlowRequest
+from penstock.adapters.server.incoming import Incoming
 
 MOST = 10
 

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quart_trio import QuartTrio
 
-from adapters.http import create_app, mount
-from adapters.identity import OPEN, Identity
-from adapters.isolation import ISOLATION
-from adapters.origins import check_site
-from adapters.problems import OriginRefused
-from adapters.server import ServerConfig, serve
-from adapters.websocket import websocket_handler
-from engine import MemoryLog, open_engine
+from penstock.adapters.access import OPEN, Identity
+from penstock.adapters.access.origins import check_site
+from penstock.adapters.http import create_app, mount
+from penstock.adapters.isolation import ISOLATION
+from penstock.adapters.problems import OriginRefused
+from penstock.adapters.server.accept import ServerConfig, serve
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import MemoryLog, open_engine
 from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import PATIENCE, Served, penstock, serving
 from tests.adapters.test_server import echo_socket
@@ -272,13 +272,13 @@ def test_nothing_is_answered_that_is_not_in_this_table() -> None:
         if "client" not in path.parts and (count := len(begins.findall(path.read_text()))):
             found[str(path.relative_to(folder))] = count
     assert found == {
-        "apps.py": 1,
-        "handover.py": 1,
         "http/app.py": 1,
         "http/mounting.py": 1,
         "http/pushing.py": 1,
         "http/sockets.py": 1,
-        "http1.py": 1,
-        "server.py": 2,
+        "server/accept.py": 2,
+        "server/apps.py": 1,
+        "server/connection.py": 1,
+        "server/handover.py": 1,
         "websocket/handshake.py": 1,
     }

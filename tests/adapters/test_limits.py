@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.limits import CONNECTION, UNLIMITED, Connection, Limits, LimitsConfig, RateLimiter, Shares, address_key
-from adapters.problems import RateLimited
+from penstock.adapters.problems import RateLimited
+from penstock.adapters.server.limits import (
+    CONNECTION,
+    UNLIMITED,
+    Connection,
+    Limits,
+    LimitsConfig,
+    RateLimiter,
+    Shares,
+    address_key,
+)
 
 
 def connection(client: str) -> Connection:

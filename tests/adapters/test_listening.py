@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from adapters.cli.listening import Bound, ListenError, is_dual
+from penstock.adapters.cli.listening import Bound, ListenError, is_dual
 from tests.adapters.serving import PATIENCE
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import trio
 
-from adapters.http import sessions
-from adapters.logs import LogFormat, log_handler
-from engine import Generation, WriteFailed, is_uuid, request_id
+from penstock.adapters.http import sessions
+from penstock.adapters.watching.logs import LogFormat, log_handler
+from penstock.engine import Generation, WriteFailed, is_uuid, request_id
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.producers import Steered
 

@@ -13,11 +13,11 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
-from adapters.http import create_app
-from adapters.metrics import Metrics
-from adapters.traffic import Traffic
-from engine import CaughtUp, Config, MemoryLog, open_engine
-from engine.testing import StubbornProducer
+from penstock.adapters.http import create_app
+from penstock.adapters.watching.metrics import Metrics
+from penstock.adapters.watching.traffic import Traffic
+from penstock.engine import CaughtUp, Config, MemoryLog, open_engine
+from penstock.engine.testing import StubbornProducer
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.producers import Steered, failing, saying
@@ -146,7 +146,7 @@ async def test_readers_are_counted(autojump_clock: MockClock) -> None:
 
 
 def test_a_histogram_counts_what_lies_on_a_bound_below_it() -> None:
-    from adapters.metrics import _Histogram
+    from penstock.adapters.watching.metrics import _Histogram
 
     made = _Histogram((1, 2))
     for value in (0.5, 1, 1.5, 2, 9):

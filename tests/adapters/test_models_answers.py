@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import trio
 
-from engine import JSON, BlockView, MessageOpened
+from penstock.engine import JSON, BlockView, MessageOpened
 from tests.adapters.providers import WIRES, Answer, Call, Wire, chat, claude, error, provider, responses, sse, whole
 from tests.adapters.talking import PATIENCE, model_of, talking
 

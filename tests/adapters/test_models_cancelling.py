@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from adapters.models import Assistant
-from engine import Config, open_engine
+from penstock.adapters.models import Assistant
+from penstock.engine import Config, open_engine
 from tests.adapters.providers import WIRES, Answer, Provider, Wire, claude, provider, whole
 from tests.adapters.talking import PATIENCE, QUICK, Talk, model_of, talking
 

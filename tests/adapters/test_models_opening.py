@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from adapters.cli import main
-from adapters.cli.producers import LoadError, load_producer
-from adapters.models import CODES, ModelError, open_assistant, open_model
-from adapters.models.opening import ModelSpec, parse_options
+from penstock.adapters.cli import main
+from penstock.adapters.cli.producers import LoadError, load_producer
+from penstock.adapters.models import CODES, ModelError, open_assistant, open_model
+from penstock.adapters.models.opening import ModelSpec, parse_options
 from tests.adapters.providers import WIRES, Wire
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def test_without_the_sdk_it_is_said_how_to_install_it(wire: Wire, monkeypatch: p
     package = "anthropic" if wire.kind == "anthropic" else "openai"
     monkeypatch.setitem(sys.modules, package, None)
     for module in ("chat", "responses", "claude", "openai_failures"):
-        monkeypatch.delitem(sys.modules, f"adapters.models.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"penstock.adapters.models.{module}", raising=False)
     with pytest.raises(ModelError) as caught:
         open_model(f"{wire.kind}:small", api_key="key")
     assert "pip install 'penstock[models]'" in str(caught.value)
@@ -138,7 +138,7 @@ def test_the_readmes_example_is_a_producer_as_it_stands(monkeypatch: pytest.Monk
 
 
 def test_an_assistant_is_a_producer_that_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "adapters.models.example", raising=False)
+    monkeypatch.delitem(sys.modules, "penstock.adapters.models.example", raising=False)
     with pytest.raises(LoadError) as caught:
         load_producer("keeper=adapters.models.example:keeper")
     assert "PENSTOCK_MODEL" in str(caught.value)

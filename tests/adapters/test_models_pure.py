@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.models.failures import CODES, ModelFailure, of_answer, retry_after
-from adapters.models.retries import Retries
-from adapters.models.usage import add, tokens
-from adapters.models.wire import EventReader, GarbledError, objects, parse, part, text
+from penstock.adapters.models.failures import CODES, ModelFailure, of_answer, retry_after
+from penstock.adapters.models.retries import Retries
+from penstock.adapters.models.usage import add, tokens
+from penstock.adapters.models.wire import EventReader, GarbledError, objects, parse, part, text
 
 
 @pytest.mark.parametrize(

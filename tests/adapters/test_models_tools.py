@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from adapters.models import Tool, ToolError
-from engine import JSON, ApprovalRequested, JSONObject, MessageView
+from penstock.adapters.models import Tool, ToolError
+from penstock.engine import JSON, ApprovalRequested, JSONObject, MessageView
 from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, claude, provider, responses, whole
 from tests.adapters.talking import PATIENCE, Talk, model_of, talking
 
@@ -275,7 +275,7 @@ async def test_every_result_is_stored_before_the_model_hears_of_it() -> None:
 def test_tools_with_bad_names_and_two_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError):
         Tool(name="look up", description="", run=Book().look_up)
-    from adapters.models.tools import toolbox
+    from penstock.adapters.models.tools import toolbox
 
     with pytest.raises(ValueError):
         toolbox([Book().tool(), Book().tool()])

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.models import chat, claude, responses
-from adapters.models.pieces import CARRIED
-from adapters.models.transcript import (
+from penstock.adapters.models import chat, claude, responses
+from penstock.adapters.models.pieces import CARRIED
+from penstock.adapters.models.transcript import (
     AnswerTurn,
     Call,
     Result,
@@ -24,7 +24,7 @@ from adapters.models.transcript import (
     parse_arguments,
     transcript,
 )
-from engine import JSON, BlockView, JSONObject, MessageView
+from penstock.engine import JSON, BlockView, JSONObject, MessageView
 
 
 def block(kind: str, text: str | None = None, **more: object) -> BlockView:

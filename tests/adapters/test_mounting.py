@@ -15,12 +15,12 @@ import trio_websocket
 from hypercorn.typing import ASGIFramework
 from quart_trio import QuartTrio
 
-from adapters.client import connect
-from adapters.echo import echo
-from adapters.http import create_app, mount
-from adapters.server import ServerConfig, serve
-from adapters.websocket import websocket_handler
-from engine import Engine, GenerationFinished, MemoryLog, open_engine
+from penstock.adapters.client import connect
+from penstock.adapters.echo import echo
+from penstock.adapters.http import create_app, mount
+from penstock.adapters.server.accept import ServerConfig, serve
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import Engine, GenerationFinished, MemoryLog, open_engine
 from tests.adapters.serving import PATIENCE, problem, read_to_end, read_until, serving
 
 PROMPT = "water finds its way"

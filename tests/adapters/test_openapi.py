@@ -12,13 +12,13 @@ import pytest
 import schemathesis
 import trio
 
-from adapters.http import create_app
-from adapters.http.openapi import document
-from adapters.http.openapi.grammar import GRAMMAR
-from adapters.http.page import FILES
-from adapters.problems import TABLE
-from adapters.server import ServerConfig
-from engine import DATA_TYPES, Generation, MemoryLog, Producer, open_engine
+from penstock.adapters.http import create_app
+from penstock.adapters.http.openapi import document
+from penstock.adapters.http.openapi.grammar import GRAMMAR
+from penstock.adapters.http.page import FILES
+from penstock.adapters.problems import TABLE
+from penstock.adapters.server.accept import ServerConfig
+from penstock.engine import DATA_TYPES, Generation, MemoryLog, Producer, open_engine
 from tests.adapters.describing import description, rules, validate
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.producers import Steered

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 from quart import typing as quart_typing
 
-from adapters.http import create_app
-from adapters.identity import OPEN, Identity
-from adapters.origins import check_host, check_origin, cross_origin, is_origin
-from adapters.problems import OriginRefused
-from engine import MemoryLog, open_engine
+from penstock.adapters.access import OPEN, Identity
+from penstock.adapters.access.origins import check_host, check_origin, cross_origin, is_origin
+from penstock.adapters.http import create_app
+from penstock.adapters.problems import OriginRefused
+from penstock.engine import MemoryLog, open_engine
 from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import penstock
 

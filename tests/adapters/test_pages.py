@@ -10,9 +10,9 @@ import pytest
 import trio
 from httpx import AsyncClient
 
-from adapters.client import connect
-from engine import Config, Generation, JSONObject, Session
-from engine.reducer import SessionState
+from penstock.adapters.client import connect
+from penstock.engine import Config, Generation, JSONObject, Session
+from penstock.engine.reducer import SessionState
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 
 Over: TypeAlias = Literal["sse", "websocket"]

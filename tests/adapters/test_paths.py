@@ -12,9 +12,9 @@ from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.http import create_app, mount
-from adapters.http.paths import with_path
-from engine import MemoryLog, open_engine
+from penstock.adapters.http import create_app, mount
+from penstock.adapters.http.paths import with_path
+from penstock.engine import MemoryLog, open_engine
 
 _PARTS = st.lists(
     st.sampled_from(["v1", "sessions", "a%2Fb", "a%2fb", "%2F", "", ".", "%2e", "%25", "%252F", "é"]),

@@ -17,11 +17,11 @@ import trio
 import trio_websocket
 from attrs import frozen
 
-from adapters.http import create_app
-from adapters.identity import Identity, Principal, Scope
-from adapters.metrics import Metrics
-from adapters.websocket.holder import right
-from engine import JSON, ApprovalRequested, Generation, MemoryLog, Session
+from penstock.adapters.access import Identity, Principal, Scope
+from penstock.adapters.http import create_app
+from penstock.adapters.watching.metrics import Metrics
+from penstock.adapters.websocket.holder import right
+from penstock.engine import JSON, ApprovalRequested, Generation, MemoryLog, Session
 from tests.adapters.credentials import ALL, bearer, identity, token
 from tests.adapters.serving import Penstock, Socket, penstock
 

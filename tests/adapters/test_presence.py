@@ -9,10 +9,10 @@ import httpx
 import pytest
 import trio
 
-from adapters.http import create_app
-from adapters.identity import Identity, Principal, Scope
-from adapters.websocket import websocket_handler
-from engine import Config, Engine, MemoryLog, open_engine
+from penstock.adapters.access import Identity, Principal, Scope
+from penstock.adapters.http import create_app
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import Config, Engine, MemoryLog, open_engine
 from tests.adapters.serving import Penstock, Served, penstock, serving
 from tests.adapters.test_streams import Reader, each_form, following
 

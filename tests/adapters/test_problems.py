@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapters.problems import TABLE, MethodNotAllowed, NotFound, answer, close_code, problem
-from engine import (
+from penstock.adapters.problems import TABLE, MethodNotAllowed, NotFound, answer, close_code, problem
+from penstock.engine import (
     CapacityError,
     CorruptDatabase,
     Draining,
@@ -63,7 +63,7 @@ def test_every_error_of_the_engine_has_a_row_that_agrees(kind: type[PenstockErro
         return  # a group of errors, never raised itself
     if kind is ProducerError:
         return  # ends a generation and stands in its last event; no caller gets it
-    if kind.__module__.startswith("adapters.client"):
+    if kind.__module__.startswith("penstock.adapters.client"):
         return  # what a client finds; no server says it
     assert TABLE[kind.code].retryable == kind.retryable
 

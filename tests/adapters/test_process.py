@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from adapters.cli import process
-from adapters.cli.access import Access
-from adapters.cli.edge import Edge
-from adapters.cli.listening import ListenError
-from adapters.cli.process import Options
-from adapters.echo import echo
-from adapters.identity import OPEN
-from adapters.spool import Spool
-from engine import DatabaseError, Engine, open_engine
+from penstock.adapters.access import OPEN
+from penstock.adapters.cli import process
+from penstock.adapters.cli.access import Access
+from penstock.adapters.cli.edge import Edge
+from penstock.adapters.cli.listening import ListenError
+from penstock.adapters.cli.process import Options
+from penstock.adapters.echo import echo
+from penstock.adapters.watching.spool import Spool
+from penstock.engine import DatabaseError, Engine, open_engine
 from tests.adapters.serving import PATIENCE
 from tests.adapters.test_listening import reachable
 

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import trio
 
-from adapters.websocket import SocketConfig
-from engine import Config, Event, EventLog, MemoryLog, Producer, new_message_id, open_sqlite
-from engine.log import Append, Write
+from penstock.adapters.websocket import SocketConfig
+from penstock.engine import Config, Event, EventLog, MemoryLog, Producer, new_message_id, open_sqlite
+from penstock.engine.log import Append, Write
 from tests.adapters.faces import Face, HttpFace, Json, SocketFace, Told
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.faulty import Fail, FaultyLog, Hold

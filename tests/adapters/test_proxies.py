@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from adapters.proxies import Forwarded, TrustedProxies
+from penstock.adapters.server.proxies import Forwarded, TrustedProxies
 
 TRUSTED = TrustedProxies([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])
 

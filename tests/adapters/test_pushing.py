@@ -17,15 +17,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quart import Response
 
-from adapters.bounds import ServerConfig
-from adapters.http import create_app, mount
-from adapters.http.pushing import Asked, Pushing
-from adapters.identity import Identity
-from adapters.limits import Limits, LimitsConfig
-from adapters.pushed import read_batch, read_chunk, read_pieces, read_strictly
-from adapters.traffic import traffic
-from adapters.websocket import websocket_handler
-from engine import JSON, Chunk, Engine, InvalidBody, MemoryLog, PenstockError, Session, decode_json, open_engine
+from penstock.adapters.access import Identity
+from penstock.adapters.http import create_app, mount
+from penstock.adapters.http.pushing import Asked, Pushing
+from penstock.adapters.requests.chunks import read_batch, read_chunk, read_pieces, read_strictly
+from penstock.adapters.server.config import ServerConfig
+from penstock.adapters.server.limits import Limits, LimitsConfig
+from penstock.adapters.watching.traffic import traffic
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import (
+    JSON,
+    Chunk,
+    Engine,
+    InvalidBody,
+    MemoryLog,
+    PenstockError,
+    Session,
+    decode_json,
+    open_engine,
+)
 from tests.adapters.credentials import identity, token
 from tests.adapters.fuzzing import Dice
 from tests.adapters.serving import PATIENCE, Served, serving

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from adapters.identity import JwtTokens, Tickets
-from adapters.websocket import SocketConfig
+from penstock.adapters.access import JwtTokens, Tickets
+from penstock.adapters.websocket import SocketConfig
 from tests.adapters.credentials import SECRET, bearer, identity, token
 from tests.adapters.serving import PATIENCE, Penstock, penstock, problem
 from tests.adapters.test_identity import BAD_TOKENS

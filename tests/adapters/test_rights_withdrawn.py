@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 import trio
 
-from adapters.identity import Identity, Principal, authority
-from engine import Session
+from penstock.adapters.access import Identity, Principal, authority
+from penstock.engine import Session
 from tests.adapters.credentials import ALL, bearer, identity, token
 from tests.adapters.serving import PATIENCE, Penstock, Socket, penstock
 

@@ -20,9 +20,9 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from adapters.guarded import Guarded
-from adapters.head import Head
-from adapters.server import ServerConfig, StartupFailed, serve
+from penstock.adapters.server.accept import ServerConfig, StartupFailed, serve
+from penstock.adapters.server.guarded import Guarded
+from penstock.adapters.server.head import Head
 from tests.adapters.serving import PATIENCE, problem, read_to_end, read_until, serving
 
 
@@ -303,7 +303,7 @@ async def test_every_answer_says_when_it_was_made(monkeypatch: pytest.MonkeyPatc
         said = []
         asked = b"GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         for second in seconds:
-            monkeypatch.setattr("adapters.http1.time", lambda: second)  # noqa: B023
+            monkeypatch.setattr("penstock.adapters.server.connection.time", lambda: second)  # noqa: B023
             monkeypatch.setattr("hypercorn.config.time", lambda: second)  # noqa: B023
             said.append(re.findall(rb"\r\ndate: (.*)\r\n", (await served.exchange(asked)).lower()))
     assert said == [[format_date_time(second).lower().encode()] for second in seconds]

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.logs import log_handler
-from adapters.metrics import Metrics
-from adapters.spool import Spool
+from penstock.adapters.watching.logs import log_handler
+from penstock.adapters.watching.metrics import Metrics
+from penstock.adapters.watching.spool import Spool
 
 PATIENCE = 10.0
 

@@ -15,10 +15,20 @@ from attrs import frozen
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from quart import Response
 
-from adapters.http import create_app
-from adapters.server import ServerConfig
-from adapters.websocket import websocket_handler
-from engine import Config, CorruptSession, Cursor, Entry, Generation, MemoryLog, Producer, WriteFailed, open_engine
+from penstock.adapters.http import create_app
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.websocket import websocket_handler
+from penstock.engine import (
+    Config,
+    CorruptSession,
+    Cursor,
+    Entry,
+    Generation,
+    MemoryLog,
+    Producer,
+    WriteFailed,
+    open_engine,
+)
 from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import PATIENCE, Lines, Penstock, Socket, penstock, serving
 from tests.engine.faulty import Fail, FaultyLog

@@ -14,8 +14,8 @@ import trio_websocket
 from quart import request
 from quart_trio import QuartTrio
 
-from adapters.server import ServerConfig
-from adapters.tls import TlsError, tls_context
+from penstock.adapters.server.accept import ServerConfig
+from penstock.adapters.server.tls import TlsError, tls_context
 from tests.adapters.certificates import Certificate, make_certificate
 from tests.adapters.serving import PATIENCE, Served, problem, serving
 from tests.adapters.test_server import World, echo_socket

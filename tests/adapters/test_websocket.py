@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio_websocket
 
-from adapters.websocket import SocketConfig
-from engine import Config, Generation, Input, MemoryLog, Producer, Session
+from penstock.adapters.websocket import SocketConfig
+from penstock.engine import Config, Generation, Input, MemoryLog, Producer, Session
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.producers import Steered, saying, shielding
 

@@ -14,9 +14,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.websocket import SocketConfig
-from adapters.websocket.room import Room
-from engine import JSON, Config, Generation, Producer
+from penstock.adapters.websocket import SocketConfig
+from penstock.adapters.websocket.room import Room
+from penstock.engine import JSON, Config, Generation, Producer
 from tests.adapters.credentials import identity, token
 from tests.adapters.serving import PATIENCE, Penstock, Socket, penstock
 from tests.adapters.test_websocket import code, result

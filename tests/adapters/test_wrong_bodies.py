@@ -16,13 +16,13 @@ import pytest
 import trio
 from attrs import fields, frozen, has
 
-import adapters
-from adapters.bodies import ApprovalAnswer, InputHead, MessageBody, StartBody, StopBody
-from adapters.http.sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
-from adapters.presence import PresenceBody, PresenceFrame
-from adapters.pushed import ChunkBody, FinishBody
-from adapters.websocket.commands import _SubscribeBody
-from engine import Chunk, MemoryLog, Session, new_generation_id, new_message_id
+from penstock import adapters
+from penstock.adapters.http.sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
+from penstock.adapters.requests.bodies import ApprovalAnswer, InputHead, MessageBody, StartBody, StopBody
+from penstock.adapters.requests.chunks import ChunkBody, FinishBody
+from penstock.adapters.requests.presence import PresenceBody, PresenceFrame
+from penstock.adapters.websocket.commands import _SubscribeBody
+from penstock.engine import Chunk, MemoryLog, Session, new_generation_id, new_message_id
 from tests.adapters.serving import Penstock, penstock
 from tests.engine.calls import PRODUCERS
 from tests.engine.works import CONFIG, all_of, assert_answers, assert_log_works, assert_works, each
@@ -146,8 +146,8 @@ _EXCLUDED: Final = {
 
 def test_every_body_is_sent() -> None:
     found = set()
-    for module in pkgutil.walk_packages(adapters.__path__, "adapters."):
-        if module.name.startswith(("adapters.http", "adapters.websocket", "adapters.bodies", "adapters.pu")):
+    for module in pkgutil.walk_packages(adapters.__path__, "penstock.adapters."):
+        if module.name.startswith(tuple(f"penstock.adapters.{name}" for name in ("http", "websocket", "requests"))):
             if ".openapi" in module.name:
                 continue
             for name, item in vars(importlib.import_module(module.name)).items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import click
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.children import ROOT
 from tests.benchmarks.machine import describe

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
-from engine import JSON, JSONObject
+from penstock.engine import JSON, JSONObject
 
 __all__ = ["ROOT", "Child", "ChildFailed", "cpu_seconds", "python", "resident_bytes", "work"]
 

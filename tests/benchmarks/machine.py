@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from engine import JSON, JSONObject
+from penstock.engine import JSON, JSONObject
 from tests.benchmarks.children import ROOT
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.sizes import Sizes

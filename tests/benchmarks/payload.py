@@ -1,7 +1,7 @@
 """The bytes that every peer sends: one event in penstock's own form, and frames around it.
 
 Nothing but the standard library: the peers run in an environment of their own. The stamp in the text is that of
-`adapters.cli.bench.stamps`, and a test holds the two together.
+`penstock.adapters.cli.bench.stamps`, and a test holds the two together.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from engine import JSON
+from penstock.engine import JSON
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.rules import Kind, judge_each
 from tests.benchmarks.samples import Cell, Run

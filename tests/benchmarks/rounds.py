@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapters.cli.bench.serving import BenchError
+from penstock.adapters.cli.bench.serving import BenchError
 from tests.benchmarks.bench import Bench, Context, Incomplete
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.measures.b1_writing import b1

@@ -10,7 +10,7 @@ from typing import final
 
 from attrs import Factory, define, frozen
 
-from engine import JSON, JSONObject
+from penstock.engine import JSON, JSONObject
 
 __all__ = ["Cell", "Run", "Spread"]
 

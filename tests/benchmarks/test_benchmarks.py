@@ -12,9 +12,9 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 
-from adapters.cli import main as penstock
-from adapters.cli.bench import stamps
-from adapters.cli.bench.viewing import Delays
+from penstock.adapters.cli import main as penstock
+from penstock.adapters.cli.bench import stamps
+from penstock.adapters.cli.bench.viewing import Delays
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import payload
 from tests.benchmarks.bench import Bench, Context

@@ -1,4 +1,4 @@
-"""The load client that reads, as a process: `adapters.cli.bench.viewing` behind two pipes.
+"""The load client that reads, as a process: `penstock.adapters.cli.bench.viewing` behind two pipes.
 
 It takes its orders as JSON, says ``ready`` when every connection follows its stream, and then prints what came.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import attrs
 
-from adapters.cli.bench.viewing import Delays, Viewed, Viewer, view
-from engine import JSONObject
+from penstock.adapters.cli.bench.viewing import Delays, Viewed, Viewer, view
+from penstock.engine import JSONObject
 from tests.benchmarks.children import Child, python
 
 __all__ = ["watch"]
@@ -32,7 +32,7 @@ def watch(
     stamps: bool,
     on_ready: Callable[[], object] = lambda: None,
 ) -> Viewed:
-    """As `adapters.cli.bench.viewing.view`, in a process of its own."""
+    """As `penstock.adapters.cli.bench.viewing.view`, in a process of its own."""
     spec = {
         "address": list(address),
         "seconds": seconds,

@@ -21,7 +21,7 @@ from typing import Final, Literal, final
 import attrs
 from attrs import define, frozen
 
-from adapters.cli.bench.viewing import Delays
+from penstock.adapters.cli.bench.viewing import Delays
 from tests.benchmarks.children import Child, python
 from tests.benchmarks.payload import body, stamped
 

@@ -28,6 +28,10 @@ START = 30.0
 STOP = 12.0
 
 
+# The command, as this environment has it.
+PENSTOCK = (sys.executable, "-m", "penstock.adapters.cli")
+
+
 class ServerProcess:
     """`penstock serve` on a free port. What it logs is in `log`."""
 
@@ -37,7 +41,7 @@ class ServerProcess:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "error"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "adapters.cli", "serve", "--db", str(self.db), "--port", "0", *arguments],
+                [*PENSTOCK, "serve", "--db", str(self.db), "--port", "0", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

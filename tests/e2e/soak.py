@@ -33,8 +33,8 @@ import httpx
 import trio
 from attrs import define, field
 
-from engine import decode
-from engine.testing import check_log
+from penstock.engine import decode
+from penstock.engine.testing import check_log
 from tests.e2e.conftest import ServerProcess
 
 __all__ = ["Soak", "main"]

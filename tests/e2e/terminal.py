@@ -6,12 +6,13 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
+
+from tests.e2e.conftest import PENSTOCK
 
 __all__ = ["PATIENCE", "Terminal", "penstock", "terminal"]
 
@@ -65,7 +66,7 @@ async def terminal(*arguments: str, **environment: str) -> AsyncIterator[Termina
     async with trio.lowlevel.FdStream(ours) as stream:
         try:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "adapters.cli", *arguments],
+                [*PENSTOCK, *arguments],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=theirs,
@@ -87,7 +88,7 @@ async def penstock(*arguments: str, **environment: str) -> subprocess.CompletedP
     """One command without a terminal, run to its end."""
     with trio.fail_after(PATIENCE):
         return await trio.run_process(
-            [sys.executable, "-m", "adapters.cli", *arguments],
+            [*PENSTOCK, *arguments],
             capture_stdout=True,
             capture_stderr=True,
             check=False,

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import ServerProcess
+from tests.e2e.conftest import PENSTOCK, ServerProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +28,7 @@ PATIENCE = 30.0  # far above what a command takes to start
 def penstock(*arguments: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """One command, run to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "adapters.cli", *arguments],
+        [*PENSTOCK, *arguments],
         cwd=cwd,
         input=stdin,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
@@ -44,7 +43,7 @@ class Tail:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "adapters.cli", "tail", *arguments],
+            [*PENSTOCK, "tail", *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

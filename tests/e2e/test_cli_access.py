@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import ServerProcess
+from tests.e2e.conftest import PENSTOCK, ServerProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +20,7 @@ Start = Callable[..., ServerProcess]
 def penstock(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One command, run to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "adapters.cli", *arguments],
+        [*PENSTOCK, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **environment},
         capture_output=True,
         text=True,

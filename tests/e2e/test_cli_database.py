@@ -6,7 +6,6 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import ServerProcess
+from tests.e2e.conftest import PENSTOCK, ServerProcess
 from tests.e2e.test_cli import penstock
 
 Start = Callable[..., ServerProcess]
@@ -218,7 +217,7 @@ def test_ctrl_c_in_a_backup_leaves_nothing(db: Path, tmp_path: Path) -> None:
         connection.commit()
     before = sorted(file.name for file in tmp_path.iterdir())
     running = subprocess.Popen(
-        [sys.executable, "-m", "adapters.cli", "backup", str(db), str(tmp_path / "copy.db")],
+        [*PENSTOCK, "backup", str(db), str(tmp_path / "copy.db")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,8 +9,8 @@ from typing import Literal
 import pytest
 import trio
 
-from adapters.client import ClientConfig, RemoteSession, connect
-from engine import Config, Event, Generation, GenerationFinished, SessionState, new_message_id
+from penstock.adapters.client import ClientConfig, RemoteSession, connect
+from penstock.engine import Config, Event, Generation, GenerationFinished, SessionState, new_message_id
 from tests.adapters.serving import penstock
 from tests.e2e.stream_proxy import StreamProxy
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from adapters.client import ClientConfig, connect
-from engine import BlockDelta, Event, Generation, GenerationFinished
-from engine.testing import assert_log
+from penstock.adapters.client import ClientConfig, connect
+from penstock.engine import BlockDelta, Event, Generation, GenerationFinished
+from penstock.engine.testing import assert_log
 from tests.adapters.serving import penstock
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.faulty_proxy import FATES, FaultyProxy

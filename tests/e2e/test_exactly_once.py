@@ -11,8 +11,8 @@ import httpx
 import pytest
 import trio
 
-from engine import new_generation_id, new_message_id
-from engine.testing import assert_log
+from penstock.engine import new_generation_id, new_message_id
+from penstock.engine.testing import assert_log
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.faulty_proxy import FATES, FaultyProxy
 from tests.e2e.streams import fold_frames

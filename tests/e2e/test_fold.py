@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import JSON, SessionState, Snapshot, encode_json, to_json
+from penstock.engine import JSON, SessionState, Snapshot, encode_json, to_json
 from tests.engine.strategies import SESSION, compact, logs
 from tests.vectors.make import EPOCH, FOLDER, Wire, judge
 

@@ -10,8 +10,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from engine import decode
-from engine.testing import assert_log
+from penstock.engine import decode
+from penstock.engine.testing import assert_log
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.streams import SseReader, call
 from tests.engine.disks import mounted

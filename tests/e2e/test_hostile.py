@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from engine import decode
-from engine.testing import assert_log
+from penstock.engine import decode
+from penstock.engine.testing import assert_log
 from tests.e2e.conftest import START, ServerProcess
 from tests.e2e.streams import SseReader, call
 from tests.e2e.test_reliability import memory_of

@@ -14,7 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, assume, settings
 from schemathesis.specs.openapi.checks import allow_header_conformance, positive_data_acceptance, unsupported_method
 
-from adapters.identity import load_signer, make_token
+from penstock.adapters.access import load_signer, make_token
 from tests.adapters.describing import description
 from tests.e2e.conftest import ServerProcess
 from tests.engine.exploring import exploring

@@ -14,8 +14,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from engine import Event, decode
-from engine.testing import assert_log
+from penstock.engine import Event, decode
+from penstock.engine.testing import assert_log
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.streams import SseReader, call, fold_frames
 

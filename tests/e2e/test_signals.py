@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.identity import make_token
-from adapters.identity.tokens import load_signer
+from penstock.adapters.access import make_token
+from penstock.adapters.access.tokens import load_signer
 from tests.adapters.certificates import Certificate, make_certificate
 from tests.e2e.conftest import START, ServerProcess
 

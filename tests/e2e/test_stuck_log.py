@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import START, STOP
+from tests.e2e.conftest import PENSTOCK, START, STOP
 
 
 @contextmanager
@@ -24,7 +23,7 @@ def unread(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[byt
     reading, writing = os.pipe()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "error"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "adapters.cli", "serve", "--db", str(folder / "test.db"), "--port", "0", *arguments],
+        [*PENSTOCK, "serve", "--db", str(folder / "test.db"), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=writing,
         env=environment,

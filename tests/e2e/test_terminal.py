@@ -15,8 +15,8 @@ import pytest
 import trio
 from attrs import frozen
 
-from adapters.client import connect
-from engine import ApprovalRequested
+from penstock.adapters.client import connect
+from penstock.engine import ApprovalRequested
 from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, provider, whole
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.terminal import penstock, terminal

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import ServerProcess
+from tests.e2e.conftest import PENSTOCK, ServerProcess
 from tests.engine.version_1 import take_back
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +43,7 @@ def version(path: Path) -> int:
 def bringing_up(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command, once it says how far it is."""
     with subprocess.Popen(
-        [sys.executable, "-m", "adapters.cli", *arguments],
+        [*PENSTOCK, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

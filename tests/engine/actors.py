@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from engine import Generation, PenstockError, Producer, StaleGeneration, WriteFailed
+from penstock.engine import Generation, PenstockError, Producer, StaleGeneration, WriteFailed
 from tests.engine.trouble import Panic, leaked, say_last_word, wrapped
 
 __all__ = ["ACTORS", "APPROVAL_EXPIRES", "CLEANUPS", "CLEANUP_SECONDS", "DOES", "SHIELDED", "SLOW"]

@@ -13,7 +13,7 @@ from typing import Any, Final, final
 import trio
 from attrs import define, field, frozen
 
-from engine import (
+from penstock.engine import (
     ApprovalRequested,
     Block,
     Chunk,

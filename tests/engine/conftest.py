@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from engine import MemoryLog
+from penstock.engine import MemoryLog
 from tests.engine.rules import assert_rules
 
 

@@ -20,7 +20,7 @@ import trio
 from attrs import frozen
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     Config,
     Engine,
     Entry,
@@ -33,7 +33,7 @@ from engine import (
     open_engine,
     open_sqlite,
 )
-from engine.log import EventLog
+from penstock.engine.log import EventLog
 from tests.engine.producers import Steered, saying
 from tests.engine.remotes import body
 

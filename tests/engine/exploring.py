@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, event, settings
 
-from engine import Session, SessionState, Snapshot
+from penstock.engine import Session, SessionState, Snapshot
 
 __all__ = ["TOTAL", "explore", "exploring", "folded", "quiet"]
 

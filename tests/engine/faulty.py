@@ -13,8 +13,8 @@ from typing import TypeAlias, final
 import trio
 from attrs import define, evolve, frozen
 
-from engine.errors import PenstockError, StorageError, WriteFailed
-from engine.log import Entry, EventLog, Head, LogStatistics, Report, Write
+from penstock.engine.errors import PenstockError, StorageError, WriteFailed
+from penstock.engine.log import Entry, EventLog, Head, LogStatistics, Report, Write
 
 
 @final

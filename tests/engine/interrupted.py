@@ -24,14 +24,14 @@ from typing import Final
 
 import trio
 
-import engine
-from engine import Config, Generation, MemoryLog, SessionState, open_engine
-from engine.log import EventLog
-from engine.testing import check_log
+from penstock import engine
+from penstock.engine import Config, Generation, MemoryLog, SessionState, open_engine
+from penstock.engine.log import EventLog
+from penstock.engine.testing import check_log
 from tests.engine.rules import events_of
 from tests.engine.trouble import cut_short, say_last_word
 
-MODULES: Final = ("stamper", "journal", "endings", "slot", "closing", "parts", "pen", "generation", "control", "commit")
+MODULES: Final = ("stamper", "journal", "ending", "slot", "transaction", "pen", "run", "starting", "commit")
 FILES: Final = frozenset(str(path) for name in MODULES for path in Path(engine.__file__).parent.rglob(f"{name}.py"))
 CONFIG: Final = Config(cleanup_timeout=1.0, session_pending=8, checkpoint_every=4)
 
@@ -157,7 +157,7 @@ def at_random(folder: Path, seed: int, rounds: int) -> int:
 
 
 async def _look_at(path: str) -> list[str]:
-    from engine.log import open_sqlite
+    from penstock.engine.log import open_sqlite
 
     log = await open_sqlite(path)
     try:

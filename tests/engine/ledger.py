@@ -11,7 +11,7 @@ from typing import final
 
 from attrs import define, field, frozen
 
-from engine import (
+from penstock.engine import (
     ApprovalResolved,
     Cursor,
     Draining,
@@ -38,7 +38,7 @@ from engine import (
     Updated,
     decode,
 )
-from engine.testing import KeptLog
+from penstock.engine.testing import KeptLog
 from tests.engine.operations import (
     Delete,
     Fork,

@@ -7,7 +7,7 @@ import copy
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from engine import Event, GenerationFinished, JSONObject, MemoryLog, Producer, Session, Started, to_json
+from penstock.engine import Event, GenerationFinished, JSONObject, MemoryLog, Producer, Session, Started, to_json
 from tests.engine.rules import events_of
 
 __all__ = ["begin", "copied", "data_of", "end_of", "finished", "of_generation"]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from attrs import define, field
 
-from engine import (
+from penstock.engine import (
     ApprovalNotFound,
     GenerationActive,
     GenerationMismatch,

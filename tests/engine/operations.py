@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, final
 from attrs import evolve, frozen
 from hypothesis import strategies as st
 
-from engine import JSONObject, PolicyName
+from penstock.engine import JSONObject, PolicyName
 from tests.engine.actors import CLEANUPS, DOES
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from engine import Generation, Producer
+from penstock.engine import Generation, Producer
 
 __all__ = ["Steered", "failing", "saying", "shielding"]
 

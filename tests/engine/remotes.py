@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, final
 
-from engine import Chunk, ChunksAccepted, Event, Finished, JSONObject, ProducerStamp, Session, to_json
+from penstock.engine import Chunk, ChunksAccepted, Event, Finished, JSONObject, ProducerStamp, Session, to_json
 
 __all__ = ["Remote", "body", "texts_of", "types_of"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine import Event, EventLog, decode
-from engine.testing import assert_log
+from penstock.engine import Event, EventLog, decode
+from penstock.engine.testing import assert_log
 
 __all__ = ["assert_rules", "events_of"]
 

@@ -8,8 +8,8 @@ from typing import Final, final
 
 import trio
 
-from engine import Entry, EventLog, Head, LogStatistics, MemoryLog, PenstockError
-from engine.log import Report, Write
+from penstock.engine import Entry, EventLog, Head, LogStatistics, MemoryLog, PenstockError
+from penstock.engine.log import Report, Write
 
 __all__ = ["SlowLog", "turns"]
 

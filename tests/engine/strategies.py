@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field
 from hypothesis import strategies as st
 
-from engine.events import (
+from penstock.engine.events import (
     JSON,
     App,
     ApprovalRequested,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.admission import (
+from penstock.engine.rules.admission import (
     Accepted,
     HoleInSequence,
     ProducerMark,

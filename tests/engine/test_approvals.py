@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import (
+from penstock.engine import (
     JSON,
     Approval,
     ApprovalNotFound,

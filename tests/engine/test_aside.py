@@ -15,7 +15,7 @@ import trio
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     JSON,
     Batch,
     Config,
@@ -35,7 +35,7 @@ from engine import (
     new_generation_id,
     open_engine,
 )
-from engine.testing import check_session
+from penstock.engine.testing import check_session
 from tests.engine.damage import (
     CRASHED,
     KINDS,

@@ -17,8 +17,8 @@ from typing import Final, TypeAlias
 import pytest
 import trio
 
-from engine import CopyProgress, Gap, Opened, back_up, open_engine, restore
-from engine.errors import (
+from penstock.engine import CopyProgress, Gap, Opened, back_up, open_engine, restore
+from penstock.engine.errors import (
     CorruptDatabase,
     DatabaseError,
     DatabaseInUse,
@@ -27,9 +27,10 @@ from engine.errors import (
     UnwritableDatabase,
     WriteFailed,
 )
-from engine.log import SqliteLog, backup, open_sqlite
-from engine.log.backup import _Run
-from engine.log.source import Source
+from penstock.engine.log import SqliteLog, open_sqlite
+from penstock.engine.log.sqlite import backup
+from penstock.engine.log.sqlite.backup import _Run
+from penstock.engine.log.sqlite.source import Source
 from tests.engine.disks import mounted
 from tests.engine.forks import forked, wait_for
 from tests.engine.test_log_opening import holder
@@ -195,7 +196,7 @@ def text_of(path: Path) -> str:
 async def test_a_file_that_came_meanwhile_is_left_alone(
     path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.log.backup._check", lambda *_: put(copy, "mine"))
+    monkeypatch.setattr("penstock.engine.log.sqlite.backup._check", lambda *_: put(copy, "mine"))
     assert "there already" in await refusal(back_up, path, copy, kind=UnwritableDatabase)
     assert text_of(copy) == "mine"
     assert names(copy.parent) == ["copy.db", "data"]
@@ -566,7 +567,7 @@ async def test_a_log_whose_file_was_replaced_by_a_restored_one_writes_nothing_mo
     path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Restoring is refused beside an engine; whoever does it by hand is noticed."""
-    monkeypatch.setattr("engine.log.watch._FRESH", 0.0)
+    monkeypatch.setattr("penstock.engine.log.sqlite.watch._FRESH", 0.0)
     await back_up(path, copy)
     log: SqliteLog = await open_sqlite(path)
     os.replace(copy, path)

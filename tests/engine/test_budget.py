@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from engine import Config, Generation, Producer, open_engine
-from engine.budget import Budget
-from engine.log import MemoryLog
-from engine.log.port import Append, Write
+from penstock.engine import Config, Generation, Producer, open_engine
+from penstock.engine.log import MemoryLog
+from penstock.engine.log.port import Append, Write
+from penstock.engine.stream.budget import Budget
 from tests.engine.faulty import FaultyLog, Hold
 
 

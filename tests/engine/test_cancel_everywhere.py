@@ -18,7 +18,7 @@ import trio.testing
 from attrs import frozen
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Append,
     Config,
     Engine,
@@ -37,7 +37,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.testing import KeptLog, ScriptedProducer, check_kept
+from penstock.engine.testing import KeptLog, ScriptedProducer, check_kept
 from tests.engine.producers import Steered, saying
 from tests.engine.remotes import body
 from tests.engine.slow import SlowLog

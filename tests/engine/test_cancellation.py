@@ -15,7 +15,7 @@ import trio.testing
 from attrs import frozen
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Chunk,
     Config,
     Draining,
@@ -328,7 +328,7 @@ async def test_when_closing_raises_too_both_come_out(
         raise trouble
 
     monkeypatch.setattr(log, "aclose", aclose)
-    monkeypatch.setattr("engine.engine.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
+    monkeypatch.setattr("penstock.engine.engine.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
     out = await left_by(error)
     if error is None:
         assert out is trouble
@@ -422,7 +422,7 @@ async def test_what_is_asked_while_an_engine_ends_is_done_or_said_to_be_draining
     for count in (*range(30), 40, 50, 60):
         log = SlowLog()
         log.turns = deque([2, 1, 3])
-        monkeypatch.setattr("engine.engine.MemoryLog", lambda log=log: log)  # one that the engine closes
+        monkeypatch.setattr("penstock.engine.engine.MemoryLog", lambda log=log: log)  # one that the engine closes
         async with trio.open_nursery() as nursery:
 
             async def ask(engine: Engine, session: Session) -> None:

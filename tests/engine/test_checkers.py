@@ -11,7 +11,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import (
+from penstock.engine.events import (
     App,
     ApprovalRequested,
     ApprovalResolved,
@@ -34,8 +34,8 @@ from engine.events import (
     MessageSnapshot,
     SessionCreated,
 )
-from engine.log.port import Entry
-from engine.testing import Received, Recording, Rule, assert_log, check_deliveries, check_log
+from penstock.engine.log.port import Entry
+from penstock.engine.testing import Received, Recording, Rule, assert_log, check_deliveries, check_log
 from tests.engine.strategies import compact, logs
 
 M1, M2, TOOL = (f"00000000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))

@@ -12,12 +12,12 @@ from typing import Final
 import pytest
 import trio
 
-from engine.errors import PenstockError
-from engine.log import SqliteLog, open_sqlite
-from engine.log.checkpoint import Checkpointer
-from engine.log.commit import Committer
-from engine.log.database import connect
-from engine.log.port import Move
+from penstock.engine.errors import PenstockError
+from penstock.engine.log import SqliteLog, open_sqlite
+from penstock.engine.log.port import Move
+from penstock.engine.log.sqlite.checkpoint import Checkpointer
+from penstock.engine.log.sqlite.commit import Committer
+from penstock.engine.log.sqlite.database import connect
 from tests.engine.writes import append, create, store
 
 SESSIONS: Final = 100
@@ -77,7 +77,7 @@ def size_of(path: Path) -> int:
 async def test_under_load_the_write_ahead_log_is_moved_beside_the_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.log.checkpoint._PAGES", 256)
+    monkeypatch.setattr("penstock.engine.log.sqlite.checkpoint._PAGES", 256)
     path = tmp_path / "chat.db"
     log = await open_sqlite(path)
     await busy(log)
@@ -94,7 +94,7 @@ class Passes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, int]) -> None:
         self.left = list(answers)
-        monkeypatch.setattr("engine.log.checkpoint.checkpoint", lambda _: self.left.pop(0))
+        monkeypatch.setattr("penstock.engine.log.sqlite.checkpoint.checkpoint", lambda _: self.left.pop(0))
 
     def move(self, checkpointer: Checkpointer) -> None:
         with closing(sqlite3.connect(":memory:")) as connection:
@@ -184,7 +184,7 @@ async def test_a_checkpointer_that_fails_harms_nobody(tmp_path: Path, monkeypatc
             raise sqlite3.OperationalError("no more files")
         return connect(str(path))
 
-    monkeypatch.setattr("engine.log.sqlite.connect", failing)
+    monkeypatch.setattr("penstock.engine.log.sqlite.log.connect", failing)
     log = await open_sqlite(path)
     await busy(log)
     await log.aclose()

@@ -14,7 +14,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     ApprovalRequested,
     BlockClosed,
     BlockDelta,
@@ -34,9 +34,9 @@ from engine import (
     new_generation_id,
     new_message_id,
 )
-from engine.chunks import read_batch
-from engine.lifecycle import Draft, OpenGeneration
-from engine.placing import Owners, Placing
+from penstock.engine.rules.chunks import read_batch
+from penstock.engine.rules.lifecycle import Draft, OpenGeneration
+from penstock.engine.rules.placing import Owners, Placing
 from tests.engine.remotes import body
 
 GID = new_generation_id()
@@ -496,7 +496,7 @@ def _outcome(chunks: Sequence[Chunk]) -> object:
 def test_pieces_are_what_is_read_chunk_by_chunk(chunks: list[Chunk]) -> None:
     read = _outcome(chunks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.chunks.read_pieces", lambda *_: None)
+        patch.setattr("penstock.engine.rules.chunks.read_pieces", lambda *_: None)
         assert _outcome(chunks) == read
 
 
@@ -515,5 +515,5 @@ def test_pieces_are_read_as_the_chunks_that_they_hold(
     pieces = Pieces(generation_id=gid, message_id=mid, texts=tuple(texts), block_index=index, seq=seq, job_id=job_id)
     read = _outcome(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.chunks.read_pieces", lambda *_: None)
+        patch.setattr("penstock.engine.rules.chunks.read_pieces", lambda *_: None)
         assert _outcome(list(pieces)) == read

@@ -9,7 +9,7 @@ from attrs import NOTHING, evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.codec import (
+from penstock.engine.codec import (
     PieceEncoder,
     check_json,
     decode,
@@ -20,8 +20,8 @@ from engine.codec import (
     structure,
     to_json,
 )
-from engine.errors import InvalidBody
-from engine.events import (
+from penstock.engine.errors import InvalidBody
+from penstock.engine.events import (
     DATA_TYPES,
     JSON,
     App,

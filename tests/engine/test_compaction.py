@@ -14,7 +14,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     Batch,
     Compactor,
     Config,
@@ -29,9 +29,8 @@ from engine import (
     encode,
     open_engine,
 )
-from engine.compacting import seconds_of
-from engine.errors import StaleEpoch, StorageError, WriteFailed
-from engine.events import (
+from penstock.engine.errors import StaleEpoch, StorageError, WriteFailed
+from penstock.engine.events import (
     BlockClosed,
     BlockDelta,
     BlockOpened,
@@ -44,10 +43,11 @@ from engine.events import (
     MessageSnapshot,
     SessionCreated,
 )
-from engine.log import Append, Compact, Delete, Write
-from engine.records import COMPACTED, DIRTY, OPEN, OpenRecord, dirty, to_record
-from engine.reducer import Gap, Snapshot
-from engine.testing import check_log
+from penstock.engine.log import Append, Compact, Delete, Write
+from penstock.engine.reducer import Gap, Snapshot
+from penstock.engine.rules.compacting import seconds_of
+from penstock.engine.rules.records import COMPACTED, DIRTY, OPEN, OpenRecord, dirty, to_record
+from penstock.engine.testing import check_log
 from tests.engine import strategies
 from tests.engine.faulty import Fail, Fault, FaultyLog, Hold
 from tests.engine.strategies import SESSION, logs
@@ -138,8 +138,8 @@ def running(work: Callable[[], Awaitable[None]]) -> None:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that there are many of them."""
-    monkeypatch.setattr("engine.compaction._PIECE", 2)
-    monkeypatch.setattr("engine.compaction._PAGE", 5)
+    monkeypatch.setattr("penstock.engine.upkeep.compaction._PIECE", 2)
+    monkeypatch.setattr("penstock.engine.upkeep.compaction._PAGE", 5)
 
 
 @settings(max_examples=150)

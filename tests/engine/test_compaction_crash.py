@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from engine import Compactor, Config, Event, SessionState, decode, open_sqlite
-from engine.log import EventLog
-from engine.reducer import Gap
-from engine.testing import check_log
+from penstock.engine import Compactor, Config, Event, SessionState, decode, open_sqlite
+from penstock.engine.log import EventLog
+from penstock.engine.reducer import Gap
+from penstock.engine.testing import check_log
 from tests.engine.test_compaction import EPOCH, Story, Writing, blocks_of
 
 # Compacts in pieces of five, and says so after each; another session is written to meanwhile.
 COMPACTOR = """
 import sys, trio
-import engine.compaction
-from engine import Append, Compact, Compactor, Config, open_sqlite
+import penstock.engine.upkeep.compaction
+from penstock.engine import Append, Compact, Compactor, Config, open_sqlite
 
-engine.compaction._PIECE = 5
+penstock.engine.upkeep.compaction._PIECE = 5
 
 async def main():
     log = await open_sqlite(sys.argv[1])

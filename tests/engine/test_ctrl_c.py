@@ -17,8 +17,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import engine
-from engine import Chunk, Generation, MemoryLog, open_engine
+from penstock import engine
+from penstock.engine import Chunk, Generation, MemoryLog, open_engine
 
 ROOT: Final = Path(__file__).parents[2]
 ENGINE: Final = str(Path(engine.__file__).parent)

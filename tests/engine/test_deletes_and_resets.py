@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import (
+from penstock.engine import (
     Config,
     Draining,
     Ended,
@@ -23,8 +23,8 @@ from engine import (
     WriteFailed,
     open_engine,
 )
-from engine.log import Append, Delete, Report, Write
-from engine.testing import KeptLog, check_kept
+from penstock.engine.log import Append, Delete, Report, Write
+from penstock.engine.testing import KeptLog, check_kept
 from tests.engine.faulty import Fail, FaultyLog, Hold
 from tests.engine.producers import Steered, saying, shielding
 from tests.engine.rules import events_of

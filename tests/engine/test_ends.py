@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Config,
     Engine,
     Generation,
@@ -27,7 +27,7 @@ from engine import (
     Session,
     open_engine,
 )
-from engine.lifecycle import Draft, OpenGeneration
+from penstock.engine.rules.lifecycle import Draft, OpenGeneration
 from tests.engine.living import begin, end_of, finished, of_generation
 from tests.engine.producers import saying
 from tests.engine.rules import assert_rules, events_of

@@ -13,7 +13,7 @@ import trio.testing
 from attrs import frozen
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Batch,
     CaughtUp,
     Config,
@@ -38,7 +38,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.log import Delete, Report, Write
+from penstock.engine.log import Delete, Report, Write
 from tests.engine.faulty import Fail, Fault, FaultyLog, Hold
 from tests.engine.producers import Steered, saying
 from tests.engine.rules import assert_rules, events_of

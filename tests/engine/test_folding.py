@@ -14,8 +14,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-import engine.reducer.transcript
-from engine import (
+import penstock.engine.reducer.transcript
+from penstock.engine import (
     App,
     BlockSnapshot,
     Config,
@@ -35,11 +35,11 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.folding import Fold
-from engine.log.port import Entry
-from engine.reducer import SessionState
-from engine.reducer.content import Evicted
-from engine.work import at_once
+from penstock.engine.log.port import Entry
+from penstock.engine.reducer import SessionState
+from penstock.engine.reducer.content import Evicted
+from penstock.engine.stream.folding import Fold
+from penstock.engine.work import at_once
 from tests.engine.strategies import SESSION, compact, logs
 
 EPOCH: Final = "e1"
@@ -111,7 +111,7 @@ def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
             with pytest.raises(MessageNotFound):
                 await fold.snapshot(None, "nobody")
 
-    with patch.object(engine.reducer.transcript, "BLOCK", data.draw(st.integers(1, 4))):
+    with patch.object(penstock.engine.reducer.transcript, "BLOCK", data.draw(st.integers(1, 4))):
         trio.run(run)
 
 
@@ -152,7 +152,7 @@ def test_what_is_evicted_may_neither_come_again_nor_end_again_and_leaves_once(
     log: list[Event], most: int, data: st.DataObject
 ) -> None:
     state = folded(log)
-    with patch.object(engine.reducer.transcript, "BLOCK", data.draw(st.integers(1, 4))):
+    with patch.object(penstock.engine.reducer.transcript, "BLOCK", data.draw(st.integers(1, 4))):
         at_once(state.evicting(most))
     whole = folded(log)
     again = [event for event in log if isinstance(event.data, MessageOpened | MessageClosed | MessageRetracted)]

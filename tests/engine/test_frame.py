@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import engine
+from penstock import engine
 
 PACKAGE = Path(engine.__file__).parent
 
 PROBE = """
 import sys
 import carried_along
-foreign = sorted(name for name in sys.modules if name.partition(".")[0] in ("engine", "adapters", "quart", "hypercorn"))
+foreign = sorted(name for name in sys.modules if name.partition(".")[0] in ("penstock", "engine", "quart", "hypercorn"))
 assert not foreign, foreign
 assert carried_along.__all__
 for name in carried_along.__all__:
@@ -32,4 +32,4 @@ def test_engine_works_under_a_name_of_the_hosts_own(tmp_path: Path) -> None:
 
 def test_package_data_is_shipped() -> None:
     assert (PACKAGE / "py.typed").exists()
-    assert (PACKAGE / "log" / "schema.sql").exists()
+    assert (PACKAGE / "log" / "sqlite" / "schema.sql").exists()

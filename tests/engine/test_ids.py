@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Config,
     Generation,
     IdInUse,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import Config, Generation, MemoryLog, open_engine
+from penstock.engine import Config, Generation, MemoryLog, open_engine
 from tests.engine.producers import Steered, saying
 
 

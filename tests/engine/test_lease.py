@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Chunk,
     GenerationFinished,
     GenerationMismatch,

@@ -12,7 +12,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     JSON,
     App,
     ApprovalRequested,
@@ -49,15 +49,15 @@ from engine import (
     new_message_id,
     now,
 )
-from engine.budget import Budget
-from engine.closing import Ending, closing
-from engine.hub import Hub
-from engine.journal import Journal
-from engine.lifecycle import BLOCK_KINDS, Draft, OpenGeneration
-from engine.log import Append
-from engine.stamper import stamp
-from engine.states import OUTCOMES, GenerationState, next_state
-from engine.testing import assert_log, check_log
+from penstock.engine.generation.stamper import stamp
+from penstock.engine.log import Append
+from penstock.engine.rules.ending import Ending, closing
+from penstock.engine.rules.lifecycle import BLOCK_KINDS, Draft, OpenGeneration
+from penstock.engine.rules.states import OUTCOMES, GenerationState, next_state
+from penstock.engine.stream.budget import Budget
+from penstock.engine.stream.hub import Hub
+from penstock.engine.stream.journal import Journal
+from penstock.engine.testing import assert_log, check_log
 from tests.engine.rules import events_of
 
 # Few ids, so that drafts meet one another.

@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from engine.errors import DatabaseInUse
-from engine.log import lockfile
-from engine.log.lockfile import LockFile, holder
+from penstock.engine.errors import DatabaseInUse
+from penstock.engine.log.sqlite import lockfile
+from penstock.engine.log.sqlite.lockfile import LockFile, holder
 from tests.engine.forks import forked, wait_for
 
 ME: Final = os.getpid()

@@ -13,10 +13,10 @@ from typing import Final, TypeAlias
 import pytest
 import trio
 
-from engine import EventLog, MemoryLog, open_engine
-from engine.errors import DatabaseError, DatabaseInUse, UnwritableDatabase
-from engine.log import open_sqlite, open_sqlite_reader
-from engine.log.claim import Claim, Look
+from penstock.engine import EventLog, MemoryLog, open_engine
+from penstock.engine.errors import DatabaseError, DatabaseInUse, UnwritableDatabase
+from penstock.engine.log import open_sqlite, open_sqlite_reader
+from penstock.engine.log.sqlite.claim import Claim, Look
 from tests.engine.forks import forked, wait_for
 from tests.engine.test_log_opening import holder
 from tests.engine.writes import append, bodies, create, store
@@ -79,8 +79,8 @@ NAMES: Final = SAME_LINK | HARD
 
 OPENS: Final = """
 import sys, trio
-from engine.errors import DatabaseError
-from engine.log import open_sqlite
+from penstock.engine.errors import DatabaseError
+from penstock.engine.log import open_sqlite
 
 async def main():
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
-from engine.log import Entry, EventLog, MemoryLog, Write, open_sqlite
+from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
+from penstock.engine.log import Entry, EventLog, MemoryLog, Write, open_sqlite
 from tests.engine.faulty import FaultyLog
 from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.log import open_sqlite
+from penstock.engine.log import open_sqlite
 from tests.engine.writes import bodies
 
 # Appends to three sessions without end, from where each stands, and says what was reported.
 APPENDER = """
 import sys, trio
-from engine.log import Append, open_sqlite
+from penstock.engine.log import Append, open_sqlite
 
 async def main():
     log = await open_sqlite(sys.argv[1])

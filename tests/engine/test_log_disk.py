@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import PenstockError, UnwritableDatabase, WriteFailed
-from engine.log import open_sqlite
+from penstock.engine.errors import PenstockError, UnwritableDatabase, WriteFailed
+from penstock.engine.log import open_sqlite
 from tests.engine.disks import Disk, mounted
 from tests.engine.writes import append, bodies, create, head, outcomes, store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from engine.errors import PenstockError, StaleEpoch, StorageError, WriteFailed
-from engine.log import MemoryLog, Write
+from penstock.engine.errors import PenstockError, StaleEpoch, StorageError, WriteFailed
+from penstock.engine.log import MemoryLog, Write
 from tests.engine.faulty import Fail, Fault, FaultyLog, Hold
 from tests.engine.writes import append, bodies, create, kinds, outcomes, store
 

@@ -16,11 +16,11 @@ from typing import Final, TypeAlias
 import pytest
 import trio
 
-from engine import open_engine
-from engine.errors import PenstockError, UnwritableDatabase, WriteFailed
-from engine.log import SqliteLog, open_sqlite
-from engine.log.probe import Probe
-from engine.log.watch import FileWatch
+from penstock.engine import open_engine
+from penstock.engine.errors import PenstockError, UnwritableDatabase, WriteFailed
+from penstock.engine.log import SqliteLog, open_sqlite
+from penstock.engine.log.sqlite.probe import Probe
+from penstock.engine.log.sqlite.watch import FileWatch
 from tests.engine.test_log_claim import SAME_LINK
 from tests.engine.writes import append, bodies, create, outcomes, store
 
@@ -118,8 +118,8 @@ class Looks:
             try_again(probe)
             self._over.release()
 
-        monkeypatch.setattr("engine.log.writer._PERIOD", 0.01)
-        monkeypatch.setattr("engine.log.watch._FRESH", 0.0)
+        monkeypatch.setattr("penstock.engine.log.sqlite.writer._PERIOD", 0.01)
+        monkeypatch.setattr("penstock.engine.log.sqlite.watch._FRESH", 0.0)
         monkeypatch.setattr(FileWatch, "look", looking)
         monkeypatch.setattr(Probe, "try_again", trying)
 
@@ -360,8 +360,8 @@ async def test_a_write_lock_that_is_held_elsewhere_is_seen_while_nobody_writes_a
 async def test_a_write_that_waits_for_the_lock_is_trouble_before_it_fails_and_after(
     path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.log.database._BUSY_TIMEOUT", 0.3)
-    monkeypatch.setattr("engine.log.sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("penstock.engine.log.sqlite.database._BUSY_TIMEOUT", 0.3)
+    monkeypatch.setattr("penstock.engine.log.sqlite.log._PATIENCE", 0.01)
     async with opened(path, ends_well=True) as log:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -386,7 +386,7 @@ async def test_a_write_that_waits_for_the_lock_is_trouble_before_it_fails_and_af
 async def test_after_a_failure_of_the_disk_it_is_in_trouble_until_a_try_has_reached_the_disk(
     path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    from engine.log import commit
+    from penstock.engine.log.sqlite import commit
 
     broken = False
     tries = []
@@ -419,7 +419,7 @@ async def test_after_a_failure_of_the_disk_it_is_in_trouble_until_a_try_has_reac
 async def test_a_disk_that_hangs_is_seen_while_nobody_writes(
     path: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.log import commit, database
+    from penstock.engine.log.sqlite import commit, database
 
     hanging, go_on = threading.Event(), threading.Event()
 
@@ -430,19 +430,19 @@ async def test_a_disk_that_hangs_is_seen_while_nobody_writes(
         database.rehearse(connection, write=write)
 
     monkeypatch.setattr(commit, "rehearse", hang)
-    monkeypatch.setattr("engine.log.sqlite._PATIENCE", 0.0)
+    monkeypatch.setattr("penstock.engine.log.sqlite.log._PATIENCE", 0.0)
     async with open_engine(path) as engine:
         assert await trio.to_thread.run_sync(hanging.wait, 10)
         assert engine.statistics().log.trouble == "the disk hangs"
         assert engine.degraded
         go_on.set()
-        monkeypatch.setattr("engine.log.sqlite._PATIENCE", 10.0)
+        monkeypatch.setattr("penstock.engine.log.sqlite.log._PATIENCE", 10.0)
         await looks.few()
         assert not engine.degraded
 
 
 async def test_a_quiet_log_is_moved_into_the_database_by_the_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.log.checkpoint import Checkpointer
+    from penstock.engine.log.sqlite.checkpoint import Checkpointer
 
     moved = threading.Semaphore(0)
     move = Checkpointer._move
@@ -452,7 +452,7 @@ async def test_a_quiet_log_is_moved_into_the_database_by_the_time(path: Path, mo
         moved.release()
 
     monkeypatch.setattr(Checkpointer, "_move", moving)
-    monkeypatch.setattr("engine.log.checkpoint._QUIET", 0.02)
+    monkeypatch.setattr("penstock.engine.log.sqlite.checkpoint._QUIET", 0.02)
     async with opened(path, ends_well=True) as log:
         await store(log, create(b"1", of="quiet"))
         while moved.acquire(blocking=False):
@@ -469,10 +469,10 @@ async def test_a_quiet_log_is_moved_into_the_database_by_the_time(path: Path, mo
 async def test_a_reader_that_pins_the_write_ahead_log_is_told_of_at_each_doubling_and_closing_does_not_wait_for_it(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("engine.log.checkpoint._PINNED", 1024)
-    monkeypatch.setattr("engine.log.checkpoint._QUIET", 0.01)
+    monkeypatch.setattr("penstock.engine.log.sqlite.checkpoint._PINNED", 1024)
+    monkeypatch.setattr("penstock.engine.log.sqlite.checkpoint._QUIET", 0.01)
     # Far more than the test may take: what waited for the reader would not be back in time.
-    monkeypatch.setattr("engine.log.database._BUSY_TIMEOUT", 1000.0)
+    monkeypatch.setattr("penstock.engine.log.sqlite.database._BUSY_TIMEOUT", 1000.0)
     log = await open_sqlite(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")

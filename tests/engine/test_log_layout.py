@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import UnwritableDatabase
-from engine.log import Compact, EventLog, MemoryLog, Write, open_sqlite, open_sqlite_reader
-from engine.log.commit import Committer
-from engine.log.database import connect, prepare
-from engine.log.layout import CHUNK
+from penstock.engine.errors import UnwritableDatabase
+from penstock.engine.log import Compact, EventLog, MemoryLog, Write, open_sqlite, open_sqlite_reader
+from penstock.engine.log.sqlite.commit import Committer
+from penstock.engine.log.sqlite.database import connect, prepare
+from penstock.engine.log.sqlite.layout import CHUNK
 from tests.engine.version_1 import make_version_1
 from tests.engine.writes import append, bodies, compact, create, delete, entries, head, outcomes, store
 

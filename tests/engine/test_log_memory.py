@@ -7,7 +7,7 @@ import threading
 import trio
 import trio.testing
 
-from engine.log import MemoryLog
+from penstock.engine.log import MemoryLog
 from tests.engine.writes import append, create, store
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from engine.errors import CorruptDatabase, DatabaseError, DatabaseInUse, NewerSchema, UnwritableDatabase
-from engine.log import open_sqlite
+from penstock.engine.errors import CorruptDatabase, DatabaseError, DatabaseInUse, NewerSchema, UnwritableDatabase
+from penstock.engine.log import open_sqlite
 from tests.engine.writes import append, bodies, create, store
 
 # Opens the log, says so, and waits; with "fork" a bare fork stays behind.
 HOLDER = """
 import os, sys, trio
-from engine.log import open_sqlite
+from penstock.engine.log import open_sqlite
 
 async def main():
     log = await open_sqlite(sys.argv[1])
@@ -240,7 +240,7 @@ async def test_a_fork_of_a_killed_process_does_not_keep_the_database(path: Path)
 
 
 async def test_a_program_that_holds_the_write_lock_is_told_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.log.database._BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr("penstock.engine.log.sqlite.database._BUSY_TIMEOUT", 0.01)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         assert "another program" in await refusal(path, DatabaseInUse)

@@ -12,8 +12,8 @@ from attrs import define, field, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from engine.log import Append, Delete, EventLog, Head, MemoryLog, Write, open_sqlite
+from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
+from penstock.engine.log import Append, Delete, EventLog, Head, MemoryLog, Write, open_sqlite
 from tests.engine.writes import bodies, kinds
 
 SESSIONS = ("a", "b", "c")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import (
+from penstock.engine.errors import (
     CorruptDatabase,
     DatabaseError,
     NewerSchema,
@@ -19,7 +19,7 @@ from engine.errors import (
     UnwritableDatabase,
     WriteFailed,
 )
-from engine.log import Entry, SqliteLog, open_sqlite, open_sqlite_reader
+from penstock.engine.log import Entry, SqliteLog, open_sqlite, open_sqlite_reader
 from tests.engine.writes import append, bodies, create, entries, head, outcomes, store
 
 

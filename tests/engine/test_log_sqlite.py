@@ -14,13 +14,14 @@ from typing import Any, TypeAlias, final
 import pytest
 import trio
 
-from engine import open_engine
-from engine.errors import IdInUse, PenstockError, StaleEpoch, StorageError, WriteFailed
-from engine.log import Compact, SqliteLog, Write, commit, open_sqlite, reading, rewrite
-from engine.log.commit import Committer
-from engine.log.database import connect, prepare
-from engine.log.port import Move
-from engine.log.writer import Outcome
+from penstock.engine import open_engine
+from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StorageError, WriteFailed
+from penstock.engine.log import Compact, SqliteLog, Write, open_sqlite
+from penstock.engine.log.port import Move
+from penstock.engine.log.sqlite import commit, reading, rewrite
+from penstock.engine.log.sqlite.commit import Committer
+from penstock.engine.log.sqlite.database import connect, prepare
+from penstock.engine.log.sqlite.writer import Outcome
 from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
 
 Fault: TypeAlias = Callable[[str], sqlite3.Error | None]
@@ -155,7 +156,7 @@ async def test_a_reader_sees_nothing_that_is_not_committed(path: str, monkeypatc
     log = await open_sqlite(path)
     await store(log, create(b"1", records={"r": b"1"}))
     await log.aclose()
-    monkeypatch.setattr("engine.log.database.sqlite3.connect", _connecting(Pausing))
+    monkeypatch.setattr("penstock.engine.log.sqlite.database.sqlite3.connect", _connecting(Pausing))
     log = await open_sqlite(path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store, log, append(b"2", tail=1, records={"r": b"2"}, token=5))
@@ -339,7 +340,7 @@ async def test_a_value_sqlite_cannot_hold_fails_its_own_write_only(log: SqliteLo
 
 
 async def test_a_failed_read_is_a_storage_error(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.log.reading._HEAD_OF", "SELECT nonsense")
+    monkeypatch.setattr("penstock.engine.log.sqlite.reading._HEAD_OF", "SELECT nonsense")
     with pytest.raises(StorageError) as caught:
         await log.head("s")
     assert isinstance(caught.value.__cause__, sqlite3.Error)
@@ -387,7 +388,7 @@ class Faulty(sqlite3.Connection):
 def faulty(path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Committer]:
     monkeypatch.setattr(Faulty, "fault", None)
     monkeypatch.setattr(Faulty, "late_fault", None)
-    monkeypatch.setattr("engine.log.database.sqlite3.connect", _connecting(Faulty))
+    monkeypatch.setattr("penstock.engine.log.sqlite.database.sqlite3.connect", _connecting(Faulty))
     committer = Committer(lambda: connect(path))
     assert committer.carry_out([create(of="a"), create(of="b")]) == [None, None]
     yield committer
@@ -478,7 +479,7 @@ def test_a_connection_that_cannot_roll_back_is_replaced(faulty: Committer, path:
 def test_a_database_that_is_locked_for_long_fails_the_round(
     path: str, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.log.database._BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr("penstock.engine.log.sqlite.database._BUSY_TIMEOUT", 0.01)
     brief = Committer(lambda: connect(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -526,7 +527,7 @@ async def test_a_purge_that_failed_goes_on_once_writing_works(
 async def test_the_standing_of_a_session_no_longer_remembered_is_read_again(
     log: SqliteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.log.commit._REMEMBERED", 2)
+    monkeypatch.setattr("penstock.engine.log.sqlite.commit._REMEMBERED", 2)
     await store(log, *(create(b"1", of=f"s{number}", token=number) for number in range(10)))
     await store(log, *(append(b"2", to=f"s{number}", tail=1, token=number) for number in range(10)))
     assert await kinds(log, append(b"x", to="s0", tail=1), create(of="s1")) == [StaleEpoch, IdInUse]
@@ -586,7 +587,7 @@ class Hanging:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """While it is shut no read of `hang` comes back, and everybody is patient for a moment only."""
-    monkeypatch.setattr("engine.log.reading.PATIENCE", 0.2)
+    monkeypatch.setattr("penstock.engine.log.sqlite.reading.PATIENCE", 0.2)
     gate = threading.Event()
     gate.set()
     yield gate

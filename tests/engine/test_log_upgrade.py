@@ -17,10 +17,11 @@ from typing import Final
 import pytest
 import trio
 
-from engine.errors import UnwritableDatabase
-from engine.log import open_sqlite, upgrade
-from engine.log.database import prepare
-from engine.log.upgrade import lines
+from penstock.engine.errors import UnwritableDatabase
+from penstock.engine.log import open_sqlite
+from penstock.engine.log.sqlite import upgrade
+from penstock.engine.log.sqlite.database import prepare
+from penstock.engine.log.sqlite.upgrade import lines
 from tests.engine.version_1 import VERSION_1
 
 # Rows of the databases here, and of a slice: enough slices to be left at each, over three chunks.
@@ -30,8 +31,8 @@ SLICE: Final = 2_500
 # Brings a database up to date and says how far it is.
 UPGRADER: Final = f"""
 import sys
-from engine.log import upgrade
-from engine.log.database import prepare
+from penstock.engine.log.sqlite import upgrade
+from penstock.engine.log.sqlite.database import prepare
 
 upgrade._ROWS = {SLICE // 5}
 prepare(sys.argv[1], lambda done, total: print(done, flush=True))

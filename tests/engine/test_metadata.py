@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Chunk,
     Engine,
     Generation,
@@ -17,10 +17,10 @@ from engine import (
     MemoryLog,
     Session,
     encode_json,
-    merging,
     new_generation_id,
     open_engine,
 )
+from penstock.engine.rules import merging
 from tests.engine.producers import saying
 
 MOST = 64 * 1024

@@ -20,7 +20,7 @@ import trio.testing
 from attrs import define, evolve, field
 from hypothesis import given
 
-from engine import (
+from penstock.engine import (
     Batch,
     Chunk,
     Config,
@@ -39,7 +39,7 @@ from engine import (
     new_generation_id,
     open_engine,
 )
-from engine.testing import KeptLog, Watcher, check_kept
+from penstock.engine.testing import KeptLog, Watcher, check_kept
 from tests.engine import model as said
 from tests.engine.actors import ACTORS
 from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     CaughtUp,
     CleanupEnded,
     Committed,
@@ -32,7 +32,7 @@ from engine import (
     open_engine,
     request_id,
 )
-from engine.testing import StubbornProducer
+from penstock.engine.testing import StubbornProducer
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.producers import Steered, failing, saying
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Config,
     Fact,
     Generation,

@@ -9,7 +9,18 @@ import pytest
 import trio
 import trio.testing
 
-from engine import Batch, Config, Cursor, Ended, Entry, MemoryLog, Session, SessionDeleted, StorageError, open_engine
+from penstock.engine import (
+    Batch,
+    Config,
+    Cursor,
+    Ended,
+    Entry,
+    MemoryLog,
+    Session,
+    SessionDeleted,
+    StorageError,
+    open_engine,
+)
 from tests.engine.producers import saying
 
 PAGE: Final = 8

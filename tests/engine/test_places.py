@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import new_message_id
-from engine.reducer.content import Evicted
-from engine.reducer.places import BLOCK, NO_PLACES, Places
+from penstock.engine import new_message_id
+from penstock.engine.reducer.content import Evicted
+from penstock.engine.reducer.places import BLOCK, NO_PLACES, Places
 
 OTHER: Final = new_message_id()
 

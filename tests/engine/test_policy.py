@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.policy import Decision, Enqueue, Join, Policy, Refuse, Situation, Start, Supersede, decide
+from penstock.engine.rules.policy import Decision, Enqueue, Join, Policy, Refuse, Situation, Start, Supersede, decide
 
 BUSY = Situation(live="g1")
 WAITING = Situation(live="g1", queued=("g2", "g3"))

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     Batch,
     CaughtUp,
     Config,
@@ -33,7 +33,7 @@ from engine import (
     decode,
     open_engine,
 )
-from engine.reducer import Applied
+from penstock.engine.reducer import Applied
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.watching import committed_tail
 

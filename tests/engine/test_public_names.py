@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import engine
-from engine import (
+from penstock import engine
+from penstock.engine import (
     DATA_TYPES,
     Config,
     Engine,

@@ -8,7 +8,7 @@ import trio.testing
 from attrs import evolve
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Event,
     Generation,
     GenerationFinished,
@@ -326,7 +326,7 @@ async def test_a_key_that_is_used_again_after_its_time_is_kept_anew(
     log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wall = 1_800_000_000.0
-    monkeypatch.setattr("engine.idempotency.time.time", lambda: wall)
+    monkeypatch.setattr("penstock.engine.session.idempotency.time.time", lambda: wall)
     async with open_engine(log, producers=PRODUCERS) as engine:
         session = await engine.create_session("s")
         old = await session.start("say", text="hi", idempotency_key="k")

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     ApprovalResolved,
     CaughtUp,
     Config,
@@ -32,9 +32,9 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.log import Append, Report, Write
-from engine.records import OPEN
-from engine.testing import assert_log, check_log
+from penstock.engine.log import Append, Report, Write
+from penstock.engine.rules.records import OPEN
+from penstock.engine.testing import assert_log, check_log
 from tests.engine.faulty import Fail, FaultyLog, Hold
 from tests.engine.living import copied
 from tests.engine.producers import Steered, saying

@@ -7,10 +7,9 @@ from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.closing import Ending, closing
-from engine.codec import converter, decode_json, encode_json
-from engine.errors import CallerError, InvalidBody, InvalidCursor, MessageNotFound
-from engine.events import (
+from penstock.engine.codec import converter, decode_json, encode_json
+from penstock.engine.errors import CallerError, InvalidBody, InvalidCursor, MessageNotFound
+from penstock.engine.events import (
     App,
     ApprovalRequested,
     ApprovalResolved,
@@ -35,10 +34,11 @@ from engine.events import (
     SessionReset,
     Unknown,
 )
-from engine.lifecycle import Draft, OpenGeneration
-from engine.reducer import Applied, BlockView, Duplicate, Folded, Gap, MessageView, SessionState, Snapshot
-from engine.states import Outcome
-from engine.work import at_once
+from penstock.engine.reducer import Applied, BlockView, Duplicate, Folded, Gap, MessageView, SessionState, Snapshot
+from penstock.engine.rules.ending import Ending, closing
+from penstock.engine.rules.lifecycle import Draft, OpenGeneration
+from penstock.engine.rules.states import Outcome
+from penstock.engine.work import at_once
 from tests.engine.strategies import SESSION, compact, logs
 
 EPOCH = "e1"

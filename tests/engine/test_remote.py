@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import (
+from penstock.engine import (
     Config,
     Draining,
     Engine,
@@ -41,7 +41,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.log import Append, Write
+from penstock.engine.log import Append, Write
 from tests.engine.faulty import Fail, FaultyLog, Hold
 from tests.engine.living import begin, data_of, end_of, finished, of_generation
 from tests.engine.producers import saying

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import (
+from penstock.engine import (
     ApprovalNotFound,
     Config,
     GenerationStarted,
@@ -25,9 +25,9 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.log import Report, Write
-from engine.records import OPEN, OpenRecord, read_record
-from engine.testing import assert_log, check_log, open_test_engine
+from penstock.engine.log import Report, Write
+from penstock.engine.rules.records import OPEN, OpenRecord, read_record
+from penstock.engine.testing import assert_log, check_log, open_test_engine
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.living import copied, data_of, finished, of_generation
 from tests.engine.producers import saying

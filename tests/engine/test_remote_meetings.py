@@ -15,7 +15,7 @@ import trio
 from attrs import frozen
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     BlockDelta,
     ChunksAccepted,
     Config,
@@ -31,8 +31,8 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.codec import decode, decode_json
-from engine.testing import KeptLog, check_kept
+from penstock.engine.codec import decode, decode_json
+from penstock.engine.testing import KeptLog, check_kept
 from tests.engine.exploring import quiet  # noqa: F401  a fixture
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.producers import saying

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     Chunk,
     Config,
     MemoryLog,
@@ -27,8 +27,8 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.chunks import read_pieces
-from engine.testing import assert_log
+from penstock.engine.rules.chunks import read_pieces
+from penstock.engine.testing import assert_log
 from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
 from tests.engine.remotes import body, texts_of
 from tests.engine.rules import events_of
@@ -313,7 +313,7 @@ def test_pieces_are_written_as_other_chunks_are(
         short = await written()
         assert await written(as_pieces=True) == short
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("engine.chunks.read_pieces", lambda *_: None)
+            patch.setattr("penstock.engine.rules.chunks.read_pieces", lambda *_: None)
             assert await written() == short
         return Counter(type(one).__name__ for one in short[0])
 

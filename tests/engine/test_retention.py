@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from engine import (
+from penstock.engine import (
     CaughtUp,
     Chunk,
     Compactor,
@@ -26,9 +26,9 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.compacting import seconds_of
-from engine.errors import SessionDeleted, StorageError
-from engine.log import Append, Compact, Delete
+from penstock.engine.errors import SessionDeleted, StorageError
+from penstock.engine.log import Append, Compact, Delete
+from penstock.engine.rules.compacting import seconds_of
 from tests.engine.faulty import FaultyLog
 from tests.engine.producers import saying
 from tests.engine.slow import SlowLog, turns
@@ -57,7 +57,7 @@ async def expire(log: MemoryLog | FaultyLog, older_than: float, now: float) -> l
 
 
 async def test_sessions_whose_last_event_is_too_old_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.retention._SESSIONS", 2)
+    monkeypatch.setattr("penstock.engine.upkeep.retention._SESSIONS", 2)
     log = MemoryLog()
     last = [await session(log, f"s{answers}", answers) for answers in range(1, 6)]
     assert await expire(log, 100, last[2] + 100) == ["s1", "s2"]

@@ -10,10 +10,10 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import PenstockError
-from engine.log import rounds
-from engine.log.port import Append, Move
-from engine.log.rounds import Rounds, weight
+from penstock.engine.errors import PenstockError
+from penstock.engine.log.port import Append, Move
+from penstock.engine.log.sqlite import rounds
+from penstock.engine.log.sqlite.rounds import Rounds, weight
 from tests.engine.writes import append, delete
 
 BYTES: Final = 100

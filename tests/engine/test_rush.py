@@ -13,7 +13,7 @@ import trio.testing
 from attrs import frozen
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Config,
     Engine,
     EngineStatistics,
@@ -30,7 +30,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.testing import StubbornProducer, open_test_engine
+from penstock.engine.testing import StubbornProducer, open_test_engine
 from tests.engine.producers import saying
 from tests.engine.remotes import Remote
 from tests.engine.slow import turns
@@ -123,21 +123,33 @@ async def test_a_session_that_stays_keeps_nothing_of_its_remote_generations(auto
                     await remote.say(session, "once", " upon", message_id=new_message_id())
                     await remote.finish(session)
                 await trio.testing.wait_all_tasks_blocked()
-                counts.append(objects_of_the_engine("approvals", "inputs", "lifecycle", "pen", "remote", "standin"))
+                counts.append(objects_of_the_engine())
         # The numbers of the last producers are kept: how many they are, up to a bound, depends on the moment.
         assert max(counts) - min(counts) < STARTS // 4, counts
 
 
-def objects_of_the_engine(*more: str) -> int:
+# Where the classes of what runs are; what is kept by itself, up to a bound, is not counted.
+RUNTIME: Final = tuple(f"penstock.engine.{package}." for package in ("session", "generation", "stream"))
+KEPT: Final = ("penstock.engine.session.numbering", "penstock.engine.stream.folding")
+
+
+def objects_of_the_engine() -> int:
     """Objects of the runtime's classes: sessions in memory, generations, journals, subscriptions, whatever there is.
 
-    And locks, of which there is one for each session that somebody is on the way to.
+    And locks, of which there is one for each session that somebody is on the way to; and what Trio has for tasks.
     """
     gc.collect()
     gc.collect()
-    runtime = ("control", "generation", "hub", "journal", "lineup", "producing", "resident", "slot", "steps", "writing")
-    modules = {f"engine.{name}" for name in (*runtime, *more)} | {"trio._core._run", "trio._sync", "trio._channel"}
-    return sum(type(one) is trio.Lock or type(one).__module__ in modules for one in gc.get_objects())
+    kinds = Counter(map(type, gc.get_objects()))
+    ours = {kind: count for kind, count in kinds.items() if _is_runtime(kind)}
+    assert any(kind.__module__.startswith(RUNTIME) for kind in ours)
+    return sum(ours.values())
+
+
+def _is_runtime(kind: type) -> bool:
+    module = str(kind.__module__)
+    trios = kind is trio.Lock or module in ("trio._core._run", "trio._sync", "trio._channel")
+    return trios or (module.startswith(RUNTIME) and module not in KEPT)
 
 
 # --- a stop from one client while another starts anew

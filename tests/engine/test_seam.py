@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     Batch,
     Block,
     CaughtUp,
@@ -42,8 +42,8 @@ from engine import (
     decode,
     open_engine,
 )
-from engine.hub import Hub, Lagged, Mailbox
-from engine.seam import Seam, seam
+from penstock.engine.stream.hub import Hub, Lagged, Mailbox
+from penstock.engine.stream.seam import Seam, seam
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.rules import assert_rules
 from tests.engine.slow import SlowLog, turns

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     CaughtUp,
     Chunk,
     Config,

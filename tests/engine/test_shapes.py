@@ -9,12 +9,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from attrs import AttrsInstance, evolve, fields
 
-from engine import events
-from engine.codec import decode, decode_json, encode, encode_json, encode_record, structure, to_json
-from engine.errors import InvalidBody
-from engine.events import DATA_TYPES, App, BlockSnapshot, Data, Event, MessageSnapshot, Unknown
-from engine.idempotency import _Answer
-from engine.records import (
+from penstock.engine import events
+from penstock.engine.codec import decode, decode_json, encode, encode_json, encode_record, structure, to_json
+from penstock.engine.errors import InvalidBody
+from penstock.engine.events import DATA_TYPES, App, BlockSnapshot, Data, Event, MessageSnapshot, Unknown
+from penstock.engine.results import Superseded
+from penstock.engine.rules.queue import QueuedStart, _Standing
+from penstock.engine.rules.records import (
     CompactedRecord,
     DirtyRecord,
     GenerationRecord,
@@ -22,8 +23,7 @@ from engine.records import (
     OpenRecord,
     SessionRecord,
 )
-from engine.results import Superseded
-from engine.waiting import QueuedStart, _Standing
+from penstock.engine.session.idempotency import _Answer
 from tests.engine.wrong import JSON_VALUES, VALUES
 
 _RECORDS: Sequence[type[AttrsInstance]] = (

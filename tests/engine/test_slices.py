@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     App,
     Batch,
     Compactor,
@@ -38,14 +38,14 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.codec import Unstamped, converter, decoding, encode_json, encode_with, encoding_blocks
-from engine.journal import Mark
-from engine.lifecycle import Draft
-from engine.log import Append, MemoryLog
-from engine.slices import SLICE, in_slices
-from engine.stamper import LongPart, Records, stamp
-from engine.testing import check_log
-from engine.work import Work, at_once
+from penstock.engine.codec import Unstamped, converter, decoding, encode_json, encode_with, encoding_blocks
+from penstock.engine.generation.stamper import LongPart, Records, stamp
+from penstock.engine.log import Append, MemoryLog
+from penstock.engine.rules.lifecycle import Draft
+from penstock.engine.slices import SLICE, in_slices
+from penstock.engine.stream.journal import Mark
+from penstock.engine.testing import check_log
+from penstock.engine.work import Work, at_once
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.remotes import body
 from tests.engine.rules import events_of

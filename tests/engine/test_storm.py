@@ -20,7 +20,7 @@ from attrs import evolve, field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import (
+from penstock.engine import (
     Batch,
     BlockDelta,
     Config,
@@ -44,7 +44,7 @@ from engine import (
     new_generation_id,
     open_engine,
 )
-from engine.testing import KeptLog, Violation, Watcher, check_kept, check_log
+from penstock.engine.testing import KeptLog, Violation, Watcher, check_kept, check_log
 from tests.engine.actors import ACTORS
 from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture
 from tests.engine.faulty import Fail, FaultyLog, Hold

@@ -13,7 +13,7 @@ import trio.testing
 from attrs import frozen
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Compactor,
     Config,
     CorruptSession,
@@ -23,18 +23,18 @@ from engine import (
     Session,
     open_engine,
 )
-from engine.advancing import Advance
-from engine.control import Control
-from engine.endings import Endings
-from engine.hub import Hub
-from engine.journal import Journal
-from engine.presence import Presence
-from engine.registry import Registry
-from engine.resident import Resident
-from engine.settlement import Settlement
-from engine.slot import Slot
-from engine.supervision import Supervisor, find_exit, own_failure, split, without
-from engine.watchdog import Watch
+from penstock.engine.generation.watchdog import Watch
+from penstock.engine.session.advancing import Advance
+from penstock.engine.session.ending import Endings
+from penstock.engine.session.registry import Registry
+from penstock.engine.session.resident import Resident
+from penstock.engine.session.settlement import Settlement
+from penstock.engine.session.slot import Slot
+from penstock.engine.session.starting import Control
+from penstock.engine.stream.hub import Hub
+from penstock.engine.stream.journal import Journal
+from penstock.engine.stream.presence import Presence
+from penstock.engine.supervision import Supervisor, find_exit, own_failure, split, without
 from tests.engine.living import begin, end_of, finished
 from tests.engine.producers import Steered
 from tests.engine.rules import assert_rules, events_of

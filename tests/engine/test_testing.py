@@ -1,4 +1,4 @@
-"""What `engine.testing` offers to applications: its examples run as they stand, and it fails what has to fail."""
+"""What `penstock.engine.testing` offers to applications: its examples run as they stand, and it fails what must."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import engine
-from engine import App, CaughtUp, Config, Cursor, GenerationActive, MemoryLog, StaleGeneration
-from engine.testing import KeptLog, ScriptedProducer, StubbornProducer, open_test_engine
+from penstock import engine
+from penstock.engine import App, CaughtUp, Config, Cursor, GenerationActive, MemoryLog, StaleGeneration
+from penstock.engine.testing import KeptLog, ScriptedProducer, StubbornProducer, open_test_engine
 
 EXAMPLES = [ScriptedProducer, StubbornProducer, open_test_engine]
 

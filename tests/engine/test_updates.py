@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import (
+from penstock.engine import (
     Config,
     Generation,
     GenerationFinished,
@@ -18,7 +18,7 @@ from engine import (
     new_generation_id,
     open_engine,
 )
-from engine.lineup import PendingStops
+from penstock.engine.session.queue import PendingStops
 from tests.engine.producers import saying
 from tests.engine.rules import events_of
 

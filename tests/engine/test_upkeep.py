@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine import Config, Engine, MemoryLog, SessionDeleted, SessionState, open_engine
-from engine.testing import assert_log
+from penstock.engine import Config, Engine, MemoryLog, SessionDeleted, SessionState, open_engine
+from penstock.engine.testing import assert_log
 from tests.engine.producers import Steered, saying
 from tests.engine.rules import events_of
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from engine import (
+from penstock.engine import (
     Config,
     Engine,
     Generation,
@@ -22,7 +22,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.generation import Run
+from penstock.engine.generation.run import Run
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.living import begin, data_of, end_of, finished, of_generation
 from tests.engine.producers import Steered, saying

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     Config,
     Cursor,
     Generation,
@@ -25,7 +25,7 @@ from engine import (
     new_message_id,
     open_engine,
 )
-from engine.testing import ScriptedProducer
+from penstock.engine.testing import ScriptedProducer
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.producers import Steered, saying, shielding
 from tests.engine.rules import assert_rules, events_of

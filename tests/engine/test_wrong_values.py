@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from engine import (
+from penstock.engine import (
     CallerError,
     Chunk,
     Engine,
@@ -31,8 +31,8 @@ from engine import (
     open_engine,
     open_sqlite,
 )
-from engine.chunks import _FIELDS
-from engine.events import DATA_TYPES
+from penstock.engine.events import DATA_TYPES
+from penstock.engine.rules.chunks import _FIELDS
 from tests.engine.calls import CALLS, EXCLUDED, METHODS, PRODUCERS, Given, Scene
 from tests.engine.works import all_of, assert_answers, assert_log_works, assert_works, each, ended, opened
 from tests.engine.wrong import FEW, VALUES

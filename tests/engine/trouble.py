@@ -12,7 +12,7 @@ from typing import Final, final
 
 import trio
 
-from engine import (
+from penstock.engine import (
     App,
     ApprovalResolved,
     Event,
@@ -23,7 +23,7 @@ from engine import (
     InputReturned,
     decode,
 )
-from engine.testing import KeptLog
+from penstock.engine.testing import KeptLog
 
 __all__ = [
     "EXITS",

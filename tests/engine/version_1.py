@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from engine.log.layout import CHUNK
+from penstock.engine.log.sqlite.layout import CHUNK
 
 __all__ = ["VERSION_1", "make_version_1", "take_back"]
 

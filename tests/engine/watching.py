@@ -6,8 +6,8 @@ from typing import final
 
 import trio
 
-from engine import Batch, Delivery, MemoryLog, Session
-from engine.testing import Received, Recording, assert_log, check_deliveries
+from penstock.engine import Batch, Delivery, MemoryLog, Session
+from penstock.engine.testing import Received, Recording, assert_log, check_deliveries
 from tests.engine.rules import events_of
 
 __all__ = ["Watcher", "assert_watched", "committed_tail", "watch"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from engine import (
+from penstock.engine import (
     Compactor,
     Config,
     Engine,
@@ -21,7 +21,7 @@ from engine import (
     encode_json,
     open_engine,
 )
-from engine.testing import check_session
+from penstock.engine.testing import check_session
 from tests.engine.calls import PRODUCERS
 
 __all__ = ["CONFIG", "all_of", "assert_answers", "assert_log_works", "assert_works", "each", "ended", "opened"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from engine.errors import PenstockError
-from engine.log import Append, Compact, Delete, Entry, EventLog, Head, Write
+from penstock.engine.errors import PenstockError
+from penstock.engine.log import Append, Compact, Delete, Entry, EventLog, Head, Write
 
 
 def append(

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from engine import JSON, CallerError, InvalidBody, SessionState, from_json
-from engine.reducer import Applied, Gap
+from penstock.engine import JSON, CallerError, InvalidBody, SessionState, from_json
+from penstock.engine.reducer import Applied, Gap
 
 __all__ = ["CASES", "EPOCH", "FOLDER", "Wire", "judge", "vector", "written"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from engine import PenstockError
+from penstock.engine import PenstockError
 
 __all__ = ["bench"]
 

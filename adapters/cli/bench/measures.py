@@ -10,7 +10,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from engine import Config, Engine, Generation, open_engine
+from penstock.engine import Config, Engine, Generation, open_engine
 
 from .serving import Bench, serving
 from .viewing import Delays, Viewed, Viewer, view

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from engine import JSON
+from penstock.engine import JSON
 
 __all__ = ["Bench", "BenchError", "serving"]
 
@@ -69,7 +69,7 @@ def serving(folder: Path, *arguments: str, db: str = "bench.db") -> Iterator[Ben
     """A server over a database in ``folder``, ended when the block is left. Raises `BenchError`."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     spec = f"source={__package__}.sources:source"
-    command = [sys.executable, "-m", "adapters.cli", "serve", "--db", str(folder / db), "--port", "0"]
+    command = [sys.executable, "-m", "penstock.adapters.cli", "serve", "--db", str(folder / db), "--port", "0"]
     with (folder / "penstock.log").open("ab") as log:
         process = subprocess.Popen(
             [*command, "--producer", spec, "--log-level", "warning", *arguments],

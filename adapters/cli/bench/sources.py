@@ -10,7 +10,7 @@ from typing import Final, final
 
 import trio
 
-from engine import JSON, Generation, InvalidBody
+from penstock.engine import JSON, Generation, InvalidBody
 
 from .stamps import stamped
 

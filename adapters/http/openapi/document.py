@@ -6,11 +6,11 @@ from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, cast
 
-from engine import JSON, BlockSnapshot
+from penstock.engine import JSON, BlockSnapshot
 
-from ...bodies import ApprovalAnswer, InputHead
 from ...problems import PROBLEM_JSON, TABLE
-from ...pushed import ChunkBody
+from ...requests.bodies import ApprovalAnswer, InputHead
+from ...requests.chunks import ChunkBody
 from . import generations, producing, server, sessions
 from .grammar import GRAMMAR, KIND, SHARED, WORD
 from .operation import Answer, Body, Operation, Parameter, Shape

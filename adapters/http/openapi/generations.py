@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...bodies import StartBody, StopBody
+from ...requests.answers import (
+    DequeueAnswer,
+    GenerationAnswer,
+    InputAnswer,
+    QueueAnswer,
+    QueuedAnswer,
+    StartAnswer,
+    StopAnswer,
+)
+from ...requests.bodies import StartBody, StopBody
 from .operation import SESSION, Body, Operation, answered, header
 from .producing import LEASE
 from .schemas import Schema, reference
-from .shapes import DequeueAnswer, GenerationAnswer, InputAnswer, QueueAnswer, QueuedAnswer, StartAnswer, StopAnswer
 
 __all__ = ["OPERATIONS"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...pushed import SECONDS, ChunkBody, FinishBody
+from ...requests.answers import ChunksAnswer, FinishAnswer
+from ...requests.chunks import SECONDS, ChunkBody, FinishBody
 from .operation import SESSION, Body, Operation, answered, header
 from .schemas import Schema, reference
-from .shapes import ChunksAnswer, FinishAnswer
 
 __all__ = ["LEASE", "OPERATIONS"]
 

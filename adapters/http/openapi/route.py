@@ -7,7 +7,7 @@ from hashlib import sha256
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from engine import encode_json
+from penstock.engine import encode_json
 
 from ..page import FILES
 from .document import document

@@ -23,7 +23,7 @@ from typing import (
 
 from attrs import NOTHING, Attribute, fields, frozen, has
 
-from engine import JSON, Cursor, JSONObject
+from penstock.engine import JSON, Cursor, JSONObject
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...requests.answers import Health, TicketAnswer
 from ..tickets import TicketBody
 from .operation import Answer, Body, Operation, answered, empty, text
 from .schemas import Schema
-from .shapes import Health, TicketAnswer
 
 __all__ = ["OPERATIONS", "PAGES"]
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from engine import Snapshot
+from penstock.engine import Snapshot
 
-from ...bodies import MessageBody
-from ...ndjson import MEDIA_TYPE as NDJSON
-from ...presence import PresenceBody
-from ...sse import MEDIA_TYPE as SSE
-from ..sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
-from .operation import LIMIT, SESSION, Answer, Body, Operation, answered, header, query
-from .schemas import reference
-from .shapes import (
+from ...forms.ndjson import MEDIA_TYPE as NDJSON
+from ...forms.sse import MEDIA_TYPE as SSE
+from ...requests.answers import (
     DeleteAnswer,
     ForkAnswer,
     PostAnswer,
@@ -25,6 +20,11 @@ from .shapes import (
     SessionList,
     UpdateAnswer,
 )
+from ...requests.bodies import MessageBody
+from ...requests.presence import PresenceBody
+from ..sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
+from .operation import LIMIT, SESSION, Answer, Body, Operation, answered, header, query
+from .schemas import reference
 
 __all__ = ["OPERATIONS"]
 

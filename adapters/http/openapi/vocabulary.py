@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, cast
 
-from engine import DATA_TYPES, JSON, Event, Present, Snapshot
+from penstock.engine import DATA_TYPES, JSON, Event, Present, Snapshot
 
 from ...problems import TABLE
 from .schemas import Schema, Schemas, reference

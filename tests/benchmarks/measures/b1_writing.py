@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context
 from tests.benchmarks.children import work
 from tests.benchmarks.measures import writing_peers

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters.cli.bench.viewing import Viewed
+from penstock.adapters.cli.bench.viewing import Viewed
 from tests.benchmarks.bench import Bench, Context, Measuring
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.measures.reading import MILLI, calm, paced

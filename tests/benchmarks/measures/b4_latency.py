@@ -6,8 +6,8 @@ import threading
 import time
 from contextlib import ExitStack
 
-from adapters.cli.bench.viewing import Viewed, Viewer
-from engine import JSONObject
+from penstock.adapters.cli.bench.viewing import Viewed, Viewer
+from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Incomplete, Measuring
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.b3_paced import RATE

@@ -8,11 +8,11 @@ import statistics
 import time
 from pathlib import Path
 
-from adapters.cli.bench.serving import Bench as Served
-from adapters.cli.bench.serving import serving
-from adapters.cli.bench.stamps import MARK
-from adapters.cli.bench.viewing import Delays, Viewer
-from engine import JSONObject
+from penstock.adapters.cli.bench.serving import Bench as Served
+from penstock.adapters.cli.bench.serving import serving
+from penstock.adapters.cli.bench.stamps import MARK
+from penstock.adapters.cli.bench.viewing import Delays, Viewer
+from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Incomplete, Measuring
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.reading import MILLI, complete

@@ -6,9 +6,9 @@ import json
 import socket
 import time
 
-from adapters.cli.bench.serving import serving
-from adapters.cli.bench.viewing import Delays
-from engine import JSONObject
+from penstock.adapters.cli.bench.serving import serving
+from penstock.adapters.cli.bench.viewing import Delays
+from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Incomplete
 from tests.benchmarks.measures.reading import MILLI
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from engine import JSONObject
+from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Measuring
 from tests.benchmarks.children import resident_bytes, work
 from tests.benchmarks.measures.reading import complete

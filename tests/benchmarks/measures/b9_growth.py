@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from adapters.cli.bench.serving import serving
-from engine import JSON, JSONObject
+from penstock.adapters.cli.bench.serving import serving
+from penstock.engine import JSON, JSONObject
 from tests.benchmarks.bench import Bench, Context
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.b5_replay import first_bytes

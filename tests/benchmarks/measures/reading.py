@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from adapters.cli.bench.viewing import Viewed
+from penstock.adapters.cli.bench.viewing import Viewed
 from tests.benchmarks.bench import Context, Incomplete
 from tests.benchmarks.children import cpu_seconds
 from tests.benchmarks.systems.base import Server, Source

@@ -12,8 +12,8 @@ from typing import Final, Protocol, TypeAlias, final
 
 from attrs import evolve, frozen
 
-from adapters.cli.bench.viewing import Viewer
-from engine import JSON, JSONObject
+from penstock.adapters.cli.bench.viewing import Viewer
+from penstock.engine import JSON, JSONObject
 from tests.benchmarks.children import Child
 
 __all__ = ["Late", "Open", "Plain", "Server", "Source", "ask"]

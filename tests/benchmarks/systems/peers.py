@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from adapters.cli.bench.viewing import Viewer
+from penstock.adapters.cli.bench.viewing import Viewer
 from tests.benchmarks.children import Child, ChildFailed, python
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.systems.base import Open, Plain, Server, Source, ask, check_time

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from adapters.cli.bench.serving import Bench, serving
-from adapters.cli.bench.viewing import Viewer
+from penstock.adapters.cli.bench.serving import Bench, serving
+from penstock.adapters.cli.bench.viewing import Viewer
 from tests.benchmarks.systems.base import Server, Source, check_time
 
 __all__ = ["Penstock", "open_penstock", "open_penstock_websocket"]

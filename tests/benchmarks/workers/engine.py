@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from adapters.cli.bench.measures import Written, write_events
-from adapters.cli.bench.sources import source
-from adapters.cli.bench.viewing import Delays
-from engine import Batch, Config, Generation, Session, open_engine
+from penstock.adapters.cli.bench.measures import Written, write_events
+from penstock.adapters.cli.bench.sources import source
+from penstock.adapters.cli.bench.viewing import Delays
+from penstock.engine import Batch, Config, Generation, Session, open_engine
 
 __all__: list[str] = []
 

@@ -16,9 +16,9 @@ from typing import Any, Final, final
 
 import trio
 
-from adapters.cli.bench.viewing import Delays
-from adapters.cli.process import tune_collector
-from engine import Compactor, Config, Engine, Generation, Session, open_engine, open_sqlite
+from penstock.adapters.cli.bench.viewing import Delays
+from penstock.adapters.cli.process import tune_collector
+from penstock.engine import Compactor, Config, Engine, Generation, Session, open_engine, open_sqlite
 
 __all__: list[str] = []
 

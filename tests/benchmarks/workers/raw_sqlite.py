@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli.bench.viewing import Delays
+from penstock.adapters.cli.bench.viewing import Delays
 from tests.benchmarks.children import ROOT
 
 __all__: list[str] = []
@@ -34,7 +34,7 @@ def _rewrite(given: Mapping[str, Any]) -> dict[str, float]:
     target = Path(given["target"])
     with closing(sqlite3.connect(target, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
-        database.executescript((ROOT / "engine" / "log" / "schema.sql").read_text())
+        database.executescript((ROOT / "engine" / "log" / "sqlite" / "schema.sql").read_text())
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA cache_size = -16384")  # as the engine's
         size = max(1, round(given["batch"]))

@@ -1,0 +1,88 @@
+"""A session's deliveries as Server-Sent Events.
+
+Owns the bytes of the form ``text/event-stream``; who reads and when is the caller's. A logged event is ``id``
+and ``data`` and has no ``event`` line, so that `onmessage` sees it; control frames have one. An event that is not
+in the log is ``data`` alone, and leaves a reader's place as it was. Lines end with LF only: some clients split on
+nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, assert_never
+
+from penstock.engine import (
+    JSON,
+    Batch,
+    CaughtUp,
+    Cursor,
+    Degraded,
+    Delivery,
+    Drained,
+    Ended,
+    Ephemeral,
+    Gap,
+    Opened,
+    PresenceListed,
+    SnapshotPage,
+    SnapshotTaken,
+    encode_json,
+)
+
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
+
+MEDIA_TYPE: Final = "text/event-stream"
+
+HEARTBEAT: Final = b": ping\n\n"
+
+# When readers come back after a drain, or after a log that could not be read, in milliseconds: spread out, so that
+# a restarted server does not get all of them in its first second.
+_RETRY: Final = (1_000, 5_000)
+
+
+def frame_batch(batch: Batch) -> bytes:
+    """All events of the batch; for `Batch.framed`, so that it is done once for all readers."""
+    epoch = batch.epoch.encode()
+    return b"".join([b"id: %b-%016d\ndata: %b\n\n" % (epoch, offset, body) for offset, body in batch.entries])
+
+
+def frame_snapshot(page: SnapshotPage) -> bytes:
+    """For `SnapshotTaken.framed`, as above."""
+    return b"event: snapshot\nid: %b\ndata: %b\n\n" % (str(page.snapshot.cursor).encode(), page.body)
+
+
+def frame(delivery: Delivery) -> bytes:
+    """The bytes to write for one delivery."""
+    match delivery:
+        case Batch():
+            return delivery.framed(frame_batch)
+        case Opened(cursor=cursor):
+            return b"id: %b\n\n" % str(cursor).encode()
+        case SnapshotTaken():
+            return delivery.framed(frame_snapshot)
+        case CaughtUp(cursor=cursor):
+            return _control("caught-up", {"cursor": str(cursor)}, at=cursor)
+        case PresenceListed():
+            return _control("presence", delivery.to_json())
+        case Ephemeral(body=body):
+            return b"data: %b\n\n" % body
+        case Gap(reason=reason, asked=asked, resumed=resumed):
+            return _control("gap", {"reason": reason, "asked": asked, "from": str(resumed)}, at=resumed)
+        case Degraded(code=code):
+            return _control("degraded", {"code": code}, retry=random.randint(*_RETRY))
+        case Ended(reason=reason):
+            return _control("end", {"reason": reason})
+        case Drained(reason=reason):
+            return _control("drain", {"reason": reason}, retry=random.randint(*_RETRY))
+        case _:
+            assert_never(delivery)
+
+
+def _control(event: str, value: dict[str, JSON], *, at: Cursor | None = None, retry: int | None = None) -> bytes:
+    lines = [f"event: {event}".encode()]
+    if at is not None:
+        lines.append(f"id: {at}".encode())
+    if retry is not None:
+        lines.append(f"retry: {retry}".encode())
+    lines.append(b"data: " + encode_json(value))
+    return b"\n".join(lines) + b"\n\n"

@@ -1,0 +1,1 @@
+"""What clients ask and are answered, whichever way it came."""

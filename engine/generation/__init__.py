@@ -1,0 +1,1 @@
+"""One run of a producer: what it is given, what it writes with, and what holds it."""

@@ -1,0 +1,377 @@
+"""One generation at work: a producer in its cancel scope, under a supervisor, behind a fence.
+
+Owns the scope, the fence and what became of the producer. Which end is written, and when, is the session's:
+the task reports and never waits for a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Literal, Protocol, final
+
+import trio
+
+from ..config import Config
+from ..errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
+from ..events import JSON, GenerationStatus, JSONObject
+from ..reducer import Snapshot
+from ..rules.ending import PRODUCER_FAILED, SAFE_TEXTS, Ending, writable
+from ..rules.lifecycle import Draft, OpenGeneration
+from ..rules.states import Outcome
+from ..stream.journal import Journal
+from ..supervision import Supervisor, split, without
+from .approvals import Approvals
+from .generation import Generation, Producer, run_producer
+from .inputs import APPROVAL, Input, Inputs
+from .lease import SILENT, Lease
+from .pen import MessageIds, Pen
+from .standin import REMOTE, StandIn
+from .watchdog import LimitName, Limits, Watch
+
+__all__ = ["Run"]
+
+
+class Home(Protocol):
+    """What a run needs of its session."""
+
+    @property
+    def messages(self) -> MessageIds: ...
+
+    @property
+    def find_producer(self) -> Callable[[str], Producer]: ...
+
+    def snapshot(self, limit: int | None, before: str | None) -> Awaitable[Snapshot]: ...
+
+    def on_done(self, run: Run) -> None:
+        """Its producer's task is over. Called in that task."""
+
+    def on_limit(self, run: Run, limit: LimitName) -> None:
+        """It reached this limit. Called in the watchdog's task."""
+
+
+@final
+class Run:
+    """A started generation. Its writes go through its `pen`; `supervise` is its task."""
+
+    __slots__ = (
+        "_approvals",
+        "_awaited",
+        "_cancelled_at",
+        "_config",
+        "_home",
+        "_input",
+        "_inputs",
+        "_on_last_disconnect",
+        "_producer",
+        "approval_timeout",
+        "done",
+        "ends_as",
+        "failure",
+        "launched",
+        "metadata",
+        "pen",
+        "producer_name",
+        "returned",
+        "scope",
+        "stand_in",
+        "usage",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        structure: OpenGeneration,
+        journal: Journal,
+        config: Config,
+        home: Home,
+        *,
+        producer: Producer,
+        producer_name: str,
+        input: JSON,  # noqa: A002  the protocol's name
+        metadata: JSONObject,
+        on_last_disconnect: float | None = None,
+    ) -> None:
+        self.pen = Pen(structure, journal, config, home.messages)
+        self.producer_name = producer_name
+        self.metadata = metadata
+        self.launched = False
+        self.scope = trio.CancelScope()
+        self.done = False
+        self._awaited: trio.Event | None = None  # while somebody waits for it to be done
+        self.ends_as: Outcome = "shutdown"  # when it is cut off, and nobody says as what it ends
+        self.returned = False  # by itself: nobody had cancelled it
+        self.failure: BaseException | None = None
+        self.usage: JSONObject | None = None
+        self._approvals: Approvals | None = None  # most generations ask for none, and are sent nothing
+        self._inputs: Inputs | None = None
+        self.approval_timeout = config.approval_timeout
+        self.watch: Watch | None = None
+        self._config = config
+        self._producer = producer
+        self.stand_in = producer if isinstance(producer, StandIn) else None  # for a producer in another process
+        self._input = input
+        self._home = home
+        self._on_last_disconnect = on_last_disconnect
+        self._cancelled_at: float | None = None
+
+    @property
+    def approvals(self) -> Approvals:
+        """Made when the first is asked for or answered."""
+        if self._approvals is None:
+            self._approvals = Approvals(self.pen, on_asked=self._nudge)
+        return self._approvals
+
+    @property
+    def inputs(self) -> Inputs:
+        """Made when the first is sent or waited for."""
+        if self._inputs is None:
+            self._inputs = Inputs(self.pen, bound=self._config.inputs)
+            if self.pen.fenced:
+                self._inputs.close()
+        return self._inputs
+
+    @property
+    def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
+        return self._home.snapshot
+
+    @property
+    def structure(self) -> OpenGeneration:
+        return self.pen.structure
+
+    @property
+    def limits(self) -> Limits:
+        """What its watch holds it to."""
+        alone = self._on_last_disconnect
+        return Limits(
+            idle=self._config.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
+            total=self._config.total_limit,
+            disconnected=math.inf if alone is None else alone,
+        )
+
+    @property
+    def last_event(self) -> float:
+        """When the generation wrote last, by the trio clock."""
+        return self.pen.last_event
+
+    @property
+    def generation_id(self) -> str:
+        return self.structure.generation_id
+
+    def fence(self, why: str) -> None:
+        """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""
+        self.refuse(lambda: StaleGeneration(why, generation_id=self.generation_id))
+
+    def fence_failed(self, error: PenstockError) -> None:
+        """From here on every write of this producer raises `WriteFailed`: what it wrote before was not stored."""
+
+        def refusal() -> PenstockError:
+            failed = WriteFailed(
+                "what the generation wrote could not be stored", session_id=self.pen.journal.session_id
+            )
+            failed.__cause__ = error
+            return failed
+
+        self.refuse(refusal)
+
+    def refuse(self, refusal: Callable[[], PenstockError]) -> None:
+        """From here on every write of this producer raises ``refusal()``. The first fence stays."""
+        if self.pen.fence(refusal):
+            if self._approvals is not None:
+                self._approvals.close()
+            if self._inputs is not None:
+                self._inputs.close()
+            self._unwatch()
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the producer's scope; its clean-up has `Config.cleanup_timeout` from now."""
+        if self._cancelled_at is None:
+            self._cancelled_at = trio.current_time()
+            self.pen.journal.witness.cancelled(self.generation_id, reason)
+            self.scope.cancel(reason=f"penstock: {reason}")
+
+    @property
+    def seconds_cancelled(self) -> float:
+        """The time since its cancellation."""
+        return 0.0 if self._cancelled_at is None else trio.current_time() - self._cancelled_at
+
+    def take_input(self, kind: str, content: JSONObject, input_id: str | None, by: str | None) -> str:
+        """Take in what somebody sent: an answer to an approval, or an input for the producer. Returns its id.
+
+        The same input again changes nothing. Raises `InvalidBody`, `InvalidId`, `IdInUse`, `QueueFull`,
+        `ApprovalNotFound`, `StaleGeneration` and `WriteFailed`; nothing was written then.
+        """
+        given = Input.checked(kind, content, input_id)
+        self.pen.check()
+        if self.done:
+            raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
+        if not self.inputs.knows(given):
+            if given.kind == APPROVAL:
+                self.approvals.answer(given.content, by)
+            else:
+                self.inputs.add(given)
+            self.inputs.note(given)
+        return given.input_id
+
+    def cleanup(self) -> trio.CancelScope:
+        """A shielded scope that ends when the clean-up's time is over: from the cancel on, else from now."""
+        begun = trio.current_time() if self._cancelled_at is None else self._cancelled_at
+        return trio.CancelScope(shield=True, deadline=begun + self._config.cleanup_timeout)
+
+    def set_done(self) -> None:
+        """Its producer has returned, or is never run."""
+        self.done = True
+        if self._awaited is not None:
+            self._awaited.set()
+
+    async def wait_done(self) -> None:
+        """Wait until its producer has returned."""
+        if not self.done:
+            if self._awaited is None:
+                self._awaited = trio.Event()
+            await self._awaited.wait()
+
+    @property
+    def task_name(self) -> str:
+        return f"penstock generation {self.generation_id}"
+
+    # A Ctrl-C does not strike in here, but in the producer.
+    @trio.lowlevel.enable_ki_protection
+    async def supervise(self, supervisor: Supervisor) -> None:
+        """Run the producer to its end and report, as a task of its own. Raises cancellation from outside only."""
+        passed_on: BaseException | None = None
+        try:
+            with self.scope:
+                await run_producer(self._called(self._producer), Generation(self, self._input))
+            cut_off = self.scope.cancel_called or trio.current_effective_deadline() == -math.inf
+            self.returned = not cut_off
+        except BaseException as error:  # noqa: BLE001  whatever a producer raises ends its generation, and is told
+            raised = split(error)
+            self.failure, passed_on = raised.own, raised.exit or raised.cancelled
+            if self.failure is not None and self.pen.fenced:  # then it may have run into the fence
+                self.failure = without(self.failure, (StaleGeneration, WriteFailed))
+        supervisor.call(self._report, self.task_name)
+        if passed_on is not None:
+            supervisor.settle(passed_on, self.task_name)
+
+    def _report(self) -> None:
+        """Its producer has returned."""
+        self.set_done()
+        how: Literal["raised", "returned", "cancelled"] = "returned" if self.returned else "cancelled"
+        self.pen.journal.witness.producer_done(
+            self.generation_id, self.producer_name, how if self.failure is None else "raised", self.failure
+        )
+        self._unwatch()
+        self._home.on_done(self)
+
+    def limit_reached(self, limit: LimitName) -> None:
+        """Its watch says so; ended by now."""
+        self._home.on_limit(self, limit)
+
+    @property
+    def _lease(self) -> Lease | None:
+        return None if self.stand_in is None else self.stand_in.lease
+
+    @property
+    def lost_at(self) -> float:
+        """When its producer elsewhere is taken for dead, by the trio clock; infinite if it declared no lease."""
+        return math.inf if self._lease is None else self._lease.ends_at
+
+    @property
+    def next_duty(self) -> float:
+        """When `attend` has something to do, by the trio clock; infinite if nothing is expected."""
+        expiry = math.inf if self._approvals is None else self._approvals.next_expiry
+        return expiry if self._lease is None else min(expiry, self._lease.silent_at)
+
+    def attend(self) -> None:
+        """Refuse the approvals whose time is over; tell that the producer elsewhere is silent."""
+        if self._approvals is not None:
+            self._approvals.expire()
+        lease = self._lease
+        if lease is not None and lease.silent_at <= trio.current_time():
+            lease.told = True
+            self.pen.part(Draft(GenerationStatus(status=SILENT, detail={"seconds": lease.seconds})))
+
+    def hear(self, lease: float | None) -> None:
+        """A request of its producer elsewhere came; with ``lease`` it may be silent for so long from now."""
+        assert self.stand_in is not None
+        if self.stand_in.hear(lease):
+            self._nudge()
+
+    def heard_again(self) -> None:
+        """Take back that the producer is silent, where readers were told so."""
+        lease = self._lease
+        if lease is not None and lease.told:
+            lease.told = False
+            self.pen.part(Draft(GenerationStatus(status="working")))
+            self._nudge()
+
+    def _nudge(self) -> None:
+        if self.watch is not None:
+            self.watch.nudge()
+
+    def _unwatch(self) -> None:
+        if self.watch is not None:
+            self.watch.end()
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether an approval is open, or a tool call awaits its result."""
+        if self._approvals is not None and len(self._approvals):
+            return True
+        if not self.structure.awaits_result:
+            return False
+        return self.stand_in is None or trio.current_time() < self.last_event + self._config.remote_silence
+
+    async def play(self, producer: str | Producer, generation: Generation) -> None:
+        """Run a producer to its end, in the caller's task. Raises `ProducerNotFound`, and what the producer raises."""
+        await run_producer(self._called(producer), generation)
+
+    def _called(self, producer: str | Producer) -> Producer:
+        called = self._home.find_producer(producer) if isinstance(producer, str) else producer
+        if isinstance(called, StandIn) and called is not self._producer:
+            raise ProducerNotFound(f"{REMOTE!r} is no producer that a generation can be handed to")
+        return called
+
+    def ending(
+        self,
+        outcome: Outcome | None = None,
+        *,
+        by: str | None = None,
+        cleanup: str | None = None,
+        retract: bool = False,
+    ) -> Ending:
+        """How the generation ends: as ``outcome``, or by itself; but a producer that raised has failed.
+
+        By itself it has ``completed`` only if its producer returned. One that was cut off ends as what it was wound
+        down for, or as ``shutdown``.
+        """
+        code: str | None
+        message: str | None
+        if self.failure is not None:
+            outcome, (code, message) = "failed", _told(self.failure)
+        elif outcome is None and self.returned:
+            outcome, code, message = "completed", None, None
+        else:
+            outcome = outcome or self.ends_as
+            code, message = outcome.upper(), SAFE_TEXTS[outcome]
+        ending = Ending(
+            outcome=outcome,
+            code=code,
+            message=message,
+            superseded_by=by,
+            cleanup=cleanup,
+            usage=self.usage,
+            retract=retract,
+        )
+        # All else in it is of the engine's own making.
+        return ending if self.failure is None and self.usage is None else writable(ending)
+
+
+def _told(failure: BaseException) -> tuple[str, str]:
+    """The code and the text that readers may see of it."""
+    if isinstance(failure, ProducerError):
+        with suppress(AttributeError):  # its raiser took them away
+            return failure.reason, failure.detail
+    return PRODUCER_FAILED

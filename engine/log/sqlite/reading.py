@@ -1,0 +1,237 @@
+"""Reading an SQLite log: a few connections of its own, each read one statement in a thread.
+
+Owns the reads of `SqliteLog`, and of a log that is only looked at (`reader`). What a read finds is one statement's, so
+that it is of one committed state of the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
+from typing import Final, TypeVar
+
+import trio
+
+from ...errors import CorruptSession, StaleEpoch, StorageError
+from ..port import Entry, EventLog, Head, check_plain_key, head_of
+from .database import explain, is_damaged
+from .layout import FIRST_UP_TO, OF_CHUNK, TAIL
+
+__all__ = ["PATIENCE", "READERS", "SqliteReads"]
+
+_T = TypeVar("_T")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+# `Entry._make`, without Python code of its own for every event.
+_entry: Final[Callable[[type[Entry], tuple[int, bytes]], Entry]] = tuple.__new__
+
+# A read takes a fraction of a millisecond; more threads than this only fight over the interpreter.
+READERS: Final = 4
+
+# A page is read in milliseconds, and on a slow disk, each event of it at another place, in some seconds. After so many
+# the disk hangs: whoever waits for the read, a session's steps above all, goes on without it.
+PATIENCE: Final = 30.0
+
+# What is small, in parts of what each event of a full page has room for: at most twice too much is fetched at once.
+_SMALL: Final = 2
+
+_HEAD = f"""
+SELECT s.session, s.epoch, {TAIL}, s.token, s.ended
+FROM sessions AS s
+"""
+_HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.ended = 0 DESC, s.life DESC LIMIT 1"
+_LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session"
+
+# With a LEFT JOIN, no row: this life is over. One row of NULLs: it has nothing of the kind.
+_LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
+# Chunk by chunk, from the one on that may have the next event. No row: nothing is behind it, or this life is over.
+_BEHIND = f"""
+FROM sessions AS s
+CROSS JOIN {OF_CHUNK} AND f.life = s.life AND e.offset > :after
+WHERE s.session = :session AND s.epoch = :epoch AND s.ended = 0
+AND f.id & 1 AND f.offset >= {FIRST_UP_TO.format(life="s.life", offset=":after + 1")} AND e.body IS NOT NULL
+ORDER BY f.offset, e.offset LIMIT :limit
+"""
+_READ = f"SELECT e.offset, e.body {_BEHIND}"
+# The same, with NULL for every body above a size: what is left may be fetched at once, however large the others are.
+_READ_SMALL = f"SELECT e.offset, CASE WHEN length(e.body) <= :most THEN e.body END {_BEHIND}"
+_IS_LIVING = "SELECT 1 FROM sessions AS s WHERE s.session = :session AND s.epoch = :epoch AND s.ended = 0"
+_RECORDS = f"""
+SELECT r.key, r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key >= ?
+{_LIVING} ORDER BY r.key
+"""
+_RECORD = f"""
+SELECT r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key = ?
+{_LIVING}
+"""
+_HOLDERS = """
+SELECT s.session, r.value FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
+WHERE r.key = ? AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.session > ? ORDER BY s.session
+"""
+
+
+class SqliteReads(EventLog):
+    """The reads, over ``connections`` that this object owns from now on. To be derived; writing is not its matter."""
+
+    def __init__(self, connections: list[sqlite3.Connection]) -> None:
+        self._connections = connections
+        self._count = len(connections)
+        self._reading = trio.CapacityLimiter(len(connections))
+        self._closing = False
+
+    async def head(self, session_id: str) -> Head | None:
+        def query(connection: sqlite3.Connection) -> Head | None:
+            row = connection.execute(_HEAD_OF, (session_id,)).fetchone()
+            return None if row is None else _head(*row)
+
+        return await self._query(query, session_id)
+
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        wanted = {
+            "session": session_id,
+            "epoch": epoch,
+            "after": after,
+            "limit": limit,
+            "most": _SMALL * max_bytes // limit,
+        }
+
+        def query(connection: sqlite3.Connection) -> list[Entry]:
+            page = _small_ones(connection) or _as_many_as_fit(connection)
+            if not page and connection.execute(_IS_LIVING, wanted).fetchone() is None:
+                raise _stale(session_id)
+            return page
+
+        def _small_ones(connection: sqlite3.Connection) -> list[Entry]:
+            """The page, if no large event is in it; fetched at once it takes half the time."""
+            rows = connection.execute(_READ_SMALL, wanted).fetchall()
+            size = 0
+            for count, (_, body) in enumerate(rows):
+                if body is None:
+                    return []
+                size += len(body)
+                if size > max_bytes:
+                    return list(map(_entry, repeat(Entry), rows[:count]))
+            return list(map(_entry, repeat(Entry), rows))
+
+        def _as_many_as_fit(connection: sqlite3.Connection) -> list[Entry]:
+            page: list[Entry] = []
+            size = 0
+            with contextlib.closing(connection.execute(_READ, wanted)) as rows:
+                for offset, body in rows:
+                    size += len(body)
+                    if page and size > max_bytes:
+                        break
+                    page.append(Entry(offset, body))
+            return page
+
+        return await self._query(query, session_id)
+
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        def query(connection: sqlite3.Connection) -> dict[str, bytes]:
+            found: dict[str, bytes] = {}
+            with contextlib.closing(connection.execute(_RECORDS, (prefix, session_id, epoch))) as rows:
+                for key, value in _of_living(rows, session_id):
+                    if not key.startswith(prefix):
+                        break
+                    found[key] = value
+            return found
+
+        return await self._query(query, session_id)
+
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        def query(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute(_RECORD, (key, session_id, epoch)).fetchone()
+            if row is None:
+                raise _stale(session_id)
+            value: bytes | None = row[0]
+            return value
+
+        return await self._query(query, session_id)
+
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        check_plain_key(key)
+
+        def query(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            with contextlib.closing(connection.execute(_HOLDERS, (key, after))) as rows:
+                return list(islice((row for row in rows if _is_name(row[0])), limit))
+
+        return await self._query(query)
+
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        def query(connection: sqlite3.Connection) -> list[Head]:
+            with contextlib.closing(connection.execute(_LIVING_HEADS, (after,))) as rows:
+                return list(islice((_head(*row) for row in rows if _is_name(row[0])), limit))
+
+        return await self._query(query)
+
+    async def _retire(self) -> None:
+        """Close the connections, once nobody reads; to be called once, with ``_closing`` set."""
+        # Those in use come back by themselves. Places are given in the order they were asked for, so no read waits
+        # behind us that began before the log was closing.
+        askers = [object() for _ in range(self._count)]
+        for asker in askers:
+            await self._reading.acquire_on_behalf_of(asker)
+            self._connections.pop().close()
+        for asker in askers:
+            self._reading.release_on_behalf_of(asker)
+
+    async def _query(
+        self, query: Callable[[sqlite3.Connection], _T], session_id: str | None = None, *, within: float | None = None
+    ) -> _T:
+        """Carry it out in a thread. ``session_id``: it reads what is stored of this one session.
+
+        After ``within`` seconds (`PATIENCE`) the thread is left behind, with its connection, which comes back when it
+        is done. Raises `StorageError` then.
+        """
+        patience = PATIENCE if within is None else within
+
+        def run() -> _T:
+            if self._closing:
+                raise StorageError("the log is closed")
+            connection = self._connections.pop()
+            try:
+                return query(connection)
+            finally:
+                self._connections.append(connection)
+
+        try:
+            with trio.move_on_after(patience):
+                return await trio.to_thread.run_sync(run, abandon_on_cancel=patience < math.inf, limiter=self._reading)
+        except sqlite3.Error as error:
+            if session_id is not None and is_damaged(error):
+                raise CorruptSession(f"the file is damaged where it lies: {error}", session_id=session_id) from error
+            raise StorageError(f"cannot read: {explain(error)}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            # There is something of another kind in the rows than was ever written to them.
+            if session_id is None:
+                raise
+            raise CorruptSession(f"its rows cannot be read: {error}", session_id=session_id) from error
+        raise StorageError(f"cannot read: the disk has not answered for {patience:.0f} s")
+
+
+def _head(session_id: str, epoch: object, tail: object, token: object, ended: object) -> Head:
+    return head_of(session_id, epoch, tail, token, deleted=ended != 0)
+
+
+def _is_name(value: object) -> bool:
+    """Whether a session can be asked for by this. None that was ever written cannot."""
+    return isinstance(value, str) and "\ufffd" not in value
+
+
+def _of_living(rows: Iterable[tuple[_K, _V]], session_id: str) -> Iterator[tuple[_K, _V]]:
+    """What a life has, read with a LEFT JOIN. Raises `StaleEpoch` when the life is not there."""
+    over = True
+    for row in rows:
+        over = False
+        if row[0] is not None:
+            yield row
+    if over:
+        raise _stale(session_id)
+
+
+def _stale(session_id: str) -> StaleEpoch:
+    return StaleEpoch("this life of the session is over", session_id=session_id)

@@ -1,0 +1,112 @@
+"""The end of a generation: what is still open is closed, in the order of rule R4, and only then it has finished.
+
+Owns that order, and what is written in place of what never came. Whether the events may stand there is `lifecycle`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, final
+
+from attrs import evolve, frozen
+
+from ..codec import encode_data
+from ..errors import InvalidBody
+from ..events import (
+    ApprovalResolved,
+    BlockClosed,
+    BlockOpened,
+    GenerationFinished,
+    InputReturned,
+    MessageClosed,
+    MessageOpened,
+    MessageRetracted,
+)
+from .lifecycle import Draft, OpenGeneration
+from .states import OUTCOMES, Outcome
+
+__all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "writable"]
+
+# What an end says of itself to readers.
+SAFE_TEXTS: Final[Mapping[Outcome, str]] = {
+    "superseded": "A newer answer took its place.",
+    "stopped": "Stopped.",
+    "stalled": "Nothing came for too long.",
+    "expired": "It took too long.",
+    "deleted": "The session was deleted.",
+    "reset": "The session was reset.",
+    "shutdown": "The server shut down.",
+    "lost": "The process that produced it ended.",
+    "failed": "What it wrote could not be stored.",
+}
+
+# The code and the text of a producer that raised something of which readers must not know more.
+PRODUCER_FAILED: Final = ("PRODUCER_FAILED", "The producer raised an error.")
+
+
+@final
+@frozen(kw_only=True)
+class Ending:
+    """How a generation ends. ``retract``: its messages leave the transcript (rollback)."""
+
+    outcome: Outcome
+    code: str | None = None
+    message: str | None = None
+    superseded_by: str | None = None
+    cleanup: str | None = None
+    usage: Mapping[str, object] | None = None
+    retract: bool = False
+
+    def finished(self) -> GenerationFinished:
+        return GenerationFinished(
+            outcome=self.outcome,
+            code=self.code,
+            message=self.message,
+            superseded_by=self.superseded_by,
+            cleanup=self.cleanup,
+            usage=self.usage,  # type: ignore[arg-type]
+        )
+
+
+def writable(ending: Ending) -> Ending:
+    """The ending, or in its place one that can be stored and read back whatever a producer put into it."""
+    try:
+        encode_data(ending.finished())
+    except InvalidBody:
+        code, message = PRODUCER_FAILED
+        return evolve(ending, outcome="failed", code=code, message=message, usage=None)
+    return ending
+
+
+def closing(structure: OpenGeneration, ending: Ending, *, new_message_id: Callable[[], str]) -> Iterator[Draft]:
+    """The drafts that end this generation: what is open is closed, then `finished`.
+
+    Every draft is to be placed and recorded before the next one is asked for.
+    """
+    status = OUTCOMES[ending.outcome]
+    for approval_id in [approval_id for approval_id, still in structure.approvals.items() if still]:
+        yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
+    for input_id in [input_id for input_id, still in structure.inputs.items() if still]:
+        yield Draft(InputReturned(input_id=input_id))
+    open_messages = sorted(structure.open_messages.items(), key=lambda item: item[1].number)
+    for message_id, message in open_messages:
+        for index in sorted(message.open_blocks):
+            yield Draft(BlockClosed(), message_id, index)
+    for message_id, _ in open_messages:
+        yield Draft(MessageClosed(status=status, finish_reason=ending.outcome), message_id)
+    if structure.calls:
+        yield from _results(structure.calls, status, ending.outcome, new_message_id())
+    if ending.retract:
+        for message_id in structure.message_ids:
+            yield Draft(MessageRetracted(reason=ending.outcome), message_id)
+    yield Draft(ending.finished())
+
+
+def _results(unanswered: Mapping[str, str], status: str, outcome: str, message_id: str) -> Iterator[Draft]:
+    """A result for every call that has none: model providers refuse a transcript with a dangling call."""
+    calls = dict(unanswered)
+    yield Draft(MessageOpened(role="tool", parent_message_id=next(reversed(calls.values()))), message_id)
+    for index, call in enumerate(calls):
+        yield Draft(BlockOpened(kind="tool_result", tool_call_id=call), message_id, index)
+        yield Draft(BlockClosed(text=f"No result: the answer ended as {outcome}.", is_error=True), message_id, index)
+    yield Draft(MessageClosed(status=status), message_id)

@@ -1,0 +1,163 @@
+"""The small records that the engine keeps beside a session's events, written in the same part as they are.
+
+====================  ====================================================================================
+``session/turn``      `SessionRecord`
+``open``              `OpenRecord` while a generation is live; the log's index of its holders is what
+                      recovery reads
+``queued``            whether the queue is paused, while it is not empty; recovery reads its holders, too
+``queued/<number>``   a start that waits
+``session/metadata``  the session's metadata, as it is
+``dirty``             `DirtyRecord` from the end of a generation until its messages are compacted; the log's
+                      index of its holders is what compaction reads
+``compaction/done``   `CompactedRecord`
+``generation/<id>``   `GenerationRecord`
+``message/<id>``      `MessageRecord`
+``producer/<id>``     the last request that was taken of a remote producer: ``epoch`` and ``seq``
+``idempotency/<…>``   the answer that a key got
+====================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar, final
+
+from attrs import frozen
+
+from ..codec import decode_json, encode_record, structure
+from ..errors import InvalidBody
+
+__all__ = [
+    "COMPACTED",
+    "DIRTY",
+    "METADATA",
+    "OPEN",
+    "QUEUED",
+    "SESSION",
+    "CompactedRecord",
+    "DirtyRecord",
+    "GenerationRecord",
+    "MessageRecord",
+    "OpenRecord",
+    "SessionRecord",
+    "check_record",
+    "dirty",
+    "generation_key",
+    "message_key",
+    "read_record",
+    "to_record",
+]
+
+SESSION = "session/turn"
+OPEN = "open"
+DIRTY = "dirty"
+COMPACTED = "compaction/done"
+QUEUED = "queued"
+METADATA = "session/metadata"
+
+T = TypeVar("T")
+
+
+def generation_key(generation_id: str) -> str:
+    return f"generation/{generation_id}"
+
+
+def message_key(message_id: str) -> str:
+    return f"message/{message_id}"
+
+
+def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:
+    """The record that goes with every end of a generation: there may be something to compact, from ``time`` on."""
+    return {DIRTY: to_record(DirtyRecord(generation_id=generation_id, time=time))}
+
+
+@final
+@frozen(kw_only=True)
+class SessionRecord:
+    turn: int
+
+
+@final
+@frozen(kw_only=True)
+class OpenRecord:
+    """The live generation; ``after`` is an offset before its first event.
+
+    ``remote``: its producer is in another process, and may go on with whoever opens the log next.
+    """
+
+    generation_id: str
+    turn: int
+    after: int
+    job_id: str | None = None
+    remote: bool = False
+    on_last_disconnect: float | None = None
+
+
+@final
+@frozen(kw_only=True)
+class DirtyRecord:
+    """The last end of a generation since all that had ended was compacted; ``time`` as in an event."""
+
+    generation_id: str
+    time: str
+
+
+@final
+@frozen(kw_only=True)
+class CompactedRecord:
+    """Up to the offset ``done`` there is nothing left to compact."""
+
+    done: int
+
+
+@final
+@frozen(kw_only=True)
+class GenerationRecord:
+    """A generation: ``turn`` once it has started, ``outcome`` once it has finished, and its ``code``.
+
+    ``by`` is the id of the remote producer that finished it, empty for one without an id.
+    """
+
+    turn: int | None = None
+    outcome: str | None = None
+    code: str | None = None
+    by: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class MessageRecord:
+    """A message: of a generation, or posted; ``digest`` tells whether a repeated post is the same."""
+
+    generation_id: str | None = None
+    digest: str | None = None
+
+
+def to_record(
+    value: SessionRecord | OpenRecord | GenerationRecord | MessageRecord | DirtyRecord | CompactedRecord,
+) -> bytes:
+    return encode_record(value)
+
+
+def read_record(body: bytes, kind: type[T]) -> T:
+    return structure(decode_json(body), kind)
+
+
+def check_record(key: str, body: bytes) -> None:
+    """See that the record can be read. Raises `InvalidBody`."""
+    kind = _KINDS.get(key) or _KINDS.get(key.partition("/")[0] + "/")
+    if kind is not None:
+        read_record(body, kind)
+    elif not isinstance(decode_json(body), dict):
+        raise InvalidBody(f"the record {key} is no object")
+
+
+# By their key, or by what it begins with. Of the others whoever writes them knows what they are.
+_KINDS: Final[Mapping[str, type]] = {
+    SESSION: SessionRecord,
+    OPEN: OpenRecord,
+    DIRTY: DirtyRecord,
+    COMPACTED: CompactedRecord,
+    generation_key(""): GenerationRecord,
+    message_key(""): MessageRecord,
+}

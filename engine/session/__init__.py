@@ -1,0 +1,1 @@
+"""One session: its steps, one at a time, and what each changes."""

@@ -1,0 +1,139 @@
+"""Starts that are asked for more than once under one key: the first answer, kept with the log.
+
+The answer is written in the same part as the start, so that there is never one without the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Final, final
+
+from attrs import frozen
+
+from ..codec import encode_record
+from ..errors import IdempotencyConflict
+from ..events import Cursor
+from ..results import Queued, Started, Superseded
+from ..stream.history import Reads
+from ..stream.journal import Journal
+from .transaction import StartRequest
+
+__all__ = ["Answers"]
+
+_PREFIX: Final = "idempotency/"
+
+# Keys that are too old are looked for this often: a session that uses keys has few of them an hour.
+_SWEEP: Final = 3600.0
+
+
+@final
+@frozen(kw_only=True)
+class _Answer:
+    """What a key stands for. ``at`` is the wall clock in seconds, ``offset`` that of the answer's cursor."""
+
+    digest: str
+    at: float
+    offset: int
+    generation_id: str
+    turn: int | None = None
+    position: int | None = None
+    message_id: str | None = None
+    superseded: Superseded | None = None
+    joined: bool = False
+
+
+@final
+class Answers:
+    """The answers of one session's starts, by principal and key."""
+
+    __slots__ = ("_expired", "_journal", "_reads", "_swept", "_ttl")
+
+    def __init__(self, journal: Journal, reads: Reads, ttl: float) -> None:
+        self._journal = journal
+        self._reads = reads
+        self._ttl = ttl
+        self._swept = 0.0
+        self._expired: Sequence[str] = ()
+
+    async def find(self, request: StartRequest) -> Started | Queued | None:
+        """The first answer to this request, marked as repeated. Raises `IdempotencyConflict` for another request."""
+        if request.idempotency_key is None:
+            return None
+        await self._sweep()
+        answer = await self._reads.known(_key(request), _Answer)
+        if answer is None:
+            return None
+        if answer.at + self._ttl < time.time():
+            return None
+        if answer.digest != request.digest:
+            raise IdempotencyConflict(
+                "this idempotency key was used for another request; choose a new one",
+                session_id=self._journal.session_id,
+            )
+        cursor = Cursor(self._journal.epoch, answer.offset)
+        if answer.position is not None:
+            return Queued(generation_id=answer.generation_id, position=answer.position, cursor=cursor, repeated=True)
+        return Started(
+            generation_id=answer.generation_id,
+            turn=answer.turn or 0,
+            cursor=cursor,
+            message_id=answer.message_id,
+            superseded=answer.superseded,
+            joined=answer.joined,
+            repeated=True,
+        )
+
+    def records(
+        self,
+        request: StartRequest,
+        records: Mapping[str, bytes | None],
+        *,
+        turn: int | None = None,
+        position: int | None = None,
+        superseded: Superseded | None = None,
+        joined: str | None = None,
+    ) -> Callable[[int], Mapping[str, bytes | None]]:
+        """``records`` with the answer that the request gets, once its cursor's offset is known.
+
+        ``joined`` is the live generation that it got in place of one of its own.
+        """
+
+        def made(offset: int) -> Mapping[str, bytes | None]:
+            if request.idempotency_key is None:
+                return records
+            answer = _Answer(
+                digest=request.digest,
+                at=time.time(),
+                offset=offset,
+                generation_id=joined or request.generation_id,
+                turn=turn,
+                position=position,
+                message_id=None if request.text is None else request.message_id,
+                superseded=superseded,
+                joined=joined is not None,
+            )
+            # Once only: a key that is used anew after this must stay.
+            old: dict[str, bytes | None] = dict.fromkeys(self._expired)
+            self._expired = ()
+            return {**records, **old, _key(request): encode_record(answer)}
+
+        return made
+
+    async def _sweep(self) -> None:
+        """Find the keys whose time is over; they go with the next answer that is written."""
+        now = time.time()
+        if now - self._swept < _SWEEP:
+            return
+        self._swept = now
+        self._expired = [
+            key
+            for key, answer in (await self._reads.all_known(_PREFIX, _Answer)).items()
+            if answer.at + self._ttl < now
+        ]
+
+
+def _key(request: StartRequest) -> str:
+    name = f"{request.principal}\0{request.idempotency_key}"
+    return _PREFIX + sha256(name.encode()).hexdigest()

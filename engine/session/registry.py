@@ -1,0 +1,417 @@
+"""The sessions of one engine: found in the log, begun, brought into memory and let go.
+
+Owns that a session is in memory once at most, and who may enter while another does. What goes on in a session is
+`resident`'s; the engine's life is `engine`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Final, final
+
+import trio
+
+from ..aside import Aside, read_metadata, reading, sound
+from ..codec import encode, encode_json
+from ..config import Config
+from ..errors import (
+    CorruptSession,
+    Draining,
+    IdInUse,
+    PenstockError,
+    SessionDeleted,
+    SessionNotFound,
+    StaleEpoch,
+    StorageError,
+    TimedOut,
+    WriteFailed,
+)
+from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
+from ..facts import Observer
+from ..generation.generation import Producer
+from ..generation.run import Run
+from ..generation.watchdog import Watchdog
+from ..log.port import Append, Delete, EventLog, Head
+from ..results import SessionInfo
+from ..rules.forking import beginning
+from ..rules.records import METADATA, OPEN, OpenRecord, read_record
+from ..slices import in_slices
+from ..stream.budget import Budget
+from ..supervision import Supervisor, own_failure
+from .resident import Resident
+
+__all__ = ["Registry"]
+
+
+@final
+class Registry:
+    """Sessions in memory by id; `nursery` is where their tasks run."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        config: Config,
+        find_producer: Callable[[str], Producer],
+        observer: Observer,
+        supervisor: Supervisor,
+    ) -> None:
+        self._log = log
+        self._config = config
+        self._find_producer = find_producer
+        self._observer = observer
+        self._supervisor = supervisor
+        self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
+        self.nursery: trio.Nursery | None = None
+        self.draining = False
+        self.closed = False  # nothing is read or written any more
+        self.watchdog: Final = Watchdog(partial(self.launch_apart, name="penstock watchdog"))
+        self._context = copy_context()
+        self._residents: dict[str, Resident] = {}
+        self._resting = OrderedDict[Resident, float]()  # since when nobody took a step, the longest first
+        self._leaving: set[Resident] = set()  # those that have left, but for a straggler
+        self._entering: dict[str, trio.Lock] = {}
+        self.aside: Final = Aside(observer)
+        self._rewritten: set[str] = set()  # by compaction, right now
+
+    @property
+    def residents(self) -> list[Resident]:
+        """The sessions in memory."""
+        return list(self._residents.values())
+
+    @property
+    def tasks(self) -> list[Resident]:
+        """Those, and the ones that have left it while a straggler of theirs still runs."""
+        return [*self._residents.values(), *self._leaving]
+
+    async def create(self, sid: SessionId, metadata: JSONObject) -> bool:
+        """Have the session in memory, made if there is none or it was deleted; whether it was made.
+
+        Raises `CorruptSession`, `WriteFailed`, `TimedOut`, `Draining`.
+        """
+        created = False
+        async with self._until_closed(), self._entrance(sid):
+            while sid not in self._residents:
+                head = await self._head(sid)
+                if head is not None and not head.deleted:
+                    self._enter(head)
+                    break
+                try:
+                    first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
+                    head = await self._begin(sid, head, [encode(first)], metadata, {})
+                except IdInUse:
+                    continue  # an earlier call was cancelled after it had handed its write over
+                self._enter(head)
+                created = True
+        await self.resident(sid)
+        return created
+
+    async def fork(
+        self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+    ) -> None:
+        """Begin a session with what ``source`` holds, in a task of the engine's: a caller may leave.
+
+        Raises `IdInUse`, `InvalidCursor`, `MessageNotFound` and what the source's being gone raises.
+        """
+        self.check_open()
+        done = trio.Event()
+        failures: list[BaseException] = []
+
+        async def carry_out() -> None:
+            failures.append(Draining("the engine is shutting down"))  # unless it comes to its end
+            try:
+                await self._fork(sid, source, at, metadata)
+                failures.clear()
+            except BaseException as error:  # noqa: BLE001  the caller's
+                failures[:] = [own_failure(error)]
+            finally:
+                done.set()
+
+        self.launch(carry_out, f"penstock fork of {source}")
+        await done.wait()
+        if failures:
+            raise failures[0]
+
+    async def _fork(
+        self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+    ) -> None:
+        resident = await self.resident(source)
+        point = await resident.step(partial(resident.fork, at))
+        metadata = point.metadata if metadata is None else metadata
+        begins = await in_slices(
+            beginning(point.messages, session_id=sid, source=source, cursor=point.cursor, metadata=metadata, time=now())
+        )
+        async with self._until_closed(), self._entrance(sid):
+            head = await self._head(sid)
+            if head is not None and not head.deleted:
+                raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
+            self._enter(await self._begin(sid, head, begins.events, metadata, begins.records))
+        await self.resident(sid)
+
+    async def _begin(
+        self,
+        session_id: SessionId,
+        former: Head | None,
+        events: Sequence[bytes],
+        metadata: JSONObject,
+        records: Mapping[str, bytes | None],
+    ) -> Head:
+        """Write a session's first events. Raises `IdInUse` when it exists."""
+        self.check_open()
+        epoch = new_epoch()
+        token = 1 if former is None else former.token + 1
+        if metadata:
+            records = {**records, METADATA: encode_json(metadata)}
+        write = Append(
+            session_id=session_id,
+            epoch=epoch,
+            expected_tail=0,
+            token=token,
+            events=events,
+            records=records,
+            create=True,
+        )
+        with trio.move_on_after(self._config.flush_timeout) as limit:
+            await self._log.write(write)
+        if limit.cancelled_caught:
+            raise TimedOut("the log has not stored the session yet", session_id=session_id)
+        return Head(session_id=session_id, epoch=epoch, tail=len(events), token=token)
+
+    async def resident(self, session_id: SessionId) -> Resident:
+        """The session in memory, brought there if need be.
+
+        For `Session`: nothing may wait between this and the use of what it returns. Cancelling a caller does
+        not cancel the session's opening.
+        """
+        while True:
+            self.aside.check(session_id)
+            resident = self._residents.get(session_id)
+            if resident is None:
+                resident = await self._find(session_id)
+            await resident.wait_open()
+            if not resident.closed:
+                return resident
+
+    async def _head(self, session_id: SessionId) -> Head | None:
+        """Where the session stands in the log. Raises `CorruptSession`."""
+        self.aside.check(session_id)
+        try:
+            return sound(await self._log.head(session_id))
+        except CorruptSession as error:
+            self.set_aside(error)
+            raise
+
+    async def _find(self, session_id: SessionId) -> Resident:
+        async with self._until_closed(), self._entrance(session_id):
+            resident = self._residents.get(session_id)
+            if resident is not None:
+                return resident
+            head = await self._head(session_id)
+            if head is None:
+                raise SessionNotFound("there is no session with this id", session_id=session_id)
+            if head.deleted:
+                raise SessionDeleted("the session was deleted", session_id=session_id)
+            return self._enter(head)
+
+    async def delete(self, sid: SessionId) -> None:
+        """End this life of the session, whatever is stored of it.
+
+        Raises `SessionNotFound`, `SessionDeleted`, `WriteFailed`, `TimedOut`, `Draining`.
+        """
+        while True:
+            try:
+                resident = await self.resident(sid)
+            except (CorruptSession, WriteFailed):  # also when what it holds open cannot be ended: its life can
+                await self._discard(sid)
+                return
+            try:
+                await resident.delete()
+            except CorruptSession:
+                continue  # it was found out meanwhile
+            return
+
+    async def _discard(self, sid: SessionId) -> None:
+        """End a life that cannot be brought into memory, in the log alone."""
+        self.check_open()
+        reported = trio.Event()
+        refusals: list[PenstockError] = []
+
+        def report(error: PenstockError | None) -> None:
+            # Also when its caller has left, or was told that it takes too long.
+            if error is None:
+                self.aside.remove(sid)
+            else:
+                refusals.append(error)
+            reported.set()
+
+        async with self._until_closed(), self._entrance(sid):
+            resident = self._residents.get(sid)
+            if resident is not None:  # its end is on its way
+                resident.abandon()
+            head = await self._log.head(sid)
+            token = 1 if head is None else head.token + 1
+            self._log.submit(Delete(session_id=sid, epoch=new_epoch(), token=token, forced=True), report)
+            with trio.move_on_after(self._config.flush_timeout):
+                await reported.wait()
+            if refusals:
+                raise refusals[0]
+            if not reported.is_set():
+                raise TimedOut("the log has not deleted the session yet", session_id=sid)
+
+    def is_aside(self, session_id: str) -> bool:
+        """Whether there is nothing to be done in this session."""
+        return session_id in self.aside
+
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of the session that ``error`` names cannot be read: leave it alone from here on."""
+        assert error.session_id is not None
+        self.aside.add(error.session_id, error)
+        resident = self._residents.get(error.session_id)
+        if resident is not None:
+            resident.set_aside(error)
+
+    @contextmanager
+    def rewriting(self, session_id: str) -> Iterator[None]:
+        """See `SetsAside`. Pages from before are given to nobody afterwards."""
+        self._rewritten.add(session_id)
+        self._share_pages(session_id, shared=False)
+        try:
+            yield
+        finally:
+            self._rewritten.discard(session_id)
+            self._share_pages(session_id, shared=True)
+
+    def _share_pages(self, session_id: str, *, shared: bool) -> None:
+        resident = self._residents.get(session_id)
+        if resident is not None:
+            resident.reads.share_pages(shared=shared)
+
+    @asynccontextmanager
+    async def _entrance(self, session_id: str) -> AsyncIterator[None]:
+        """One at a time per session: nobody else reads its head or brings it into memory."""
+        lock = self._entering.setdefault(session_id, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._entering.pop(session_id, None)
+
+    def _enter(self, head: Head) -> Resident:
+        self.check_open()
+        assert self.nursery is not None
+        resident = Resident(
+            self._log,
+            head,
+            self.budget,
+            self._config,
+            find_producer=self._find_producer,
+            observer=self._observer,
+            house=self,
+        )
+        self._residents[head.session_id] = resident
+        if head.session_id in self._rewritten:
+            resident.reads.share_pages(shared=False)
+        resident.open()
+        return resident
+
+    # --- for those in memory
+
+    def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        assert self.nursery is not None
+        self._supervisor.start(self.nursery, work, name)
+
+    def launch_run(self, run: Run) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(run.supervise, self._supervisor, name=run.task_name)
+
+    def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        self._context.run(self.launch, work, name)
+
+    def rested(self, resident: Resident) -> None:
+        if resident.closed:
+            self.left(resident)
+        elif resident.slot.live is not None:  # its end is a step to come
+            self._resting.pop(resident, None)
+        else:
+            self._resting[resident] = trio.current_time()
+            self._resting.move_to_end(resident)
+
+    def expects(self, session_id: str) -> bool:
+        return session_id in self._entering
+
+    def left(self, resident: Resident) -> None:
+        self._resting.pop(resident, None)
+        if self._residents.get(resident.session_id) is resident:
+            del self._residents[resident.session_id]
+            if resident.reads.holds_messages and not self.draining:
+                self.launch_apart(resident.reads.release, f"penstock release {resident.session_id}")
+        if resident.slot.stragglers:
+            self._leaving.add(resident)
+        else:
+            self._leaving.discard(resident)
+
+    async def let_go(self) -> None:
+        """Let sessions that nobody needs leave memory, each `Config.idle_session` after its last step."""
+        while True:
+            resident, since = next(iter(self._resting.items()), (None, trio.current_time()))
+            await trio.sleep_until(since + self._config.idle_session)
+            # Who has taken a step since rests behind all others.
+            if resident is not None and self._resting.get(resident) == since and not resident.leave_if_idle():
+                self.rested(resident)
+
+    async def list(self, after: str, limit: int, most_bytes: float = math.inf) -> list[SessionInfo]:
+        """Living sessions in order of id, behind ``after``; none of them is brought into memory.
+
+        Fewer than ``limit`` where their metadata have more than ``most_bytes``; one at least, if there is any.
+        """
+        found: list[SessionInfo] = []
+        async with self._until_closed():
+            while len(found) < limit and (heads := await self._log.heads(after=after, limit=limit - len(found))):
+                after = heads[-1].session_id
+                for head in heads:
+                    with suppress(StaleEpoch):  # deleted meanwhile
+                        info, size = await self._info(head)
+                        most_bytes -= size
+                        if found and most_bytes < 0:
+                            return found
+                        found.append(info)
+        return found
+
+    async def _info(self, head: Head) -> tuple[SessionInfo, int]:
+        """What is told of it, and the bytes of its metadata."""
+        session_id, cursor = head.session_id, Cursor(head.epoch, head.tail)
+        if session_id not in self.aside:
+            try:
+                sound(head)
+                body = await self._log.record(session_id, head.epoch, METADATA)
+                metadata = read_metadata(session_id, body)
+                open_ = await self._log.record(session_id, head.epoch, OPEN)
+                with reading(session_id):
+                    live = None if open_ is None else read_record(open_, OpenRecord).generation_id
+                info = SessionInfo(session_id=session_id, cursor=cursor, metadata=metadata, generation_id=live)
+                return info, len(body or b"")
+            except CorruptSession as error:
+                self.set_aside(error)
+        return SessionInfo(session_id=session_id, cursor=cursor, metadata={}, corrupt=True), 0
+
+    def check_open(self) -> None:
+        """Raises `Draining` when no session may be begun or brought into memory."""
+        if self.draining:
+            raise Draining("the engine is shutting down")
+
+    @asynccontextmanager
+    async def _until_closed(self) -> AsyncIterator[None]:
+        """What the log cannot do because it is closed, before or meanwhile, is refused as `Draining`."""
+        if self.closed:
+            self.check_open()
+        try:
+            yield
+        except StorageError as error:
+            if self.closed:
+                raise Draining("the engine is shutting down") from error
+            raise

@@ -1,0 +1,595 @@
+"""A session in memory: its steps, the task that they run in, its live generation.
+
+Owns the order of what happens to the session. Lifecycle steps run one at a time, in a task that is there while any
+waits: a session that is only kept has none. The live generation writes beside them through the journal. The names
+that applications use are `session`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol, TypeVar, final
+
+import trio
+
+from ..config import Config
+from ..errors import CorruptSession, Draining, PenstockError, SessionDeleted, WriteFailed
+from ..events import Cursor, JSONObject, MessageSnapshot
+from ..facts import Observer
+from ..generation.generation import Producer
+from ..generation.run import Run
+from ..generation.watchdog import LimitName, Watchdog
+from ..log.port import EventLog, Head
+from ..observers import Witness
+from ..results import ChunksAccepted, Finished, GenerationInfo, Posted, Queued, Started, Stopped
+from ..rules.chunks import Chunk, ProducerStamp
+from ..rules.ending import Ending
+from ..stream.budget import Budget
+from ..stream.history import ForkPoint, Reads
+from ..stream.hub import Degraded, Drained, Ended, Hub
+from ..stream.journal import Journal
+from ..stream.presence import Presence
+from ..supervision import own_failure
+from .advancing import Advance
+from .deletion import Deletion
+from .ending import Endings
+from .idempotency import Answers
+from .messages import Messages
+from .queue import Lineup, PendingStops
+from .remote import Remotes
+from .runs import Runs
+from .settlement import Settlement
+from .slot import Slot
+from .starting import Control
+from .steps import Steps
+from .transaction import StartRequest
+
+__all__ = ["Resident"]
+
+logger = logging.getLogger("penstock.session")
+
+T = TypeVar("T")
+
+
+class House(Protocol):
+    """Where sessions live: what an engine has once for all of them."""
+
+    @property
+    def watchdog(self) -> Watchdog: ...
+
+    def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Run a task of the session's, in the context of whoever asks."""
+
+    def launch_run(self, run: Run) -> None:
+        """Run its producer in a task, in the context of whoever asks."""
+
+    def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """As `launch`, in the engine's own context: it works for more than who asks."""
+
+    def expects(self, session_id: str) -> bool:
+        """Whether somebody is on the way to this session."""
+
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of the session that ``error`` names cannot be read."""
+
+    def rested(self, resident: Resident) -> None:
+        """No step waits any more."""
+
+    def left(self, resident: Resident) -> None:
+        """It was closed, or the last of its stragglers is done since."""
+
+
+@final
+class Resident:
+    """One session in memory, from its opening to its eviction, deletion or the engine's end."""
+
+    __slots__ = (
+        "_config",
+        "_corrupt",
+        "_deletion",
+        "_draining",
+        "_failure",
+        "_house",
+        "_left",
+        "_log",
+        "_opening",
+        "_remotes",
+        "_repairing",
+        "_runs",
+        "_steps",
+        "_using",
+        "_working",
+        "advance",
+        "closed",
+        "control",
+        "deleted",
+        "endings",
+        "hub",
+        "journal",
+        "lineup",
+        "messages",
+        "presence",
+        "reads",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        log: EventLog,
+        head: Head,
+        budget: Budget,
+        config: Config,
+        *,
+        find_producer: Callable[[str], Producer],
+        observer: Observer,
+        house: House,
+    ) -> None:
+        self._log = log
+        self._config = config
+        self._house = house
+        self._steps = Steps(config.max_steps, on_arrival=self._see_to_steps)
+        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, witness=Witness(head.session_id, observer))
+        self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
+        self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
+        self.reads = Reads(log, self.journal, self.hub, self.presence, config, on_corrupt=house.set_aside)
+        self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
+        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._freed)
+        answers = Answers(self.journal, self.reads, config.idempotency_ttl)
+        self.lineup = Lineup(self.journal, config, answers)
+        pending_stops = PendingStops(config.pending_stop)
+        self.endings = Endings(
+            self.journal, self.reads, config, slot=self.slot, lineup=self.lineup, pending_stops=pending_stops
+        )
+        self._runs = Runs(
+            self.journal,
+            self.reads,
+            config,
+            slot=self.slot,
+            messages=self.messages,
+            find_producer=find_producer,
+            on_limit=self._on_limit,
+        )
+        self.control = Control(
+            self.journal,
+            self.reads,
+            config,
+            slot=self.slot,
+            lineup=self.lineup,
+            answers=answers,
+            pending_stops=pending_stops,
+            messages=self.messages,
+            runs=self._runs,
+            launch=self._launch,
+        )
+        self.advance = Advance(
+            self.journal,
+            config,
+            slot=self.slot,
+            lineup=self.lineup,
+            begin=self.control.begin_waiting,
+            find_producer=find_producer,
+        )
+        self._remotes: Remotes | None = None  # most sessions have none, and are never deleted
+        self._deletion: Deletion | None = None
+        self.closed = False
+        self.deleted = False
+        self._corrupt: CorruptSession | None = None
+        self._draining = False
+        self._left = False  # a remote generation is the next process's: nobody here says what becomes of it
+        self._repairing = False
+        self._using = 0
+        self._working: trio.CancelScope | None = None  # around the task that carries out steps, while there is one
+        self._opening: trio.Event | None = trio.Event()
+        self._failure: PenstockError | None = None
+
+    @property
+    def session_id(self) -> str:
+        return self.journal.session_id
+
+    @property
+    def remotes(self) -> Remotes:
+        """Its remote producers; made when the first is heard of."""
+        if self._remotes is None:
+            self._remotes = Remotes(
+                self.journal,
+                self.reads,
+                self._config,
+                slot=self.slot,
+                control=self.control,
+                messages=self.messages,
+                check_open=self._check_open,
+                take_step=self.step,
+            )
+        return self._remotes
+
+    @property
+    def _settlement(self) -> Settlement:
+        return Settlement(
+            self._log, self._config, self.journal, control=self.control, runs=self._runs, lineup=self.lineup
+        )
+
+    @property
+    def _deleting(self) -> bool:
+        return self._deletion is not None and self._deletion.under_way
+
+    @property
+    def writable(self) -> bool:
+        """Whether the log took the session's last write, and nothing is being repaired."""
+        return self.journal.refused is None and not self._repairing
+
+    # --- the task that carries out steps
+
+    async def wait_open(self) -> None:
+        """Wait until the session can be used; at once, without a checkpoint, when it can.
+
+        Raises `CorruptSession`, and `StorageError` when the log cannot be read, or what a dead process left open cannot
+        be ended.
+        """
+        if self._opening is not None:
+            with self._in_use():
+                await self._opening.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def open(self) -> None:
+        """Take over from whoever wrote before, in a task of its own; `wait_open` tells when that is done."""
+        self._see_to_steps()
+
+    def _see_to_steps(self) -> None:
+        if self._working is None and not self.closed:
+            self._working = trio.CancelScope()
+            self._house.launch_apart(self._work, f"penstock session {self.session_id}")
+
+    async def _work(self) -> None:
+        """Carry out the steps that wait, until there are none."""
+        assert self._working is not None
+        try:
+            with self._working:
+                if self._opening is not None:
+                    await self._open()
+                while not self.closed:
+                    if self._advances and self.advance.due:  # before all steps that wait
+                        self._steps.add(self.advance.start_next, first=True)
+                    if len(self._steps):
+                        await self._steps.run_next()
+                    elif self._advances:
+                        await self._steps.wait_until(self.advance.not_before)
+                    else:
+                        break
+        except BaseException as error:
+            self._give_up(own_failure(error))
+            raise
+        finally:
+            self._working = None
+            self._house.rested(self)
+
+    async def _open(self) -> None:
+        """Stand on what the log says, and let a remote generation that it holds open go on."""
+        try:
+            within = self._config.flush_timeout
+            if self.closed:
+                return
+            if not await self._settlement.settle("lost", "LOST", keep_remote=True, within=within):
+                self._end()
+            elif self.slot.live is not None:
+                self.slot.live.launched = True
+                self._launch(self.slot.live)
+        except BaseException as error:
+            self._failure = Draining("the session was closed", session_id=self.session_id)  # unless it failed by itself
+            self.close()
+            failure = own_failure(error)
+            if not isinstance(failure, PenstockError):
+                logger.error("session %s cannot be opened", self.session_id, exc_info=failure)
+                failure = CorruptSession(f"it cannot be opened: {failure!r}", session_id=self.session_id)
+            if isinstance(failure, CorruptSession):
+                self._house.set_aside(failure)
+            self._failure = failure
+        finally:
+            opening, self._opening = self._opening, None
+            if opening is not None:
+                opening.set()
+
+    def leave_if_idle(self) -> bool:
+        """Leave memory, unless there is something that the session must stay for."""
+        if self._working is None and not self.used and self.journal.clean:
+            self.close()
+        return self.closed
+
+    @property
+    def _advances(self) -> bool:
+        """Whether the next queued generation is to start, now or when it is tried again."""
+        return self.advance.possible and not (self._draining or self._deleting or self._corrupt)
+
+    def _freed(self) -> None:
+        """A straggler is done: what waits may start, and a session that was closed may have no task any more."""
+        if self.closed:
+            self._house.left(self)
+        else:
+            self._steps.nudge()
+
+    def _on_finished(self, run: Run) -> None:
+        self._steps.add(partial(self.endings.finish, run))
+
+    def _on_limit(self, run: Run, limit: LimitName) -> None:
+        self._steps.add(partial(self.endings.end_at_limit, run, limit))
+
+    def _launch(self, run: Run) -> None:
+        if not run.pen.fenced:
+            run.watch = self._house.watchdog.watch(run, self.hub)
+        self._house.launch_run(run)
+
+    def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._house.launch(work, f"penstock presence {self.session_id}")
+
+    def close(self) -> None:
+        """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self._steps.refuse_waiting(self._gone)
+            self._steps.nudge()
+            self.presence.close()
+            self._house.left(self)
+
+    def abandon(self) -> None:
+        """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
+        self.close()
+        self.slot.fail(self._gone())
+        if self._working is not None:
+            self._working.cancel(reason="penstock: the engine closes")
+        self.journal.close()
+
+    def set_aside(self, error: CorruptSession) -> None:
+        """What is stored of it cannot be read: nothing more is done in it, and what is live ends. Idempotent."""
+        if self.closed or self._corrupt is not None:
+            return
+        self._corrupt = error
+        self.hub.close(Ended("corrupt"))
+        self._steps.refuse_waiting(self._gone)
+        if self._opening is not None:
+            return  # the opening fails
+        if self.slot.live is None:
+            self.close()
+        else:
+            self._steps.add(self._end_corrupt, first=True)
+
+    async def _end_corrupt(self) -> None:
+        """End what is live, if that can be stored, and leave memory."""
+        try:
+            if self.journal.refused is None:
+                await self.endings.end_corrupt()
+        except PenstockError as error:
+            logger.warning(
+                "session %s: the end of what was live is left to the next opening: %s", self.session_id, error
+            )
+        finally:
+            self.slot.fail(self._gone())
+            self.close()
+
+    def _gone(self) -> PenstockError:
+        if self._corrupt is not None:
+            return CorruptSession(self._corrupt.detail, session_id=self.session_id)
+        if self.deleted or self._deleting:
+            return SessionDeleted("the session was deleted", session_id=self.session_id)
+        return Draining("the engine is shutting down", session_id=self.session_id)
+
+    def check_here(self) -> None:
+        """Raises when nobody can be in it any more."""
+        if self.closed or self._deleting or self._corrupt is not None:
+            raise self._gone()
+
+    def _check_open(self) -> None:
+        if self.closed or self._draining or self._deleting or self._corrupt is not None:
+            raise self._gone()
+        self._check_writable()
+
+    def _check_writable(self) -> None:
+        self.journal.check()
+        if self._repairing:
+            raise WriteFailed("nothing can be stored at present", session_id=self.session_id)
+
+    # --- what sessions are asked for
+
+    async def start(self, request: StartRequest) -> Started | Queued:
+        """Start in its turn."""
+        self._check_open()
+        return await self._steps.take(partial(self._start, request), subject=request)
+
+    async def _start(self, request: StartRequest) -> Started | Queued:
+        self._check_open()
+        return await self.control.start(request)
+
+    async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
+        """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
+        if self.closed or self._corrupt is not None:
+            raise self._gone()
+        self._check_writable()
+        self._steps.check_room()
+        reached = self._waiting_starts(generation_id)
+        for request in reached:
+            request.stopped = True
+        stop = partial(self.endings.stop, generation_id, reason, reached, queue)
+        return await self._steps.take(partial(self._before_left, stop))
+
+    def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
+        starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
+        return [start for start in starts if generation_id in (None, start.generation_id)]
+
+    async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
+        """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
+        self._check_open()
+        with self._in_use():
+            return await self.messages.post(message, message_id, proposed=proposed)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep the session in memory for a caller that is not a step."""
+        self._using += 1
+        try:
+            yield
+        finally:
+            self._using -= 1
+
+    async def step(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
+        """Have any other lifecycle step done in its turn."""
+        self._check_open()
+        return await self._steps.take(partial(self._checked, work), subject=subject)
+
+    async def _checked(self, work: Callable[[], Awaitable[T]]) -> T:
+        self._check_open()
+        return await work()
+
+    async def retract(self, message_id: str, *, and_after: bool) -> Cursor:
+        """Take the message out of the transcript, and those behind it."""
+        return await self.messages.retract(message_id, and_after=and_after, kept=self.slot.message_ids)
+
+    async def fork(self, at: Cursor | str | None) -> ForkPoint:
+        """What a fork begins with: flushed, and read at a cursor or up to a message's end."""
+        await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        return await self.reads.fork_point(at)
+
+    async def input(
+        self, generation_id: str, kind: str, content: JSONObject, *, input_id: str | None, by: str | None
+    ) -> str:
+        """Take in an input, beside the steps, and wait until it is durable."""
+        self._check_open()
+        taken = await self.control.input(generation_id, kind, content, input_id, by)
+        await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        return taken
+
+    # --- remote producers
+
+    async def chunks(self, chunks: Sequence[Chunk], stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
+        """Take chunks of a remote producer, beside the steps unless they are its first."""
+        self._using += 1  # as `_in_use`: asked for so often that a context manager is too much
+        try:
+            return await self.remotes.chunks(chunks, stamp, lease)
+        finally:
+            self._using -= 1
+
+    async def keep(self, generation_id: str | None, stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
+        """Take a sign of life of a remote producer."""
+        with self._in_use():
+            return await self.remotes.keep(generation_id, stamp, lease)
+
+    async def finish(self, generation_id: str, ending: Ending, stamp: ProducerStamp | None) -> Finished:
+        """End a remote generation in its turn."""
+        with self._in_use():
+            return await self.remotes.finish(generation_id, ending, stamp)
+
+    async def wait_fenced(self, generation_id: str) -> PenstockError:
+        """What every write of the generation's producer raises, once there is such a thing."""
+        with self._in_use():
+            return await self.remotes.wait_fenced(generation_id)
+
+    async def generation(self, generation_id: str) -> GenerationInfo:
+        """Where the generation stands, of what is stored: one whose start is not was never seen."""
+        stored = await self.reads.generation_info(generation_id)
+        live = self.slot.info(generation_id)
+        return live if live is not None and stored.turn is not None else stored
+
+    # --- delete and drain
+
+    async def delete(self) -> None:
+        """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
+        if self.closed or self._corrupt is not None:
+            raise self._gone()
+        self._check_writable()
+        self._steps.check_room()
+        for request in self._waiting_starts(None):
+            request.stopped = True
+        await self._steps.take(partial(self._before_left, self._delete))
+
+    async def _before_left(self, work: Callable[[], Awaitable[T]]) -> T:
+        """``work`` of a step that ends what is live, also while the engine shuts down. Raises `Draining`."""
+        if self._left:
+            raise self._gone()
+        return await work()
+
+    async def delete_unused(self, cursor: Cursor) -> bool:
+        """Delete it, if it still ends there and nobody uses it when the turn of that has come; whether it was deleted.
+
+        Whoever comes later learns that it was deleted; nobody is told that something was done in it, and loses it.
+        """
+        return await self.step(partial(self._delete_unused, cursor))
+
+    async def _delete_unused(self, cursor: Cursor) -> bool:
+        # Between this and the deletion's beginning nothing waits.
+        if self.used or self.reads.cursor != cursor or not self.journal.clean:
+            return False
+        await self._delete()
+        return True
+
+    @property
+    def used(self) -> bool:
+        """Whether something is done in it, waits, or is under way; the step that asks does not count."""
+        watched = len(self.hub) or len(self.presence) or self.reads.busy
+        asked = self._using or len(self._steps) or self._house.expects(self.session_id)
+        return bool(self.control.busy or self.advance.possible or watched or asked)
+
+    async def _delete(self) -> None:
+        self._deletion = Deletion(self._log, self.journal, self._config, endings=self.endings, on_deleted=self._end)
+        await self._deletion.carry_out()
+
+    def _end(self) -> None:
+        self.deleted = True
+        self.hub.close(Ended("deleted"))
+        self.close()
+
+    async def drain(self) -> None:
+        """End what is live as ``shutdown``, but for a remote generation; nothing starts any more."""
+        self._draining = True
+        self._steps.refuse_waiting(self._gone)
+        while not self.closed:
+            try:
+                await self._steps.take(self._leave)
+            except (WriteFailed, SessionDeleted, CorruptSession):
+                continue  # behind the repair, which ends what the log holds open, or it is closed by now
+            return
+
+    async def _leave(self) -> None:
+        self._left = self.slot.live is not None and self.slot.live.stand_in is not None
+        await self.endings.leave()
+
+    def _give_up(self, error: BaseException) -> None:
+        """It cannot go on from here: leave memory. Readers come back, and whoever comes first opens it anew."""
+        logger.error("session %s leaves memory: %r", self.session_id, error)
+        self.hub.close(Drained("error"))
+        self.close()
+
+    # --- storage trouble
+
+    def _on_refused(self, error: PenstockError) -> None:
+        """The log refused a write: what was stamped behind it is gone. Called in the log's report."""
+        self.slot.fail(error)
+        if self.closed:
+            return
+        if isinstance(error, CorruptSession):
+            self._house.set_aside(error)
+            return
+        self.hub.witness.refused(error)
+        self.hub.degrade(Degraded("WRITE_FAILED"))
+        self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
+        if not self._repairing:
+            self._repairing = True
+            self._steps.add(self._repair, first=True)
+
+    async def _repair(self) -> None:
+        """Go back to what is committed, as soon as the log takes writes; callers are turned away meanwhile."""
+        await self.slot.forget()
+        try:
+            living = await self._settlement.retry("failed", "WRITE_FAILED")
+        except CorruptSession as error:
+            self._house.set_aside(error)
+            self.close()
+            return
+        except BaseException as error:
+            self._give_up(own_failure(error))
+            raise
+        if not living:
+            self._end()
+        self._repairing = False
+        self.hub.recover()
+        self.hub.witness.repaired()

@@ -1,0 +1,463 @@
+"""A session as applications hold it: an id with the operations on it.
+
+A handle is cheap, stays valid while the session leaves memory and comes back, and may be kept or thrown away.
+Every operation answers after its commit; cancelling a caller loses the answer, not what it asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, Literal, Protocol, cast, final, overload
+
+from ..codec import own_json
+from ..config import Config
+from ..errors import InvalidBody, PenstockError
+from ..events import (
+    JSON,
+    Cursor,
+    JSONObject,
+    SessionId,
+    check_job_id,
+    check_uuid,
+    new_generation_id,
+    new_message_id,
+)
+from ..generation.generation import Producer
+from ..generation.lease import check_lease
+from ..generation.standin import StandIn
+from ..reducer import Snapshot, SnapshotPage
+from ..results import (
+    ChunksAccepted,
+    Finished,
+    GenerationInfo,
+    Posted,
+    Present,
+    Queued,
+    QueueNext,
+    Started,
+    Stopped,
+    Updated,
+)
+from ..rules.chunks import Chunk, ProducerStamp, check_chunks
+from ..rules.merging import own_metadata
+from ..rules.policy import PolicyName
+from ..shapes import check_object, check_text, checked_text
+from ..stream.subscription import Subscription
+from ..supervision import protected
+from .arguments import (
+    checked_choice,
+    checked_cursor,
+    checked_ending,
+    checked_flag,
+    checked_fork_point,
+    checked_instance,
+    checked_message,
+    checked_page,
+    checked_policy,
+    checked_principal,
+    checked_seconds,
+)
+from .resident import Resident
+from .transaction import StartRequest
+
+__all__ = ["Session"]
+
+
+class Host(Protocol):
+    """What a handle needs of the engine that gave it."""
+
+    @property
+    def config(self) -> Config: ...
+
+    def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
+        """The producer meant, and its name in the log."""
+
+    async def resident(self, session_id: SessionId) -> Resident:
+        """The session in memory; nothing may wait between this and its use."""
+
+    async def delete_session(self, session_id: str) -> None:
+        """End this life of the session, also of one that cannot be brought into memory."""
+
+    async def fork_session(
+        self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
+    ) -> Session:
+        """A new session that begins with what ``source`` holds at a cursor or a message, also if the caller leaves."""
+
+
+@final
+@protected
+class Session:
+    """One conversation. ``created`` tells whether the call that gave this handle made the session."""
+
+    def __init__(self, host: Host, session_id: SessionId, *, created: bool = False) -> None:
+        self._host = host
+        self.session_id: Final = session_id
+        self.created: Final = created
+
+    def __repr__(self) -> str:
+        return f"<Session {self.session_id}>"
+
+    @overload
+    async def start(
+        self,
+        producer: str | Producer | AsyncIterable[str] | None = ...,
+        *,
+        text: str | None = ...,
+        input: JSON = ...,
+        policy: Literal["supersede", "rollback", "reject", "join"] = ...,
+        job_id: str | None = ...,
+        generation_id: str | None = ...,
+        metadata: JSONObject | None = ...,
+        replaces: str | None = ...,
+        on_last_disconnect: float | None = ...,
+        idempotency_key: str | None = ...,
+        principal: str = ...,
+    ) -> Started: ...
+
+    @overload
+    async def start(
+        self,
+        producer: str | Producer | AsyncIterable[str] | None = ...,
+        *,
+        text: str | None = ...,
+        input: JSON = ...,
+        policy: PolicyName,
+        job_id: str | None = ...,
+        generation_id: str | None = ...,
+        metadata: JSONObject | None = ...,
+        replaces: str | None = ...,
+        on_last_disconnect: float | None = ...,
+        idempotency_key: str | None = ...,
+        principal: str = ...,
+    ) -> Started | Queued: ...
+
+    async def start(
+        self,
+        producer: str | Producer | AsyncIterable[str] | None = None,
+        *,
+        text: str | None = None,
+        input: JSON = None,  # noqa: A002  the protocol's name
+        policy: PolicyName = "supersede",
+        job_id: str | None = None,
+        generation_id: str | None = None,
+        metadata: JSONObject | None = None,
+        replaces: str | None = None,
+        on_last_disconnect: float | None = None,
+        idempotency_key: str | None = None,
+        principal: str = "",
+    ) -> Started | Queued:
+        """Start a generation; by default in place of the live one, whose clean-up is awaited first.
+
+        ``producer`` is a registered name, an async function or async generator function of a `Generation`,
+        an async iterable of text, ``"remote"`` for one in another process that writes by `chunks`, or None for the
+        engine's default. ``text`` posts the user's message in the
+        same commit. ``policy`` says what a live generation means: ``supersede``, ``rollback`` (its messages
+        are retracted too), ``queue`` (wait behind it and those that wait already), ``latest`` (wait in place of
+        those), ``reject``, or ``join`` (start nothing, answer with the live one). ``replaces`` names a message that
+        leaves the transcript with all that follows it: regenerate, or edit and send again. With
+        ``on_last_disconnect`` the generation is stopped when nobody has been subscribed for so many seconds.
+        A start that is repeated with the same ``idempotency_key`` (and ``principal``) gets the first answer.
+
+        Returns after the commit, just before the producer runs. Raises `GenerationActive`, `ProducerNotFound`,
+        `MessageNotFound`, `IdInUse`, `IdempotencyConflict`, `InvalidBody`, `InvalidId`, `QueueFull`,
+        `TooManyStragglers`, `WriteFailed`, `Draining`; nothing was cancelled or written then, except where
+        `WriteFailed` came from the very commit.
+        """
+        call, name = self._host.producer(producer)
+        request = StartRequest(
+            generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
+            proposed=generation_id is not None,
+            producer=call,
+            producer_name=name,
+            registered=producer is None or isinstance(producer, str),
+            policy=checked_policy(policy),
+            text=checked_text(text, "text"),
+            input=own_json(input, "input"),
+            job_id=None if job_id is None else check_job_id(job_id),
+            metadata=own_metadata(metadata),
+            replaces=None if replaces is None else check_uuid(replaces, "message_id"),
+            on_last_disconnect=checked_seconds(on_last_disconnect),
+            idempotency_key=checked_text(idempotency_key, "idempotency_key"),
+            principal=checked_principal(principal),
+        )
+        if isinstance(call, StandIn) and input is not None:
+            raise InvalidBody("a remote generation takes no input: nobody here would read it")
+        return await (await self._host.resident(self.session_id)).start(request)
+
+    async def stop(
+        self,
+        generation_id: str | None = None,
+        *,
+        reason: str = "stopped",
+        queue: Literal["pause", "continue", "clear"] = "pause",
+    ) -> Stopped:
+        """Stop the live generation, or the one with this id, whenever its time comes. The answer is true.
+
+        Waits for the clean-up at most `Config.cleanup_timeout`. What the answer had so far is kept. When the live
+        one is stopped, what waits behind it is paused until `queue_next`, goes on, or is cleared.
+        """
+        checked_choice(queue, ("pause", "continue", "clear"), "queue")
+        check_text(reason, "reason")
+        if generation_id is not None:
+            generation_id = check_uuid(generation_id, "generation_id")
+        return await (await self._host.resident(self.session_id)).stop(generation_id, reason, queue)
+
+    async def queue_next(self) -> QueueNext:
+        """Let a paused queue go on; tells which generation started now, if one did."""
+        resident = await self._host.resident(self.session_id)
+        return await resident.step(resident.advance.queue_next)
+
+    async def dequeue(self, generation_id: str) -> None:
+        """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
+        generation_id = check_uuid(generation_id, "generation_id")
+        resident = await self._host.resident(self.session_id)
+        await resident.step(partial(resident.lineup.drop, generation_id))
+
+    async def post(
+        self,
+        text: str | None = None,
+        *,
+        blocks: Sequence[JSONObject] | None = None,
+        role: str = "user",
+        message_id: str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> Posted:
+        """Add a whole message: ``text``, or ``blocks`` as `message.snapshot` has them.
+
+        The same ``message_id`` with the same content again changes nothing; with other content `IdInUse`.
+        """
+        message = checked_message(text, blocks, role, metadata)
+        proposed = message_id is not None
+        mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
+        return await (await self._host.resident(self.session_id)).post(message, mid, proposed=proposed)
+
+    async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
+        """Take a message, and with ``and_after`` those behind it, out of the transcript.
+
+        Raises `MessageNotFound`, and `GenerationActive` for a message of the live generation.
+        """
+        message_id = check_uuid(message_id, "message_id")
+        checked_flag(and_after, "and_after")
+        resident = await self._host.resident(self.session_id)
+        return await resident.step(partial(resident.retract, message_id, and_after=and_after))
+
+    async def update(self, patch: JSONObject) -> Updated:
+        """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
+        patch = cast("JSONObject", own_json(check_object(patch, "metadata"), "metadata"))
+        resident = await self._host.resident(self.session_id)
+        return await resident.step(partial(resident.messages.update, patch))
+
+    async def reset(self, reason: str | None = None) -> Cursor:
+        """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
+        checked_text(reason, "reason")
+        resident = await self._host.resident(self.session_id)
+        mark = await resident.step(partial(resident.endings.reset, reason))
+        return resident.journal.cursor_at(mark)
+
+    async def fork(
+        self,
+        session_id: str | None = None,
+        *,
+        at: Cursor | str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> Session:
+        """A new, independent session that begins with this one's messages: all, or those up to ``at``.
+
+        ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given.
+        Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`.
+        """
+        return await self._host.fork_session(
+            session_id, source=self.session_id, at=checked_fork_point(at), metadata=own_metadata(metadata)
+        )
+
+    @asynccontextmanager
+    async def subscribe(
+        self, after: Cursor | str | None = None, *, live: bool = True, snapshot: bool = False
+    ) -> AsyncIterator[Subscription]:
+        """Read from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
+
+        ``live=False`` ends at the tail; ``snapshot=True`` begins with the state and goes on behind it: with the newest
+        messages, as `snapshot_page` has them, and with those that are open. A reader
+        that is slow loses time, never events, and holds nobody up. Raises `InvalidCursor`, `InvalidBody`.
+        """
+        from_tail = type(after) is str and after == "now"
+        cursor = None if after is None or from_tail else checked_cursor(after)
+        checked_flag(live, "live")
+        checked_flag(snapshot, "snapshot")
+        resident = await self._host.resident(self.session_id)
+        subscription = Subscription(
+            resident.reads,
+            cursor,
+            from_tail=from_tail,
+            live=live,
+            snapshot=snapshot,
+        )
+        async with subscription:
+            yield subscription
+
+    async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
+        """The session's state at its committed tail; ``limit`` messages, the newest or those before ``before``.
+
+        Raises `InvalidBody`, `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
+        """
+        limit, before = checked_page(limit, before)
+        return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
+
+    async def snapshot_page(self, limit: int | None = None, before: str | None = None) -> SnapshotPage:
+        """`snapshot` with its JSON, for readers elsewhere: within `Config.snapshot_messages` and `snapshot_bytes`.
+
+        Of these bytes there may be more where a single message has them. Made once for all who ask at the same cursor.
+        """
+        limit, before = checked_page(limit, before)
+        return await (await self._host.resident(self.session_id)).reads.snapshot_page(limit, before)
+
+    async def input(
+        self,
+        generation_id: str,
+        kind: str,
+        content: JSONObject,
+        *,
+        input_id: str | None = None,
+        by: str | None = None,
+    ) -> str:
+        """Send something into a live generation; returns the input's id when it is durable.
+
+        ``approval`` answers what the generation asked for: ``{approval_id, approved, reason?, arguments?}``, where
+        anything but ``approved: true`` is a no; ``by`` is who answers. ``steer``, or a kind of your own, lies
+        before the producer until it takes it, and is handed back at the end if it was not used. The same
+        ``input_id`` with the same content again changes nothing; with other content it raises `IdInUse`.
+
+        Raises `ApprovalNotFound`, `QueueFull`, `GenerationNotFound`, `GenerationMismatch` for a generation that
+        waits, `StaleGeneration` for one that ended, `InvalidBody`, `InvalidId`, `WriteFailed`, `Draining`.
+        """
+        generation_id = check_uuid(generation_id, "generation_id")
+        checked_text(by, "by")
+        resident = await self._host.resident(self.session_id)
+        return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
+
+    # --- remote producers
+
+    async def chunks(
+        self, chunks: Sequence[Chunk], *, stamp: ProducerStamp | None = None, lease: float | None = None
+    ) -> ChunksAccepted:
+        """Write chunks of one remote generation, all or none of them; durable when this returns.
+
+        The first chunk of an id that the session never saw starts the generation, when nothing is live. Message and
+        block are opened as needed. A chunk with a ``seq`` that was written before is a duplicate: accepted and passed
+        over. With a ``stamp`` the whole request counts once: repeated, it changes nothing and succeeds, whatever
+        became of the generation; one that is refused consumes no number.
+
+        With a ``lease`` the producer promises a request at least every so many seconds, in place of the idle limit:
+        silent for so long, readers get the status ``producer-silent``; for twice as long, the generation ends as
+        ``lost``. It holds for the requests that follow, too, and `keep` is one that writes nothing.
+
+        Raises `StaleGeneration` for a generation that is fenced or has ended, `GenerationMismatch` for another one
+        than the live one, for one that waits, and for a message or job of another, `SequenceGap`, `StaleProducer`,
+        `IdInUse` for the id of a posted message, `InvalidBody`, `InvalidId`, `Draining`; nothing was written then.
+        With `WriteFailed` nothing of it is stored, with `TimedOut` it may yet be.
+        """
+        check_chunks(chunks)
+        if stamp is not None:
+            checked_instance(stamp, ProducerStamp, "stamp")
+        if not 1 <= len(chunks) <= self._host.config.batch_chunks:
+            raise InvalidBody(f"a batch has 1 to {self._host.config.batch_chunks} chunks")
+        seconds = check_lease(lease)
+        return await (await self._host.resident(self.session_id)).chunks(chunks, stamp, seconds)
+
+    async def keep(
+        self,
+        generation_id: str | None = None,
+        *,
+        lease: float | None = None,
+        stamp: ProducerStamp | None = None,
+    ) -> ChunksAccepted:
+        """Tell that the remote producer lives: what keeps its lease while it has nothing to write.
+
+        ``generation_id``: left out, the one that is live. With a ``stamp`` it is a request like any other, and counts.
+
+        Raises what `chunks` raises where the producer is no longer the one that writes; `GenerationNotFound` where
+        nothing is live that another process drives, and `InvalidBody` for a producer that declared no lease.
+        """
+        if generation_id is not None:
+            generation_id = check_uuid(generation_id, "generation_id")
+        if stamp is not None:
+            checked_instance(stamp, ProducerStamp, "stamp")
+        seconds = check_lease(lease)
+        return await (await self._host.resident(self.session_id)).keep(generation_id, stamp, seconds)
+
+    async def finish(
+        self,
+        generation_id: str,
+        *,
+        outcome: Literal["completed", "failed"] = "completed",
+        code: str | None = None,
+        message: str | None = None,
+        usage: JSONObject | None = None,
+        stamp: ProducerStamp | None = None,
+    ) -> Finished:
+        """End a remote generation in its producer's name; what is open is closed. Returns when all of it is durable.
+
+        ``code`` and ``message`` say why it failed, to readers. The same end again by the same producer (its stamp's
+        id, or none both times) changes nothing and succeeds.
+
+        Raises `FinishFailed` when something that the generation wrote, or the end itself, could not be stored,
+        `StaleGeneration` when it ended otherwise, `GenerationMismatch` for one that waits or has a producer here,
+        `GenerationNotFound`, `SequenceGap`, `StaleProducer`, `InvalidBody`, `InvalidId`, `Draining`, `TimedOut`.
+        """
+        generation_id = check_uuid(generation_id, "generation_id")
+        ending = checked_ending(outcome, code, message, usage)
+        if stamp is not None:
+            checked_instance(stamp, ProducerStamp, "stamp")
+        return await (await self._host.resident(self.session_id)).finish(generation_id, ending, stamp)
+
+    async def wait_fenced(self, generation_id: str) -> PenstockError:
+        """Wait until nothing more can be written under this generation, and return what says so.
+
+        What its producer's next write would raise: `StaleGeneration` for one that was superseded, stopped or has
+        ended, finished by its own producer included; `WriteFailed`; `Draining`. At once for one that is past. Raises
+        `GenerationNotFound`, and `GenerationMismatch` for one that waits.
+        """
+        generation_id = check_uuid(generation_id, "generation_id")
+        return await (await self._host.resident(self.session_id)).wait_fenced(generation_id)
+
+    # --- presence
+
+    async def put_presence(
+        self, actor_id: str, device_id: str, *, name: str | None = None, status: str | None = None
+    ) -> None:
+        """Be here for `Config.presence_ttl` seconds: an actor, on one of its devices. Put it again to stay.
+
+        Readers are told by `PresenceChanged` at once if it says anything new, and once more, with the status
+        ``gone``, when it was not put again in time. Never stored; a reset leaves it as it is.
+
+        Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
+        """
+        resident = await self._host.resident(self.session_id)
+        resident.check_here()
+        resident.presence.put(actor_id, device_id, name=name, status=status)
+
+    async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
+        """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
+        (await self._host.resident(self.session_id)).presence.drop(actor_id, device_id)
+
+    async def presence(self) -> tuple[Present, ...]:
+        """All who are here, in the order in which they came."""
+        return (await self._host.resident(self.session_id)).presence.listed()
+
+    async def generation(self, generation_id: str) -> GenerationInfo:
+        """Where the generation stands. Raises `GenerationNotFound`."""
+        generation_id = check_uuid(generation_id, "generation_id")
+        return await (await self._host.resident(self.session_id)).generation(generation_id)
+
+    async def cursor(self) -> Cursor:
+        """The committed tail."""
+        return (await self._host.resident(self.session_id)).journal.cursor
+
+    async def delete(self) -> None:
+        """End what is live, then this life of the session; creating it again begins a new one.
+
+        Works also where everything else raises `CorruptSession`: what is stored of it is gone then, as it is.
+        """
+        await self._host.delete_session(self.session_id)

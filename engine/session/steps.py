@@ -1,0 +1,130 @@
+"""Lifecycle steps of one session: one at a time, in order of arrival, in a task of the session's own.
+
+A caller that leaves loses the answer, not the step. Steps of callers are bounded and can be refused while
+they wait; the session's own (an end to write, a repair) are neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, cast, final
+
+import trio
+
+from ..errors import Draining, Overloaded, PenstockError
+from ..facts import request_id
+from ..supervision import own_failure
+
+__all__ = ["Steps"]
+
+logger = logging.getLogger("penstock.session")
+
+T = TypeVar("T")
+
+
+@final
+class _Step(Generic[T]):
+    __slots__ = ("answer", "answered", "error", "own", "request_id", "subject", "work")
+
+    def __init__(self, work: Callable[[], Awaitable[T]], *, own: bool, subject: object = None) -> None:
+        self.work = work
+        self.own = own
+        self.subject = subject
+        self.request_id = None if own else request_id.get()
+        self.answered = trio.Event()
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+
+    def refuse(self, error: BaseException) -> None:
+        self.error = error
+        self.answered.set()
+
+
+@final
+class Steps:
+    """The queue between callers and the one task that calls `run_next`. ``on_arrival`` sees that there is one."""
+
+    __slots__ = ("_arrived", "_limit", "_on_arrival", "_under_way", "_waiting")
+
+    def __init__(self, limit: int, *, on_arrival: Callable[[], None]) -> None:
+        self._limit = limit
+        self._on_arrival = on_arrival
+        self._waiting: list[_Step[object]] = []  # hardly ever more than one
+        self._under_way: _Step[object] | None = None
+        self._arrived: trio.Event | None = None  # while the task waits
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def subjects(self) -> list[object]:
+        """What the step under way and the waiting ones are about, in order."""
+        under_way = [] if self._under_way is None else [self._under_way]
+        return [step.subject for step in (*under_way, *self._waiting) if step.subject is not None]
+
+    def check_room(self) -> None:
+        """Raises `Overloaded` when too many steps wait."""
+        if len(self._waiting) >= self._limit:
+            raise Overloaded(f"{self._limit} steps wait on this session")
+
+    async def take(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
+        """Have ``work`` done in its turn and return its answer or raise its error.
+
+        Cancelling the caller does not cancel the step. Raises `Overloaded` when too many steps wait.
+        """
+        self.check_room()
+        step = _Step(work, own=False, subject=subject)
+        self._waiting.append(cast("_Step[object]", step))
+        self.nudge()
+        await step.answered.wait()
+        if step.error is not None:
+            raise step.error
+        return cast(T, step.answer)
+
+    def add(self, work: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
+        """Have the session's own ``work`` done, in its turn or before all that waits."""
+        step = _Step[object](work, own=True)
+        if first:
+            self._waiting.insert(0, step)
+        else:
+            self._waiting.append(step)
+        self.nudge()
+
+    def refuse_waiting(self, error: Callable[[], PenstockError]) -> None:
+        """Answer every waiting caller with ``error()``; the session's own steps stay."""
+        waiting, self._waiting = self._waiting, [step for step in self._waiting if step.own]
+        for step in waiting:
+            if not step.own:
+                step.refuse(error())
+
+    async def wait_until(self, time: float) -> None:
+        """Until a step waits, somebody nudges, or it is time, by the trio clock."""
+        self._arrived = trio.Event()
+        with trio.move_on_at(time):
+            await self._arrived.wait()
+        self._arrived = None
+
+    def nudge(self) -> None:
+        """Have the task look for what is to be done, although nothing may wait."""
+        if self._arrived is not None:
+            self._arrived.set()
+        self._on_arrival()
+
+    async def run_next(self) -> None:
+        """Carry out the oldest step. Its error is the caller's; one of the session's own steps is logged.
+
+        Raises what is no step's own: a cancellation of the session's task, and what ends the process.
+        """
+        step = self._under_way = self._waiting.pop(0)
+        if step.request_id != request_id.get():
+            request_id.set(step.request_id)
+        try:
+            step.answer = await step.work()
+        except BaseException as error:
+            step.error = Draining("the session was closed")  # unless what was raised is the step's own
+            step.error = own_failure(error)
+            if step.own:
+                logger.error("a step of the session's own failed", exc_info=step.error)
+        finally:
+            self._under_way = None
+            step.answered.set()

@@ -1,0 +1,267 @@
+"""What a step writes: items with the records that go with them, each part of them indivisible in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import chain
+from typing import TypeAlias, final
+
+from attrs import define, field
+
+from ..codec import converter, encode_json
+from ..errors import InvalidBody
+from ..events import (
+    JSON,
+    BlockSnapshot,
+    GenerationFinished,
+    GenerationQueued,
+    GenerationStarted,
+    JSONObject,
+    MessageRetracted,
+    MessageSnapshot,
+    QueuePaused,
+    QueueResumed,
+    new_message_id,
+    now,
+)
+from ..generation.generation import Producer
+from ..generation.stamper import Item
+from ..generation.standin import StandIn
+from ..rules.ending import Ending, closing
+from ..rules.lifecycle import Draft, OpenGeneration, WaitingGeneration
+from ..rules.policy import Policy
+from ..rules.queue import Queue, QueuedStart
+from ..rules.records import (
+    OPEN,
+    SESSION,
+    GenerationRecord,
+    MessageRecord,
+    OpenRecord,
+    SessionRecord,
+    dirty,
+    generation_key,
+    message_key,
+    to_record,
+)
+from ..rules.states import GenerationState
+
+__all__ = [
+    "NOTHING",
+    "Part",
+    "StartRequest",
+    "digest",
+    "drop_part",
+    "end_part",
+    "enqueue_part",
+    "joined",
+    "pause_part",
+    "posted",
+    "replaced_part",
+    "resume_part",
+    "retract_part",
+    "start_part",
+    "user_message",
+]
+
+# Items, to be drawn while they are stamped, and the records that go with them.
+Part: TypeAlias = tuple[Iterator[Item], dict[str, bytes | None]]
+
+NOTHING: Part = (iter(()), {})
+
+
+def joined(*parts: Part) -> Part:
+    """One part of several, in order; where they set the same record, the last one does."""
+    records: dict[str, bytes | None] = {}
+    for _, more in parts:
+        records.update(more)
+    return chain.from_iterable(items for items, _ in parts), records
+
+
+@final
+@define(kw_only=True, eq=False)
+class StartRequest:
+    """One start on its way: what was asked, and whether a stop reached it before its turn came.
+
+    What it holds can be written, whenever that is: `arguments` has seen to that, and nobody else can change it.
+    """
+
+    generation_id: str
+    proposed: bool  # the caller chose the id
+    producer: Producer
+    producer_name: str
+    registered: bool  # the producer is known by its name, in the next process too
+    policy: Policy
+    text: str | None = None
+    input: JSON = None
+    job_id: str | None = None
+    metadata: JSONObject | None = None
+    replaces: str | None = None
+    on_last_disconnect: float | None = None
+    idempotency_key: str | None = None
+    principal: str = ""
+    message_id: str = field(factory=new_message_id)
+    stopped: bool = False
+
+    @property
+    def brings_content(self) -> bool:
+        return self.text is not None or self.input is not None
+
+    @property
+    def digest(self) -> str:
+        """Tells whether two starts with the same idempotency key ask for the same."""
+        asked: list[JSON] = [
+            self.generation_id if self.proposed else None,
+            self.producer_name,
+            self.policy.value,
+            self.text,
+            self.input,
+            self.job_id,
+            self.metadata,
+            self.replaces,
+            self.on_last_disconnect,
+        ]
+        return sha256(encode_json(asked)).hexdigest()
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse now what a policy never takes, whatever is live."""
+        if self.policy is Policy.JOIN and self.brings_content:
+            raise InvalidBody("a start that joins brings neither text nor input")
+
+
+def user_message(text: str) -> MessageSnapshot:
+    """A user's message that is one text."""
+    return MessageSnapshot(role="user", status="complete", blocks=(BlockSnapshot(kind="text", seq=0, text=text),))
+
+
+def posted(message: MessageSnapshot, message_id: str) -> tuple[Item, dict[str, bytes | None]]:
+    """A message of the session's own, with the record that knows it again."""
+    record = to_record(MessageRecord(digest=digest(message)))
+    return (None, Draft(message, message_id)), {message_key(message_id): record}
+
+
+def digest(message: MessageSnapshot) -> str:
+    """Tells whether two messages have the same content."""
+    return sha256(encode_json(converter.unstructure(message))).hexdigest()
+
+
+def retract_part(message_ids: Iterable[str], reason: str) -> Part:
+    """The messages leave the transcript."""
+    return ((None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids), {}
+
+
+def end_part(structure: OpenGeneration, ending: Ending, *, by: str | None = None) -> Part:
+    """Close what is open, then `finished`; the generation leaves the index of what is open. ``by``: its producer."""
+    record = GenerationRecord(turn=structure.turn, outcome=ending.outcome, code=ending.code, by=by)
+    gid = structure.generation_id
+    records: dict[str, bytes | None] = {OPEN: None, generation_key(gid): to_record(record), **dirty(gid, now())}
+    results_id = new_message_id()
+    if structure.calls:
+        records[message_key(results_id)] = to_record(MessageRecord(generation_id=structure.generation_id))
+    return ((structure, draft) for draft in closing(structure, ending, new_message_id=lambda: results_id)), records
+
+
+def enqueue_part(queue: Queue, request: StartRequest, position: int) -> Part:
+    """The start waits behind the others, at ``position`` of those that stay; ``queue`` has it when this returns."""
+    item = QueuedStart(
+        number=queue.next_number(),
+        generation_id=request.generation_id,
+        producer=request.producer_name,
+        policy=request.policy.value,
+        message_id=request.message_id,
+        text=request.text,
+        input=request.input,
+        job_id=request.job_id,
+        metadata=request.metadata,
+        replaces=request.replaces,
+        on_last_disconnect=request.on_last_disconnect,
+    )
+    records = queue.add(item)
+    records[generation_key(item.generation_id)] = to_record(GenerationRecord())
+    queued = GenerationQueued(
+        producer=item.producer,
+        policy=item.policy,
+        position=position,
+        metadata=item.metadata,
+        text=item.text,
+    )
+    return iter([(WaitingGeneration(item.generation_id, item.job_id), Draft(queued))]), records
+
+
+def replaced_part(retracted: Sequence[str], old: OpenGeneration | None, *, rolled_back: bool) -> Part:
+    """Retract the messages, and what the old generation's end adds behind them."""
+    before = set(() if old is None else old.message_ids)
+
+    def items() -> Iterator[Item]:
+        kept = (mid for mid in retracted if not (rolled_back and mid in before))
+        yield from retract_part(kept, "replaced")[0]
+        if old is not None and not rolled_back:
+            added = [mid for mid in old.message_ids if mid not in before]
+            yield from retract_part(added, "replaced")[0]
+
+    return items(), {}
+
+
+def drop_part(queue: Queue, item: QueuedStart, ending: Ending) -> Part:
+    """A start that waits ends without having begun; ``queue`` has it no longer when this returns."""
+    was_paused = queue.paused
+    records = queue.remove(item)
+    records[generation_key(item.generation_id)] = to_record(GenerationRecord(outcome=ending.outcome))
+    finished = GenerationFinished(
+        outcome=ending.outcome, code=ending.code, message=ending.message, superseded_by=ending.superseded_by
+    )
+    waiting = WaitingGeneration(item.generation_id, item.job_id, GenerationState.QUEUED)
+    items: list[Item] = [(waiting, Draft(finished))]
+    if was_paused and not queue.paused:
+        items.append((None, Draft(QueueResumed(reason="empty"))))
+    return iter(items), records
+
+
+def pause_part(queue: Queue, reason: str) -> Part:
+    """What waits goes on waiting after the live generation ended. Nothing where nothing waits."""
+    if queue.paused or not len(queue):
+        return NOTHING
+    return iter([(None, Draft(QueuePaused(reason=reason)))]), queue.pause(True)
+
+
+def resume_part(queue: Queue, reason: str) -> Part:
+    """What waits goes on."""
+    if not queue.paused:
+        return NOTHING
+    return iter([(None, Draft(QueueResumed(reason=reason)))]), queue.pause(False)
+
+
+def start_part(structure: OpenGeneration, request: StartRequest, *, supersedes: str | None, after: int) -> Part:
+    """The user's message, if there is one, then `started`; a start that a stop reached also finishes.
+
+    ``after`` is an offset before the part's first event.
+    """
+    gid = structure.generation_id
+    records: dict[str, bytes | None] = {SESSION: to_record(SessionRecord(turn=structure.turn))}
+    items: list[Item] = []
+    if request.text is not None:
+        message, record = posted(user_message(request.text), request.message_id)
+        items.append(message)
+        records.update(record)
+    started = GenerationStarted(
+        producer=request.producer_name, policy=request.policy.value, supersedes=supersedes, metadata=request.metadata
+    )
+    items.append((structure, Draft(started)))
+    if not request.stopped:
+        open_ = OpenRecord(
+            generation_id=gid,
+            turn=structure.turn,
+            after=after,
+            job_id=structure.job_id,
+            remote=isinstance(request.producer, StandIn),
+            on_last_disconnect=request.on_last_disconnect,
+        )
+        records[OPEN] = to_record(open_)
+        records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn))
+    else:
+        finished = GenerationFinished(
+            outcome="stopped", code="STOPPED", message="Stopped before it began.", cleanup="clean"
+        )
+        items.append((structure, Draft(finished)))
+        records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn, outcome="stopped"))
+    return iter(items), records

@@ -1,0 +1,191 @@
+"""The fold of one session's log, kept in memory and folded on whenever somebody asks; snapshots of it.
+
+Owns how much of it stays in memory: the newest messages' content, `Config.fold_bytes` of it; what older ones say is
+read again by whoever asks for it. Committed state only: ``read`` shows nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar, final
+from weakref import WeakValueDictionary
+
+import trio
+
+from ..aside import check_page, read_event, reading, reading_event, reading_in_bits
+from ..codec import is_large
+from ..config import Config
+from ..errors import InvalidBody
+from ..log.port import Entry
+from ..reducer import Folded, Gap, MessageView, SessionState, Snapshot, SnapshotPage
+from ..reducer.content import Evicted, Missing
+from ..reducer.transcript import Transcript, growing
+from ..slices import SLICE, in_slices
+from ..work import Work
+
+__all__ = ["Fold", "fold_to"]
+
+T = TypeVar("T")
+
+# A page of events behind an offset, as they are stored; empty at the tail. Raises `StaleEpoch`.
+Read: TypeAlias = Callable[[int], Awaitable[Sequence[Entry]]]
+
+
+@final
+class Fold:
+    """One folds at a time, up to the ``tail`` of that moment; what it has folded is kept, also when it is cancelled."""
+
+    __slots__ = ("_config", "_lock", "_pages", "_read", "_state", "_tail")
+
+    def __init__(self, session_id: str, epoch: str, read: Read, tail: Callable[[], int], config: Config) -> None:
+        self._read: Final = read
+        self._tail: Final = tail
+        self._config: Final = config
+        self._state: Final = SessionState(session_id, epoch)
+        self._lock: Final = trio.Lock()
+        # Those that somebody holds, by what was asked for.
+        self._pages: Final[WeakValueDictionary[tuple[int, int, str | None, bool], SnapshotPage]] = WeakValueDictionary()
+
+    @property
+    def busy(self) -> bool:
+        return self._lock.locked()
+
+    async def go_on(self) -> None:
+        """Fold up to the tail. Raises `StaleEpoch`, `CorruptSession`."""
+        async with self._lock:
+            await self._go_on()
+
+    async def _go_on(self) -> None:
+        await fold_to(self._state, self._tail(), self._read, most=self._config.fold_bytes)
+
+    async def snapshot(self, limit: int | None, before: str | None) -> Snapshot:
+        """See `SessionState.taking_snapshot`; raises as `go_on` does, too."""
+        async with self._lock:
+            await self._go_on()
+            return await self._made(lambda again: self._state.taking_snapshot(limit, before, again))
+
+    async def page(self, limit: int, before: str | None, *, with_open: bool) -> SnapshotPage:
+        """See `SessionState.encoding_snapshot`; made once for all who ask at the same tail."""
+        async with self._lock:
+            await self._go_on()
+            key = (self._state.offset, limit, before, with_open)
+            page = self._pages.get(key)
+            if page is None:
+                most = self._config.snapshot_bytes
+                made = await self._made(
+                    lambda again: self._state.encoding_snapshot(limit, before, most, again, with_open=with_open)
+                )
+                page = self._pages[key] = SnapshotPage(*made)
+            return page
+
+    async def message_ids(self, first: str | None) -> list[str]:
+        """See `SessionState.message_ids`."""
+        async with self._lock:
+            await self._go_on()
+            return self._state.message_ids(first)
+
+    async def dismantle(self) -> None:
+        """Let go of it, in slices, behind those who wait for it. Nobody may use it from then on."""
+        async with self._lock:
+            await in_slices(self._state.dismantling())
+
+    async def _made(self, making: Callable[[dict[str, MessageView]], Work[T]]) -> T:
+        """What it comes to, with what must be read again for it."""
+        again: dict[str, MessageView] = {}
+        while True:
+            try:
+                return await in_slices(making(again))
+            except Missing as missing:
+                needed = missing.messages
+            again.update(await self._read_again(needed))
+
+    async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, MessageView]:
+        """What these messages say, from the log. They are in the transcript's order, which is that of their begin."""
+        session_id = self._state.session_id
+        wanted = {message.message_id: message.last for message in needed}
+        transcript = Transcript()
+        position = 0
+        for message in needed:
+            position = max(position, message.first - 1)
+            while position < message.last:
+                entries = await self._read(position)
+                with reading(session_id):
+                    if not entries:
+                        raise InvalidBody(f"the log ends before offset {message.last}")
+                    check_page(entries, position)
+                await in_slices(reading_in_bits(session_id, _folding(transcript, wanted, entries)))
+                position = entries[-1].offset
+        views, _ = await in_slices(transcript.paging(None, None))
+        with reading(session_id):
+            if len(views) < len(wanted):
+                raise InvalidBody("messages are not any more where they stood in the log")
+        return {view.message_id: view for view in views}
+
+
+async def fold_to(state: SessionState, offset: int, read: Read, *, most: int | None = None) -> None:
+    """Fold on up to ``offset``, in slices; with ``most``, what messages say is evicted beyond so many bytes.
+
+    Raises `CorruptSession`, and what ``read`` raises. Cancelled, what is folded by then stays so.
+    """
+    while state.offset < offset:
+        after = state.offset
+        entries = await read(after)
+        with reading(state.session_id):
+            if not entries:
+                raise InvalidBody(f"the log ends before offset {offset}")
+            check_page(entries, after)
+        passed = await _apply_page(state, entries, offset)
+        if most is not None:
+            await in_slices(state.evicting(most))
+        if passed:
+            return
+
+
+async def _apply_page(state: SessionState, entries: Sequence[Entry], offset: int) -> bool:
+    """Whether ``offset`` was passed."""
+    for start in range(0, len(entries), SLICE):
+        if start:
+            await trio.lowlevel.checkpoint()
+        part = entries[start : start + SLICE]
+        if any(is_large(entry.body) for entry in part):
+            passed = await in_slices(reading_in_bits(state.session_id, _applying(state, part, offset)))
+        else:
+            with reading(state.session_id):
+                passed = _apply(state, part, offset)
+        if passed:
+            return True
+    return False
+
+
+def _apply(state: SessionState, entries: Sequence[Entry], offset: int) -> bool:
+    """Fold these on; whether ``offset`` was passed. Raises `InvalidBody`."""
+    for entry in entries:
+        if entry.offset > offset:
+            return True
+        _must_fit(state.apply(read_event(entry)), entry)
+    return False
+
+
+def _applying(state: SessionState, entries: Sequence[Entry], offset: int) -> Work[bool]:
+    """The same, where large ones are among them."""
+    for entry in entries:
+        if entry.offset > offset:
+            return True
+        event = yield from reading_event(entry)
+        _must_fit((yield from state.applying(event)), entry)
+        yield
+    return False
+
+
+def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequence[Entry]) -> Work[None]:
+    """Fold what is of the messages that are wanted, each up to its last offset. Raises `InvalidBody`."""
+    for entry in entries:
+        event = yield from reading_event(entry)
+        if entry.offset <= wanted.get(event.message_id or "", 0):
+            _must_fit(transcript.fold(event, (yield from growing(event))), entry)
+        yield
+
+
+def _must_fit(result: Folded, entry: Entry) -> None:
+    if isinstance(result, Gap):
+        raise InvalidBody(f"the log does not add up at offset {entry.offset}: {result}")

@@ -1,0 +1,1 @@
+"""What is done to a session's log when nobody waits for it."""
