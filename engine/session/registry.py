@@ -34,7 +34,6 @@ from ..errors import (
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from ..facts import Observer
 from ..generation.generation import Producer
-from ..generation.run import Run
 from ..generation.watchdog import Watchdog
 from ..log.port import Append, Delete, EventLog, Head
 from ..results import SessionInfo
@@ -64,7 +63,7 @@ class Registry:
         self._config = config
         self._find_producer = find_producer
         self._observer = observer
-        self._supervisor = supervisor
+        self.supervisor: Final = supervisor
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
         self.nursery: trio.Nursery | None = None
         self.draining = False
@@ -73,7 +72,7 @@ class Registry:
         self._context = copy_context()
         self._residents: dict[str, Resident] = {}
         self._resting = OrderedDict[Resident, float]()  # since when nobody took a step, the longest first
-        self._leaving: set[Resident] = set()  # those that have left, but for a straggler
+        self._at_work: set[Resident] = set()  # those that have a task, also when they have left
         self._entering: dict[str, trio.Lock] = {}
         self.aside: Final = Aside(observer)
         self._rewritten: set[str] = set()  # by compaction, right now
@@ -85,8 +84,8 @@ class Registry:
 
     @property
     def tasks(self) -> list[Resident]:
-        """Those, and the ones that have left it while a straggler of theirs still runs."""
-        return [*self._residents.values(), *self._leaving]
+        """Those, and the ones that have left it and still have a task: a straggler runs."""
+        return list({*self._residents.values(), *self._at_work})
 
     async def create(self, sid: SessionId, metadata: JSONObject) -> bool:
         """Have the session in memory, made if there is none or it was deleted; whether it was made.
@@ -323,23 +322,20 @@ class Registry:
 
     def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         assert self.nursery is not None
-        self._supervisor.start(self.nursery, work, name)
-
-    def launch_run(self, run: Run) -> None:
-        assert self.nursery is not None
-        self.nursery.start_soon(run.supervise, self._supervisor, name=run.task_name)
+        self.supervisor.start(self.nursery, work, name)
 
     def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         self._context.run(self.launch, work, name)
 
+    def wake(self, resident: Resident) -> None:
+        self._resting.pop(resident, None)
+        self._at_work.add(resident)
+        self.launch_apart(resident.work, f"penstock session {resident.session_id}")
+
     def rested(self, resident: Resident) -> None:
-        if resident.closed:
-            self.left(resident)
-        elif resident.slot.live is not None:  # its end is a step to come
-            self._resting.pop(resident, None)
-        else:
+        self._at_work.discard(resident)
+        if not resident.closed:
             self._resting[resident] = trio.current_time()
-            self._resting.move_to_end(resident)
 
     def expects(self, session_id: str) -> bool:
         return session_id in self._entering
@@ -350,18 +346,15 @@ class Registry:
             del self._residents[resident.session_id]
             if resident.reads.holds_messages and not self.draining:
                 self.launch_apart(resident.reads.release, f"penstock release {resident.session_id}")
-        if resident.slot.stragglers:
-            self._leaving.add(resident)
-        else:
-            self._leaving.discard(resident)
 
     async def let_go(self) -> None:
         """Let sessions that nobody needs leave memory, each `Config.idle_session` after its last step."""
         while True:
             resident, since = next(iter(self._resting.items()), (None, trio.current_time()))
             await trio.sleep_until(since + self._config.idle_session)
-            # Who has taken a step since rests behind all others.
+            # Who has taken a step since does not rest, or rests behind all others.
             if resident is not None and self._resting.get(resident) == since and not resident.leave_if_idle():
+                del self._resting[resident]
                 self.rested(resident)
 
     async def list(self, after: str, limit: int, most_bytes: float = math.inf) -> list[SessionInfo]:

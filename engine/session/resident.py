@@ -1,15 +1,18 @@
-"""A session in memory: its steps, the task that they run in, its live generation.
+"""A session in memory: its task, its nursery, its steps, its live generation.
 
-Owns the order of what happens to the session. Lifecycle steps run one at a time, in a task that is there while any
-waits: a session that is only kept has none. The live generation writes beside them through the journal. The names
-that applications use are `session`'s.
+Owns the order of what happens to the session. Whatever goes on in it is one task with a nursery: the task carries out
+lifecycle steps, one at a time; the producers and the clock of who is present are the nursery's children, and cancelling
+its scope ends all of them. When there is nothing to do the nursery closes, and the session rests in memory without a
+task until the next step. The live generation writes beside the steps, through the journal. The names that applications
+use are `session`'s.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol, TypeVar, final
 
@@ -32,7 +35,7 @@ from ..stream.history import ForkPoint, Reads
 from ..stream.hub import Degraded, Drained, Ended, Hub
 from ..stream.journal import Journal
 from ..stream.presence import Presence
-from ..supervision import own_failure
+from ..supervision import Supervisor, own_failure
 from .advancing import Advance
 from .deletion import Deletion
 from .ending import Endings
@@ -60,14 +63,11 @@ class House(Protocol):
     @property
     def watchdog(self) -> Watchdog: ...
 
-    def launch(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """Run a task of the session's, in the context of whoever asks."""
+    @property
+    def supervisor(self) -> Supervisor: ...
 
-    def launch_run(self, run: Run) -> None:
-        """Run its producer in a task, in the context of whoever asks."""
-
-    def launch_apart(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """As `launch`, in the engine's own context: it works for more than who asks."""
+    def wake(self, resident: Resident) -> None:
+        """Run its `work` in a task, in the engine's own context: it works for more than who asks."""
 
     def expects(self, session_id: str) -> bool:
         """Whether somebody is on the way to this session."""
@@ -76,10 +76,10 @@ class House(Protocol):
         """What is stored of the session that ``error`` names cannot be read."""
 
     def rested(self, resident: Resident) -> None:
-        """No step waits any more."""
+        """Its task is over."""
 
     def left(self, resident: Resident) -> None:
-        """It was closed, or the last of its stragglers is done since."""
+        """It was closed."""
 
 
 @final
@@ -95,10 +95,12 @@ class Resident:
         "_house",
         "_left",
         "_log",
+        "_nursery",
         "_opening",
         "_remotes",
         "_repairing",
         "_runs",
+        "_stepping",
         "_steps",
         "_using",
         "_working",
@@ -136,7 +138,7 @@ class Resident:
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
         self.reads = Reads(log, self.journal, self.hub, self.presence, config, on_corrupt=house.set_aside)
         self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
-        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_freed=self._freed)
+        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_done=self._steps.nudge)
         answers = Answers(self.journal, self.reads, config.idempotency_ttl)
         self.lineup = Lineup(self.journal, config, answers)
         pending_stops = PendingStops(config.pending_stop)
@@ -181,7 +183,9 @@ class Resident:
         self._left = False  # a remote generation is the next process's: nobody here says what becomes of it
         self._repairing = False
         self._using = 0
-        self._working: trio.CancelScope | None = None  # around the task that carries out steps, while there is one
+        self._working = False  # there is its task
+        self._nursery: trio.Nursery | None = None  # while anything may be started in it
+        self._stepping: trio.CancelScope | None = None  # around the steps, for as long
         self._opening: trio.Event | None = trio.Event()
         self._failure: PenstockError | None = None
 
@@ -239,32 +243,52 @@ class Resident:
         self._see_to_steps()
 
     def _see_to_steps(self) -> None:
-        if self._working is None and not self.closed:
-            self._working = trio.CancelScope()
-            self._house.launch_apart(self._work, f"penstock session {self.session_id}")
+        if not self._working and not self.closed:
+            self._working = True
+            self._house.wake(self)
 
-    async def _work(self) -> None:
-        """Carry out the steps that wait, until there are none."""
-        assert self._working is not None
+    async def work(self) -> None:
+        """Its task, until there is nothing to do in it."""
         try:
-            with self._working:
+            while True:
+                async with trio.open_nursery() as nursery:
+                    await self._live(nursery)
+                if self.closed or not len(self._steps):
+                    return
+        finally:
+            self._working = False
+            self._house.rested(self)
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        """Carry out steps, as long as any come, or anything runs in the nursery that they may be for.
+
+        They are shielded from the nursery's scope. That one ends what runs in it; to write down the end is a step.
+        """
+        self._nursery = nursery
+        try:
+            with trio.CancelScope(shield=True) as self._stepping:
                 if self._opening is not None:
                     await self._open()
                 while not self.closed:
-                    if self._advances and self.advance.due:  # before all steps that wait
-                        self._steps.add(self.advance.start_next, first=True)
-                    if len(self._steps):
+                    if nursery.cancel_scope.cancel_called and self.slot.live is None:
+                        await self._retire()
+                    elif self._advances and self.advance.due:  # before all steps that wait
+                        await self._steps.run(self.advance.start_next)
+                    elif len(self._steps):
                         await self._steps.run_next()
                     elif self._advances:
                         await self._steps.wait_until(self.advance.not_before)
+                    elif nursery.child_tasks:
+                        await self._steps.wait_until(math.inf)
                     else:
                         break
         except BaseException as error:
-            self._give_up(own_failure(error))
+            failure = own_failure(error)
+            self.slot.fail(self._gone())
+            self._leave_memory(repr(failure))
             raise
         finally:
-            self._working = None
-            self._house.rested(self)
+            self._nursery = self._stepping = None
 
     async def _open(self) -> None:
         """Stand on what the log says, and let a remote generation that it holds open go on."""
@@ -294,7 +318,7 @@ class Resident:
 
     def leave_if_idle(self) -> bool:
         """Leave memory, unless there is something that the session must stay for."""
-        if self._working is None and not self.used and self.journal.clean:
+        if not self._working and not self.used and self.journal.clean:
             self.close()
         return self.closed
 
@@ -302,13 +326,6 @@ class Resident:
     def _advances(self) -> bool:
         """Whether the next queued generation is to start, now or when it is tried again."""
         return self.advance.possible and not (self._draining or self._deleting or self._corrupt)
-
-    def _freed(self) -> None:
-        """A straggler is done: what waits may start, and a session that was closed may have no task any more."""
-        if self.closed:
-            self._house.left(self)
-        else:
-            self._steps.nudge()
 
     def _on_finished(self, run: Run) -> None:
         self._steps.add(partial(self.endings.finish, run))
@@ -319,10 +336,24 @@ class Resident:
     def _launch(self, run: Run) -> None:
         if not run.pen.fenced:
             run.watch = self._house.watchdog.watch(run, self.hub)
-        self._house.launch_run(run)
+        assert self._nursery is not None  # it begins in a step
+        self._nursery.start_soon(run.supervise, self._house.supervisor, name=run.task_name)
 
     def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._house.launch(work, f"penstock presence {self.session_id}")
+        if self._nursery is None:
+            self._steps.add(partial(self._start_clock, work))
+        else:
+            clock = partial(self._keep_clock, work)
+            self._house.supervisor.start(self._nursery, clock, f"penstock presence {self.session_id}")
+
+    async def _start_clock(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._launch_clock(work)
+
+    async def _keep_clock(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        finally:
+            self._steps.nudge()  # there may be nothing left to do
 
     def close(self) -> None:
         """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
@@ -337,8 +368,9 @@ class Resident:
         """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
         self.close()
         self.slot.fail(self._gone())
-        if self._working is not None:
-            self._working.cancel(reason="penstock: the engine closes")
+        if self._nursery is not None and self._stepping is not None:
+            for scope in (self._stepping, self._nursery.cancel_scope):
+                scope.cancel(reason="penstock: the engine closes")
         self.journal.close()
 
     def set_aside(self, error: CorruptSession) -> None:
@@ -553,9 +585,15 @@ class Resident:
         self._left = self.slot.live is not None and self.slot.live.stand_in is not None
         await self.endings.leave()
 
-    def _give_up(self, error: BaseException) -> None:
-        """It cannot go on from here: leave memory. Readers come back, and whoever comes first opens it anew."""
-        logger.error("session %s leaves memory: %r", self.session_id, error)
+    async def _retire(self) -> None:
+        """Its scope was cancelled, and nothing is live any more: leave memory, behind what is on its way to the log."""
+        with suppress(PenstockError):  # it has been told of
+            await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        self._leave_memory("its scope was cancelled")
+
+    def _leave_memory(self, why: str) -> None:
+        """It cannot go on from here. Readers come back, and whoever comes first opens it anew."""
+        logger.error("session %s leaves memory: %s", self.session_id, why)
         self.hub.close(Drained("error"))
         self.close()
 
@@ -586,7 +624,7 @@ class Resident:
             self.close()
             return
         except BaseException as error:
-            self._give_up(own_failure(error))
+            self._leave_memory(repr(own_failure(error)))
             raise
         if not living:
             self._end()

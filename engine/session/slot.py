@@ -34,15 +34,15 @@ _NONE: Final[frozenset[Run]] = frozenset()
 class Slot:
     """Holds the live generation, and the cancelled ones whose clean-up goes on."""
 
-    __slots__ = ("_config", "_journal", "_on_finished", "_on_freed", "live", "stragglers")
+    __slots__ = ("_config", "_journal", "_on_done", "_on_finished", "live", "stragglers")
 
     def __init__(
-        self, journal: Journal, config: Config, *, on_finished: Callable[[Run], None], on_freed: Callable[[], None]
+        self, journal: Journal, config: Config, *, on_finished: Callable[[Run], None], on_done: Callable[[], None]
     ) -> None:
         self._journal = journal
         self._config = config
         self._on_finished = on_finished
-        self._on_freed = on_freed
+        self._on_done = on_done
         self.live: Run | None = None
         self.stragglers = _NONE
 
@@ -142,6 +142,6 @@ class Slot:
         if run in self.stragglers:
             self.stragglers -= {run}
             self._journal.witness.straggler_ended(run.generation_id, run.producer_name, run.seconds_cancelled)
-            self._on_freed()
         elif self.live is run:
             self._on_finished(run)
+        self._on_done()

@@ -7,6 +7,7 @@ they wait; the session's own (an end to write, a repair) are neither.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast, final
 
@@ -100,9 +101,14 @@ class Steps:
     async def wait_until(self, time: float) -> None:
         """Until a step waits, somebody nudges, or it is time, by the trio clock."""
         self._arrived = trio.Event()
-        with trio.move_on_at(time):
-            await self._arrived.wait()
-        self._arrived = None
+        try:
+            if time == math.inf:
+                await self._arrived.wait()
+            else:
+                with trio.move_on_at(time):
+                    await self._arrived.wait()
+        finally:
+            self._arrived = None
 
     def nudge(self) -> None:
         """Have the task look for what is to be done, although nothing may wait."""
@@ -115,7 +121,14 @@ class Steps:
 
         Raises what is no step's own: a cancellation of the session's task, and what ends the process.
         """
-        step = self._under_way = self._waiting.pop(0)
+        await self._run(self._waiting.pop(0))
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Carry out a step of the session's own at once. Raises as `run_next` does."""
+        await self._run(_Step[object](work, own=True))
+
+    async def _run(self, step: _Step[object]) -> None:
+        self._under_way = step
         if step.request_id != request_id.get():
             request_id.set(step.request_id)
         try:

@@ -25,7 +25,7 @@ async def test_a_session_at_rest_has_no_task_and_a_live_one_has_its_producers(lo
         assert await tasks() == before
         for session in sessions:
             await session.start(silent)
-        assert await tasks() == before + len(sessions) + 1  # one watchdog for all
+        assert await tasks() == before + 2 * len(sessions) + 1  # its own, its producer's, and one watchdog for all
         for session in sessions:
             await session.stop()
         assert await tasks() == before
