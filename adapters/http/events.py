@@ -52,6 +52,10 @@ _HEADERS: Final = {
 }
 
 
+# When so many bytes have gathered for one write, what is behind them goes with the next.
+_WRITE: Final = 64 * 1024
+
+
 @final
 @frozen
 class _Form:
@@ -86,10 +90,6 @@ class _Form:
 
 _FORMS: Final = {module: _Form.of(module) for module in (ndjson, sse)}
 _IN_CHUNKS: Final = {module: _Form.in_chunks(module) for module in (ndjson, sse)}
-
-
-def _nothing_now(data: bytes) -> bytes:
-    return data
 
 
 @final
@@ -174,7 +174,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         return self
 
     async def __anext__(self) -> bytes:
-        return await self._next(_nothing_now)
+        return await self._next()
 
     async def _pour(self, outlet: Outlet) -> None:
         """All of it, by the connection's own task."""
@@ -183,7 +183,7 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         await self._open()
         try:
             while True:
-                await outlet.send_all(await self._next(outlet.send_now))
+                await outlet.send_all(await self._next())
         except StopAsyncIteration:
             ended = True
         finally:
@@ -208,34 +208,23 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
             self._entered = False
             await self._opening.__aexit__(None, None, None)
 
-    async def _next(self, send_now: Callable[[bytes], bytes]) -> bytes:
-        """The next bytes that have to be waited for, when all before them went out by ``send_now``.
-
-        Raises `StopAsyncIteration` at the end.
-        """
-        rest = b""
-
-        def take(delivery: Delivery) -> bool:
-            nonlocal rest
-            rest = send_now(self._form.frame(delivery))
-            self._spoken = trio.current_time()
-            return not rest
-
+    async def _next(self) -> bytes:
+        """The next bytes, with all that has gathered by then. Raises `StopAsyncIteration` at the end."""
         if self._failed is not None:
             error, self._failed = self._failed, None
             return self._last(Ended("deleted") if isinstance(error, SessionDeleted) else Degraded(error.code))
         while self._subscription is not None:
             try:
                 with trio.CancelScope(deadline=min(self._spoken + self._interval, self._deadline, self._allowed.until)):
-                    await self._subscription.flow(take)
+                    delivery = await self._subscription.receive()
+                    self._spoken = trio.current_time()
+                    return self._drained(self._subscription, delivery)
             except trio.EndOfChannel:
                 break
             except PenstockError as error:
                 # The log cannot be read. Said, and the answer ended: the client resumes by its cursor.
                 _log.error("a stream ends early: %s", error, extra={"session_id": self._visit.session_id})
                 return self._last(Degraded(error.code))
-            if rest:
-                return rest
             now = trio.current_time()
             if now >= self._deadline:
                 return self._last(Drained("token-expired"))
@@ -245,6 +234,19 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
                 self._spoken = now
                 return self._form.heartbeat
         raise StopAsyncIteration
+
+    def _drained(self, subscription: Subscription, delivery: Delivery) -> bytes:
+        """What was received, and what is there behind it: one write for all of them."""
+        data = self._form.frame(delivery)
+        more = subscription.receive_ready()
+        if more is None:
+            return data
+        pieces, size = [data], len(data)
+        while more is not None:
+            pieces.append(self._form.frame(more))
+            size += len(pieces[-1])
+            more = subscription.receive_ready() if size < _WRITE else None
+        return b"".join(pieces)
 
     def _last(self, delivery: Delivery) -> bytes:
         self._subscription = None

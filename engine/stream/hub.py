@@ -8,7 +8,6 @@ the log. What travels is one `Batch` per commit, shared by all subscribers and f
 from __future__ import annotations
 
 import contextlib
-import enum
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, assert_never, final
@@ -21,7 +20,7 @@ from ..events import Cursor, Event
 from ..log.port import Entry
 from ..observers import SILENT, Witness
 
-__all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mailbox", "Nudge", "Sink"]
+__all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mail", "Mailbox"]
 
 T = TypeVar("T")
 
@@ -116,53 +115,30 @@ class Lagged:
     """Batches, and what was said aside, were passed over; read the log from where you stand."""
 
 
-@final
-@frozen
-class Nudge:
-    """The sink took a batch and wants no other: wake up and see why."""
-
-
-Mail: TypeAlias = Batch | Aside | Degraded | Lagged | Nudge
-
-
-class Sink(enum.Enum):
-    """What a reader's sink says of a batch."""
-
-    TOOK = enum.auto()
-    TOOK_LAST = enum.auto()  # and wants to be woken
-    REFUSED = enum.auto()  # the reader shall take it itself
+Mail: TypeAlias = Batch | Aside | Degraded | Lagged
 
 
 @final
 class Mailbox:
     """What one subscriber has not taken yet: at most ``bound`` events of ``most`` bytes, or one larger batch."""
 
-    __slots__ = ("_bound", "_buffered", "_bytes", "_most", "_receive", "_send", "final", "lagged", "sink")
+    __slots__ = ("_bound", "_buffered", "_bytes", "_most", "_receive", "_send", "final", "lagged")
 
     def __init__(self, bound: int, most: float = math.inf) -> None:
-        # Every item counts for one at least; the marks count for nothing, and each stands there once.
-        self._send, self._receive = trio.open_memory_channel[Mail](bound + 2)
+        # Every item counts for one at least; `Lagged` counts for nothing, and stands there once.
+        self._send, self._receive = trio.open_memory_channel[Mail](bound + 1)
         self._bound = bound
         self._most = most
         self._buffered = 0
         self._bytes = 0
         self.lagged = False
         self.final: Ended | Drained | None = None
-        # What takes a batch as it is published, while its reader waits for one: no task is woken for it.
-        self.sink: Callable[[Batch], Sink] | None = None
 
     def put(self, mail: Batch | Aside | Degraded) -> None:
         """Hand over without waiting; on overflow empty the channel and leave `Lagged` in it, a notice behind it."""
         found_elsewhere = not isinstance(mail, Degraded)
         if (self.lagged and found_elsewhere) or self.final is not None:
             return
-        if self.sink is not None and not self._buffered and type(mail) is Batch:
-            said = self.sink(mail)
-            if said is Sink.TOOK_LAST:
-                self.sink = None
-                self._send.send_nowait(Nudge())
-            if said is not Sink.REFUSED:
-                return
         count, size = _weight(mail)
         if self._buffered and (self._buffered + count > self._bound or self._bytes + size > self._most):
             self.overflow()
@@ -197,6 +173,14 @@ class Mailbox:
         self._take(mail)
         return mail
 
+    def receive_ready(self) -> Mail | None:
+        """The next item, if one that counts is here."""
+        if not self._buffered:
+            return None
+        mail = self._receive.receive_nowait()
+        self._take(mail)
+        return mail
+
     def _take(self, mail: Mail) -> None:
         count, size = _weight(mail)
         self._buffered -= count
@@ -212,7 +196,7 @@ def _weight(mail: Mail) -> tuple[int, int]:
             return 1, len(mail.body)
         case Degraded():
             return 1, 0
-        case Lagged() | Nudge():
+        case Lagged():
             return 0, 0
         case _:
             assert_never(mail)
@@ -269,7 +253,7 @@ class Hub:
                 self.on_left()
 
     def publish(self, batch: Batch) -> None:
-        for mailbox in tuple(self._mailboxes):  # its sink may leave
+        for mailbox in self._mailboxes:
             mailbox.put(batch)
 
     def tell(self, body: bytes) -> None:

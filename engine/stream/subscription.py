@@ -7,7 +7,6 @@ meet exactly, the subscription goes back to the log. It holds no task, nursery o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Protocol, Self, TypeAlias, TypeVar, final
 
 import trio
@@ -19,7 +18,7 @@ from ..events import JSON, Cursor, Event
 from ..reducer import Snapshot, SnapshotPage
 from ..results import Present
 from ..supervision import protected
-from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Nudge, Sink
+from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Mail
 from .seam import Seam, seam
 
 __all__ = [
@@ -153,8 +152,6 @@ class Subscription:
         self._reading = False  # by a task, right now
         self._left = False  # by `close`
         self._over = False  # nothing comes any more, but for what is ready
-        self._enough = False  # what `take` said of a batch that was handed on to it
-        self._failed: BaseException | None = None  # what it raised
         self._epoch, self._position = self._begin(after, from_tail)
 
     def _begin(self, after: Cursor | None, from_tail: bool) -> tuple[str, int]:
@@ -207,17 +204,13 @@ class Subscription:
         Raises `trio.EndOfChannel` when nothing will follow, `trio.BusyResourceError` when another task is reading, and
         `StorageError` when the log cannot be read.
         """
-        self._begin_reading()
+        if self._reading:  # of two tasks, each would miss what the other got
+            raise trio.BusyResourceError("another task is reading this subscription")
+        self._reading = True
         try:
             return await self._receive()
         finally:
             self._reading = False
-
-    def _begin_reading(self) -> None:
-        """One task reads at a time: of two, each would miss what the other got."""
-        if self._reading:
-            raise trio.BusyResourceError("another task is reading this subscription")
-        self._reading = True
 
     async def _receive(self) -> Delivery:
         if self._over and not self._ready:
@@ -252,50 +245,21 @@ class Subscription:
             self._ready.extend((Opened(cursor), SnapshotTaken(page.snapshot, page)))
         self._snapshot = False
 
-    async def flow(self, take: Callable[[Delivery], bool]) -> None:
-        """Give deliveries to ``take``, which must not wait, until it returns False. A checkpoint.
+    def receive_ready(self) -> Delivery | None:
+        """The next delivery at the tail, if it need not be waited for: what has gathered goes out together.
 
-        A batch that is published while this waits is given to ``take`` there and then, and this task sleeps on.
-        Raises as `receive`, and what ``take`` raises. Cancelled, it loses nothing that ``take`` did not get.
+        None, too, where `receive` has something else to say first. Raises `trio.BusyResourceError`.
         """
-        self._begin_reading()
-        try:
-            await self._flow(take)
-        finally:
-            self._reading = False
-
-    async def _flow(self, take: Callable[[Delivery], bool]) -> None:
-        while True:
-            if self._replaying or self._ready or self._over or self._snapshot:
-                if not take(await self._receive()):
-                    return
-                continue
-            self._enough = False  # of a sink before, whose reader was cancelled
-            self._mailbox.sink = partial(self._hand_on, take)
-            try:
-                delivery = await self._tail()
-            finally:
-                self._mailbox.sink = None
-            if self._failed is not None:
-                error, self._failed = self._failed, None
-                raise error
-            if self._enough:
-                self._enough = False
-                return
-            if self._left:
-                raise trio.EndOfChannel
-            if delivery is not None and not take(delivery):
-                return
-
-    def _hand_on(self, take: Callable[[Delivery], bool], batch: Batch) -> Sink:
-        if seam(self._position, batch.first, batch.last) is not Seam.NEXT:
-            return Sink.REFUSED
-        self._position = batch.last
-        try:
-            self._enough = not take(batch)
-        except BaseException as error:  # noqa: BLE001  # the reader's own, to be raised in its task
-            self._failed = error
-        return Sink.TOOK_LAST if self._enough or self._failed is not None else Sink.TOOK
+        if self._reading:
+            raise trio.BusyResourceError("another task is reading this subscription")
+        while not (self._replaying or self._ready or self._over or self._snapshot):
+            mail = self._mailbox.receive_ready()
+            if mail is None:
+                return None
+            delivery = self._met(mail)
+            if delivery is not None:
+                return delivery
+        return None
 
     async def _replay(self) -> Delivery | None:
         tail = self._source.cursor
@@ -331,11 +295,13 @@ class Subscription:
         except trio.EndOfChannel:
             assert self._mailbox.final is not None
             return self._end(self._mailbox.final)
+        return self._met(mail)
+
+    def _met(self, mail: Mail) -> Delivery | None:
+        """What of it is new here."""
         match mail:
             case Degraded():
                 return mail
-            case Nudge():
-                return None
             case Aside(number=number, body=body):
                 if number <= self._listed:
                     return None

@@ -76,7 +76,7 @@ def batch(first: int, count: int = 1) -> Batch:
 
 
 # R-57 R-141
-async def test_a_mailbox_that_overflows_before_its_reader_ran_says_so() -> None:
+async def test_a_mailbox_that_overdrains_before_its_reader_ran_says_so() -> None:
     mailbox = Mailbox(1)
     got: list[object] = []
 
@@ -152,10 +152,10 @@ def test_a_mailbox_holds_no_more_than_its_bound_and_lags_rather_than_lose(steps:
 
 @final
 class Reader:
-    """A client: resumes from what it has, and keeps what it got. One that ``flows`` takes what is handed on to it."""
+    """A client: resumes from what it has, and keeps what it got. One that ``drains`` takes what is handed on to it."""
 
-    def __init__(self, log: MemoryLog, *, live: bool, snapshot: bool, flows: bool) -> None:
-        self._flows = flows
+    def __init__(self, log: MemoryLog, *, live: bool, snapshot: bool, drains: bool) -> None:
+        self._drains = drains
         self._log = log
         self._live = live
         self._snapshot = snapshot
@@ -197,27 +197,20 @@ class Reader:
             nursery.cancel_scope.cancel()
 
     async def _receive(self, most: int = 1) -> None:
-        """One delivery; one that flows, so many."""
+        """One delivery; with ``drains``, up to so many of those that are there."""
         assert self.subscription is not None
         if self.over:
             return
-        left = most
-
-        def take(delivery: Delivery) -> bool:
-            nonlocal left
-            assert left, "it was handed more than it wanted"
-            self._take(delivery)
-            left -= 1
-            return left > 0
-
         try:
-            if self._flows:
-                await self.subscription.flow(take)
-            else:
-                self._take(await self.subscription.receive())
+            self._take(await self.subscription.receive())
         except trio.EndOfChannel:
             self.over = True
             assert self._caught_up, "the end came before the tail was told"
+            return
+        for _ in range(most - 1 if self._drains else 0):
+            if (delivery := self.subscription.receive_ready()) is None:
+                return
+            self._take(delivery)
 
     def _take(self, delivery: Delivery) -> None:
         match delivery:
@@ -308,9 +301,9 @@ def run_schedule(seed: int, *, buffer: int, page: int, variants: list[tuple[bool
     log = SlowLog()
     clock = trio.testing.MockClock()
     readers = [
-        Reader(log.inner, live=live, snapshot=snapshot, flows=flows)
+        Reader(log.inner, live=live, snapshot=snapshot, drains=drains)
         for live, snapshot in variants
-        for flows in (False, True)
+        for drains in (False, True)
     ]
     config = Config(subscriber_buffer=buffer, page_events=page, idle_session=IDLE)
     taste = [often * random.random() for often in STEPS.values()]
@@ -560,86 +553,46 @@ async def test_a_mailbox_is_bounded_in_bytes_too() -> None:
     assert not mailbox.lagged
 
 
-async def test_a_reader_may_leave_while_it_takes_what_is_handed_on() -> None:
-    async with open_engine(MemoryLog()) as engine:
-        session = await engine.create_session("s")
-        tail = (await session.cursor()).offset
-        seen: list[int] = []
-
-        def take(delivery: Delivery) -> bool:
-            if isinstance(delivery, Batch):
-                seen.append(delivery.last)
-                first.close()
-            return True
-
-        async def read() -> None:
-            with pytest.raises(trio.EndOfChannel):
-                await first.flow(take)
-
-        async with (
-            session.subscribe("now") as first,
-            session.subscribe("now") as second,
-            trio.open_nursery() as nursery,
-        ):
-            nursery.start_soon(read)
-            await trio.testing.wait_all_tasks_blocked()
-            await session.post("p")
-            await session.post("q")
-            with trio.fail_after(5):
-                while (await second.__anext__()).offset != tail + 2:
-                    pass
-        assert seen == [tail + 1]
-
-
-async def test_a_flow_that_was_cancelled_as_it_had_enough_loses_nothing(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_what_has_gathered_at_the_tail_is_received_without_a_wait(autojump_clock: trio.testing.MockClock) -> None:
     ledger = Ledger(0)
-    seen: list[int] = []
-
-    def take(delivery: Delivery) -> bool:
-        if isinstance(delivery, Batch):
-            seen.append(delivery.last)
-        return not isinstance(delivery, Batch)
 
     def publish(offset: int) -> None:
         ledger.stored = offset
         ledger.hub.publish(batch(offset))
 
     async with Subscription(ledger, None, from_tail=True, live=True, snapshot=False) as reader:
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(reader.flow, take)
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
-                publish(1)  # handed on to a task that will only learn that it is cancelled
-        with trio.move_on_after(1):
-            raise AssertionError(await reader.receive())
-        publish(2)
-        await reader.flow(take)
-    assert seen == [1, 2]
+        assert reader.receive_ready() is None, "it has not been told where it stands"
+        while not isinstance(await reader.receive(), PresenceListed):
+            assert reader.receive_ready() is None
+        assert reader.receive_ready() is None
+        for offset in (1, 2, 3):
+            publish(offset)
+        assert [getattr(reader.receive_ready(), "last", None) for _ in range(4)] == [1, 2, 3, None]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                reader.receive_ready()
+            nursery.cancel_scope.cancel()
+        publish(4)
+        reader.close()
+        assert reader.receive_ready() is None
 
 
-READERS: Final = ("receive", "iterate", "flow")
+READERS: Final = ("receive", "iterate", "drain")
 
 
 async def read_on(subscription: Subscription, how: str, got: list[str]) -> None:
     """Read until there is no more."""
-
-    def take(delivery: Delivery) -> bool:
-        got.append(type(delivery).__name__)
-        return True
-
     with contextlib.suppress(trio.EndOfChannel):
-        match how:
-            case "receive":
-                while True:
-                    take(await subscription.receive())
-            case "iterate":
-                async for event in subscription:
-                    got += (event.type,)
-            case _:
-                await subscription.flow(take)
+        if how == "iterate":
+            async for event in subscription:
+                got += (event.type,)
+        while True:
+            delivery: Delivery | None = await subscription.receive()
+            while delivery is not None:
+                got.append(type(delivery).__name__)
+                delivery = subscription.receive_ready() if how == "drain" else None
 
 
 @pytest.mark.parametrize("how", READERS)
