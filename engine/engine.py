@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final, final
@@ -17,9 +17,7 @@ from .config import Config
 from .errors import (
     CorruptSession,
     DatabaseInUse,
-    InvalidBody,
     PenstockError,
-    ProducerNotFound,
     SessionDeleted,
     SessionNotFound,
     StaleError,
@@ -28,7 +26,6 @@ from .errors import (
 from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
 from .facts import Observer
 from .generation.generation import Producer
-from .generation.standin import REMOTE, StandIn
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
 from .logged import LogLines
@@ -37,10 +34,11 @@ from .results import SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
 from .session.arguments import checked_count
+from .session.producers import Producers
 from .session.registry import Registry
 from .session.resident import Resident
 from .session.session import Session
-from .shapes import check_text, shown
+from .shapes import check_text
 from .stream.hub import Drained
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
 from .upkeep.compaction import Compactor
@@ -91,19 +89,16 @@ class Engine:
         log: EventLog,
         *,
         owns_log: bool,
-        producers: Mapping[str, Producer],
-        default_producer: str | None,
+        producers: Producers,
         config: Config,
         observer: Observer | None = None,
     ) -> None:
         self.config: Final = config
         self._log = log
         self._owns_log = owns_log
-        self._producers = dict(producers)
-        self._default = default_producer
         observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
         self._supervisor = Supervisor(self._leave_with)
-        self._registry = Registry(log, config, lambda name: self.producer(name)[0], observers, self._supervisor)
+        self._registry = Registry(log, config, producers, observers, self._supervisor)
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self._opened = trio.Event()
@@ -123,7 +118,7 @@ class Engine:
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         own = own_metadata(metadata)
-        return Session(self, sid, created=await self._registry.create(sid, own or {}))
+        return Session(self._registry, sid, created=await self._registry.create(sid, own or {}))
 
     async def session(self, session_id: str) -> Session:
         """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`.
@@ -133,7 +128,7 @@ class Engine:
         sid = check_session_id(session_id)
         with suppress(CorruptSession):
             await self.resident(sid)
-        return Session(self, sid)
+        return Session(self._registry, sid)
 
     async def sessions(self, after: str = "", limit: int = 100, *, most_bytes: int | None = None) -> list[SessionInfo]:
         """Living sessions in order of id, behind ``after``; none of them is brought into memory.
@@ -147,7 +142,7 @@ class Engine:
         return await self._registry.list(after, limit, most)
 
     async def resident(self, session_id: SessionId) -> Resident:
-        """The session in memory. For `Session`; see `Registry.resident`."""
+        """The session in memory. For tests; see `Registry.resident`."""
         return await self._registry.resident(session_id)
 
     async def delete_session(self, session_id: str) -> None:
@@ -156,37 +151,6 @@ class Engine:
         Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`, `WriteFailed`, `TimedOut`, `Draining`.
         """
         await self._registry.delete(check_session_id(session_id))
-
-    async def fork_session(
-        self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
-    ) -> Session:
-        """A new session that begins with what ``source`` holds. For `Session.fork`. Raises `IdInUse`."""
-        sid = new_session_id() if session_id is None else check_session_id(session_id)
-        await self._registry.fork(sid, source, at, metadata)
-        return Session(self, sid, created=True)
-
-    def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
-        """The producer meant, and its name in the log. Raises `ProducerNotFound`, `InvalidBody`."""
-        if wanted is None:
-            if self._default is None:
-                raise ProducerNotFound("name a producer: this engine has no default one")
-            wanted = self._default
-        if wanted == REMOTE:
-            return StandIn(), REMOTE
-        if isinstance(wanted, str):
-            check_text(wanted, "the name of a producer")
-            found = self._producers.get(wanted)
-            if found is None:
-                known = ", ".join(sorted(self._producers)) or "none"
-                raise ProducerNotFound(f"no producer is registered as {wanted!r}; registered: {known}")
-            return found, wanted
-        if isinstance(wanted, AsyncIterable):
-            pieces = wanted
-            return (lambda _: pieces), check_text(type(pieces).__name__, "the name of a producer")
-        if not callable(wanted):
-            raise InvalidBody("a producer is a name, an async function, an async generator function or async iterable")
-        name = getattr(wanted, "__name__", None)
-        return wanted, check_text(name if type(name) is str else type(wanted).__name__, "the name of a producer")
 
     # --- state
 
@@ -205,8 +169,8 @@ class Engine:
         residents = self._registry.residents
         return EngineStatistics(
             sessions=len(residents),
-            live_generations=sum(resident.slot.live is not None for resident in residents),
-            stragglers=sum(len(resident.slot.stragglers) for resident in self._registry.tasks),
+            live_generations=sum(resident.core.live is not None for resident in residents),
+            stragglers=sum(len(resident.core.stragglers) for resident in self._registry.tasks),
             subscribers=sum(len(resident.hub) for resident in residents),
             present=sum(len(resident.presence) for resident in residents),
             pending_events=self._registry.budget.used,
@@ -271,7 +235,7 @@ class Engine:
                     for resident in self._registry.residents:
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
                     await self._close_log()
-                    for run in (run for resident in self._registry.tasks for run in resident.slot.stragglers):
+                    for run in (run for resident in self._registry.tasks for run in resident.core.stragglers):
                         logger.warning(
                             "waiting for the producer %s of generation %s", run.producer_name, run.generation_id
                         )
@@ -360,17 +324,6 @@ async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
         await trio.sleep(_UPKEEP_PAUSE)
 
 
-def _check_producers(producers: object) -> None:
-    """Raises `InvalidBody` unless each has a name that can be stored, and can be called."""
-    if not isinstance(producers, Mapping):
-        raise InvalidBody(f"producers must be a mapping of names to functions, not {shown(producers)}")
-    for name, producer in producers.items():
-        if check_text(name, "the name of a producer") == REMOTE:
-            raise InvalidBody(f"{REMOTE!r} is the name of generations that another process drives; choose another")
-        if not callable(producer):
-            raise InvalidBody(f"the producer {name!r} is no function, but {shown(producer)}")
-
-
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def open_engine(
@@ -392,12 +345,7 @@ async def open_engine(
     when it cannot be written. What leaves the block comes out as it is; where closing raises as well, such as
     `StorageError`, both come out in an exception group.
     """
-    producers = {} if producers is None else producers
-    _check_producers(producers)
-    if default_producer is None and len(producers) == 1:
-        default_producer = next(iter(producers))
-    if default_producer is not None and check_text(default_producer, "default_producer") not in producers:
-        raise ProducerNotFound(f"the default producer {default_producer!r} is not registered")
+    known = Producers({} if producers is None else producers, default_producer)
     if isinstance(log, EventLog):
         opened: EventLog = log
     elif os.fspath(log) == ":memory:":
@@ -407,8 +355,7 @@ async def open_engine(
     engine = Engine(
         opened,
         owns_log=opened is not log,
-        producers=producers,
-        default_producer=default_producer,
+        producers=known,
         config=config or Config(),
         observer=observer,
     )

@@ -1,6 +1,6 @@
 """Tells the observers of an engine what happens in it, and keeps what they do away from it.
 
-One `Observers` per engine, one `Witness` per session in memory: whoever does something worth telling says so in one
+One `Observers` per engine, one `Reporter` per session in memory: whoever does something worth telling says so in one
 line, and here is what makes a fact of it.
 """
 
@@ -32,7 +32,7 @@ from .log.port import Append
 from .rules.records import GenerationRecord, generation_key, read_record
 from .supervision import Exit, find_exit
 
-__all__ = ["SILENT", "Observers", "Witness"]
+__all__ = ["SILENT", "Observers", "Reporter"]
 
 logger = logging.getLogger("penstock.engine")
 
@@ -63,7 +63,7 @@ class Observers:
 
 
 @final
-class Witness:
+class Reporter:
     """What happens in one session, as it is told. Never raises."""
 
     __slots__ = ("_begun", "_observer", "_session_id")
@@ -145,4 +145,4 @@ class Witness:
 
 
 # Tells nobody.
-SILENT: Final = Witness("", Observers((), lambda _: None))
+SILENT: Final = Reporter("", Observers((), lambda _: None))

@@ -10,7 +10,7 @@ The names, results and errors are the engine's. From the outside in:
 
 - `client`, `session`: what an application calls
 - `reading`, `transcript`: a stream that reconnects for ever, and the state that it adds up to
-- `producing`, `hearing`, `pen`, `farewell`: a remote producer under the engine's own `Generation`
+- `producing`, `hearing`, `writer`, `farewell`: a remote producer under the engine's own `Generation`
 - `sending`, `following`, `commands`: tasks and requests, and when they are repeated
 - `lines`, `wire`: connections
 - pure: `batching`, `numbering`, `retrying`, `backoff`, `place`, `frames`, `fields`,

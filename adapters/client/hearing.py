@@ -1,6 +1,6 @@
 """What others send to a remote generation, heard in its session's own stream: stops, approvals' answers, inputs.
 
-Owns what an event means to the producer. How it is followed is `following`'s, what a write raises the pen's.
+Owns what an event means to the producer. How it is followed is `following`'s, what a write raises the writer's.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from penstock.engine import (
 )
 
 from .following import Lost
-from .pen import Pen
 from .place import Arrived, Delivery
 from .reading import Events
+from .writer import RemoteWriter
 
 __all__ = ["Approvals", "Hearing", "Inputs"]
 
@@ -53,7 +53,7 @@ logger = logging.getLogger("penstock.client")
 @final
 @frozen(kw_only=True)
 class _Request:
-    """An event as the pen takes it."""
+    """An event as the writer takes it."""
 
     data: ApprovalRequested
     message_id: None = None
@@ -71,8 +71,8 @@ class _Open:
 class Approvals:
     """Those that the producer waits for. ``refuse`` tells the server that one is not wanted any more."""
 
-    def __init__(self, pen: Pen, hearing: Hearing, refuse: Callable[[str], None]) -> None:
-        self._pen: Final = pen
+    def __init__(self, writer: RemoteWriter, hearing: Hearing, refuse: Callable[[str], None]) -> None:
+        self._writer: Final = writer
         self._hearing: Final = hearing
         self._refuse: Final = refuse
         self._open: Final[dict[str, _Open]] = {}
@@ -93,12 +93,12 @@ class Approvals:
             arguments=check_json(arguments, "arguments"),
             expires_at=_expires_at(expires_in),
         )
-        self._pen.put_nowait(_Request(data=request))
+        self._writer.put_nowait(_Request(data=request))
         waiting = self._open[request.approval_id] = _Open(request)
         try:
             await waiting.resolved.wait()
         finally:
-            if self._open.pop(request.approval_id, None) is not None and self._pen.refusal is None:
+            if self._open.pop(request.approval_id, None) is not None and self._writer.refusal is None:
                 self._refuse(request.approval_id)
         if waiting.answer is None:
             self._hearing.check()
@@ -170,11 +170,11 @@ class Inputs:
 class Hearing:
     """The stream's side of one remote generation."""
 
-    def __init__(self, pen: Pen, refuse: Callable[[str], None], *, listens: bool) -> None:
-        self._pen: Final = pen
+    def __init__(self, writer: RemoteWriter, refuse: Callable[[str], None], *, listens: bool) -> None:
+        self._writer: Final = writer
         self._listens: Final = listens
         self._failure: Exception | None = None
-        self.approvals: Final = Approvals(pen, self, refuse)
+        self.approvals: Final = Approvals(writer, self, refuse)
         self.inputs: Final = Inputs(self)
         self.started: Final = trio.Event()
 
@@ -189,7 +189,7 @@ class Hearing:
         """Until a generation that waited has started. Raises why that will not be heard, or what the fence says."""
         await self.started.wait()
         self.check()
-        self._pen.check()
+        self._writer.check()
 
     def close(self) -> None:
         """The generation is fenced: who waits learns so."""
@@ -208,12 +208,12 @@ class Hearing:
         except trio.EndOfChannel:
             pass
         except (SessionDeleted, CorruptSession, SessionNotFound) as error:
-            self._pen.fence(error)
+            self._writer.fence(error)
         except Exception as error:  # noqa: BLE001  # the generation can go on; who wants to hear something learns
             logger.warning(
                 "session %s: generation %s hears of stops only when it writes: %s",
-                self._pen.journal.session_id,
-                self._pen.generation_id,
+                self._writer.journal.session_id,
+                self._writer.generation_id,
                 error,
             )
             self._failure = error
@@ -223,21 +223,25 @@ class Hearing:
         match delivery:
             case Arrived(events=events):
                 for event in events:
-                    if event.generation_id == self._pen.generation_id:
+                    if event.generation_id == self._writer.generation_id:
                         self._hear(event)
             case SnapshotTaken(snapshot=snapshot):
                 self._catch_up(snapshot)
             case Ended(reason="corrupt"):
-                self._pen.fence(CorruptSession("the session cannot be read", session_id=self._pen.journal.session_id))
+                self._writer.fence(
+                    CorruptSession("the session cannot be read", session_id=self._writer.journal.session_id)
+                )
             case Ended():
-                self._pen.fence(SessionDeleted("the session was deleted", session_id=self._pen.journal.session_id))
+                self._writer.fence(
+                    SessionDeleted("the session was deleted", session_id=self._writer.journal.session_id)
+                )
             case _:
                 pass
 
     def _hear(self, event: Event) -> None:
         match event.data:
             case GenerationStarted():
-                self._pen.structure.turn = event.turn or 0
+                self._writer.structure.turn = event.turn or 0
                 self.started.set()
             case GenerationCancelling(reason=reason):
                 self._fence(f"the generation was cancelled: {reason}")
@@ -253,9 +257,9 @@ class Hearing:
     def _catch_up(self, snapshot: Snapshot) -> None:
         """What was told while nothing was heard."""
         live = snapshot.generation
-        waits = any(item.generation_id == self._pen.generation_id for item in snapshot.queue.items)
-        if live is not None and live.generation_id == self._pen.generation_id:
-            self._pen.structure.turn = live.turn
+        waits = any(item.generation_id == self._writer.generation_id for item in snapshot.queue.items)
+        if live is not None and live.generation_id == self._writer.generation_id:
+            self._writer.structure.turn = live.turn
             self.started.set()
             for waiting in live.inputs:
                 self.inputs.add(waiting.input_id, waiting.kind, waiting.content or {})
@@ -263,8 +267,8 @@ class Hearing:
             self._fence("the generation has ended")
 
     def _fence(self, why: str) -> None:
-        self._pen.fence(
-            StaleGeneration(why, session_id=self._pen.journal.session_id, generation_id=self._pen.generation_id)
+        self._writer.fence(
+            StaleGeneration(why, session_id=self._writer.journal.session_id, generation_id=self._writer.generation_id)
         )
 
 

@@ -43,13 +43,13 @@ from .farewell import Farewell
 from .fields import Fields
 from .hearing import Approvals, Hearing, Inputs
 from .numbering import Numbering
-from .pen import Pen, Tail
 from .place import Place
 from .reading import follow
 from .refusals import Unreachable
 from .sending import Sender, SendStatistics
 from .snapshots import take_snapshot
 from .wire import Wire, session_path
+from .writer import RemoteWriter, Tail
 
 __all__ = ["Opening", "Production"]
 
@@ -94,9 +94,9 @@ class Production:
         self._stalled: TimedOut | None = None
         self._cancelled_at: float | None = None
         self.usage: JSONObject | None = None
-        self.pen: Final = Pen(generation_id, Numbering(job_id), Tail(session_id), self._sender)
-        self.pen.on_fenced = self._fenced
-        self._hearing: Final = Hearing(self.pen, self._refuse, listens=opening.listens)
+        self.writer: Final = RemoteWriter(generation_id, Numbering(job_id), Tail(session_id), self._sender)
+        self.writer.on_fenced = self._fenced
+        self._hearing: Final = Hearing(self.writer, self._refuse, listens=opening.listens)
 
     # --- the stage of a `Generation`
 
@@ -121,7 +121,7 @@ class Production:
         return self._snapshot
 
     async def _snapshot(self, limit: int | None, before: str | None) -> Snapshot:
-        await self.pen.flush()
+        await self.writer.flush()
         return await take_snapshot(self._commands, self._session_id, limit, before)
 
     def cleanup(self) -> trio.CancelScope:
@@ -160,7 +160,7 @@ class Production:
             if isinstance(started, Queued):
                 await self._wait_turn()
             with self._body:
-                self.pen.last_event = trio.current_time()
+                self.writer.last_event = trio.current_time()
                 self._beside.start_soon(self._watch, name="penstock producer's watchdog")
                 yield Generation(self, self._opening.input)
         except GeneratorExit:
@@ -179,10 +179,10 @@ class Production:
 
     def _begin(self, started: Started | Queued | None) -> None:
         if started is not None:
-            self.pen.journal.known = started.cursor
+            self.writer.journal.known = started.cursor
             self._registered.set()
         if isinstance(started, Started):
-            self.pen.structure.turn = started.turn
+            self.writer.structure.turn = started.turn
             self._sender.keep()
         if self._opening.listens:
             self._beside.start_soon(self._listen, name="penstock listener")
@@ -193,12 +193,12 @@ class Production:
             self._sender.keep()
         except Exception as error:
             await self.abandon()
-            self.pen.fence(error)
+            self.writer.fence(error)
             raise
 
     async def _end(self) -> None:
         """The producer has come to its end, or was brought to it."""
-        if self._stalled is not None and self.pen.refusal is None:
+        if self._stalled is not None and self.writer.refusal is None:
             logger.error("session %s: %s", self._session_id, self._stalled.detail)
             await self._finish({"outcome": "failed", "code": "STALLED", "message": self._stalled.detail})
             raise self._stalled
@@ -206,10 +206,10 @@ class Production:
 
     async def _end_raised(self, error: Exception) -> None:
         """The producer has raised. Returns if its error is to come out."""
-        if self.pen.refusal is not None:
+        if self.writer.refusal is not None:
             await self._tell_failed()
-            if _only(error, self.pen.refusal):
-                raise self.pen.refusal.with_traceback(None) from None
+            if _only(error, self.writer.refusal):
+                raise self.writer.refusal.with_traceback(None) from None
             return
         code, text = "PRODUCER_FAILED", "The producer raised an error."
         if isinstance(error, ProducerError):
@@ -223,9 +223,9 @@ class Production:
         """Flush, then finish. What could not be delivered is raised, and then nobody is told that it is done."""
         self._leave_alone()  # the end that is heard now is our own
         try:
-            if self.pen.refusal is None:
+            if self.writer.refusal is None:
                 await self._sender.flush()
-            self.pen.check()
+            self.writer.check()
             if not self._known:
                 return  # nothing was ever said, and nobody knows of it
             if self.usage is not None:
@@ -233,19 +233,19 @@ class Production:
             try:
                 await self._sender.finish(body)
             except PenstockError as error:
-                self.pen.fence(error)
+                self.writer.fence(error)
                 raise
         except BaseException as error:
             if isinstance(error, trio.Cancelled):
                 await self.abandon()
             elif isinstance(error, Exception):
-                self.pen.fence(error)
+                self.writer.fence(error)
                 await self._tell_failed()
             raise
 
     async def _tell_failed(self) -> None:
         """What the producer wrote is not all there, and nobody else has said that it is over."""
-        if isinstance(self.pen.refusal, _OVER) or not self._known:
+        if isinstance(self.writer.refusal, _OVER) or not self._known:
             return
         self._sender.scope.cancel(reason="penstock: it cannot be delivered")
         await self._farewell.failed()
@@ -253,7 +253,7 @@ class Production:
     async def abandon(self) -> None:
         """The producer was cancelled: what is under way is dropped, and the server told, once and at once."""
         self._sender.scope.cancel(reason="penstock: the producer was cancelled")
-        if self.pen.refusal is None and self._known:
+        if self.writer.refusal is None and self._known:
             await self._farewell.stopped()
 
     @property
@@ -265,25 +265,25 @@ class Production:
 
     def _answered(self, answer: Fields) -> None:
         """A batch is durable."""
-        self.pen.journal.known = answer.cursor()
+        self.writer.journal.known = answer.cursor()
         if "turn" in answer:
-            self.pen.structure.turn = answer.number("turn")
+            self.writer.structure.turn = answer.number("turn")
         self._registered.set()
 
     def _failed(self, error: Exception) -> None:
-        self.pen.fence(error)
+        self.writer.fence(error)
 
     def _fenced(self) -> None:
         self._cancelled_at = trio.current_time()
         self._hearing.close()
-        self._body.cancel(reason=f"penstock: {self.pen.refusal}")
+        self._body.cancel(reason=f"penstock: {self.writer.refusal}")
 
     def _leave_alone(self) -> None:
         self._beside.cancel_scope.cancel(reason="penstock: the producer has ended")
 
     async def _listen(self) -> None:
         await self._registered.wait()
-        place = Place(self._session_id, self.pen.journal.known, snapshot=not self._starting)
+        place = Place(self._session_id, self.writer.journal.known, snapshot=not self._starting)
         async with follow(self._beside, self._wire, place, "sse") as events:
             await self._hearing.listen(events)
 
@@ -291,16 +291,16 @@ class Production:
         """Cancel a producer that writes nothing for too long."""
         limit, since = self._config.idle_limit, trio.current_time()
         while True:
-            if self._hearing.approvals or self.pen.structure.awaits_result:
+            if self._hearing.approvals or self.writer.structure.awaits_result:
                 since = trio.current_time()
-            due = max(since, self.pen.last_event) + limit
+            due = max(since, self.writer.last_event) + limit
             if due <= trio.current_time():
                 break
             await trio.sleep_until(due)
         self._stalled = TimedOut(
             f"the producer wrote nothing for {limit} s",
             session_id=self._session_id,
-            generation_id=self.pen.generation_id,
+            generation_id=self.writer.generation_id,
         )
         self._cancelled_at = trio.current_time()
         self._body.cancel(reason=f"penstock: {self._stalled.detail}")
@@ -315,7 +315,7 @@ class Production:
                 "approved": False,
                 "reason": "cancelled",
             }
-            path = f"{session_path(self._session_id)}/generations/{self.pen.generation_id}/inputs"
+            path = f"{session_path(self._session_id)}/generations/{self.writer.generation_id}/inputs"
             try:
                 await self._sender.flush()
                 await self._commands.ask("POST", path, body, repeatable=True)

@@ -49,7 +49,7 @@ class _Open:
     answer: Approval | None = None
 
 
-class _Pen(Protocol):
+class _Writer(Protocol):
     @property
     def session_id(self) -> str: ...
 
@@ -65,10 +65,10 @@ class _Pen(Protocol):
 class Approvals:
     """``on_asked`` is called when `next_expiry` may have come nearer."""
 
-    __slots__ = ("_on_asked", "_open", "_pen", "_resolved")
+    __slots__ = ("_on_asked", "_open", "_resolved", "_writer")
 
-    def __init__(self, pen: _Pen, *, on_asked: Callable[[], object]) -> None:
-        self._pen = pen
+    def __init__(self, writer: _Writer, *, on_asked: Callable[[], object]) -> None:
+        self._writer = writer
         self._on_asked = on_asked
         self._open: dict[str, _Open] = {}
         self._resolved: dict[str, str | None] = {}  # id → tool call
@@ -94,13 +94,13 @@ class Approvals:
             arguments=own_json(arguments, "arguments"),
             expires_at=expires_at(expires_in),
         )
-        self._pen.put_nowait(Draft(request))
+        self._writer.put_nowait(Draft(request))
         waiting = self._add(request, expires_in)
         try:
             await waiting.resolved.wait()
         finally:
             if request.approval_id in self._open:
-                self._resolve(waiting, _refusal(request, "cancelled"), self._pen.part)
+                self._resolve(waiting, _refusal(request, "cancelled"), self._writer.part)
         return waiting.answer
 
     def note(self, request: ApprovalRequested) -> None:
@@ -128,15 +128,15 @@ class Approvals:
             tool_call = self._resolved.get(approval_id)
             logger.warning(
                 "session %s, generation %s: an answer came for approval %.100r (tool call %r), which is not open",
-                self._pen.session_id,
-                self._pen.generation_id,
+                self._writer.session_id,
+                self._writer.generation_id,
                 approval_id,
                 tool_call,
             )
             raise ApprovalNotFound(
                 "no approval with this id is open: it was resolved before, or never asked for",
-                session_id=self._pen.session_id,
-                generation_id=self._pen.generation_id,
+                session_id=self._writer.session_id,
+                generation_id=self._writer.generation_id,
             )
         approved = content.get("approved") is True
         arguments = waiting.request.arguments if content.get("arguments") is None else content["arguments"]
@@ -147,13 +147,13 @@ class Approvals:
             arguments=arguments if approved else None,
             by=by,
         )
-        self._resolve(waiting, answer, self._pen.put_nowait)
+        self._resolve(waiting, answer, self._writer.put_nowait)
 
     def expire(self) -> None:
         """Refuse those whose time is over."""
         now = trio.current_time()
         for waiting in [waiting for waiting in self._open.values() if waiting.expires <= now]:
-            self._resolve(waiting, _refusal(waiting.request, "expired"), self._pen.part)
+            self._resolve(waiting, _refusal(waiting.request, "expired"), self._writer.part)
 
     def close(self) -> None:
         """The fence is up: who waits learns so, and what is open is left to the engine's end."""

@@ -53,7 +53,7 @@ class _Tail(Protocol):
     def cursor(self) -> Cursor: ...
 
 
-class _Pen(Writer, Protocol):
+class _Writer(Writer, Protocol):
     @property
     def structure(self) -> _Numbered: ...
 
@@ -83,7 +83,7 @@ class Stage(Protocol):
     usage: JSONObject | None
 
     @property
-    def pen(self) -> _Pen: ...
+    def writer(self) -> _Writer: ...
 
     @property
     def metadata(self) -> JSONObject: ...
@@ -120,19 +120,19 @@ class Generation:
 
     @property
     def session_id(self) -> str:
-        return self._run.pen.journal.session_id
+        return self._run.writer.journal.session_id
 
     @property
     def generation_id(self) -> str:
-        return self._run.pen.generation_id
+        return self._run.writer.generation_id
 
     @property
     def turn(self) -> int:
-        return self._run.pen.structure.turn
+        return self._run.writer.structure.turn
 
     @property
     def job_id(self) -> str | None:
-        return self._run.pen.structure.job_id
+        return self._run.writer.structure.job_id
 
     @property
     def input(self) -> JSON:
@@ -166,17 +166,17 @@ class Generation:
         if parent_message_id is not None:
             parent_message_id = check_uuid(parent_message_id, "parent_message_id")
         opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=own_metadata(metadata))
-        return Message(self._run.pen, opened, message_id)
+        return Message(self._run.writer, opened, message_id)
 
     async def status(self, status: str, detail: JSON = None) -> None:
         """Tell readers what goes on: ``thinking``, ``working``, or a word of your own."""
-        await self._run.pen.put(Draft(GenerationStatus(status=status, detail=detail)))
+        await self._run.writer.put(Draft(GenerationStatus(status=status, detail=detail)))
 
     async def app(self, type_: str, value: JSONObject) -> None:
         """Write an event of the application's own; its type begins with ``app.``."""
         if not check_text(type_, "type").startswith("app."):
             raise InvalidBody("the type of an application's event begins with 'app.'")
-        await self._run.pen.put(Draft(App(type=type_, value=value)))
+        await self._run.writer.put(Draft(App(type=type_, value=value)))
 
     def report_usage(self, usage: JSONObject) -> None:
         """What the generation cost, as it is now; told in its end. Raises `InvalidBody` for what is no JSON object."""
@@ -187,7 +187,7 @@ class Generation:
 
         Raises `WriteFailed` when it could not be stored and `TimedOut` after `Config.flush_timeout`.
         """
-        await self._run.pen.flush()
+        await self._run.writer.flush()
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state: what was committed when it was asked for, this generation's own part included.
@@ -199,7 +199,7 @@ class Generation:
 
     def cursor(self) -> Cursor:
         """The session's committed tail."""
-        return self._run.pen.journal.cursor
+        return self._run.writer.journal.cursor
 
     def cleanup(self) -> trio.CancelScope:
         """A shielded scope for what must still be awaited when the generation is cancelled, with a deadline.
@@ -225,12 +225,12 @@ class Generation:
         `Config.approval_timeout`), and refused by the engine when the generation ends. Cancelled by a scope of
         the producer's own, it is resolved as refused, reason ``cancelled``.
         """
-        await self._run.pen.wait_room()
+        await self._run.writer.wait_room()
         seconds = self._run.approval_timeout if expires_in is None else expires_in
         approval = await self._run.approvals.ask(
             name, tool_call_id=tool_call_id, arguments=arguments, expires_in=seconds
         )
-        return await self._run.pen.unless_fenced(approval)
+        return await self._run.writer.unless_fenced(approval)
 
     async def receive_input(self) -> Input:
         """The next input that somebody sent to this generation, as soon as there is one.
@@ -238,12 +238,12 @@ class Generation:
         What the producer makes use of it tells with `apply`; the rest is handed back at the end. Cancelling
         this loses nothing.
         """
-        self._run.pen.check()
-        return await self._run.pen.unless_fenced(await self._run.inputs.receive())
+        self._run.writer.check()
+        return await self._run.writer.unless_fenced(await self._run.inputs.receive())
 
     def receive_input_nowait(self) -> Input:
         """The next input, if one waits: for a look between two steps. Raises `trio.WouldBlock`."""
-        self._run.pen.check()
+        self._run.writer.check()
         return self._run.inputs.receive_nowait()
 
     def inputs(self) -> AsyncIterator[Input]:
@@ -254,7 +254,7 @@ class Generation:
         """Tell readers that the producer made use of this input. Once for each. Raises `InvalidBody`."""
         if not isinstance(input, Input):
             raise InvalidBody(f"what is applied is an Input, not {shown(input)}")
-        await self._run.pen.put(Draft(InputApplied(input_id=input.input_id)))
+        await self._run.writer.put(Draft(InputApplied(input_id=input.input_id)))
 
     # --- other producers
 
@@ -272,13 +272,13 @@ class Generation:
         What the other raises comes out here, as from any call. Raises `InvalidBody`, and `ProducerNotFound` for an
         unknown name.
         """
-        self._run.pen.check()
+        self._run.writer.check()
         if not callable(producer):
             check_text(producer, "a producer's name")
         if into is not None and not isinstance(into, Message):
             raise InvalidBody(f"what another producer goes on in is a Message, not {shown(into)}")
         input = own_json(input, "input")  # noqa: A001
-        if into is not None and into.message_id not in self._run.pen.open_messages:
+        if into is not None and into.message_id not in self._run.writer.open_messages:
             raise InvalidBody("the message to go on in is not open", message_id=into.message_id)
         await self._run.play(producer, Generation(self._run, input, into))
 

@@ -60,7 +60,7 @@ class Input:
         return sha256(encode_json([self.kind, self.content])).digest()
 
 
-class _Pen(Protocol):
+class _Writer(Protocol):
     @property
     def session_id(self) -> str: ...
 
@@ -74,10 +74,10 @@ class _Pen(Protocol):
 class Inputs:
     """At most ``bound`` inputs wait for the producer."""
 
-    __slots__ = ("_bound", "_closed", "_known", "_opened", "_pen")
+    __slots__ = ("_bound", "_closed", "_known", "_opened", "_writer")
 
-    def __init__(self, pen: _Pen, *, bound: int) -> None:
-        self._pen = pen
+    def __init__(self, writer: _Writer, *, bound: int) -> None:
+        self._writer = writer
         self._bound = bound
         self._opened: tuple[trio.MemorySendChannel[Input], trio.MemoryReceiveChannel[Input]] | None = None
         self._closed = False
@@ -97,8 +97,8 @@ class Inputs:
         if known is not None and known != given.digest:
             raise IdInUse(
                 "another input of this generation has this input_id",
-                session_id=self._pen.session_id,
-                generation_id=self._pen.generation_id,
+                session_id=self._writer.session_id,
+                generation_id=self._writer.generation_id,
             )
         return known is not None
 
@@ -112,10 +112,10 @@ class Inputs:
         if send.statistics().current_buffer_used >= self._bound:
             raise QueueFull(
                 f"{self._bound} inputs wait for the producer",
-                session_id=self._pen.session_id,
-                generation_id=self._pen.generation_id,
+                session_id=self._writer.session_id,
+                generation_id=self._writer.generation_id,
             )
-        self._pen.put_nowait(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
+        self._writer.put_nowait(Draft(InputAccepted(input_id=given.input_id, kind=given.kind, extra=given.content)))
         send.send_nowait(given)
 
     def adopt(self, given: Input, *, waiting: bool) -> None:

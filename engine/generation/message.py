@@ -29,7 +29,7 @@ from ..rules.lifecycle import Draft
 from ..rules.records import MessageRecord, message_key, to_record
 from ..shapes import check_object, checked_text
 from ..supervision import protected, without
-from .pen import OpenMessage
+from .writer import OpenMessage
 
 __all__ = ["Block", "Message", "Outline", "Writer"]
 
@@ -50,7 +50,7 @@ class Outline(Protocol):
 
 
 class Writer(Protocol):
-    """What messages and blocks are written with: a `Pen` in the engine, or another process's way to one."""
+    """What messages and blocks are written with: a `GenerationWriter` in the engine, or from another process."""
 
     @property
     def generation_id(self) -> str: ...
@@ -95,8 +95,8 @@ class Message:
     those that are there, and leaving it closes nothing. Who opened the message closes it.
     """
 
-    def __init__(self, pen: Writer, opened: MessageOpened, message_id: str | None) -> None:
-        self._pen: Final = pen
+    def __init__(self, writer: Writer, opened: MessageOpened, message_id: str | None) -> None:
+        self._writer: Final = writer
         self._opened: Final = opened
         self._proposed: Final = message_id is not None
         self.message_id: Final[str] = message_id or new_message_id()
@@ -110,25 +110,25 @@ class Message:
 
     async def __aenter__(self) -> Self:
         """Raises `IdInUse` when the id names a message that is not open in this generation."""
-        await self._pen.wait_room()
-        if self._proposed and self.message_id not in self._pen.open_messages:
-            if self.message_id in self._pen.structure.message_ids:
+        await self._writer.wait_room()
+        if self._proposed and self.message_id not in self._writer.open_messages:
+            if self.message_id in self._writer.structure.message_ids:
                 raise IdInUse("this message is closed", message_id=self.message_id)
             try:
-                await self._pen.check_message_id(self.message_id)
+                await self._writer.check_message_id(self.message_id)
             except IdInUse:
-                if self.message_id not in self._pen.open_messages:  # else opened in this generation meanwhile
+                if self.message_id not in self._writer.open_messages:  # else opened in this generation meanwhile
                     raise
         # Nothing waits between these looks and the write: of two that open the same message, one joins the other.
-        opener = self._pen.open_messages.get(self.message_id)
+        opener = self._writer.open_messages.get(self.message_id)
         if opener is not None:
             self._join(opener)
             return self
-        record = to_record(MessageRecord(generation_id=self._pen.generation_id))
-        self._pen.put_nowait(Draft(self._opened, self.message_id), {message_key(self.message_id): record})
+        record = to_record(MessageRecord(generation_id=self._writer.generation_id))
+        self._writer.put_nowait(Draft(self._opened, self.message_id), {message_key(self.message_id): record})
         if self._proposed:
-            self._pen.note_message(self.message_id)
-        self._pen.open_messages[self.message_id] = self
+            self._writer.note_message(self.message_id)
+        self._writer.open_messages[self.message_id] = self
         return self
 
     def _join(self, opener: OpenMessage) -> None:
@@ -152,14 +152,14 @@ class Message:
     ) -> None:
         if self._joined is not None:
             return
-        del self._pen.open_messages[self.message_id]
+        del self._writer.open_messages[self.message_id]
         if kind is None:
             closed = MessageClosed(status="complete", finish_reason=self._finish_reason, usage=self._usage)
-            await self._pen.close(Draft(closed, self.message_id))
+            await self._writer.close(Draft(closed, self.message_id))
         else:
             cut_off = error is not None and without(error, _CUT_OFF) is not error
             status = "cancelled" if cut_off else "failed"
-            self._pen.part(Draft(MessageClosed(status=status), self.message_id))
+            self._writer.part(Draft(MessageClosed(status=status), self.message_id))
 
     def text(self) -> Block:
         return self._block(BlockOpened(kind="text"))
@@ -179,7 +179,7 @@ class Message:
         return self._block(BlockOpened(kind="data", name=name))
 
     def _block(self, opened: BlockOpened) -> Block:
-        return Block(self._pen, self.message_id, opened)
+        return Block(self._writer, self.message_id, opened)
 
 
 @final
@@ -187,8 +187,8 @@ class Message:
 class Block:
     """An open block: ``async with message.text() as block``. Closes when the block is left."""
 
-    def __init__(self, pen: Writer, message_id: str, opened: BlockOpened) -> None:
-        self._pen: Final = pen
+    def __init__(self, writer: Writer, message_id: str, opened: BlockOpened) -> None:
+        self._writer: Final = writer
         self._message_id: Final = message_id
         self._opened: Final = opened
         self._index = -1
@@ -201,10 +201,10 @@ class Block:
         return self._index
 
     async def __aenter__(self) -> Self:
-        await self._pen.wait_room()
+        await self._writer.wait_room()
         # Between taking the index and writing it nothing waits: two blocks opened at once get two indexes.
-        index = self._pen.structure.next_block_index(self._message_id)
-        self._pen.put_nowait(Draft(self._opened, self._message_id, index))
+        index = self._writer.structure.next_block_index(self._message_id)
+        self._writer.put_nowait(Draft(self._opened, self._message_id, index))
         self._index = index
         return self
 
@@ -217,19 +217,19 @@ class Block:
         if type(text) is not str:
             raise InvalidBody(f"a piece of text is a str, not {type(text).__name__}")
         if not text:
-            self._pen.check()
+            self._writer.check()
             return
         if self._write is None:
             field: Literal["text", "arguments"] = "arguments" if self._opened.kind == "tool_call" else "text"
-            self._pen.check()
-            self._write = self._pen.pieces(self._message_id, self._index, field)
+            self._writer.check()
+            self._write = self._writer.pieces(self._message_id, self._index, field)
         await self._write(text)
 
     async def put(self, value: JSON) -> None:
         """Replace the value of a data block or a tool result; any JSON but null."""
         if value is None:
             raise InvalidBody("the value of a block must not be null")
-        await self._pen.put(Draft(BlockDelta(value=value), self._message_id, self._index))
+        await self._writer.put(Draft(BlockDelta(value=value), self._message_id, self._index))
 
     def finish(
         self, *, text: str | None = None, arguments: JSON = None, value: JSON = None, is_error: bool | None = None
@@ -249,6 +249,6 @@ class Block:
     ) -> None:
         draft = Draft(self._closed, self._message_id, self._index)
         if kind is None:
-            await self._pen.close(draft)
+            await self._writer.close(draft)
         else:
-            self._pen.part(draft)
+            self._writer.part(draft)

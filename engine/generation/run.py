@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal, Protocol, final
+from typing import Literal, final
 
 import trio
+from attrs import frozen
 
 from ..config import Config
 from ..errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
@@ -26,41 +27,39 @@ from .approvals import Approvals
 from .generation import Generation, Producer, run_producer
 from .inputs import APPROVAL, Input, Inputs
 from .lease import SILENT, Lease
-from .pen import MessageIds, Pen
-from .standin import REMOTE, StandIn
+from .remote import REMOTE, RemoteProducer
 from .watchdog import LimitName, Limits, Watch
+from .writer import GenerationWriter, MessageIds
 
-__all__ = ["Run"]
+__all__ = ["Run", "RunContext"]
 
 
-class Home(Protocol):
-    """What a run needs of its session."""
+@final
+@frozen(kw_only=True)
+class RunContext:
+    """What all runs of one session have in common.
 
-    @property
-    def messages(self) -> MessageIds: ...
+    ``on_done``: its producer's task is over; called in that task. ``on_limit``: it reached this limit; called in the
+    watchdog's task.
+    """
 
-    @property
-    def find_producer(self) -> Callable[[str], Producer]: ...
-
-    def snapshot(self, limit: int | None, before: str | None) -> Awaitable[Snapshot]: ...
-
-    def on_done(self, run: Run) -> None:
-        """Its producer's task is over. Called in that task."""
-
-    def on_limit(self, run: Run, limit: LimitName) -> None:
-        """It reached this limit. Called in the watchdog's task."""
+    messages: MessageIds
+    find_producer: Callable[[str], Producer]
+    take_snapshot: Callable[[int | None, str | None], Awaitable[Snapshot]]
+    on_done: Callable[[Run], None]
+    on_limit: Callable[[Run, LimitName], None]
 
 
 @final
 class Run:
-    """A started generation. Its writes go through its `pen`; `supervise` is its task."""
+    """A started generation. Its writes go through its `writer`; `supervise` is its task."""
 
     __slots__ = (
         "_approvals",
         "_awaited",
         "_cancelled_at",
         "_config",
-        "_home",
+        "_context",
         "_input",
         "_inputs",
         "_on_last_disconnect",
@@ -71,13 +70,13 @@ class Run:
         "failure",
         "launched",
         "metadata",
-        "pen",
         "producer_name",
+        "remote",
         "returned",
         "scope",
-        "stand_in",
         "usage",
         "watch",
+        "writer",
     )
 
     def __init__(
@@ -85,7 +84,7 @@ class Run:
         structure: OpenGeneration,
         journal: Journal,
         config: Config,
-        home: Home,
+        context: RunContext,
         *,
         producer: Producer,
         producer_name: str,
@@ -93,7 +92,7 @@ class Run:
         metadata: JSONObject,
         on_last_disconnect: float | None = None,
     ) -> None:
-        self.pen = Pen(structure, journal, config, home.messages)
+        self.writer = GenerationWriter(structure, journal, config, context.messages)
         self.producer_name = producer_name
         self.metadata = metadata
         self.launched = False
@@ -110,9 +109,9 @@ class Run:
         self.watch: Watch | None = None
         self._config = config
         self._producer = producer
-        self.stand_in = producer if isinstance(producer, StandIn) else None  # for a producer in another process
+        self.remote = producer if isinstance(producer, RemoteProducer) else None  # for a producer in another process
         self._input = input
-        self._home = home
+        self._context = context
         self._on_last_disconnect = on_last_disconnect
         self._cancelled_at: float | None = None
 
@@ -120,25 +119,25 @@ class Run:
     def approvals(self) -> Approvals:
         """Made when the first is asked for or answered."""
         if self._approvals is None:
-            self._approvals = Approvals(self.pen, on_asked=self._nudge)
+            self._approvals = Approvals(self.writer, on_asked=self._nudge)
         return self._approvals
 
     @property
     def inputs(self) -> Inputs:
         """Made when the first is sent or waited for."""
         if self._inputs is None:
-            self._inputs = Inputs(self.pen, bound=self._config.inputs)
-            if self.pen.fenced:
+            self._inputs = Inputs(self.writer, bound=self._config.inputs)
+            if self.writer.fenced:
                 self._inputs.close()
         return self._inputs
 
     @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
-        return self._home.snapshot
+        return self._context.take_snapshot
 
     @property
     def structure(self) -> OpenGeneration:
-        return self.pen.structure
+        return self.writer.structure
 
     @property
     def limits(self) -> Limits:
@@ -153,7 +152,7 @@ class Run:
     @property
     def last_event(self) -> float:
         """When the generation wrote last, by the trio clock."""
-        return self.pen.last_event
+        return self.writer.last_event
 
     @property
     def generation_id(self) -> str:
@@ -168,7 +167,7 @@ class Run:
 
         def refusal() -> PenstockError:
             failed = WriteFailed(
-                "what the generation wrote could not be stored", session_id=self.pen.journal.session_id
+                "what the generation wrote could not be stored", session_id=self.writer.journal.session_id
             )
             failed.__cause__ = error
             return failed
@@ -177,7 +176,7 @@ class Run:
 
     def refuse(self, refusal: Callable[[], PenstockError]) -> None:
         """From here on every write of this producer raises ``refusal()``. The first fence stays."""
-        if self.pen.fence(refusal):
+        if self.writer.fence(refusal):
             if self._approvals is not None:
                 self._approvals.close()
             if self._inputs is not None:
@@ -188,7 +187,7 @@ class Run:
         """Cancel the producer's scope; its clean-up has `Config.cleanup_timeout` from now."""
         if self._cancelled_at is None:
             self._cancelled_at = trio.current_time()
-            self.pen.journal.witness.cancelled(self.generation_id, reason)
+            self.writer.journal.reporter.cancelled(self.generation_id, reason)
             self.scope.cancel(reason=f"penstock: {reason}")
 
     @property
@@ -203,7 +202,7 @@ class Run:
         `ApprovalNotFound`, `StaleGeneration` and `WriteFailed`; nothing was written then.
         """
         given = Input.checked(kind, content, input_id)
-        self.pen.check()
+        self.writer.check()
         if self.done:
             raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
         if not self.inputs.knows(given):
@@ -249,7 +248,7 @@ class Run:
         except BaseException as error:  # noqa: BLE001  whatever a producer raises ends its generation, and is told
             raised = split(error)
             self.failure, passed_on = raised.own, raised.exit or raised.cancelled
-            if self.failure is not None and self.pen.fenced:  # then it may have run into the fence
+            if self.failure is not None and self.writer.fenced:  # then it may have run into the fence
                 self.failure = without(self.failure, (StaleGeneration, WriteFailed))
         supervisor.call(self._report, self.task_name)
         if passed_on is not None:
@@ -259,19 +258,19 @@ class Run:
         """Its producer has returned."""
         self.set_done()
         how: Literal["raised", "returned", "cancelled"] = "returned" if self.returned else "cancelled"
-        self.pen.journal.witness.producer_done(
+        self.writer.journal.reporter.producer_done(
             self.generation_id, self.producer_name, how if self.failure is None else "raised", self.failure
         )
         self._unwatch()
-        self._home.on_done(self)
+        self._context.on_done(self)
 
     def limit_reached(self, limit: LimitName) -> None:
         """Its watch says so; ended by now."""
-        self._home.on_limit(self, limit)
+        self._context.on_limit(self, limit)
 
     @property
     def _lease(self) -> Lease | None:
-        return None if self.stand_in is None else self.stand_in.lease
+        return None if self.remote is None else self.remote.lease
 
     @property
     def lost_at(self) -> float:
@@ -291,12 +290,12 @@ class Run:
         lease = self._lease
         if lease is not None and lease.silent_at <= trio.current_time():
             lease.told = True
-            self.pen.part(Draft(GenerationStatus(status=SILENT, detail={"seconds": lease.seconds})))
+            self.writer.part(Draft(GenerationStatus(status=SILENT, detail={"seconds": lease.seconds})))
 
     def hear(self, lease: float | None) -> None:
         """A request of its producer elsewhere came; with ``lease`` it may be silent for so long from now."""
-        assert self.stand_in is not None
-        if self.stand_in.hear(lease):
+        assert self.remote is not None
+        if self.remote.hear(lease):
             self._nudge()
 
     def heard_again(self) -> None:
@@ -304,7 +303,7 @@ class Run:
         lease = self._lease
         if lease is not None and lease.told:
             lease.told = False
-            self.pen.part(Draft(GenerationStatus(status="working")))
+            self.writer.part(Draft(GenerationStatus(status="working")))
             self._nudge()
 
     def _nudge(self) -> None:
@@ -322,15 +321,15 @@ class Run:
             return True
         if not self.structure.awaits_result:
             return False
-        return self.stand_in is None or trio.current_time() < self.last_event + self._config.remote_silence
+        return self.remote is None or trio.current_time() < self.last_event + self._config.remote_silence
 
     async def play(self, producer: str | Producer, generation: Generation) -> None:
         """Run a producer to its end, in the caller's task. Raises `ProducerNotFound`, and what the producer raises."""
         await run_producer(self._called(producer), generation)
 
     def _called(self, producer: str | Producer) -> Producer:
-        called = self._home.find_producer(producer) if isinstance(producer, str) else producer
-        if isinstance(called, StandIn) and called is not self._producer:
+        called = self._context.find_producer(producer) if isinstance(producer, str) else producer
+        if isinstance(called, RemoteProducer) and called is not self._producer:
             raise ProducerNotFound(f"{REMOTE!r} is no producer that a generation can be handed to")
         return called
 

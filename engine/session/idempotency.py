@@ -16,7 +16,7 @@ from ..codec import encode_record
 from ..errors import IdempotencyConflict
 from ..events import Cursor
 from ..results import Queued, Started, Superseded
-from ..stream.history import Reads
+from ..stream.history import History
 from ..stream.journal import Journal
 from .transaction import StartRequest
 
@@ -48,11 +48,11 @@ class _Answer:
 class Answers:
     """The answers of one session's starts, by principal and key."""
 
-    __slots__ = ("_expired", "_journal", "_reads", "_swept", "_ttl")
+    __slots__ = ("_expired", "_history", "_journal", "_swept", "_ttl")
 
-    def __init__(self, journal: Journal, reads: Reads, ttl: float) -> None:
+    def __init__(self, journal: Journal, history: History, ttl: float) -> None:
         self._journal = journal
-        self._reads = reads
+        self._history = history
         self._ttl = ttl
         self._swept = 0.0
         self._expired: Sequence[str] = ()
@@ -62,7 +62,7 @@ class Answers:
         if request.idempotency_key is None:
             return None
         await self._sweep()
-        answer = await self._reads.known(_key(request), _Answer)
+        answer = await self._history.known(_key(request), _Answer)
         if answer is None:
             return None
         if answer.at + self._ttl < time.time():
@@ -129,7 +129,7 @@ class Answers:
         self._swept = now
         self._expired = [
             key
-            for key, answer in (await self._reads.all_known(_PREFIX, _Answer)).items()
+            for key, answer in (await self._history.all_known(_PREFIX, _Answer)).items()
             if answer.at + self._ttl < now
         ]
 

@@ -17,7 +17,7 @@ from ..rules.lifecycle import Draft
 from ..rules.merging import updated
 from ..rules.records import METADATA, MessageRecord
 from ..slices import in_slices
-from ..stream.history import Reads
+from ..stream.history import History
 from ..stream.journal import Journal, Mark
 from .transaction import digest, posted, retract_part
 
@@ -28,11 +28,11 @@ __all__ = ["Messages"]
 class Messages:
     """Knows the ids that are stamped and not committed yet; the log knows the others."""
 
-    __slots__ = ("_asked", "_check_open", "_config", "_journal", "_reads", "_stamped")
+    __slots__ = ("_asked", "_check_open", "_config", "_history", "_journal", "_stamped")
 
-    def __init__(self, journal: Journal, reads: Reads, config: Config, *, check_open: Callable[[], None]) -> None:
+    def __init__(self, journal: Journal, history: History, config: Config, *, check_open: Callable[[], None]) -> None:
         self._journal = journal
-        self._reads = reads
+        self._history = history
         self._config = config
         self._check_open = check_open
         self._stamped: dict[str, Mark] = {}
@@ -88,7 +88,7 @@ class Messages:
         Raises `MessageNotFound`, and `GenerationActive` when one of them is among ``kept``, the live generation's.
         """
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
-        found = await self._reads.message_ids(message_id)
+        found = await self._history.message_ids(message_id)
         wanted = found if and_after else found[:1]
         # Asked for behind the last wait: the live generation opens messages meanwhile.
         if not set(wanted).isdisjoint(kept()):
@@ -109,7 +109,7 @@ class Messages:
         """Merge ``patch`` into the session's metadata. A step of the session. Raises `InvalidBody` for too many."""
         # A patch whose caller was told `TimedOut` may yet be stored; this one comes on top of it.
         await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
-        metadata = updated(await self._reads.metadata(), patch)
+        metadata = updated(await self._history.metadata(), patch)
         event = Draft(SessionUpdated(metadata=metadata))
         mark = stamp(self._journal, [(None, event)], {METADATA: encode_json(metadata)})
         await self._journal.wait_committed(mark, self._config.flush_timeout)
@@ -130,7 +130,7 @@ class Messages:
                     mark = marks[message_id]
                     if mark is not None and not self._journal.settled(mark):
                         await self._journal.wait_committed(mark, self._config.flush_timeout)
-                    record = await self._reads.message(message_id)
+                    record = await self._history.message(message_id)
                     if record is not None:
                         found[message_id] = record
                 if all(mid in found or self._stamped.get(mid) is mark for mid, mark in marks.items()):

@@ -15,7 +15,7 @@ from ..codec import encode_record
 from ..errors import SequenceGap, StaleProducer
 from ..rules.admission import Accepted, HoleInSequence, ProducerMark, Repeated, StaleProducerEpoch, admit_producer
 from ..rules.chunks import ProducerStamp
-from ..stream.history import Reads
+from ..stream.history import History
 from ..stream.journal import Journal, Mark
 
 __all__ = ["Numbering"]
@@ -37,9 +37,9 @@ class _Last:
 class Numbering:
     """The producers of one session, by their ids."""
 
-    def __init__(self, journal: Journal, reads: Reads) -> None:
+    def __init__(self, journal: Journal, history: History) -> None:
         self._journal = journal
-        self._reads = reads
+        self._history = history
         self._last: dict[str, _Last] = {}
         self._reading = trio.Lock()
 
@@ -54,7 +54,7 @@ class Numbering:
             async with self._reading:
                 if not self.knows(stamp):
                     mark = self._journal.mark()
-                    number = await self._reads.known(_key(stamp.id), ProducerMark)
+                    number = await self._history.known(_key(stamp.id), ProducerMark)
                     self._keep(stamp.id, _Last(number, mark))
 
     def repeats(self, stamp: ProducerStamp | None) -> Mark | None:

@@ -1,122 +1,101 @@
-"""What waits for its turn in one session: the queue as it changes, and stops that came before their start.
+"""The queue of one session goes on: what waits starts, one after the other, whenever nothing is live.
 
-Every coroutine here is part of a lifecycle step, or one itself.
+Owns when that is, and when it is tried again. What waits is `rules.queue`'s, how one starts is `starting`'s. Every
+coroutine is a lifecycle step or part of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, final
+import logging
 
 import trio
 
-from ..config import Config
-from ..errors import GenerationNotFound
+from ..errors import GenerationNotFound, ProducerNotFound, StorageError, TimedOut
 from ..generation.generation import Producer
-from ..generation.stamper import stamp
-from ..results import Queued
-from ..rules.ending import SAFE_TEXTS, Ending
-from ..rules.policy import Enqueue, Policy
-from ..rules.queue import Queue, QueuedStart
-from ..rules.states import Outcome
-from ..stream.journal import Journal
-from .idempotency import Answers
-from .transaction import (
-    NOTHING,
-    Part,
-    StartRequest,
-    drop_part,
-    enqueue_part,
-    joined,
-    pause_part,
-)
+from ..results import QueueNext
+from ..rules.ending import Ending
+from ..rules.policy import Policy
+from ..rules.queue import QueuedStart
+from ..supervision import own_failure
+from .core import Core
+from .ending import finished_first
+from .starting import begin
+from .transaction import StartRequest, drop_part, dropped_part, resume_part
 
-__all__ = ["Lineup", "PendingStops", "request_of"]
+__all__ = ["dequeue", "due", "may_start", "queue_next", "start_next"]
 
-# Stops that name generations nobody has seen; a client that invents more than this gains nothing.
-_MAX_PENDING_STOPS: Final = 64
+logger = logging.getLogger("penstock.session")
 
 
-@final
-class PendingStops:
-    """Stops of generations nobody has seen yet, each remembered for a while."""
-
-    __slots__ = ("_seconds", "_until")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._until: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        now = trio.current_time()
-        self._until = {gid: until for gid, until in self._until.items() if until > now}
-        return len(self._until)
-
-    def add(self, generation_id: str) -> None:
-        while len(self._until) >= _MAX_PENDING_STOPS:
-            del self._until[next(iter(self._until))]
-        self._until[generation_id] = trio.current_time() + self._seconds
-
-    def take(self, generation_id: str) -> bool:
-        """Whether the generation was stopped before it was seen; told once."""
-        until = self._until.pop(generation_id, None)
-        return until is not None and until > trio.current_time()
+def may_start(core: Core) -> bool:
+    """Whether the next queued generation may start."""
+    return (
+        core.live is None
+        and bool(len(core.queue))
+        and not core.queue.paused
+        and core.journal.refused is None
+        and len(core.stragglers) < core.config.max_stragglers
+    )
 
 
-@final
-class Lineup:
-    """The queue of one session. `queue` is what was stamped; a refused write has it read anew."""
+def due(core: Core) -> bool:
+    """Whether it may, and its time has come."""
+    return may_start(core) and trio.current_time() >= core.retry_at
 
-    __slots__ = ("_answers", "_config", "_journal", "queue")
 
-    def __init__(self, journal: Journal, config: Config, answers: Answers) -> None:
-        self._journal = journal
-        self._config = config
-        self._answers = answers
-        self.queue = Queue()
+async def start_next(core: Core) -> None:
+    """Start what is next; what fails for the log's sake is tried again, and the steps that wait come in between."""
+    try:
+        await _start_next(core)
+    except (StorageError, TimedOut) as error:
+        logger.warning("session %s: what waits cannot start yet: %s", core.session_id, error)
+        _try_later(core)
+    except BaseException as error:
+        failure = own_failure(error)
+        logger.error("session %s: what waits does not start", core.session_id, exc_info=failure)
+        _try_later(core)
 
-    async def add(self, request: StartRequest, decision: Enqueue) -> Queued:
-        """Queue the start, in place of those it pushes out; durable when this returns."""
-        self._journal.check()
-        pushed_out = [item for item in self.queue.items if item.generation_id in decision.pushed_out]
-        # It takes its place before the others leave theirs: a queue that is empty in between would no longer be paused.
-        enqueued = enqueue_part(self.queue, request, decision.position)
-        parts = [self.dropped(pushed_out, "superseded", by=request.generation_id), enqueued]
-        if request.stopped:
-            parts.append(self.dropped(self.queue.items[-1:], "stopped"))
-        items, records = joined(*parts)
-        mark = stamp(self._journal, items, self._answers.records(request, records, position=decision.position))
-        await self._journal.wait_committed(mark, self._config.flush_timeout)
-        return Queued(
-            generation_id=request.generation_id,
-            position=decision.position,
-            cursor=self._journal.cursor_at(mark),
+
+def _try_later(core: Core) -> None:
+    if core.journal.refused is None:  # else the repair stands before the next try
+        core.retry_at = trio.current_time() + core.config.retry_max
+
+
+async def queue_next(core: Core) -> QueueNext:
+    """Let a paused queue go on; tells which one started, if one did."""
+    finished_first(core)
+    await core.settled(core.commit(*resume_part(core.queue, "next")))
+    started = await _start_next(core)
+    return QueueNext(cursor=core.journal.cursor, generation_id=started)
+
+
+async def _start_next(core: Core) -> str | None:
+    """Start the next one, if it may; tells which."""
+    while may_start(core):
+        item = core.queue.items[0]
+        try:
+            producer = core.context.find_producer(item.producer)
+        except ProducerNotFound:
+            ending = Ending(outcome="failed", code="PRODUCER_NOT_FOUND", message="Nobody here can produce it.")
+            core.commit(*drop_part(core.queue, item, ending))
+            continue
+        await begin(core, _request_of(item, producer), waited=item)
+        return item.generation_id
+    return None
+
+
+async def dequeue(core: Core, generation_id: str) -> None:
+    """Take a waiting generation out; it ends as ``stopped``. Raises `GenerationNotFound`."""
+    item = core.queue.find(generation_id)
+    if item is None:
+        raise GenerationNotFound(
+            "no queued generation has this id", session_id=core.session_id, generation_id=generation_id
         )
-
-    def dropped(self, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Part:
-        """The part that ends these without their having begun. Stamp it at once."""
-        ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by)
-        return joined(*(drop_part(self.queue, item, ending) for item in list(items)))
-
-    def after_stop(self, choice: str, reason: str) -> Part:
-        """What a stop makes of the queue: ``pause``, ``continue`` or ``clear``. Stamp it at once."""
-        if choice == "clear":
-            return self.dropped(self.queue.items, "stopped")
-        return pause_part(self.queue, reason) if choice == "pause" else NOTHING
-
-    async def drop(self, generation_id: str) -> None:
-        """Take a waiting generation out; it ends as ``stopped``. Raises `GenerationNotFound`."""
-        item = self.queue.find(generation_id)
-        if item is None:
-            raise GenerationNotFound(
-                "no queued generation has this id", session_id=self._journal.session_id, generation_id=generation_id
-            )
-        self._journal.check()
-        items, records = self.dropped([item], "stopped")
-        await self._journal.wait_committed(stamp(self._journal, items, records), self._config.flush_timeout)
+    core.journal.check()
+    await core.settled(core.commit(*dropped_part(core.queue, [item], "stopped")))
 
 
-def request_of(item: QueuedStart, producer: Producer) -> StartRequest:
+def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:
     """The start that waited, its turn come."""
     return StartRequest(
         generation_id=item.generation_id,

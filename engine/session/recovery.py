@@ -1,7 +1,14 @@
-"""What the log still holds open: found again after a crash or a refused write, from its index, never by a full read."""
+"""Standing on what the log says: on opening a session, and after the log refused a write of it.
+
+Owns what is found again, from its index and never by a full read: the last turn, the queue, and the generation that the
+log holds open, whose structure is rebuilt from its events.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+import random
 from collections.abc import Sequence
 from typing import final
 
@@ -10,17 +17,25 @@ from attrs import frozen
 
 from ..aside import check_page, read_event, reading, sound
 from ..config import Config
-from ..errors import CorruptSession, InvalidBody
+from ..errors import CorruptSession, InvalidBody, StaleError, StorageError
 from ..events import ApprovalRequested, Event, GenerationStarted, InputAccepted
 from ..generation.inputs import Input
+from ..generation.remote import REMOTE, RemoteProducer
 from ..log.port import Entry, EventLog, Head
+from ..rules.ending import SAFE_TEXTS, Ending
 from ..rules.lifecycle import OpenGeneration
+from ..rules.policy import Policy
 from ..rules.queue import Queue
 from ..rules.records import OPEN, QUEUED, SESSION, OpenRecord, SessionRecord, read_record
-from ..rules.states import GenerationState
+from ..rules.states import GenerationState, Outcome
 from ..slices import SLICE
+from .core import Core
+from .starting import make_run
+from .transaction import StartRequest, end_part
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "find", "retry", "settle"]
+
+logger = logging.getLogger("penstock.session")
 
 
 @final
@@ -46,8 +61,74 @@ class Found:
         )
 
 
+async def settle(
+    core: Core, outcome: Outcome, code: str, *, keep_remote: bool = False, within: float = math.inf
+) -> bool:
+    """Stand on what is committed and end what it holds open; False when this life of the session is over.
+
+    With ``keep_remote`` a remote generation stays open, for its producer to go on.
+
+    Raises `CorruptSession`, `StorageError`, and `TimedOut` when the end was not committed ``within`` seconds.
+    """
+    head = await core.log.head(core.session_id)
+    if head is None or head.deleted or head.epoch != core.journal.epoch:
+        return False
+    found = await find(core.log, head, core.config)
+    core.journal.restart(head)
+    core.journal.raise_token()
+    core.turn, core.queue = found.turn, found.queue
+    if keep_remote and found.remote:
+        with reading(core.session_id):
+            _adopt(core, found)
+    elif found.open is not None:
+        ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
+        with reading(core.session_id):
+            mark = core.commit(*end_part(found.open, ending))
+        await core.journal.wait_committed(mark, within)
+    return True
+
+
+async def retry(core: Core, outcome: Outcome, code: str) -> bool:
+    """As `settle`, again and again until the log takes it; ever longer pauses, up to `Config.retry_max`.
+
+    Raises `CorruptSession`.
+    """
+    pause = core.config.retry_min
+    while True:
+        try:
+            return await settle(core, outcome, code)
+        except CorruptSession:
+            raise  # it stays as it is
+        except (StorageError, StaleError) as error:
+            logger.warning("session %s: still cannot be written: %s", core.session_id, error)
+            await trio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, core.config.retry_max)
+
+
+def _adopt(core: Core, found: Found) -> None:
+    """Have a remote generation that the log holds open go on as the live one; it is to be launched."""
+    assert found.open is not None
+    assert found.record is not None
+    request = StartRequest(
+        generation_id=found.open.generation_id,
+        proposed=True,
+        producer=RemoteProducer(adopted=True),
+        producer_name=REMOTE,
+        registered=True,
+        policy=Policy.REJECT,
+        job_id=found.open.job_id,
+        on_last_disconnect=found.record.on_last_disconnect,
+    )
+    run = make_run(core, found.open, request)
+    for asked in found.approvals:
+        run.approvals.note(asked)
+    for given in found.inputs:
+        run.inputs.adopt(given, waiting=found.open.inputs.get(given.input_id, False))
+    core.hold(run)
+
+
 async def find(log: EventLog, head: Head, config: Config) -> Found:
-    """What the log knows of a session. Reads two records and the open generation's pages.
+    """What the log knows of a session. History two records and the open generation's pages.
 
     Raises `CorruptSession`, `StorageError`.
     """

@@ -33,7 +33,6 @@ from ..errors import (
 )
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from ..facts import Observer
-from ..generation.generation import Producer
 from ..generation.watchdog import Watchdog
 from ..log.port import Append, Delete, EventLog, Head
 from ..results import SessionInfo
@@ -42,6 +41,7 @@ from ..rules.records import METADATA, OPEN, OpenRecord, read_record
 from ..slices import in_slices
 from ..stream.budget import Budget
 from ..supervision import Supervisor, own_failure
+from .producers import Producers
 from .resident import Resident
 
 __all__ = ["Registry"]
@@ -55,13 +55,13 @@ class Registry:
         self,
         log: EventLog,
         config: Config,
-        find_producer: Callable[[str], Producer],
+        producers: Producers,
         observer: Observer,
         supervisor: Supervisor,
     ) -> None:
         self._log = log
-        self._config = config
-        self._find_producer = find_producer
+        self.config: Final = config
+        self.producers: Final = producers
         self._observer = observer
         self.supervisor: Final = supervisor
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
@@ -174,7 +174,7 @@ class Registry:
             records=records,
             create=True,
         )
-        with trio.move_on_after(self._config.flush_timeout) as limit:
+        with trio.move_on_after(self.config.flush_timeout) as limit:
             await self._log.write(write)
         if limit.cancelled_caught:
             raise TimedOut("the log has not stored the session yet", session_id=session_id)
@@ -254,7 +254,7 @@ class Registry:
             head = await self._log.head(sid)
             token = 1 if head is None else head.token + 1
             self._log.submit(Delete(session_id=sid, epoch=new_epoch(), token=token, forced=True), report)
-            with trio.move_on_after(self._config.flush_timeout):
+            with trio.move_on_after(self.config.flush_timeout):
                 await reported.wait()
             if refusals:
                 raise refusals[0]
@@ -287,7 +287,7 @@ class Registry:
     def _share_pages(self, session_id: str, *, shared: bool) -> None:
         resident = self._residents.get(session_id)
         if resident is not None:
-            resident.reads.share_pages(shared=shared)
+            resident.history.share_pages(shared=shared)
 
     @asynccontextmanager
     async def _entrance(self, session_id: str) -> AsyncIterator[None]:
@@ -307,14 +307,14 @@ class Registry:
             self._log,
             head,
             self.budget,
-            self._config,
-            find_producer=self._find_producer,
+            self.config,
+            find_producer=self.producers.named,
             observer=self._observer,
-            house=self,
+            registry=self,
         )
         self._residents[head.session_id] = resident
         if head.session_id in self._rewritten:
-            resident.reads.share_pages(shared=False)
+            resident.history.share_pages(shared=False)
         resident.open()
         return resident
 
@@ -344,14 +344,14 @@ class Registry:
         self._resting.pop(resident, None)
         if self._residents.get(resident.session_id) is resident:
             del self._residents[resident.session_id]
-            if resident.reads.holds_messages and not self.draining:
-                self.launch_apart(resident.reads.release, f"penstock release {resident.session_id}")
+            if resident.history.holds_messages and not self.draining:
+                self.launch_apart(resident.history.release, f"penstock release {resident.session_id}")
 
     async def let_go(self) -> None:
         """Let sessions that nobody needs leave memory, each `Config.idle_session` after its last step."""
         while True:
             resident, since = next(iter(self._resting.items()), (None, trio.current_time()))
-            await trio.sleep_until(since + self._config.idle_session)
+            await trio.sleep_until(since + self.config.idle_session)
             # Who has taken a step since does not rest, or rests behind all others.
             if resident is not None and self._resting.get(resident) == since and not resident.leave_if_idle():
                 del self._resting[resident]

@@ -15,7 +15,6 @@ from typing import Protocol, TypeVar, final
 import trio
 from attrs import frozen
 
-from ..config import Config
 from ..errors import (
     GenerationMismatch,
     GenerationNotFound,
@@ -27,9 +26,9 @@ from ..errors import (
 )
 from ..events import check_uuid, is_uuid
 from ..generation.approvals import expires_at
+from ..generation.remote import REMOTE, RemoteProducer
 from ..generation.run import Run
 from ..generation.stamper import PieceStamper
-from ..generation.standin import REMOTE, StandIn
 from ..results import ChunksAccepted, Finished
 from ..rules.chunks import Chunk, ChunkBatch, Pieces, ProducerStamp, read_batch
 from ..rules.ending import Ending
@@ -37,13 +36,12 @@ from ..rules.lifecycle import OpenGeneration
 from ..rules.placing import Owners, Placing
 from ..rules.policy import Policy
 from ..rules.records import MessageRecord, message_key, to_record
-from ..stream.history import Reads
-from ..stream.journal import Journal, Mark
-from .finishing import Finishing, driven_from_elsewhere, refusal, unfinished
-from .messages import Messages
+from ..stream.journal import Mark
+from .core import Core
+from .ending import finished_first
+from .finishing import driven_from_elsewhere, finish, refusal, unfinished
 from .numbering import Numbering
-from .slot import Slot
-from .starting import Control
+from .starting import begin_written
 from .transaction import StartRequest
 
 __all__ = ["Remotes"]
@@ -91,26 +89,15 @@ class Remotes:
 
     def __init__(
         self,
-        journal: Journal,
-        reads: Reads,
-        config: Config,
+        core: Core,
         *,
-        slot: Slot,
-        control: Control,
-        messages: Messages,
         check_open: Callable[[], None],
         take_step: TakeStep,
     ) -> None:
-        self._journal = journal
-        self._reads = reads
-        self._config = config
-        self._slot = slot
-        self._control = control
-        self._messages = messages
+        self._core = core
         self._check_open = check_open
         self._take_step = take_step
-        self._numbering = Numbering(journal, reads)
-        self._finishing = Finishing(journal, reads, config, slot=slot, numbering=self._numbering)
+        self._numbering = Numbering(core.journal, core.history)
 
     # --- chunks
 
@@ -132,12 +119,12 @@ class Remotes:
             run.heard_again()
         if isinstance(taken, Mark):
             return await self._again(request, taken)
-        if run is not None and run.stand_in is not None:
-            run.stand_in.heard = True
-        await self._journal.wait_committed(taken.mark, self._config.flush_timeout)
+        if run is not None and run.remote is not None:
+            run.remote.heard = True
+        await self._core.settled(taken.mark)
         return ChunksAccepted(
             generation_id=gid,
-            cursor=self._journal.cursor_at(taken.mark),
+            cursor=self._core.journal.cursor_at(taken.mark),
             accepted=taken.accepted,
             duplicates=taken.duplicates,
             message_id=taken.message_id,
@@ -146,8 +133,8 @@ class Remotes:
 
     async def keep(self, generation_id: str | None, stamp: ProducerStamp | None, lease: float | None) -> ChunksAccepted:
         """Take a sign of life of the live generation's producer. See `Session.keep`."""
-        live = self._slot.live
-        gid = generation_id or ("" if live is None or live.stand_in is None else live.generation_id)
+        live = self._core.live
+        gid = generation_id or ("" if live is None or live.remote is None else live.generation_id)
         if not gid and lease is None:
             raise InvalidBody("a batch has chunks; one without them keeps a lease, and there is none")
         if not gid:
@@ -156,37 +143,42 @@ class Remotes:
             await self._numbering.learn(stamp)
             self._check_open()
             mark = self._numbering.repeats(stamp)
-            run = driven_from_elsewhere(self._slot, gid)
+            run = driven_from_elsewhere(self._core, gid)
             if mark is None:
-                if run is None or run.stand_in is None:
-                    record = await self._reads.generation(gid)
+                if run is None or run.remote is None:
+                    record = await self._core.history.generation(gid)
                     raise (
                         GenerationNotFound("the session never saw this generation")
                         if record is None
                         else refusal(record)
                     )
-                run.pen.check()
-                if lease is None and run.stand_in.lease is None:
+                run.writer.check()
+                if lease is None and run.remote.lease is None:
                     raise InvalidBody(
                         "a batch has chunks; one without them keeps a lease, and this producer declared none"
                     )
                 if stamp is not None:
-                    mark = self._journal.append((), self._numbering.records(stamp))
+                    mark = self._core.journal.append((), self._numbering.records(stamp))
                     self._numbering.note(stamp, mark)
-            if run is not None and run.stand_in is not None:
+            if run is not None and run.remote is not None:
                 run.hear(lease)
                 run.heard_again()
-                run.stand_in.heard = True
-            await self._journal.wait_committed(mark or self._journal.mark(), self._config.flush_timeout)
+                run.remote.heard = True
+            await self._core.settled(mark)
             turn = None if run is None else run.structure.turn
             return ChunksAccepted(
-                generation_id=gid, cursor=self._journal.cursor, accepted=0, duplicates=0, message_id=None, turn=turn
+                generation_id=gid,
+                cursor=self._core.journal.cursor,
+                accepted=0,
+                duplicates=0,
+                message_id=None,
+                turn=turn,
             )
 
     def _hear(self, generation_id: str, lease: float | None) -> Run | None:
         """A request for this generation came. Returns the generation, if it is live and driven from elsewhere."""
-        live = self._slot.live
-        if live is None or live.generation_id != generation_id or live.stand_in is None:
+        live = self._core.live
+        if live is None or live.generation_id != generation_id or live.remote is None:
             return None
         live.hear(lease)
         return live
@@ -202,11 +194,11 @@ class Remotes:
             if before is not None:
                 return before
             if batch is None:
-                batch = read_batch(request.chunks, expires_at=lambda: expires_at(self._config.approval_timeout))
-                if self._journal.full:
+                batch = read_batch(request.chunks, expires_at=lambda: expires_at(self._core.config.approval_timeout))
+                if self._core.journal.full:
                     await self._wait_room()  # once; what is written then waits for nothing
                     continue
-            run = driven_from_elsewhere(self._slot, request.generation_id)
+            run = driven_from_elsewhere(self._core, request.generation_id)
             if run is None:
                 taken = await self._begin(request, batch)
                 if taken is not None:
@@ -215,8 +207,8 @@ class Remotes:
             unknown = [mid for mid in batch.message_ids if mid not in run.structure.messages]
             owners: Owners = {}
             if unknown:
-                owners = await self._messages.owners(unknown)
-                if self._slot.live is not run or self._must_judge_again(request.stamp):
+                owners = await self._core.messages.owners(unknown)
+                if self._core.live is not run or self._must_judge_again(request.stamp):
                     continue
             return self._write(run, request, batch, owners)
 
@@ -225,14 +217,14 @@ class Remotes:
         return not self._numbering.knows(stamp) or self._numbering.repeats(stamp) is not None
 
     async def _wait_room(self) -> None:
-        with trio.move_on_after(self._config.flush_timeout) as limit:
-            await self._journal.wait_room()
+        with trio.move_on_after(self._core.config.flush_timeout) as limit:
+            await self._core.journal.wait_room()
         if limit.cancelled_caught:
-            raise TimedOut("the log is behind and takes nothing new", session_id=self._journal.session_id)
+            raise TimedOut("the log is behind and takes nothing new", session_id=self._core.session_id)
 
     def _write(self, run: Run, request: _Request, batch: ChunkBatch | Pieces, owners: Owners) -> _Taken:
         """Judge and stamp, without a wait."""
-        run.pen.check()
+        run.writer.check()
         if batch.job_id is not None and batch.job_id != run.structure.job_id:
             raise GenerationMismatch("the generation is another job's")
         taken = self._append(run, request, batch) if isinstance(batch, Pieces) else None
@@ -240,19 +232,21 @@ class Remotes:
             return taken
         placing = Placing(run.structure, batch, owners)
         with placing.blaming():
-            mark = run.pen.put_all(placing.drafts(), self._records(request, placing))
+            mark = run.writer.put_all(placing.drafts(), self._records(request, placing))
         return self._noted(run, request, placing, mark)
 
     def _append(self, run: Run, request: _Request, pieces: Pieces) -> _Taken | None:
         """The same for pieces that come next in an open block, as nearly all do. None, and nothing done, for others."""
         try:
-            stamper = PieceStamper(self._journal, run.structure, pieces.message_id, pieces.block_index or 0, "text")
+            stamper = PieceStamper(
+                self._core.journal, run.structure, pieces.message_id, pieces.block_index or 0, "text"
+            )
             if pieces.seq is not None and pieces.seq != stamper.next_seq:
                 return None
             mark = stamper.stamp_all(pieces.texts, self._numbering.records(request.stamp))
         except PenstockError:
             return None  # `Placing` says which of them it is, and why
-        run.pen.last_event = trio.current_time()
+        run.writer.last_event = trio.current_time()
         self._numbering.note(request.stamp, mark)
         return _Taken(
             mark=mark,
@@ -273,7 +267,7 @@ class Remotes:
     def _noted(self, run: Run, request: _Request, placing: Placing, mark: Mark) -> _Taken:
         self._numbering.note(request.stamp, mark)
         for message_id in placing.opened:
-            self._messages.note(message_id, mark)
+            self._core.messages.note(message_id, mark)
         for asked in placing.asked:
             run.approvals.note(asked)
         for _ in range(placing.applied):
@@ -288,11 +282,11 @@ class Remotes:
 
     async def _again(self, request: _Request, before: Mark) -> ChunksAccepted:
         """The answer to a request that was taken before: a success, whatever became of the generation."""
-        await self._journal.wait_committed(before, self._config.flush_timeout)
-        live = self._slot.live
+        await self._core.settled(before)
+        live = self._core.live
         return ChunksAccepted(
             generation_id=request.generation_id,
-            cursor=self._journal.cursor,
+            cursor=self._core.journal.cursor,
             accepted=0,
             duplicates=len(request.chunks),
             message_id=request.message_id,
@@ -304,15 +298,15 @@ class Remotes:
     async def _begin(self, request: _Request, batch: ChunkBatch | Pieces) -> _Taken | None:
         """Have the generation begun by its first chunks, in its turn; None when it is to be judged again."""
         gid = request.generation_id
-        record = await self._reads.generation(gid)
-        if driven_from_elsewhere(self._slot, gid) is not None:
+        record = await self._core.history.generation(gid)
+        if driven_from_elsewhere(self._core, gid) is not None:
             return None
         if record is not None:
             raise refusal(record)
         start = StartRequest(
             generation_id=gid,
             proposed=True,
-            producer=StandIn(),
+            producer=RemoteProducer(),
             producer_name=REMOTE,
             registered=True,
             policy=Policy.REJECT,
@@ -320,7 +314,7 @@ class Remotes:
         )
         taken = await self._take_step(partial(self._register, start, request, batch), subject=start)
         if isinstance(taken, Mark):
-            await self._journal.wait_committed(taken, self._config.flush_timeout)
+            await self._core.settled(taken)
             raise StaleGeneration("the generation was stopped before it began")
         return taken
 
@@ -332,24 +326,24 @@ class Remotes:
         Returns where a start stands that a stop had reached: none of the chunks is written. None: judge it again.
         """
         gid = request.generation_id
-        if driven_from_elsewhere(self._slot, gid) is not None:
+        if driven_from_elsewhere(self._core, gid) is not None:
             return None  # another request of its producer came first
         # What the log says of the ids is all there is to say, then.
-        await self._journal.wait_committed(self._journal.mark(), self._config.flush_timeout)
-        record = await self._reads.generation(gid)
+        await self._core.settled()
+        record = await self._core.history.generation(gid)
         if record is not None:
             raise refusal(record)
-        owners = await self._messages.owners(batch.message_ids)
+        owners = await self._core.messages.owners(batch.message_ids)
         if self._must_judge_again(request.stamp):
             return None
-        live = self._slot.finished_first()
+        live = finished_first(self._core)
         if live is not None:
             raise GenerationMismatch("another generation is live")
-        self._slot.check_stragglers()
-        structure = OpenGeneration(gid, self._control.turn + 1, batch.job_id)
+        self._core.check_stragglers()
+        structure = OpenGeneration(gid, self._core.turn + 1, batch.job_id)
         placing = Placing(structure, batch, owners)
         with placing.blaming():
-            mark, run = self._control.begin_written(start, structure, placing.drafts(), self._records(request, placing))
+            mark, run = begin_written(self._core, start, structure, placing.drafts(), self._records(request, placing))
         return mark if run is None else self._noted(run, request, placing, mark)
 
     # --- the end
@@ -358,11 +352,13 @@ class Remotes:
         """End the generation in its producer's name; durable when this returns. See `Session.finish`."""
         with self._naming(generation_id):
             try:
-                mark, repeated = await self._take_step(partial(self._finishing.finish, generation_id, ending, stamp))
-                await self._journal.wait_committed(mark, self._config.finish_timeout)
+                mark, repeated = await self._take_step(
+                    partial(finish, self._core, self._numbering, generation_id, ending, stamp)
+                )
+                await self._core.journal.wait_committed(mark, self._core.config.finish_timeout)
             except WriteFailed as error:
                 raise unfinished() from error
-            cursor = self._journal.cursor if repeated else self._journal.cursor_at(mark)
+            cursor = self._core.journal.cursor if repeated else self._core.journal.cursor_at(mark)
             return Finished(generation_id=generation_id, cursor=cursor, repeated=repeated)
 
     # --- the fence
@@ -370,10 +366,10 @@ class Remotes:
     async def wait_fenced(self, generation_id: str) -> PenstockError:
         """What its producer's next write raises, as soon as there is such a thing. See `Session.wait_fenced`."""
         with self._naming(generation_id):
-            live = self._slot.live
+            live = self._core.live
             if live is None or live.generation_id != generation_id:
-                record = await self._reads.generation(generation_id)
-                live = self._slot.live  # it may have begun meanwhile
+                record = await self._core.history.generation(generation_id)
+                live = self._core.live  # it may have begun meanwhile
                 if live is None or live.generation_id != generation_id:
                     if record is None:
                         raise GenerationNotFound("the session never saw this generation")
@@ -381,7 +377,7 @@ class Remotes:
                     if isinstance(past, GenerationMismatch):
                         raise past
                     return self._named(past, generation_id)
-            return self._named(await live.pen.wait_fenced(), generation_id)
+            return self._named(await live.writer.wait_fenced(), generation_id)
 
     # --- whom an error is about
 
@@ -395,7 +391,7 @@ class Remotes:
             raise
 
     def _named(self, error: PenstockError, generation_id: str, message_id: str | None = None) -> PenstockError:
-        error.session_id = error.session_id or self._journal.session_id
+        error.session_id = error.session_id or self._core.session_id
         error.generation_id = error.generation_id or generation_id
         error.message_id = error.message_id or message_id
         return error

@@ -14,72 +14,58 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Protocol, TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 import trio
 
 from ..config import Config
-from ..errors import CorruptSession, Draining, PenstockError, SessionDeleted, WriteFailed
+from ..errors import (
+    CorruptSession,
+    Draining,
+    GenerationMismatch,
+    PenstockError,
+    SessionDeleted,
+    StaleGeneration,
+    WriteFailed,
+)
 from ..events import Cursor, JSONObject, MessageSnapshot
 from ..facts import Observer
 from ..generation.generation import Producer
-from ..generation.run import Run
-from ..generation.watchdog import LimitName, Watchdog
+from ..generation.run import Run, RunContext
+from ..generation.watchdog import LimitName
 from ..log.port import EventLog, Head
-from ..observers import Witness
+from ..observers import Reporter
+from ..reducer import Snapshot
 from ..results import ChunksAccepted, Finished, GenerationInfo, Posted, Queued, Started, Stopped
 from ..rules.chunks import Chunk, ProducerStamp
 from ..rules.ending import Ending
 from ..stream.budget import Budget
-from ..stream.history import ForkPoint, Reads
+from ..stream.history import ForkPoint, History
 from ..stream.hub import Degraded, Drained, Ended, Hub
 from ..stream.journal import Journal
 from ..stream.presence import Presence
-from ..supervision import Supervisor, own_failure
-from .advancing import Advance
-from .deletion import Deletion
-from .ending import Endings
+from ..supervision import own_failure
+from .arguments import checked_page
+from .core import Core
+from .ending import end_at_limit, end_corrupt, end_live, finish, forget, leave, remove, stop
 from .idempotency import Answers
 from .messages import Messages
-from .queue import Lineup, PendingStops
+from .queue import due, may_start, start_next
+from .recovery import retry, settle
 from .remote import Remotes
-from .runs import Runs
-from .settlement import Settlement
-from .slot import Slot
-from .starting import Control
+from .starting import start
 from .steps import Steps
+from .stops import PendingStops
 from .transaction import StartRequest
+
+if TYPE_CHECKING:
+    from .registry import Registry
 
 __all__ = ["Resident"]
 
 logger = logging.getLogger("penstock.session")
 
 T = TypeVar("T")
-
-
-class House(Protocol):
-    """Where sessions live: what an engine has once for all of them."""
-
-    @property
-    def watchdog(self) -> Watchdog: ...
-
-    @property
-    def supervisor(self) -> Supervisor: ...
-
-    def wake(self, resident: Resident) -> None:
-        """Run its `work` in a task, in the engine's own context: it works for more than who asks."""
-
-    def expects(self, session_id: str) -> bool:
-        """Whether somebody is on the way to this session."""
-
-    def set_aside(self, error: CorruptSession) -> None:
-        """What is stored of the session that ``error`` names cannot be read."""
-
-    def rested(self, resident: Resident) -> None:
-        """Its task is over."""
-
-    def left(self, resident: Resident) -> None:
-        """It was closed."""
 
 
 @final
@@ -89,33 +75,26 @@ class Resident:
     __slots__ = (
         "_config",
         "_corrupt",
-        "_deletion",
+        "_deleting",
         "_draining",
         "_failure",
-        "_house",
         "_left",
-        "_log",
         "_nursery",
         "_opening",
+        "_registry",
         "_remotes",
         "_repairing",
-        "_runs",
         "_stepping",
         "_steps",
         "_using",
         "_working",
-        "advance",
         "closed",
-        "control",
+        "core",
         "deleted",
-        "endings",
+        "history",
         "hub",
         "journal",
-        "lineup",
-        "messages",
         "presence",
-        "reads",
-        "slot",
     )
 
     def __init__(
@@ -127,55 +106,35 @@ class Resident:
         *,
         find_producer: Callable[[str], Producer],
         observer: Observer,
-        house: House,
+        registry: Registry,
     ) -> None:
-        self._log = log
         self._config = config
-        self._house = house
+        self._registry = registry
         self._steps = Steps(config.max_steps, on_arrival=self._see_to_steps)
-        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, witness=Witness(head.session_id, observer))
+        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=Reporter(head.session_id, observer))
         self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
-        self.reads = Reads(log, self.journal, self.hub, self.presence, config, on_corrupt=house.set_aside)
-        self.messages = Messages(self.journal, self.reads, config, check_open=self._check_open)
-        self.slot = Slot(self.journal, config, on_finished=self._on_finished, on_done=self._steps.nudge)
-        answers = Answers(self.journal, self.reads, config.idempotency_ttl)
-        self.lineup = Lineup(self.journal, config, answers)
-        pending_stops = PendingStops(config.pending_stop)
-        self.endings = Endings(
-            self.journal, self.reads, config, slot=self.slot, lineup=self.lineup, pending_stops=pending_stops
-        )
-        self._runs = Runs(
-            self.journal,
-            self.reads,
-            config,
-            slot=self.slot,
-            messages=self.messages,
-            find_producer=find_producer,
-            on_limit=self._on_limit,
-        )
-        self.control = Control(
-            self.journal,
-            self.reads,
-            config,
-            slot=self.slot,
-            lineup=self.lineup,
-            answers=answers,
-            pending_stops=pending_stops,
-            messages=self.messages,
-            runs=self._runs,
+        self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
+        messages = Messages(self.journal, self.history, config, check_open=self._check_open)
+        self.core = Core(
+            log=log,
+            config=config,
+            journal=self.journal,
+            history=self.history,
+            messages=messages,
+            answers=Answers(self.journal, self.history, config.idempotency_ttl),
+            stops=PendingStops(config.pending_stop),
+            context=RunContext(
+                messages=messages,
+                find_producer=find_producer,
+                take_snapshot=self.take_snapshot,
+                on_done=self.on_done,
+                on_limit=self.on_limit,
+            ),
             launch=self._launch,
         )
-        self.advance = Advance(
-            self.journal,
-            config,
-            slot=self.slot,
-            lineup=self.lineup,
-            begin=self.control.begin_waiting,
-            find_producer=find_producer,
-        )
         self._remotes: Remotes | None = None  # most sessions have none, and are never deleted
-        self._deletion: Deletion | None = None
+        self._deleting = False  # nothing begins any more, unless it fails
         self.closed = False
         self.deleted = False
         self._corrupt: CorruptSession | None = None
@@ -198,26 +157,11 @@ class Resident:
         """Its remote producers; made when the first is heard of."""
         if self._remotes is None:
             self._remotes = Remotes(
-                self.journal,
-                self.reads,
-                self._config,
-                slot=self.slot,
-                control=self.control,
-                messages=self.messages,
+                self.core,
                 check_open=self._check_open,
                 take_step=self.step,
             )
         return self._remotes
-
-    @property
-    def _settlement(self) -> Settlement:
-        return Settlement(
-            self._log, self._config, self.journal, control=self.control, runs=self._runs, lineup=self.lineup
-        )
-
-    @property
-    def _deleting(self) -> bool:
-        return self._deletion is not None and self._deletion.under_way
 
     @property
     def writable(self) -> bool:
@@ -245,7 +189,7 @@ class Resident:
     def _see_to_steps(self) -> None:
         if not self._working and not self.closed:
             self._working = True
-            self._house.wake(self)
+            self._registry.wake(self)
 
     async def work(self) -> None:
         """Its task, until there is nothing to do in it."""
@@ -257,7 +201,7 @@ class Resident:
                     return
         finally:
             self._working = False
-            self._house.rested(self)
+            self._registry.rested(self)
 
     async def _live(self, nursery: trio.Nursery) -> None:
         """Carry out steps, as long as any come, or anything runs in the nursery that they may be for.
@@ -270,21 +214,21 @@ class Resident:
                 if self._opening is not None:
                     await self._open()
                 while not self.closed:
-                    if nursery.cancel_scope.cancel_called and self.slot.live is None:
+                    if nursery.cancel_scope.cancel_called and self.core.live is None:
                         await self._retire()
-                    elif self._advances and self.advance.due:  # before all steps that wait
-                        await self._steps.run(self.advance.start_next)
+                    elif self._advances and due(self.core):  # before all steps that wait
+                        await self._steps.run(partial(start_next, self.core))
                     elif len(self._steps):
                         await self._steps.run_next()
                     elif self._advances:
-                        await self._steps.wait_until(self.advance.not_before)
+                        await self._steps.wait_until(self.core.retry_at)
                     elif nursery.child_tasks:
                         await self._steps.wait_until(math.inf)
                     else:
                         break
         except BaseException as error:
             failure = own_failure(error)
-            self.slot.fail(self._gone())
+            self.core.fail(self._gone())
             self._leave_memory(repr(failure))
             raise
         finally:
@@ -296,11 +240,11 @@ class Resident:
             within = self._config.flush_timeout
             if self.closed:
                 return
-            if not await self._settlement.settle("lost", "LOST", keep_remote=True, within=within):
+            if not await settle(self.core, "lost", "LOST", keep_remote=True, within=within):
                 self._end()
-            elif self.slot.live is not None:
-                self.slot.live.launched = True
-                self._launch(self.slot.live)
+            elif self.core.live is not None:
+                self.core.live.launched = True
+                self._launch(self.core.live)
         except BaseException as error:
             self._failure = Draining("the session was closed", session_id=self.session_id)  # unless it failed by itself
             self.close()
@@ -309,7 +253,7 @@ class Resident:
                 logger.error("session %s cannot be opened", self.session_id, exc_info=failure)
                 failure = CorruptSession(f"it cannot be opened: {failure!r}", session_id=self.session_id)
             if isinstance(failure, CorruptSession):
-                self._house.set_aside(failure)
+                self._registry.set_aside(failure)
             self._failure = failure
         finally:
             opening, self._opening = self._opening, None
@@ -325,26 +269,38 @@ class Resident:
     @property
     def _advances(self) -> bool:
         """Whether the next queued generation is to start, now or when it is tried again."""
-        return self.advance.possible and not (self._draining or self._deleting or self._corrupt)
+        return may_start(self.core) and not (self._draining or self._deleting or self._corrupt)
 
-    def _on_finished(self, run: Run) -> None:
-        self._steps.add(partial(self.endings.finish, run))
+    # --- for its runs
 
-    def _on_limit(self, run: Run, limit: LimitName) -> None:
-        self._steps.add(partial(self.endings.end_at_limit, run, limit))
+    def take_snapshot(self, limit: int | None, before: str | None) -> Awaitable[Snapshot]:
+        return self.history.snapshot(*checked_page(limit, before))
+
+    def on_done(self, run: Run) -> None:
+        """Its producer is done: the end is a step. A straggler's was written; what waits may start now."""
+        core = self.core
+        if run in core.stragglers:
+            core.stragglers -= {run}
+            self.journal.reporter.straggler_ended(run.generation_id, run.producer_name, run.seconds_cancelled)
+        elif core.live is run:
+            self._steps.add(partial(finish, core, run))
+        self._steps.nudge()
+
+    def on_limit(self, run: Run, limit: LimitName) -> None:
+        self._steps.add(partial(end_at_limit, self.core, run, limit))
 
     def _launch(self, run: Run) -> None:
-        if not run.pen.fenced:
-            run.watch = self._house.watchdog.watch(run, self.hub)
+        if not run.writer.fenced:
+            run.watch = self._registry.watchdog.watch(run, self.hub)
         assert self._nursery is not None  # it begins in a step
-        self._nursery.start_soon(run.supervise, self._house.supervisor, name=run.task_name)
+        self._nursery.start_soon(run.supervise, self._registry.supervisor, name=run.task_name)
 
     def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:
             self._steps.add(partial(self._start_clock, work))
         else:
             clock = partial(self._keep_clock, work)
-            self._house.supervisor.start(self._nursery, clock, f"penstock presence {self.session_id}")
+            self._registry.supervisor.start(self._nursery, clock, f"penstock presence {self.session_id}")
 
     async def _start_clock(self, work: Callable[[], Awaitable[None]]) -> None:
         self._launch_clock(work)
@@ -362,12 +318,12 @@ class Resident:
             self._steps.refuse_waiting(self._gone)
             self._steps.nudge()
             self.presence.close()
-            self._house.left(self)
+            self._registry.left(self)
 
     def abandon(self) -> None:
         """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
         self.close()
-        self.slot.fail(self._gone())
+        self.core.fail(self._gone())
         if self._nursery is not None and self._stepping is not None:
             for scope in (self._stepping, self._nursery.cancel_scope):
                 scope.cancel(reason="penstock: the engine closes")
@@ -382,7 +338,7 @@ class Resident:
         self._steps.refuse_waiting(self._gone)
         if self._opening is not None:
             return  # the opening fails
-        if self.slot.live is None:
+        if self.core.live is None:
             self.close()
         else:
             self._steps.add(self._end_corrupt, first=True)
@@ -391,13 +347,13 @@ class Resident:
         """End what is live, if that can be stored, and leave memory."""
         try:
             if self.journal.refused is None:
-                await self.endings.end_corrupt()
+                await end_corrupt(self.core)
         except PenstockError as error:
             logger.warning(
                 "session %s: the end of what was live is left to the next opening: %s", self.session_id, error
             )
         finally:
-            self.slot.fail(self._gone())
+            self.core.fail(self._gone())
             self.close()
 
     def _gone(self) -> PenstockError:
@@ -431,7 +387,7 @@ class Resident:
 
     async def _start(self, request: StartRequest) -> Started | Queued:
         self._check_open()
-        return await self.control.start(request)
+        return await start(self.core, request)
 
     async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
@@ -442,8 +398,8 @@ class Resident:
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        stop = partial(self.endings.stop, generation_id, reason, reached, queue)
-        return await self._steps.take(partial(self._before_left, stop))
+        work = partial(stop, self.core, generation_id, reason, reached, queue)
+        return await self._steps.take(partial(self._before_left, work))
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
         starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
@@ -453,7 +409,7 @@ class Resident:
         """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
         self._check_open()
         with self._in_use():
-            return await self.messages.post(message, message_id, proposed=proposed)
+            return await self.core.messages.post(message, message_id, proposed=proposed)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -475,20 +431,28 @@ class Resident:
 
     async def retract(self, message_id: str, *, and_after: bool) -> Cursor:
         """Take the message out of the transcript, and those behind it."""
-        return await self.messages.retract(message_id, and_after=and_after, kept=self.slot.message_ids)
+        return await self.core.messages.retract(message_id, and_after=and_after, kept=lambda: self.core.message_ids)
 
     async def fork(self, at: Cursor | str | None) -> ForkPoint:
         """What a fork begins with: flushed, and read at a cursor or up to a message's end."""
-        await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
-        return await self.reads.fork_point(at)
+        await self.core.settled()
+        return await self.history.fork_point(at)
 
     async def input(
         self, generation_id: str, kind: str, content: JSONObject, *, input_id: str | None, by: str | None
     ) -> str:
         """Take in an input, beside the steps, and wait until it is durable."""
         self._check_open()
-        taken = await self.control.input(generation_id, kind, content, input_id, by)
-        await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+        state = "live"
+        if self.core.info(generation_id) is None:
+            state = (await self.history.generation_info(generation_id)).state
+        live = self.core.live  # it may have begun meanwhile
+        if live is None or live.generation_id != generation_id:
+            error = GenerationMismatch if state == "queued" else StaleGeneration
+            detail = "the generation has not begun" if state == "queued" else "the generation has ended"
+            raise error(detail, session_id=self.session_id, generation_id=generation_id)
+        taken = live.take_input(kind, content, input_id, by)
+        await self.core.settled()
         return taken
 
     # --- remote producers
@@ -518,8 +482,8 @@ class Resident:
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands, of what is stored: one whose start is not was never seen."""
-        stored = await self.reads.generation_info(generation_id)
-        live = self.slot.info(generation_id)
+        stored = await self.history.generation_info(generation_id)
+        live = self.core.info(generation_id)
         return live if live is not None and stored.turn is not None else stored
 
     # --- delete and drain
@@ -549,7 +513,7 @@ class Resident:
 
     async def _delete_unused(self, cursor: Cursor) -> bool:
         # Between this and the deletion's beginning nothing waits.
-        if self.used or self.reads.cursor != cursor or not self.journal.clean:
+        if self.used or self.history.cursor != cursor or not self.journal.clean:
             return False
         await self._delete()
         return True
@@ -557,13 +521,22 @@ class Resident:
     @property
     def used(self) -> bool:
         """Whether something is done in it, waits, or is under way; the step that asks does not count."""
-        watched = len(self.hub) or len(self.presence) or self.reads.busy
-        asked = self._using or len(self._steps) or self._house.expects(self.session_id)
-        return bool(self.control.busy or self.advance.possible or watched or asked)
+        watched = len(self.hub) or len(self.presence) or self.history.busy
+        asked = self._using or len(self._steps) or self._registry.expects(self.session_id)
+        core = self.core
+        busy = core.live is not None or core.stragglers or len(core.stops) or may_start(core)
+        return bool(busy or watched or asked)
 
     async def _delete(self) -> None:
-        self._deletion = Deletion(self._log, self.journal, self._config, endings=self.endings, on_deleted=self._end)
-        await self._deletion.carry_out()
+        """End what is live as ``deleted``, then this life. A step. Raises `WriteFailed`, `TimedOut`."""
+        self.journal.check()
+        self._deleting = True
+        try:
+            await end_live(self.core, "deleted")
+            await remove(self.core, self._end)
+        except BaseException:
+            self._deleting = False
+            raise
 
     def _end(self) -> None:
         self.deleted = True
@@ -582,13 +555,13 @@ class Resident:
             return
 
     async def _leave(self) -> None:
-        self._left = self.slot.live is not None and self.slot.live.stand_in is not None
-        await self.endings.leave()
+        self._left = self.core.live is not None and self.core.live.remote is not None
+        await leave(self.core)
 
     async def _retire(self) -> None:
         """Its scope was cancelled, and nothing is live any more: leave memory, behind what is on its way to the log."""
         with suppress(PenstockError):  # it has been told of
-            await self.journal.wait_committed(self.journal.mark(), self._config.flush_timeout)
+            await self.core.settled()
         self._leave_memory("its scope was cancelled")
 
     def _leave_memory(self, why: str) -> None:
@@ -601,13 +574,13 @@ class Resident:
 
     def _on_refused(self, error: PenstockError) -> None:
         """The log refused a write: what was stamped behind it is gone. Called in the log's report."""
-        self.slot.fail(error)
+        self.core.fail(error)
         if self.closed:
             return
         if isinstance(error, CorruptSession):
-            self._house.set_aside(error)
+            self._registry.set_aside(error)
             return
-        self.hub.witness.refused(error)
+        self.hub.reporter.refused(error)
         self.hub.degrade(Degraded("WRITE_FAILED"))
         self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
         if not self._repairing:
@@ -616,11 +589,11 @@ class Resident:
 
     async def _repair(self) -> None:
         """Go back to what is committed, as soon as the log takes writes; callers are turned away meanwhile."""
-        await self.slot.forget()
+        await forget(self.core)
         try:
-            living = await self._settlement.retry("failed", "WRITE_FAILED")
+            living = await retry(self.core, "failed", "WRITE_FAILED")
         except CorruptSession as error:
-            self._house.set_aside(error)
+            self._registry.set_aside(error)
             self.close()
             return
         except BaseException as error:
@@ -630,4 +603,4 @@ class Resident:
             self._end()
         self._repairing = False
         self.hub.recover()
-        self.hub.witness.repaired()
+        self.hub.reporter.repaired()

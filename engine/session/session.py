@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Literal, Protocol, cast, final, overload
+from typing import Final, Literal, cast, final, overload
 
 from ..codec import own_json
-from ..config import Config
 from ..errors import InvalidBody, PenstockError
 from ..events import (
     JSON,
@@ -20,13 +19,15 @@ from ..events import (
     JSONObject,
     SessionId,
     check_job_id,
+    check_session_id,
     check_uuid,
     new_generation_id,
     new_message_id,
+    new_session_id,
 )
 from ..generation.generation import Producer
 from ..generation.lease import check_lease
-from ..generation.standin import StandIn
+from ..generation.remote import RemoteProducer
 from ..reducer import Snapshot, SnapshotPage
 from ..results import (
     ChunksAccepted,
@@ -59,31 +60,12 @@ from .arguments import (
     checked_principal,
     checked_seconds,
 )
-from .resident import Resident
+from .ending import reset
+from .queue import dequeue, queue_next
+from .registry import Registry
 from .transaction import StartRequest
 
 __all__ = ["Session"]
-
-
-class Host(Protocol):
-    """What a handle needs of the engine that gave it."""
-
-    @property
-    def config(self) -> Config: ...
-
-    def producer(self, wanted: str | Producer | AsyncIterable[str] | None) -> tuple[Producer, str]:
-        """The producer meant, and its name in the log."""
-
-    async def resident(self, session_id: SessionId) -> Resident:
-        """The session in memory; nothing may wait between this and its use."""
-
-    async def delete_session(self, session_id: str) -> None:
-        """End this life of the session, also of one that cannot be brought into memory."""
-
-    async def fork_session(
-        self, session_id: str | None, *, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
-    ) -> Session:
-        """A new session that begins with what ``source`` holds at a cursor or a message, also if the caller leaves."""
 
 
 @final
@@ -91,8 +73,8 @@ class Host(Protocol):
 class Session:
     """One conversation. ``created`` tells whether the call that gave this handle made the session."""
 
-    def __init__(self, host: Host, session_id: SessionId, *, created: bool = False) -> None:
-        self._host = host
+    def __init__(self, registry: Registry, session_id: SessionId, *, created: bool = False) -> None:
+        self._registry = registry
         self.session_id: Final = session_id
         self.created: Final = created
 
@@ -165,7 +147,7 @@ class Session:
         `TooManyStragglers`, `WriteFailed`, `Draining`; nothing was cancelled or written then, except where
         `WriteFailed` came from the very commit.
         """
-        call, name = self._host.producer(producer)
+        call, name = self._registry.producers.find(producer)
         request = StartRequest(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             proposed=generation_id is not None,
@@ -182,9 +164,9 @@ class Session:
             idempotency_key=checked_text(idempotency_key, "idempotency_key"),
             principal=checked_principal(principal),
         )
-        if isinstance(call, StandIn) and input is not None:
+        if isinstance(call, RemoteProducer) and input is not None:
             raise InvalidBody("a remote generation takes no input: nobody here would read it")
-        return await (await self._host.resident(self.session_id)).start(request)
+        return await (await self._registry.resident(self.session_id)).start(request)
 
     async def stop(
         self,
@@ -202,18 +184,18 @@ class Session:
         check_text(reason, "reason")
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._host.resident(self.session_id)).stop(generation_id, reason, queue)
+        return await (await self._registry.resident(self.session_id)).stop(generation_id, reason, queue)
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
-        resident = await self._host.resident(self.session_id)
-        return await resident.step(resident.advance.queue_next)
+        resident = await self._registry.resident(self.session_id)
+        return await resident.step(partial(queue_next, resident.core))
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
-        resident = await self._host.resident(self.session_id)
-        await resident.step(partial(resident.lineup.drop, generation_id))
+        resident = await self._registry.resident(self.session_id)
+        await resident.step(partial(dequeue, resident.core, generation_id))
 
     async def post(
         self,
@@ -231,7 +213,7 @@ class Session:
         message = checked_message(text, blocks, role, metadata)
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
-        return await (await self._host.resident(self.session_id)).post(message, mid, proposed=proposed)
+        return await (await self._registry.resident(self.session_id)).post(message, mid, proposed=proposed)
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript.
@@ -240,20 +222,20 @@ class Session:
         """
         message_id = check_uuid(message_id, "message_id")
         checked_flag(and_after, "and_after")
-        resident = await self._host.resident(self.session_id)
+        resident = await self._registry.resident(self.session_id)
         return await resident.step(partial(resident.retract, message_id, and_after=and_after))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
         patch = cast("JSONObject", own_json(check_object(patch, "metadata"), "metadata"))
-        resident = await self._host.resident(self.session_id)
-        return await resident.step(partial(resident.messages.update, patch))
+        resident = await self._registry.resident(self.session_id)
+        return await resident.step(partial(resident.core.messages.update, patch))
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
         checked_text(reason, "reason")
-        resident = await self._host.resident(self.session_id)
-        mark = await resident.step(partial(resident.endings.reset, reason))
+        resident = await self._registry.resident(self.session_id)
+        mark = await resident.step(partial(reset, resident.core, reason))
         return resident.journal.cursor_at(mark)
 
     async def fork(
@@ -268,9 +250,9 @@ class Session:
         ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given.
         Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`.
         """
-        return await self._host.fork_session(
-            session_id, source=self.session_id, at=checked_fork_point(at), metadata=own_metadata(metadata)
-        )
+        sid = new_session_id() if session_id is None else check_session_id(session_id)
+        await self._registry.fork(sid, self.session_id, checked_fork_point(at), own_metadata(metadata))
+        return Session(self._registry, sid, created=True)
 
     @asynccontextmanager
     async def subscribe(
@@ -286,9 +268,9 @@ class Session:
         cursor = None if after is None or from_tail else checked_cursor(after)
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
-        resident = await self._host.resident(self.session_id)
+        resident = await self._registry.resident(self.session_id)
         subscription = Subscription(
-            resident.reads,
+            resident.history,
             cursor,
             from_tail=from_tail,
             live=live,
@@ -303,7 +285,7 @@ class Session:
         Raises `InvalidBody`, `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
         """
         limit, before = checked_page(limit, before)
-        return await (await self._host.resident(self.session_id)).reads.snapshot(limit, before)
+        return await (await self._registry.resident(self.session_id)).history.snapshot(limit, before)
 
     async def snapshot_page(self, limit: int | None = None, before: str | None = None) -> SnapshotPage:
         """`snapshot` with its JSON, for readers elsewhere: within `Config.snapshot_messages` and `snapshot_bytes`.
@@ -311,7 +293,7 @@ class Session:
         Of these bytes there may be more where a single message has them. Made once for all who ask at the same cursor.
         """
         limit, before = checked_page(limit, before)
-        return await (await self._host.resident(self.session_id)).reads.snapshot_page(limit, before)
+        return await (await self._registry.resident(self.session_id)).history.snapshot_page(limit, before)
 
     async def input(
         self,
@@ -334,7 +316,7 @@ class Session:
         """
         generation_id = check_uuid(generation_id, "generation_id")
         checked_text(by, "by")
-        resident = await self._host.resident(self.session_id)
+        resident = await self._registry.resident(self.session_id)
         return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
 
     # --- remote producers
@@ -361,10 +343,10 @@ class Session:
         check_chunks(chunks)
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
-        if not 1 <= len(chunks) <= self._host.config.batch_chunks:
-            raise InvalidBody(f"a batch has 1 to {self._host.config.batch_chunks} chunks")
+        if not 1 <= len(chunks) <= self._registry.config.batch_chunks:
+            raise InvalidBody(f"a batch has 1 to {self._registry.config.batch_chunks} chunks")
         seconds = check_lease(lease)
-        return await (await self._host.resident(self.session_id)).chunks(chunks, stamp, seconds)
+        return await (await self._registry.resident(self.session_id)).chunks(chunks, stamp, seconds)
 
     async def keep(
         self,
@@ -385,7 +367,7 @@ class Session:
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
         seconds = check_lease(lease)
-        return await (await self._host.resident(self.session_id)).keep(generation_id, stamp, seconds)
+        return await (await self._registry.resident(self.session_id)).keep(generation_id, stamp, seconds)
 
     async def finish(
         self,
@@ -410,7 +392,7 @@ class Session:
         ending = checked_ending(outcome, code, message, usage)
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
-        return await (await self._host.resident(self.session_id)).finish(generation_id, ending, stamp)
+        return await (await self._registry.resident(self.session_id)).finish(generation_id, ending, stamp)
 
     async def wait_fenced(self, generation_id: str) -> PenstockError:
         """Wait until nothing more can be written under this generation, and return what says so.
@@ -420,7 +402,7 @@ class Session:
         `GenerationNotFound`, and `GenerationMismatch` for one that waits.
         """
         generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._host.resident(self.session_id)).wait_fenced(generation_id)
+        return await (await self._registry.resident(self.session_id)).wait_fenced(generation_id)
 
     # --- presence
 
@@ -434,30 +416,30 @@ class Session:
 
         Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
         """
-        resident = await self._host.resident(self.session_id)
+        resident = await self._registry.resident(self.session_id)
         resident.check_here()
         resident.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
-        (await self._host.resident(self.session_id)).presence.drop(actor_id, device_id)
+        (await self._registry.resident(self.session_id)).presence.drop(actor_id, device_id)
 
     async def presence(self) -> tuple[Present, ...]:
         """All who are here, in the order in which they came."""
-        return (await self._host.resident(self.session_id)).presence.listed()
+        return (await self._registry.resident(self.session_id)).presence.listed()
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._host.resident(self.session_id)).generation(generation_id)
+        return await (await self._registry.resident(self.session_id)).generation(generation_id)
 
     async def cursor(self) -> Cursor:
         """The committed tail."""
-        return (await self._host.resident(self.session_id)).journal.cursor
+        return (await self._registry.resident(self.session_id)).journal.cursor
 
     async def delete(self) -> None:
         """End what is live, then this life of the session; creating it again begins a new one.
 
         Works also where everything else raises `CorruptSession`: what is stored of it is gone then, as it is.
         """
-        await self._host.delete_session(self.session_id)
+        await self._registry.delete(self.session_id)

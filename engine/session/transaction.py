@@ -26,9 +26,9 @@ from ..events import (
     now,
 )
 from ..generation.generation import Producer
+from ..generation.remote import RemoteProducer
 from ..generation.stamper import Item
-from ..generation.standin import StandIn
-from ..rules.ending import Ending, closing
+from ..rules.ending import SAFE_TEXTS, Ending, closing
 from ..rules.lifecycle import Draft, OpenGeneration, WaitingGeneration
 from ..rules.policy import Policy
 from ..rules.queue import Queue, QueuedStart
@@ -44,18 +44,19 @@ from ..rules.records import (
     message_key,
     to_record,
 )
-from ..rules.states import GenerationState
+from ..rules.states import GenerationState, Outcome
 
 __all__ = [
     "NOTHING",
     "Part",
     "StartRequest",
+    "after_stop_part",
     "digest",
     "drop_part",
+    "dropped_part",
     "end_part",
     "enqueue_part",
     "joined",
-    "pause_part",
     "posted",
     "replaced_part",
     "resume_part",
@@ -217,6 +218,19 @@ def drop_part(queue: Queue, item: QueuedStart, ending: Ending) -> Part:
     return iter(items), records
 
 
+def dropped_part(queue: Queue, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Part:
+    """Some that wait end without having begun. Stamp it at once."""
+    ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by)
+    return joined(*(drop_part(queue, item, ending) for item in list(items)))
+
+
+def after_stop_part(queue: Queue, choice: str, reason: str) -> Part:
+    """What a stop makes of those that wait: ``pause``, ``continue`` or ``clear``. Stamp it at once."""
+    if choice == "clear":
+        return dropped_part(queue, queue.items, "stopped")
+    return pause_part(queue, reason) if choice == "pause" else NOTHING
+
+
 def pause_part(queue: Queue, reason: str) -> Part:
     """What waits goes on waiting after the live generation ended. Nothing where nothing waits."""
     if queue.paused or not len(queue):
@@ -253,7 +267,7 @@ def start_part(structure: OpenGeneration, request: StartRequest, *, supersedes: 
             turn=structure.turn,
             after=after,
             job_id=structure.job_id,
-            remote=isinstance(request.producer, StandIn),
+            remote=isinstance(request.producer, RemoteProducer),
             on_last_disconnect=request.on_last_disconnect,
         )
         records[OPEN] = to_record(open_)

@@ -43,7 +43,7 @@ from .journal import Journal
 from .pages import Pages
 from .presence import Presence
 
-__all__ = ["ForkPoint", "Reads"]
+__all__ = ["ForkPoint", "History"]
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class ForkPoint:
 
 
 @final
-class Reads:
+class History:
     """The readers' side of one session; the source of its subscriptions."""
 
     __slots__ = (

@@ -18,7 +18,7 @@ from attrs import frozen
 from ..codec import decode
 from ..events import Cursor, Event
 from ..log.port import Entry
-from ..observers import SILENT, Witness
+from ..observers import SILENT, Reporter
 
 __all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mail", "Mailbox"]
 
@@ -206,10 +206,10 @@ def _weight(mail: Mail) -> tuple[int, int]:
 class Hub:
     """The subscribers of one session in memory."""
 
-    __slots__ = ("_bound", "_final", "_mailboxes", "_most", "_notice", "asides", "last_left", "on_left", "witness")
+    __slots__ = ("_bound", "_final", "_mailboxes", "_most", "_notice", "asides", "last_left", "on_left", "reporter")
 
-    def __init__(self, bound: int, most: float = math.inf, *, witness: Witness = SILENT) -> None:
-        self.witness = witness
+    def __init__(self, bound: int, most: float = math.inf, *, reporter: Reporter = SILENT) -> None:
+        self.reporter = reporter
         self.last_left = -math.inf  # when the last subscriber left, by the trio clock
         self.asides = 0  # how many were told
         self.on_left: Callable[[], object] | None = None  # called when the last subscriber leaves

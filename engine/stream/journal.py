@@ -73,10 +73,10 @@ class Journal:
         "committed",
         "epoch",
         "refused",
+        "reporter",
         "session_id",
         "stamped",
         "token",
-        "witness",
     )
 
     def __init__(
@@ -101,7 +101,7 @@ class Journal:
         self._most_published = config.subscriber_buffer
         self._line = budget.lines[False]  # by what its last write was
         self._on_refused = on_refused
-        self.witness = hub.witness
+        self.reporter = hub.reporter
         self.session_id = head.session_id
         self.epoch = head.epoch
         self.committed = head.tail
@@ -330,7 +330,7 @@ class Journal:
                 self._hub.publish(Batch(self.session_id, self.epoch, entries))
         finally:
             self._tell()
-        self.witness.committed(write, handed_over)
+        self.reporter.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:
         self._budget.give_back(self.stamped - self.committed, self._size + self._size_submitted)

@@ -172,7 +172,7 @@ class Subscription:
         return start.epoch, start.offset
 
     def _gap(self, reason: str, asked: Cursor, resumed: Cursor) -> Gap:
-        self._source.hub.witness.met_gap(reason)
+        self._source.hub.reporter.met_gap(reason)
         return Gap(reason, str(asked), resumed)
 
     async def __aenter__(self) -> Self:
@@ -307,7 +307,7 @@ class Subscription:
                     return None
                 return Ephemeral(self.cursor, body)
             case Lagged():
-                self._source.hub.witness.fell_behind()
+                self._source.hub.reporter.fell_behind()
                 self._mailbox.rearm()
                 self._replaying = True
                 return None

@@ -51,7 +51,6 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = _found()
 
 EXCLUDED: Final[Mapping[str, str]] = {
     "Engine.resident": "the session's own way to what is in memory, with an id that was checked",
-    "Engine.fork_session": "the session's own way to a fork, with arguments that it has checked",
     "Engine.drain": "ends the engine: it has a test of its own",
 }
 
@@ -155,10 +154,6 @@ async def _sessions(scene: Scene, given: Given) -> None:
 async def _delete_session(scene: Scene, given: Given) -> None:
     other = await scene.engine.create_session()
     await given(scene.engine.delete_session, session_id=other.session_id)
-
-
-async def _producer(scene: Scene, given: Given) -> None:
-    await given(scene.engine.producer, wanted="say")
 
 
 async def _start(scene: Scene, given: Given) -> None:
@@ -399,7 +394,6 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.session": (_session,),
     "Engine.sessions": (_sessions,),
     "Engine.delete_session": (_delete_session,),
-    "Engine.producer": (_producer,),
     "Session.start": (_start, _queue_and_start),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),

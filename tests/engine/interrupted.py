@@ -31,7 +31,7 @@ from penstock.engine.testing import check_log
 from tests.engine.rules import events_of
 from tests.engine.trouble import cut_short, say_last_word
 
-MODULES: Final = ("stamper", "journal", "ending", "slot", "transaction", "pen", "run", "starting", "commit")
+MODULES: Final = ("stamper", "journal", "ending", "core", "transaction", "writer", "run", "starting", "commit")
 FILES: Final = frozenset(str(path) for name in MODULES for path in Path(engine.__file__).parent.rglob(f"{name}.py"))
 CONFIG: Final = Config(cleanup_timeout=1.0, session_pending=8, checkpoint_every=4)
 

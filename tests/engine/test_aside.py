@@ -169,7 +169,7 @@ async def examine(store: EventLog | Path, damage: Damage, healthy: Folds, watche
             session = await engine.session(victim)
         except (SessionNotFound, SessionDeleted) as error:
             done[error.code] += 1
-            session = Session(engine, victim)  # type: ignore[arg-type]
+            session = Session(engine._registry, victim)  # type: ignore[arg-type]
         readers = [Reader(), Reader()] if watched else []
         for number, reader in enumerate(readers):
             nursery.start_soon(partial(reader.follow, session, snapshot=bool(number)))

@@ -132,7 +132,7 @@ async def test_nothing_of_the_engine_can_be_struck_but_a_producer_that_is_busy(a
         sys.setprofile(None)
     assert called > 1000
     # Where a producer is run, the one that stands in for another process, and what only looks.
-    assert struck == {"run_producer", "StandIn.__call__", "Event.type"}
+    assert struck == {"run_producer", "RemoteProducer.__call__", "Event.type"}
 
 
 async def test_a_producer_that_is_busy_can_be_struck() -> None:

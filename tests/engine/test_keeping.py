@@ -72,7 +72,7 @@ async def test_all_who_wait_for_one_generation_hear_of_it(log: MemoryLog, autoju
     async with open_engine(log) as engine, trio.open_nursery() as nursery:
         session = await engine.create_session("s")
         started = await session.start("remote")
-        live = (await engine.resident(session.session_id)).slot.live
+        live = (await engine.resident(session.session_id)).core.live
         assert live is not None
         told: list[str] = []
 

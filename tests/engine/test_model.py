@@ -362,8 +362,8 @@ class Driver:
             return answer_of(answer)
 
         # The id that the engine makes is not known before; the model takes it over afterwards.
-        stand_in = f"new {next(self._numbers)}"
-        model.new_id = lambda: stand_in
+        remote = f"new {next(self._numbers)}"
+        model.new_id = lambda: remote
         try:
             wanted = model.start(asked, operation.key)
         except Refused as refused:
@@ -372,9 +372,9 @@ class Driver:
             raise
         answer = await start()
         (generation_id,) = made
-        if stand_in in model.generations:
-            rename(model, stand_in, generation_id)
-        if wanted.get("generation_id") == stand_in:
+        if remote in model.generations:
+            rename(model, remote, generation_id)
+        if wanted.get("generation_id") == remote:
             wanted["generation_id"] = generation_id
         wanted = {"superseded": None, "joined": False, "repeated": False, **wanted}
         if "position" in wanted:
@@ -644,14 +644,14 @@ def chunk_of(generation_id: str, each: Said) -> Chunk:
     return body(generation_id, type=type_, data=data, message_id=each.message_id, seq=each.seq)
 
 
-def rename(model: said.Session, stand_in: str, generation_id: str) -> None:
-    generation = model.generations.pop(stand_in)
+def rename(model: said.Session, remote: str, generation_id: str) -> None:
+    generation = model.generations.pop(remote)
     generation.generation_id = generation_id
     model.generations[generation_id] = generation
     for message in generation.messages:
         message.generation_id = generation_id
     for _, answer in model.keys.values():
-        if answer.get("generation_id") == stand_in:
+        if answer.get("generation_id") == remote:
             answer["generation_id"] = generation_id
 
 

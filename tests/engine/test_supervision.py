@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from types import ModuleType
 from typing import Final
 
 import pytest
@@ -24,15 +25,11 @@ from penstock.engine import (
     open_engine,
 )
 from penstock.engine.generation.watchdog import Watch
-from penstock.engine.session.advancing import Advance
-from penstock.engine.session.ending import Endings
+from penstock.engine.session import queue as queue_steps
+from penstock.engine.session import resident as steps
 from penstock.engine.session.registry import Registry
 from penstock.engine.session.resident import Resident
-from penstock.engine.session.settlement import Settlement
-from penstock.engine.session.slot import Slot
-from penstock.engine.session.starting import Control
 from penstock.engine.stream.hub import Hub
-from penstock.engine.stream.journal import Journal
 from penstock.engine.stream.presence import Presence
 from penstock.engine.supervision import Supervisor, find_exit, own_failure, split, without
 from tests.engine.living import begin, end_of, finished
@@ -49,19 +46,18 @@ class Place:
     """
 
     name: str
-    owner: type
+    owner: type | ModuleType
     method: str
     lead: Callable[[Engine, Session], Awaitable[object]]
     of: Callable[[object], str] | None
+    bound: bool = False  # when its session enters memory
 
     def __str__(self) -> str:
         return self.name
 
 
-def of_journal(work: object) -> str:
-    journal = work._journal  # type: ignore[attr-defined]
-    assert isinstance(journal, Journal)
-    return journal.session_id
+def of_session(work: object) -> str:
+    return str(work.session_id)  # type: ignore[attr-defined]
 
 
 async def wait(_: Engine, __: Session) -> None:
@@ -99,13 +95,15 @@ async def be_watched(_: Engine, session: Session) -> None:
 
 
 PLACES: Final = [
-    Place("a step", Control, "start", lambda _, session: session.start("say"), of_journal),
-    Place("the end of a generation", Endings, "finish", lambda _, session: session.start("say"), of_journal),
-    Place("the end of a stop", Endings, "stop", lambda _, session: session.stop(), of_journal),
-    Place("what waits", Advance, "_next", queue, of_journal),
-    Place("a producer that is done", Slot, "on_done", lambda _, session: session.start("say"), of_journal),
+    Place("a step", steps, "start", lambda _, session: session.start("say"), of_session),
+    Place("the end of a generation", steps, "finish", lambda _, session: session.start("say"), of_session),
+    Place("the end of a stop", steps, "stop", lambda _, session: session.stop(), of_session),
+    Place("what waits", queue_steps, "_start_next", queue, of_session),
+    Place(
+        "a producer that is done", Resident, "on_done", lambda _, session: session.start("say"), of_session, bound=True
+    ),
     Place("a fork", Registry, "_fork", lambda _, session: session.fork(), None),
-    Place("an opening", Settlement, "settle", come_back, of_journal),
+    Place("an opening", steps, "settle", come_back, of_session),
     Place("a presence", Presence, "_leave", be_present, lambda presence: str(presence._session_id)),  # type: ignore[attr-defined]
     Place("a limit", Watch, "look", be_limited, None),
     Place("a report", Hub, "publish", be_watched, None),
@@ -142,9 +140,12 @@ async def test_trouble_in_the_engines_own_work_is_not_felt_by_another_session(
     async with open_engine(log, producers={"say": talk}, config=CONFIG) as engine:
         near = await engine.create_session("near")
         other = await near.start(neighbour, on_last_disconnect=None)
+        if place.bound:
+            monkeypatch.setattr(place.owner, place.method, failing(place, raised, times))
         session = await engine.create_session("s")
         await trio.testing.wait_all_tasks_blocked()
-        monkeypatch.setattr(place.owner, place.method, failing(place, raised, times))
+        if not place.bound:
+            monkeypatch.setattr(place.owner, place.method, failing(place, raised, times))
         try:
             with trio.move_on_after(5000):
                 await place.lead(engine, session)
@@ -191,8 +192,11 @@ async def test_what_ends_the_process_ends_the_engine_in_order_from_wherever_it_i
     async def application() -> None:
         async with open_engine(log, producers={"say": talk}, config=CONFIG) as engine:
             near = await engine.create_session("near")
+            breaking = failing(place, raised, [1])
+            if place.bound:
+                monkeypatch.setattr(place.owner, place.method, breaking)
             session = await engine.create_session("s")
-            monkeypatch.setattr(place.owner, place.method, failing(place, raised, [1]))
+            monkeypatch.setattr(place.owner, place.method, breaking)
             with contextlib.suppress(PenstockError):  # who asked may be told that the engine closes
                 await trio.sleep(61 if place.name == "an opening" else 0)
                 await near.start(neighbour)

@@ -18,7 +18,7 @@ from penstock.engine import (
     new_generation_id,
     open_engine,
 )
-from penstock.engine.session.queue import PendingStops
+from penstock.engine.session.stops import PendingStops
 from tests.engine.producers import saying
 from tests.engine.rules import events_of
 

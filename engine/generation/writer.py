@@ -18,7 +18,7 @@ from ..rules.lifecycle import Draft, OpenGeneration
 from ..stream.journal import Journal, Mark
 from .stamper import PieceStamper, stamp
 
-__all__ = ["MessageIds", "OpenMessage", "Pen"]
+__all__ = ["GenerationWriter", "MessageIds", "OpenMessage"]
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class MessageIds(Protocol):
 
 
 @final
-class Pen:
+class GenerationWriter:
     """Every write of one producer passes here, until the fence is up; then it raises what the fence says."""
 
     __slots__ = (

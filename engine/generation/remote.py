@@ -13,14 +13,14 @@ import trio
 from .generation import Generation
 from .lease import Lease
 
-__all__ = ["REMOTE", "StandIn"]
+__all__ = ["REMOTE", "RemoteProducer"]
 
 # The name by which starts ask for it.
 REMOTE: Final = "remote"
 
 
 @final
-class StandIn:
+class RemoteProducer:
     """Waits until the other process is done. ``adopted``: the generation was begun before this process was."""
 
     def __init__(self, *, adopted: bool = False) -> None:

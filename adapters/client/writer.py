@@ -1,4 +1,4 @@
-"""A remote producer's pen: what a `Generation`'s messages and blocks write with, where the log is in another process.
+"""A remote producer's writer: what a `Generation`'s messages and blocks write with, where the log is elsewhere.
 
 Owns the way from an event to a chunk, and the fence. Numbers are `numbering`'s, delivery is `sending`'s.
 """
@@ -17,7 +17,7 @@ from ..halves import Halves
 from .numbering import Numbering
 from .sending import Sender
 
-__all__ = ["Pen", "Proposed", "Tail"]
+__all__ = ["Proposed", "RemoteWriter", "Tail"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Tail:
 
 
 @final
-class Pen:
+class RemoteWriter:
     """Every write of one remote producer passes here, until the fence is up; then it raises what the fence says."""
 
     def __init__(self, generation_id: str, structure: Numbering, journal: Tail, sender: Sender) -> None:
