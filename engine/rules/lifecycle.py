@@ -1,12 +1,40 @@
-"""What may follow what inside a generation, and the seq it gets.
+"""What may follow what inside a generation, and the seq it gets: first placed, then recorded.
 
-Owns the structure of one live generation (`OpenGeneration`), without its content. Nothing here waits or
-stores. A write happens in two moves: `place` decides (and changes nothing), `record` carries it out, so
-that an event that cannot be encoded leaves no hole. Several writes of which all count or none are recorded inside
-`OpenGeneration.trial`, which takes them back when one is refused. After a crash or a refused commit the structure is
-rebuilt by recording the generation's stored events.
+A reader can trust the order of a generation's events: a block is opened before its first delta and closed before its
+message, a message is closed before the generation finishes, and the events of a block are numbered without a hole.
+`OpenGeneration` is where that is decided, for producers in this process and in others alike. It knows the structure of
+one generation and none of its content: which messages and blocks there are, which of them are open, the last seq of
+each block, which tool calls have no result yet, which approvals and inputs are open.
 
-Placing and recording cost the same however long the generation is: what is open is found without a search.
+A write happens in two moves:
+
+    place(draft)     may it come now, and with which seq? changes nothing; raises `InvalidBody` or `StaleGeneration`
+        │
+    encode           the event's bytes; may be refused as well
+        │
+    record(draft)    carry it out; cannot fail
+        │
+    append           to the journal
+
+With one move, an event that was allowed and then could not be encoded would leave a number that nobody has. With two,
+what is refused has left no trace.
+
+Some writes consist of several drafts of which all count or none: a request of a remote producer, the end of a
+generation with all that it closes. There each draft must be placed behind the ones before it, so those have to be
+recorded already. Inside `OpenGeneration.trial` every change is noted with how to undo it (`changes`), and when the
+block raises, they are undone. A trial costs what changes in it, not what the structure holds. It may not be held across
+a wait: somebody else's draft would stand in it.
+
+The structure is never stored. After a crash, or after the log has refused a write, it is rebuilt by recording the
+generation's stored events (`replay`), which need no placing: they were placed when they were written.
+
+The states are one table (`states`): queued, live, cancelling, finished, and which event leads from which to which.
+While it is cancelling a generation may still say things, for its clean-up runs; the fence, not the structure, is what
+stops a producer that was superseded.
+
+Deltas are nine of ten events. For them there is a short way, and each step of it says the same as the long one: a
+block that is written piece by piece is found once (`block_for`), and each piece is placed by its block alone
+(`place_piece`). Placing and recording cost the same however long the generation is.
 """
 
 from __future__ import annotations

@@ -1,32 +1,55 @@
 """What the steps of one session share, and what each of them does with it.
 
-At any time at most one generation is live in a session, and whatever begins or ends one is a step. Steps are functions
-of the core and run one at a time, in the session's own task, so between two waits of a step nothing of this changes but
-what the live producer writes, through the same journal, from its own task:
+In a session at most one generation is live, and whatever begins or ends one is a lifecycle step. Steps are functions of
+the core (`starting`, `ending`, `queue`, `recovery`). They run one at a time, in the session's own task:
 
-    a caller ──▶ Resident.start ──▶ Steps ──▶ start(core, …) ──▶ core.commit ──▶ Journal ──▶ log
-                                                   │
-                                  core.hold(run) ◀─┘   the producer runs in the session's nursery
+    a caller                        the session's task                          its nursery
+       │
+    Session.start ──▶ Resident.step
+       │                  │  waits in line
+       │                  ▼
+       │              start(core, request)
+       │                  │  refuse, or decide
+       │                  │  core.commit(transaction) ──▶ journal ──▶ log
+       │                  │  core.hold(run)
+       │                  │  await core.settled(mark)
+       │◀── answer ───────┤
+                          └─ core.launch(run) ──────────────────────────▶ the producer runs
 
-A step has three parts. First everything that can be refused is refused: nothing has changed, then. Then, without a
-wait, the step decides and commits: it raises the token, stamps its events and appends them with their records as one
-transaction, so the log has all of it or nothing. Then it waits until that is settled.
+A caller that leaves loses the answer, not the step. Between two waits of a step nothing changes but what the live
+producer writes, from its own task and through the same journal.
 
-Who ends what: the fence comes first. A step that ends the live generation has its writer refuse every write, then
-cancels its scope, then waits for the clean-up, at most `Config.cleanup_timeout`, then writes the end. A producer that
-is not done by then is a straggler: it runs on, can write nothing, and counts against `Config.max_stragglers` until it
-is done. A producer that ends by itself only reports; its end is a step like any other, and does nothing if another step
-was there first.
+A step has three parts. First it refuses whatever can be refused: nothing has changed by then. Then, without a wait, it
+decides and commits: it raises the token, stamps its events and appends them with their records as one `Transaction`, of
+which the log will have all or nothing. Then it waits until that is settled, at most `Config.flush_timeout`. A caller
+that is told `TimedOut` knows that it may yet be stored, and repeats with the same key.
 
-The raised token is the second fence, in the log: should two processes hold the session, the log takes no write under
-the older token. When the log refuses a write, everything stamped behind it is gone; what is live then ends as failed,
-and `recovery` reads anew what is said here.
+Who ends what. A generation ends by itself, at a limit, by a stop or a supersede, with a reset, a deletion or a
+shutdown, and several of these may come at once. So there is one way (`ending.wind_down`, then `ending.write_end`), and
+only a step takes it:
+
+    fence      the writer refuses everything from here on, with the reason
+    cancel     the producer's scope
+    wait       for its clean-up, at most `Config.cleanup_timeout`
+    write      what is open is closed, then `generation.finished`
+
+The fence comes before the cancellation, so a producer that catches `Cancelled` and goes on cannot write behind its own
+end. One that is not done in time is a straggler: Trio cannot abandon a task, so it runs on in the nursery, can write
+nothing, and counts against `Config.max_stragglers` until it is done. A producer that returns by itself only reports;
+its end is a step like any other, and does nothing if another step was there first.
+
+When the log refuses a write, everything stamped behind it is gone. What is live is fenced and cancelled at once
+(`Core.fail`), and the next step is the repair: it reads where the log stands, ends what the log holds open as failed,
+and sets anew what is said here (`recovery`). Opening a session is the same step, with another outcome to give.
+
+Writing the end belongs to the steps, and the steps are shielded from the nursery's scope. So cancelling that scope ends
+all that runs for the session, and what has ended is still written down.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, final
 
 from attrs import define, field
@@ -34,7 +57,7 @@ from attrs import define, field
 from ..config import Config
 from ..errors import PenstockError, TooManyStragglers
 from ..generation.run import Run, RunContext
-from ..generation.stamper import Item, Records, stamp
+from ..generation.stamper import stamp
 from ..log.port import EventLog
 from ..results import GenerationInfo
 from ..rules.queue import Queue
@@ -44,6 +67,7 @@ from ..stream.journal import Journal, Mark
 from .idempotency import Answers
 from .messages import Messages
 from .stops import PendingStops
+from .transaction import Transaction
 
 __all__ = ["Core"]
 
@@ -81,10 +105,16 @@ class Core:
 
     # --- writing
 
-    def commit(self, items: Iterable[Item], records: Records | None = None) -> Mark:
-        """Fence what came before, and stamp: all of it will be stored, or nothing. Raises as `stamp`."""
+    def commit(self, transaction: Transaction, more: Callable[[int], Mapping[str, bytes | None]] | None = None) -> Mark:
+        """Fence what came before, and stamp: all of it will be stored, or nothing. Raises as `stamp`.
+
+        ``more`` gives further records, once the last offset is known.
+        """
         self.journal.raise_token()
-        return stamp(self.journal, items, records)
+        records = transaction.records
+        if more is None:
+            return stamp(self.journal, transaction.items, records)
+        return stamp(self.journal, transaction.items, lambda offset: {**records, **more(offset)})
 
     async def settled(self, mark: Mark | None = None) -> None:
         """Wait until everything up to ``mark``, or stamped by now, is durable: at most `Config.flush_timeout`.

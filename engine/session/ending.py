@@ -23,13 +23,13 @@ from ..rules.lifecycle import Draft
 from ..rules.states import Outcome
 from ..stream.journal import Mark
 from .core import Core
-from .transaction import NOTHING, Part, StartRequest, after_stop_part, dropped_part, end_part, joined
+from .transaction import NOTHING, StartRequest, Transaction, after_stop, all_dropped, ended
 
 __all__ = [
     "end_at_limit",
     "end_corrupt",
     "end_live",
-    "ended",
+    "ending_of",
     "finish",
     "finished_first",
     "forget",
@@ -61,7 +61,7 @@ async def wind_down(
     before stands before it, and nothing of it comes after.
     """
     begun = trio.current_time()
-    core.commit([(run.structure, Draft(GenerationCancelling(reason=reason or outcome, by=by)))])
+    core.commit(Transaction([(run.structure, Draft(GenerationCancelling(reason=reason or outcome, by=by)))]))
     run.ends_as = outcome
     run.fence(f"the generation was {outcome}")
     run.cancel(reason or outcome)
@@ -81,15 +81,15 @@ async def _await_cleanup(core: Core, run: Run) -> str:
     return "overran" if overran else "clean"
 
 
-def write_end(core: Core, run: Run, ending: Ending, *, by: str | None = None, more: Part = NOTHING) -> Mark:
+def write_end(core: Core, run: Run, ending: Ending, *, by: str | None = None, more: Transaction = NOTHING) -> Mark:
     """End it now, and write ``more`` behind that; ``by`` is the remote producer that asks for it."""
     run.fence(f"the generation has ended as {ending.outcome}")
-    with ended(core, run):
-        return core.commit(*joined(end_part(run.structure, ending, by=by), more))
+    with ending_of(core, run):
+        return core.commit(ended(run.structure, ending, by=by) + more)
 
 
 @contextmanager
-def ended(core: Core, run: Run) -> Iterator[None]:
+def ending_of(core: Core, run: Run) -> Iterator[None]:
     """Around the stamp of its end: it is live no more then; where the stamp raises, its structure is as it was."""
     with run.structure.trial():
         yield
@@ -126,7 +126,7 @@ async def end_at_limit(core: Core, run: Run, limit: LimitName) -> None:
     if limit == "stalled" and run.remote is not None and run.remote.is_lost:
         outcome = limit = "lost"
     ending, _ = await wind_down(core, run, outcome, reason=limit)
-    write_end(core, run, ending, more=after_stop_part(core.queue, "pause", limit) if stopped else NOTHING)
+    write_end(core, run, ending, more=after_stop(core.queue, "pause", limit) if stopped else NOTHING)
 
 
 async def stop(
@@ -140,15 +140,15 @@ async def stop(
     live = finished_first(core)
     if live is not None and generation_id in (None, live.generation_id):
         ending, _ = await wind_down(core, live, "stopped", reason=reason)
-        await core.settled(write_end(core, live, ending, more=after_stop_part(core.queue, queue, reason)))
+        await core.settled(write_end(core, live, ending, more=after_stop(core.queue, queue, reason)))
         return Stopped(state=_found(ending), generation_id=live.generation_id)
     waiting = None if generation_id is None else core.queue.find(generation_id)
     if waiting is not None:
         core.journal.check()
-        await core.settled(core.commit(*dropped_part(core.queue, [waiting], "stopped")))
+        await core.settled(core.commit(all_dropped(core.queue, [waiting], "stopped")))
         return Stopped(state="stopped", generation_id=generation_id)
     if generation_id is None and live is None:
-        core.commit(*after_stop_part(core.queue, queue, reason))
+        core.commit(after_stop(core.queue, queue, reason))
     await core.settled()
     return await _tell(core, generation_id, reached)
 
@@ -177,9 +177,9 @@ async def _tell(core: Core, generation_id: str | None, reached: Sequence[StartRe
 async def reset(core: Core, reason: str | None) -> Mark:
     """End what is live and what waits as ``reset``; then nothing of the transcript is left."""
 
-    def rest() -> Part:
-        drops = dropped_part(core.queue, core.queue.items, "reset")
-        return joined(drops, (iter([(None, Draft(SessionReset(reason=reason)))]), {}))
+    def rest() -> Transaction:
+        drops = all_dropped(core.queue, core.queue.items, "reset")
+        return drops + Transaction([(None, Draft(SessionReset(reason=reason)))])
 
     return await _end_live(core, "reset", rest)
 
@@ -189,14 +189,14 @@ async def end_live(core: Core, outcome: Outcome) -> None:
     await _end_live(core, outcome, lambda: NOTHING)
 
 
-async def _end_live(core: Core, outcome: Outcome, rest: Callable[[], Part]) -> Mark:
+async def _end_live(core: Core, outcome: Outcome, rest: Callable[[], Transaction]) -> Mark:
     """End what is live and write ``rest`` behind it, as they are then; returns after the commit."""
     live = finished_first(core)
     if live is not None:
         ending, _ = await wind_down(core, live, outcome)
         mark = write_end(core, live, ending, more=rest())
     else:
-        mark = core.commit(*rest())
+        mark = core.commit(rest())
     await core.settled(mark)
     return mark
 

@@ -16,6 +16,7 @@ from ..stream.journal import Mark
 from .core import Core
 from .ending import write_end
 from .numbering import Numbering
+from .transaction import Transaction
 
 __all__ = ["driven_from_elsewhere", "finish", "refusal", "unfinished"]
 
@@ -37,7 +38,7 @@ async def finish(
     run = driven_from_elsewhere(core, gid)
     if run is not None and run.remote is not None:
         run.writer.check()
-        mark = write_end(core, run, ending, by=by, more=(iter(()), numbering.records(stamp)))
+        mark = write_end(core, run, ending, by=by, more=Transaction(records=numbering.records(stamp)))
         numbering.note(stamp, mark)
         run.remote.finish()
         return mark, False

@@ -85,24 +85,23 @@ class Answers:
             repeated=True,
         )
 
-    def records(
+    def answer(
         self,
         request: StartRequest,
-        records: Mapping[str, bytes | None],
         *,
         turn: int | None = None,
         position: int | None = None,
         superseded: Superseded | None = None,
         joined: str | None = None,
     ) -> Callable[[int], Mapping[str, bytes | None]]:
-        """``records`` with the answer that the request gets, once its cursor's offset is known.
+        """What stores the answer that the request gets, once its cursor's offset is known; nothing without a key.
 
         ``joined`` is the live generation that it got in place of one of its own.
         """
 
-        def made(offset: int) -> Mapping[str, bytes | None]:
+        def records(offset: int) -> Mapping[str, bytes | None]:
             if request.idempotency_key is None:
-                return records
+                return {}
             answer = _Answer(
                 digest=request.digest,
                 at=time.time(),
@@ -117,9 +116,9 @@ class Answers:
             # Once only: a key that is used anew after this must stay.
             old: dict[str, bytes | None] = dict.fromkeys(self._expired)
             self._expired = ()
-            return {**records, **old, _key(request): encode_record(answer)}
+            return {**old, _key(request): encode_record(answer)}
 
-        return made
+        return records
 
     async def _sweep(self) -> None:
         """Find the keys whose time is over; they go with the next answer that is written."""

@@ -19,7 +19,7 @@ from ..rules.records import METADATA, MessageRecord
 from ..slices import in_slices
 from ..stream.history import History
 from ..stream.journal import Journal, Mark
-from .transaction import digest, posted, retract_part
+from .transaction import digest, posted, retracted
 
 __all__ = ["Messages"]
 
@@ -76,8 +76,8 @@ class Messages:
                     )
                 return Posted(message_id=message_id, cursor=self._journal.cursor, created=False)
         self._check_open()
-        item, records = posted(message, message_id)
-        mark = stamp(self._journal, [item], records)
+        transaction = posted(message, message_id)
+        mark = stamp(self._journal, transaction.items, transaction.records)
         self.note(message_id, mark)
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         return Posted(message_id=message_id, cursor=self._journal.cursor_at(mark), created=True)
@@ -97,10 +97,9 @@ class Messages:
                 session_id=self._journal.session_id,
                 message_id=message_id,
             )
-        items, records = retract_part(wanted, "retracted")
         part = LongPart(self._journal)
-        await in_slices(part.preparing(items))
-        mark = part.stamp(records)
+        await in_slices(part.preparing(retracted(wanted, "retracted").items))
+        mark = part.stamp()
         await in_slices(part.writing())
         await self._journal.wait_committed(mark, self._config.flush_timeout)
         return self._journal.cursor_at(mark)

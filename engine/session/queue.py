@@ -20,7 +20,7 @@ from ..supervision import own_failure
 from .core import Core
 from .ending import finished_first
 from .starting import begin
-from .transaction import StartRequest, drop_part, dropped_part, resume_part
+from .transaction import StartRequest, all_dropped, dropped, resumed
 
 __all__ = ["dequeue", "due", "may_start", "queue_next", "start_next"]
 
@@ -64,7 +64,7 @@ def _try_later(core: Core) -> None:
 async def queue_next(core: Core) -> QueueNext:
     """Let a paused queue go on; tells which one started, if one did."""
     finished_first(core)
-    await core.settled(core.commit(*resume_part(core.queue, "next")))
+    await core.settled(core.commit(resumed(core.queue, "next")))
     started = await _start_next(core)
     return QueueNext(cursor=core.journal.cursor, generation_id=started)
 
@@ -77,7 +77,7 @@ async def _start_next(core: Core) -> str | None:
             producer = core.context.find_producer(item.producer)
         except ProducerNotFound:
             ending = Ending(outcome="failed", code="PRODUCER_NOT_FOUND", message="Nobody here can produce it.")
-            core.commit(*drop_part(core.queue, item, ending))
+            core.commit(dropped(core.queue, item, ending))
             continue
         await begin(core, _request_of(item, producer), waited=item)
         return item.generation_id
@@ -92,7 +92,7 @@ async def dequeue(core: Core, generation_id: str) -> None:
             "no queued generation has this id", session_id=core.session_id, generation_id=generation_id
         )
     core.journal.check()
-    await core.settled(core.commit(*dropped_part(core.queue, [item], "stopped")))
+    await core.settled(core.commit(all_dropped(core.queue, [item], "stopped")))
 
 
 def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:

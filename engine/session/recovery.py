@@ -31,7 +31,7 @@ from ..rules.states import GenerationState, Outcome
 from ..slices import SLICE
 from .core import Core
 from .starting import make_run
-from .transaction import StartRequest, end_part
+from .transaction import StartRequest, ended
 
 __all__ = ["Found", "find", "retry", "settle"]
 
@@ -83,7 +83,7 @@ async def settle(
     elif found.open is not None:
         ending = Ending(outcome=outcome, code=code, message=SAFE_TEXTS[outcome])
         with reading(core.session_id):
-            mark = core.commit(*end_part(found.open, ending))
+            mark = core.commit(ended(found.open, ending))
         await core.journal.wait_committed(mark, within)
     return True
 

@@ -49,6 +49,7 @@ from .arguments import checked_page
 from .core import Core
 from .ending import end_at_limit, end_corrupt, end_live, finish, forget, leave, remove, stop
 from .idempotency import Answers
+from .life import Call, Life, Phase
 from .messages import Messages
 from .queue import due, may_start, start_next
 from .recovery import retry, settle
@@ -74,11 +75,7 @@ class Resident:
 
     __slots__ = (
         "_config",
-        "_corrupt",
-        "_deleting",
-        "_draining",
         "_failure",
-        "_left",
         "_nursery",
         "_opening",
         "_registry",
@@ -88,12 +85,11 @@ class Resident:
         "_steps",
         "_using",
         "_working",
-        "closed",
         "core",
-        "deleted",
         "history",
         "hub",
         "journal",
+        "life",
         "presence",
     )
 
@@ -134,12 +130,7 @@ class Resident:
             launch=self._launch,
         )
         self._remotes: Remotes | None = None  # most sessions have none, and are never deleted
-        self._deleting = False  # nothing begins any more, unless it fails
-        self.closed = False
-        self.deleted = False
-        self._corrupt: CorruptSession | None = None
-        self._draining = False
-        self._left = False  # a remote generation is the next process's: nobody here says what becomes of it
+        self.life = Life(head.session_id)
         self._repairing = False
         self._using = 0
         self._working = False  # there is its task
@@ -151,6 +142,11 @@ class Resident:
     @property
     def session_id(self) -> str:
         return self.journal.session_id
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has left memory."""
+        return self.life.closed
 
     @property
     def remotes(self) -> Remotes:
@@ -228,7 +224,7 @@ class Resident:
                         break
         except BaseException as error:
             failure = own_failure(error)
-            self.core.fail(self._gone())
+            self.core.fail(self.life.refusal())
             self._leave_memory(repr(failure))
             raise
         finally:
@@ -269,7 +265,7 @@ class Resident:
     @property
     def _advances(self) -> bool:
         """Whether the next queued generation is to start, now or when it is tried again."""
-        return may_start(self.core) and not (self._draining or self._deleting or self._corrupt)
+        return self.life.phase is Phase.OPEN and may_start(self.core)
 
     # --- for its runs
 
@@ -314,8 +310,8 @@ class Resident:
     def close(self) -> None:
         """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
         if not self.closed:
-            self.closed = True
-            self._steps.refuse_waiting(self._gone)
+            self.life.closed = True
+            self._steps.refuse_waiting(self.life.refusal)
             self._steps.nudge()
             self.presence.close()
             self._registry.left(self)
@@ -323,7 +319,7 @@ class Resident:
     def abandon(self) -> None:
         """Close, and give up the step under way: a repair that cannot succeed now is left to the next opening."""
         self.close()
-        self.core.fail(self._gone())
+        self.core.fail(self.life.refusal())
         if self._nursery is not None and self._stepping is not None:
             for scope in (self._stepping, self._nursery.cancel_scope):
                 scope.cancel(reason="penstock: the engine closes")
@@ -331,11 +327,11 @@ class Resident:
 
     def set_aside(self, error: CorruptSession) -> None:
         """What is stored of it cannot be read: nothing more is done in it, and what is live ends. Idempotent."""
-        if self.closed or self._corrupt is not None:
+        if self.closed or self.life.corrupt is not None:
             return
-        self._corrupt = error
+        self.life.corrupt = error
         self.hub.close(Ended("corrupt"))
-        self._steps.refuse_waiting(self._gone)
+        self._steps.refuse_waiting(self.life.refusal)
         if self._opening is not None:
             return  # the opening fails
         if self.core.live is None:
@@ -353,53 +349,34 @@ class Resident:
                 "session %s: the end of what was live is left to the next opening: %s", self.session_id, error
             )
         finally:
-            self.core.fail(self._gone())
+            self.core.fail(self.life.refusal())
             self.close()
 
-    def _gone(self) -> PenstockError:
-        if self._corrupt is not None:
-            return CorruptSession(self._corrupt.detail, session_id=self.session_id)
-        if self.deleted or self._deleting:
-            return SessionDeleted("the session was deleted", session_id=self.session_id)
-        return Draining("the engine is shutting down", session_id=self.session_id)
-
-    def check_here(self) -> None:
-        """Raises when nobody can be in it any more."""
-        if self.closed or self._deleting or self._corrupt is not None:
-            raise self._gone()
+    def check(self, call: Call) -> None:
+        """Raises what the call is refused with."""
+        self.life.check(call)
+        if call is not Call.BE_HERE:
+            self.journal.check()
+            if self._repairing:
+                raise WriteFailed("nothing can be stored at present", session_id=self.session_id)
 
     def _check_open(self) -> None:
-        if self.closed or self._draining or self._deleting or self._corrupt is not None:
-            raise self._gone()
-        self._check_writable()
-
-    def _check_writable(self) -> None:
-        self.journal.check()
-        if self._repairing:
-            raise WriteFailed("nothing can be stored at present", session_id=self.session_id)
+        self.check(Call.WRITE)
 
     # --- what sessions are asked for
 
     async def start(self, request: StartRequest) -> Started | Queued:
         """Start in its turn."""
-        self._check_open()
-        return await self._steps.take(partial(self._start, request), subject=request)
-
-    async def _start(self, request: StartRequest) -> Started | Queued:
-        self._check_open()
-        return await start(self.core, request)
+        return await self.step(partial(start, self.core, request), subject=request)
 
     async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
-        if self.closed or self._corrupt is not None:
-            raise self._gone()
-        self._check_writable()
+        self.check(Call.END)
         self._steps.check_room()
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        work = partial(stop, self.core, generation_id, reason, reached, queue)
-        return await self._steps.take(partial(self._before_left, work))
+        return await self.step(partial(stop, self.core, generation_id, reason, reached, queue), call=Call.END)
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
         starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
@@ -420,13 +397,13 @@ class Resident:
         finally:
             self._using -= 1
 
-    async def step(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
-        """Have any other lifecycle step done in its turn."""
-        self._check_open()
-        return await self._steps.take(partial(self._checked, work), subject=subject)
+    async def step(self, work: Callable[[], Awaitable[T]], *, call: Call = Call.WRITE, subject: object = None) -> T:
+        """Have a lifecycle step done in its turn, unless it is refused by then."""
+        self.check(call)
+        return await self._steps.take(partial(self._in_turn, work, call), subject=subject)
 
-    async def _checked(self, work: Callable[[], Awaitable[T]]) -> T:
-        self._check_open()
+    async def _in_turn(self, work: Callable[[], Awaitable[T]], call: Call) -> T:
+        self.check(call)
         return await work()
 
     async def retract(self, message_id: str, *, and_after: bool) -> Cursor:
@@ -490,19 +467,11 @@ class Resident:
 
     async def delete(self) -> None:
         """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
-        if self.closed or self._corrupt is not None:
-            raise self._gone()
-        self._check_writable()
+        self.check(Call.END)
         self._steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
-        await self._steps.take(partial(self._before_left, self._delete))
-
-    async def _before_left(self, work: Callable[[], Awaitable[T]]) -> T:
-        """``work`` of a step that ends what is live, also while the engine shuts down. Raises `Draining`."""
-        if self._left:
-            raise self._gone()
-        return await work()
+        await self.step(self._delete, call=Call.END)
 
     async def delete_unused(self, cursor: Cursor) -> bool:
         """Delete it, if it still ends there and nobody uses it when the turn of that has come; whether it was deleted.
@@ -530,23 +499,23 @@ class Resident:
     async def _delete(self) -> None:
         """End what is live as ``deleted``, then this life. A step. Raises `WriteFailed`, `TimedOut`."""
         self.journal.check()
-        self._deleting = True
+        self.life.deleting = True
         try:
             await end_live(self.core, "deleted")
             await remove(self.core, self._end)
         except BaseException:
-            self._deleting = False
+            self.life.deleting = False
             raise
 
     def _end(self) -> None:
-        self.deleted = True
+        self.life.deleted = True
         self.hub.close(Ended("deleted"))
         self.close()
 
     async def drain(self) -> None:
         """End what is live as ``shutdown``, but for a remote generation; nothing starts any more."""
-        self._draining = True
-        self._steps.refuse_waiting(self._gone)
+        self.life.draining = True
+        self._steps.refuse_waiting(self.life.refusal)
         while not self.closed:
             try:
                 await self._steps.take(self._leave)
@@ -555,7 +524,7 @@ class Resident:
             return
 
     async def _leave(self) -> None:
-        self._left = self.core.live is not None and self.core.live.remote is not None
+        self.life.left = self.core.live is not None and self.core.live.remote is not None
         await leave(self.core)
 
     async def _retire(self) -> None:

@@ -61,6 +61,7 @@ from .arguments import (
     checked_seconds,
 )
 from .ending import reset
+from .life import Call
 from .queue import dequeue, queue_next
 from .registry import Registry
 from .transaction import StartRequest
@@ -417,7 +418,7 @@ class Session:
         Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
         """
         resident = await self._registry.resident(self.session_id)
-        resident.check_here()
+        resident.check(Call.BE_HERE)
         resident.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:

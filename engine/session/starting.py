@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from itertools import chain
 
 from ..errors import (
     GenerationActive,
@@ -29,17 +28,8 @@ from ..rules.queue import QueuedStart
 from ..slices import in_slices
 from ..stream.journal import Mark
 from .core import Core
-from .ending import ended, finished_first, wind_down, write_end
-from .transaction import (
-    NOTHING,
-    StartRequest,
-    dropped_part,
-    end_part,
-    enqueue_part,
-    joined,
-    replaced_part,
-    start_part,
-)
+from .ending import ending_of, finished_first, wind_down, write_end
+from .transaction import NOTHING, StartRequest, Transaction, all_dropped, ended, enqueued, replaced, started
 
 __all__ = ["begin", "begin_written", "make_run", "start"]
 
@@ -127,8 +117,7 @@ async def _join(core: Core, request: StartRequest, old: Run) -> Started:
     # One that its first chunk began may not be stored yet.
     mark = core.journal.mark()
     if request.idempotency_key is not None:
-        records = core.answers.records(request, {}, turn=turn, joined=gid)
-        mark = core.journal.append((), records(mark.offset))
+        mark = core.journal.append((), core.answers.answer(request, turn=turn, joined=gid)(mark.offset))
         core.note_unsettled(mark)
     await core.settled(mark)
     return Started(generation_id=gid, turn=turn, cursor=core.journal.cursor_at(mark), joined=True)
@@ -140,12 +129,11 @@ async def _enqueue(core: Core, request: StartRequest, decision: Enqueue) -> Queu
     core.journal.check()
     pushed_out = [item for item in core.queue.items if item.generation_id in decision.pushed_out]
     # It takes its place before the others leave theirs: a queue that is empty in between would no longer be paused.
-    enqueued = enqueue_part(core.queue, request, decision.position)
-    parts = [dropped_part(core.queue, pushed_out, "superseded", by=request.generation_id), enqueued]
+    added = enqueued(core.queue, request, decision.position)
+    transaction = all_dropped(core.queue, pushed_out, "superseded", by=request.generation_id) + added
     if request.stopped:
-        parts.append(dropped_part(core.queue, core.queue.items[-1:], "stopped"))
-    items, records = joined(*parts)
-    mark = core.commit(items, core.answers.records(request, records, position=decision.position))
+        transaction += all_dropped(core.queue, core.queue.items[-1:], "stopped")
+    mark = core.commit(transaction, core.answers.answer(request, position=decision.position))
     await core.settled(mark)
     return Queued(generation_id=request.generation_id, position=decision.position, cursor=core.journal.cursor_at(mark))
 
@@ -164,31 +152,30 @@ async def begin(
     ``waited`` leaves the queue in the same part.
     """
     gid = request.generation_id
-    retracted = await _retracted(core, request)
+    message_ids = await _retracted(core, request)
     request.stopped = core.stops.take(gid) or request.stopped
-    end = retract = leave = NOTHING
-    if old is not None and ending is not None:
-        end = end_part(old.structure, ending)
-    if request.replaces is not None:
-        retract = replaced_part(
-            retracted, None if old is None else old.structure, rolled_back=ending is not None and ending.retract
-        )
-    if waited is not None:
-        leave = (iter(()), core.queue.remove(waited))
     structure = OpenGeneration(gid, core.turn + 1, request.job_id)
-    begun = start_part(
+    transaction = NOTHING
+    if old is not None and ending is not None:
+        transaction += ended(old.structure, ending)
+    if request.replaces is not None:
+        rolled_back = ending is not None and ending.retract
+        transaction += replaced(message_ids, None if old is None else old.structure, rolled_back=rolled_back)
+    if waited is not None:
+        transaction += Transaction(records=core.queue.remove(waited))
+    transaction += started(
         structure,
         request,
         supersedes=None if superseded is None else superseded.generation_id,
         after=core.journal.stamped,
     )
-    items, records = joined(end, retract, leave, begun)
     run = make_run(core, structure, request)
+    answer = core.answers.answer(request, turn=structure.turn, superseded=superseded)
     part = LongPart(core.journal)  # it may retract any number of messages
-    with nullcontext() if old is None else ended(core, old):
-        await in_slices(part.preparing(items))
+    with nullcontext() if old is None else ending_of(core, old):
+        await in_slices(part.preparing(transaction.items))
         core.journal.raise_token()
-        mark = part.stamp(core.answers.records(request, records, turn=structure.turn, superseded=superseded))
+        mark = part.stamp(lambda offset: {**transaction.records, **answer(offset)})
     core.turn = structure.turn
     core.hold(None if request.stopped else run)
     if request.text is not None:
@@ -223,12 +210,11 @@ def begin_written(
     core.journal.check()
     request.stopped = core.stops.take(request.generation_id) or request.stopped
     run = None if request.stopped else make_run(core, structure, request)
-    items, started = start_part(structure, request, supersedes=None, after=core.journal.stamped)
+    transaction = started(structure, request, supersedes=None, after=core.journal.stamped)
     if run is None:
-        mark = core.commit(items, started)
+        mark = core.commit(transaction)
     else:
-        first = ((structure, draft) for draft in drafts)
-        mark = core.commit(chain(items, first), lambda offset: {**started, **records(offset)})
+        mark = core.commit(transaction + Transaction((structure, draft) for draft in drafts), records)
         core.hold(run)
         run.launched = True
         core.launch(run)

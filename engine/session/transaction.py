@@ -1,13 +1,17 @@
-"""What a step writes: items with the records that go with them, each part of them indivisible in the log."""
+"""What a step writes: events with the records that go with them, indivisible in the log.
+
+Each function here makes one of what a step is asked for; a step adds up what it needs and commits that at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import TypeAlias, final
+from types import MappingProxyType
+from typing import Final, final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ..codec import converter, encode_json
 from ..errors import InvalidBody
@@ -48,35 +52,41 @@ from ..rules.states import GenerationState, Outcome
 
 __all__ = [
     "NOTHING",
-    "Part",
     "StartRequest",
-    "after_stop_part",
+    "Transaction",
+    "after_stop",
+    "all_dropped",
     "digest",
-    "drop_part",
-    "dropped_part",
-    "end_part",
-    "enqueue_part",
-    "joined",
+    "dropped",
+    "ended",
+    "enqueued",
     "posted",
-    "replaced_part",
-    "resume_part",
-    "retract_part",
-    "start_part",
+    "replaced",
+    "resumed",
+    "retracted",
+    "started",
     "user_message",
 ]
 
-# Items, to be drawn while they are stamped, and the records that go with them.
-Part: TypeAlias = tuple[Iterator[Item], dict[str, bytes | None]]
 
-NOTHING: Part = (iter(()), {})
+@final
+@frozen
+class Transaction:
+    """Events and records that are stored together or not at all.
+
+    ``items`` are drawn once, while they are stamped: there may be any number, and what ends a generation is made from
+    where that stands by then.
+    """
+
+    items: Iterable[Item] = ()
+    records: Mapping[str, bytes | None] = MappingProxyType({})
+
+    def __add__(self, other: Transaction) -> Transaction:
+        """This and then the other; where both set a record, the other does."""
+        return Transaction(chain(self.items, other.items), {**self.records, **other.records})
 
 
-def joined(*parts: Part) -> Part:
-    """One part of several, in order; where they set the same record, the last one does."""
-    records: dict[str, bytes | None] = {}
-    for _, more in parts:
-        records.update(more)
-    return chain.from_iterable(items for items, _ in parts), records
+NOTHING: Final = Transaction()
 
 
 @final
@@ -135,10 +145,10 @@ def user_message(text: str) -> MessageSnapshot:
     return MessageSnapshot(role="user", status="complete", blocks=(BlockSnapshot(kind="text", seq=0, text=text),))
 
 
-def posted(message: MessageSnapshot, message_id: str) -> tuple[Item, dict[str, bytes | None]]:
+def posted(message: MessageSnapshot, message_id: str) -> Transaction:
     """A message of the session's own, with the record that knows it again."""
     record = to_record(MessageRecord(digest=digest(message)))
-    return (None, Draft(message, message_id)), {message_key(message_id): record}
+    return Transaction([(None, Draft(message, message_id))], {message_key(message_id): record})
 
 
 def digest(message: MessageSnapshot) -> str:
@@ -146,12 +156,12 @@ def digest(message: MessageSnapshot) -> str:
     return sha256(encode_json(converter.unstructure(message))).hexdigest()
 
 
-def retract_part(message_ids: Iterable[str], reason: str) -> Part:
+def retracted(message_ids: Iterable[str], reason: str) -> Transaction:
     """The messages leave the transcript."""
-    return ((None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids), {}
+    return Transaction((None, Draft(MessageRetracted(reason=reason), mid)) for mid in message_ids)
 
 
-def end_part(structure: OpenGeneration, ending: Ending, *, by: str | None = None) -> Part:
+def ended(structure: OpenGeneration, ending: Ending, *, by: str | None = None) -> Transaction:
     """Close what is open, then `finished`; the generation leaves the index of what is open. ``by``: its producer."""
     record = GenerationRecord(turn=structure.turn, outcome=ending.outcome, code=ending.code, by=by)
     gid = structure.generation_id
@@ -159,10 +169,11 @@ def end_part(structure: OpenGeneration, ending: Ending, *, by: str | None = None
     results_id = new_message_id()
     if structure.calls:
         records[message_key(results_id)] = to_record(MessageRecord(generation_id=structure.generation_id))
-    return ((structure, draft) for draft in closing(structure, ending, new_message_id=lambda: results_id)), records
+    drafts = closing(structure, ending, new_message_id=lambda: results_id)
+    return Transaction(((structure, draft) for draft in drafts), records)
 
 
-def enqueue_part(queue: Queue, request: StartRequest, position: int) -> Part:
+def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
     """The start waits behind the others, at ``position`` of those that stay; ``queue`` has it when this returns."""
     item = QueuedStart(
         number=queue.next_number(),
@@ -186,24 +197,24 @@ def enqueue_part(queue: Queue, request: StartRequest, position: int) -> Part:
         metadata=item.metadata,
         text=item.text,
     )
-    return iter([(WaitingGeneration(item.generation_id, item.job_id), Draft(queued))]), records
+    return Transaction([(WaitingGeneration(item.generation_id, item.job_id), Draft(queued))], records)
 
 
-def replaced_part(retracted: Sequence[str], old: OpenGeneration | None, *, rolled_back: bool) -> Part:
+def replaced(message_ids: Sequence[str], old: OpenGeneration | None, *, rolled_back: bool) -> Transaction:
     """Retract the messages, and what the old generation's end adds behind them."""
     before = set(() if old is None else old.message_ids)
 
     def items() -> Iterator[Item]:
-        kept = (mid for mid in retracted if not (rolled_back and mid in before))
-        yield from retract_part(kept, "replaced")[0]
+        kept = (mid for mid in message_ids if not (rolled_back and mid in before))
+        yield from retracted(kept, "replaced").items
         if old is not None and not rolled_back:
             added = [mid for mid in old.message_ids if mid not in before]
-            yield from retract_part(added, "replaced")[0]
+            yield from retracted(added, "replaced").items
 
-    return items(), {}
+    return Transaction(items())
 
 
-def drop_part(queue: Queue, item: QueuedStart, ending: Ending) -> Part:
+def dropped(queue: Queue, item: QueuedStart, ending: Ending) -> Transaction:
     """A start that waits ends without having begun; ``queue`` has it no longer when this returns."""
     was_paused = queue.paused
     records = queue.remove(item)
@@ -215,48 +226,45 @@ def drop_part(queue: Queue, item: QueuedStart, ending: Ending) -> Part:
     items: list[Item] = [(waiting, Draft(finished))]
     if was_paused and not queue.paused:
         items.append((None, Draft(QueueResumed(reason="empty"))))
-    return iter(items), records
+    return Transaction(items, records)
 
 
-def dropped_part(queue: Queue, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Part:
+def all_dropped(queue: Queue, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Transaction:
     """Some that wait end without having begun. Stamp it at once."""
     ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by)
-    return joined(*(drop_part(queue, item, ending) for item in list(items)))
+    return sum((dropped(queue, item, ending) for item in list(items)), NOTHING)
 
 
-def after_stop_part(queue: Queue, choice: str, reason: str) -> Part:
+def after_stop(queue: Queue, choice: str, reason: str) -> Transaction:
     """What a stop makes of those that wait: ``pause``, ``continue`` or ``clear``. Stamp it at once."""
     if choice == "clear":
-        return dropped_part(queue, queue.items, "stopped")
-    return pause_part(queue, reason) if choice == "pause" else NOTHING
+        return all_dropped(queue, queue.items, "stopped")
+    return paused(queue, reason) if choice == "pause" else NOTHING
 
 
-def pause_part(queue: Queue, reason: str) -> Part:
+def paused(queue: Queue, reason: str) -> Transaction:
     """What waits goes on waiting after the live generation ended. Nothing where nothing waits."""
     if queue.paused or not len(queue):
         return NOTHING
-    return iter([(None, Draft(QueuePaused(reason=reason)))]), queue.pause(True)
+    return Transaction([(None, Draft(QueuePaused(reason=reason)))], queue.pause(True))
 
 
-def resume_part(queue: Queue, reason: str) -> Part:
+def resumed(queue: Queue, reason: str) -> Transaction:
     """What waits goes on."""
     if not queue.paused:
         return NOTHING
-    return iter([(None, Draft(QueueResumed(reason=reason)))]), queue.pause(False)
+    return Transaction([(None, Draft(QueueResumed(reason=reason)))], queue.pause(False))
 
 
-def start_part(structure: OpenGeneration, request: StartRequest, *, supersedes: str | None, after: int) -> Part:
+def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str | None, after: int) -> Transaction:
     """The user's message, if there is one, then `started`; a start that a stop reached also finishes.
 
     ``after`` is an offset before the part's first event.
     """
     gid = structure.generation_id
     records: dict[str, bytes | None] = {SESSION: to_record(SessionRecord(turn=structure.turn))}
+    asked = NOTHING if request.text is None else posted(user_message(request.text), request.message_id)
     items: list[Item] = []
-    if request.text is not None:
-        message, record = posted(user_message(request.text), request.message_id)
-        items.append(message)
-        records.update(record)
     started = GenerationStarted(
         producer=request.producer_name, policy=request.policy.value, supersedes=supersedes, metadata=request.metadata
     )
@@ -278,4 +286,4 @@ def start_part(structure: OpenGeneration, request: StartRequest, *, supersedes: 
         )
         items.append((structure, Draft(finished)))
         records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn, outcome="stopped"))
-    return iter(items), records
+    return asked + Transaction(items, records)

@@ -1,11 +1,46 @@
-"""One session's way into the log: stamped and committed kept apart.
+"""One session's way into the log: stamped, then stored, then told.
 
-An event gets its offset when it is appended here and is shown to subscribers when the log reports its commit.
-At most one write of a session is under way; what comes meanwhile gathers and goes as the next one, which
-batches naturally under load and costs nothing when idle. A long part may be given its offsets before its events are
-encoded; what is stamped behind it waits until it is filled. A refused write takes the session back to its
-committed tail under a new life number: everything stamped behind it is dropped, and whoever waits for it
-learns why.
+Everything that is said in a session passes here: what its live producer writes, what its steps commit, what somebody
+posts. All of them call `append` (or one of its kin below) from their own tasks. It does not wait, so the order of the
+calls is the order of the session's events, and no lock is needed:
+
+    producer    step    post
+        │         │       │
+        └─────────┼───────┘
+                  ▼
+             append(bodies, records)      stamped: each event has its offset; nobody outside can see it yet
+                  │
+             gathers here                 while a write of this session is under way
+                  │
+             _submit                      all that has gathered, as one write
+                  ▼
+             the log                      stored or refused, together with what other sessions have handed over
+                  │
+             _reported                    told: `committed` moves on, the hub publishes, who waited goes on
+
+At most one write of a session is under way. What is stamped meanwhile gathers and becomes the next write. A session
+that says little gets every event stored as fast as the disk can; one that says much gets few, long writes; and nobody
+had to set a timer for it. How much may gather is bounded: `wait_room` is where a fast producer waits for a slow disk.
+It is the only wait on the way of an event, and no reader can cause it.
+
+A part is what one call hands over: its events and its records are stored together or not at all. Usually its bodies are
+there when it is stamped. A step that retracts ten thousand messages cannot encode all of them in one slice of the loop:
+it calls `reserve` for the offsets, encodes in slices, and calls `fill`. What is stamped behind it waits until then.
+
+The fence. Each write bears a token and the offset behind which it belongs. The log compares both before it appends, as
+in compare-and-swap. Whoever ends a generation raises the token first, so what an older owner of the session hands over
+later is refused. In one process the fence of `GenerationWriter` is quicker; this one holds between processes, and when
+a bug or a stalled disk has let something slip past the first.
+
+When the log refuses a write, all that was stamped behind it is gone: its offsets go to others. The journal falls back
+to the committed tail and begins a new life, a number that only this process knows. A `Mark` is an offset in one life,
+so whoever waits for a mark of the former life learns that it was dropped, and cannot take a later event at the same
+offset for its own. Nothing more is stamped until `restart`, which the session's repair calls once it has read where the
+log stands.
+
+Between stamped and stored lies the promise of durability: an answer to a caller, an event to a reader, a cursor, all
+speak of what is committed. What is stamped is known to the session's own steps only, which is why some of them begin
+with a wait for it.
 """
 
 from __future__ import annotations

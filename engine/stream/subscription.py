@@ -1,7 +1,39 @@
-"""A reader of one session from a cursor: replay, then tail, with no seam.
+"""A reader of one session from a cursor: replay, then tail, with no seam between them.
 
-Owns the order register, replay, drain. The log is the truth and the mailbox a hint: whenever the two do not
-meet exactly, the subscription goes back to the log. It holds no task, nursery or cancel scope.
+A reader says where it stands, and gets every event behind that, once and in order, for as long as it stays. What is
+stored comes from the log, in pages. What is stored from now on comes from the hub, in batches, one for each commit. The
+two overlap or leave a hole, depending on the moment, unless they are taken in this order:
+
+    register     a mailbox at the hub: from here on it gets every batch
+       │
+    replay       pages from the log, up to the committed tail; batches gather in the mailbox meanwhile
+       │
+    caught up    the position is the tail: the reader is told, and who is present
+       │
+    drain        batches from the mailbox; of each, what lies behind the position
+
+Registering first is what closes the hole: an event that is committed while the replay reads is in the log behind the
+page or in the mailbox, and perhaps in both. What is in both is dropped by its offset (`seam`). The position is behind
+the last event that was handed out, and the only state that matters; a new subscription with the same cursor goes on
+exactly there.
+
+The mailbox is a memory channel, bounded in events and in bytes. The hub never waits for a reader: a batch that finds no
+room is not put in. Instead the channel is emptied and `Lagged` is left in it. The reader finds that, goes back to
+replaying from the log, and takes batches again when it has caught up. So a slow reader costs the engine a full mailbox
+and pages of the log, and never an event or anybody else's time. Likewise when a batch begins too far ahead of the
+position: whatever the reason, the log has what is missing. The log is the truth, and the mailbox a hint.
+
+`receive` hands out one delivery and waits for it if need be. A connection then takes what else is there with
+`receive_ready`, without a wait, and writes all of it at once: one write for all that has gathered while the last one
+was under way.
+
+Cancelling `receive` loses nothing and repeats nothing. The position moves only in the last step, with no wait between
+it and the return; where there has to be a checkpoint behind a change, it is shielded. That is what the pairs of
+`checkpoint_if_cancelled` and `cancel_shielded_checkpoint` are for. A subscription holds no task, nursery or cancel
+scope, so it can be left at any moment, by whoever reads.
+
+It ends when the session's life does, or when the engine shuts down. Both are a last delivery, and `EndOfChannel` behind
+it.
 """
 
 from __future__ import annotations

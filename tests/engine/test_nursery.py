@@ -53,7 +53,6 @@ class Producers:
             self.cleaned.append(sid)
 
 
-#
 async def test_producers_of_two_sessions_are_children_of_their_sessions_tasks(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:
@@ -103,7 +102,6 @@ async def test_cancelling_one_sessions_scope_ends_everything_of_it_and_nothing_e
         assert engine.statistics().live_generations == 2
 
 
-#
 async def test_at_rest_the_tree_holds_no_session(log: MemoryLog, autojump_clock: MockClock) -> None:
     producers = Producers()
     async with open_engine(log, producers={"p": producers}, config=Config(presence_ttl=10)) as engine:

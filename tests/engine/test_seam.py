@@ -76,7 +76,7 @@ def batch(first: int, count: int = 1) -> Batch:
 
 
 # R-57 R-141
-async def test_a_mailbox_that_overdrains_before_its_reader_ran_says_so() -> None:
+async def test_a_mailbox_that_overflows_before_its_reader_ran_says_so() -> None:
     mailbox = Mailbox(1)
     got: list[object] = []
 
