@@ -37,6 +37,7 @@ from .places import keeping
 from .presence import add_presence
 from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
+from .routes import Routes
 from .sessions import add_sessions
 from .sockets import refuse_socket
 from .tickets import add_tickets
@@ -54,6 +55,7 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @final
 class _App(QuartTrio):
+    routes: Routes
     pushing: Pushing | None = None
     own_hooks = 0
 
@@ -147,16 +149,17 @@ def create_app(
     add_guard(app, identity, bounds)
     app.register_error_handler(PenstockError, _on_error)
     app.register_error_handler(HTTPException, _on_http_error)
-    add_sessions(app, engine)
-    add_generations(app, engine)
-    add_chunks(app, engine)
-    add_presence(app, engine)
-    add_tickets(app)
-    add_health(app, engine)
-    add_metrics(app, metrics)
-    add_events(app, engine, heartbeat)
-    add_openapi(app, secured=not identity.open)
-    add_page(app)
+    routes = app.routes = Routes(app)
+    add_sessions(routes, engine)
+    add_presence(routes, engine)
+    add_events(routes, engine, heartbeat)
+    add_generations(routes, engine)
+    add_chunks(routes, engine)
+    add_tickets(routes)
+    add_health(routes, engine)
+    add_metrics(routes, metrics)
+    add_page(routes)
+    add_openapi(routes, secured=not identity.open)
     app.own_hooks = app._hooks()
     app.pushing = Pushing(app, engine, identity, bounds, allowed_origins=allowed, allowed_hosts=allowed_hosts)
     return app

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from quart import Response, request
-from quart_trio import QuartTrio
 
 from penstock.engine import JSON, Chunk, Engine, InvalidBody, ProducerStamp
 
+from ..requests.answers import ChunksAnswer, FinishAnswer
 from ..requests.bodies import read_body
 from ..requests.chunks import (
+    SECONDS,
+    ChunkBody,
     FinishBody,
     SignOfLife,
     finish,
@@ -24,24 +27,106 @@ from ..requests.chunks import (
 from .answers import answered
 from .guard import allow
 from .intake import body_of_request, json_body, parsed
+from .openapi.schemas import Schema, reference
+from .routes import SESSION, Body, Operation, Routes, header, json_answer
 
-__all__ = ["add_chunks", "lease_in", "write"]
+__all__ = ["LEASE", "add_chunks", "lease_in", "write"]
 
 
-def add_chunks(app: QuartTrio, engine: Engine) -> None:
+_NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 9_999_999_999_999_999}
+
+_STAMP: Final = (
+    header(
+        "Producer-Id",
+        {"type": "string", "pattern": "^[!-~]{1,128}$"},
+        "With the other two, or none of them: makes the request exactly-once. A repeated one is answered with 200, "
+        "and a refused one uses up no number.",
+    ),
+    header("Producer-Epoch", _NUMBER, "Which run of the producer; an older one is STALE_PRODUCER."),
+    header("Producer-Seq", _NUMBER, "Which request of this run, from 0; a hole is SEQUENCE_GAP."),
+)
+
+LEASE: Final = header(
+    "Producer-Lease",
+    {"type": "string", "pattern": f"^({SECONDS})$"},
+    "How many seconds the producer may be silent: without a request for so long, readers get the status "
+    "producer-silent; for twice as long, the generation ends as lost. It stands in place of the idle limit and holds "
+    "until it is said anew. A day at most.",
+)
+
+_CODES: Final = (
+    *SESSION,
+    "GENERATION_MISMATCH",
+    "ID_IN_USE",
+    "SEQUENCE_GAP",
+    "STALE_GENERATION",
+    "STALE_PRODUCER",
+)
+
+
+def add_chunks(routes: Routes, engine: Engine) -> None:
     """Add the routes over ``engine``."""
 
-    @app.post("/v1/sessions/<session_id>/chunks")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/chunks",
+            id="writeChunk",
+            tag="producing",
+            summary="Write one chunk",
+            description="An event without the server's part of the stamp. The first chunk of a new generation "
+            "registers it when nothing is live, and opens message and block as needed. Of a chunk "
+            "that is refused nothing is written; one whose `seq` was there before is a duplicate, "
+            "which is no error.",
+            scope="produce",
+            parameters=(*_STAMP, LEASE),
+            body=Body(shape=ChunkBody, needed=True),
+            answers={200: json_answer("It is stored.", ChunksAnswer)},
+            codes=_CODES,
+        ),
+    )
     async def write_chunk(session_id: str) -> Response:
         await allow("produce", session_id)
         return answered(await write(engine, session_id, request.headers.getlist, body_of_request, batch=False))
 
-    @app.post("/v1/sessions/<session_id>/chunks/batch")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/chunks/batch",
+            id="writeChunks",
+            tag="producing",
+            summary="Write chunks, all or none",
+            description="All of one generation, in their order. With none of them it says that the producer "
+            "lives, and keeps its lease; then `generation_id` names the generation, or it is the one "
+            "that is live.",
+            scope="produce",
+            parameters=(*_STAMP, LEASE),
+            body=Body(shape=reference("ChunkBatch"), needed=True),
+            answers={200: json_answer("They are stored.", ChunksAnswer)},
+            codes=(*_CODES, "GENERATION_NOT_FOUND"),
+        ),
+    )
     async def write_chunks(session_id: str) -> Response:
         await allow("produce", session_id)
         return answered(await write(engine, session_id, request.headers.getlist, body_of_request, batch=True))
 
-    @app.post("/v1/sessions/<session_id>/generations/<generation_id>/finish")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/generations/{generation_id}/finish",
+            id="finishGeneration",
+            tag="producing",
+            summary="End a generation that is driven by chunks",
+            description="What is open is closed. Fails with FINISH_FAILED when anything before it could not be "
+            "stored: it never reports an end that readers cannot see. A repeat by the same producer "
+            "is answered with 200.",
+            scope="produce",
+            parameters=(*_STAMP, LEASE),
+            body=Body(shape=FinishBody),
+            answers={200: json_answer("It has ended.", FinishAnswer)},
+            codes=(*_CODES, "GENERATION_NOT_FOUND", "FINISH_FAILED"),
+        ),
+    )
     async def finish_generation(session_id: str, generation_id: str) -> Response:
         await allow("produce", session_id)
         stamp, _ = stamp_in(request.headers.getlist), lease_in(request.headers.getlist)

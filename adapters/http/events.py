@@ -13,7 +13,6 @@ import trio
 from attrs import frozen
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
-from quart_trio import QuartTrio
 
 from penstock.engine import (
     Batch,
@@ -38,8 +37,10 @@ from ..server.ending import Ending
 from ..server.handover import Handover, Outlet, chunk
 from ..server.limits import CONNECTION, Place
 from .guard import allow, counted, identity, limits
+from .openapi.schemas import reference
 from .places import places
 from .request_log import Visit
+from .routes import SESSION, Answer, Operation, Routes, header, query
 
 __all__ = ["add_events"]
 
@@ -253,10 +254,47 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
         return self._form.frame(delivery)
 
 
-def add_events(app: QuartTrio, engine: Engine, heartbeat: float) -> None:
+_STREAM: Final = """The log from a cursor on, and what comes. A logged event comes with its cursor: as the `id` of a
+server-sent event, or to be built of the epoch in the first line and the event's `offset`. Frames about the stream
+itself have an `event:` line, or a member `control`: `snapshot`, `caught-up`, `gap`, `presence`, `degraded`, `end`,
+`drain`. Every 15 seconds of silence a comment, or an empty line, says that it lives."""
+
+
+def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
     """Add the route over ``engine``; a silent stream says every ``heartbeat`` seconds that it lives."""
 
-    @app.get("/v1/sessions/<session_id>/events")
+    @routes.add(
+        Operation(
+            method="get",
+            path="/v1/sessions/{session_id}/events",
+            id="readEvents",
+            tag="streams",
+            summary="The stream",
+            description=" ".join(_STREAM.split()),
+            scope="read",
+            parameters=(
+                query(
+                    "after",
+                    {"anyOf": [reference("Cursor"), {"const": "now"}]},
+                    "Where to begin: behind this cursor, or at the tail. Else at the start.",
+                ),
+                query("live", {"type": "boolean", "default": True}, "With false it ends at the tail."),
+                query("snapshot", {"type": "boolean", "default": False}, "The state first, then the events behind it."),
+                header(
+                    "Last-Event-ID",
+                    {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
+                    "A cursor: where to begin, before `after`. EventSource sends it by itself.",
+                ),
+            ),
+            answers={
+                200: Answer(
+                    description="The stream; its form by `Accept`, server-sent events unless it asks for the other.",
+                    content={sse.MEDIA_TYPE: reference("Event"), ndjson.MEDIA_TYPE: reference("StreamLine")},
+                )
+            },
+            codes=(*SESSION, "INVALID_CURSOR"),
+        ),
+    )
     async def events(session_id: str) -> Response:
         principal = await allow("read", session_id)
         after = _after()

@@ -6,17 +6,29 @@ from typing import Final, final
 
 from attrs import frozen
 from quart import Response, request
-from quart_trio import QuartTrio
 
 from penstock.engine import JSON, Engine, InvalidBody
 
+from ..requests.answers import (
+    DequeueAnswer,
+    GenerationAnswer,
+    InputAnswer,
+    QueueAnswer,
+    QueuedAnswer,
+    StartAnswer,
+    StopAnswer,
+)
 from ..requests.bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
 from .answers import answered
-from .chunks import lease_in
+from .chunks import LEASE, lease_in
 from .guard import allow, permitted
 from .intake import json_body
+from .openapi.schemas import Schema, reference
+from .routes import SESSION, Body, Operation, Routes, header, json_answer
 
 __all__ = ["add_generations"]
+
+_KEY: Final[Schema] = {"type": "string", "pattern": "^[!-~]{1,255}$"}
 
 _STATUS: Final = {"started": 201, "queued": 202, "joined": 200, "repeated": 200}
 
@@ -27,10 +39,48 @@ class _NoBody:
     pass
 
 
-def add_generations(app: QuartTrio, engine: Engine) -> None:
+def add_generations(routes: Routes, engine: Engine) -> None:
     """Add the routes over ``engine``."""
 
-    @app.post("/v1/sessions/<session_id>/generations")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/generations",
+            id="startGeneration",
+            tag="generations",
+            summary="Start one",
+            description="A refusal is decided before anything is cancelled or written. The end of the old "
+            "generation, the user's message and the start are stored together or not at all. "
+            "`producer: remote` opens one that is driven by chunks, and needs the scope `produce`.",
+            scope="write",
+            parameters=(
+                header(
+                    "Idempotency-Key",
+                    _KEY,
+                    "Makes the start safe to repeat: for a day the same key in the same session gets the first answer.",
+                ),
+                LEASE,
+            ),
+            body=Body(shape=StartBody),
+            answers={
+                200: json_answer(
+                    "It joined the live one, or was asked for before under the same key.", (StartAnswer, QueuedAnswer)
+                ),
+                201: json_answer("It has started.", StartAnswer),
+                202: json_answer("It waits.", QueuedAnswer),
+            },
+            codes=(
+                *SESSION,
+                "GENERATION_ACTIVE",
+                "ID_IN_USE",
+                "IDEMPOTENCY_CONFLICT",
+                "MESSAGE_NOT_FOUND",
+                "PRODUCER_NOT_FOUND",
+                "QUEUE_FULL",
+                "TOO_MANY_STRAGGLERS",
+            ),
+        ),
+    )
     async def start_generation(session_id: str) -> Response:
         principal = await allow("write", session_id)
         key, lease = _idempotency_key(), lease_in(request.headers.getlist)
@@ -42,7 +92,18 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
         made, how = await start(session, body, key, principal=principal.subject, produces=produces, lease=lease)
         return answered(made, _STATUS[how])
 
-    @app.get("/v1/sessions/<session_id>/generations/<generation_id>")
+    @routes.add(
+        Operation(
+            method="get",
+            path="/v1/sessions/{session_id}/generations/{generation_id}",
+            id="readGeneration",
+            tag="generations",
+            summary="Where it stands",
+            scope="read",
+            answers={200: json_answer("Where it stands.", GenerationAnswer)},
+            codes=(*SESSION, "GENERATION_NOT_FOUND"),
+        ),
+    )
     async def generation(session_id: str, generation_id: str) -> Response:
         await allow("read", session_id)
         found = await (await engine.session(session_id)).generation(generation_id)
@@ -57,7 +118,30 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
             made["outcome"] = found.outcome
         return answered(made)
 
-    @app.post("/v1/sessions/<session_id>/generations/<generation_id>/inputs")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/generations/{generation_id}/inputs",
+            id="sendInput",
+            tag="generations",
+            summary="Send something into the live one",
+            description="An `approval` answers what the generation asked for; `steer`, or a kind of your own, "
+            "lies before the producer until it takes it. Repeated under its `input_id` it changes "
+            "nothing. A `by` needs the scope `produce`.",
+            scope="write",
+            body=Body(shape=reference("InputBody"), needed=True),
+            answers={202: json_answer("It is taken in.", InputAnswer)},
+            codes=(
+                *SESSION,
+                "APPROVAL_NOT_FOUND",
+                "GENERATION_MISMATCH",
+                "GENERATION_NOT_FOUND",
+                "ID_IN_USE",
+                "QUEUE_FULL",
+                "STALE_GENERATION",
+            ),
+        ),
+    )
     async def send_input(session_id: str, generation_id: str) -> Response:
         principal = await allow("write", session_id)
         body = read_input(await json_body())
@@ -66,13 +150,38 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
         session = await engine.session(session_id)
         return answered(await put_in(session, generation_id.lower(), body, principal=principal.subject), 202)
 
-    @app.post("/v1/sessions/<session_id>/stop")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/stop",
+            id="stopGeneration",
+            tag="generations",
+            summary="Stop the live one, or the one that is named",
+            description="What was said so far is kept. Closing a connection stops nothing.",
+            scope="write",
+            body=Body(shape=StopBody),
+            answers={200: json_answer("What happened.", StopAnswer)},
+            codes=SESSION,
+        ),
+    )
     async def stop_generation(session_id: str) -> Response:
         await allow("write", session_id)
         body = read_body(await json_body(), StopBody)
         return answered(await stop(await engine.session(session_id), body))
 
-    @app.post("/v1/sessions/<session_id>/queue/next")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/queue/next",
+            id="continueQueue",
+            tag="queue",
+            summary="Let a paused queue go on",
+            scope="write",
+            body=Body(shape={"type": "object", "additionalProperties": False}),
+            answers={200: json_answer("It goes on.", QueueAnswer)},
+            codes=SESSION,
+        ),
+    )
     async def queue_next(session_id: str) -> Response:
         await allow("write", session_id)
         read_body(await json_body(), _NoBody)
@@ -82,7 +191,19 @@ def add_generations(app: QuartTrio, engine: Engine) -> None:
             made["generation_id"] = went_on.generation_id
         return answered(made)
 
-    @app.delete("/v1/sessions/<session_id>/queue/<generation_id>")
+    @routes.add(
+        Operation(
+            method="delete",
+            path="/v1/sessions/{session_id}/queue/{generation_id}",
+            id="removeFromQueue",
+            tag="queue",
+            summary="Take one out",
+            description="It ends as `stopped`.",
+            scope="write",
+            answers={200: json_answer("It is out.", DequeueAnswer)},
+            codes=(*SESSION, "GENERATION_NOT_FOUND"),
+        ),
+    )
     async def dequeue(session_id: str, generation_id: str) -> Response:
         await allow("write", session_id)
         await (await engine.session(session_id)).dequeue(generation_id)

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from quart import Response, request
-from quart_trio import QuartTrio
 
 from ..problems import NotFound
 from ..watching.metrics import Metrics
 from .guard import allow
+from .routes import Operation, Routes, text_answer
 
 __all__ = ["add_metrics"]
 
 
-def add_metrics(app: QuartTrio, measured: Metrics | None) -> None:
+def add_metrics(routes: Routes, measured: Metrics | None) -> None:
     """Add the route, which answers 404 where nothing is measured."""
 
-    @app.get("/metrics")
+    @routes.add(
+        Operation(
+            method="get",
+            path="/metrics",
+            id="metrics",
+            tag="server",
+            summary="What Prometheus reads",
+            scope="admin",
+            answers={
+                200: text_answer(
+                    "Text, or OpenMetrics if `Accept` asks for it.", "text/plain", "application/openmetrics-text"
+                )
+            },
+            codes=("NOT_FOUND",),
+        ),
+    )
     async def metrics() -> Response:
         await allow("admin")
         if measured is None:

@@ -8,9 +8,9 @@ from typing import Final, final
 
 from attrs import frozen
 from quart import Response, request
-from quart_trio import QuartTrio
 
 from ..problems import NotFound
+from .routes import Operation, Routes, no_body, text_answer
 
 __all__ = ["FILES", "PAGE", "add_page"]
 
@@ -50,14 +50,47 @@ def _read(path: Path) -> _File:
     return _File(body=body, content_type=_TYPES[path.suffix], etag=sha256(body).hexdigest()[:32])
 
 
-def add_page(app: QuartTrio) -> None:
+_UNCHANGED: Final = no_body("It is what `If-None-Match` names.")
+_PAGE: Final = {200: text_answer("The page.", "text/html"), 304: _UNCHANGED}
+
+
+def add_page(routes: Routes) -> None:
     """Add the playground at ``/``, the API's page at ``/docs``, and their files beside them."""
     files = {name: _read(_FOLDER / name) for name in FILES}
-    app.url_map.redirect_defaults = False  # a page has two names, and neither sends to the other
+    routes.app.url_map.redirect_defaults = False  # a page has two names, and neither sends to the other
 
-    @app.get("/", defaults={"name": "index.html"}, endpoint=PAGE)
-    @app.get("/docs", defaults={"name": "api.html"}, endpoint=PAGE)
-    @app.get("/<name>", endpoint=PAGE)
+    @routes.add(
+        Operation(
+            method="get", path="/", id="playground", tag="pages", summary="The playground", scope=None, answers=_PAGE
+        ),
+        defaults={"name": "index.html"},
+        endpoint=PAGE,
+    )
+    @routes.add(
+        Operation(
+            method="get", path="/docs", id="docs", tag="pages", summary="This API on a page", scope=None, answers=_PAGE
+        ),
+        defaults={"name": "api.html"},
+        endpoint=PAGE,
+    )
+    @routes.add(
+        Operation(
+            method="get",
+            path="/{name}",
+            id="file",
+            tag="pages",
+            summary="A file of a page's",
+            scope=None,
+            answers={
+                200: text_answer(
+                    "The file.", "text/html", "text/javascript", "text/css", "image/svg+xml", "text/plain"
+                ),
+                304: _UNCHANGED,
+            },
+            codes=("NOT_FOUND",),
+        ),
+        endpoint=PAGE,
+    )
     async def page(name: str) -> Response:
         file = files.get(name)
         if file is None:

@@ -8,15 +8,25 @@ from typing import final
 
 from attrs import frozen
 from quart import Response, request
-from quart_trio import QuartTrio
 
-from penstock.engine import JSON, Engine, JSONObject, check_session_id, encode_json, new_session_id
+from penstock.engine import JSON, Engine, JSONObject, Snapshot, check_session_id, encode_json, new_session_id
 
+from ..requests.answers import (
+    DeleteAnswer,
+    ForkAnswer,
+    PostAnswer,
+    PutAnswer,
+    ResetAnswer,
+    RetractAnswer,
+    SessionList,
+    UpdateAnswer,
+)
 from ..requests.bodies import MessageBody, post, read_body
 from .answers import answered, page_size
 from .guard import allow, may_list, permitted
 from .intake import json_body
 from .listing import list_sessions
+from .routes import LIMIT, SESSION, Body, Operation, Routes, json_answer, query
 
 __all__ = ["ForkBody", "NewBody", "PatchBody", "ResetBody", "RetractBody", "add_sessions"]
 
@@ -53,10 +63,22 @@ class RetractBody:
     and_after: bool = False
 
 
-def add_sessions(app: QuartTrio, engine: Engine) -> None:
+def add_sessions(routes: Routes, engine: Engine) -> None:
     """Add the routes over ``engine``."""
 
-    @app.get("/v1/sessions")
+    @routes.add(
+        Operation(
+            method="get",
+            path="/v1/sessions",
+            id="listSessions",
+            tag="sessions",
+            summary="Those that live, by id",
+            scope="read",
+            parameters=(LIMIT, query("after", "SessionId", "The id behind which the page begins.")),
+            answers={200: json_answer("A page.", SessionList)},
+            codes=("INVALID_ID", "DRAINING", "WRITE_FAILED"),
+        ),
+    )
     async def sessions() -> Response:
         principal = may_list()
         limit, after = page_size(), request.args.get("after")
@@ -65,7 +87,20 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
         more = b"" if last is None else b',"next":%b' % encode_json(last)
         return answered(b'{"sessions":[%b]%b}' % (b",".join(found), more))
 
-    @app.put("/v1/sessions/<session_id>")
+    @routes.add(
+        Operation(
+            method="put",
+            path="/v1/sessions/{session_id}",
+            id="createSession",
+            tag="sessions",
+            summary="Make a session, or find it",
+            description="One that was deleted begins a new life, with a new epoch.",
+            scope="write",
+            body=Body(shape=NewBody),
+            answers={200: json_answer("It was there.", PutAnswer), 201: json_answer("It was made.", PutAnswer)},
+            codes=SESSION,
+        ),
+    )
     async def create(session_id: str) -> Response:
         await allow("write", session_id)
         body = read_body(await json_body(), NewBody)
@@ -77,34 +112,99 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
         }
         return answered(made, 201 if session.created else 200)
 
-    @app.patch("/v1/sessions/<session_id>")
+    @routes.add(
+        Operation(
+            method="patch",
+            path="/v1/sessions/{session_id}",
+            id="updateSession",
+            tag="sessions",
+            summary="Merge metadata",
+            description="As RFC 7396 has it: null removes a member, objects merge.",
+            scope="write",
+            body=Body(shape=PatchBody, needed=True),
+            answers={200: json_answer("All the metadata, as they are now.", UpdateAnswer)},
+            codes=(*SESSION, "OVERLOADED"),
+        ),
+    )
     async def update(session_id: str) -> Response:
         await allow("write", session_id)
         body = read_body(await json_body(), PatchBody)
         updated = await (await engine.session(session_id)).update(body.metadata)
         return answered({"session_id": session_id, "cursor": str(updated.cursor), "metadata": updated.metadata})
 
-    @app.get("/v1/sessions/<session_id>")
+    @routes.add(
+        Operation(
+            method="get",
+            path="/v1/sessions/{session_id}",
+            id="readSession",
+            tag="sessions",
+            summary="The snapshot",
+            description="The state after all events up to `cursor`, with the newest messages.",
+            scope="read",
+            parameters=(LIMIT, query("before", "Uuid", "A message id: the messages before that one.")),
+            answers={200: json_answer("The snapshot.", Snapshot)},
+            codes=(*SESSION, "MESSAGE_NOT_FOUND"),
+        ),
+    )
     async def show(session_id: str) -> Response:
         await allow("read", session_id)
         session = await engine.session(session_id)
         page = await session.snapshot_page(page_size(), request.args.get("before"))
         return answered(page.body)
 
-    @app.delete("/v1/sessions/<session_id>")
+    @routes.add(
+        Operation(
+            method="delete",
+            path="/v1/sessions/{session_id}",
+            id="deleteSession",
+            tag="sessions",
+            summary="Delete it",
+            description="Answers once the live generation has ended; its streams get `end`. Works for one that "
+            "cannot be read, too.",
+            scope="admin",
+            answers={200: json_answer("It is gone.", DeleteAnswer)},
+            codes=tuple(code for code in SESSION if code != "CORRUPT_SESSION"),
+        ),
+    )
     async def delete(session_id: str) -> Response:
         await allow("admin", session_id)
         await engine.delete_session(session_id)
         return answered({"session_id": session_id})
 
-    @app.post("/v1/sessions/<session_id>/reset")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/reset",
+            id="resetSession",
+            tag="sessions",
+            summary="Empty the transcript",
+            description="What is live and what waits ends as `reset`. The session, its epoch and its metadata stay.",
+            scope="admin",
+            body=Body(shape=ResetBody),
+            answers={200: json_answer("It is empty.", ResetAnswer)},
+            codes=SESSION,
+        ),
+    )
     async def reset(session_id: str) -> Response:
         await allow("admin", session_id)
         body = read_body(await json_body(), ResetBody)
         cursor = await (await engine.session(session_id)).reset(body.reason)
         return answered({"session_id": session_id, "cursor": str(cursor)})
 
-    @app.post("/v1/sessions/<session_id>/fork")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/fork",
+            id="forkSession",
+            tag="sessions",
+            summary="A new session that begins with this one's messages",
+            description="All of them, or those up to `at`: a cursor, or the id of the last message to take.",
+            scope="write",
+            body=Body(shape=ForkBody),
+            answers={201: json_answer("The new session.", ForkAnswer)},
+            codes=(*SESSION, "INVALID_CURSOR", "MESSAGE_NOT_FOUND", "ID_IN_USE"),
+        ),
+    )
     async def fork(session_id: str) -> Response:
         await allow("read", session_id)
         body = read_body(await json_body(), ForkBody)
@@ -114,14 +214,44 @@ def add_sessions(app: QuartTrio, engine: Engine) -> None:
         made = await (await engine.session(session_id)).fork(target, at=body.at, metadata=body.metadata)
         return answered({"session_id": made.session_id, "cursor": str(await made.cursor())}, 201)
 
-    @app.post("/v1/sessions/<session_id>/messages")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/messages",
+            id="postMessage",
+            tag="messages",
+            summary="Post a whole message",
+            description="With `text` or with `blocks`. Repeated under its `message_id` it changes nothing. A "
+            "`role` other than `user` needs the scope `produce`.",
+            scope="write",
+            body=Body(shape=MessageBody, needed=True),
+            answers={
+                200: json_answer("It was there, just so.", PostAnswer),
+                201: json_answer("It is posted.", PostAnswer),
+            },
+            codes=(*SESSION, "ID_IN_USE"),
+        ),
+    )
     async def post_message(session_id: str) -> Response:
         body = read_body(await json_body(), MessageBody)
         await allow("write" if body.role == "user" else "produce", session_id)
         made, created = await post(await engine.session(session_id), body)
         return answered(made, 201 if created else 200)
 
-    @app.post("/v1/sessions/<session_id>/messages/<message_id>/retract")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/messages/{message_id}/retract",
+            id="retractMessage",
+            tag="messages",
+            summary="Take a message out of the transcript",
+            description="With `and_after` also all that follow it.",
+            scope="write",
+            body=Body(shape=RetractBody),
+            answers={200: json_answer("It is out.", RetractAnswer)},
+            codes=(*SESSION, "MESSAGE_NOT_FOUND", "GENERATION_ACTIVE"),
+        ),
+    )
     async def retract(session_id: str, message_id: str) -> Response:
         await allow("write", session_id)
         body = read_body(await json_body(), RetractBody)

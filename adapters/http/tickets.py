@@ -7,12 +7,13 @@ from typing import final
 
 from attrs import frozen
 from quart import Response
-from quart_trio import QuartTrio
 
+from ..requests.answers import TicketAnswer
 from ..requests.bodies import read_body
 from .answers import answered
 from .guard import authenticate, identity
 from .intake import json_body
+from .routes import Body, Operation, Routes, json_answer
 
 __all__ = ["TicketBody", "add_tickets"]
 
@@ -27,10 +28,23 @@ class TicketBody:
     ttl: int | None = None
 
 
-def add_tickets(app: QuartTrio) -> None:
+def add_tickets(routes: Routes) -> None:
     """Add the route."""
 
-    @app.post("/v1/tickets")
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/tickets",
+            id="makeTicket",
+            tag="server",
+            summary="A ticket for a client that cannot send headers",
+            description="Never more than the token may do, nor for longer. To `read` one session by a stream, "
+            "again and again for an hour at most; else for one WebSocket within a minute.",
+            scope="read",
+            body=Body(shape=TicketBody, needed=True),
+            answers={201: json_answer("The ticket.", TicketAnswer)},
+        ),
+    )
     async def make_ticket() -> Response:
         principal = authenticate()
         body = read_body(await json_body(), TicketBody)

@@ -11,11 +11,13 @@ from uuid import uuid4
 import pytest
 import schemathesis
 import trio
+from attrs import evolve
+from quart import Response
+from quart_trio import QuartTrio
 
 from penstock.adapters.http import create_app
-from penstock.adapters.http.openapi import document
 from penstock.adapters.http.openapi.grammar import GRAMMAR
-from penstock.adapters.http.page import FILES
+from penstock.adapters.http.routes import Operation, Routes
 from penstock.adapters.problems import TABLE
 from penstock.adapters.server.accept import ServerConfig
 from penstock.engine import DATA_TYPES, Generation, MemoryLog, Producer, open_engine
@@ -83,6 +85,18 @@ def test_the_document_is_openapi_and_holds_together() -> None:
 
 
 #
+def test_a_route_is_described_once() -> None:
+    routes = Routes(QuartTrio("test"))
+
+    async def one() -> Response:
+        return Response("")
+
+    told = Operation(method="get", path="/one/{name}", id="one", tag="server", summary="One", answers={}, scope=None)
+    routes.add(told)(one)
+    with pytest.raises(ValueError, match="has a route"):
+        routes.add(evolve(told, id="another", summary="The same"))
+
+
 def test_every_code_of_the_table_is_some_operations() -> None:
     enums = [found["enum"] for found in _codes(description())]
     # 405 is the answer to what is not described.
@@ -105,7 +119,7 @@ def test_no_word_of_the_grammar_is_about_nothing() -> None:
 
 
 def test_a_server_with_keys_says_what_takes_a_token() -> None:
-    told = json.loads(json.dumps(document(files=FILES, secured=True)))
+    told = description(secured=True)
     free = {each["operationId"] for each in operations(told).values() if not each["security"]}
     assert free == {"openSocket", "healthz", "readyz", "describe", "playground", "docs", "file"}
     start = operations(told)["post", "/v1/sessions/{session_id}/generations"]

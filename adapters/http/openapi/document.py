@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from penstock.engine import JSON, BlockSnapshot
 
 from ...problems import PROBLEM_JSON, TABLE
 from ...requests.bodies import ApprovalAnswer, InputHead
 from ...requests.chunks import ChunkBody
-from . import generations, producing, server, sessions
+from ..routes import Answer, Body, Operation, Parameter, Shape
 from .grammar import GRAMMAR, KIND, SHARED, WORD
-from .operation import Answer, Body, Operation, Parameter, Shape
 from .schemas import Schema, Schemas, reference
 from .vocabulary import add_events, add_frames, add_problem
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["document"]
-
-_OPERATIONS: Final = (
-    *sessions.OPERATIONS,
-    *generations.OPERATIONS,
-    *producing.OPERATIONS,
-    *server.OPERATIONS,
-    *server.PAGES,
-)
 
 _TAGS: Final = {
     "sessions": "A session is one conversation.",
@@ -78,11 +66,11 @@ _HEADERS: Final[dict[int, Schema]] = {
 }
 
 
-def document(*, files: Collection[str], secured: bool) -> Schema:
+def document(operations: Iterable[Operation], *, files: Collection[str], secured: bool) -> Schema:
     """The whole document. ``files``: what is served beside the pages; ``secured``: requests must bear a token."""
     made = _Making(files)
     paths: Schema = {}
-    for operation in _OPERATIONS:
+    for operation in operations:
         item = cast(Schema, paths.setdefault(operation.path, {}))
         item[operation.method] = made.operation(operation, secured=secured)
     return {

@@ -1,13 +1,18 @@
-"""What there is to say of one operation, and the words that many of them share."""
+"""Routes, each described where it is added: its method and path, what it takes and answers, and its errors.
+
+The description (`openapi`) is made of these, so nothing is said of a route in a second place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
 
 from attrs import frozen
+from quart import Response
+from quart_trio import QuartTrio
 
-from .schemas import Schema, reference
+from .openapi.schemas import Schema, reference
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -19,13 +24,14 @@ __all__ = [
     "Body",
     "Operation",
     "Parameter",
+    "Routes",
     "Scope",
     "Shape",
-    "answered",
-    "empty",
     "header",
+    "json_answer",
+    "no_body",
     "query",
-    "text",
+    "text_answer",
 ]
 
 Scope: TypeAlias = Literal["read", "write", "produce", "admin"]
@@ -64,15 +70,15 @@ class Answer:
     headers: Mapping[str, str] = {}
 
 
-def answered(description: str, shape: Shape) -> Answer:
+def json_answer(description: str, shape: Shape) -> Answer:
     return Answer(description=description, content={"application/json": shape})
 
 
-def empty(description: str) -> Answer:
+def no_body(description: str) -> Answer:
     return Answer(description=description, content={})
 
 
-def text(description: str, *media_types: str) -> Answer:
+def text_answer(description: str, *media_types: str) -> Answer:
     string: Schema = {"type": "string"}
     return Answer(description=description, content=dict.fromkeys(media_types, string))
 
@@ -95,6 +101,35 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     codes: tuple[str, ...] = ()
+
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
+
+
+@final
+class Routes:
+    """The routes of one application, and what was said of each."""
+
+    def __init__(self, app: QuartTrio) -> None:
+        self.app: Final = app
+        self.operations: Final[dict[tuple[str, str], Operation]] = {}
+
+    def add(self, operation: Operation, **options: object) -> Callable[[Handler], Handler]:
+        """A decorator: have this function answer what is described. ``options`` are those of Quart's `route`.
+
+        Raises `ValueError` for a method and path that have a route.
+        """
+        where = (operation.method, operation.path)
+        if where in self.operations:
+            raise ValueError(f"{operation.method} {operation.path} has a route")
+        self.operations[where] = operation
+        rule = operation.path.replace("{", "<").replace("}", ">")
+
+        def added(handler: Handler) -> Handler:
+            self.app.route(rule, methods=[operation.method.upper()], **options)(handler)
+            return handler
+
+        return added
 
 
 # What every request about a session may be refused with.
