@@ -13,7 +13,6 @@ from ..requests.answers import ChunksAnswer, FinishAnswer
 from ..requests.bodies import read_body
 from ..requests.chunks import (
     SECONDS,
-    ChunkBody,
     FinishBody,
     SignOfLife,
     finish,
@@ -80,7 +79,7 @@ def add_chunks(routes: Routes, engine: Engine) -> None:
             "which is no error.",
             scope="produce",
             parameters=(*_STAMP, LEASE),
-            body=Body(shape=ChunkBody, needed=True),
+            body=Body(shape=Chunk, needed=True),
             answers={200: json_answer("It is stored.", ChunksAnswer)},
             codes=_CODES,
         ),

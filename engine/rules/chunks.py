@@ -85,7 +85,7 @@ class Chunk:
     """
 
     generation_id: str
-    data: JSONObject
+    data: JSONObject = field(factory=dict)
     job_id: str | None = None
     message_id: str | None = None
     block_index: int | None = None

@@ -19,7 +19,7 @@ from attrs import fields, frozen, has
 from penstock import adapters
 from penstock.adapters.http.sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
 from penstock.adapters.requests.bodies import ApprovalAnswer, InputHead, MessageBody, StartBody, StopBody
-from penstock.adapters.requests.chunks import ChunkBody, FinishBody
+from penstock.adapters.requests.chunks import FinishBody
 from penstock.adapters.requests.presence import PresenceBody, PresenceFrame
 from penstock.adapters.websocket.commands import _SubscribeBody
 from penstock.engine import Chunk, MemoryLog, Session, new_generation_id, new_message_id
@@ -119,7 +119,7 @@ REQUESTS: Final[Mapping[type, tuple[Request, ...]]] = {
             frame={"generation_id": "{gid}"},
         ),
     ),
-    ChunkBody: (Request("POST", "/chunks", _CHUNK, _remote),),
+    Chunk: (Request("POST", "/chunks", _CHUNK, _remote),),
     FinishBody: (
         Request(
             "POST",

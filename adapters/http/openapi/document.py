@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, cast
 
-from penstock.engine import JSON, BlockSnapshot
+from penstock.engine import JSON, BlockSnapshot, Chunk
 
 from ...problems import PROBLEM_JSON, TABLE
 from ...requests.bodies import ApprovalAnswer, InputHead
-from ...requests.chunks import ChunkBody
 from ..routes import Answer, Body, Operation, Parameter, Shape
 from .grammar import GRAMMAR, KIND, SHARED, WORD
 from .schemas import Schema, Schemas, reference
@@ -126,7 +125,7 @@ class _Making:
         """Bodies that are read piece by piece, or by what stands in them."""
         chunks: Schema = {
             "type": "array",
-            "items": self.schemas.of(ChunkBody, closed=True),
+            "items": self.schemas.of(Chunk, closed=True),
             "minItems": 1,
             "maxItems": 500,
         }

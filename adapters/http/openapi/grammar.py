@@ -149,7 +149,7 @@ GRAMMAR: Final = Grammar(
         "StartBody": {"on_last_disconnect": _PATIENCE},
         "StopBody": {"queue": {"type": "string", "enum": ["pause", "continue", "clear"], "default": "pause"}},
         "ForkBody": {"at": {"anyOf": [reference("Cursor"), reference("Uuid")]}},
-        "ChunkBody": {
+        "Chunk": {
             "kind": KIND,
             "type": {
                 "anyOf": [{"type": "string", "enum": _CHUNKS}, {"type": "string", "pattern": r"^app\."}],
