@@ -84,7 +84,6 @@ def test_the_document_is_openapi_and_holds_together() -> None:
         assert holes == {given["name"] for given in each.get("parameters", ()) if given["in"] == "path"}
 
 
-#
 def test_a_route_is_described_once() -> None:
     routes = Routes(QuartTrio("test"))
 
@@ -97,6 +96,7 @@ def test_a_route_is_described_once() -> None:
         routes.add(evolve(told, id="another", summary="The same"))
 
 
+#
 def test_every_code_of_the_table_is_some_operations() -> None:
     enums = [found["enum"] for found in _codes(description())]
     # 405 is the answer to what is not described.
