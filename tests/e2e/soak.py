@@ -9,7 +9,8 @@ against the log, too.
 
 Without more, the same conversations go on to the end, and grow. With ``--conversation`` each ends after so many seconds
 and another begins; those that have ended are still read now and then. It is a fault, too, when a life ends with more
-memory than ``--growth`` times the first.
+memory than ``--growth`` times the first. What a life ends with is the median of its last minute, for from one moment to
+the next it depends on how many of the large values are on their way; the memory at the very end is told beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import math
 import os
 import random
+import statistics
 import sys
 import tempfile
 from collections import Counter
@@ -45,6 +47,9 @@ LARGE: Final = 1024 * 1024 - 4096
 # What a server that is down, or going down, answers. Everything else of 500 and above is a fault.
 _AWAY: Final = (503,)
 
+# How many seconds at the end of a life its memory is looked at.
+_LAST: Final = 60.0
+
 # How often somebody reads a conversation that may have ended.
 _ENDED: Final = 0.1
 
@@ -64,7 +69,8 @@ class Soak:
     sessions: list[str] = field(factory=list)  # in order of their beginning
     server: ServerProcess | None = None
     lives: int = 0
-    memory: list[int] = field(factory=list)  # KiB, at the end of each life
+    memory: list[int] = field(factory=list)  # KiB, in the last minute of each life
+    at_end: list[int] = field(factory=list)  # KiB, at its last moment
     statuses: Counter[int] = field(factory=Counter)
     faults: list[str] = field(factory=list)
     posts: dict[str, dict[str, str]] = field(factory=dict)  # by session: message id to text
@@ -92,7 +98,6 @@ class Soak:
 
     def kill(self) -> None:
         assert self.server is not None
-        self.memory.append(memory_of(self.server.process.pid))
         self.server.kill()
 
     async def request(
@@ -113,6 +118,18 @@ class Soak:
 
     # --- the run
 
+    async def live(self, seconds: float) -> None:
+        """One life, and its memory towards the end."""
+        assert self.server is not None
+        end = trio.current_time() + seconds
+        await trio.sleep_until(end - min(_LAST, seconds / 2))
+        samples: list[int] = []
+        while trio.current_time() < end:
+            await trio.sleep(1)
+            samples.append(memory_of(self.server.process.pid))
+        self.memory.append(round(statistics.median(samples)))
+        self.at_end.append(samples[-1])
+
     async def run(self, seconds: float) -> None:
         """Load for so long, in lives; then an orderly end, and the look at what is there."""
         self.start()
@@ -125,14 +142,13 @@ class Soak:
                     nursery.start_soon(self._play, actor, random.Random(chance.random()))
             end = trio.current_time() + seconds
             while trio.current_time() + self.life < end:
-                await trio.sleep(self.life)
+                await self.live(self.life)
                 self.kill()
                 self.start()
-            await trio.sleep(max(0.0, end - trio.current_time()))
+            await self.live(end - trio.current_time())
             self.over = True
             nursery.cancel_scope.cancel(reason="the time is over")
         assert self.server is not None
-        self.memory.append(memory_of(self.server.process.pid))
         if max(self.memory) > self.growth * self.memory[0]:
             self.faults.append(f"the memory grew to more than {self.growth} of the first life's")
         if self.server.stop() != 0:
@@ -189,7 +205,8 @@ class Soak:
 
     def report(self) -> Iterator[str]:
         first, last = self.memory[0], max(self.memory)
-        yield f"{self.lives} lives, memory at the end of each (MiB): {[each // 1024 for each in self.memory]}"
+        yield f"{self.lives} lives, memory in the last minute of each (MiB): {[each // 1024 for each in self.memory]}"
+        yield f"at its very end (MiB): {[each // 1024 for each in self.at_end]}"
         yield f"the largest is {last / first:.3f} of the first"
         yield f"answers by status: {dict(sorted(self.statuses.items()))}"
         noted = (
