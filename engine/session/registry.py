@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, final
 
 import trio
+from outcome import Error, Outcome, Value
 
 from ..aside import Aside, read_metadata, reading, sound
 from ..codec import encode, encode_json
@@ -118,22 +119,21 @@ class Registry:
         """
         self.check_open()
         done = trio.Event()
-        failures: list[BaseException] = []
+        came_to: Outcome[None] = Error(Draining("the engine is shutting down"))  # unless it comes to its end
 
         async def carry_out() -> None:
-            failures.append(Draining("the engine is shutting down"))  # unless it comes to its end
+            nonlocal came_to
             try:
                 await self._fork(sid, source, at, metadata)
-                failures.clear()
+                came_to = Value(None)
             except BaseException as error:  # noqa: BLE001  the caller's
-                failures[:] = [own_failure(error)]
+                came_to = Error(own_failure(error))
             finally:
                 done.set()
 
         self.launch(carry_out, f"penstock fork of {source}")
         await done.wait()
-        if failures:
-            raise failures[0]
+        came_to.unwrap()
 
     async def _fork(
         self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None

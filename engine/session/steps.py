@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast, final
 
 import trio
+from outcome import Error, Outcome, Value
 
 from ..errors import Draining, Overloaded, PenstockError
 from ..facts import request_id
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @final
 class _Step(Generic[T]):
-    __slots__ = ("answer", "answered", "error", "own", "request_id", "subject", "work")
+    __slots__ = ("answered", "outcome", "own", "request_id", "subject", "work")
 
     def __init__(self, work: Callable[[], Awaitable[T]], *, own: bool, subject: object = None) -> None:
         self.work = work
@@ -34,11 +35,10 @@ class _Step(Generic[T]):
         self.subject = subject
         self.request_id = None if own else request_id.get()
         self.answered = trio.Event()
-        self.answer: T | None = None
-        self.error: BaseException | None = None
+        self.outcome: Outcome[T] | None = None
 
     def refuse(self, error: BaseException) -> None:
-        self.error = error
+        self.outcome = Error(error)
         self.answered.set()
 
 
@@ -78,9 +78,8 @@ class Steps:
         self._waiting.append(cast("_Step[object]", step))
         self.nudge()
         await step.answered.wait()
-        if step.error is not None:
-            raise step.error
-        return cast(T, step.answer)
+        assert step.outcome is not None
+        return step.outcome.unwrap()
 
     def add(self, work: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
         """Have the session's own ``work`` done, in its turn or before all that waits."""
@@ -131,13 +130,14 @@ class Steps:
         self._under_way = step
         if step.request_id != request_id.get():
             request_id.set(step.request_id)
+        step.outcome = Error(Draining("the session was closed"))  # unless it comes to an end of its own
         try:
-            step.answer = await step.work()
+            step.outcome = Value(await step.work())
         except BaseException as error:
-            step.error = Draining("the session was closed")  # unless what was raised is the step's own
-            step.error = own_failure(error)
+            failure = own_failure(error)
+            step.outcome = Error(failure)
             if step.own:
-                logger.error("a step of the session's own failed", exc_info=step.error)
+                logger.error("a step of the session's own failed", exc_info=failure)
         finally:
             self._under_way = None
             step.answered.set()
