@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 from penstock.engine import JSON, InvalidBody, JSONObject, decode_json
+
+from ..forms.sse_reader import EventStream
 
 __all__ = ["DONE", "EventReader", "GarbledError", "number", "objects", "parse", "part", "text"]
 
@@ -35,31 +37,14 @@ class EventReader:
     """Bytes, cut in any way, to the data of the events in them. Names and ids of events are passed over."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-        self._data: list[bytes] = []
+        self._stream: Final = EventStream(_LONGEST)
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The data of the events that are whole now; in the last of them ends the piece, or before it."""
-        self._rest += piece
-        if b"\n" not in piece and b"\r" not in piece:
-            if len(self._rest) > _LONGEST:
-                raise GarbledError(f"a line is longer than {_LONGEST} bytes")
-            return
-        # A CR at the end may be half of a line's end.
-        keep = self._rest.endswith(b"\r")
-        lines = (
-            bytes(self._rest[:-1] if keep else self._rest).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        )
-        self._rest = bytearray(lines.pop())
-        if keep:
-            self._rest += b"\r"
-        for line in lines:
-            if not line:
-                if self._data:
-                    yield b"\n".join(self._data)
-                    self._data = []
-            elif line.startswith(b"data:"):
-                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of the events that are whole now."""
+        try:
+            return [event.data.encode() for event in self._stream.feed(piece) if event.data is not None]
+        except ValueError as error:
+            raise GarbledError(str(error)) from error
 
 
 def parse(data: bytes) -> JSONObject:

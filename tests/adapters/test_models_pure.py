@@ -100,12 +100,16 @@ STREAM = (
 def test_events_are_the_same_however_the_bytes_are_cut(cuts: set[int]) -> None:
     reader = EventReader()
     found = [data for a, b in itertools.pairwise([0, *sorted(cuts), len(STREAM)]) for data in reader.feed(STREAM[a:b])]
-    assert found == [b'{"n":\n1}', "x\u2028y".encode(), b"z"]
+    assert found == [b'{"n":\n1}', "x\u2028y".encode(), b"z\n"]
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_events_or_none(garbage: bytes) -> None:
-    for data in EventReader().feed(garbage):
+    try:
+        found = EventReader().feed(garbage)
+    except GarbledError:
+        return  # it is not UTF-8
+    for data in found:
         try:
             value = parse(data)
             text(value, "a")
@@ -118,9 +122,9 @@ def test_any_bytes_are_events_or_none(garbage: bytes) -> None:
 def test_a_line_without_end_is_not_kept_for_ever() -> None:
     reader = EventReader()
     for _ in range(16):
-        assert not list(reader.feed(b"x" * 1024 * 1024))
+        assert not reader.feed(b"x" * 1024 * 1024)
     with pytest.raises(GarbledError):
-        list(reader.feed(b"x"))
+        reader.feed(b"x")
 
 
 def test_usage_adds_up() -> None:
