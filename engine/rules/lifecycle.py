@@ -226,8 +226,7 @@ class OpenGeneration:
 
         Raises `InvalidBody` where the order of events does not allow it, `StaleGeneration` after the end.
         """
-        if self.state is GenerationState.FINISHED:
-            raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
+        self._check_live()
         data, message_id = draft.data, draft.message_id
         if type(data) is BlockDelta:  # nine of ten events
             block = self._open_block(message_id, draft.block_index)
@@ -319,7 +318,11 @@ class OpenGeneration:
             changes.set(self._calls[data.tool_call_id], "answered", True)
 
     def block_for(self, field: Literal["text", "arguments"], message_id: str, index: int) -> BlockShape:
-        """The open block to be written with `place_piece`. Raises `InvalidBody`, also when it takes no such pieces."""
+        """The open block to be written with `place_piece`.
+
+        Raises `InvalidBody`, also when it takes no such pieces, and `StaleGeneration` after the end.
+        """
+        self._check_live()
         block = self._open_block(message_id, index)
         _check_delta(block.kind, BlockDelta(text="") if field == "text" else BlockDelta(arguments=""))
         return block
@@ -327,7 +330,7 @@ class OpenGeneration:
     def place_piece(self, block: BlockShape) -> int:
         """As `place`, for a delta of a block that `block_for` gave. It is recorded by setting the block's seq."""
         if self.state is GenerationState.FINISHED:
-            raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
+            self._check_live()
         if not block.open:
             raise InvalidBody("the block is not open any more")
         return block.seq + 1
@@ -336,6 +339,10 @@ class OpenGeneration:
         """Record a stored event of this generation; events of others are passed over."""
         if event.generation_id == self.generation_id and type(event.data) is not GenerationStarted:
             self.record(Draft(event.data, event.message_id, event.block_index))
+
+    def _check_live(self) -> None:
+        if self.state is GenerationState.FINISHED:
+            raise StaleGeneration("the generation has ended", generation_id=self.generation_id)
 
     def _check_kind(self, data: BlockOpened) -> None:
         check_kind(data)
