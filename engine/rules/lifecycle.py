@@ -22,8 +22,8 @@ what is refused has left no trace.
 Some writes consist of several drafts of which all count or none: a request of a remote producer, the end of a
 generation with all that it closes. There each draft must be placed behind the ones before it, so those have to be
 recorded already. Inside `OpenGeneration.trial` every change is noted with how to undo it (`changes`), and when the
-block raises, they are undone. A trial costs what changes in it, not what the structure holds. It may not be held across
-a wait: somebody else's draft would stand in it.
+block raises, they are undone. A trial costs what changes in it, not what the structure holds. Nobody else may record
+meanwhile: it is held across a wait only where the fence is up (the end of a superseded generation).
 
 The structure is never stored. After a crash, or after the log has refused a write, it is rebuilt by recording the
 generation's stored events (`replay`), which need no placing: they were placed when they were written.
@@ -198,7 +198,7 @@ class OpenGeneration:
     def trial(self) -> AbstractContextManager[None]:
         """What is recorded inside stays when the block ends, and leaves no trace when the block raises.
 
-        Costs what is recorded, however much is open. Not to be nested, and not to be held across a wait.
+        Costs what is recorded, however much is open. Not to be nested; nobody else may record meanwhile.
         """
         return self._changes.trial()
 

@@ -106,7 +106,7 @@ class Core:
     # --- writing
 
     def commit(self, transaction: Transaction, more: Callable[[int], Mapping[str, bytes | None]] | None = None) -> Mark:
-        """Fence what came before, and stamp: all of it will be stored, or nothing. Raises as `stamp`.
+        """Raise the log's token, and stamp: all of it will be stored, or nothing. Raises as `stamp`.
 
         ``more`` gives further records, once the last offset is known.
         """

@@ -27,10 +27,13 @@ A part is what one call hands over: its events and its records are stored togeth
 there when it is stamped. A step that retracts ten thousand messages cannot encode all of them in one slice of the loop:
 it calls `reserve` for the offsets, encodes in slices, and calls `fill`. What is stamped behind it waits until then.
 
-The fence. Each write bears a token and the offset behind which it belongs. The log compares both before it appends, as
-in compare-and-swap. Whoever ends a generation raises the token first, so what an older owner of the session hands over
-later is refused. In one process the fence of `GenerationWriter` is quicker; this one holds between processes, and when
-a bug or a stalled disk has let something slip past the first.
+Taking over. Each write bears the epoch, a token and the offset behind which it belongs, and the log compares all three
+before it appends, as in compare-and-swap (`log.fence`). Whoever takes a session over reads where its log stands, raises
+the token, and writes the end of what was live. From then on the former owner's tail is too low for ever, and so is its
+token unless both raised it at once: what it hands over later is refused. That is between owners of a session. Producers
+of one owner all write here, under its token; what stops a superseded one is the fence of its `GenerationWriter`, and
+behind that the structure of its generation, which has finished. (`SqliteLog` keeps a second owner out by a lock on the
+file, and compares against what it knows of it.)
 
 When the log refuses a write, all that was stamped behind it is gone: its offsets go to others. The journal falls back
 to the committed tail and begins a new life, a number that only this process knows. A `Mark` is an offset in one life,
