@@ -142,7 +142,7 @@ class Engine:
         return await self._registry.list(after, limit, most)
 
     async def resident(self, session_id: SessionId) -> Resident:
-        """The session in memory. For tests; see `Registry.resident`."""
+        """The session in memory; see `Registry.resident`."""
         return await self._registry.resident(session_id)
 
     async def delete_session(self, session_id: str) -> None:
@@ -232,7 +232,7 @@ class Engine:
                     await self.drain()
                     self._upkeep.cancel(reason="the engine closes")
                     self._registry.closed = True
-                    for resident in self._registry.residents:
+                    for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
                     await self._close_log()
                     for run in (run for resident in self._registry.tasks for run in resident.core.stragglers):

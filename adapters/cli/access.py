@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, ParamSpec, final
 import click
 from attrs import frozen
 
-from ..access.origins import is_origin
 from .reloading import KeyFiles
 
 if TYPE_CHECKING:  # at run time only where a server is made: tail and send start without the weight of cryptography
@@ -50,6 +49,8 @@ def key_option(*, multiple: bool, what: str) -> Callable[[Callable[P, None]], Ca
 
 def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for text in values:
+        from ..access.origins import is_origin  # noqa: PLC0415  where a server is made only, see above
+
         if not is_origin(text):
             raise click.BadParameter(f"{text!r} is no origin; write it as browsers do, like https://chat.example")
     return values

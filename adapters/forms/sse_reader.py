@@ -34,7 +34,7 @@ class EventStream:
 
     def __init__(self, bound: int) -> None:
         self._bound: Final = bound
-        self._rest = b""
+        self._rest = bytearray()
         self._begun = False
         self._size = 0
         self._id = ""
@@ -45,10 +45,14 @@ class EventStream:
 
     def feed(self, chunk: bytes) -> list[ServerSent]:
         """The messages that are whole now. Raises `ValueError` for what is not UTF-8, or is too long."""
-        text = self._rest + chunk
+        if self._begun and not self._rest.endswith(b"\r") and b"\n" not in chunk and b"\r" not in chunk:
+            self._rest += chunk  # the line goes on: nothing of it is looked at twice
+            self._check_bound()
+            return []
+        text = bytes(self._rest) + chunk
         if not self._begun:
             if len(text) < len(_BOM) and _BOM.startswith(text):
-                self._rest = text
+                self._rest = bytearray(text)
                 return []
             text = text.removeprefix(_BOM)
             self._begun = True
@@ -61,10 +65,13 @@ class EventStream:
             if message is not None:
                 found.append(message)
             start = end.end()
-        self._rest = text[start:]
+        self._rest = bytearray(text[start:])
+        self._check_bound()
+        return found
+
+    def _check_bound(self) -> None:
         if len(self._rest) + self._size > self._bound:
             raise ValueError(f"a message of the stream is longer than {self._bound} bytes")
-        return found
 
     def _line(self, line: bytes) -> ServerSent | None:
         if not line:

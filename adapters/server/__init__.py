@@ -1,8 +1,17 @@
 """One port for HTTP and WebSocket, down to the bytes of a connection."""
 
-from .accept import StartupFailed, serve
+from .accept import Drain, StartupFailed, WebSocketHandler, serve
 from .config import ServerConfig
-from .limits import Limits
+from .limits import Limits, LimitsConfig
 from .tls import Certificate
 
-__all__ = ["Certificate", "Limits", "ServerConfig", "StartupFailed", "serve"]
+__all__ = [
+    "Certificate",
+    "Drain",
+    "Limits",
+    "LimitsConfig",
+    "ServerConfig",
+    "StartupFailed",
+    "WebSocketHandler",
+    "serve",
+]

@@ -70,7 +70,7 @@ class LongPart:
     """`stamp` for a part that may have any number of items, as work that can be done in slices.
 
     `preparing` does all that can be refused. `stamp` then gives the part its place, without a wait: what is decided in
-    the same turn of the loop holds. `message` hands it to the log as one append; what others of the session stamp
+    the same turn of the loop holds. `writing` hands it to the log as one append; what others of the session stamp
     meanwhile stands behind it. A part that is short takes no more than one slice of each.
     """
 

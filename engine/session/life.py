@@ -28,7 +28,7 @@ class Phase(enum.Enum):
 
 
 class Call(enum.Enum):
-    WRITE = enum.auto()  # a start, a post, an input, chunks, and every step that ends nothing
+    WRITE = enum.auto()  # a start, a post, an input, chunks, a finish, and every step but a stop and a delete
     END = enum.auto()  # a stop, a delete
     BE_HERE = enum.auto()  # presence
 

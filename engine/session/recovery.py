@@ -128,7 +128,7 @@ def _adopt(core: Core, found: Found) -> None:
 
 
 async def find(log: EventLog, head: Head, config: Config) -> Found:
-    """What the log knows of a session. History two records and the open generation's pages.
+    """What the log knows of a session. Reads two records and the open generation's pages.
 
     Raises `CorruptSession`, `StorageError`.
     """

@@ -44,7 +44,7 @@ from ..stream.history import ForkPoint, History
 from ..stream.hub import Degraded, Drained, Ended, Hub
 from ..stream.journal import Journal
 from ..stream.presence import Presence
-from ..supervision import own_failure
+from ..supervision import EXITS, own_failure
 from .arguments import checked_page
 from .core import Core
 from .ending import end_at_limit, end_corrupt, end_live, finish, forget, leave, remove, stop
@@ -198,6 +198,8 @@ class Resident:
         finally:
             self._working = False
             self._registry.rested(self)
+            if len(self._steps):  # they came while the nursery waited for the last of its children
+                self._see_to_steps()
 
     async def _live(self, nursery: trio.Nursery) -> None:
         """Carry out steps, as long as any come, or anything runs in the nursery that they may be for.
@@ -207,21 +209,12 @@ class Resident:
         self._nursery = nursery
         try:
             with trio.CancelScope(shield=True) as self._stepping:
-                if self._opening is not None:
-                    await self._open()
-                while not self.closed:
-                    if nursery.cancel_scope.cancel_called and self.core.live is None:
-                        await self._retire()
-                    elif self._advances and due(self.core):  # before all steps that wait
-                        await self._steps.run(partial(start_next, self.core))
-                    elif len(self._steps):
-                        await self._steps.run_next()
-                    elif self._advances:
-                        await self._steps.wait_until(self.core.retry_at)
-                    elif nursery.child_tasks:
-                        await self._steps.wait_until(math.inf)
-                    else:
+                while True:
+                    try:
+                        await self._take_steps(nursery)
                         break
+                    except EXITS as exit_:  # the engine's, which ends this session in its turn
+                        self._registry.supervisor.settle(exit_, f"a step of session {self.session_id}")
         except BaseException as error:
             failure = own_failure(error)
             self.core.fail(self.life.refusal())
@@ -229,6 +222,23 @@ class Resident:
             raise
         finally:
             self._nursery = self._stepping = None
+
+    async def _take_steps(self, nursery: trio.Nursery) -> None:
+        if self._opening is not None:
+            await self._open()
+        while not self.closed:
+            if nursery.cancel_scope.cancel_called and self.core.live is None:
+                await self._retire()
+            elif self._advances and due(self.core):  # before all steps that wait
+                await self._steps.run(partial(start_next, self.core))
+            elif len(self._steps):
+                await self._steps.run_next()
+            elif self._advances:
+                await self._steps.wait_until(self.core.retry_at)
+            elif nursery.child_tasks:
+                await self._steps.wait_until(math.inf)
+            else:
+                break
 
     async def _open(self) -> None:
         """Stand on what the log says, and let a remote generation that it holds open go on."""

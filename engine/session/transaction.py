@@ -232,7 +232,11 @@ def dropped(queue: Queue, item: QueuedStart, ending: Ending) -> Transaction:
 def all_dropped(queue: Queue, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Transaction:
     """Some that wait end without having begun. Stamp it at once."""
     ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by)
-    return sum((dropped(queue, item, ending) for item in list(items)), NOTHING)
+    each = [dropped(queue, item, ending) for item in list(items)]
+    records: dict[str, bytes | None] = {}
+    for one in each:
+        records.update(one.records)
+    return Transaction(chain.from_iterable(one.items for one in each), records)
 
 
 def after_stop(queue: Queue, choice: str, reason: str) -> Transaction:

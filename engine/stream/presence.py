@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -85,7 +86,7 @@ class Presence:
         entry.present, entry.until = present, until
         if self._clock is None:
             self._clock = trio.CancelScope()
-            self._launch(self._expire)
+            self._launch(partial(self._expire, self._clock))
 
     def drop(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: one device of the actor's, or all. Who is not here is gone already. Raises `InvalidId`."""
@@ -94,15 +95,17 @@ class Presence:
             check_path_id(device_id, "a device id")
         for key in [key for key in self._entries if key[0] == actor_id and device_id in (None, key[1])]:
             self._leave(key)
+        if not self._entries:
+            self.close()
 
     def close(self) -> None:
-        """Stop the clock: the session leaves memory, or is gone. Nobody is told. Idempotent."""
-        if self._clock is not None:
-            self._clock.cancel(reason="penstock: the session leaves memory")
+        """Stop the clock: nobody is here any more, or the session leaves memory. Nobody is told. Idempotent."""
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.cancel(reason="penstock: nobody is here, or the session leaves memory")
 
-    async def _expire(self) -> None:
-        assert self._clock is not None
-        with self._clock:
+    async def _expire(self, clock: trio.CancelScope) -> None:
+        with clock:
             while self._entries:
                 await trio.sleep_until(min(entry.until for entry in self._entries.values()))
                 time = trio.current_time()

@@ -10,6 +10,8 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -162,3 +164,10 @@ def test_its_version_is_bounded_from_both_sides(name: str) -> None:
     asked = {each.name: each.specifier for each in map(Requirement, project["optional-dependencies"]["server"])}
     assert {each.operator for each in asked[name]} == {">=", "<"}
     assert asked[name].contains(metadata.version(name))
+
+
+def test_what_only_a_server_needs_is_not_loaded_by_commands_that_are_none() -> None:
+    """`tail` and `send` start without what tokens are checked with."""
+    probe = "import sys, penstock.adapters.cli; print(*sorted({'cryptography', 'jwt'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -12,6 +12,7 @@ from typing import Final, final
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ from penstock.engine import (
     Session,
     SessionDeleted,
     SessionNotFound,
+    WriteFailed,
     decode,
     new_generation_id,
     open_engine,
@@ -49,6 +51,7 @@ from tests.engine.damage import (
     stored_memory,
 )
 from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
+from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.living import copied
 from tests.engine.producers import Steered
 
@@ -433,3 +436,21 @@ def test_what_is_looked_through_names_whatever_an_engine_sets_aside(
         return done
 
     explore(one)
+
+
+async def test_the_repair_of_a_session_that_is_set_aside_meanwhile_does_not_outlast_the_engine(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    log = FaultyLog(MemoryLog())
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        resident = await engine.resident(session.session_id)
+        log.schedule = lambda number, write: Fail()
+        log.fail_reads = True
+        with pytest.raises(WriteFailed):
+            await session.post("x")
+        await trio.sleep(10)  # it tries, in vain
+        engine._registry.set_aside(CorruptSession("damaged", session_id="s"))
+        assert resident.closed
+        closing = trio.current_time()
+    assert trio.current_time() - closing < 100

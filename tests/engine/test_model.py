@@ -362,8 +362,8 @@ class Driver:
             return answer_of(answer)
 
         # The id that the engine makes is not known before; the model takes it over afterwards.
-        remote = f"new {next(self._numbers)}"
-        model.new_id = lambda: remote
+        stand_in = f"new {next(self._numbers)}"
+        model.new_id = lambda: stand_in
         try:
             wanted = model.start(asked, operation.key)
         except Refused as refused:
@@ -372,9 +372,9 @@ class Driver:
             raise
         answer = await start()
         (generation_id,) = made
-        if remote in model.generations:
-            rename(model, remote, generation_id)
-        if wanted.get("generation_id") == remote:
+        if stand_in in model.generations:
+            rename(model, stand_in, generation_id)
+        if wanted.get("generation_id") == stand_in:
             wanted["generation_id"] = generation_id
         wanted = {"superseded": None, "joined": False, "repeated": False, **wanted}
         if "position" in wanted:

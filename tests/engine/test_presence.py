@@ -406,3 +406,23 @@ def test_whatever_the_schedule_a_readers_list_comes_to_be_the_sessions(seed: int
         assert all(decode(entry.body).type != "presence.changed" for entry in entries)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_session_that_nobody_is_in_any_more_rests_at_once(
+    log: MemoryLog, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_engine(log, config=Config(idle_session=5, presence_ttl=60)) as engine:
+        session = await engine.create_session("s")
+        await session.put_presence("ann", "phone")
+        await session.drop_presence("ann")
+        await session.put_presence("ann", "laptop")  # before the first clock has begun to run
+        await trio.sleep(10)
+        assert engine.statistics().sessions == 1
+        await session.drop_presence("ann", "laptop")
+        await trio.sleep(6)
+        assert engine.statistics().sessions == 0
+        await session.put_presence("ann", "phone")
+        await trio.sleep(59)
+        assert await session.presence() == (present("ann", "phone"),)
+        await trio.sleep(2)
+        assert await session.presence() == ()

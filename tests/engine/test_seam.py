@@ -152,7 +152,7 @@ def test_a_mailbox_holds_no_more_than_its_bound_and_lags_rather_than_lose(steps:
 
 @final
 class Reader:
-    """A client: resumes from what it has, and keeps what it got. One that ``drains`` takes what is handed on to it."""
+    """A client: resumes from what it has, and keeps what it got. One that ``drains`` takes what else is there, too."""
 
     def __init__(self, log: MemoryLog, *, live: bool, snapshot: bool, drains: bool) -> None:
         self._drains = drains

@@ -19,6 +19,7 @@ from penstock.engine import (
     Config,
     CorruptSession,
     Engine,
+    Generation,
     MemoryLog,
     PenstockError,
     Session,
@@ -213,6 +214,45 @@ async def test_what_ends_the_process_ends_the_engine_in_order_from_wherever_it_i
             assert cut_short(await events_of(log, session_id)) == []
             await (await engine.session(session_id)).snapshot()
     await assert_rules(log, closed=True)
+
+
+@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit in groups in a group"])
+async def test_what_ends_the_process_in_a_step_does_not_wait_for_the_sessions_own_producer(
+    kind: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clean-up has its time and no more, its end is written as any, and the application is left at once."""
+    raised = await trouble(kind)
+    log = MemoryLog()
+    left: list[float] = []
+
+    async def slow(generation: Generation) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(300)
+
+    async def application() -> None:
+        async with open_engine(log, producers={"slow": slow, "say": talk}, config=CONFIG) as engine:
+            session = await engine.create_session("s")
+            await session.start("slow")
+            await trio.sleep(1)
+            monkeypatch.setattr(steps, "stop", failing(PLACES[2], raised, [1]))
+            with contextlib.suppress(PenstockError):
+                await session.stop()
+            try:
+                await trio.sleep_forever()
+            finally:
+                left.append(trio.current_time())
+
+    begun = trio.current_time()
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as out:
+        await application()
+    assert out.value is find_exit(raised)
+    assert left[0] - begun < 2
+    types = [event.type for event in await events_of(log, "s")]
+    assert types[-2:] == ["generation.cancelling", "generation.finished"]
+    assert finished(await events_of(log, "s")).outcome == "shutdown"
 
 
 # --- the line between what is one's own and what is not
