@@ -28,8 +28,8 @@ from .facts import Observer
 from .generation.generation import Producer
 from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
-from .logged import LogLines
-from .observers import Observers
+from .observers.log_lines import LogLines
+from .observers.reporting import Observers
 from .results import SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED

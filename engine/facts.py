@@ -1,8 +1,8 @@
 """What an engine tells of itself to whoever counts or logs: facts in the past tense, each told once.
 
 Owns the facts and who may hear them. Where they come about is the runtime's, what becomes of them the observer's:
-`logged` makes log lines of them, an application may count them. Current figures (how many sessions, how many live
-generations …) are no facts; `Engine.statistics` has them.
+`observers.log_lines` makes log lines of them, an application may count them. Current figures (how many sessions, how
+many live generations …) are no facts; `Engine.statistics` has them.
 
 `request_id` is not told but carried: see there.
 """

@@ -16,9 +16,9 @@ from ..results import Posted, Updated
 from ..rules.lifecycle import Draft
 from ..rules.merging import updated
 from ..rules.records import METADATA, MessageRecord
-from ..slices import in_slices
 from ..stream.history import History
 from ..stream.journal import Journal, Mark
+from ..stream.slices import in_slices
 from .transaction import digest, posted, retracted
 
 __all__ = ["Messages"]

@@ -15,7 +15,6 @@ from typing import final
 import trio
 from attrs import frozen
 
-from ..aside import check_page, read_event, reading, sound
 from ..config import Config
 from ..errors import CorruptSession, InvalidBody, StaleError, StorageError
 from ..events import ApprovalRequested, Event, GenerationStarted, InputAccepted
@@ -28,7 +27,8 @@ from ..rules.policy import Policy
 from ..rules.queue import Queue
 from ..rules.records import OPEN, QUEUED, SESSION, OpenRecord, SessionRecord, read_record
 from ..rules.states import GenerationState, Outcome
-from ..slices import SLICE
+from ..stream.aside import check_page, read_event, reading, sound
+from ..stream.slices import SLICE
 from .core import Core
 from .starting import make_run
 from .transaction import StartRequest, ended

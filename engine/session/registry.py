@@ -17,7 +17,6 @@ from typing import Final, final
 import trio
 from outcome import Error, Outcome, Value
 
-from ..aside import Aside, read_metadata, reading, sound
 from ..codec import encode, encode_json
 from ..config import Config
 from ..errors import (
@@ -39,8 +38,9 @@ from ..log.port import Append, Delete, EventLog, Head
 from ..results import SessionInfo
 from ..rules.forking import beginning
 from ..rules.records import METADATA, OPEN, OpenRecord, read_record
-from ..slices import in_slices
+from ..stream.aside import Aside, read_metadata, reading, sound
 from ..stream.budget import Budget
+from ..stream.slices import in_slices
 from ..supervision import Supervisor, own_failure
 from .producers import Producers
 from .resident import Resident

@@ -34,7 +34,7 @@ from ..generation.generation import Producer
 from ..generation.run import Run, RunContext
 from ..generation.watchdog import LimitName
 from ..log.port import EventLog, Head
-from ..observers import Reporter
+from ..observers.reporting import Reporter
 from ..reducer import Snapshot
 from ..results import ChunksAccepted, Finished, GenerationInfo, Posted, Queued, Started, Stopped
 from ..rules.chunks import Chunk, ProducerStamp

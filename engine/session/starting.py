@@ -25,8 +25,8 @@ from ..rules.ending import SAFE_TEXTS, Ending
 from ..rules.lifecycle import Draft, OpenGeneration
 from ..rules.policy import Enqueue, Join, Refuse, Situation, Start, Supersede, decide
 from ..rules.queue import QueuedStart
-from ..slices import in_slices
 from ..stream.journal import Mark
+from ..stream.slices import in_slices
 from .core import Core
 from .ending import ending_of, finished_first, wind_down, write_end
 from .transaction import NOTHING, StartRequest, Transaction, all_dropped, ended, enqueued, replaced, started

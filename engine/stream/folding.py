@@ -12,7 +12,6 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from ..aside import check_page, read_event, reading, reading_event, reading_in_bits
 from ..codec import is_large
 from ..config import Config
 from ..errors import InvalidBody
@@ -20,8 +19,9 @@ from ..log.port import Entry
 from ..reducer import Folded, Gap, MessageView, SessionState, Snapshot, SnapshotPage
 from ..reducer.content import Evicted, Missing
 from ..reducer.transcript import Transcript, growing
-from ..slices import SLICE, in_slices
 from ..work import Work
+from .aside import check_page, read_event, reading, reading_event, reading_in_bits
+from .slices import SLICE, in_slices
 
 __all__ = ["Fold", "fold_to"]
 

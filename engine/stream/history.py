@@ -8,7 +8,6 @@ from typing import Final, TypeVar, cast, final
 
 from attrs import frozen
 
-from ..aside import check_page, check_readable, read_metadata, reading
 from ..config import Config
 from ..errors import (
     CorruptSession,
@@ -36,12 +35,13 @@ from ..rules.records import (
     read_record,
 )
 from ..rules.states import GenerationState, Outcome
-from ..slices import in_slices
+from .aside import check_page, check_readable, read_metadata, reading
 from .folding import Fold, fold_to
 from .hub import Batch, Hub
 from .journal import Journal
 from .pages import Pages
 from .presence import Presence
+from .slices import in_slices
 
 __all__ = ["ForkPoint", "History"]
 

@@ -18,7 +18,7 @@ from attrs import frozen
 from ..codec import decode
 from ..events import Cursor, Event
 from ..log.port import Entry
-from ..observers import SILENT, Reporter
+from ..observers.reporting import SILENT, Reporter
 
 __all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mail", "Mailbox"]
 

@@ -11,7 +11,6 @@ from typing import Final, final
 
 from attrs import frozen
 
-from ..aside import check_page, read_event, reading, sound
 from ..config import Config
 from ..errors import CorruptSession, InvalidBody
 from ..events import Event, GenerationFinished, GenerationStarted
@@ -19,6 +18,7 @@ from ..log.port import EventLog, Head
 from ..reducer import Gap, SessionState
 from ..rules.records import OPEN, OpenRecord, check_record, read_record
 from ..session.recovery import find
+from ..stream.aside import check_page, read_event, reading, sound
 from .log_rules import LogCheck
 from .violation import Violation
 

@@ -17,7 +17,6 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from ..aside import SetsAside, check_page, reading, reading_event, reading_in_bits, sound
 from ..config import Config
 from ..errors import CorruptSession, PenstockError, StaleEpoch, WriteFailed
 from ..log.port import Compact, EventLog, Head
@@ -32,7 +31,8 @@ from ..rules.records import (
     read_record,
     to_record,
 )
-from ..slices import in_slices
+from ..stream.aside import SetsAside, check_page, reading, reading_event, reading_in_bits, sound
+from ..stream.slices import in_slices
 
 __all__ = ["CompactionStatistics", "Compactor", "Progress"]
 

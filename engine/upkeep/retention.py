@@ -7,11 +7,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from ..aside import SetsAside, reading, sound
 from ..codec import decode
 from ..errors import CorruptSession, PenstockError, StaleEpoch
 from ..log.port import EventLog, Head
 from ..rules.compacting import seconds_of
+from ..stream.aside import SetsAside, reading, sound
 
 __all__ = ["expire_sessions"]
 

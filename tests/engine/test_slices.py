@@ -42,8 +42,8 @@ from penstock.engine.codec import Unstamped, converter, decoding, encode_json, e
 from penstock.engine.generation.stamper import LongPart, Records, stamp
 from penstock.engine.log import Append, MemoryLog
 from penstock.engine.rules.lifecycle import Draft
-from penstock.engine.slices import SLICE, in_slices
 from penstock.engine.stream.journal import Mark
+from penstock.engine.stream.slices import SLICE, in_slices
 from penstock.engine.testing import check_log
 from penstock.engine.work import Work, at_once
 from tests.engine.faulty import Fail, FaultyLog

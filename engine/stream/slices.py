@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from .work import Work
+from ..work import Work
 
 __all__ = ["SLICE", "in_slices"]
 

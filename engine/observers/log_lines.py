@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import final
 
-from .errors import ProducerError
-from .facts import (
+from ..errors import ProducerError
+from ..facts import (
     CleanupEnded,
     Committed,
     Fact,

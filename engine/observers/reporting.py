@@ -12,8 +12,8 @@ from typing import Final, Literal, final
 
 import trio
 
-from .errors import PenstockError
-from .facts import (
+from ..errors import PenstockError
+from ..facts import (
     CleanupEnded,
     Committed,
     Fact,
@@ -28,9 +28,9 @@ from .facts import (
     StragglerEnded,
     WriteRefused,
 )
-from .log.port import Append
-from .rules.records import GenerationRecord, generation_key, read_record
-from .supervision import Exit, find_exit
+from ..log.port import Append
+from ..rules.records import GenerationRecord, generation_key, read_record
+from ..supervision import Exit, find_exit
 
 __all__ = ["SILENT", "Observers", "Reporter"]
 

@@ -12,12 +12,12 @@ from itertools import chain
 from types import TracebackType
 from typing import Final, Protocol, TypeVar, final
 
-from .codec import check_event, decode, decode_json, decoding
-from .errors import CorruptSession, InvalidBody, PenstockError, StorageError
-from .events import Event, JSONObject
-from .facts import Observer, SessionSetAside
-from .log.port import Entry, Head
-from .work import Work
+from ..codec import check_event, decode, decode_json, decoding
+from ..errors import CorruptSession, InvalidBody, PenstockError, StorageError
+from ..events import Event, JSONObject
+from ..facts import Observer, SessionSetAside
+from ..log.port import Entry, Head
+from ..work import Work
 
 __all__ = [
     "Aside",

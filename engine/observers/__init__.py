@@ -1,0 +1,1 @@
+"""What an engine tells of itself: to its observers, and to the log."""
