@@ -308,7 +308,6 @@ class Registry:
             head,
             self.budget,
             self.config,
-            find_producer=self.producers.named,
             observer=self._observer,
             registry=self,
         )

@@ -30,7 +30,6 @@ from ..errors import (
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
 from ..facts import Observer
-from ..generation.generation import Producer
 from ..generation.run import Run, RunContext
 from ..generation.watchdog import LimitName
 from ..log.port import EventLog, Head
@@ -100,7 +99,6 @@ class Resident:
         budget: Budget,
         config: Config,
         *,
-        find_producer: Callable[[str], Producer],
         observer: Observer,
         registry: Registry,
     ) -> None:
@@ -122,7 +120,7 @@ class Resident:
             stops=PendingStops(config.pending_stop),
             context=RunContext(
                 messages=messages,
-                find_producer=find_producer,
+                find_producer=registry.producers.named,
                 take_snapshot=self.take_snapshot,
                 on_done=self.on_done,
                 on_limit=self.on_limit,
@@ -576,7 +574,8 @@ class Resident:
             self.close()
             return
         except BaseException as error:
-            self._leave_memory(repr(own_failure(error)))
+            if not self.closed:  # else the engine closes, and it is cancelled
+                self._leave_memory(repr(error))
             raise
         if not living:
             self._end()

@@ -33,6 +33,7 @@ from penstock.engine.session.resident import Resident
 from penstock.engine.stream.hub import Hub
 from penstock.engine.stream.presence import Presence
 from penstock.engine.supervision import Supervisor, find_exit, own_failure, split, without
+from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.living import begin, end_of, finished
 from tests.engine.producers import Steered
 from tests.engine.rules import assert_rules, events_of
@@ -328,3 +329,30 @@ async def test_a_supervised_task_takes_its_cancellation(autojump_clock: MockCloc
             supervisor.start(nursery, ends_the_process, "three")
     assert scope.cancelled_caught
     assert [type(exit_) for exit_ in exits] == [SystemExit]
+
+
+async def test_what_ends_the_process_in_a_repair_does_not_keep_the_engine_from_draining(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = FaultyLog(MemoryLog())
+    left: list[float] = []
+
+    async def exits(*_: object) -> bool:
+        raise SystemExit(3)
+
+    async def application() -> None:
+        async with open_engine(log) as engine:
+            session = await engine.create_session("s")
+            log.schedule = lambda number, write: Fail()
+            monkeypatch.setattr(steps, "retry", exits)
+            with contextlib.suppress(PenstockError):
+                await session.post("x")
+            try:
+                await trio.sleep_forever()
+            finally:
+                left.append(trio.current_time())
+                log.schedule = None
+
+    with pytest.raises(SystemExit):
+        await application()
+    assert trio.current_time() - left[0] < 1
