@@ -549,15 +549,17 @@ async def test_messages_are_retracted_alone_or_with_what_follows() -> None:
 # --- what holds for all of it
 
 
+UNKNOWN = "7d3f0c1e-52a4-4b6f-9e0d-1c2b3a495867"  # of nothing; it stands in the names of tests
+
 WRITES = [
     ("PATCH", "", {"metadata": {}}),
     ("POST", "/reset", {}),
     ("POST", "/fork", {}),
-    ("POST", f"/messages/{uuid4()}/retract", {}),
+    ("POST", f"/messages/{UNKNOWN}/retract", {}),
     ("POST", "/generations", {"policy": "queue"}),
-    ("POST", f"/generations/{uuid4()}/inputs", {"kind": "steer"}),
+    ("POST", f"/generations/{UNKNOWN}/inputs", {"kind": "steer"}),
     ("POST", "/queue/next", {}),
-    ("DELETE", f"/queue/{uuid4()}", {}),
+    ("DELETE", f"/queue/{UNKNOWN}", {}),
 ]
 
 
@@ -595,9 +597,9 @@ async def test_every_route_tells_what_became_of_its_session(method: str, path: s
         ("POST", "/fork", {"metadata": "x"}, "$.metadata"),
         ("POST", "/fork", {"session_id": 1}, "$.session_id"),
         ("POST", "/fork", {"id": "t"}, "'id'"),
-        ("POST", f"/messages/{uuid4()}/retract", {"and_after": "true"}, "$.and_after"),
-        ("POST", f"/messages/{uuid4()}/retract", {"and_after": 1}, "$.and_after"),
-        ("POST", f"/messages/{uuid4()}/retract", {"reason": "x"}, "'reason'"),
+        ("POST", f"/messages/{UNKNOWN}/retract", {"and_after": "true"}, "$.and_after"),
+        ("POST", f"/messages/{UNKNOWN}/retract", {"and_after": 1}, "$.and_after"),
+        ("POST", f"/messages/{UNKNOWN}/retract", {"reason": "x"}, "'reason'"),
         ("POST", "/queue/next", {"x": 1}, "'x'"),
         ("POST", "/queue/next", [], "object"),
         ("POST", "/stop", {"queue": "drop"}, "drop"),
@@ -627,9 +629,9 @@ async def test_routes_know_their_methods() -> None:
             (f"{S}/reset", "OPTIONS, POST"),
             (f"{S}/fork", "OPTIONS, POST"),
             (f"{S}/queue/next", "DELETE, OPTIONS, POST"),
-            (f"{S}/queue/{uuid4()}", "DELETE, OPTIONS"),
-            (f"{S}/generations/{uuid4()}/inputs", "OPTIONS, POST"),
-            (f"{S}/messages/{uuid4()}/retract", "OPTIONS, POST"),
+            (f"{S}/queue/{UNKNOWN}", "DELETE, OPTIONS"),
+            (f"{S}/generations/{UNKNOWN}/inputs", "OPTIONS, POST"),
+            (f"{S}/messages/{UNKNOWN}/retract", "OPTIONS, POST"),
         ):
             answer = await client.put(path)
             refusal(answer, 405, "METHOD_NOT_ALLOWED")

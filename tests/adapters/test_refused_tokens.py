@@ -161,7 +161,11 @@ async def test_a_ticket_is_refused_alike_and_its_line_says_why(
 # --- the time at which a token was made
 
 
-@pytest.mark.parametrize("iat", [time.time() + 6, time.time() + 3600, 2**40, -5, 0, "soon", None, [1], 1e300])
+@pytest.mark.parametrize(
+    "iat",
+    [time.time() + 6, time.time() + 3600, 2**40, -5, 0, "soon", None, [1], 1e300],
+    ids=["in a moment", "in an hour", "far", "before", "zero", "text", "null", "list", "huge"],
+)
 async def test_when_a_token_was_made_is_no_reason_to_refuse_it(iat: object) -> None:
     async with penstock(identity=identity()) as world, world.client() as client:
         answer = await client.put("/v1/sessions/s", headers=bearer(token(iat=iat)))

@@ -7,7 +7,6 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import trio
@@ -23,6 +22,8 @@ from tests.adapters.test_websocket import code, result
 from tests.engine.producers import saying
 
 MIB = 1024 * 1024
+
+UNKNOWN = "7d3f0c1e-52a4-4b6f-9e0d-1c2b3a495867"  # of no generation; it stands in the names of tests
 
 # As a list of lists it takes some twenty times as much as its text.
 LARGE = b"[" + b"[]," * 340_000 + b"[]]"
@@ -122,8 +123,8 @@ async def stuck(
         {"op": "post", "session_id": "s", "role": ["user"], "text": "x"},
         {"op": "post", "session_id": "s", "role": None, "text": "x"},
         {"op": "chunks", "session_id": "s", "chunks": []},
-        {"op": "finish", "session_id": "s", "generation_id": str(uuid4())},
-        {"op": "input", "session_id": "other", "generation_id": str(uuid4()), "kind": "steer"},
+        {"op": "finish", "session_id": "s", "generation_id": UNKNOWN},
+        {"op": "input", "session_id": "other", "generation_id": UNKNOWN, "kind": "steer"},
         {"op": "presence", "session_id": "other", "actor_id": "ann", "device_id": "d"},
     ],
 )
@@ -214,13 +215,13 @@ PLACES: list[dict[Any, Any]] = [
     {"op": "post", "session_id": "s", "blocks": [{"kind": ...}]},
     {"op": "post", "session_id": "s", "message_id": ...},
     {"op": "input", "session_id": "s", "generation_id": ..., "kind": "steer"},
-    {"op": "input", "session_id": "s", "generation_id": str(uuid4()), "kind": ...},
+    {"op": "input", "session_id": "s", "generation_id": UNKNOWN, "kind": ...},
     {"op": "chunks", "session_id": "s", "chunks": ...},
     {"op": "chunks", "session_id": "s", "chunks": [{"generation_id": ...}]},
-    {"op": "chunks", "session_id": "s", "chunks": [{"generation_id": str(uuid4()), "type": ...}]},
-    {"op": "chunks", "session_id": "s", "chunks": [{"generation_id": str(uuid4()), ...: 1}]},
+    {"op": "chunks", "session_id": "s", "chunks": [{"generation_id": UNKNOWN, "type": ...}]},
+    {"op": "chunks", "session_id": "s", "chunks": [{"generation_id": UNKNOWN, ...: 1}]},
     {"op": "chunks", "session_id": "s", "chunks": [], "producer_id": ...},
-    {"op": "finish", "session_id": "s", "generation_id": str(uuid4()), "outcome": ...},
+    {"op": "finish", "session_id": "s", "generation_id": UNKNOWN, "outcome": ...},
     {"op": "finish", "session_id": "s", "generation_id": ...},
     {"op": "presence", "session_id": "s", "actor_id": ..., "device_id": "d"},
     {"op": "presence", "session_id": "s", "actor_id": "ann", "device_id": "d", "status": ...},

@@ -20,28 +20,30 @@ from penstock.engine import (
     BlockDelta,
     BlockOpened,
     Chunk,
+    GenerationId,
     GenerationMismatch,
     IdInUse,
     InputAccepted,
     InvalidBody,
     InvalidId,
     MessageClosed,
+    MessageId,
     MessageOpened,
     PenstockError,
     Pieces,
     ProducerStamp,
     SequenceGap,
     new_generation_id,
-    new_message_id,
 )
 from penstock.engine.rules.chunks import read_batch
 from penstock.engine.rules.lifecycle import Draft, OpenGeneration
 from penstock.engine.rules.placing import Owners, Placing
 from tests.engine.remotes import body
 
-GID = new_generation_id()
-MID = new_message_id()
-OTHER = new_message_id()
+# They stand in the names of tests, which each process must find the same.
+GID = GenerationId("0192f0c0-0000-7000-8000-00000000000a")
+MID = MessageId("0192f0c0-0000-7000-8000-00000000000b")
+OTHER = MessageId("0192f0c0-0000-7000-8000-00000000000c")
 
 
 def place(

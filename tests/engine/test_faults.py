@@ -546,7 +546,11 @@ async def test_a_delete_that_hangs_times_out_and_happens_all_the_same(autojump_c
 
 
 #
-@pytest.mark.parametrize("fault", [Fail(), Fail(whole=True), Hold(), Hold(stored=True)], ids=repr)
+@pytest.mark.parametrize(
+    "fault",
+    [Fail(), Fail(whole=True), Hold(), Hold(stored=True)],
+    ids=["fails", "fails whole", "is held", "is held behind"],
+)
 @pytest.mark.parametrize("shield", [0.0, 1.0])
 async def test_a_drain_while_nothing_can_be_stored_ends_within_its_limit(
     fault: Fault, shield: float, autojump_clock: MockClock

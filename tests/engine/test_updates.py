@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ WRONG: list[Any] = [5, "x", [1], None, {"k": float("nan")}, {"k": object()}, {1:
 
 
 #
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: re.sub(" at 0x[0-9a-f]+", "", repr(wrong)))
 async def test_an_update_is_checked_like_a_start(wrong: Any, log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log, producers={"say": saying("x")}) as engine:
         session = await engine.create_session("s", metadata={"a": 1})
