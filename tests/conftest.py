@@ -5,11 +5,20 @@ from __future__ import annotations
 import sys
 
 import pytest
-from hypothesis import settings
 
-# No deadline per example: a busy machine is no bug, and pytest's own limit catches what hangs.
-settings.register_profile("penstock", deadline=None)
-settings.load_profile("penstock")
+from tests import extent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    extent.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    extent.set_up(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    extent.select(config, items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

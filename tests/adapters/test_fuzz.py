@@ -25,9 +25,10 @@ from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.exploring import quiet  # noqa: F401  a fixture
 from tests.engine.producers import saying
 from tests.engine.rules import assert_rules
+from tests.extent import examples
 
 # How many servers are fuzzed, and with how many inputs each.
-ROUNDS: Final = int(os.environ.get("PENSTOCK_EXAMPLES", "20"))
+ROUNDS: Final = int(os.environ.get("PENSTOCK_EXAMPLES", examples(20)))
 INPUTS: Final = 60
 
 COUNTS: Final[Counter[str]] = Counter()  # of answers, over everything that was sent

@@ -41,6 +41,7 @@ from tests.adapters.fuzzing import Dice
 from tests.adapters.serving import PATIENCE, Served, serving
 from tests.engine.rules import events_of
 from tests.engine.strategies import json_values
+from tests.extent import examples
 
 GID: Final = "0198c0de-7a11-7abc-8def-0123456789ab"
 OTHER: Final = "0198c0de-7a12-7abc-8def-0123456789ab"
@@ -446,7 +447,7 @@ _batches = st.one_of(
 
 
 # Pieces that are read from the bytes are the chunks that would have been read; else they are left to be read as chunks.
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(
     spelled=_batches, around=st.sampled_from(['{"chunks":[%s]}', ' {"chunks" : [%s]}\n', '{"chunks":[%s],"more":1}'])
 )

@@ -39,6 +39,7 @@ def no_peers(folder: Path) -> Peers:
     return Peers(folder / "nothing-here")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 11)])
 def test_every_bench_runs(name: str, tmp_path: Path) -> None:
     peers = no_peers(tmp_path)

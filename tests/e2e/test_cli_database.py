@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -31,21 +32,27 @@ def inspected(db: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
 
 
 def send(server: ServerProcess, session: str) -> None:
-    assert penstock("send", session, WORDS, "--url", server.url).returncode == 0
+    assert penstock("send", session, WORDS, "--url", server.url, "--input", '{"delay": 0}').returncode == 0
 
 
 def snapshot(server: ServerProcess, session: str) -> Any:
     return httpx.get(f"{server.url}/v1/sessions/{session}").json()
 
 
-@pytest.fixture
-def db(start_server: Start) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database that a server has written and closed: two sessions, an answer each."""
-    server = start_server()
+    server = ServerProcess(tmp_path_factory.mktemp("written"))
     for session in ("one", "two"):
         send(server, session)
     assert server.stop() == 0
     return server.db
+
+
+@pytest.fixture
+def db(written: Path, tmp_path: Path) -> Path:
+    """The test's own copy of it."""
+    return Path(shutil.copy(written, tmp_path))
 
 
 def test_help_shows_examples() -> None:
@@ -104,7 +111,9 @@ def test_inspect_shows_what_a_killed_server_left_open(start_server: Start) -> No
     send(server, "one")
     with httpx.Client(base_url=server.url) as client:
         # Long enough that it runs when the server is killed.
-        started = client.post("/v1/sessions/one/generations", json={"text": WORDS * 100, "producer": "echo"})
+        started = client.post(
+            "/v1/sessions/one/generations", json={"text": WORDS, "producer": "echo", "input": {"delay": 1}}
+        )
         generation_id = started.json()["generation_id"]
         server.kill()
     found = inspected(server.db)

@@ -52,7 +52,7 @@ async def talk(session: RemoteSession, after: float = 0.1) -> None:
 
 
 # R-54 R-56 R-67 R-70 R-123 R-124
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("over", ["sse", "websocket"])
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_ten_thousand_events_through_a_bad_network(

@@ -33,7 +33,7 @@ async def talker(generation: Generation, *, words: int = len(WORDS), pause: floa
 
 
 # R-75 R-77 R-78 R-81 R-83 R-86 R-90 R-91
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [3, 4])
 async def test_what_a_producer_says_arrives_once_in_order(
     seed: int, record_property: Callable[[str, object], None]
@@ -57,7 +57,7 @@ async def test_what_a_producer_says_arrives_once_in_order(
 
 
 # R-71 R-75 R-78 R-86
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_producer_outlives_its_server(start_server: Callable[..., ServerProcess]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

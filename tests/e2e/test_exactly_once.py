@@ -65,7 +65,7 @@ def batches(chance: random.Random, words: Sequence[str]) -> list[list[str]]:
     return cut
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_a_remote_producer_sends_arrives_once_in_order(  # R-75 R-78 R-81 R-86 R-88 R-90
     start_server: Callable[..., ServerProcess], record_property: Callable[[str, object], None]
 ) -> None:

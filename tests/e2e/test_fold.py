@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.engine import JSON, SessionState, Snapshot, encode_json, to_json
 from tests.engine.strategies import SESSION, compact, logs
+from tests.extent import examples
 from tests.vectors.make import EPOCH, FOLDER, Wire, judge
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -262,9 +263,9 @@ def journeys(draw: st.DrawFn) -> list[Step]:
 
 
 # R-14 R-15 R-16 R-17 R-51 R-52 R-53 R-54 R-55 R-67 R-109 R-150
-@pytest.mark.slow
+@pytest.mark.further
 def test_the_pages_fold_says_what_the_engines_says(page: Page) -> None:
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(journeys())
     def check(steps: list[Step]) -> None:
         told = json.loads(page.evaluate(FOLLOW, [SESSION, encode_json(steps).decode()]), parse_int=float)

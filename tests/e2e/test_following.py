@@ -121,7 +121,7 @@ TOLD = """() => {
 
 
 # R-48, R-54, R-56, R-67, R-70, R-123, R-124
-@pytest.mark.slow
+@pytest.mark.long
 @OVER
 def test_ten_thousand_events_through_a_bad_network(
     browser: Browser,

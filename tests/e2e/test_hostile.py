@@ -110,7 +110,7 @@ class Client(threading.Thread):
 
 
 # who is gone or does not read is noticed by deadlines of its own, and nobody else waits for it.
-@pytest.mark.slow
+@pytest.mark.long
 def test_normal_clients_go_on_beside_a_thousand_that_mean_no_good(
     start_server: Start, record_property: Callable[[str, object], None]
 ) -> None:

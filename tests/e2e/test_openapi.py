@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from schemathesis import Case
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.further
 
 # Requests of each operation, beside those that schemathesis makes of every parameter's edges.
 EXAMPLES = 8

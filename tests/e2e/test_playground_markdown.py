@@ -232,7 +232,16 @@ GROW = """async ([piece, count]) => {
 }"""
 
 
-@pytest.mark.parametrize("piece", ["word# ", "**bold#** ", "*w# ", "- item #\n", "line # `x`\n\n"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "word# ",
+        *(
+            pytest.param(piece, marks=pytest.mark.long)
+            for piece in ("**bold#** ", "*w# ", "- item #\n", "line # `x`\n\n")
+        ),
+    ],
+)
 def test_ten_thousand_pieces_are_drawn_in_time(page: Page, piece: str) -> None:
     taken, length = page.evaluate(GROW, [piece, 10_000])
     assert length > 40_000

@@ -18,6 +18,7 @@ from penstock.engine import Event, decode
 from penstock.engine.testing import assert_log
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.streams import SseReader, call, fold_frames
+from tests.extent import examples
 
 Start = Callable[..., ServerProcess]
 
@@ -88,12 +89,13 @@ def test_impossible_cursors_are_told(server: ServerProcess) -> None:
         assert json.loads(refused.value.read())["code"] == "INVALID_CURSOR"
 
 
-def test_killed_20_times_mid_stream_nothing_seen_is_lost(start_server: Start) -> None:  # R-69 R-71 R-134
+@pytest.mark.further
+def test_killed_mid_stream_again_and_again_nothing_seen_is_lost(start_server: Start) -> None:  # R-69 R-71 R-134
     chance = random.Random(7)
     db: Path | None = None
     seen: dict[str, bytes] = {}
     last_id = generation_id = ""
-    for round_ in range(20):
+    for round_ in range(examples(20)):
         server = start_server()
         db = server.db
         generation_id = begin(server.url, "s", delay=0.001, repeat=500)
@@ -120,7 +122,7 @@ def test_killed_20_times_mid_stream_nothing_seen_is_lost(start_server: Start) ->
     events = events_of(frames)
     assert_log(events, closed=True)
     ends = [event.data for event in events if event.type == "generation.finished"]
-    assert [getattr(data, "outcome", None) for data in ends] == ["lost"] * 20
+    assert [getattr(data, "outcome", None) for data in ends] == ["lost"] * examples(20)
     assert call(final.url, "GET", f"/v1/sessions/s/generations/{generation_id}")["outcome"] == "lost"
     resumed = SseReader(final.url, "/v1/sessions/s/events?live=false", last_id)
     assert [cursor for cursor, _ in resumed.frames()] == [cursor for cursor, _ in frames if cursor > last_id]

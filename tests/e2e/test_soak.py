@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_was_acknowledged_outlives_every_kill() -> None:  # R-69 R-134
     command = [sys.executable, "-m", "tests.e2e.soak", "--minutes", "0.2", "--life", "4", "--seed", "20261129"]
     command += ["--growth", "inf"]  # lives of seconds end while the server still warms up

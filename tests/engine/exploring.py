@@ -14,6 +14,7 @@ import trio.testing
 from hypothesis import HealthCheck, event, settings
 
 from penstock.engine import Session, SessionState, Snapshot
+from tests.extent import examples
 
 __all__ = ["TOTAL", "explore", "exploring", "folded", "quiet"]
 
@@ -21,9 +22,9 @@ TOTAL: Final[Counter[str]] = Counter()  # of everything that was asked for, by w
 
 
 def exploring(default: int) -> settings:
-    """So many examples, or as many as ``PENSTOCK_EXAMPLES`` says."""
+    """So many examples (see `examples`), or as many as ``PENSTOCK_EXAMPLES`` says."""
     return settings(
-        max_examples=int(os.environ.get("PENSTOCK_EXAMPLES", default)),
+        max_examples=int(os.environ.get("PENSTOCK_EXAMPLES", examples(default))),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

@@ -19,6 +19,7 @@ from penstock.engine.log import MemoryLog
 from penstock.engine.log.port import Append, Write
 from penstock.engine.stream.budget import Budget
 from tests.engine.faulty import FaultyLog, Hold
+from tests.extent import examples
 
 
 async def test_room_is_given_out_as_it_comes_and_never_twice() -> None:
@@ -199,7 +200,7 @@ def writing(sizes: Sequence[int], gate: trio.Event) -> Producer:
     return producer
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(st.one_of(st.integers(1, 50), st.integers(1, 9000)), max_size=12), min_size=1, max_size=6))
 def test_what_is_pending_is_within_its_bounds_but_for_one_event(sessions: list[list[int]]) -> None:
     """Of one session and of all; and everything is written, also what is larger than a bound by itself."""

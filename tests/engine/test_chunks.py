@@ -39,6 +39,7 @@ from penstock.engine.rules.chunks import read_batch
 from penstock.engine.rules.lifecycle import Draft, OpenGeneration
 from penstock.engine.rules.placing import Owners, Placing
 from tests.engine.remotes import body
+from tests.extent import examples
 
 # They stand in the names of tests, which each process must find the same.
 GID = GenerationId("0192f0c0-0000-7000-8000-00000000000a")
@@ -493,7 +494,7 @@ def _outcome(chunks: Sequence[Chunk]) -> object:
 
 
 # Pieces are a shorter way to read some batches, no other way.
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(_batches())
 def test_pieces_are_what_is_read_chunk_by_chunk(chunks: list[Chunk]) -> None:
     read = _outcome(chunks)
@@ -502,7 +503,7 @@ def test_pieces_are_what_is_read_chunk_by_chunk(chunks: list[Chunk]) -> None:
         assert _outcome(chunks) == read
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     gid=st.sampled_from([GID, GID.upper(), "x"]),
     mid=st.sampled_from([MID, MID.upper(), "x", None]),

@@ -51,6 +51,7 @@ from penstock.engine.testing import check_log
 from tests.engine import strategies
 from tests.engine.faulty import Fail, Fault, FaultyLog, Hold
 from tests.engine.strategies import SESSION, logs
+from tests.extent import examples
 
 EPOCH: Final = "e1"
 
@@ -142,7 +143,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine.upkeep.compaction._PAGE", 5)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(events=logs(max_steps=60))
 def test_compaction_swaps_the_events_of_old_messages_and_nothing_else(events: list[Event]) -> None:
     async def work() -> None:
@@ -163,7 +164,7 @@ def test_compaction_swaps_the_events_of_old_messages_and_nothing_else(events: li
     running(work)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(events=logs(max_steps=60), data=st.data())
 def test_whatever_piece_is_the_last_one_the_log_folds_and_any_cursor_resumes(
     events: list[Event], data: st.DataObject
@@ -187,7 +188,7 @@ def test_whatever_piece_is_the_last_one_the_log_folds_and_any_cursor_resumes(
     running(work)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(events=logs(max_steps=80), data=st.data())
 def test_writers_and_readers_go_on_while_pieces_are_compacted(events: list[Event], data: st.DataObject) -> None:
     async def work() -> None:

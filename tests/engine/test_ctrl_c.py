@@ -19,6 +19,7 @@ from trio.testing import MockClock
 
 from penstock import engine
 from penstock.engine import Chunk, Generation, MemoryLog, open_engine
+from tests.extent import examples
 
 ROOT: Final = Path(__file__).parents[2]
 ENGINE: Final = str(Path(engine.__file__).parent)
@@ -33,15 +34,16 @@ def interrupted(folder: Path, mode: str, first: int, second: int) -> list[str]:
     return runs
 
 
+@pytest.mark.further
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_signal_at_any_time_leaves_a_whole_log_and_no_answer_that_was_cut_off_is_complete(
     seed: int, tmp_path: Path
 ) -> None:
-    runs = interrupted(tmp_path, "random", seed, 12)
-    assert runs == ["KeyboardInterrupt"] * 12
+    runs = interrupted(tmp_path, "random", seed, examples(12))
+    assert runs == ["KeyboardInterrupt"] * examples(12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_at_any_line_of_stamp_commit_and_end_waits_for_the_next_checkpoint(tmp_path: Path) -> None:
     runs = interrupted(tmp_path, "lines", 5, 71)
     assert len(runs) > 50

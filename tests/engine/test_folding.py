@@ -257,7 +257,7 @@ async def most_memory(content: Act, ask: Act, config: Config) -> int:
             tracemalloc.stop()
 
 
-@pytest.mark.parametrize("content", [posts, answers, values])
+@pytest.mark.parametrize("content", [posts, answers, pytest.param(values, marks=pytest.mark.long)])
 @pytest.mark.parametrize("ask", [newest, every_page, turns, retraction])
 async def test_a_session_in_use_takes_a_bounded_part_of_memory_whatever_it_says(content: Act, ask: Act) -> None:
     config = Config(compact_after=None, page_bytes=64 * 1024, snapshot_bytes=64 * 1024)

@@ -23,6 +23,7 @@ from penstock.engine import (
 )
 from tests.engine.rules import assert_rules, events_of
 from tests.engine.slow import SlowLog, turns
+from tests.extent import examples
 
 IDS = [new_message_id() for _ in range(2)]
 
@@ -33,7 +34,7 @@ async def made_of(log: SlowLog) -> Counter[str | None]:
 
 
 # R-11 R-61
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32))
 def test_an_id_names_one_message_however_calls_cross(seed: int) -> None:
     random = Random(seed)

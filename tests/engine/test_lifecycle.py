@@ -59,6 +59,7 @@ from penstock.engine.stream.hub import Hub
 from penstock.engine.stream.journal import Journal
 from penstock.engine.testing import assert_log, check_log
 from tests.engine.rules import events_of
+from tests.extent import examples
 
 # Few ids, so that drafts meet one another.
 MESSAGES: Final = [new_message_id() for _ in range(3)]
@@ -155,7 +156,7 @@ async def new_session() -> Session:
     return Session(log, Head(session_id="s", epoch="e", tail=1, token=1))
 
 
-many = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=examples(500), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 # R-60
@@ -266,7 +267,7 @@ def test_a_trial_leaves_all_of_it_or_no_trace(
 
 # R-60
 @given(st.lists(drafts, max_size=20), st.lists(st.sampled_from(["input", "finish", "cancel"]), max_size=4))
-@settings(many, max_examples=200)
+@settings(many, max_examples=examples(200))
 def test_what_only_the_engine_writes_is_placed_by_the_same_table(proposed: list[Draft], own: list[str]) -> None:
     """An engine that goes wrong is refused, too: it cannot end twice, nor cancel what has ended."""
 

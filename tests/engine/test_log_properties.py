@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
 from penstock.engine.log import Append, Delete, EventLog, Head, MemoryLog, Write, open_sqlite
 from tests.engine.writes import bodies, kinds
+from tests.extent import examples
 
 SESSIONS = ("a", "b", "c")
 KEYS = ("open", "queue", "message/1")
@@ -174,7 +175,7 @@ def test_memory_log_is_like_the_model(rounds: Rounds) -> None:
     trio.run(run)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=rounds, reopened=rounds)
 def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds, reopened: Rounds) -> None:
     async def run() -> None:

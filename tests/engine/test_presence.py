@@ -36,6 +36,7 @@ from penstock.engine import (
 from penstock.engine.reducer import Applied
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.watching import committed_tail
+from tests.extent import examples
 
 TTL: Final = Config().presence_ttl
 
@@ -379,7 +380,7 @@ async def follow(random: Random, session: Session, roll: Roll, log: MemoryLog, q
                     await trio.sleep(random.choice([1, 5]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 2**32), st.integers(1, 6))
 def test_whatever_the_schedule_a_readers_list_comes_to_be_the_sessions(seed: int, buffer: int) -> None:
     async def run() -> None:

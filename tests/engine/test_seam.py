@@ -48,6 +48,7 @@ from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.rules import assert_rules
 from tests.engine.slow import SlowLog, turns
 from tests.engine.watching import committed_tail
+from tests.extent import examples
 
 # --- the decision
 
@@ -375,7 +376,7 @@ def assert_folds_to_the_same(entries: list[Entry], snapshot: Snapshot, epoch: st
 
 
 # Hypothesis alone prefers short and simple schedules, and the interesting ones are neither: it draws seeds.
-many = settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=examples(800), deadline=None, suppress_health_check=list(HealthCheck))
 seeds: Final = st.integers(0, 2**32)
 
 
@@ -387,7 +388,7 @@ def test_over_any_schedule_readers_get_the_log(seed: int, buffer: int, page: int
 
 
 # R-57 R-141 R-142
-@settings(many, max_examples=300)
+@settings(many, max_examples=examples(300))
 @given(seeds, st.integers(1, 3), st.integers(1, 3))
 def test_over_any_schedule_snapshots_and_finite_reads_lead_to_the_same(seed: int, buffer: int, page: int) -> None:
     run_schedule(seed, buffer=buffer, page=page, variants=[(False, False), (True, True), (False, True)])

@@ -36,6 +36,7 @@ from penstock.engine.rules.chunks import _FIELDS
 from tests.engine.calls import CALLS, EXCLUDED, METHODS, PRODUCERS, Given, Scene
 from tests.engine.works import all_of, assert_answers, assert_log_works, assert_works, each, ended, opened
 from tests.engine.wrong import FEW, VALUES
+from tests.extent import some
 
 
 def test_every_public_method_is_called() -> None:
@@ -96,12 +97,14 @@ async def test_what_is_right_is_taken(method: str, autojump_clock: MockClock) ->
 _ARGUMENTS = [(method, argument) for method in CALLS for argument in METHODS[method]]
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(("method", "argument"), _ARGUMENTS, ids=lambda each: each)
 async def test_what_is_wrong_is_refused_or_harms_nothing(method: str, argument: str, autojump_clock: MockClock) -> None:
-    await attempt(MemoryLog(), method, argument, VALUES)
+    labels = some(VALUES, (method, argument))
+    await attempt(MemoryLog(), method, argument, {label: VALUES[label] for label in labels})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", CALLS)
 async def test_what_is_wrong_is_refused_or_harms_nothing_in_a_file(method: str, tmp_path: Path) -> None:
     for argument in METHODS[method]:
@@ -130,6 +133,7 @@ _SAID: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.further
 @pytest.mark.parametrize(("type_", "place"), _chunk_places(), ids=lambda each: each)
 async def test_a_chunk_that_is_wrong_is_refused_or_harms_nothing(
     type_: str, place: str, autojump_clock: MockClock
@@ -162,7 +166,7 @@ async def test_a_chunk_that_is_wrong_is_refused_or_harms_nothing(
             if refused:
                 assert await session.cursor() == before, label
 
-        await each(one, enumerate(VALUES))
+        await each(one, enumerate(some(VALUES, (type_, place))))
         ids = await all_of(engine)
         await each(lambda session_id: assert_works(engine, session_id), ids)
     await assert_log_works(log, ids)
