@@ -6,23 +6,44 @@ terminal is `render`'s; `client` speaks to a server and comes back when a connec
 
 from __future__ import annotations
 
-import click
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final, final
 
-from .approve import approve
-from .backup import backup, restore
-from .bench import bench
-from .compact import compact
-from .inspect import inspect
-from .send import send
-from .serve import serve
-from .stop import stop
-from .tail import tail
-from .token import token
+import click
 
 __all__ = ["main"]
 
+# Where each command stands. It is loaded when it is asked for: a server needs no client, and a client no server.
+_MODULES: Final[Mapping[str, str]] = {
+    "approve": "approve",
+    "backup": "backup",
+    "bench": "bench",
+    "compact": "compact",
+    "inspect": "inspect",
+    "restore": "backup",
+    "send": "send",
+    "serve": "serve",
+    "stop": "stop",
+    "tail": "tail",
+    "token": "token",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@final
+class _Commands(click.Group):
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in _MODULES:
+            return None
+        command = getattr(import_module(f".{_MODULES[name]}", __package__), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="penstock", message="penstock %(version)s")
 def main() -> None:
     """An engine for live answers.
@@ -39,16 +60,3 @@ def main() -> None:
       penstock backup penstock.db copy.db         a copy of it, also while it is served
       penstock bench                              how fast this machine is
     """
-
-
-main.add_command(serve)
-main.add_command(tail)
-main.add_command(send)
-main.add_command(approve)
-main.add_command(stop)
-main.add_command(inspect)
-main.add_command(compact)
-main.add_command(backup)
-main.add_command(restore)
-main.add_command(bench)
-main.add_command(token)

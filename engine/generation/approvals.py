@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, final
+from typing import final
 
 import trio
 from attrs import define, field, frozen
@@ -20,6 +20,7 @@ from ..codec import encode_json, own_json
 from ..errors import ApprovalNotFound, InvalidBody
 from ..events import JSON, ApprovalRequested, ApprovalResolved, JSONObject
 from ..rules.lifecycle import Draft
+from .writer import GenerationWriter
 
 __all__ = ["Approval", "Approvals", "expires_at"]
 
@@ -49,25 +50,13 @@ class _Open:
     answer: Approval | None = None
 
 
-class _Writer(Protocol):
-    @property
-    def session_id(self) -> str: ...
-
-    @property
-    def generation_id(self) -> str: ...
-
-    def put_nowait(self, draft: Draft) -> None: ...
-
-    def part(self, draft: Draft) -> None: ...
-
-
 @final
 class Approvals:
     """``on_asked`` is called when `next_expiry` may have come nearer."""
 
     __slots__ = ("_on_asked", "_open", "_resolved", "_writer")
 
-    def __init__(self, writer: _Writer, *, on_asked: Callable[[], object]) -> None:
+    def __init__(self, writer: GenerationWriter, *, on_asked: Callable[[], object]) -> None:
         self._writer = writer
         self._on_asked = on_asked
         self._open: dict[str, _Open] = {}

@@ -6,7 +6,7 @@ How messages and blocks are written is `message`'s; the fence that every call pa
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, TypeVar, cast, final
+from typing import Final, Protocol, TypeAlias, cast, final
 
 import trio
 
@@ -29,40 +29,9 @@ from ..shapes import check_object, check_text, shown
 from ..supervision import protected
 from .approvals import Approval
 from .inputs import Input
-from .message import Message, Outline, Writer
+from .message import Message, Writer
 
 __all__ = ["Generation", "Producer", "Stage", "run_producer"]
-
-T = TypeVar("T")
-
-
-class _Numbered(Outline, Protocol):
-    turn: int
-
-    @property
-    def job_id(self) -> str | None: ...
-
-
-class _Tail(Protocol):
-    """The session's committed tail."""
-
-    @property
-    def session_id(self) -> str: ...
-
-    @property
-    def cursor(self) -> Cursor: ...
-
-
-class _Writer(Writer, Protocol):
-    @property
-    def structure(self) -> _Numbered: ...
-
-    @property
-    def journal(self) -> _Tail: ...
-
-    async def flush(self) -> None: ...
-
-    async def unless_fenced(self, found: T | None) -> T: ...
 
 
 class _Approvals(Protocol):
@@ -83,7 +52,7 @@ class Stage(Protocol):
     usage: JSONObject | None
 
     @property
-    def writer(self) -> _Writer: ...
+    def writer(self) -> Writer: ...
 
     @property
     def metadata(self) -> JSONObject: ...

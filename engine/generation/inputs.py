@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from hashlib import sha256
-from typing import Final, Protocol, cast, final
+from typing import Final, cast, final
 
 import trio
 from attrs import frozen
@@ -19,6 +19,7 @@ from ..errors import IdInUse, InvalidBody, InvalidId, QueueFull
 from ..events import InputAccepted, JSONObject
 from ..rules.lifecycle import Draft
 from ..shapes import check_object
+from .writer import GenerationWriter
 
 __all__ = ["APPROVAL", "Input", "Inputs"]
 
@@ -60,23 +61,13 @@ class Input:
         return sha256(encode_json([self.kind, self.content])).digest()
 
 
-class _Writer(Protocol):
-    @property
-    def session_id(self) -> str: ...
-
-    @property
-    def generation_id(self) -> str: ...
-
-    def put_nowait(self, draft: Draft) -> None: ...
-
-
 @final
 class Inputs:
     """At most ``bound`` inputs wait for the producer."""
 
     __slots__ = ("_bound", "_closed", "_known", "_opened", "_writer")
 
-    def __init__(self, writer: _Writer, *, bound: int) -> None:
+    def __init__(self, writer: GenerationWriter, *, bound: int) -> None:
         self._writer = writer
         self._bound = bound
         self._opened: tuple[trio.MemorySendChannel[Input], trio.MemoryReceiveChannel[Input]] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, cast, final
+from typing import Final, Literal, Protocol, Self, TypeVar, cast, final
 
 import trio
 
@@ -20,6 +20,7 @@ from ..events import (
     BlockClosed,
     BlockDelta,
     BlockOpened,
+    Cursor,
     JSONObject,
     MessageClosed,
     MessageOpened,
@@ -31,7 +32,9 @@ from ..shapes import check_object, checked_text
 from ..supervision import protected, without
 from .writer import OpenMessage
 
-__all__ = ["Block", "Message", "Outline", "Writer"]
+__all__ = ["Block", "Message", "Outline", "Tail", "Writer"]
+
+T = TypeVar("T")
 
 
 # What ends a producer that did not fail.
@@ -39,7 +42,12 @@ _CUT_OFF: Final = (trio.Cancelled, KeyboardInterrupt, SystemExit)
 
 
 class Outline(Protocol):
-    """What of the generation's structure its messages and blocks ask for."""
+    """What a producer's view asks of the generation's structure."""
+
+    turn: int
+
+    @property
+    def job_id(self) -> str | None: ...
 
     @property
     def message_ids(self) -> Collection[str]:
@@ -49,14 +57,27 @@ class Outline(Protocol):
         """The index that the message's next block gets. Raises `InvalidBody` when it is not open."""
 
 
+class Tail(Protocol):
+    """The session's committed tail."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def cursor(self) -> Cursor: ...
+
+
 class Writer(Protocol):
-    """What messages and blocks are written with: a `GenerationWriter` in the engine, or from another process."""
+    """What a producer's view writes with: a `GenerationWriter` in the engine, or from another process."""
 
     @property
     def generation_id(self) -> str: ...
 
     @property
     def structure(self) -> Outline: ...
+
+    @property
+    def journal(self) -> Tail: ...
 
     @property
     def open_messages(self) -> MutableMapping[str, OpenMessage]: ...
@@ -81,6 +102,10 @@ class Writer(Protocol):
     def put_nowait(self, draft: Draft, records: Mapping[str, bytes | None] | None = None) -> None: ...
 
     def part(self, draft: Draft) -> None: ...
+
+    async def flush(self) -> None: ...
+
+    async def unless_fenced(self, found: T | None) -> T: ...
 
 
 @final

@@ -21,15 +21,18 @@ from ..reducer import Snapshot
 from ..rules.ending import PRODUCER_FAILED, SAFE_TEXTS, Ending, writable
 from ..rules.lifecycle import Draft, OpenGeneration
 from ..rules.states import Outcome
+from ..stream.hub import Hub
 from ..stream.journal import Journal
+from ..stream.message_ids import MessageIds
 from ..supervision import Supervisor, split, without
 from .approvals import Approvals
 from .generation import Generation, Producer, run_producer
 from .inputs import APPROVAL, Input, Inputs
 from .lease import SILENT, Lease
+from .limits import LimitName, Limits
 from .remote import REMOTE, RemoteProducer
-from .watchdog import LimitName, Limits, Watch
-from .writer import GenerationWriter, MessageIds
+from .watchdog import Watch, Watchdog
+from .writer import GenerationWriter
 
 __all__ = ["Run", "RunContext"]
 
@@ -43,7 +46,8 @@ class RunContext:
     watchdog's task.
     """
 
-    messages: MessageIds
+    hub: Hub
+    message_ids: MessageIds
     find_producer: Callable[[str], Producer]
     take_snapshot: Callable[[int | None, str | None], Awaitable[Snapshot]]
     on_done: Callable[[Run], None]
@@ -64,6 +68,8 @@ class Run:
         "_inputs",
         "_on_last_disconnect",
         "_producer",
+        "_watch",
+        "_watched_since",
         "approval_timeout",
         "done",
         "ends_as",
@@ -75,7 +81,6 @@ class Run:
         "returned",
         "scope",
         "usage",
-        "watch",
         "writer",
     )
 
@@ -92,7 +97,7 @@ class Run:
         metadata: JSONObject,
         on_last_disconnect: float | None = None,
     ) -> None:
-        self.writer = GenerationWriter(structure, journal, config, context.messages)
+        self.writer = GenerationWriter(structure, journal, config, context.message_ids)
         self.producer_name = producer_name
         self.metadata = metadata
         self.launched = False
@@ -106,7 +111,8 @@ class Run:
         self._approvals: Approvals | None = None  # most generations ask for none, and are sent nothing
         self._inputs: Inputs | None = None
         self.approval_timeout = config.approval_timeout
-        self.watch: Watch | None = None
+        self._watch: Watch | None = None
+        self._watched_since = 0.0  # by the trio clock
         self._config = config
         self._producer = producer
         self.remote = producer if isinstance(producer, RemoteProducer) else None  # for a producer in another process
@@ -138,21 +144,6 @@ class Run:
     @property
     def structure(self) -> OpenGeneration:
         return self.writer.structure
-
-    @property
-    def limits(self) -> Limits:
-        """What its watch holds it to."""
-        alone = self._on_last_disconnect
-        return Limits(
-            idle=self._config.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
-            total=self._config.total_limit,
-            disconnected=math.inf if alone is None else alone,
-        )
-
-    @property
-    def last_event(self) -> float:
-        """When the generation wrote last, by the trio clock."""
-        return self.writer.last_event
 
     @property
     def generation_id(self) -> str:
@@ -264,21 +255,51 @@ class Run:
         self._unwatch()
         self._context.on_done(self)
 
+    # --- limits
+
+    def begin_watch(self, watchdog: Watchdog) -> None:
+        """From here on its limits hold, until the fence is up or its producer is done."""
+        if self.writer.fenced:
+            return
+        self._watched_since = trio.current_time()
+        _, due = self._next_limit()
+        self._watch = watchdog.watch(self.look, min(due, self._next_duty))
+        if self._on_last_disconnect is not None:
+            self._context.hub.on_left = self._nudge
+
+    def look(self) -> float | None:
+        """Do what is due by now. Returns when to look again, by the trio clock; None when a limit was reached."""
+        self.attend()
+        limit, due = self._next_limit()
+        if due <= trio.current_time():
+            self.limit_reached(limit)
+            return None
+        return min(due, self._next_duty)
+
     def limit_reached(self, limit: LimitName) -> None:
-        """Its watch says so; ended by now."""
         self._context.on_limit(self, limit)
+
+    def _next_limit(self) -> tuple[LimitName, float]:
+        now, hub, alone = trio.current_time(), self._context.hub, self._on_last_disconnect
+        limits = Limits(
+            idle=self._config.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
+            total=self._config.total_limit,
+            disconnected=math.inf if alone is None else alone,
+        )
+        return limits.first(
+            begun=self._watched_since,
+            # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
+            idle_since=now if self._waits_for_others else max(self._watched_since, self.writer.last_event),
+            alone_since=math.inf if len(hub) else max(self._watched_since, hub.last_left),
+            lost_at=math.inf if self._lease is None else self._lease.ends_at,
+        )
 
     @property
     def _lease(self) -> Lease | None:
         return None if self.remote is None else self.remote.lease
 
     @property
-    def lost_at(self) -> float:
-        """When its producer elsewhere is taken for dead, by the trio clock; infinite if it declared no lease."""
-        return math.inf if self._lease is None else self._lease.ends_at
-
-    @property
-    def next_duty(self) -> float:
+    def _next_duty(self) -> float:
         """When `attend` has something to do, by the trio clock; infinite if nothing is expected."""
         expiry = math.inf if self._approvals is None else self._approvals.next_expiry
         return expiry if self._lease is None else min(expiry, self._lease.silent_at)
@@ -307,21 +328,24 @@ class Run:
             self._nudge()
 
     def _nudge(self) -> None:
-        if self.watch is not None:
-            self.watch.nudge()
+        if self._watch is not None:
+            self._watch.nudge()
 
     def _unwatch(self) -> None:
-        if self.watch is not None:
-            self.watch.end()
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
+            if self._on_last_disconnect is not None:
+                self._context.hub.on_left = None
 
     @property
-    def waits_for_others(self) -> bool:
-        """Whether an approval is open, or a tool call awaits its result."""
+    def _waits_for_others(self) -> bool:
+        """Whether the idle clock stands still: an approval is open, or a tool call awaits its result."""
         if self._approvals is not None and len(self._approvals):
             return True
         if not self.structure.awaits_result:
             return False
-        return self.remote is None or trio.current_time() < self.last_event + self._config.remote_silence
+        return self.remote is None or trio.current_time() < self.writer.last_event + self._config.remote_silence
 
     async def play(self, producer: str | Producer, generation: Generation) -> None:
         """Run a producer to its end, in the caller's task. Raises `ProducerNotFound`, and what the producer raises."""

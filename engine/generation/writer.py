@@ -16,9 +16,10 @@ from ..errors import PenstockError
 from ..events import JSONObject
 from ..rules.lifecycle import Draft, OpenGeneration
 from ..stream.journal import Journal, Mark
+from ..stream.message_ids import MessageIds
 from .stamper import PieceStamper, stamp
 
-__all__ = ["GenerationWriter", "MessageIds", "OpenMessage"]
+__all__ = ["GenerationWriter", "OpenMessage"]
 
 T = TypeVar("T")
 
@@ -32,14 +33,6 @@ class OpenMessage(Protocol):
     def finish(self, *, reason: str | None = None, usage: JSONObject | None = None) -> None: ...
 
 
-class MessageIds(Protocol):
-    """The messages that the session knows."""
-
-    def check_new(self, message_id: str) -> Awaitable[None]: ...
-
-    def note(self, message_id: str, mark: Mark) -> None: ...
-
-
 @final
 class GenerationWriter:
     """Every write of one producer passes here, until the fence is up; then it raises what the fence says."""
@@ -47,7 +40,7 @@ class GenerationWriter:
     __slots__ = (
         "_config",
         "_fenced",
-        "_messages",
+        "_message_ids",
         "_refusal",
         "_time",
         "_unchecked",
@@ -62,14 +55,14 @@ class GenerationWriter:
         structure: OpenGeneration,
         journal: Journal,
         config: Config,
-        messages: MessageIds,
+        message_ids: MessageIds,
     ) -> None:
         self.structure = structure
         self.journal = journal
         self.open_messages: dict[str, OpenMessage] = {}  # by who opened them
         self._time = trio.lowlevel.current_clock().current_time  # `trio.current_time`, without the way there
         self.last_event = self._time()
-        self._messages = messages
+        self._message_ids = message_ids
         self._config = config
         self._refusal: Callable[[], PenstockError] | None = None
         self._fenced: trio.Event | None = None  # while somebody waits for it
@@ -192,11 +185,11 @@ class GenerationWriter:
 
     def check_message_id(self, message_id: str) -> Awaitable[None]:
         """Raises `IdInUse` when the session knows a message with this id. Holds until the caller waits again."""
-        return self._messages.check_new(message_id)
+        return self._message_ids.check_new(message_id)
 
     def note_message(self, message_id: str) -> None:
         """The event written last opened a message whose id was chosen by the producer."""
-        self._messages.note(message_id, self.journal.mark())
+        self._message_ids.note(message_id, self.journal.mark())
 
     async def flush(self) -> None:
         """Wait until everything written so far is durable. Raises `WriteFailed`, `StaleGeneration` or `TimedOut`."""

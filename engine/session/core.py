@@ -49,7 +49,7 @@ all that runs for the session, and what has ended is still written down.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from attrs import define, field
@@ -64,8 +64,8 @@ from ..rules.queue import Queue
 from ..rules.states import GenerationState, StateName
 from ..stream.history import History
 from ..stream.journal import Journal, Mark
+from ..stream.message_ids import MessageIds
 from .idempotency import Answers
-from .messages import Messages
 from .stops import PendingStops
 from .transaction import Transaction
 
@@ -87,7 +87,7 @@ class Core:
     config: Config
     journal: Journal
     history: History
-    messages: Messages
+    message_ids: MessageIds
     answers: Answers
     stops: PendingStops
     context: RunContext
@@ -138,11 +138,6 @@ class Core:
         if self.live is not None:
             self.live.fence_failed(error)
             self.live.cancel("its writes cannot be stored")
-
-    @property
-    def message_ids(self) -> Collection[str]:
-        """The live generation's messages so far."""
-        return () if self.live is None else self.live.structure.message_ids
 
     def info(self, generation_id: str) -> GenerationInfo | None:
         """The live generation's state, if it is this one."""

@@ -139,7 +139,7 @@ class Registry:
         self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
     ) -> None:
         resident = await self.resident(source)
-        point = await resident.step(partial(resident.fork, at))
+        point = await resident.steps.take(partial(resident.fork, at))
         metadata = point.metadata if metadata is None else metadata
         begins = await in_slices(
             beginning(point.messages, session_id=sid, source=source, cursor=point.cursor, metadata=metadata, time=now())

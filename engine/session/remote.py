@@ -7,10 +7,10 @@ or ends a generation is a lifecycle step. The end is `finishing`'s.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, TypeVar, final
+from typing import final
 
 import trio
 from attrs import frozen
@@ -21,7 +21,6 @@ from ..errors import (
     InvalidBody,
     PenstockError,
     StaleGeneration,
-    TimedOut,
     WriteFailed,
 )
 from ..events import check_uuid, is_uuid
@@ -40,19 +39,14 @@ from ..stream.journal import Mark
 from .core import Core
 from .ending import finished_first
 from .finishing import driven_from_elsewhere, finish, refusal, unfinished
+from .life import Call
+from .messages import wait_room
 from .numbering import Numbering
 from .starting import begin_written
+from .steps import Steps
 from .transaction import StartRequest
 
 __all__ = ["Remotes"]
-
-T = TypeVar("T")
-
-
-class TakeStep(Protocol):
-    """How the session has a lifecycle step done in its turn."""
-
-    async def __call__(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T: ...
 
 
 @final
@@ -87,16 +81,9 @@ class _Taken:
 class Remotes:
     """The remote producers of one session in memory."""
 
-    def __init__(
-        self,
-        core: Core,
-        *,
-        check_open: Callable[[], None],
-        take_step: TakeStep,
-    ) -> None:
+    def __init__(self, core: Core, steps: Steps) -> None:
         self._core = core
-        self._check_open = check_open
-        self._take_step = take_step
+        self._steps = steps
         self._numbering = Numbering(core.journal, core.history)
 
     # --- chunks
@@ -141,7 +128,7 @@ class Remotes:
             raise GenerationNotFound("no generation is live that another process drives")
         with self._naming(gid):
             await self._numbering.learn(stamp)
-            self._check_open()
+            self._steps.check(Call.WRITE)
             mark = self._numbering.repeats(stamp)
             run = driven_from_elsewhere(self._core, gid)
             if mark is None:
@@ -189,14 +176,14 @@ class Remotes:
         while True:
             # Whatever had to be waited for, all is judged again behind the wait.
             await self._numbering.learn(request.stamp)
-            self._check_open()
+            self._steps.check(Call.WRITE)
             before = self._numbering.repeats(request.stamp)
             if before is not None:
                 return before
             if batch is None:
                 batch = read_batch(request.chunks, expires_at=lambda: expires_at(self._core.config.approval_timeout))
                 if self._core.journal.full:
-                    await self._wait_room()  # once; what is written then waits for nothing
+                    await wait_room(self._core)  # once; what is written then waits for nothing
                     continue
             run = driven_from_elsewhere(self._core, request.generation_id)
             if run is None:
@@ -207,20 +194,14 @@ class Remotes:
             unknown = [mid for mid in batch.message_ids if mid not in run.structure.messages]
             owners: Owners = {}
             if unknown:
-                owners = await self._core.messages.owners(unknown)
+                owners = await self._core.message_ids.owners(unknown)
                 if self._core.live is not run or self._must_judge_again(request.stamp):
                     continue
             return self._write(run, request, batch, owners)
 
     def _must_judge_again(self, stamp: ProducerStamp | None) -> bool:
-        self._check_open()
+        self._steps.check(Call.WRITE)
         return not self._numbering.knows(stamp) or self._numbering.repeats(stamp) is not None
-
-    async def _wait_room(self) -> None:
-        with trio.move_on_after(self._core.config.flush_timeout) as limit:
-            await self._core.journal.wait_room()
-        if limit.cancelled_caught:
-            raise TimedOut("the log is behind and takes nothing new", session_id=self._core.session_id)
 
     def _write(self, run: Run, request: _Request, batch: ChunkBatch | Pieces, owners: Owners) -> _Taken:
         """Judge and stamp, without a wait."""
@@ -267,7 +248,7 @@ class Remotes:
     def _noted(self, run: Run, request: _Request, placing: Placing, mark: Mark) -> _Taken:
         self._numbering.note(request.stamp, mark)
         for message_id in placing.opened:
-            self._core.messages.note(message_id, mark)
+            self._core.message_ids.note(message_id, mark)
         for asked in placing.asked:
             run.approvals.note(asked)
         for _ in range(placing.applied):
@@ -312,7 +293,7 @@ class Remotes:
             policy=Policy.REJECT,
             job_id=batch.job_id,
         )
-        taken = await self._take_step(partial(self._register, start, request, batch), subject=start)
+        taken = await self._steps.take(partial(self._register, start, request, batch), subject=start)
         if isinstance(taken, Mark):
             await self._core.settled(taken)
             raise StaleGeneration("the generation was stopped before it began")
@@ -333,7 +314,7 @@ class Remotes:
         record = await self._core.history.generation(gid)
         if record is not None:
             raise refusal(record)
-        owners = await self._core.messages.owners(batch.message_ids)
+        owners = await self._core.message_ids.owners(batch.message_ids)
         if self._must_judge_again(request.stamp):
             return None
         live = finished_first(self._core)
@@ -352,7 +333,7 @@ class Remotes:
         """End the generation in its producer's name; durable when this returns. See `Session.finish`."""
         with self._naming(generation_id):
             try:
-                mark, repeated = await self._take_step(
+                mark, repeated = await self._steps.take(
                     partial(finish, self._core, self._numbering, generation_id, ending, stamp)
                 )
                 await self._core.journal.wait_committed(mark, self._core.config.finish_timeout)

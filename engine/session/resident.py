@@ -30,8 +30,8 @@ from ..errors import (
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
 from ..facts import Observer
+from ..generation.limits import LimitName
 from ..generation.run import Run, RunContext
-from ..generation.watchdog import LimitName
 from ..log.port import EventLog, Head
 from ..observers.reporting import Reporter
 from ..reducer import Snapshot
@@ -42,6 +42,7 @@ from ..stream.budget import Budget
 from ..stream.history import ForkPoint, History
 from ..stream.hub import Degraded, Drained, Ended, Hub
 from ..stream.journal import Journal
+from ..stream.message_ids import MessageIds
 from ..stream.presence import Presence
 from ..supervision import EXITS, own_failure
 from .arguments import checked_page
@@ -49,7 +50,7 @@ from .core import Core
 from .ending import end_at_limit, end_corrupt, end_live, finish, forget, leave, remove, stop
 from .idempotency import Answers
 from .life import Call, Life, Phase
-from .messages import Messages
+from .messages import post
 from .queue import due, may_start, start_next
 from .recovery import retry, settle
 from .remote import Remotes
@@ -81,7 +82,6 @@ class Resident:
         "_remotes",
         "_repairing",
         "_stepping",
-        "_steps",
         "_using",
         "_working",
         "core",
@@ -90,6 +90,7 @@ class Resident:
         "journal",
         "life",
         "presence",
+        "steps",
     )
 
     def __init__(
@@ -104,22 +105,23 @@ class Resident:
     ) -> None:
         self._config = config
         self._registry = registry
-        self._steps = Steps(config.max_steps, on_arrival=self._see_to_steps)
+        self.steps = Steps(config.max_steps, check=self.check, on_arrival=self._see_to_steps)
         self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=Reporter(head.session_id, observer))
         self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
         self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
         self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
-        messages = Messages(self.journal, self.history, config, check_open=self._check_open)
+        message_ids = MessageIds(self.journal, self.history, config)
         self.core = Core(
             log=log,
             config=config,
             journal=self.journal,
             history=self.history,
-            messages=messages,
+            message_ids=message_ids,
             answers=Answers(self.journal, self.history, config.idempotency_ttl),
             stops=PendingStops(config.pending_stop),
             context=RunContext(
-                messages=messages,
+                hub=self.hub,
+                message_ids=message_ids,
                 find_producer=registry.producers.named,
                 take_snapshot=self.take_snapshot,
                 on_done=self.on_done,
@@ -150,11 +152,7 @@ class Resident:
     def remotes(self) -> Remotes:
         """Its remote producers; made when the first is heard of."""
         if self._remotes is None:
-            self._remotes = Remotes(
-                self.core,
-                check_open=self._check_open,
-                take_step=self.step,
-            )
+            self._remotes = Remotes(self.core, self.steps)
         return self._remotes
 
     @property
@@ -191,12 +189,12 @@ class Resident:
             while True:
                 async with trio.open_nursery() as nursery:
                     await self._live(nursery)
-                if self.closed or not len(self._steps):
+                if self.closed or not len(self.steps):
                     return
         finally:
             self._working = False
             self._registry.rested(self)
-            if len(self._steps):  # they came while the nursery waited for the last of its children
+            if len(self.steps):  # they came while the nursery waited for the last of its children
                 self._see_to_steps()
 
     async def _live(self, nursery: trio.Nursery) -> None:
@@ -228,13 +226,13 @@ class Resident:
             if nursery.cancel_scope.cancel_called and self.core.live is None:
                 await self._retire()
             elif self._advances and due(self.core):  # before all steps that wait
-                await self._steps.run(partial(start_next, self.core))
-            elif len(self._steps):
-                await self._steps.run_next()
+                await self.steps.run(partial(start_next, self.core))
+            elif len(self.steps):
+                await self.steps.run_next()
             elif self._advances:
-                await self._steps.wait_until(self.core.retry_at)
+                await self.steps.wait_until(self.core.retry_at)
             elif nursery.child_tasks:
-                await self._steps.wait_until(math.inf)
+                await self.steps.wait_until(math.inf)
             else:
                 break
 
@@ -287,21 +285,20 @@ class Resident:
             core.stragglers -= {run}
             self.journal.reporter.straggler_ended(run.generation_id, run.producer_name, run.seconds_cancelled)
         elif core.live is run:
-            self._steps.add(partial(finish, core, run))
-        self._steps.nudge()
+            self.steps.add(partial(finish, core, run))
+        self.steps.nudge()
 
     def on_limit(self, run: Run, limit: LimitName) -> None:
-        self._steps.add(partial(end_at_limit, self.core, run, limit))
+        self.steps.add(partial(end_at_limit, self.core, run, limit))
 
     def _launch(self, run: Run) -> None:
-        if not run.writer.fenced:
-            run.watch = self._registry.watchdog.watch(run, self.hub)
+        run.begin_watch(self._registry.watchdog)
         assert self._nursery is not None  # it begins in a step
         self._nursery.start_soon(run.supervise, self._registry.supervisor, name=run.task_name)
 
     def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:
-            self._steps.add(partial(self._start_clock, work))
+            self.steps.add(partial(self._start_clock, work))
         else:
             clock = partial(self._keep_clock, work)
             self._registry.supervisor.start(self._nursery, clock, f"penstock presence {self.session_id}")
@@ -313,14 +310,14 @@ class Resident:
         try:
             await work()
         finally:
-            self._steps.nudge()  # there may be nothing left to do
+            self.steps.nudge()  # there may be nothing left to do
 
     def close(self) -> None:
         """Leave memory: no further step is taken and what waits is turned away. Idempotent."""
         if not self.closed:
             self.life.closed = True
-            self._steps.refuse_waiting(self.life.refusal)
-            self._steps.nudge()
+            self.steps.refuse_waiting(self.life.refusal)
+            self.steps.nudge()
             self.presence.close()
             self._registry.left(self)
 
@@ -339,13 +336,13 @@ class Resident:
             return
         self.life.corrupt = error
         self.hub.close(Ended("corrupt"))
-        self._steps.refuse_waiting(self.life.refusal)
+        self.steps.refuse_waiting(self.life.refusal)
         if self._opening is not None:
             return  # the opening fails
         if self.core.live is None:
             self.close()
         else:
-            self._steps.add(self._end_corrupt, first=True)
+            self.steps.add(self._end_corrupt, first=True)
 
     async def _end_corrupt(self) -> None:
         """End what is live, if that can be stored, and leave memory."""
@@ -368,33 +365,32 @@ class Resident:
             if self._repairing:
                 raise WriteFailed("nothing can be stored at present", session_id=self.session_id)
 
-    def _check_open(self) -> None:
-        self.check(Call.WRITE)
-
     # --- what sessions are asked for
 
     async def start(self, request: StartRequest) -> Started | Queued:
         """Start in its turn."""
-        return await self.step(partial(start, self.core, request), subject=request)
+        return await self.steps.take(partial(start, self.core, request), subject=request)
 
     async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
         self.check(Call.END)
-        self._steps.check_room()
+        self.steps.check_room()
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        return await self.step(partial(stop, self.core, generation_id, reason, reached, queue), call=Call.END)
+        return await self.steps.take(partial(stop, self.core, generation_id, reason, reached, queue), call=Call.END)
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
-        starts = [subject for subject in self._steps.subjects() if isinstance(subject, StartRequest)]
+        starts = [subject for subject in self.steps.subjects() if isinstance(subject, StartRequest)]
         return [start for start in starts if generation_id in (None, start.generation_id)]
 
     async def post(self, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
         """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
-        self._check_open()
+        self.check(Call.WRITE)
         with self._in_use():
-            return await self.core.messages.post(message, message_id, proposed=proposed)
+            return await post(
+                self.core, message, message_id, proposed=proposed, check_open=partial(self.check, Call.WRITE)
+            )
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -405,19 +401,6 @@ class Resident:
         finally:
             self._using -= 1
 
-    async def step(self, work: Callable[[], Awaitable[T]], *, call: Call = Call.WRITE, subject: object = None) -> T:
-        """Have a lifecycle step done in its turn, unless it is refused by then."""
-        self.check(call)
-        return await self._steps.take(partial(self._in_turn, work, call), subject=subject)
-
-    async def _in_turn(self, work: Callable[[], Awaitable[T]], call: Call) -> T:
-        self.check(call)
-        return await work()
-
-    async def retract(self, message_id: str, *, and_after: bool) -> Cursor:
-        """Take the message out of the transcript, and those behind it."""
-        return await self.core.messages.retract(message_id, and_after=and_after, kept=lambda: self.core.message_ids)
-
     async def fork(self, at: Cursor | str | None) -> ForkPoint:
         """What a fork begins with: flushed, and read at a cursor or up to a message's end."""
         await self.core.settled()
@@ -427,7 +410,7 @@ class Resident:
         self, generation_id: str, kind: str, content: JSONObject, *, input_id: str | None, by: str | None
     ) -> str:
         """Take in an input, beside the steps, and wait until it is durable."""
-        self._check_open()
+        self.check(Call.WRITE)
         state = "live"
         if self.core.info(generation_id) is None:
             state = (await self.history.generation_info(generation_id)).state
@@ -476,17 +459,17 @@ class Resident:
     async def delete(self) -> None:
         """End what is live as ``deleted``, then this life of the session. Later requests get `SessionDeleted`."""
         self.check(Call.END)
-        self._steps.check_room()
+        self.steps.check_room()
         for request in self._waiting_starts(None):
             request.stopped = True
-        await self.step(self._delete, call=Call.END)
+        await self.steps.take(self._delete, call=Call.END)
 
     async def delete_unused(self, cursor: Cursor) -> bool:
         """Delete it, if it still ends there and nobody uses it when the turn of that has come; whether it was deleted.
 
         Whoever comes later learns that it was deleted; nobody is told that something was done in it, and loses it.
         """
-        return await self.step(partial(self._delete_unused, cursor))
+        return await self.steps.take(partial(self._delete_unused, cursor))
 
     async def _delete_unused(self, cursor: Cursor) -> bool:
         # Between this and the deletion's beginning nothing waits.
@@ -499,7 +482,7 @@ class Resident:
     def used(self) -> bool:
         """Whether something is done in it, waits, or is under way; the step that asks does not count."""
         watched = len(self.hub) or len(self.presence) or self.history.busy
-        asked = self._using or len(self._steps) or self._registry.expects(self.session_id)
+        asked = self._using or len(self.steps) or self._registry.expects(self.session_id)
         core = self.core
         busy = core.live is not None or core.stragglers or len(core.stops) or may_start(core)
         return bool(busy or watched or asked)
@@ -523,10 +506,10 @@ class Resident:
     async def drain(self) -> None:
         """End what is live as ``shutdown``, but for a remote generation; nothing starts any more."""
         self.life.draining = True
-        self._steps.refuse_waiting(self.life.refusal)
+        self.steps.refuse_waiting(self.life.refusal)
         while not self.closed:
             try:
-                await self._steps.take(self._leave)
+                await self.steps.take(self._leave, call=None)
             except (WriteFailed, SessionDeleted, CorruptSession):
                 continue  # behind the repair, which ends what the log holds open, or it is closed by now
             return
@@ -559,10 +542,10 @@ class Resident:
             return
         self.hub.reporter.refused(error)
         self.hub.degrade(Degraded("WRITE_FAILED"))
-        self._steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
+        self.steps.refuse_waiting(lambda: WriteFailed("nothing can be stored at present", session_id=self.session_id))
         if not self._repairing:
             self._repairing = True
-            self._steps.add(self._repair, first=True)
+            self.steps.add(self._repair, first=True)
 
     async def _repair(self) -> None:
         """Go back to what is committed, as soon as the log takes writes; callers are turned away meanwhile."""

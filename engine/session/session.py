@@ -62,6 +62,7 @@ from .arguments import (
 )
 from .ending import reset
 from .life import Call
+from .messages import retract, update
 from .queue import dequeue, queue_next
 from .registry import Registry
 from .transaction import StartRequest
@@ -190,13 +191,13 @@ class Session:
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
         resident = await self._registry.resident(self.session_id)
-        return await resident.step(partial(queue_next, resident.core))
+        return await resident.steps.take(partial(queue_next, resident.core))
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
         resident = await self._registry.resident(self.session_id)
-        await resident.step(partial(dequeue, resident.core, generation_id))
+        await resident.steps.take(partial(dequeue, resident.core, generation_id))
 
     async def post(
         self,
@@ -224,19 +225,19 @@ class Session:
         message_id = check_uuid(message_id, "message_id")
         checked_flag(and_after, "and_after")
         resident = await self._registry.resident(self.session_id)
-        return await resident.step(partial(resident.retract, message_id, and_after=and_after))
+        return await resident.steps.take(partial(retract, resident.core, message_id, and_after=and_after))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
         patch = cast("JSONObject", own_json(check_object(patch, "metadata"), "metadata"))
         resident = await self._registry.resident(self.session_id)
-        return await resident.step(partial(resident.core.messages.update, patch))
+        return await resident.steps.take(partial(update, resident.core, patch))
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
         checked_text(reason, "reason")
         resident = await self._registry.resident(self.session_id)
-        mark = await resident.step(partial(reset, resident.core, reason))
+        mark = await resident.steps.take(partial(reset, resident.core, reason))
         return resident.journal.cursor_at(mark)
 
     async def fork(

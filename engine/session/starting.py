@@ -179,7 +179,7 @@ async def begin(
     core.turn = structure.turn
     core.hold(None if request.stopped else run)
     if request.text is not None:
-        core.messages.note(request.message_id, mark)
+        core.message_ids.note(request.message_id, mark)
     await in_slices(part.writing())
     await _committed_or_ended(core, mark, run)
     if core.live is run:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar, cast, final
+from typing import Final, Generic, TypeVar, cast, final
 
 import trio
 from outcome import Error, Outcome, Value
@@ -17,6 +17,7 @@ from outcome import Error, Outcome, Value
 from ..errors import Draining, Overloaded, PenstockError
 from ..facts import request_id
 from ..supervision import own_failure
+from .life import Call
 
 __all__ = ["Steps"]
 
@@ -27,11 +28,14 @@ T = TypeVar("T")
 
 @final
 class _Step(Generic[T]):
-    __slots__ = ("answered", "outcome", "own", "request_id", "subject", "work")
+    __slots__ = ("answered", "call", "outcome", "own", "request_id", "subject", "work")
 
-    def __init__(self, work: Callable[[], Awaitable[T]], *, own: bool, subject: object = None) -> None:
+    def __init__(
+        self, work: Callable[[], Awaitable[T]], *, own: bool, call: Call | None = None, subject: object = None
+    ) -> None:
         self.work = work
         self.own = own
+        self.call = call
         self.subject = subject
         self.request_id = None if own else request_id.get()
         self.answered = trio.Event()
@@ -44,11 +48,15 @@ class _Step(Generic[T]):
 
 @final
 class Steps:
-    """The queue between callers and the one task that calls `run_next`. ``on_arrival`` sees that there is one."""
+    """The queue between callers and the one task that calls `run_next`. ``on_arrival`` sees that there is one.
 
-    __slots__ = ("_arrived", "_limit", "_on_arrival", "_under_way", "_waiting")
+    ``check`` raises what a call is refused with, as the session is at that moment.
+    """
 
-    def __init__(self, limit: int, *, on_arrival: Callable[[], None]) -> None:
+    __slots__ = ("_arrived", "_limit", "_on_arrival", "_under_way", "_waiting", "check")
+
+    def __init__(self, limit: int, *, check: Callable[[Call], None], on_arrival: Callable[[], None]) -> None:
+        self.check: Final = check
         self._limit = limit
         self._on_arrival = on_arrival
         self._waiting: list[_Step[object]] = []  # hardly ever more than one
@@ -68,13 +76,18 @@ class Steps:
         if len(self._waiting) >= self._limit:
             raise Overloaded(f"{self._limit} steps wait on this session")
 
-    async def take(self, work: Callable[[], Awaitable[T]], *, subject: object = None) -> T:
+    async def take(
+        self, work: Callable[[], Awaitable[T]], *, call: Call | None = Call.WRITE, subject: object = None
+    ) -> T:
         """Have ``work`` done in its turn and return its answer or raise its error.
 
-        Cancelling the caller does not cancel the step. Raises `Overloaded` when too many steps wait.
+        Where ``call`` is refused, now or when its turn comes, it is not done; None is what is never refused. Cancelling
+        the caller does not cancel the step. Raises `Overloaded` when too many steps wait.
         """
+        if call is not None:
+            self.check(call)
         self.check_room()
-        step = _Step(work, own=False, subject=subject)
+        step = _Step(work, own=False, call=call, subject=subject)
         self._waiting.append(cast("_Step[object]", step))
         self.nudge()
         await step.answered.wait()
@@ -132,6 +145,8 @@ class Steps:
             request_id.set(step.request_id)
         step.outcome = Error(Draining("the session was closed"))  # unless it comes to an end of its own
         try:
+            if step.call is not None:
+                self.check(step.call)
             step.outcome = Value(await step.work())
         except BaseException as error:
             failure = own_failure(error)

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Final, final
 
 import trio
-import trio.testing
 
 from .. import (
     Batch,
@@ -138,6 +137,8 @@ class EngineUnderTest:
 
     async def settle(self) -> None:
         """Let everything happen that can without time going by."""
+        import trio.testing  # noqa: PLC0415  it brings pytest with it, which `penstock inspect` has no use for
+
         await trio.testing.wait_all_tasks_blocked()
 
     def violations(self, *, closed: bool = False) -> list[Violation]:
