@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -24,3 +26,11 @@ def test_what_is_to_be_read_first_says_enough() -> None:
     for name in ("stream/journal.py", "session/core.py", "stream/subscription.py", "rules/lifecycle.py"):
         text = (ENGINE / name).read_text()
         assert 30 <= text[: text.index('"""', 3)].count("\n") <= 80, name
+
+
+def test_the_figures_of_the_house_can_be_had() -> None:
+    child = subprocess.run([sys.executable, "-m", "tests.house"], cwd=ENGINE.parent, capture_output=True, check=True)
+    told = dict(re.findall(r"^(\S.*?) {2,}(.+)$", child.stdout.decode(), re.MULTILINE))
+    assert int(told["arrows between them"]) <= 95
+    functions, lines, _ = map(int, told["one delta on its way: functions, lines, modules"].split(", "))
+    assert 20 < functions < lines < 1000

@@ -5,7 +5,7 @@ the core (`starting`, `ending`, `queue`, `recovery`). They run one at a time, in
 
     a caller                        the session's task                          its nursery
        │
-    Session.start ──▶ Resident.step
+    Session.start ──▶ Steps.take
        │                  │  waits in line
        │                  ▼
        │              start(core, request)
