@@ -9,9 +9,10 @@ from typing import Final
 
 import pytest
 
-__all__ = ["EVENTSOURCE", "TYPESCRIPT", "install", "node"]
+__all__ = ["EVENTSOURCE", "PYRIGHT", "TYPESCRIPT", "install", "node"]
 
 EVENTSOURCE: Final = "eventsource@3.0.7"  # the last line that runs on the node of Debian 12
+PYRIGHT: Final = "pyright@1.1.414"
 TYPESCRIPT: Final = "typescript@7.0.2"
 
 
