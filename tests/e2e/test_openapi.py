@@ -18,6 +18,7 @@ from penstock.adapters.access import load_signer, make_token
 from tests.adapters.describing import description
 from tests.e2e.conftest import ServerProcess
 from tests.engine.exploring import exploring
+from tests.extent import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,7 +173,7 @@ def guarded_site(tmp_path_factory: pytest.TempPathFactory, key: Path) -> Iterato
 
 
 @guarded.parametrize()
-@settings(SETTINGS, max_examples=5)
+@settings(SETTINGS, max_examples=examples(5))
 def test_without_a_valid_token_nothing_guarded_is_answered(
     case: Case[Any], guarded_site: ServerProcess, key: Path
 ) -> None:

@@ -21,7 +21,11 @@ from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, provid
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.terminal import penstock, terminal
 
-every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in WIRES])
+# The others speak otherwise to the provider, not to the terminal.
+every_wire = pytest.mark.parametrize(
+    "wire",
+    [pytest.param(wire, id=wire.kind, marks=[pytest.mark.long] * (wire is not WIRES[0])) for wire in WIRES],
+)
 
 Start = Callable[..., ServerProcess]
 

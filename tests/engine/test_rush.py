@@ -34,6 +34,7 @@ from penstock.engine.testing import StubbornProducer, open_test_engine
 from tests.engine.producers import saying
 from tests.engine.remotes import Remote
 from tests.engine.slow import turns
+from tests.extent import some
 
 SESSIONS: Final = 50
 CLIENTS: Final = 20
@@ -111,6 +112,7 @@ async def test_memory_returns_to_its_start(autojump_clock: MockClock) -> None:
         assert counts[1:] == counts[:1] * 3
 
 
+@pytest.mark.long
 async def test_a_session_that_stays_keeps_nothing_of_its_remote_generations(autojump_clock: MockClock) -> None:
     """A thousand generations, each of a producer and with a message of its own, under the eyes of a reader."""
     async with open_engine(MemoryLog(), config=Config(compact_after=None)) as engine:
@@ -179,9 +181,10 @@ MOMENTS: Final = [(count, seconds) for seconds in (0.1, 0.3, 0.499, 0.5, 0.6) fo
 
 
 # R-101
+@pytest.mark.further
 @pytest.mark.parametrize("meeting", MEETINGS, ids=str)
 def test_a_stop_meets_a_start_at_any_moment(meeting: Meeting) -> None:
-    for count, seconds in (*TURNS, *MOMENTS):
+    for count, seconds in some((*TURNS, *MOMENTS), str(meeting)):
         trio.run(meet, meeting, count, seconds, clock=MockClock(autojump_threshold=0))
 
 
