@@ -330,7 +330,28 @@ function growing({ blocks, ...head }) {
 
 /** The state of one session, folded from its events. Events and snapshots that are given to it become its own: frozen. */
 export class Fold {
-  /** @type {Transcript} */
+  /** @readonly */
+  sessionId;
+  /** @type {string | null} */
+  #epoch = null;
+  #offset = 0;
+  #turn = 0;
+  /** @type {JsonObject} */
+  #metadata = freeze({});
+  /** @type {Generation | null} */
+  #generation = null;
+  /** @type {Queue} */
+  #queue = freeze({ paused: false, items: [] });
+  /** @type {readonly Approval[]} */
+  #approvals = freeze([]);
+  #more = false;
+  /** @type {string | null} */
+  #next = null;
+  #olderSeenAt = 0;
+  /** @type {Readonly<Record<string, End>>} */
+  #ends = freeze({});
+  /** @type {readonly Present[]} */
+  #presence = freeze([]);
   #transcript = new Transcript();
   /** @type {State | null} */
   #view = null;
@@ -338,26 +359,6 @@ export class Fold {
   /** @param {string} sessionId */
   constructor(sessionId) {
     this.sessionId = sessionId;
-    /** @type {string | null} */
-    this.epoch = null;
-    this.offset = 0;
-    this.turn = 0; // the last one given
-    /** @type {JsonObject} */
-    this.metadata = freeze({});
-    /** @type {Generation | null} the live one */
-    this.generation = null;
-    /** @type {Queue} */
-    this.queue = freeze({ paused: false, items: [] });
-    /** @type {readonly Approval[]} */
-    this.approvals = freeze([]);
-    this.more = false; // a snapshot left older messages out
-    /** @type {string | null} the message that they are before */
-    this.next = null;
-    this.olderSeenAt = 0; // the offset at which those that came in pages were read
-    /** @type {Readonly<Record<string, End>>} the end of each generation whose end was seen */
-    this.ends = freeze({});
-    /** @type {readonly Present[]} in order of arrival */
-    this.presence = freeze([]);
   }
 
   /**
@@ -366,19 +367,78 @@ export class Fold {
    * @param {string | null} epoch
    */
   reset(epoch) {
-    if (this.epoch !== null && epoch !== this.epoch) this.presence = freeze([]); // of another life of the session
-    this.epoch = epoch;
-    this.offset = 0;
-    this.turn = 0;
-    this.metadata = freeze({});
-    this.generation = null;
-    this.queue = freeze({ paused: false, items: [] });
-    this.approvals = freeze([]);
+    if (this.#epoch !== null && epoch !== this.#epoch) this.#presence = freeze([]); // of another life of the session
+    this.#epoch = epoch;
+    this.#offset = 0;
+    this.#turn = 0;
+    this.#metadata = freeze({});
+    this.#generation = null;
+    this.#queue = freeze({ paused: false, items: [] });
+    this.#approvals = freeze([]);
     this.#older(false, null);
-    this.olderSeenAt = 0;
-    this.ends = freeze({});
+    this.#olderSeenAt = 0;
+    this.#ends = freeze({});
     this.#transcript = new Transcript();
     this.#view = null;
+  }
+
+  /** The life of the session that this is a state of; null before anything is known. */
+  get epoch() {
+    return this.#epoch;
+  }
+
+  /** Of the last event; 0 before the first. */
+  get offset() {
+    return this.#offset;
+  }
+
+  /** The last one given; 0 before the first. */
+  get turn() {
+    return this.#turn;
+  }
+
+  get metadata() {
+    return this.#metadata;
+  }
+
+  /** The live one. */
+  get generation() {
+    return this.#generation;
+  }
+
+  /** The starts that wait. */
+  get queue() {
+    return this.#queue;
+  }
+
+  /** Those that are open. */
+  get approvals() {
+    return this.#approvals;
+  }
+
+  /** A snapshot left older messages out, which are not here yet. */
+  get more() {
+    return this.#more;
+  }
+
+  /** The message that those are before; null where none are missing. */
+  get next() {
+    return this.#next;
+  }
+
+  /** The offset at which those that came in pages were read. */
+  get olderSeenAt() {
+    return this.#olderSeenAt;
+  }
+
+  /** The end of each generation whose end was seen, by its id. */
+  get ends() {
+    return this.#ends;
+  }
+
+  /** Who is here, in order of arrival. */
+  get presence() {
+    return this.#presence;
   }
 
   /** @returns {readonly Message[]} */
@@ -388,7 +448,7 @@ export class Fold {
 
   /** @returns {string | null} */
   get cursor() {
-    return this.epoch === null ? null : makeCursor(this.epoch, this.offset);
+    return this.#epoch === null ? null : makeCursor(this.#epoch, this.#offset);
   }
 
   /**
@@ -409,13 +469,13 @@ export class Fold {
       session_id: this.sessionId,
       cursor: this.cursor,
       messages: this.messages,
-      generation: this.generation,
-      queue: this.queue,
-      approvals: this.approvals,
-      metadata: this.metadata,
-      more: this.more,
-      ends: this.ends,
-      presence: this.presence,
+      generation: this.#generation,
+      queue: this.#queue,
+      approvals: this.#approvals,
+      metadata: this.#metadata,
+      more: this.#more,
+      ends: this.#ends,
+      presence: this.#presence,
     }));
   }
 
@@ -430,17 +490,17 @@ export class Fold {
     const at = parseCursor(snapshot.cursor);
     if (at === null) return "invalid";
     if (snapshot.session_id !== this.sessionId) return "foreign";
-    const ends = at.epoch === this.epoch ? this.ends : freeze({}); // a snapshot does not tell of them
+    const ends = at.epoch === this.#epoch ? this.#ends : freeze({}); // a snapshot does not tell of them
     freeze(snapshot);
     this.reset(at.epoch);
-    this.offset = at.offset;
-    this.turn = snapshot.generation?.turn ?? 0;
-    this.generation = snapshot.generation ?? null;
-    this.queue = snapshot.queue;
-    this.approvals = snapshot.approvals;
-    this.metadata = snapshot.metadata;
+    this.#offset = at.offset;
+    this.#turn = snapshot.generation?.turn ?? 0;
+    this.#generation = snapshot.generation ?? null;
+    this.#queue = snapshot.queue;
+    this.#approvals = snapshot.approvals;
+    this.#metadata = snapshot.metadata;
     this.#older(snapshot.more, snapshot.next ?? snapshot.messages[0]?.message_id ?? null);
-    this.ends = ends;
+    this.#ends = ends;
     for (const message of snapshot.messages) this.#transcript.add(growing(message));
     return "applied";
   }
@@ -455,10 +515,10 @@ export class Fold {
     if (badSnapshot(page)) return "invalid";
     const at = parseCursor(page.cursor);
     if (at === null) return "invalid";
-    if (page.session_id !== this.sessionId || at.epoch !== this.epoch) return "foreign";
+    if (page.session_id !== this.sessionId || at.epoch !== this.#epoch) return "foreign";
     freeze(page);
     this.#transcript.prepend(page.messages.map(growing));
-    this.olderSeenAt = Math.max(this.olderSeenAt, at.offset);
+    this.#olderSeenAt = Math.max(this.#olderSeenAt, at.offset);
     this.#older(page.more, page.next ?? page.messages[0]?.message_id ?? null);
     this.#view = null;
     return "applied";
@@ -469,8 +529,8 @@ export class Fold {
    * @param {string | null} next
    */
   #older(more, next) {
-    this.more = more;
-    this.next = more ? next : null;
+    this.#more = more;
+    this.#next = more ? next : null;
   }
 
   /**
@@ -479,15 +539,15 @@ export class Fold {
    * @param {readonly Present[]} present
    */
   loadPresence(present) {
-    const known = this.presence;
-    this.presence = kept(known, [...present]);
-    if (this.presence !== known) this.#view = null;
+    const known = this.#presence;
+    this.#presence = kept(known, [...present]);
+    if (this.#presence !== known) this.#view = null;
   }
 
   /** @param {any} data */
   #changePresence(data) {
     const { actor_id: actor, device_id: device } = data;
-    const here = [...this.presence];
+    const here = [...this.#presence];
     const at = here.findIndex((known) => known.actor_id === actor && known.device_id === device);
     const present = pick(data, "actor_id", "device_id", "name", "status");
     if (data.status === "gone") {
@@ -495,7 +555,7 @@ export class Fold {
       here.splice(at, 1);
     } else if (at < 0) here.push(present);
     else here[at] = present;
-    this.presence = freeze(here);
+    this.#presence = freeze(here);
     this.#view = null;
   }
 
@@ -516,18 +576,18 @@ export class Fold {
     }
     const at = parseCursor(cursor);
     if (at !== null && at.offset !== event.offset) return "invalid";
-    const epoch = at?.epoch ?? this.epoch;
-    if (epoch !== this.epoch) {
+    const epoch = at?.epoch ?? this.#epoch;
+    if (epoch !== this.#epoch) {
       if (event.offset !== 1) return "gap"; // another life of the session, and not from its start
       this.reset(epoch);
     }
-    if (event.offset <= this.offset) return "duplicate";
-    const jumps = event.offset > this.offset + 1;
+    if (event.offset <= this.#offset) return "duplicate";
+    const jumps = event.offset > this.#offset + 1;
     if (jumps && !this.#transcript.noteJump()) return "gap";
     freeze(event);
     const verdict = this.#fold(event, event.data);
     if (verdict !== "gap") {
-      this.offset = event.offset;
+      this.#offset = event.offset;
       this.#view = null;
     } else if (jumps) this.#transcript.unexplained.pop();
     return verdict;
@@ -540,7 +600,7 @@ export class Fold {
    */
   #fold(event, data) {
     const id = event.generation_id;
-    const live = this.generation?.generation_id === id ? this.generation : null;
+    const live = this.#generation?.generation_id === id ? this.#generation : null;
     switch (event.type) {
       case "block.opened":
       case "block.delta":
@@ -557,7 +617,7 @@ export class Fold {
       case "session.created":
       case "session.updated":
       case "session.forked":
-        this.metadata = kept(this.metadata, data.metadata);
+        this.#metadata = kept(this.#metadata, data.metadata);
         return "applied";
       case "session.reset":
         return this.#resetSession();
@@ -565,23 +625,23 @@ export class Fold {
         return this.#enqueue(event, data);
       case "queue.paused":
       case "queue.resumed":
-        this.queue = kept(this.queue, { ...this.queue, paused: event.type === "queue.paused" });
+        this.#queue = kept(this.#queue, { ...this.#queue, paused: event.type === "queue.paused" });
         return "applied";
       case "generation.started":
         return this.#start(event, data);
       case "generation.status":
       case "generation.cancelling":
         if (!live) return "gap";
-        if (event.type === "generation.status") this.generation = kept(live, { ...live, status: data.status });
-        else this.generation = kept(live, { ...live, state: /** @type {const} */ ("cancelling") });
+        if (event.type === "generation.status") this.#generation = kept(live, { ...live, status: data.status });
+        else this.#generation = kept(live, { ...live, state: /** @type {const} */ ("cancelling") });
         return "applied";
       case "generation.finished":
         return this.#finish(/** @type {string} */ (id), data);
       case "approval.requested":
         if (id !== undefined && !live) return "gap";
-        if (this.approvals.some((approval) => approval.approval_id === data.approval_id)) return "gap";
-        this.approvals = freeze([
-          ...this.approvals,
+        if (this.#approvals.some((approval) => approval.approval_id === data.approval_id)) return "gap";
+        this.#approvals = freeze([
+          ...this.#approvals,
           {
             ...pick(event, "generation_id", "message_id"),
             ...pick(data, "approval_id", "tool_call_id", "name", "arguments", "expires_at"),
@@ -604,9 +664,9 @@ export class Fold {
    * @returns {Verdict}
    */
   #resolve(id) {
-    const left = this.approvals.filter((approval) => approval.approval_id !== id);
-    if (left.length === this.approvals.length) return "gap";
-    this.approvals = freeze(left);
+    const left = this.#approvals.filter((approval) => approval.approval_id !== id);
+    if (left.length === this.#approvals.length) return "gap";
+    this.#approvals = freeze(left);
     return "applied";
   }
 
@@ -616,34 +676,34 @@ export class Fold {
    */
   #retract(event) {
     const id = event.message_id ?? "";
-    if (!this.#transcript.byId.has(id) && (this.more || (event.offset ?? 0) <= this.olderSeenAt)) {
+    if (!this.#transcript.byId.has(id) && (this.#more || (event.offset ?? 0) <= this.#olderSeenAt)) {
       return "applied"; // it was left out, or gone when it would have been read
     }
-    const following = id === this.next ? this.#transcript.behind(id) : this.next;
+    const following = id === this.#next ? this.#transcript.behind(id) : this.#next;
     const verdict = this.#transcript.retract(event);
-    if (verdict === "applied") this.next = following;
+    if (verdict === "applied") this.#next = following;
     return verdict;
   }
 
   /** @returns {Verdict} */
   #resetSession() {
-    if (this.generation) return "gap";
+    if (this.#generation) return "gap";
     if (this.#transcript.inOrder.length) this.#transcript = new Transcript();
     this.#older(false, null);
-    this.approvals = kept(this.approvals, []);
-    this.queue = kept(this.queue, { ...this.queue, items: [] });
+    this.#approvals = kept(this.#approvals, []);
+    this.#queue = kept(this.#queue, { ...this.#queue, items: [] });
     return "applied";
   }
 
   /** @param {string | undefined} id */
   #waits(id) {
-    return this.queue.items.some((item) => item.generation_id === id);
+    return this.#queue.items.some((item) => item.generation_id === id);
   }
 
   /** @param {string | undefined} id */
   #leaveQueue(id) {
     if (!this.#waits(id)) return;
-    this.queue = freeze({ ...this.queue, items: this.queue.items.filter((item) => item.generation_id !== id) });
+    this.#queue = freeze({ ...this.#queue, items: this.#queue.items.filter((item) => item.generation_id !== id) });
   }
 
   /**
@@ -653,9 +713,9 @@ export class Fold {
    */
   #enqueue(event, data) {
     const id = event.generation_id;
-    if (this.#waits(id) || this.generation?.generation_id === id) return "gap";
+    if (this.#waits(id) || this.#generation?.generation_id === id) return "gap";
     const item = { ...pick(event, "generation_id", "job_id"), ...pick(data, "producer", "policy", "metadata", "text") };
-    this.queue = freeze({ ...this.queue, items: [...this.queue.items, item] });
+    this.#queue = freeze({ ...this.#queue, items: [...this.#queue.items, item] });
     return "applied";
   }
 
@@ -666,10 +726,10 @@ export class Fold {
    */
   #start(event, data) {
     const turn = /** @type {number} */ (event.turn);
-    if (this.generation || turn <= this.turn) return "gap";
+    if (this.#generation || turn <= this.#turn) return "gap";
     this.#leaveQueue(event.generation_id);
-    this.turn = turn;
-    this.generation = freeze({
+    this.#turn = turn;
+    this.#generation = freeze({
       ...pick(event, "generation_id", "turn", "job_id"),
       ...pick(data, "producer", "metadata"),
       state: "live",
@@ -683,15 +743,15 @@ export class Fold {
    * @returns {Verdict}
    */
   #finish(id, data) {
-    if (this.generation?.generation_id === id) {
+    if (this.#generation?.generation_id === id) {
       const { byId, open } = this.#transcript;
       const left = [...open].some((message) => byId.get(message)?.head.generation_id === id);
-      const asked = this.approvals.some((approval) => approval.generation_id === id);
-      if (left || asked || this.generation.inputs?.length) return "gap";
-      this.generation = null;
+      const asked = this.#approvals.some((approval) => approval.generation_id === id);
+      if (left || asked || this.#generation.inputs?.length) return "gap";
+      this.#generation = null;
     } else if (!this.#waits(id)) return "gap";
     this.#leaveQueue(id);
-    this.ends = freeze({ ...this.ends, [id]: data });
+    this.#ends = freeze({ ...this.#ends, [id]: data });
     return "applied";
   }
 
@@ -704,7 +764,7 @@ export class Fold {
     if (!live || live.inputs?.some((input) => input.input_id === data.input_id)) return "gap";
     const { input_id, kind, ...content } = data;
     const input = Object.keys(content).length ? { input_id, kind, content } : { input_id, kind };
-    this.generation = freeze({ ...live, inputs: [...(live.inputs ?? []), input] });
+    this.#generation = freeze({ ...live, inputs: [...(live.inputs ?? []), input] });
     return "applied";
   }
 
@@ -713,11 +773,11 @@ export class Fold {
    * @returns {Verdict}
    */
   #settleInput(id) {
-    if (!this.generation) return "gap";
-    const { inputs = [], ...rest } = this.generation;
+    if (!this.#generation) return "gap";
+    const { inputs = [], ...rest } = this.#generation;
     const left = inputs.filter((input) => input.input_id !== id);
     if (left.length === inputs.length) return "gap";
-    this.generation = freeze(left.length ? { ...rest, inputs: left } : rest); // as a snapshot has it
+    this.#generation = freeze(left.length ? { ...rest, inputs: left } : rest); // as a snapshot has it
     return "applied";
   }
 }
