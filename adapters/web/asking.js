@@ -126,24 +126,17 @@ export function pause(milliseconds, signal) {
 
 /** Where the server is and who asks it. */
 export class Wire {
-  #root;
-  #token;
-  #fetch;
-
   /** @param {Place} place */
-  constructor({ url, token, fetch, WebSocket } = {}) {
-    const base = globalThis.document?.baseURI ?? globalThis.location?.href;
-    this.#root = new URL(url ?? ".", base);
-    this.#root.search = this.#root.hash = "";
-    if (!this.#root.pathname.endsWith("/")) this.#root.pathname += "/";
-    this.#token = token;
-    this.#fetch = fetch;
-    this.WebSocket = WebSocket ?? globalThis.WebSocket;
+  constructor({ url, token, fetch, WebSocket = globalThis.WebSocket } = {}) {
+    const root = new URL(url ?? ".", globalThis.document?.baseURI ?? globalThis.location?.href);
+    root.search = root.hash = "";
+    if (!root.pathname.endsWith("/")) root.pathname += "/";
+    this.place = { url: root, token, fetch, WebSocket }; // found once: the page's own address may change
   }
 
   /** Whether another token may be had than the one that was refused. */
   get renews() {
-    return typeof this.#token === "function";
+    return typeof this.place.token === "function";
   }
 
   /**
@@ -151,7 +144,7 @@ export class Wire {
    * @returns {URL}
    */
   at(path) {
-    return new URL(`v1${path}`, this.#root);
+    return new URL(`v1${path}`, this.place.url);
   }
 
   /**
@@ -161,9 +154,10 @@ export class Wire {
    * @returns {Promise<string | null>}
    */
   async token(refused) {
-    if (typeof this.#token !== "function") return this.#token ?? null;
+    const { token } = this.place;
+    if (typeof token !== "function") return token ?? null;
     try {
-      return await this.#token({ refused });
+      return await token({ refused });
     } catch (cause) {
       throw new Problem({ code: "NO_TOKEN", detail: "there is no token", retryable: true, cause });
     }
@@ -180,7 +174,7 @@ export class Wire {
   async open(url, options, refused) {
     const token = await this.token(refused);
     const headers = token === null ? options.headers : { ...options.headers, Authorization: `Bearer ${token}` };
-    const fetch = this.#fetch ?? globalThis.fetch;
+    const fetch = this.place.fetch ?? globalThis.fetch;
     const response = await fetch(url, { cache: "no-store", ...options, headers }).catch((cause) => {
       options.signal?.throwIfAborted();
       throw unreachable("the server does not answer", cause);

@@ -173,7 +173,7 @@ export async function* openSocket(wire, { sessionId, after, snapshot, refused, s
   if (signal.aborted) return;
   const url = wire.at("/ws");
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  const socket = new wire.WebSocket(url, "penstock.v1");
+  const socket = new wire.place.WebSocket(url, "penstock.v1");
   /** @type {Frame[]} */
   let frames = [];
   /** @type {Problem | null} */

@@ -58,7 +58,7 @@ export class Client {
    * @returns {Session}
    */
   session(sessionId, options = {}) {
-    return new Session(sessionId, { ...options, wire: this.#wire });
+    return new Session(sessionId, { ...options, ...this.#wire.place });
   }
 
   /**
@@ -142,11 +142,11 @@ export class Session {
 
   /**
    * @param {string} sessionId
-   * @param {Following & Hooks & Place & {wire?: Wire}} [options]
+   * @param {Place & Following & Hooks} [options]
    */
-  constructor(sessionId, { wire, url, token, fetch, WebSocket, over, snapshot, silence, ...hooks } = {}) {
+  constructor(sessionId, { url, token, fetch, WebSocket, over, snapshot, silence, ...hooks } = {}) {
     this.sessionId = sessionId;
-    this.#wire = wire ?? new Wire({ url, token, fetch, WebSocket });
+    this.#wire = new Wire({ url, token, fetch, WebSocket });
     this.#open = over === "websocket" ? openSocket : openStream;
     this.#silence = silence ?? SILENCE;
     this.#resync = snapshot ?? true;
