@@ -1,5 +1,7 @@
 /* How a penstock server is asked: where it is, who asks, what a refusal is, and how long to wait before asking again. */
 
+/** @import { Place } from "./types.js" */
+
 const FIRST_PAUSE = 250; // milliseconds; below what a person notices
 const LONGEST_PAUSE = 10_000; // what a person in front of a page accepts to wait after the server is back
 const LONGEST_RETRY_AFTER = 300_000; // what a server may ask for; more is a mistake in a header
@@ -11,6 +13,15 @@ const PATIENCE = 10_000; // a command that is safe to repeat is repeated for so 
  * `code` is for programs, `message` for people.
  */
 export class Problem extends Error {
+  /** For programs. @readonly */
+  code;
+  /** Of HTTP, where there was one. @readonly */
+  status;
+  /** The same may go well later. @readonly */
+  retryable;
+  /** Milliseconds that the server asks us to wait, at least. @readonly */
+  retryAfter;
+
   /**
    * `retry_after` is the server's own word, in seconds, as it stands in a frame.
    *
@@ -20,19 +31,16 @@ export class Problem extends Error {
   constructor({ code, detail, title, status, retryable, retryAfter, retry_after: seconds, cause }) {
     super(detail ?? title ?? "the server refused this", { cause });
     this.name = "Problem";
-    /** @type {string} */
     this.code = code ?? "BAD_ANSWER";
-    /** @type {number | undefined} of HTTP, where there was one */
     this.status = status;
-    /** @type {boolean} the same may go well later */
     this.retryable = retryable ?? false;
-    /** @type {number} milliseconds that the server asks us to wait, at least */
     this.retryAfter = retryAfter || asked(seconds);
   }
 
   /**
    * What this answer says. Never a text decides, only the code, or without one the status: of a proxy's page, say.
    *
+   * @internal
    * @param {Response} response
    * @returns {Promise<Problem>}
    */
@@ -59,6 +67,7 @@ function asked(seconds) {
 /**
  * No answer came, or it broke off. It may come the next time.
  *
+ * @internal
  * @param {string} detail
  * @param {unknown} [cause]
  * @returns {Problem}
@@ -67,7 +76,11 @@ export function unreachable(detail, cause) {
   return new Problem({ code: "UNREACHABLE", detail, retryable: true, cause });
 }
 
-/** How long to wait: each pause a random part of a ceiling that doubles, so that many who were cut do not return at once. */
+/**
+ * How long to wait: each pause a random part of a ceiling that doubles, so that many who were cut do not return at once.
+ *
+ * @internal
+ */
 export class Backoff {
   #failures = 0;
 
@@ -89,12 +102,13 @@ export class Backoff {
   }
 }
 
-/** A connection that lasted for so long was a good one, even if nothing was said on it. */
+/** A connection that lasted for so long was a good one, even if nothing was said on it. @internal */
 export const GOOD = LONGEST_PAUSE;
 
 /**
  * Wait, or until the signal is aborted.
  *
+ * @internal
  * @param {number} milliseconds
  * @param {AbortSignal} signal
  * @returns {Promise<void>}
@@ -112,8 +126,6 @@ export function pause(milliseconds, signal) {
   });
 }
 
-/** @typedef {import("./penstock.js").Place} Place */
-
 /**
  * @typedef {object} Asked
  * @property {string} method
@@ -124,7 +136,7 @@ export function pause(milliseconds, signal) {
  * @property {AbortSignal} [signal]
  */
 
-/** Where the server is and who asks it. */
+/** Where the server is and who asks it. @internal */
 export class Wire {
   /** @param {Place} place */
   constructor({ url, token, fetch, WebSocket = globalThis.WebSocket } = {}) {

@@ -11,18 +11,10 @@
 
 import { badSnapshot, unfit } from "./shapes.js";
 
-/** @typedef {import("./penstock.js").PenstockEvent} PenstockEvent */
-/** @typedef {import("./penstock.js").JsonObject} JsonObject */
-/** @typedef {import("./penstock.js").Message} Message */
-/** @typedef {import("./penstock.js").Block} Block */
-/** @typedef {import("./penstock.js").Generation} Generation */
-/** @typedef {import("./penstock.js").Queue} Queue */
-/** @typedef {import("./penstock.js").Approval} Approval */
-/** @typedef {import("./penstock.js").Present} Present */
-/** @typedef {import("./penstock.js").End} End */
-/** @typedef {import("./penstock.js").State} State */
-/** @typedef {import("./penstock.js").ServerSnapshot} ServerSnapshot */
-/** @typedef {import("./penstock.js").Verdict} Verdict */
+/**
+ * @import { Approval, Block, End, Generation, JsonObject, Message, PenstockEvent, Present, Queue, ServerSnapshot, State,
+ *   Verdict } from "./types.js"
+ */
 
 const CURSOR = /^([A-Za-z0-9]{1,32})-([0-9]{16})$/;
 

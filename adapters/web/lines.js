@@ -7,11 +7,12 @@
 import { Problem, unreachable } from "./asking.js";
 import { makeCursor, parseCursor } from "./fold.js";
 
-/** @typedef {import("./asking.js").Wire} Wire */
+/** @import { Wire } from "./asking.js" */
+/** @import { SseFrame } from "./types.js" */
 
 const HEARTBEAT = 15_000; // the server's own
 
-/** How long a connection may be silent, in milliseconds. */
+/** How long a connection may be silent, in milliseconds. @internal */
 export const SILENCE = 3 * HEARTBEAT;
 
 /**
@@ -39,8 +40,6 @@ export const SILENCE = 3 * HEARTBEAT;
  * @property {number} silence milliseconds
  * @property {AbortSignal} signal leaves the connection; the frames then just end
  */
-
-/** @typedef {import("./penstock.js").SseFrame} SseFrame */
 
 /** Splits a server-sent event stream into frames; each field only if it was there. */
 export class FrameParser {
@@ -112,6 +111,7 @@ function fromStream({ id, event, data, retry }) {
 /**
  * Follow a session as server-sent events, read by `fetch`: that takes headers, and `EventSource` does not.
  *
+ * @internal
  * @param {Wire} wire
  * @param {Asks} asks
  * @returns {AsyncGenerator<Frame[], void, void>}
@@ -164,6 +164,7 @@ const SUBSCRIBED = 1; // the id of our request
 /**
  * Follow a session on a WebSocket of its own. A browser shows nobody the server's pings, so we ask for an answer.
  *
+ * @internal
  * @param {Wire} wire
  * @param {Asks} asks
  * @returns {AsyncGenerator<Frame[], void, void>}

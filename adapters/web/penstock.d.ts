@@ -1,4 +1,4 @@
-/* The types of penstock.js. What the functions do in detail is said there. */
+/* The types of penstock.js. Written by `python -m tests.e2e.declarations`, from the JavaScript and types.d.ts. */
 
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json };
 export type JsonObject = { readonly [name: string]: Json };
@@ -173,84 +173,12 @@ export interface ServerSnapshot {
  */
 export type Verdict = "applied" | "duplicate" | "foreign" | "ephemeral" | "gap" | "invalid";
 
-/** The state of one session, folded from its events. Events and snapshots that are given to it become its own: frozen. */
-export class Fold {
-  constructor(sessionId: string);
-  readonly sessionId: string;
-  readonly epoch: string | null;
-  readonly offset: number;
-  readonly turn: number;
-  readonly cursor: string | null;
-  readonly messages: readonly Message[];
-  readonly generation: Generation | null;
-  readonly queue: Queue;
-  readonly approvals: readonly Approval[];
-  readonly metadata: JsonObject;
-  readonly more: boolean;
-  /** The message that the older ones are before, which are not here yet. */
-  readonly next: string | null;
-  /** The offset at which those that came in pages were read. */
-  readonly olderSeenAt: number;
-  readonly ends: Readonly<Record<string, End>>;
-  readonly presence: readonly Present[];
-  message(messageId: string): Message | undefined;
-  /** The state now: the same object, in all its parts, as long as nothing in it has changed. */
-  view(): State;
-  /** Begin anew, with nothing, in the life of the session that this epoch names. */
-  reset(epoch: string | null): void;
-  /** Start over from a snapshot. */
-  load(snapshot: ServerSnapshot): "applied" | "foreign" | "invalid";
-  /** Take in a page of the messages that a snapshot left out, those before `next`; it may be of a later moment. */
-  prepend(page: ServerSnapshot): "applied" | "foreign" | "invalid";
-  /** Take the whole list of who is here. */
-  loadPresence(present: readonly Present[]): void;
-  /** Fold in one event that came with this cursor. */
-  apply(event: PenstockEvent, cursor?: string | null): Verdict;
-}
-
-/** The epoch and offset in a cursor's text, or null if it is none. */
-export function parseCursor(text: unknown): { epoch: string; offset: number } | null;
-
-/** The text of a cursor: the place behind the event at this offset. */
-export function makeCursor(epoch: string, offset: number): string;
-
-/** A new random UUID. */
-export function newId(): string;
-
 /** A frame of an event stream; each field only if it was there. */
 export interface SseFrame {
   id?: string;
   event?: string;
   data?: string;
   retry?: number;
-}
-
-/** Splits the bytes of an event stream into frames. */
-export class FrameParser {
-  push(bytes: Uint8Array): SseFrame[];
-}
-
-/** A refusal by the server, or that there was no answer (`UNREACHABLE`), or one that is none (`BAD_ANSWER`). */
-export class Problem extends Error {
-  constructor(problem: {
-    code?: string;
-    detail?: string;
-    title?: string;
-    status?: number;
-    retryable?: boolean;
-    retryAfter?: number;
-    /** In seconds, as a frame says it. */
-    retry_after?: unknown;
-    cause?: unknown;
-  });
-  /** For programs. */
-  readonly code: string;
-  /** Of HTTP, where there was one. */
-  readonly status: number | undefined;
-  /** The same may go well later. */
-  readonly retryable: boolean;
-  /** Milliseconds that the server asks us to wait, at least. */
-  readonly retryAfter: number;
 }
 
 /**
@@ -380,98 +308,463 @@ export interface Listed {
   corrupt?: true;
 }
 
-/** A penstock server, as one subject. */
-export class Client {
-  /** Without a URL it is the server that the page comes from. */
-  constructor(place?: Place);
-  /** A session, whether it exists or not. Each call makes another one, with a state of its own. */
-  session(sessionId: string, options?: Following & Hooks): Session;
-  /** A page of the sessions that live, by id; `next` is the next page's `after`. */
-  sessions(options?: { limit?: number; after?: string } & Abortable): Promise<{ sessions: Listed[]; next?: string }>;
-  /** A ticket for those who cannot send headers: a part of the token's rights to put into a URL. */
-  ticket(
-    body: { sessions: string[]; scopes: string[]; ttl?: number },
-    options?: Abortable,
-  ): Promise<{ ticket: string; expires_at: string }>;
+/**
+ * A refusal by the server, or that there was no answer (`UNREACHABLE`), or one that is none (`BAD_ANSWER`).
+ * `code` is for programs, `message` for people.
+ */
+export declare class Problem extends Error {
+    /** For programs. @readonly */
+    readonly code: string;
+    /** Of HTTP, where there was one. @readonly */
+    readonly status: number | undefined;
+    /** The same may go well later. @readonly */
+    readonly retryable: boolean;
+    /** Milliseconds that the server asks us to wait, at least. @readonly */
+    readonly retryAfter: number;
+    /**
+     * `retry_after` is the server's own word, in seconds, as it stands in a frame.
+     *
+     * @param {{code?: string, detail?: string, title?: string, status?: number, retryable?: boolean, retryAfter?: number,
+     *   retry_after?: unknown, cause?: unknown}} problem
+     */
+    constructor({ code, detail, title, status, retryable, retryAfter, retry_after: seconds, cause }: {
+        code?: string;
+        detail?: string;
+        title?: string;
+        status?: number;
+        retryable?: boolean;
+        retryAfter?: number;
+        retry_after?: unknown;
+        cause?: unknown;
+    });
 }
 
-/** One session: a store of its state, kept up to date while it is followed, and its commands. */
-export class Session {
-  constructor(sessionId: string, options?: Place & Following & Hooks);
-  readonly sessionId: string;
+/**
+ * A new id for a generation, a message, an input: a random UUID. `crypto.randomUUID` is there on secure pages only.
+ *
+ * @returns {string}
+ */
+export declare function newId(): string;
 
-  /** Call the listener after each change, once for all that came together. Gives a function that ends it. */
-  readonly subscribe: (listener: () => void) => () => void;
-  /** The state now: unchangeable, and the same object, in all its parts, until something in it changes. */
-  readonly getSnapshot: () => Snapshot;
+/**
+ * The epoch and offset in a cursor's text, or null if it is none.
+ *
+ * @param {unknown} text
+ * @returns {{epoch: string, offset: number} | null}
+ */
+export declare function parseCursor(text: unknown): {
+    epoch: string;
+    offset: number;
+} | null;
 
-  /** Keep the state up to date until the end, a refusal, `close` or the signal. How it ended. */
-  follow(options?: Abortable): Promise<Connection>;
-  /** Stop following. The session and a running answer go on without us. */
-  close(): void;
-  /** Cut the connection; it comes back by itself after so many milliseconds. */
-  drop(milliseconds?: number): void;
+/**
+ * The text of a cursor: the place behind the event at this offset.
+ *
+ * @param {string} epoch
+ * @param {number} offset
+ * @returns {string}
+ */
+export declare function makeCursor(epoch: string, offset: number): string;
 
-  create(body?: { metadata?: JsonObject }, options?: Abortable): Promise<{ session_id: string; cursor: string; created: boolean }>;
-  /** Start a generation. It is repeated under its key while there is no answer, and runs once. */
-  start(body?: StartBody, options?: { key?: string } & Abortable): Promise<Started>;
-  /** Stop what runs, or the generation that is named; without a name also starts of ours that are not answered yet. */
-  stop(body?: StopBody, options?: Abortable): Promise<Stopped>;
-  post(body: MessageBody, options?: Abortable): Promise<{ session_id: string; message_id: string; cursor: string }>;
-  input(
-    generationId: string,
-    body: InputBody,
-    options?: Abortable,
-  ): Promise<{ session_id: string; generation_id: string; input_id: string }>;
-  /** Answer an approval that is open: yes, perhaps with other arguments. */
-  approve(
-    approvalId: string,
-    options?: { reason?: string; arguments?: Json } & Abortable,
-  ): Promise<{ session_id: string; generation_id: string; input_id: string }>;
-  /** Answer an approval that is open: no. */
-  refuse(
-    approvalId: string,
-    options?: { reason?: string } & Abortable,
-  ): Promise<{ session_id: string; generation_id: string; input_id: string }>;
-  retract(
-    messageId: string,
-    body?: { and_after?: boolean },
-    options?: Abortable,
-  ): Promise<{ session_id: string; message_id: string; cursor: string }>;
-  /** Let a paused queue go on. */
-  queueNext(options?: Abortable): Promise<{ session_id: string; cursor: string; generation_id?: string }>;
-  /** Take a waiting generation out of the queue. */
-  dequeue(generationId: string, options?: Abortable): Promise<{ session_id: string; generation_id: string } | null>;
-  /** Be here for a minute, as an actor on a device. Say it again to stay. */
-  putPresence(
-    actorId: string,
-    deviceId: string,
-    body?: { name?: string; status?: string },
-    options?: Abortable,
-  ): Promise<PresenceAnswer | null>;
-  /** Be gone: on one device, or without one on all of the actor's. */
-  dropPresence(actorId: string, deviceId?: string, options?: Abortable): Promise<PresenceAnswer | null>;
-  /** Merge into the session's metadata (RFC 7396): null removes a member. */
-  update(
-    metadata: JsonObject,
-    options?: Abortable,
-  ): Promise<{ session_id: string; cursor: string; metadata: JsonObject }>;
-  reset(body?: { reason?: string }, options?: Abortable): Promise<{ session_id: string; cursor: string }>;
-  fork(
-    body?: { session_id?: string; at?: string; metadata?: JsonObject },
-    options?: Abortable,
-  ): Promise<{ session_id: string; cursor: string }>;
-  delete(options?: Abortable): Promise<{ session_id: string } | null>;
-  generation(
-    generationId: string,
-    options?: Abortable,
-  ): Promise<{
-    session_id: string;
-    generation_id: string;
-    state: "queued" | "live" | "cancelling" | "finished";
-    turn?: number;
-    outcome?: string;
-  }>;
-  /** The server's snapshot now; the store is not touched. */
-  fetchSnapshot(options?: { limit?: number; before?: string } & Abortable): Promise<ServerSnapshot>;
+/** The state of one session, folded from its events. Events and snapshots that are given to it become its own: frozen. */
+export declare class Fold {
+    /** @readonly */
+    readonly sessionId: string;
+    /** @param {string} sessionId */
+    constructor(sessionId: string);
+    /**
+     * Begin anew, with nothing: in the life of the session that this epoch names.
+     *
+     * @param {string | null} epoch
+     */
+    reset(epoch: string | null): void;
+    /** The life of the session that this is a state of; null before anything is known. */
+    get epoch(): string | null;
+    /** Of the last event; 0 before the first. */
+    get offset(): number;
+    /** The last one given; 0 before the first. */
+    get turn(): number;
+    get metadata(): JsonObject;
+    /** The live one. */
+    get generation(): Generation | null;
+    /** The starts that wait. */
+    get queue(): Queue;
+    /** Those that are open. */
+    get approvals(): readonly Approval[];
+    /** A snapshot left older messages out, which are not here yet. */
+    get more(): boolean;
+    /** The message that those are before; null where none are missing. */
+    get next(): string | null;
+    /** The offset at which those that came in pages were read. */
+    get olderSeenAt(): number;
+    /** The end of each generation whose end was seen, by its id. */
+    get ends(): Readonly<Record<string, End>>;
+    /** Who is here, in order of arrival. */
+    get presence(): readonly Present[];
+    /** @returns {readonly Message[]} */
+    get messages(): readonly Message[];
+    /** @returns {string | null} */
+    get cursor(): string | null;
+    /**
+     * @param {string} messageId
+     * @returns {Message | undefined}
+     */
+    message(messageId: string): Message | undefined;
+    /**
+     * The state now: unchangeable, and the same object, in all its parts, as long as nothing in it has changed.
+     *
+     * @returns {State}
+     */
+    view(): State;
+    /**
+     * Start over from a snapshot, as `GET /v1/sessions/{id}` and the stream's `snapshot` frame give it.
+     *
+     * @param {ServerSnapshot} snapshot
+     * @returns {"applied" | "foreign" | "invalid"}
+     */
+    load(snapshot: ServerSnapshot): "applied" | "foreign" | "invalid";
+    /**
+     * Take in a page of the messages that a snapshot left out: those before `next`. It may be of a later moment.
+     *
+     * @param {ServerSnapshot} page
+     * @returns {"applied" | "foreign" | "invalid"}
+     */
+    prepend(page: ServerSnapshot): "applied" | "foreign" | "invalid";
+    /**
+     * Take the whole list of who is here, as the stream's `presence` frame and `GET …/presence` give it.
+     *
+     * @param {readonly Present[]} present
+     */
+    loadPresence(present: readonly Present[]): void;
+    /**
+     * Fold in one event; `cursor` is what it came with, its place in a life of the session. Without one it is taken for
+     * an event of the life that is known.
+     *
+     * @param {PenstockEvent} event
+     * @param {string | null} [cursor]
+     * @returns {Verdict}
+     */
+    apply(event: PenstockEvent, cursor?: string | null): Verdict;
+}
+
+/** Splits a server-sent event stream into frames; each field only if it was there. */
+export declare class FrameParser {
+    /**
+     * The frames that are complete with these bytes; what is incomplete is kept for the next call.
+     *
+     * @param {Uint8Array} bytes
+     * @returns {SseFrame[]}
+     */
+    push(bytes: Uint8Array): SseFrame[];
+}
+
+/** A penstock server, as one subject. */
+export declare class Client {
+    /** @param {Place} [place] without a URL the server that the page comes from */
+    constructor(place?: Place);
+    /**
+     * A session, whether it exists or not. Each call makes another one, with a state of its own.
+     *
+     * @param {string} sessionId
+     * @param {Following & Hooks} [options]
+     * @returns {Session}
+     */
+    session(sessionId: string, options?: Following & Hooks): Session;
+    /**
+     * A page of the sessions that live, by id; `next` is the next page's `after`.
+     *
+     * @param {{limit?: number, after?: string} & Abortable} [options]
+     * @returns {Promise<{sessions: Listed[], next?: string}>}
+     */
+    sessions({ limit, after, signal }?: {
+        limit?: number;
+        after?: string;
+    } & Abortable): Promise<{
+        sessions: Listed[];
+        next?: string;
+    }>;
+    /**
+     * A ticket for those who cannot send headers, an `EventSource` say: a part of the token's rights to put into a URL.
+     *
+     * @param {{sessions: string[], scopes: string[], ttl?: number}} body
+     * @param {Abortable} [options]
+     * @returns {Promise<{ticket: string, expires_at: string}>}
+     */
+    ticket(body: {
+        sessions: string[];
+        scopes: string[];
+        ttl?: number;
+    }, { signal }?: Abortable): Promise<{
+        ticket: string;
+        expires_at: string;
+    }>;
+}
+
+/**
+ * One session: a store of its state, kept up to date while it is followed, and its commands.
+ *
+ * A command that the server carries out once however often it comes is repeated for up to ten seconds while there is no
+ * answer: the reads, `create`, `start`, `stop`, `post`, `input` and the like, whose ids are made here unless given. The
+ * others are sent once. A refusal is raised as a `Problem`.
+ */
+export declare class Session {
+    /** @readonly */
+    readonly sessionId: string;
+    /**
+     * @param {string} sessionId
+     * @param {Place & Following & Hooks} [options]
+     */
+    constructor(sessionId: string, { url, token, fetch, WebSocket, over, snapshot, silence, ...hooks }?: Place & Following & Hooks);
+    /**
+     * Call the listener after each change, once for all that came together. Gives a function that ends it.
+     *
+     * @readonly
+     * @param {() => void} listener
+     * @returns {() => void}
+     */
+    readonly subscribe: (listener: () => void) => () => void;
+    /**
+     * The state now. Unchangeable; the same object, in all its parts, until something in it changes.
+     *
+     * @readonly
+     * @returns {Snapshot}
+     */
+    readonly getSnapshot: () => Snapshot;
+    /**
+     * Keep the state up to date until the session's end, a refusal, `close`, or the signal; reconnects by itself. One
+     * resume is under way at a time: called again meanwhile, it gives the same promise.
+     *
+     * @param {Abortable} [options]
+     * @returns {Promise<Connection>} how it ended
+     */
+    follow({ signal }?: Abortable): Promise<Connection>;
+    /** Stop following. The session and a running answer go on without us. */
+    close(): void;
+    /**
+     * Cut the connection; it comes back by itself after so many milliseconds.
+     *
+     * @param {number} [milliseconds]
+     */
+    drop(milliseconds?: number): void;
+    /**
+     * Make the session, if there is none.
+     *
+     * @param {{metadata?: JsonObject}} [body]
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, cursor: string, created: boolean}>}
+     */
+    create(body?: {
+        metadata?: JsonObject;
+    }, options?: Abortable): Promise<{
+        session_id: string;
+        cursor: string;
+        created: boolean;
+    }>;
+    /**
+     * Start a generation. It is repeated under its key while there is no answer, and runs once. `stop` ends that: a start
+     * that waits for its next attempt is given up, and fails as an aborted one does.
+     *
+     * @param {StartBody} [body]
+     * @param {{key?: string} & Abortable} [options]
+     * @returns {Promise<Started>}
+     */
+    start(body?: StartBody, { key, signal }?: {
+        key?: string;
+    } & Abortable): Promise<Started>;
+    /**
+     * Stop what runs, or the generation that is named. Without a name it also stops starts of ours that the server has
+     * not answered yet, whether they have reached it or not.
+     *
+     * @param {StopBody} [body]
+     * @param {Abortable} [options]
+     * @returns {Promise<Stopped>}
+     */
+    stop(body?: StopBody, options?: Abortable): Promise<Stopped>;
+    /**
+     * Post a message; without a role the user's.
+     *
+     * @param {MessageBody} body
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, message_id: string, cursor: string}>}
+     */
+    post(body: MessageBody, options?: Abortable): Promise<{
+        session_id: string;
+        message_id: string;
+        cursor: string;
+    }>;
+    /**
+     * Send an input into a live generation.
+     *
+     * @param {string} generationId
+     * @param {InputBody} body
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, generation_id: string, input_id: string}>}
+     */
+    input(generationId: string, body: InputBody, options?: Abortable): Promise<{
+        session_id: string;
+        generation_id: string;
+        input_id: string;
+    }>;
+    /**
+     * Answer an approval that is open: yes, perhaps with other arguments.
+     *
+     * @param {string} approvalId
+     * @param {{reason?: string, arguments?: Json} & Abortable} [options]
+     * @returns {Promise<{session_id: string, generation_id: string, input_id: string}>}
+     */
+    approve(approvalId: string, { signal, ...body }?: {
+        reason?: string;
+        arguments?: Json;
+    } & Abortable): Promise<{
+        session_id: string;
+        generation_id: string;
+        input_id: string;
+    }>;
+    /**
+     * Answer an approval that is open: no.
+     *
+     * @param {string} approvalId
+     * @param {{reason?: string} & Abortable} [options]
+     * @returns {Promise<{session_id: string, generation_id: string, input_id: string}>}
+     */
+    refuse(approvalId: string, { signal, ...body }?: {
+        reason?: string;
+    } & Abortable): Promise<{
+        session_id: string;
+        generation_id: string;
+        input_id: string;
+    }>;
+    /**
+     * Take a message out of the transcript, with `and_after` all that follow it too.
+     *
+     * @param {string} messageId
+     * @param {{and_after?: boolean}} [body]
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, message_id: string, cursor: string}>}
+     */
+    retract(messageId: string, body?: {
+        and_after?: boolean;
+    }, options?: Abortable): Promise<{
+        session_id: string;
+        message_id: string;
+        cursor: string;
+    }>;
+    /**
+     * Let a paused queue go on.
+     *
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, cursor: string, generation_id?: string}>}
+     */
+    queueNext(options?: Abortable): Promise<{
+        session_id: string;
+        cursor: string;
+        generation_id?: string;
+    }>;
+    /**
+     * Take a waiting generation out of the queue.
+     *
+     * @param {string} generationId
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, generation_id: string} | null>} null from an older server
+     */
+    dequeue(generationId: string, options?: Abortable): Promise<{
+        session_id: string;
+        generation_id: string;
+    } | null>;
+    /**
+     * Be here for a minute, as an actor on a device. Say it again to stay.
+     *
+     * @param {string} actorId
+     * @param {string} deviceId
+     * @param {{name?: string, status?: string}} [body]
+     * @param {Abortable} [options]
+     * @returns {Promise<PresenceAnswer | null>} null from an older server
+     */
+    putPresence(actorId: string, deviceId: string, body?: {
+        name?: string;
+        status?: string;
+    }, options?: Abortable): Promise<PresenceAnswer | null>;
+    /**
+     * Be gone: on one device, or without one on all of the actor's.
+     *
+     * @param {string} actorId
+     * @param {string} [deviceId]
+     * @param {Abortable} [options]
+     * @returns {Promise<PresenceAnswer | null>} null from an older server
+     */
+    dropPresence(actorId: string, deviceId?: string, options?: Abortable): Promise<PresenceAnswer | null>;
+    /**
+     * Merge into the session's metadata (RFC 7396): null removes a member.
+     *
+     * @param {JsonObject} metadata
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, cursor: string, metadata: JsonObject}>}
+     */
+    update(metadata: JsonObject, options?: Abortable): Promise<{
+        session_id: string;
+        cursor: string;
+        metadata: JsonObject;
+    }>;
+    /**
+     * End what is live and what waits, and begin again with an empty transcript.
+     *
+     * @param {{reason?: string}} [body]
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, cursor: string}>}
+     */
+    reset(body?: {
+        reason?: string;
+    }, options?: Abortable): Promise<{
+        session_id: string;
+        cursor: string;
+    }>;
+    /**
+     * Make a new session that begins with this one's messages, or with those up to `at`: a cursor, or a message's id.
+     *
+     * @param {{session_id?: string, at?: string, metadata?: JsonObject}} [body]
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, cursor: string}>}
+     */
+    fork(body?: {
+        session_id?: string;
+        at?: string;
+        metadata?: JsonObject;
+    }, options?: Abortable): Promise<{
+        session_id: string;
+        cursor: string;
+    }>;
+    /**
+     * Delete the session, with all that it holds.
+     *
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string} | null>} null from an older server
+     */
+    delete(options?: Abortable): Promise<{
+        session_id: string;
+    } | null>;
+    /**
+     * What became of a generation.
+     *
+     * @param {string} generationId
+     * @param {Abortable} [options]
+     * @returns {Promise<{session_id: string, generation_id: string, state: "queued" | "live" | "cancelling" | "finished",
+     *   turn?: number, outcome?: string}>}
+     */
+    generation(generationId: string, options?: Abortable): Promise<{
+        session_id: string;
+        generation_id: string;
+        state: "queued" | "live" | "cancelling" | "finished";
+        turn?: number;
+        outcome?: string;
+    }>;
+    /**
+     * The server's snapshot now; the store is not touched.
+     *
+     * @param {{limit?: number, before?: string} & Abortable} [options]
+     * @returns {Promise<ServerSnapshot>}
+     */
+    fetchSnapshot({ limit, before, signal }?: {
+        limit?: number;
+        before?: string;
+    } & Abortable): Promise<ServerSnapshot>;
 }

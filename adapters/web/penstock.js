@@ -9,8 +9,8 @@
  *   await session.start({ text: "Hello" });
  *
  * The parts stand in files of their own, each usable alone: fold.js (events to the state of a session), lines.js (one
- * connection), asking.js (requests and refusals), shapes.js (what a whole event
- * is). The types are in penstock.d.ts.
+ * connection), asking.js (requests and refusals), shapes.js (what a whole event is). For editors there is penstock.d.ts;
+ * it is made from the comments here and there, and from types.d.ts.
  */
 
 import { Backoff, GOOD, newId, pause, Problem, Wire } from "./asking.js";
@@ -22,24 +22,11 @@ const ENDS = new Map([["SESSION_DELETED", "deleted"], ["CORRUPT_SESSION", "corru
 
 export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
-/** @typedef {import("./penstock.js").Abortable} Abortable */
-/** @typedef {import("./penstock.js").Connection} Connection */
-/** @typedef {import("./penstock.js").Following} Following */
-/** @typedef {import("./penstock.js").Hooks} Hooks */
-/** @typedef {import("./penstock.js").InputBody} InputBody */
-/** @typedef {import("./penstock.js").Json} Json */
-/** @typedef {import("./penstock.js").JsonObject} JsonObject */
-/** @typedef {import("./penstock.js").Listed} Listed */
-/** @typedef {import("./penstock.js").MessageBody} MessageBody */
-/** @typedef {import("./penstock.js").Place} Place */
-/** @typedef {import("./penstock.js").ServerSnapshot} ServerSnapshot */
-/** @typedef {import("./penstock.js").Snapshot} Snapshot */
-/** @typedef {import("./penstock.js").StartBody} StartBody */
-/** @typedef {import("./penstock.js").Started} Started */
-/** @typedef {import("./penstock.js").State} State */
-/** @typedef {import("./penstock.js").StopBody} StopBody */
-/** @typedef {import("./penstock.js").Stopped} Stopped */
-/** @typedef {import("./lines.js").Frame} Frame */
+/** @import { Frame } from "./lines.js" */
+/**
+ * @import { Abortable, Connection, Following, Hooks, InputBody, Json, JsonObject, Listed, MessageBody, Place,
+ *   PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody, Stopped } from "./types.js"
+ */
 
 /** A penstock server, as one subject. */
 export class Client {
@@ -113,6 +100,8 @@ class Line {
  * others are sent once. A refusal is raised as a `Problem`.
  */
 export class Session {
+  /** @readonly */
+  sessionId;
   #wire;
   #hooks;
   #open;
@@ -126,9 +115,9 @@ export class Session {
   #viewed = null;
   /** @type {Snapshot | null} the last one that listeners were told of */
   #told = null;
-  /** @type {Readonly<Connection>} */
+  /** @type {Connection} */
   #connection = Object.freeze({ state: "idle", attempts: 0 });
-  /** @type {Promise<Readonly<Connection>> | null} */
+  /** @type {Promise<Connection> | null} */
   #following = null;
   #leaving = new AbortController(); // the whole following
   /** @type {AbortController | null} the connection, or the wait for the next one */
@@ -159,6 +148,7 @@ export class Session {
   /**
    * Call the listener after each change, once for all that came together. Gives a function that ends it.
    *
+   * @readonly
    * @param {() => void} listener
    * @returns {() => void}
    */
@@ -171,6 +161,7 @@ export class Session {
   /**
    * The state now. Unchangeable; the same object, in all its parts, until something in it changes.
    *
+   * @readonly
    * @returns {Snapshot}
    */
   getSnapshot = () => {
@@ -217,7 +208,7 @@ export class Session {
    * resume is under way at a time: called again meanwhile, it gives the same promise.
    *
    * @param {Abortable} [options]
-   * @returns {Promise<Readonly<Connection>>} how it ended
+   * @returns {Promise<Connection>} how it ended
    */
   follow({ signal } = {}) {
     if (this.#following === null || this.#leaving.signal.aborted) {
@@ -256,7 +247,7 @@ export class Session {
 
   /**
    * @param {AbortSignal} leaving
-   * @returns {Promise<Readonly<Connection>>}
+   * @returns {Promise<Connection>}
    */
   async #follow(leaving) {
     const backoff = new Backoff();
@@ -573,6 +564,7 @@ export class Session {
    *
    * @param {string} approvalId
    * @param {{reason?: string, arguments?: Json} & Abortable} [options]
+   * @returns {Promise<{session_id: string, generation_id: string, input_id: string}>}
    */
   approve(approvalId, { signal, ...body } = {}) {
     return this.#answer(approvalId, { ...body, approved: true }, signal);
@@ -583,6 +575,7 @@ export class Session {
    *
    * @param {string} approvalId
    * @param {{reason?: string} & Abortable} [options]
+   * @returns {Promise<{session_id: string, generation_id: string, input_id: string}>}
    */
   refuse(approvalId, { signal, ...body } = {}) {
     return this.#answer(approvalId, { ...body, approved: false }, signal);
@@ -641,7 +634,7 @@ export class Session {
    * @param {string} deviceId
    * @param {{name?: string, status?: string}} [body]
    * @param {Abortable} [options]
-   * @returns {Promise<{session_id: string, actor_id: string, device_id?: string} | null>} null from an older server
+   * @returns {Promise<PresenceAnswer | null>} null from an older server
    */
   putPresence(actorId, deviceId, body = {}, options = {}) {
     return this.#ask("PUT", presencePath(actorId, deviceId), body, { ...options, repeatable: true });
@@ -653,7 +646,7 @@ export class Session {
    * @param {string} actorId
    * @param {string} [deviceId]
    * @param {Abortable} [options]
-   * @returns {Promise<{session_id: string, actor_id: string, device_id?: string} | null>} null from an older server
+   * @returns {Promise<PresenceAnswer | null>} null from an older server
    */
   dropPresence(actorId, deviceId, options = {}) {
     return this.#ask("DELETE", presencePath(actorId, deviceId), undefined, { ...options, repeatable: true });

@@ -5,7 +5,7 @@
  * are let through; later versions add some.
  */
 
-/** @typedef {import("./penstock.js").PenstockEvent} PenstockEvent */
+/** @import { PenstockEvent } from "./types.js" */
 
 /** @typedef {(value: unknown) => boolean} Check */
 
@@ -150,6 +150,7 @@ function wrong(value, expected) {
 /**
  * The name of the first field by which this is no whole event, or null if it is one.
  *
+ * @internal
  * @param {unknown} event
  * @returns {string | null}
  */
@@ -170,6 +171,7 @@ export function unfit(event) {
 /**
  * The name of the first field by which this is no snapshot, or null if it is one.
  *
+ * @internal
  * @param {unknown} snapshot
  * @returns {string | null}
  */
