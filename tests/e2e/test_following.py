@@ -531,6 +531,18 @@ def test_a_refused_token_is_asked_for_once_more(blank: Page) -> None:
     assert told["calls"] == 6
 
 
+def test_a_client_keeps_its_server_though_the_pages_address_changes(blank: Page) -> None:
+    body = """
+      const { Client } = await import("./penstock.js");
+      const client = new Client({ token: "mine", fetch: server({}) });
+      history.pushState(null, "", "/rooms/7/");
+      await client.session("s").create();
+      await client.sessions();
+      return asked.map(({ path, headers }) => [path, headers.Authorization]);
+    """
+    assert scripted(blank, body) == [["", "Bearer mine"], ["/v1/sessions", "Bearer mine"]]
+
+
 def test_the_server_says_how_long_to_wait_and_silence_ends_a_line(blank: Page) -> None:
     body = """
       const one = session(server(
