@@ -1,6 +1,6 @@
 """An example: a model that looks after the gates of a small power station, and may move one only if somebody says yes.
 
-    PENSTOCK_MODEL=openai:gpt-5-mini penstock serve --producer keeper=adapters.models.example:keeper
+    PENSTOCK_MODEL=openai:gpt-5-mini penstock serve --producer keeper=penstock.adapters.models.example:keeper
 
 The station exists in this process's memory only.
 """

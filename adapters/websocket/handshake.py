@@ -47,7 +47,7 @@ def websocket_handler(
 
     async def handle(request: WebSocketRequest, head: Head, drained: trio.Event) -> None:
         connection = CONNECTION.get()
-        assert connection is not None, "this handler is for adapters.server.serve"
+        assert connection is not None, "this handler is for penstock.adapters.server.serve"
         named = name_socket(head)
         proposed = request.proposed_subprotocols
         try:

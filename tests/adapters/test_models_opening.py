@@ -113,7 +113,7 @@ def test_options_are_a_json_object(text: str) -> None:
         (["--model", "openai:x", "--base-url", "x"], {"OPENAI_API_KEY": "k"}, "http://"),
         (["--system", "Be brief."], {}, "belong to a --model"),
         (
-            ["--model", "openai:x", "--producer", "model=adapters.echo:echo"],
+            ["--model", "openai:x", "--producer", "model=penstock.adapters.echo:echo"],
             {"OPENAI_API_KEY": "k"},
             "another name",
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.checkout import environment
 from tests.e2e.panels import PATIENCE, live, panel
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ class ServerProcess:
     def __init__(self, folder: Path, *arguments: str, db: str = "test.db", cwd: Path | None = None) -> None:
         self.db = folder / db
         self.log = folder / "server.log"
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "error"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*PENSTOCK, "serve", "--db", str(self.db), "--port", "0", *arguments],
@@ -46,7 +45,7 @@ class ServerProcess:
                 stderr=log,
                 text=True,
                 cwd=cwd or folder,
-                env=environment,
+                env=environment(),
             )
         self.said = ""  # on its standard output
         self._lines: queue.Queue[str | None] = queue.Queue()

@@ -8,21 +8,16 @@ import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 
+from tests.checkout import environment
 from tests.e2e.conftest import PENSTOCK
 
 __all__ = ["PATIENCE", "Terminal", "penstock", "terminal"]
 
-ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def _environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "NO_PROXY": "*", **more}
 
 
 class Terminal:
@@ -60,7 +55,7 @@ class Terminal:
 
 
 @asynccontextmanager
-async def terminal(*arguments: str, **environment: str) -> AsyncIterator[Terminal]:
+async def terminal(*arguments: str, **more: str) -> AsyncIterator[Terminal]:
     """`penstock` with these arguments at a terminal of its own; killed when the block is left, if it still runs."""
     ours, theirs = pty.openpty()
     async with trio.lowlevel.FdStream(ours) as stream:
@@ -70,7 +65,7 @@ async def terminal(*arguments: str, **environment: str) -> AsyncIterator[Termina
                 stdin=theirs,
                 stdout=theirs,
                 stderr=theirs,
-                env=_environment(**environment),
+                env=environment(NO_PROXY="*", **more),
             )
         finally:
             os.close(theirs)
@@ -84,7 +79,7 @@ async def terminal(*arguments: str, **environment: str) -> AsyncIterator[Termina
                 await process.wait()
 
 
-async def penstock(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+async def penstock(*arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     """One command without a terminal, run to its end."""
     with trio.fail_after(PATIENCE):
         return await trio.run_process(
@@ -92,5 +87,5 @@ async def penstock(*arguments: str, **environment: str) -> subprocess.CompletedP
             capture_stdout=True,
             capture_stderr=True,
             check=False,
-            env=_environment(**environment),
+            env=environment(NO_PROXY="*", **more),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -16,9 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.checkout import environment
 from tests.e2e.conftest import PENSTOCK, ServerProcess
-
-ROOT = Path(__file__).parents[2]
 
 Start = Callable[..., ServerProcess]
 
@@ -31,7 +29,7 @@ def penstock(*arguments: str, cwd: Path | None = None, stdin: str | None = None)
         [*PENSTOCK, *arguments],
         cwd=cwd,
         input=stdin,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -44,7 +42,7 @@ class Tail:
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [*PENSTOCK, "tail", *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"},
+            env=environment(PYTHONUNBUFFERED="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

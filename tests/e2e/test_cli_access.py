@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +9,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.checkout import environment
 from tests.e2e.conftest import PENSTOCK, ServerProcess
-
-ROOT = Path(__file__).parents[2]
 
 Start = Callable[..., ServerProcess]
 
 
-def penstock(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def penstock(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """One command, run to its end."""
     return subprocess.run(
         [*PENSTOCK, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **environment},
+        env=environment(**more),
         capture_output=True,
         text=True,
         timeout=60,

@@ -83,7 +83,7 @@ async def test_a_tool_call_waits_for_its_approval_and_goes_on_with_its_result(
 ) -> None:
     call = Call("call_1", "move_gate", ('{"gate": "pen', 'stock", "perc', 'ent": 10}'))
     script = [whole(wire, "I will close it.", calls=[call]), whole(wire, "It is ", "at 10 %.")]
-    arguments = ("--producer", "keeper=adapters.models.example:keeper", "--default-producer", "keeper")
+    arguments = ("--producer", "keeper=penstock.adapters.models.example:keeper", "--default-producer", "keeper")
     async with (
         provider(*script) as server,
         served(start_server, wire, server, monkeypatch, *arguments) as client,

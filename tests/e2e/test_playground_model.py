@@ -67,7 +67,8 @@ def opened(browser: Browser, start_server: Start, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("PENSTOCK_MODEL", f"{WIRE.kind}:small")
         monkeypatch.setenv("PENSTOCK_MODEL_BASE_URL", behind.provider.url + WIRE.base)
         monkeypatch.setenv("OPENAI_API_KEY", "key")
-        running = start_server("--producer", "keeper=adapters.models.example:keeper", "--default-producer", "keeper")
+        producer = "keeper=penstock.adapters.models.example:keeper"
+        running = start_server("--producer", producer, "--default-producer", "keeper")
         complaints: list[str] = []
         context = browser.new_context(viewport={"width": 1000, "height": 900})
         context.set_default_timeout(PATIENCE)

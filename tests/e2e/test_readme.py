@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 ADAPTERS = (ROOT / "adapters" / "README.md").read_text()
 PATIENCE = 30.0
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT / ".dev"), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"}
 
 
 def blocks(language: str, text: str = README) -> list[str]:

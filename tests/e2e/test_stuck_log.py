@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.checkout import environment
 from tests.e2e.conftest import PENSTOCK, START, STOP
 
 
@@ -21,12 +22,11 @@ from tests.e2e.conftest import PENSTOCK, START, STOP
 def unread(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client, int]]:
     """A server whose standard error is a pipe that nobody reads; its reading end."""
     reading, writing = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONWARNINGS": "error"}
     process = subprocess.Popen(
         [*PENSTOCK, "serve", "--db", str(folder / "test.db"), "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=writing,
-        env=environment,
+        env=environment(),
     )
     os.close(writing)
     try:

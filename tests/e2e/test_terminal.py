@@ -29,7 +29,7 @@ every_wire = pytest.mark.parametrize(
 
 Start = Callable[..., ServerProcess]
 
-KEEPER = ("--producer", "keeper=adapters.models.example:keeper", "--default-producer", "keeper")
+KEEPER = ("--producer", "keeper=penstock.adapters.models.example:keeper", "--default-producer", "keeper")
 CALL = Call("call_1", "move_gate", ('{"gate": "pen', 'stock", "perc', 'ent": 10}'))
 QUESTION = 'Allow move_gate {"gate": "penstock", "percent": 10}? [y/n] '
 

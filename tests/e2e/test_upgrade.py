@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -13,10 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.checkout import environment
 from tests.e2e.conftest import PENSTOCK, ServerProcess
 from tests.engine.version_1 import take_back
-
-ROOT = Path(__file__).parents[2]
 
 # Takes far longer to bring up to date than a signal takes to arrive.
 FILLER = 300_000
@@ -44,7 +42,7 @@ def bringing_up(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command, once it says how far it is."""
     with subprocess.Popen(
         [*PENSTOCK, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

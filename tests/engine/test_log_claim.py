@@ -17,6 +17,7 @@ from penstock.engine import EventLog, MemoryLog, open_engine
 from penstock.engine.errors import DatabaseError, DatabaseInUse, UnwritableDatabase
 from penstock.engine.log import open_sqlite, open_sqlite_reader
 from penstock.engine.log.sqlite.claim import Claim, Look
+from tests.checkout import environment
 from tests.engine.forks import forked, wait_for
 from tests.engine.test_log_opening import holder
 from tests.engine.writes import append, bodies, create, store
@@ -110,7 +111,7 @@ def said_by_another(path: Path) -> str:
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=environment(),
     ).stdout
 
 
