@@ -1,24 +1,31 @@
-"""Processes that the harness starts, and ends: by their ids, and none but these."""
+"""Processes that the harness starts, and ends: by their ids, and none but these. And what a worker is, from inside."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
-from penstock.engine import JSON, JSONObject
+import trio
 
-__all__ = ["ROOT", "Child", "ChildFailed", "cpu_seconds", "python", "resident_bytes", "work"]
+from penstock.engine import JSON
+
+__all__ = ["ROOT", "Child", "ChildFailed", "cpu_seconds", "perform", "python", "resident_bytes", "work"]
 
 ROOT: Final = Path(__file__).parents[2]
 
-_STOP: Final = 15.0
+# For a worker's task. The longest takes some minutes.
+_PATIENCE: Final = 900.0
+
+_STOP: Final = 15.0  # more than a drain of penstock's takes
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -97,26 +104,30 @@ class Child:
             raise ChildFailed(f"{self.name} ended, or said nothing for {seconds:.0f} s: {self._last_words()}")
         return line.strip()
 
-    def answer(self, seconds: float) -> JSONObject:
-        """The next line that is a JSON object; what else it prints is passed over. Raises `ChildFailed`."""
-        while True:
-            line = self.line(seconds)
-            if line.startswith("{"):
-                found = json.loads(line)
-                if isinstance(found, dict):
-                    return found
+    def answer(self, seconds: float) -> dict[str, float]:
+        """The next line that is a JSON object, of figures; what else it prints is passed over. Raises `ChildFailed`."""
+        while not (line := self.line(seconds)).startswith("{"):
+            pass
+        return {name: float(value) for name, value in json.loads(line).items()}
 
     def _last_words(self) -> str:
         return self._log.read_text(errors="replace")[-1000:].strip() or "its log is empty"
 
 
-def work(module: str, spec: Mapping[str, JSON], folder: Path, *, seconds: float) -> dict[str, float]:
-    """Let a module of `workers` do what ``spec`` says, in a process of its own; the figures that it prints."""
-    name = module.rpartition(".")[2]
-    with Child(python(f"tests.benchmarks.{module}"), folder, name) as child:
-        child.tell(json.dumps(dict(spec)))
-        found = child.answer(seconds)
-    return {key: float(value) for key, value in found.items() if isinstance(value, int | float)}
+def work(worker: str, task: str, folder: Path, /, **given: JSON) -> dict[str, float]:
+    """Let a module of `workers` carry out one of its tasks in a process of its own; the figures that it prints."""
+    with Child(python(f"tests.benchmarks.workers.{worker}"), folder, worker) as child:
+        child.tell(json.dumps({"task": task, "given": given}))
+        return child.answer(_PATIENCE)
+
+
+def perform(*tasks: Callable[..., Any]) -> None:
+    """Be a worker: carry out the one of these functions that `work` has named, and print its figures."""
+    asked = json.load(sys.stdin)
+    (task,) = (task for task in tasks if task.__name__ == asked["task"])
+    call = partial(task, **asked["given"])
+    found = trio.run(call) if inspect.iscoroutinefunction(task) else call()
+    print(json.dumps(found), flush=True)  # noqa: T201  the pipe to the harness
 
 
 def cpu_seconds(pid: int) -> float:

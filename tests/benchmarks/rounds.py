@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from penstock.adapters.cli.bench.serving import BenchError
 from tests.benchmarks.bench import Bench, Context, Incomplete
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.measures.b1_writing import b1
@@ -83,7 +82,7 @@ def _measure(bench: Bench, system: str, round_: int, context: Context) -> None:
             run.add(bench.name, system, round_, bench.systems[system](context.within(folder)))
         except Unavailable as reason:
             run.skipped[system] = str(reason)
-        except (Late, Incomplete, ChildFailed, BenchError, OSError) as failed:
+        except (Late, Incomplete, ChildFailed, OSError) as failed:
             run.notes.append(f"{bench.name} round {round_ + 1}: {system}: {failed}")
 
 

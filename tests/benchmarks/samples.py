@@ -1,4 +1,7 @@
-"""What a run has found: one figure per system, metric and round; medians, ranges and ratios of them; the JSON."""
+"""What a run has found: one figure per system, metric and round; medians, ranges and ratios of them; the JSON.
+
+And what many delays are told as, which is three figures.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from attrs import Factory, define, frozen
 
 from penstock.engine import JSON, JSONObject
 
-__all__ = ["Cell", "Run", "Spread"]
+__all__ = ["Cell", "Delays", "Run", "Spread"]
 
 
 @final
@@ -41,6 +44,22 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values), len(values))
+
+
+@final
+@frozen(kw_only=True)
+class Delays:
+    """Seconds."""
+
+    p50: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, nanoseconds: Sequence[int]) -> Delays:
+        ordered = sorted(nanoseconds) or [0]
+        p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+        return cls(p50=ordered[len(ordered) // 2] / 1e9, p99=p99 / 1e9, most=ordered[-1] / 1e9)
 
 
 @final

@@ -12,9 +12,6 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 
-from penstock.adapters.cli import main as penstock
-from penstock.adapters.cli.bench import stamps
-from penstock.adapters.cli.bench.viewing import Delays
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import payload
 from tests.benchmarks.bench import Bench, Context
@@ -27,7 +24,7 @@ from tests.benchmarks.plot import plot
 from tests.benchmarks.readme import BEGIN, END, page, section, update
 from tests.benchmarks.rounds import benches, measure
 from tests.benchmarks.rules import RULES, Rule, Verdict, judge, judge_each
-from tests.benchmarks.samples import Cell, Run, Spread
+from tests.benchmarks.samples import Cell, Delays, Run, Spread
 from tests.benchmarks.sizes import FULL, TINY
 from tests.benchmarks.table import table, verdicts
 
@@ -61,16 +58,6 @@ def test_every_bench_runs(name: str, tmp_path: Path) -> None:
 def shape(cell: Cell) -> str:
     """The metric's name, with each of its numbers as n; but for those behind a letter, as in p99."""
     return re.sub(r"\b\d+", "n", cell.metric)
-
-
-def test_penstock_bench_prints_its_figures(tmp_path: Path) -> None:
-    arguments = ["bench", "--events", "200", "--viewers", "2", "--folder", str(tmp_path), "--json"]
-    done = CliRunner().invoke(penstock, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    figures = json.loads(done.stdout)["figures"]
-    assert len(figures) == 5
-    assert all(figure["value"] > 0 for figure in figures)
-    assert list(tmp_path.iterdir()) == []
 
 
 def filled() -> Run:
@@ -358,16 +345,16 @@ def test_power_of_growth() -> None:
     assert power({1: 50.0, 10: 50.0, 100: 5000.0}) == pytest.approx(2)
 
 
-def test_peers_write_the_same_stamp() -> None:
-    for made in (payload.stamped(17, 64), stamps.stamped(17, 64)):
-        assert len(made) == 64
-        found = stamps.STAMP.match(made.encode())
-        assert found is not None
-        assert int(found[1]) == 17
-        assert found.end() == stamps.LONGEST
-    body = payload.body("s", 1, payload.stamped(17, 64))
-    assert json.loads(body)["data"]["text"].startswith("@")
-    assert body.encode().count(stamps.MARK) == 1
+def test_the_stamp_is_found_in_what_peers_send() -> None:
+    made = payload.stamped(17, 64)
+    assert len(made) == 64
+    found = payload.STAMP.match(made.encode())
+    assert found is not None
+    assert int(found[1]) == 17
+    assert found.end() == payload.LONGEST
+    body = payload.body("s", 1, made)
+    assert json.loads(body)["data"]["text"] == made
+    assert body.encode().count(payload.MARK) == 1
 
 
 def test_delays() -> None:

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, final
 
-import attrs
+import msgspec
 from attrs import define, frozen
 
-from penstock.adapters.cli.bench.viewing import Delays
 from tests.benchmarks.children import Child, python
 from tests.benchmarks.payload import body, stamped
+from tests.benchmarks.samples import Delays
 
 __all__ = ["Order", "push", "writer"]
 
@@ -45,9 +45,9 @@ class Order:
     kind: Literal["durable-streams", "penstock"]
     address: tuple[str, int]
     streams: tuple[str, ...]
-    connections: int
-    batch: int
     size: int
+    connections: int = 1
+    batch: int = 1
     count: int = 0
     seconds: float = 0
     rate: float = 0
@@ -58,15 +58,14 @@ class Order:
 def writer(folder: Path, order: Order) -> Iterator[Child]:
     """The process, with its order; it prints one line when it is done."""
     with Child(python("tests.benchmarks.writers"), folder, "writers") as child:
-        child.tell(json.dumps(attrs.asdict(order)))
+        child.tell(msgspec.json.encode(order).decode())
         yield child
 
 
 def push(folder: Path, order: Order) -> dict[str, float]:
     """Carry out the order; ``events_per_s``, ``p50`` and ``p99`` of a request in seconds, ``cpu``."""
     with writer(folder, order) as child:
-        found = child.answer(order.seconds + _PATIENCE)
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+        return child.answer(order.seconds + _PATIENCE)
 
 
 @define
@@ -181,8 +180,7 @@ class _Writing:
 
 
 def main() -> None:
-    given = json.load(sys.stdin)
-    order = Order(**{**given, "address": tuple(given["address"]), "streams": tuple(given["streams"])})
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     writing = _Writing(order)
     try:
         used = time.process_time()

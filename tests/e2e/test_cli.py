@@ -284,3 +284,12 @@ def test_an_own_producer_answers_by_default(start_server: Start, tmp_path: Path)
     echoed = penstock("send", "talk", "x", "--producer", "echo", "--url", server.url)
     assert echoed.stdout == "assistant> x\n"
     assert server.stop() == 0
+
+
+def test_bench_prints_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
+    done = penstock("bench", "--events", "200", "--viewers", "2", "--folder", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert len(figures) == 5
+    assert all(figure["value"] > 0 for figure in figures)
+    assert list(tmp_path.iterdir()) == []

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.reading import MILLI
 
 __all__ = ["b10"]
 
-_PATIENCE = 900.0
-
 _SHAPES = ("messages", "blocks")
 
 
 def _penstock(context: Context) -> dict[str, float]:
-    sizes = context.sizes
+    sizes, folder = context.sizes, context.folder
     found: dict[str, float] = {}
     for shape in _SHAPES:
-        spec: JSONObject = {
-            "task": "large",
-            "shape": shape,
-            "count": sizes.large,
-            "db": str(context.folder / f"{shape}.db"),
-        }
-        holds = work("workers.holding", spec, context.folder, seconds=_PATIENCE)
+        holds = work("holding", "large", folder, db=str(folder / f"{shape}.db"), shape=shape, count=sizes.large)
         found |= {f"{shape}.{deed}_ms": held * MILLI for deed, held in holds.items()}
-    spec = {
-        "task": "neighbour",
-        "db": str(context.folder / "neighbour.db"),
-        "probes": sizes.probes,
-        "rate": sizes.probe_rate,
-        "settling": sizes.settling,
-    }
-    delays = work("workers.holding", spec, context.folder, seconds=_PATIENCE)
+    delays = work(
+        "holding",
+        "neighbour",
+        folder,
+        db=str(folder / "neighbour.db"),
+        probes=sizes.probes,
+        rate=sizes.probe_rate,
+        settling=sizes.settling,
+    )
     return {**found, **{f"neighbour.{name}_ms": delay * MILLI for name, delay in delays.items()}}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.benchmarks.bench import Bench, Context, Measuring
 from tests.benchmarks.measures.reading import burst
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.systems.base import Open
 from tests.benchmarks.systems.peers import durable_streams, raw_trio, redis_streams, uvicorn
-from tests.benchmarks.systems.penstock import open_penstock, open_penstock_websocket
+from tests.benchmarks.systems.penstock import open_penstock
 
 __all__ = ["b2"]
 
@@ -28,7 +30,7 @@ def _fan_out(**forms: Open) -> Measuring:
 
 def b2(peers: Peers) -> Bench:
     systems = {
-        "penstock": _fan_out(sse=open_penstock, websocket=open_penstock_websocket),
+        "penstock": _fan_out(sse=open_penstock, websocket=partial(open_penstock, websocket=True)),
         "sse-starlette": _fan_out(sse=uvicorn(peers, "sse-starlette")),
         "starlette": _fan_out(sse=uvicorn(peers, "starlette")),
         "raw-trio": _fan_out(sse=raw_trio),

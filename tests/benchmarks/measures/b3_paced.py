@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock.adapters.cli.bench.viewing import Viewed
 from tests.benchmarks.bench import Bench, Context, Measuring
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.measures.reading import MILLI, calm, paced
@@ -15,6 +14,7 @@ from tests.benchmarks.samples import Cell
 from tests.benchmarks.systems.base import Late, Open
 from tests.benchmarks.systems.peers import uvicorn
 from tests.benchmarks.systems.penstock import open_penstock
+from tests.benchmarks.viewers import Viewed
 
 __all__ = ["RATE", "b3", "largest"]
 

@@ -6,8 +6,6 @@ import threading
 import time
 from contextlib import ExitStack
 
-from penstock.adapters.cli.bench.viewing import Viewed, Viewer
-from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Incomplete, Measuring
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.b3_paced import RATE
@@ -17,7 +15,7 @@ from tests.benchmarks.samples import Cell
 from tests.benchmarks.systems.base import Open, Server
 from tests.benchmarks.systems.peers import durable_streams, raw_trio, redis_streams, uvicorn
 from tests.benchmarks.systems.penstock import Penstock, open_penstock
-from tests.benchmarks.viewers import watch
+from tests.benchmarks.viewers import Viewed, watch
 from tests.benchmarks.writers import Order, writer
 
 __all__ = ["b4"]
@@ -71,7 +69,7 @@ def _loaded(context: Context, system: str, server: Server) -> dict[str, float]:
 
 def _chunks(context: Context, server: Penstock) -> dict[str, float]:
     """Written by a producer in another process, one request an event: what Durable Streams' figure is, too."""
-    server.bench.create("chunks")
+    server.create("chunks")
     count, rate = context.sizes.probes, context.sizes.probe_rate
     order = Order(
         kind="penstock",
@@ -83,12 +81,11 @@ def _chunks(context: Context, server: Penstock) -> dict[str, float]:
         count=count,
         rate=rate,
     )
-    viewer = Viewer(sends=(server.bench.request("chunks"),), expected=count, ready=b"caught-up")
     with ExitStack() as stack:
         viewed = watch(
             context.folder,
             server.address,
-            [viewer],
+            [server.viewer("chunks", count)],
             seconds=30 + count / rate,
             stamps=True,
             on_ready=lambda: stack.enter_context(writer(context.folder, order)),
@@ -114,14 +111,8 @@ def _measure(system: str, opened: Open, *, loaded: bool) -> Measuring:
 
 def _disk(context: Context) -> dict[str, float]:
     """At the pace of the probes, for the rules; and back to back."""
-    sizes = context.sizes
-    spec: JSONObject = {
-        "task": "sync",
-        "folder": str(context.folder),
-        "count": sizes.probes,
-        "rate": sizes.probe_rate,
-    }
-    figures = work("workers.raw_sqlite", spec, context.folder, seconds=60 + sizes.probes / sizes.probe_rate)
+    probes, rate = context.sizes.probes, context.sizes.probe_rate
+    figures = work("raw_sqlite", "sync", context.folder, folder=str(context.folder), count=probes, rate=rate)
     return {
         **{f"fdatasync.{part}_ms": figures[part] * MILLI for part in ("p50", "p99")},
         **{f"fdatasync_rushed.{part}_ms": figures[f"rushed_{part}"] * MILLI for part in ("p50", "p99")},

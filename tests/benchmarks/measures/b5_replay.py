@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 
-from penstock.adapters.cli.bench.serving import Bench as Served
-from penstock.adapters.cli.bench.serving import serving
-from penstock.adapters.cli.bench.stamps import MARK
-from penstock.adapters.cli.bench.viewing import Delays, Viewer
-from penstock.engine import JSONObject
+from attrs import asdict
+
 from tests.benchmarks.bench import Bench, Context, Incomplete, Measuring
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.reading import MILLI, complete
+from tests.benchmarks.payload import MARK
 from tests.benchmarks.peers.install import Peers
-from tests.benchmarks.systems.base import Server, Source, ask
+from tests.benchmarks.samples import Delays
+from tests.benchmarks.systems.base import Server, Source, ask, connected
 from tests.benchmarks.systems.peers import DurableStreams, durable_streams, redis_streams
-from tests.benchmarks.viewers import watch
+from tests.benchmarks.systems.penstock import Penstock, events, open_penstock
+from tests.benchmarks.viewers import Viewer, watch
 from tests.benchmarks.writers import Order, push
 
 __all__ = ["b5", "fill", "first_bytes"]
@@ -36,17 +36,12 @@ def fill(context: Context) -> Path:
     """A folder with one database of the lengths that are measured; made once in a run."""
     if not (context.keeping / _DB).exists():
         lengths = sorted({*context.sizes.lengths, context.sizes.replayed})
-        spec: JSONObject = {
-            "task": "fill",
-            "db": str(context.keeping / _DB),
-            "lengths": list(lengths),
-            "size": context.sizes.text,
-        }
-        work("workers.engine", spec, context.folder, seconds=_PATIENCE)
+        db = str(context.keeping / _DB)
+        work("engine", "fill", context.folder, db=db, lengths=list(lengths), size=context.sizes.text)
     return context.keeping
 
 
-def first_bytes(served: Served, length: int, times: int) -> Delays:
+def first_bytes(served: Penstock, length: int, times: int) -> Delays:
     """From the request of a resume near the tail to its first event, some times; the first of all is not counted."""
     epoch, _, tail = str(served.ask("PUT", f"/v1/sessions/log-{length}")["cursor"]).partition("-")
     query = f"?after={epoch}-{int(tail) - _BEHIND:016d}"
@@ -54,7 +49,7 @@ def first_bytes(served: Served, length: int, times: int) -> Delays:
     for _ in range(times + 1):
         with socket.create_connection(served.address, timeout=30) as reader:
             begun = time.monotonic_ns()
-            reader.sendall(served.request(f"log-{length}", query))
+            reader.sendall(events(f"log-{length}", query))
             data = b""
             while MARK not in data:
                 piece = reader.recv(65536)
@@ -73,11 +68,11 @@ def _streamed(context: Context, server: tuple[str, int], viewer: Viewer) -> floa
 
 def _penstock(context: Context) -> dict[str, float]:
     place, sizes = fill(context), context.sizes
-    spec: JSONObject = {"task": "replay", "db": str(place / _DB), "session": f"log-{sizes.replayed}"}
-    figures = work("workers.engine", spec, context.folder, seconds=_PATIENCE)
+    session_id = f"log-{sizes.replayed}"
+    figures = work("engine", "replay", context.folder, db=str(place / _DB), session_id=session_id)
     found = {f"python.{metric}": value for metric, value in figures.items()}
-    with serving(place, db=_DB) as served:
-        viewer = Viewer(sends=(served.request(f"log-{sizes.replayed}"),), expected=sizes.replayed)
+    with open_penstock(place, db=_DB) as served:
+        viewer = Viewer(sends=(events(session_id),), expected=sizes.replayed)
         found["sse.events_per_s"] = _streamed(context, served.address, viewer)
         for length in sizes.lengths:
             found[f"first_byte_ms[{length}]"] = first_bytes(served, length, sizes.resumes).p50 * MILLI
@@ -115,8 +110,7 @@ def _durable_streams(peers: Peers, *, files: bool) -> Measuring:
 
 def _pages(server: Server, count: int) -> float:
     """Events a second by catching up, which is Durable Streams' own way: answers of many events each."""
-    connection = http.client.HTTPConnection(*server.address, timeout=_PATIENCE)
-    try:
+    with closing(connected(server.address)) as connection:
         begun, found, offset = time.perf_counter(), 0, "-1"
         while True:
             connection.request("GET", f"/v1/stream/replayed?offset={offset}")
@@ -126,8 +120,6 @@ def _pages(server: Server, count: int) -> float:
             if answer.getheader("Stream-Up-To-Date") == "true" or not offset:
                 break
         seconds = time.perf_counter() - begun
-    finally:
-        connection.close()
     if found != count:
         raise Incomplete(f"{found} of {count} events were in the pages")
     return found / seconds
@@ -138,7 +130,7 @@ def _redis(peers: Peers) -> Measuring:
         count = context.sizes.replayed
         with redis_streams(peers, "everysec")(context.folder) as server:
             source = Source(count=count, size=context.sizes.text)
-            ask(server.address, "POST", "/write", {"streams": ["replayed"], **source.to_json()})
+            ask(server.address, "POST", "/write", {"streams": ["replayed"], **asdict(source)})
             viewer = server.viewers(["replayed"], 1, count, shared=False)[0]
             return {"sse.events_per_s": _streamed(context, server.address, viewer)}
 

@@ -6,11 +6,11 @@ import json
 import socket
 import time
 
-from penstock.adapters.cli.bench.serving import serving
-from penstock.adapters.cli.bench.viewing import Delays
 from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Incomplete
 from tests.benchmarks.measures.reading import MILLI
+from tests.benchmarks.samples import Delays
+from tests.benchmarks.systems.penstock import events, open_penstock
 
 __all__ = ["b6"]
 
@@ -90,14 +90,14 @@ def _takeovers(context: Context, live: int, name: str) -> dict[str, float]:
     sizes = context.sizes
     folder = context.folder / name
     folder.mkdir()
-    with serving(folder) as served:
+    with open_penstock(folder) as served:
         for number in range(live):
             served.create(f"live-{number}")
             phase = number / live
             source: JSONObject = {"count": _FOREVER, "rate": _LIVE_RATE, "size": sizes.text, "phase": phase}
             served.start(f"live-{number}", source)
         served.create(_SESSION)
-        asking = _Asking(served.address, served.request(_SESSION), sizes.text)
+        asking = _Asking(served.address, events(_SESSION), sizes.text)
         try:
             asking.first()
             ended, started = [], []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from penstock.engine import JSONObject
 from tests.benchmarks.bench import Bench, Context, Measuring
 from tests.benchmarks.children import resident_bytes, work
 from tests.benchmarks.measures.reading import complete
@@ -61,8 +60,7 @@ def _viewers(context: Context, server: Server) -> dict[str, float]:
 def _penstock(context: Context) -> dict[str, float]:
     found: dict[str, float] = {}
     for task, sessions in (("live", context.sizes.idle), ("evicted", context.sizes.evicted)):
-        spec: JSONObject = {"task": task, "db": str(context.folder / f"{task}.db"), "sessions": sessions}
-        found |= work("workers.engine", spec, context.folder, seconds=_PATIENCE)
+        found |= work("engine", task, context.folder, db=str(context.folder / f"{task}.db"), sessions=sessions)
     return {**found, **_watched(open_penstock)(context)}
 
 

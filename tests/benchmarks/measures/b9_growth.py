@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
+from typing import final
 
-from penstock.adapters.cli.bench.serving import serving
-from penstock.engine import JSON, JSONObject
+from attrs import frozen
+
 from tests.benchmarks.bench import Bench, Context
 from tests.benchmarks.children import work
 from tests.benchmarks.measures.b5_replay import first_bytes
@@ -17,11 +17,13 @@ from tests.benchmarks.systems.penstock import open_penstock
 
 __all__ = ["b9", "power"]
 
-_PATIENCE = 600.0
 _RATE = 20.0  # events a second, for the viewers' delays
 
 # Sessions share one amount of events; so do sizes, a tenth of it, for the largest are of tens of KiB.
 _SIZES_PART = 10
+
+# Events of a session, behind which it waits until they are durable: how long that takes.
+_FLUSH_EVERY = 100
 
 
 def power(costs: Mapping[float, float]) -> float:
@@ -33,70 +35,78 @@ def power(costs: Mapping[float, float]) -> float:
     return max((after - before) / (x - last) for (last, before), (x, after) in pairwise(points))
 
 
-def _written(context: Context, name: str, sessions: int, events: int, size: int) -> dict[str, float]:
-    db = context.folder / f"{name}.db"
-    spec: JSONObject = {"task": "flush", "db": str(db), "sessions": sessions, "events": events, "size": size}
-    figures = work("workers.engine", spec, context.folder, seconds=_PATIENCE)
-    for path in context.folder.glob(f"{name}.db*"):
+@final
+@frozen
+class _Step:
+    """What was found at one x."""
+
+    events_per_s: float
+    p99: float  # seconds
+    cost: float
+
+
+def _figures(what: str, steps: Mapping[int, _Step]) -> dict[str, float]:
+    """What is told of one growth, by its x."""
+    found: dict[str, float] = {}
+    for x, step in steps.items():
+        found[f"{what}[{x}].events_per_s"] = step.events_per_s
+        found[f"{what}[{x}].p99_ms"] = step.p99 * MILLI
+    return {**found, f"{what}.power": power({x: step.cost for x, step in steps.items()})}
+
+
+def _written(context: Context, sessions: int, events: int, size: int) -> _Step:
+    """The cost of so many sessions is that of as many events each; the rate is that of all together."""
+    db = context.folder / "written.db"
+    figures = work(
+        "engine",
+        "write",
+        context.folder,
+        db=str(db),
+        events=events,
+        sessions=sessions,
+        size=size,
+        flush_every=_FLUSH_EVERY,
+    )
+    for path in context.folder.glob(f"{db.name}*"):
         path.unlink()
-    return figures
+    return _Step(figures["events_per_s"], figures["flush_p99"], sessions / figures["events_per_s"])
 
 
 def _sessions(context: Context) -> dict[str, float]:
-    """The cost of so many sessions is that of as many events each; the rate is that of all together."""
-    found: dict[str, float] = {}
-    costs: dict[float, float] = {}
-    most = context.sizes.sessions[-1]
-    for sessions in sorted({1, *(n for n in (10, 100) if n < most), most}):
-        figures = _written(context, f"sessions-{sessions}", sessions, context.sizes.written, context.sizes.text)
-        found[f"sessions[{sessions}].events_per_s"] = figures["events_per_s"]
-        found[f"sessions[{sessions}].p99_ms"] = figures["flush_p99"] * MILLI
-        costs[sessions] = sessions / figures["events_per_s"]
-    return {**found, "sessions.power": power(costs)}
+    sizes = context.sizes
+    most = sizes.sessions[-1]
+    counts = sorted({1, *(n for n in (10, 100) if n < most), most})
+    return _figures("sessions", {n: _written(context, n, sizes.written, sizes.text) for n in counts})
 
 
 def _event_sizes(context: Context) -> dict[str, float]:
-    found: dict[str, float] = {}
-    costs: dict[float, float] = {}
-    for size in context.sizes.event_sizes:
-        figures = _written(context, f"size-{size}", 1, context.sizes.written // _SIZES_PART, size)
-        found[f"event size[{size}].events_per_s"] = figures["events_per_s"]
-        found[f"event size[{size}].p99_ms"] = figures["flush_p99"] * MILLI
-        costs[size] = 1 / figures["events_per_s"]
-    return {**found, "event size.power": power(costs)}
+    events, sizes = context.sizes.written // _SIZES_PART, context.sizes.event_sizes
+    return _figures("event size", {size: _written(context, 1, events, size) for size in sizes})
 
 
 def _viewers(context: Context) -> dict[str, float]:
-    found: dict[str, float] = {}
-    costs: dict[float, float] = {}
+    steps: dict[int, _Step] = {}
+    count = round(_RATE * context.sizes.pacing)
     with open_penstock(context.folder) as server:
         for viewers in context.sizes.grown_viewers:
             figures = burst(context, server, max(10, context.sizes.burst // 10), viewers)
-            names = [f"paced-{viewers}"]
-            count = round(_RATE * context.sizes.pacing)
-            delays = complete(paced(context, server, names, rate=_RATE, count=count, viewers=viewers)).transits
-            found[f"viewers[{viewers}].events_per_s"] = figures["deliveries_per_s"]
-            found[f"viewers[{viewers}].p99_ms"] = delays.p99 * MILLI
-            costs[viewers] = figures["seconds"]
-    return {**found, "viewers.power": power(costs)}
+            seen = complete(paced(context, server, [f"paced-{viewers}"], rate=_RATE, count=count, viewers=viewers))
+            steps[viewers] = _Step(figures["deliveries_per_s"], seen.transits.p99, figures["seconds"])
+    return _figures("viewers", steps)
 
 
 def _log_length(context: Context) -> dict[str, float]:
     """Each length is written anew, so that the cost is that of the whole log; the delay is a resume's first byte."""
-    found: dict[str, float] = {}
-    costs: dict[float, float] = {}
-    folder: Path = context.folder / "lengths"
+    folder, sizes = context.folder / "lengths", context.sizes
     folder.mkdir()
-    lengths: list[JSON] = list(context.sizes.lengths)
-    spec: JSONObject = {"task": "fill", "db": str(folder / "b.db"), "lengths": lengths, "size": context.sizes.text}
-    figures = work("workers.engine", spec, context.folder, seconds=_PATIENCE)
-    with serving(folder, db="b.db") as served:
-        for length in context.sizes.lengths:
+    db, lengths = str(folder / "b.db"), list(sizes.lengths)
+    figures = work("engine", "fill", context.folder, db=db, lengths=lengths, size=sizes.text)
+    steps: dict[int, _Step] = {}
+    with open_penstock(folder, db="b.db") as server:
+        for length in lengths:
             seconds = figures[f"append_s[{length}]"]
-            found[f"log length[{length}].events_per_s"] = length / seconds
-            found[f"log length[{length}].p99_ms"] = first_bytes(served, length, context.sizes.resumes).p99 * MILLI
-            costs[length] = seconds
-    return {**found, "log length.power": power(costs)}
+            steps[length] = _Step(length / seconds, first_bytes(server, length, sizes.resumes).p99, seconds)
+    return _figures("log length", steps)
 
 
 def _penstock(context: Context) -> dict[str, float]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from penstock.adapters.cli.bench.viewing import Viewed
 from tests.benchmarks.bench import Context, Incomplete
 from tests.benchmarks.children import cpu_seconds
 from tests.benchmarks.systems.base import Server, Source
-from tests.benchmarks.viewers import watch
+from tests.benchmarks.viewers import Viewed, watch
 
 __all__ = ["MILLI", "burst", "calm", "complete", "cores", "paced"]
 

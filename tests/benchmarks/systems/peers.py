@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from penstock.adapters.cli.bench.viewing import Viewer
 from tests.benchmarks.children import Child, ChildFailed, python
 from tests.benchmarks.peers.install import Peers
-from tests.benchmarks.systems.base import Open, Plain, Server, Source, ask, check_time
+from tests.benchmarks.systems.base import Open, Plain, Server, Source, ask, get
+from tests.benchmarks.viewers import Viewer
 from tests.benchmarks.writers import Order, writer
 
 __all__ = ["DurableStreams", "durable_streams", "raw_trio", "redis_streams", "uvicorn"]
@@ -56,7 +56,7 @@ def redis_streams(peers: Peers, appendfsync: str) -> Open:
             server = stack.enter_context(Child([binary, *options], folder, "redis", environment))
             _wait_port(port)
             bridge = python("tests.benchmarks.peers.redis_bridge", str(port), interpreter=interpreter)
-            yield Plain(stack.enter_context(Child(bridge, folder, "redis-bridge")), [server])
+            yield Plain(stack.enter_context(Child(bridge, folder, "redis-bridge")), server)
 
     return opened
 
@@ -66,35 +66,25 @@ class DurableStreams(Server):
     """What is written comes over HTTP, from a process of its own: there is no other way in."""
 
     def __init__(self, child: Child, folder: Path, stack: ExitStack) -> None:
-        self._address: Final = ("127.0.0.1", int(str(child.answer(_START)["port"])))
-        self._pids: Final = [child.pid]
+        super().__init__(child.answer(_START)["port"], child)
         self._folder = folder
         self._stack = stack
 
-    @property
-    def address(self) -> tuple[str, int]:
-        return self._address
-
-    @property
-    def pids(self) -> Sequence[int]:
-        return self._pids
-
     def create(self, streams: Sequence[str]) -> None:
         for name in streams:
-            ask(self._address, "PUT", f"/v1/stream/{name}", {})
+            ask(self.address, "PUT", f"/v1/stream/{name}", {})
 
     def viewers(self, streams: Sequence[str], each: int, expected: int, *, shared: bool) -> list[Viewer]:
         self.create(streams)
-        requests = (
-            f"GET /v1/stream/{name}?offset=-1&live=sse HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for name in streams
-        )
-        ready = b"upToDate"
-        return [Viewer(sends=(request,), expected=expected, ready=ready) for request in requests for _ in range(each)]
+        requests = [get(f"/v1/stream/{name}?offset=-1&live=sse") for name in streams]
+        return [
+            Viewer(sends=(request,), expected=expected, ready=b"upToDate") for request in requests for _ in range(each)
+        ]
 
-    def go(self, streams: Sequence[str], source: Source) -> None:
+    def begin(self, streams: Sequence[str], source: Source) -> None:
         order = Order(
             kind="durable-streams",
-            address=self._address,
+            address=self.address,
             streams=tuple(streams),
             connections=len(streams),
             batch=1 if source.rate else min(_BURST_BATCH, source.count),
@@ -104,7 +94,6 @@ class DurableStreams(Server):
             size=source.size,
         )
         self._stack.enter_context(writer(self._folder, order))
-        check_time(source)
 
 
 def durable_streams(peers: Peers, *, files: bool) -> Open:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, final
 
-from penstock.adapters.cli.bench.serving import Bench, serving
-from penstock.adapters.cli.bench.viewing import Viewer
-from tests.benchmarks.systems.base import Server, Source, check_time
+from attrs import asdict
 
-__all__ = ["Penstock", "open_penstock", "open_penstock_websocket"]
+from penstock.engine import JSON, JSONObject
+from tests.benchmarks.children import Child, ChildFailed, python
+from tests.benchmarks.systems.base import Server, Source, connected, exchange, get
+from tests.benchmarks.viewers import Viewer
+
+__all__ = ["Penstock", "events", "open_penstock"]
+
+_START: Final = 30.0
 
 # Behind it a reader follows live.
 _READY: Final = b"caught-up"
@@ -22,28 +29,51 @@ _READY: Final = b"caught-up"
 
 @final
 class Penstock(Server):
-    def __init__(self, bench: Bench, *, websocket: bool) -> None:
-        self.bench: Final = bench
+    """Read over server-sent events, or over WebSocket. Requests are made one after the other, from any thread."""
+
+    def __init__(self, child: Child, *, websocket: bool) -> None:
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", child.line(_START))
+        if found is None:
+            raise ChildFailed("penstock did not say where it listens")
+        super().__init__(int(found[1]), child)
         self._websocket = websocket
+        self._connection: Final = connected(self.address)
+        self._asking: Final = threading.Lock()
 
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.bench.address
+    def ask(self, method: str, path: str, body: Mapping[str, JSON] | None = None) -> JSONObject:
+        """One request; the parsed answer. Raises `OSError` for what is no success."""
+        with self._asking:
+            return exchange(self._connection, method, path, body or {})
 
-    @property
-    def pids(self) -> Sequence[int]:
-        return [self.bench.pid]
+    def create(self, session_id: str) -> None:
+        self.ask("PUT", f"/v1/sessions/{session_id}")
+
+    def start(self, session_id: str, source: Mapping[str, JSON]) -> None:
+        """Let the source write into the session, as it is told: see `sources.source`."""
+        given: JSONObject = {"producer": "source", "input": dict(source)}
+        self.ask("POST", f"/v1/sessions/{session_id}/generations", given)
+
+    def viewer(self, session_id: str, expected: int) -> Viewer:
+        """One that is ready when it follows live."""
+        sends = _subscribing(session_id) if self._websocket else (events(session_id),)
+        return Viewer(sends=sends, expected=expected, ready=_READY)
 
     def viewers(self, streams: Sequence[str], each: int, expected: int, *, shared: bool) -> list[Viewer]:
         for name in streams:
-            self.bench.create(name)
-        sends = [_subscribing(name) if self._websocket else (self.bench.request(name),) for name in streams]
-        return [Viewer(sends=sent, expected=expected, ready=_READY) for sent in sends for _ in range(each)]
+            self.create(name)
+        return [viewer for name in streams for viewer in [self.viewer(name, expected)] * each]
 
-    def go(self, streams: Sequence[str], source: Source) -> None:
+    def begin(self, streams: Sequence[str], source: Source) -> None:
         for place, name in enumerate(streams):
-            self.bench.start(name, {**source.to_json(), "phase": place / len(streams)})
-        check_time(source)
+            self.start(name, {**asdict(source), "phase": place / len(streams)})
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def events(session_id: str, query: str = "") -> bytes:
+    """What a reader of the session's events sends."""
+    return get(f"/v1/sessions/{session_id}/events{query}")
 
 
 def _subscribing(session_id: str) -> tuple[bytes, bytes]:
@@ -59,14 +89,9 @@ def _subscribing(session_id: str) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def open_penstock(folder: Path) -> Iterator[Penstock]:
-    """Read over server-sent events."""
-    with serving(folder) as bench:
-        yield Penstock(bench, websocket=False)
-
-
-@contextmanager
-def open_penstock_websocket(folder: Path) -> Iterator[Penstock]:
-    """Read over WebSocket."""
-    with serving(folder) as bench:
-        yield Penstock(bench, websocket=True)
+def open_penstock(folder: Path, *, db: str = "bench.db", websocket: bool = False) -> Iterator[Penstock]:
+    """A server over a database in ``folder``, ended when the block is left. Raises `ChildFailed`."""
+    command = python("penstock.adapters.cli", "serve", "--db", str(folder / db), "--port", "0")
+    command += ["--producer", "source=tests.benchmarks.sources:source", "--log-level", "warning"]
+    with Child(command, folder, "penstock") as child, closing(Penstock(child, websocket=websocket)) as server:
+        yield server

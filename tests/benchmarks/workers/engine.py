@@ -1,66 +1,88 @@
 """The engine embedded, in a process of its own: what it writes, replays and holds, without a server around it.
 
-Takes ``{"task": …}`` and its arguments as JSON, prints one line of figures.
+Each task is a function that returns figures.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import ctypes
+import gc
+import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import trio
 
-from penstock.adapters.cli.bench.measures import Written, write_events
-from penstock.adapters.cli.bench.sources import source
-from penstock.adapters.cli.bench.viewing import Delays
 from penstock.engine import Batch, Config, Generation, Session, open_engine
+from tests.benchmarks.children import perform, resident_bytes
+from tests.benchmarks.samples import Delays
+from tests.benchmarks.sources import source
 
 __all__: list[str] = []
-
-_FLUSH_EVERY: Final = 100
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-async def _write(given: Mapping[str, Any]) -> dict[str, float]:
-    """``events`` over ``sessions`` producers, all at once, through `Block.write`."""
-    written = await _written(given, None)
-    return {"events_per_s": _total(given) / written.seconds, "events_per_commit": written.events_per_commit}
+async def write(db: str, events: int, sessions: int, size: int, flush_every: int = 0) -> dict[str, float]:
+    """Let ``sessions`` producers write ``events`` in all, all at once, each as many as the others.
+
+    Each flushes behind its last one, and with ``flush_every`` more often. The clock runs from when all of them stand
+    ready.
+    """
+    each, text = events // sessions, "x" * size
+    ready, go, done = trio.Event(), trio.Event(), trio.Event()
+    waiting = left = sessions
+    flushes: list[int] = []
+
+    async def writer(generation: Generation) -> None:
+        nonlocal waiting, left
+        async with generation.message() as message, message.text() as block:
+            await generation.flush()
+            waiting -= 1
+            if not waiting:
+                ready.set()
+            await go.wait()
+            for number in range(1, each + 1):
+                await block.write(text)
+                if number == each or (flush_every and number % flush_every == 0):
+                    begun = time.monotonic_ns()
+                    await generation.flush()
+                    flushes.append(time.monotonic_ns() - begun)
+            left -= 1
+            if not left:
+                done.set()
+            await done.wait()  # what ends an answer is not what is measured
+
+    async with open_engine(db) as engine:
+        handles = [await engine.create_session() for _ in range(sessions)]
+        async with trio.open_nursery() as nursery:
+            for handle in handles:
+                nursery.start_soon(handle.start, writer)
+        await ready.wait()
+        before, begun = engine.statistics().log, time.perf_counter()
+        go.set()
+        await done.wait()
+        seconds, after = time.perf_counter() - begun, engine.statistics().log
+    return {
+        "events_per_s": each * sessions / seconds,
+        "events_per_commit": (after.events - before.events) / max(1, after.commits - before.commits),
+        "flush_p99": Delays.of(flushes).p99,
+    }
 
 
-async def _flush(given: Mapping[str, Any]) -> dict[str, float]:
-    """The same, with a flush after every so many events: how long one takes."""
-    written = await _written(given, _FLUSH_EVERY)
-    return {"events_per_s": _total(given) / written.seconds, "flush_p99": Delays.of(written.flushes).p99}
-
-
-async def _written(given: Mapping[str, Any], flush_every: int | None) -> Written:
-    async with open_engine(given["db"]) as engine:
-        each = given["events"] // given["sessions"]
-        return await write_events(engine, given["sessions"], each, "x" * given["size"], flush_every=flush_every)
-
-
-def _total(given: Mapping[str, Any]) -> int:
-    """So many as can be shared out evenly."""
-    return int(given["events"] // given["sessions"] * given["sessions"])
-
-
-async def _fill(given: Mapping[str, Any]) -> dict[str, float]:
-    """One session per length in ``lengths``, with so many events of one answer; what each event took to append."""
+async def fill(db: str, lengths: list[int], size: int) -> dict[str, float]:
+    """One session for each length, with so many events of one answer; the seconds it took to append them."""
     found: dict[str, float] = {}
-    async with open_engine(given["db"], producers={"source": source}) as engine:
-        for length in given["lengths"]:
+    async with open_engine(db, producers={"source": source}) as engine:
+        for length in lengths:
             session = await engine.create_session(f"log-{length}")
             begun = time.perf_counter()
             async with session.subscribe("now") as reader:
-                await session.start("source", input={"count": length, "size": given["size"]})
+                await session.start("source", input={"count": length, "size": size})
                 await _finished(reader.receive)
             found[f"append_s[{length}]"] = time.perf_counter() - begun
-            found[f"tail[{length}]"] = (await session.cursor()).offset
     return found
 
 
@@ -71,10 +93,10 @@ async def _finished(receive: Callable[[], Awaitable[object]]) -> None:
             return
 
 
-async def _replay(given: Mapping[str, Any]) -> dict[str, float]:
+async def replay(db: str, session_id: str) -> dict[str, float]:
     """Read a stored session from its start: as stored, and as events."""
-    async with open_engine(given["db"]) as engine:
-        session = await engine.session(given["session"])
+    async with open_engine(db) as engine:
+        session = await engine.session(session_id)
         begun, count = time.perf_counter(), 0
         async with session.subscribe(live=False) as reader:
             try:
@@ -94,7 +116,7 @@ async def _replay(given: Mapping[str, Any]) -> dict[str, float]:
     return {"stored_per_s": count / stored, "events_per_s": decoded / events}
 
 
-async def _live(given: Mapping[str, Any]) -> dict[str, float]:
+async def live(db: str, sessions: int) -> dict[str, float]:
     """Bytes per session in memory: with nothing running, and with a generation that is live and says nothing."""
 
     async def silent(_: Generation) -> None:
@@ -103,16 +125,16 @@ async def _live(given: Mapping[str, Any]) -> dict[str, float]:
     async def start(session: Session) -> None:
         await session.start(silent)
 
-    names = [f"session-{number}" for number in range(given["sessions"])]
-    async with open_engine(given["db"], config=Config(idle_limit=3600.0, idle_session=3600.0)) as engine:
-        for number in range(min(100, len(names))):  # what is made once is made before
+    names = [f"session-{number}" for number in range(sessions)]
+    async with open_engine(db, config=Config(idle_limit=3600.0, idle_session=3600.0)) as engine:
+        for number in range(min(100, sessions)):  # what is made once is made before
             await start(await engine.create_session(f"first-{number}"))
         before = _resident()
-        sessions = await _each(names, engine.create_session)
+        made = await _each(names, engine.create_session)
         idle = _resident()
-        await _each(sessions, start)
-        live = _resident()
-    return {"idle_bytes": (idle - before) / len(names), "live_bytes": (live - before) / len(names)}
+        await _each(made, start)
+        started = _resident()
+    return {"idle_bytes": (idle - before) / sessions, "live_bytes": (started - before) / sessions}
 
 
 async def _each(given: Sequence[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
@@ -130,14 +152,14 @@ async def _each(given: Sequence[_T], work: Callable[[_T], Awaitable[_R]]) -> lis
     return found
 
 
-async def _evicted(given: Mapping[str, Any]) -> dict[str, float]:
+async def evicted(db: str, sessions: int) -> dict[str, float]:
     """Bytes per session that has left memory: of the last two fifths, when all caches have what they keep.
 
     SQLite's page cache, 16 MiB, is full behind some 60 000 sessions; what it takes until then is not a session's.
     """
-    fifth = given["sessions"] // 5
+    fifth = sessions // 5
     sizes: list[int] = []
-    async with open_engine(given["db"], config=Config(idle_session=0.01)) as engine:
+    async with open_engine(db, config=Config(idle_session=0.01)) as engine:
         for part in range(5):
             await _each([f"session-{part}-{number}" for number in range(fifth)], engine.create_session)
             with trio.fail_after(60):
@@ -149,31 +171,10 @@ async def _evicted(given: Mapping[str, Any]) -> dict[str, float]:
 
 def _resident() -> int:
     """The memory that this process holds, without what is garbage."""
-    import ctypes
-    import gc
-    import os
-
-    from tests.benchmarks.children import resident_bytes
-
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return resident_bytes(os.getpid())
 
 
-_TASKS: Final[dict[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, float]]]]] = {
-    "write": _write,
-    "flush": _flush,
-    "fill": _fill,
-    "replay": _replay,
-    "live": _live,
-    "evicted": _evicted,
-}
-
-
-async def _main() -> None:
-    given = json.load(sys.stdin)
-    print(json.dumps(await _TASKS[given["task"]](given)), flush=True)  # noqa: T201  the pipe to the harness
-
-
 if __name__ == "__main__":
-    trio.run(_main)
+    perform(write, fill, replay, live, evicted)

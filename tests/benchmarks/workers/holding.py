@@ -1,24 +1,22 @@
 """How long the engine holds its loop while one session is large, and what its neighbours feel; in a process of its own.
 
 A hold is how much later than it wanted to a task wakes that sleeps for a millisecond at a time: whatever else the loop,
-the collector or the log's thread does meanwhile is in it. Takes ``{"task": …}`` and its arguments as JSON, prints one
-line of figures.
+the collector or the log's thread does meanwhile is in it.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, final
+from typing import Final, final
 
 import trio
 
-from penstock.adapters.cli.bench.viewing import Delays
 from penstock.adapters.cli.process import tune_collector
 from penstock.engine import Compactor, Config, Engine, Generation, Session, open_engine, open_sqlite
+from tests.benchmarks.children import perform
+from tests.benchmarks.samples import Delays
 
 __all__: list[str] = []
 
@@ -78,23 +76,23 @@ async def _opened(path: str) -> AsyncIterator[Engine]:
         yield engine
 
 
-async def _large(given: Mapping[str, Any]) -> dict[str, float]:
+async def large(shape: str, count: int, db: str) -> dict[str, float]:
     """One session of so many messages, or of a message with so many blocks: each of what may be done with all of it."""
-    shape, count, path = given["shape"], given["count"], given["db"]
+    tune_collector()
     done = trio.Event()
 
     async def fill(generation: Generation) -> None:
         await _SHAPES[shape](generation, count)
         done.set()
 
-    async with _opened(path) as engine:
+    async with _opened(db) as engine:
         await (await engine.create_session("large")).start(fill)
         await done.wait()
     found: dict[str, float] = {}
     holds = Holds()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(holds.run)
-        async with _opened(path) as engine:
+        async with _opened(db) as engine:
             session = await engine.session("large")
             found["snapshotted"] = await holds.during(session.snapshot)
             found["paged"] = await holds.during(session.snapshot_page)
@@ -102,7 +100,7 @@ async def _large(given: Mapping[str, Any]) -> dict[str, float]:
             first = (await session.snapshot()).messages[0].message_id
             found["replaced"] = await holds.during(lambda: session.start(_answer, replaces=first))
             found["read_behind"] = await holds.during(session.snapshot)
-        found["compacted"] = await holds.during(lambda: _compact(path))
+        found["compacted"] = await holds.during(lambda: _compact(db))
         nursery.cancel_scope.cancel()
     return found
 
@@ -116,7 +114,7 @@ async def _compact(path: str) -> None:
         await log.aclose()
 
 
-async def _neighbour(given: Mapping[str, Any]) -> dict[str, float]:
+async def neighbour(db: str, probes: int, rate: float, settling: float) -> dict[str, float]:
     """From a session's write to its commit: alone, beside one that writes all the time, and beside 1 MiB values."""
 
     async def firehose(generation: Generation) -> None:
@@ -129,14 +127,15 @@ async def _neighbour(given: Mapping[str, Any]) -> dict[str, float]:
             while True:
                 await data.put(_VALUE)
 
+    tune_collector()
     found: dict[str, float] = {}
     for name, beside in (("alone", None), ("firehose", firehose), ("values", values)):
-        async with _opened(f"{given['db']}-{name}") as engine:
+        async with _opened(f"{db}-{name}") as engine:
             loud = await engine.create_session("loud")
             if beside is not None:
                 await loud.start(beside)
-                await trio.sleep(given["settling"])
-            delays = Delays.of(await _probes(await engine.create_session("quiet"), given["probes"], given["rate"]))
+                await trio.sleep(settling)
+            delays = Delays.of(await _probes(await engine.create_session("quiet"), probes, rate))
             found |= {f"{name}.p50": delays.p50, f"{name}.p99": delays.p99}
             await loud.stop()
     return found
@@ -162,17 +161,5 @@ async def _probes(session: Session, count: int, rate: float) -> list[int]:
     return taken
 
 
-_TASKS: Final[dict[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, float]]]]] = {
-    "large": _large,
-    "neighbour": _neighbour,
-}
-
-
-async def _main() -> None:
-    given = json.load(sys.stdin)
-    tune_collector()
-    print(json.dumps(await _TASKS[given["task"]](given)), flush=True)  # noqa: T201  the pipe to the harness
-
-
 if __name__ == "__main__":
-    trio.run(_main)
+    perform(large, neighbour)

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from penstock.adapters.cli.bench.stamps import stamped
-from penstock.adapters.cli.bench.viewing import Viewed, Viewer, view
+from tests.benchmarks.payload import stamped
+from tests.benchmarks.viewers import Viewed, Viewer, view
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""The producer of a benchmark: so many pieces, as fast as they go or at a pace."""
+"""The producer of the benchmarks: so many events, as fast as they go or at a pace."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import heapq
 import math
 import time
 from collections.abc import Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 
-from penstock.engine import JSON, Generation, InvalidBody
-
-from .stamps import stamped
+from penstock.engine import Generation
+from tests.benchmarks.payload import stamped
 
 __all__ = ["source"]
 
 
 async def source(generation: Generation) -> None:
-    """Write ``count`` pieces of ``size`` characters; ``rate`` a second from ``begin`` on, or all at once for 0.
+    """Write ``count`` texts of ``size`` characters; ``rate`` a second from ``begin`` on, or all at once for 0.
 
     ``begin`` is by `time.monotonic_ns`, and 0 is now; ``phase`` is the part of an interval by which all are later.
     Each is stamped with when it was due, so that a source that is late shows in every delay.
     """
-    given = generation.input if isinstance(generation.input, Mapping) else {}
-    count, size = int(_number(given, "count", 100)), int(_number(given, "size", 40))
-    rate, phase = _number(given, "rate", 0), _number(given, "phase", 0)
-    begin = int(_number(given, "begin", 0)) or time.monotonic_ns()
+    given = cast("Mapping[str, float]", generation.input)
+    count, size = int(given["count"]), int(given["size"])
+    rate, phase = given.get("rate", 0), given.get("phase", 0)
+    begin = int(given.get("begin", 0)) or time.monotonic_ns()
     async with generation.message() as message, message.text() as block:
         await _sleep_until(begin)
         for number in range(count):
@@ -85,10 +84,3 @@ async def _sleep_until(due: int) -> None:
         clock = _Clock()
         _clock.set(clock)
     await clock.sleep_until(due)
-
-
-def _number(given: Mapping[str, JSON], name: str, default: float) -> float:
-    value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidBody(f"{name} is a number")
-    return value
