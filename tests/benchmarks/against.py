@@ -25,26 +25,7 @@ from tests.benchmarks.samples import Cell, Run
 __all__ = ["interval", "lines", "main"]
 
 # Student's t for 95 %, two-sided, by degrees of freedom from 1 on; from there on as for the last.
-_T: Final = (
-    12.71,
-    4.30,
-    3.18,
-    2.78,
-    2.57,
-    2.45,
-    2.36,
-    2.31,
-    2.26,
-    2.23,
-    2.20,
-    2.18,
-    2.16,
-    2.14,
-    2.13,
-    2.12,
-    2.11,
-    2.10,
-)
+_T: Final = (12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.2, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.1)
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float, float]:

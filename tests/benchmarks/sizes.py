@@ -12,84 +12,56 @@ __all__ = ["FULL", "QUICK", "TINY", "Sizes"]
 @final
 @frozen(kw_only=True)
 class Sizes:
-    """Counts of events unless said otherwise; times in seconds."""
+    """Counts of events unless said otherwise; times in seconds. As they stand here, the whole table."""
 
-    name: str
-    rounds: int
+    name: str = "full"
+    rounds: int = 5
     text: int = 64  # characters of one event's text; the least that holds a stamp is 40
     # B1
-    written: int
-    sessions: tuple[int, ...]
+    written: int = 400_000
+    sessions: tuple[int, ...] = (1, 100, 1000)
     # B2
-    burst: int
-    viewers: int
+    burst: int = 20_000
+    viewers: int = 100
     # B3
-    window: float
-    step: int  # sessions
-    most: int  # sessions
-    calm: int  # sessions, of which every system holds many times as many
+    window: float = 20.0
+    step: int = 50  # sessions
+    most: int = 3000  # sessions
+    calm: int = 100  # sessions, of which every system holds many times as many
     # B4
-    probes: int
+    probes: int = 1000
     probe_rate: float = 50.0  # a second
     settling: float = 2.0  # load before the first probe
     # B5
-    replayed: int
-    lengths: tuple[int, ...]
-    resumes: int  # first bytes that are timed, at each length
+    replayed: int = 100_000
+    lengths: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    resumes: int = 50  # first bytes that are timed, at each length
     # B6
-    takeovers: int
-    live: int  # sessions
+    takeovers: int = 200
+    live: int = 1000  # sessions
     # B7
-    idle: int  # sessions
-    evicted: int  # sessions
-    watching: int  # viewers
+    idle: int = 10_000  # sessions
+    evicted: int = 100_000  # sessions
+    watching: int = 1000  # viewers
     # B8
-    pushing: float  # time for each cell
-    connections: tuple[int, ...]
-    batches: tuple[int, ...]
+    pushing: float = 4.0  # time for each cell
+    connections: tuple[int, ...] = (1, 64)
+    batches: tuple[int, ...] = (1, 50)
     # B9
-    grown_viewers: tuple[int, ...]
-    event_sizes: tuple[int, ...]
+    grown_viewers: tuple[int, ...] = (1, 10, 100, 1000)
+    event_sizes: tuple[int, ...] = (64, 512, 4096, 32_768)
     pacing: float = 2.0  # time for the viewers' delays
     # B10
-    large: int  # messages, or blocks of one
+    large: int = 100_000  # messages, or blocks of one
 
 
-FULL: Final = Sizes(
-    name="full",
-    rounds=5,
-    written=400_000,
-    sessions=(1, 100, 1000),
-    burst=20_000,
-    viewers=100,
-    window=20.0,
-    step=50,
-    calm=100,
-    most=3000,
-    probes=1000,
-    replayed=100_000,
-    lengths=(1_000, 10_000, 100_000, 1_000_000),
-    resumes=50,
-    takeovers=200,
-    live=1000,
-    idle=10_000,
-    evicted=100_000,
-    watching=1000,
-    pushing=4.0,
-    connections=(1, 64),
-    batches=(1, 50),
-    grown_viewers=(1, 10, 100, 1000),
-    event_sizes=(64, 512, 4096, 32_768),
-    large=100_000,
-)
+FULL: Final = Sizes()
 
 QUICK: Final = Sizes(
     name="quick",
     rounds=2,
     written=20_000,
-    sessions=(1, 100, 1000),
     burst=4_000,
-    viewers=100,
     window=5.0,
     step=100,
     calm=50,
@@ -104,8 +76,6 @@ QUICK: Final = Sizes(
     evicted=10_000,
     watching=200,
     pushing=1.0,
-    connections=(1, 64),
-    batches=(1, 50),
     grown_viewers=(1, 10, 100),
     event_sizes=(64, 512, 4096),
     large=10_000,
