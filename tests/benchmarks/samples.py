@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from attrs import Factory, define, frozen
+from attrs import Factory, asdict, define, frozen
 
-from penstock.engine import JSON, JSONObject
+from penstock.engine import JSONObject
 
 __all__ = ["Cell", "Delays", "Run", "Spread"]
 
@@ -108,26 +108,12 @@ class Run:
 
     def write(self, path: Path) -> None:
         """As JSON. A file that is there is replaced as a whole."""
-        cells: list[JSON] = [
-            {
-                "bench": cell.bench,
-                "system": cell.system,
-                "metric": cell.metric,
-                "rounds": {str(number): value for number, value in rounds.items()},
-            }
-            for cell, rounds in self.samples.items()
-        ]
-        notes: list[JSON] = list(self.notes)
-        took: JSONObject = {
-            bench: {str(number): round(seconds, 1) for number, seconds in rounds.items()}
-            for bench, rounds in self.took.items()
-        }
-        made: JSONObject = {
+        made = {
             "machine": self.machine,
-            "skipped": dict(self.skipped),
-            "notes": notes,
-            "took": took,
-            "cells": cells,
+            "skipped": self.skipped,
+            "notes": self.notes,
+            "took": {bench: {n: round(taken, 1) for n, taken in rounds.items()} for bench, rounds in self.took.items()},
+            "cells": [{**asdict(cell), "rounds": rounds} for cell, rounds in self.samples.items()],
         }
         beside = path.with_name(f"{path.name}.part")
         beside.write_text(json.dumps(made, indent=1) + "\n")

@@ -69,7 +69,7 @@ def _loaded(context: Context, system: str, server: Server) -> dict[str, float]:
 
 def _chunks(context: Context, server: Penstock) -> dict[str, float]:
     """Written by a producer in another process, one request an event: what Durable Streams' figure is, too."""
-    server.create("chunks")
+    server.create(["chunks"])
     count, rate = context.sizes.probes, context.sizes.probe_rate
     order = Order(
         kind="penstock",

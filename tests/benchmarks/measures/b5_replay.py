@@ -86,7 +86,7 @@ def _durable_streams(peers: Peers, *, files: bool) -> Measuring:
         count = context.sizes.replayed
         with durable_streams(peers, files=files)(context.folder) as server:
             assert isinstance(server, DurableStreams)
-            viewer = server.viewers(["replayed"], 1, count, shared=False)[0]
+            server.create(["replayed"])
             order = Order(
                 kind="durable-streams",
                 address=server.address,
@@ -98,7 +98,8 @@ def _durable_streams(peers: Peers, *, files: bool) -> Measuring:
             )
             push(context.folder, order)
             pages = statistics.median(_pages(server, count) for _ in range(3))
-            streamed = _streamed(context, server.address, Viewer(sends=viewer.sends, expected=count))
+            viewer = Viewer(sends=server.viewer("replayed", count).sends, expected=count)
+            streamed = _streamed(context, server.address, viewer)
         return {
             "pages.events_per_s": pages,
             "sse.events_per_s": streamed,
@@ -131,8 +132,7 @@ def _redis(peers: Peers) -> Measuring:
         with redis_streams(peers, "everysec")(context.folder) as server:
             source = Source(count=count, size=context.sizes.text)
             ask(server.address, "POST", "/write", {"streams": ["replayed"], **asdict(source)})
-            viewer = server.viewers(["replayed"], 1, count, shared=False)[0]
-            return {"sse.events_per_s": _streamed(context, server.address, viewer)}
+            return {"sse.events_per_s": _streamed(context, server.address, server.viewer("replayed", count))}
 
     return measure
 

@@ -92,11 +92,10 @@ def _takeovers(context: Context, live: int, name: str) -> dict[str, float]:
     folder.mkdir()
     with open_penstock(folder) as served:
         for number in range(live):
-            served.create(f"live-{number}")
-            phase = number / live
-            source: JSONObject = {"count": _FOREVER, "rate": _LIVE_RATE, "size": sizes.text, "phase": phase}
-            served.start(f"live-{number}", source)
-        served.create(_SESSION)
+            name_ = f"live-{number}"
+            served.create([name_])
+            served.start(name_, {"count": _FOREVER, "rate": _LIVE_RATE, "size": sizes.text, "phase": number / live})
+        served.create([_SESSION])
         asking = _Asking(served.address, events(_SESSION), sizes.text)
         try:
             asking.first()

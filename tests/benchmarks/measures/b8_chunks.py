@@ -24,7 +24,7 @@ def _pushed(kind: Literal["penstock", "durable-streams"], opened: Open) -> Measu
             for batch in context.sizes.batches:
                 for connections in context.sizes.connections:
                     names = tuple(f"b{batch}-c{connections}-{number}" for number in range(connections))
-                    server.viewers(names, 0, 0, shared=False)
+                    server.create(names)
                     order = Order(
                         kind=kind,
                         address=server.address,

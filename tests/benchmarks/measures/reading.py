@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.benchmarks.bench import Context, Incomplete
 from tests.benchmarks.children import cpu_seconds
 from tests.benchmarks.systems.base import Server, Source
 from tests.benchmarks.viewers import Viewed, watch
 
-__all__ = ["MILLI", "burst", "calm", "complete", "cores", "paced"]
+__all__ = ["MILLI", "burst", "calm", "complete", "paced"]
 
 MILLI = 1000.0
 
@@ -37,10 +37,9 @@ def complete(viewed: Viewed) -> Viewed:
     return viewed
 
 
-def cores(server: Server, begun: Sequence[float], seconds: float) -> float:
-    """How many cores the system's processes have used since ``begun``."""
-    used = sum(cpu_seconds(pid) for pid in server.pids) - sum(begun)
-    return used / max(seconds, 1e-9)
+def _used(server: Server) -> float:
+    """The processor time of the system's processes, in seconds."""
+    return sum(cpu_seconds(pid) for pid in server.pids)
 
 
 def burst(context: Context, server: Server, count: int, viewers: int) -> dict[str, float]:
@@ -50,23 +49,17 @@ def burst(context: Context, server: Server, count: int, viewers: int) -> dict[st
     used: list[float] = []
 
     def go() -> None:
-        used.extend(cpu_seconds(pid) for pid in server.pids)
+        used.append(_used(server))
         server.go(names, Source(count=count, size=context.sizes.text))
 
-    viewed = watch(
-        context.folder,
-        server.address,
-        readers,
-        seconds=_PATIENCE,
-        stamps=False,
-        on_ready=go,
-    )
+    viewed = watch(context.folder, server.address, readers, seconds=_PATIENCE, stamps=False, on_ready=go)
+    spent = _used(server) - used[0]
     complete(viewed)
     return {
         "deliveries_per_s": viewed.received / max(viewed.since_due, 1e-9),
         "seconds": viewed.since_due,
         "client_cores": viewed.cpu,
-        "server_cores": cores(server, used, viewed.since_due),
+        "server_cores": spent / max(viewed.since_due, 1e-9),
     }
 
 
@@ -75,20 +68,13 @@ def calm(context: Context, server: Server, names: Sequence[str], *, rate: float,
 
     Counted from when the first event was due. Raises `Incomplete`, `Late`.
     """
-    lead = _LEAD + _LEAD_EACH * len(names)
-    readers = server.viewers(names, 1, count, shared=False)
-    source = Source(count=count, size=context.sizes.text, rate=rate)
     used: list[float] = []
 
-    def go() -> None:
-        begins = source.soon(lead)
-        server.go(names, begins)
-        time.sleep(max(0.0, begins.begin / 1e9 - time.monotonic()))
-        used.extend(cpu_seconds(pid) for pid in server.pids)
+    def due() -> None:
+        used.append(_used(server))
 
-    seconds = max(_CONNECTING, _MARGIN + lead + count / rate)
-    viewed = complete(watch(context.folder, server.address, readers, seconds=seconds, stamps=True, on_ready=go))
-    spent = sum(cpu_seconds(pid) for pid in server.pids) - sum(used)
+    viewed = complete(paced(context, server, names, rate=rate, count=count, when_due=due))
+    spent = _used(server) - used[0]
     return {"calm.cpu_us_per_event": spent / viewed.received * 1e6, "calm.p99_ms": viewed.delays.p99 * MILLI}
 
 
@@ -101,20 +87,21 @@ def paced(
     count: int,
     viewers: int = 1,
     patience: float = 1.0,
+    when_due: Callable[[], object] = lambda: None,
 ) -> Viewed:
     """Each stream ``rate`` events a second, ``count`` in all, with ``viewers`` on each; whatever came of it.
 
     ``patience`` is how many times the usual a system may take to start its sources, which is not what is
-    measured; raises `Late` when it took longer.
+    measured; raises `Late` when it took longer. ``when_due`` is called when the first event is.
     """
     lead = patience * (_LEAD + _LEAD_EACH * len(names))
     readers = server.viewers(names, viewers, count, shared=viewers > 1)
-    source = Source(count=count, size=context.sizes.text, rate=rate)
-    return watch(
-        context.folder,
-        server.address,
-        readers,
-        seconds=max(_CONNECTING, _MARGIN + lead + count / rate),
-        stamps=True,
-        on_ready=lambda: server.go(names, source.soon(lead)),
-    )
+
+    def go() -> None:
+        source = Source(count=count, size=context.sizes.text, rate=rate).soon(lead)
+        server.go(names, source)
+        time.sleep(max(0.0, source.begin / 1e9 - time.monotonic()))
+        when_due()
+
+    seconds = max(_CONNECTING, _MARGIN + lead + count / rate)
+    return watch(context.folder, server.address, readers, seconds=seconds, stamps=True, on_ready=go)

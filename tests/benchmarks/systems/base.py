@@ -51,9 +51,18 @@ class Server(ABC):
         self.address: Final = ("127.0.0.1", int(port))
         self.pids: Final = [process.pid for process in processes]
 
-    @abstractmethod
     def viewers(self, streams: Sequence[str], each: int, expected: int, *, shared: bool) -> list[Viewer]:
         """Make the streams; ``each`` readers of each of them. ``shared``: many read what one writes."""
+        self.create(streams)
+        return [viewer for name in streams for viewer in [self.viewer(name, expected, shared=shared)] * each]
+
+    @abstractmethod
+    def create(self, streams: Sequence[str]) -> None:
+        """Make the streams, where they have to be made."""
+
+    @abstractmethod
+    def viewer(self, stream: str, expected: int, *, shared: bool = False) -> Viewer:
+        """A reader that is ready when it follows the stream."""
 
     def go(self, streams: Sequence[str], source: Source) -> None:
         """Let the source write into each of them. Returns before it has. Raises `Late`."""
@@ -77,10 +86,11 @@ class Plain(Server):
     def __init__(self, child: Child, *others: Child) -> None:
         super().__init__(child.answer(30)["port"], child, *others)
 
-    def viewers(self, streams: Sequence[str], each: int, expected: int, *, shared: bool) -> list[Viewer]:
-        query = "?shared=1" if shared else ""
-        requests = [get(f"/events/{name}{query}") for name in streams]
-        return [Viewer(sends=(request,), expected=expected) for request in requests for _ in range(each)]
+    def create(self, streams: Sequence[str]) -> None:
+        """A stream is made when it is first named."""
+
+    def viewer(self, stream: str, expected: int, *, shared: bool = False) -> Viewer:
+        return Viewer(sends=(get(f"/events/{stream}{'?shared=1' if shared else ''}"),), expected=expected)
 
     def begin(self, streams: Sequence[str], source: Source) -> None:
         ask(self.address, "POST", "/go", {"streams": list(streams), **asdict(source)})

@@ -74,12 +74,9 @@ class DurableStreams(Server):
         for name in streams:
             ask(self.address, "PUT", f"/v1/stream/{name}", {})
 
-    def viewers(self, streams: Sequence[str], each: int, expected: int, *, shared: bool) -> list[Viewer]:
-        self.create(streams)
-        requests = [get(f"/v1/stream/{name}?offset=-1&live=sse") for name in streams]
-        return [
-            Viewer(sends=(request,), expected=expected, ready=b"upToDate") for request in requests for _ in range(each)
-        ]
+    def viewer(self, stream: str, expected: int, *, shared: bool = False) -> Viewer:
+        request = get(f"/v1/stream/{stream}?offset=-1&live=sse")
+        return Viewer(sends=(request,), expected=expected, ready=b"upToDate")
 
     def begin(self, streams: Sequence[str], source: Source) -> None:
         order = Order(

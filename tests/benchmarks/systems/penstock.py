@@ -45,23 +45,18 @@ class Penstock(Server):
         with self._asking:
             return exchange(self._connection, method, path, body or {})
 
-    def create(self, session_id: str) -> None:
-        self.ask("PUT", f"/v1/sessions/{session_id}")
+    def create(self, streams: Sequence[str]) -> None:
+        for name in streams:
+            self.ask("PUT", f"/v1/sessions/{name}")
 
     def start(self, session_id: str, source: Mapping[str, JSON]) -> None:
         """Let the source write into the session, as it is told: see `sources.source`."""
         given: JSONObject = {"producer": "source", "input": dict(source)}
         self.ask("POST", f"/v1/sessions/{session_id}/generations", given)
 
-    def viewer(self, session_id: str, expected: int) -> Viewer:
-        """One that is ready when it follows live."""
-        sends = _subscribing(session_id) if self._websocket else (events(session_id),)
+    def viewer(self, stream: str, expected: int, *, shared: bool = False) -> Viewer:
+        sends = _subscribing(stream) if self._websocket else (events(stream),)
         return Viewer(sends=sends, expected=expected, ready=_READY)
-
-    def viewers(self, streams: Sequence[str], each: int, expected: int, *, shared: bool) -> list[Viewer]:
-        for name in streams:
-            self.create(name)
-        return [viewer for name in streams for viewer in [self.viewer(name, expected)] * each]
 
     def begin(self, streams: Sequence[str], source: Source) -> None:
         for place, name in enumerate(streams):
