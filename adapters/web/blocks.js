@@ -5,11 +5,13 @@
  * characters, and what would is written out (`fenced`, `isRule`, `withoutEnd`).
  */
 
-const FENCE = /^ {0,3}(```|~~~)/;
-const HEADING = /^ {0,3}(#{1,6})[ \t]+(\S.*)$/;
+import { unescaped } from "./inline.js";
+
+const FENCE = /^( {0,3})(```|~~~)/;
+const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(\S.*)?)?$/;
 const RULE = /^([-*_])\1\1+$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|\t)(?=\S|$)/;
+const ITEM = /^([ \t]*)([-*+]|\d{1,9}[.)])(?:[ \t]+|$)/;
 const DIVISION = /^:?-+:?$/;
 const BLANK = /^[ \t]*$/;
 
@@ -50,7 +52,7 @@ function next(lines, at) {
   const fence = fenced(line);
   if (fence) return code(lines, at, fence);
   const heading = HEADING.exec(line);
-  if (heading) return { kind: "heading", level: heading[1].length, text: withoutEnd(heading[2]), end: at + 1 };
+  if (heading) return { kind: "heading", level: heading[1].length, text: withoutEnd(heading[2] ?? ""), end: at + 1 };
   if (isRule(line)) return { kind: "rule", end: at + 1 };
   if (QUOTE.test(line)) return quote(lines, at);
   if (ITEM.test(line)) return list(lines, at);
@@ -61,18 +63,37 @@ function next(lines, at) {
   return { kind: "paragraph", text, end };
 }
 
-/** The fence that opens code: its run of marks, and what stands behind it. Or null. */
+const isSpace = (char) => char === " " || char === "\t";
+const step = (char, column) => (char === "\t" ? 4 - (column % 4) : 1);
+
+/** How many columns of white space the line begins with; a tab goes on to the next fourth one. */
+function indentation(line) {
+  let column = 0;
+  for (let at = 0; isSpace(line[at]); at += 1) column += step(line[at], column);
+  return column;
+}
+
+/** The line without so many of these columns, or as many as there are. */
+function outdented(line, width) {
+  let column = 0;
+  let at = 0;
+  for (; column < width && isSpace(line[at]); at += 1) column += step(line[at], column);
+  return " ".repeat(Math.max(0, column - width)) + line.slice(at);
+}
+
+/** The fence that opens code: how far it is indented, its run of marks, and what stands behind it. Or null. */
 function fenced(line) {
   const found = FENCE.exec(line);
   if (!found) return null;
-  const from = found[0].length - 3;
+  const from = found[1].length;
   let end = found[0].length;
   while (line[end] === line[from]) end += 1;
-  return line.includes("`", end) ? null : { mark: line.slice(from, end), language: line.slice(end).trim() };
+  if (line[from] === "`" && line.includes("`", end)) return null; // code in a paragraph
+  return { indent: from, mark: line.slice(from, end), language: line.slice(end).trim() };
 }
 
 function isRule(line) {
-  return /^ {0,3}[-*_]/.test(line) && RULE.test(line.replace(/[ \t]+/g, ""));
+  return /^ {0,3}([-*_])[ \t]*\1/.test(line) && RULE.test(line.replace(/[ \t]+/g, ""));
 }
 
 /** A heading's text without the marks that may close it. */
@@ -80,7 +101,7 @@ function withoutEnd(text) {
   const trimmed = text.trimEnd();
   let end = trimmed.length;
   while (trimmed[end - 1] === "#") end -= 1;
-  return end < trimmed.length && /[ \t]/.test(trimmed[end - 1] ?? "") ? trimmed.slice(0, end).trimEnd() : text;
+  return end < trimmed.length && /[ \t]/.test(trimmed[end - 1] ?? " ") ? trimmed.slice(0, end).trimEnd() : text;
 }
 
 /** Whether a block begins here though no blank line stands before it. A number does so only with 1. */
@@ -91,15 +112,17 @@ function interrupts(lines, at) {
   return item !== null && item[0].length < line.length && (!/\d/.test(item[2]) || parseInt(item[2], 10) === 1);
 }
 
-function code(lines, at, { mark, language }) {
+function code(lines, at, { indent, mark, language }) {
   const closes = (line) => {
     const found = fenced(line);
     return found !== null && found.language === "" && found.mark.startsWith(mark);
   };
   let end = at + 1;
   while (end < lines.length && !closes(lines[end])) end += 1;
-  const text = lines.slice(at + 1, end).join("\n");
-  return { kind: "code", language: language.split(/\s/)[0], text, open: end >= lines.length, end: end + 1 };
+  const open = end >= lines.length;
+  const inside = lines.slice(at + 1, open && lines.at(-1) === "" ? -1 : end); // a line that has just ended is one
+  const text = inside.map((line) => outdented(line, indent)).join("\n");
+  return { kind: "code", language: unescaped(language.split(/\s/)[0]), text, open, end: end + 1 };
 }
 
 function quote(lines, at) {
@@ -119,23 +142,26 @@ function list(lines, at) {
   let after = at; // the first line from here on that is not blank
   for (; end < lines.length; end += 1) {
     const line = lines[end];
-    const indent = line.length - line.trimStart().length;
+    const indent = indentation(line);
     const item = ITEM.exec(line);
     if (BLANK.test(line)) {
       after = Math.max(after, end);
       while (after < lines.length && BLANK.test(lines[after])) after += 1;
       const next = lines[after];
-      if (next !== undefined && next.length - next.trimStart().length < width) {
+      if (next !== undefined && indentation(next) < width) {
         const follows = ITEM.exec(next);
         if (!follows || follows[2].at(-1) !== sort || isRule(next)) break;
       }
-      inside?.push("");
+      inside.push("");
     } else if (item && (inside === null || indent < width) && item[2].at(-1) === sort && !isRule(line)) {
-      width = item[0].length > item[1].length + item[2].length + 4 ? item[1].length + item[2].length + 1 : item[0].length;
-      inside = [line.slice(width)];
+      const begin = indent + item[2].length;
+      const rest = " ".repeat(begin) + line.slice(item[1].length + item[2].length);
+      const behind = indentation(rest) - begin;
+      width = begin + (behind > 4 || BLANK.test(rest) ? 1 : behind);
+      inside = [outdented(rest, width)];
       items.push(inside);
-    } else if (indent >= width) inside.push(line.slice(width));
-    else if (inside.at(-1) !== "" && !interrupts(lines, end)) inside.push(line.trimStart());
+    } else if (indent >= width) inside.push(outdented(line, width));
+    else if (inside.at(-1) !== "" && !item && !interrupts(lines, end)) inside.push(line.trimStart());
     else break;
   }
   const texts = items.map((each) => each.join("\n"));

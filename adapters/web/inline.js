@@ -1,20 +1,43 @@
 /* The inline part of Markdown: a run of text as a tree of nodes. Pure; makes no elements and trusts nothing.
  *
- *   parse("say *this*", 0)  →  { nodes: [{kind: "text", …}, {kind: "em", nodes: […]}], safe: 4 }
+ *   parse("say *this*", 0)  →  { kept: [{kind: "text", …}], rest: [{kind: "em", nodes: […]}], safe: 4 }
+ *
+ * A text is read in two steps, by CommonMark's rules. `Scanner` makes tokens: text, what names its own end (code, links,
+ * addresses), and the runs of marks between them. `pair` finds the runs that belong together as emphasis.
  *
  * Answers come piece by piece, so each parse also says from where the next one may begin: what lies before `safe` is
  * read the same way whatever follows. A mark that opens something and finds no end within `REACH` is plain text: that
- * keeps the part which is read again small. The work for a whole answer is in proportion to its length: ends of code and
- * of brackets are looked up in lists that are made once, and no other search goes further than `REACH`.
+ * keeps the part which is read again small. The work for a whole answer is in proportion to its length: ends of code are
+ * looked up in lists that are made once, and no other search goes further than `REACH`.
  */
 
-const REACH = 1000; // characters; no emphasis and no link is longer
-const DEEPEST = 6;
-const SPECIAL = /[\\`*_~[!<h\n]/;
-const PUNCTUATION = /[!-/:-@[-`{-~]/;
-const URL_START = /^https?:\/\/[^\s<>]/i;
+const REACH = 1000; // characters; no emphasis, no code and no link is longer
+const SPECIAL = /[\\&`*_~![\]<\n]|https?:\/\//gi;
+const RUN = /`+|\*+|_+|~+/y;
+const BACKTICKS = /`+/g;
+const LETTER = /[\p{L}\p{N}]/u;
+const PUNCTUATION = /[\p{P}\p{S}]/u;
+// Words that have no space between them; also half a pair of surrogates, which may be anything.
+const UNSPACED = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\p{Cs}]/u;
+const ESCAPE = /\\([!-/:-@[-`{-~])|&(?:#(\d{1,7})|#x([\da-f]{1,6})|([a-z][a-z\d]{1,31}));/iy;
+const ESCAPES = new RegExp(ESCAPE, "gi");
+const AUTOLINK = /<([a-z][a-z\d+.-]{1,31}:[^\s<>]*)>/iy;
+const MAIL = /<([\w.!#$%&'*+/=?^`{|}~-]+@[a-z\d][a-z\d.-]*)>/iy;
+const BARE = /^https?:\/\/(?:[^\s<>"`\]]|\](?!\())+/i;
+const BLANK = /[ \t\n]*/y;
+const IN_ANGLES = /<(?:[^<>\\\n]|\\[^\n])*>/y;
+const TITLE = /"(?:[^"\\]|\\[^])*"|'(?:[^'\\]|\\[^])*'|\((?:[^()\\]|\\[^])*\)/y;
 const LINKED = new Set(["http:", "https:", "mailto:"]);
 const SENTENCE = ".,:;!?*_~']"; // what stands behind an address is the sentence's, not the address's
+
+/** Characters by their names in HTML: those that are written in answers. There are two thousand. */
+const NAMED = new Map(
+  `amp& lt< gt> quot" apos' nbsp\u00a0 copy© reg® trade™ deg° microµ sect§ middot· bull• hellip… ndash– mdash— lsquo‘
+  rsquo’ ldquo“ rdquo” laquo« raquo» cent¢ pound£ yen¥ euro€ times× divide÷ plusmn± minus− ne≠ le≤ ge≥ asymp≈ infin∞
+  larr← uarr↑ rarr→ darr↓ harr↔ rArr⇒ check✓ frac12½ frac14¼ frac34¾ sup2² sup3³`
+    .split(/[ \n]+/)
+    .map((each) => [each.slice(0, -1), each.at(-1)]),
+);
 
 /** @typedef {{kind: string, text?: string, nodes?: Node[], href?: string}} Node */
 
@@ -28,261 +51,318 @@ export function safeAddress(text) {
   }
 }
 
-/**
- * @param {string} text
- * @param {number} [from]
- * @param {number} [to]
- * @returns {{nodes: Node[], safe: number}}
- */
-export function parse(text, from = 0, to = text.length) {
-  const reader = new Reader(text, from, to);
-  const nodes = reader.read(from, to, 0);
-  return { nodes, safe: Math.max(from, reader.safe) };
+/** The text with its escapes (`\*`, `&lt;`, `&#42;`) as what they stand for. */
+export function unescaped(text) {
+  return text.replace(ESCAPES, meant);
 }
 
-class Reader {
-  safe = 0; // behind white space, and before the first mark that may still find its end
-  #waits = false; // there was such a mark
-  #looked = new Map(); // by the sort of mark: up to where there is none that closes
-  #runs = null; // where runs of backticks begin, by their length
-  #closes = null; // where each bracket is closed, by where it is opened
-  #stop = -1; // where the last address in angle brackets that was looked at ends
-  #seen = 0; // up to here that was looked for
+function meant(written, mark, decimal, hexadecimal, name) {
+  if (mark) return mark;
+  if (name) return NAMED.get(name) ?? written;
+  const code = decimal ? parseInt(decimal, 10) : parseInt(hexadecimal, 16);
+  return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : "\ufffd";
+}
 
-  constructor(text, from, end) {
-    this.text = text;
-    this.from = from;
-    this.end = end;
+/**
+ * The nodes of a text from a safe place on: those that stay as they are whatever follows, which end at `safe`, and the
+ * rest, which is to be read again when there is more.
+ *
+ * @param {string} text
+ * @param {number} from
+ * @returns {{kept: Node[], rest: Node[], safe: number}}
+ */
+export function parse(text, from) {
+  const scanner = new Scanner(text, from);
+  const tokens = scanner.scan();
+  const { nodes, openers } = pair(tokens);
+  const end = tokens.at(-1)?.kind === "run" ? tokens.at(-1).at : text.length; // that run may become longer
+  const open = openers.find(({ at }) => at + REACH > end);
+  const limit = Math.min(scanner.limit, open?.at ?? Infinity);
+  const last = nodes.findLastIndex(({ safe }) => safe <= limit);
+  const [kept, rest] = [nodes.slice(0, last + 1), nodes.slice(last + 1)].map(joined);
+  return { kept, rest, safe: nodes[last]?.safe ?? from };
+}
+
+/** Text as tokens: nodes, and the runs of marks that may be emphasis. */
+class Scanner {
+  limit = Infinity; // where the first mark stands that later text may still give another meaning
+  #text;
+  #from;
+  #tokens = [];
+  #brackets = []; // those that are open: {at, image, index of its token}
+  #spent = 0; // so many of them hold a link already, and no link is in a link
+  #ticks = null; // where the runs of backticks begin, the last one first, by their length
+
+  constructor(text, from) {
+    this.#text = text;
+    this.#from = from;
   }
 
-  read(from, to, depth) {
-    const nodes = [];
-    let plain = "";
-    const flush = () => {
-      if (plain) nodes.push({ kind: "text", text: plain });
-      plain = "";
-    };
-    let at = from;
-    while (at < to) {
-      const char = this.text[at];
-      if (!SPECIAL.test(char)) {
-        plain += char;
-        at += 1;
-        if (depth === 0 && !this.#waits && (char === " " || char === "\t")) this.safe = at;
-        continue;
-      }
-      const found = this.#special(char, at, to, depth);
-      if (!found) {
-        plain += char;
-        at += 1;
-      } else {
-        if (found.node.kind === "text") plain += found.node.text;
-        else {
-          flush();
-          nodes.push(found.node);
-        }
-        at = found.end;
-      }
-      if (depth === 0 && !this.#waits && char === "\n") this.safe = at;
+  scan() {
+    let at = this.#from;
+    while (at < this.#text.length) at = this.#next(at);
+    const open = this.#brackets.find((each) => each.at + REACH > at);
+    if (open) this.#wait(open.at);
+    return this.#tokens;
+  }
+
+  /** Read what stands here; gives where it ends. */
+  #next(at) {
+    const end = this.#found(SPECIAL, at)?.index ?? this.#text.length;
+    if (end > at) {
+      const text = this.#text.slice(at, end);
+      const behind = text.lastIndexOf(" ") + 1;
+      if (!behind) return this.#plain(at, text);
+      this.#tokens.push({ kind: "text", text: text.slice(0, behind), safe: at + behind });
+      return at + behind;
     }
-    flush();
-    return nodes;
-  }
-
-  #special(char, at, to, depth) {
-    switch (char) {
+    switch (this.#text[at]) {
       case "\n":
-        return { node: { kind: "break" }, end: at + 1 };
+        return this.#break(at + 1);
       case "\\":
-        if (at + 1 < to && PUNCTUATION.test(this.text[at + 1])) {
-          return { node: { kind: "text", text: this.text[at + 1] }, end: at + 2 };
-        }
-        if (at + 1 === this.end) this.#wait(at + 2);
-        return null;
+        return this.#text[at + 1] === "\n" ? this.#break(at + 2) : this.#escape(at);
+      case "&":
+        return this.#escape(at);
       case "`":
-        return this.#code(at, to);
+        return this.#code(at);
       case "*":
       case "_":
       case "~":
-        return depth < DEEPEST ? this.#marked(char, at, to, depth) : null;
+        return this.#marks(at);
       case "!":
-        return this.text[at + 1] === "[" ? this.#link(at, at + 1, to, depth) : null;
+        return this.#text[at + 1] === "[" ? this.#open(at, "![") : this.#plain(at, "!");
       case "[":
-        return depth < DEEPEST ? this.#link(at, at, to, depth) : null;
+        return this.#open(at, "[");
+      case "]":
+        return this.#close(at);
       case "<":
-        return this.#autolink(at, to);
-      default: // h
-        return this.#bare(at, to);
+        return this.#autolink(at);
+      default: // an address
+        return this.#bare(at);
     }
   }
 
-  /** What begins here has no end yet, but may get one up to `until`. */
-  #wait(until) {
-    if (until > this.end) this.#waits = true;
-    return null;
+  /** What the pattern finds from here on, or null. */
+  #found(pattern, at) {
+    pattern.lastIndex = at;
+    return pattern.exec(this.#text);
   }
 
-  /** How many times the character stands here in a row; past `REACH` it does not matter. */
-  #run(at, to) {
-    const limit = Math.min(to, at + REACH);
-    let end = at;
-    while (end < limit && this.text[end] === this.text[at]) end += 1;
-    return end - at;
+  #plain(at, written, text = written) {
+    this.#tokens.push({ kind: "text", text });
+    return at + written.length;
   }
 
-  /** Where the run of backticks stands that ends the code which begins here, or -1. */
-  #codeEnd(at, length, to) {
-    this.#runs ??= this.#backticks();
-    const starts = this.#runs.get(length) ?? [];
-    let [low, high] = [0, starts.length];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (starts[middle] < at + length) low = middle + 1;
-      else high = middle;
+  #wait(at) {
+    this.limit = Math.min(this.limit, at);
+  }
+
+  #break(end) {
+    this.#tokens.push({ kind: "break", safe: end });
+    return end;
+  }
+
+  #escape(at) {
+    const escape = this.#found(ESCAPE, at);
+    return escape ? this.#plain(at, escape[0], meant(...escape)) : this.#plain(at, this.#text[at]);
+  }
+
+  #code(at) {
+    const [ticks] = this.#found(RUN, at);
+    const begin = at + ticks.length;
+    this.#ticks ??= this.#backticks();
+    const starts = this.#ticks.get(ticks.length) ?? [];
+    while (starts.at(-1) < begin) starts.pop();
+    const end = starts.at(-1) ?? Infinity;
+    if (end >= at + REACH) {
+      if (begin + REACH > this.#text.length) this.#wait(at);
+      return this.#plain(at, ticks);
     }
-    const end = starts[low] ?? this.end;
-    if (end < Math.min(to, at + REACH)) return end;
-    this.#wait(at + REACH);
-    return -1;
+    const inside = this.#text.slice(begin, end).replace(/\n/g, " ");
+    const padded = inside.startsWith(" ") && inside.endsWith(" ") && /[^ ]/.test(inside);
+    this.#tokens.push({ kind: "code", text: padded ? inside.slice(1, -1) : inside });
+    return end + ticks.length;
   }
 
   #backticks() {
     const runs = new Map();
-    for (let at = this.text.indexOf("`", this.from); at >= 0 && at < this.end; at = this.text.indexOf("`", at)) {
-      const start = at;
-      while (at < this.end && this.text[at] === "`") at += 1;
-      if (!runs.has(at - start)) runs.set(at - start, []);
-      runs.get(at - start).push(start);
+    BACKTICKS.lastIndex = this.#from;
+    for (let found; (found = BACKTICKS.exec(this.#text)); ) {
+      const { length } = found[0];
+      if (!runs.has(length)) runs.set(length, []);
+      runs.get(length).push(found.index);
     }
+    for (const starts of runs.values()) starts.reverse();
     return runs;
   }
 
-  #code(at, to) {
-    const length = this.#run(at, to);
-    const end = this.#codeEnd(at, length, to);
-    if (end < 0) return { node: { kind: "text", text: "`".repeat(length) }, end: at + length };
-    const inside = this.text.slice(at + length, end).replace(/\n/g, " ");
-    const padded = inside.startsWith(" ") && inside.endsWith(" ") && /[^ ]/.test(inside);
-    const text = padded ? inside.slice(1, -1) : inside;
-    return { node: { kind: "code", text }, end: end + length };
+  #marks(at) {
+    const [marks] = this.#found(RUN, at);
+    const { length } = marks;
+    const char = marks[0];
+    if (char === "~" && length !== 2) return this.#plain(at, marks);
+    const before = side(this.#text[at - 1]);
+    const after = side(this.#text[at + length]);
+    let opens = after !== "space" && !(after === "mark" && before === "letter");
+    let closes = before !== "space" && !(before === "mark" && after === "letter");
+    if (char === "_") {
+      const both = opens && closes; // inside a word
+      opens &&= !both || before === "mark";
+      closes &&= !both || after === "mark";
+    }
+    this.#tokens.push({ kind: "run", at, char, length, opens, closes });
+    return at + length;
   }
 
-  #marked(char, at, to, depth) {
-    const length = at + 1 < to && this.text[at + 1] === char ? 2 : 1;
-    if (char === "~" && length < 2) return null;
-    const after = this.text[at + length];
-    if (after === undefined || at + length >= to) return this.#wait(at + length + 1);
-    if (/\s/.test(after)) return null;
-    if (char === "_" && at > 0 && /[\p{L}\p{N}]/u.test(this.text[at - 1])) return null;
-    const sort = `${char}${length} ${to}`;
-    const from = Math.max(at + length, this.#looked.get(sort) ?? 0);
-    const end = this.#closing(char, length, from, Math.min(to, at + length + REACH), to, sort);
-    if (end < 0) {
-      this.#wait(at + length + REACH);
-      return { node: { kind: "text", text: char.repeat(length) }, end: at + length };
-    }
-    const kind = char === "~" ? "del" : length === 2 ? "strong" : "em";
-    return { node: { kind, nodes: this.read(at + length, end, depth + 1) }, end: end + length };
-  }
-
-  /** Where the run of marks stands that ends what a run of the same length began; code and escapes are passed over. */
-  #closing(char, length, from, limit, to, sort) {
-    let at = from;
-    for (; at < limit; at += 1) {
-      const here = this.text[at];
-      if (here === "\\") at += 1;
-      else if (here === "`") {
-        const run = this.#run(at, to);
-        const end = this.#codeEnd(at, run, to);
-        at = (end < 0 ? at : end) + run - 1;
-      } else if (here === char) {
-        const run = this.#run(at, to);
-        const next = this.text[at + run];
-        const closes = !/\s/.test(this.text[at - 1]) && !(char === "_" && next && /[\p{L}\p{N}]/u.test(next));
-        if (closes && (run === length || run === 3)) return at + run - length;
-        at += run - 1;
-      }
-    }
-    this.#looked.set(sort, at);
-    return -1;
+  #open(at, text) {
+    this.#brackets.push({ at, image: text === "![", index: this.#tokens.length });
+    return this.#plain(at, text);
   }
 
   /** `[text](address)`; an image becomes a link to it: nothing is loaded from anywhere. */
-  #link(at, bracket, to, depth) {
-    const close = this.#bracket(bracket);
-    if (close >= Math.min(to, bracket + REACH)) return this.#wait(bracket + REACH);
-    if (close + 1 >= this.end) return this.#wait(close + 2);
-    if (this.text[close + 1] !== "(") return null;
-    const limit = Math.min(to, close + REACH);
-    let end = close + 2;
-    let open = 1;
-    for (; end < limit; end += 1) {
-      if (this.text[end] === "(") open += 1;
-      if (this.text[end] === ")") open -= 1;
-      if (open === 0 || this.text[end] === "\n") break;
+  #close(at) {
+    const bracket = this.#brackets.pop();
+    const depth = this.#brackets.length;
+    const spent = depth < this.#spent && !bracket?.image;
+    this.#spent = Math.min(this.#spent, depth);
+    if (!bracket || spent || at - bracket.at >= REACH) return this.#plain(at, "]");
+    const target = addressed(this.#text.slice(at + 1, at + 1 + REACH));
+    if (!target) {
+      const within = this.#text[at + 1] === "(" ? REACH : 0;
+      if (at + 1 + within >= this.#text.length) this.#wait(bracket.at);
+      return this.#plain(at, "]");
     }
-    if (end >= limit) return this.#wait(close + REACH);
-    if (open !== 0) return null;
-    const address = this.text.slice(close + 2, end).trim();
-    const bare = address.replace(/\s(?:"[^"]*"|'[^']*')$/, "").trimEnd(); // without a title
-    const href = safeAddress(bare.replace(/^<(.*)>$/, "$1"));
-    if (href === null) return { node: { kind: "text", text: this.text.slice(at, end + 1) }, end: end + 1 };
-    const image = bracket !== at;
-    const inside = image
-      ? [{ kind: "text", text: this.text.slice(bracket + 1, close) || "image" }]
-      : this.read(bracket + 1, close, DEEPEST); // no link in a link
-    return { node: { kind: image ? "image" : "link", href, nodes: inside }, end: end + 1 };
-  }
-
-  /** Where the bracket that opens here is closed; behind all text if it is not. */
-  #bracket(from) {
-    this.#closes ??= this.#brackets();
-    return this.#closes.get(from) ?? Infinity;
-  }
-
-  #brackets() {
-    const closes = new Map();
-    const open = [];
-    for (let at = this.from; at < this.end; at += 1) {
-      const char = this.text[at];
-      if (char === "\\") at += 1;
-      else if (char === "[") open.push(at);
-      else if (char === "]" && open.length) closes.set(open.pop(), at);
+    const href = safeAddress(unescaped(target.address));
+    if (href === null) {
+      for (let index = bracket.index; index < this.#tokens.length; index += 1) this.#tokens[index].safe = undefined;
+      return this.#plain(at, this.#text.slice(at, at + 1 + target.length)); // as it is written, marks and all
     }
-    return closes;
-  }
-
-  #autolink(at, to) {
-    const end = this.#stopBehind(at, Math.min(to, at + REACH));
-    if (end < 0) return this.#wait(at + REACH);
-    const address = this.text.slice(at + 1, end);
-    const href = this.text[end] === ">" ? safeAddress(address) : null;
-    return href && { node: { kind: "link", href, nodes: [{ kind: "text", text: address }] }, end: end + 1 };
-  }
-
-  /** The first `>` or white space behind `at`, or -1. Marks come in their order, so each character is seen once. */
-  #stopBehind(at, limit) {
-    if (this.#stop < at) {
-      let end = Math.max(at, this.#seen);
-      while (end < limit && !/[>\s]/.test(this.text[end])) end += 1;
-      this.#seen = end;
-      if (end >= limit) return -1;
-      this.#stop = end;
+    const inside = this.#tokens.splice(bracket.index).slice(1);
+    if (bracket.image) {
+      const text = textOf(pair(inside).nodes) || "image";
+      this.#tokens.push({ kind: "image", href, nodes: [{ kind: "text", text }] });
+    } else {
+      const { nodes } = pair(inside.map((each) => (each.href ? { kind: "text", text: textOf(each.nodes) } : each)));
+      this.#tokens.push({ kind: "link", href, nodes: joined(nodes) });
+      this.#spent = depth;
     }
-    return this.#stop < limit ? this.#stop : -1;
+    return at + 1 + target.length;
+  }
+
+  #autolink(at) {
+    const address = this.#found(AUTOLINK, at);
+    const [written, text] = address ?? this.#found(MAIL, at) ?? ["<"];
+    return this.#link(at, written, text, text ? safeAddress(address ? text : `mailto:${text}`) : null);
   }
 
   /** An address that stands bare in the text, up to the next white space and without the sentence's own marks. */
-  #bare(at, to) {
-    if (at > 0 && /[\p{L}\p{N}]/u.test(this.text[at - 1])) return null;
-    const rest = this.text.slice(at, Math.min(to, at + REACH));
-    if (!URL_START.test(rest)) return null;
-    const [address] = /^[^\s<>"`]+/.exec(rest);
+  #bare(at) {
+    const text = this.#text.slice(at, at + REACH);
+    const inWord = at > 0 && LETTER.test(this.#text[at - 1]);
+    const [address] = (inWord ? null : BARE.exec(text)) ?? [""];
     const outside = address.includes("(") ? SENTENCE : `${SENTENCE})`;
     let end = address.length;
     while (end > 0 && outside.includes(address[end - 1])) end -= 1;
     const found = address.slice(0, end);
     const href = safeAddress(found);
-    return href && { node: { kind: "link", href, nodes: [{ kind: "text", text: found }] }, end: at + found.length };
+    return this.#link(at, href === null ? text.slice(0, 4) : found, found, href);
   }
+
+  #link(at, written, text, href) {
+    if (href === null) return this.#plain(at, written);
+    this.#tokens.push({ kind: "link", href, nodes: [{ kind: "text", text }] });
+    return at + written.length;
+  }
+}
+
+/** The `(address "title")` that the text begins with: the address as it is written, and the length of all. Or null. */
+function addressed(text) {
+  if (text[0] !== "(") return null;
+  const found = (pattern, at) => {
+    pattern.lastIndex = at;
+    return pattern.exec(text)?.[0].length ?? 0;
+  };
+  const begin = 1 + found(BLANK, 1);
+  const angles = found(IN_ANGLES, begin);
+  if (text[begin] === "<" && !angles) return null;
+  const end = angles ? begin + angles : addressEnd(text, begin);
+  const blank = found(BLANK, end);
+  const title = blank && found(TITLE, end + blank);
+  const last = end + blank + (title && title + found(BLANK, end + blank + title));
+  if (text[last] !== ")") return null;
+  return { address: angles ? text.slice(begin + 1, end - 1) : text.slice(begin, end), length: last + 1 };
+}
+
+/** Where an address that begins here ends: before white space, or a bracket that was not opened in it. */
+function addressEnd(text, begin) {
+  let open = 0;
+  let end = begin;
+  for (; end < text.length; end += 1) {
+    const char = text[end];
+    if (char === "\\") end += 1;
+    else if (char === "(") open += 1;
+    else if (char === ")") open -= 1;
+    if (open < 0 || /[ \t\n]/.test(char)) break;
+  }
+  return Math.min(end, text.length);
+}
+
+/** What stands beside a run of marks, as far as it tells whether the run may open or close something. */
+function side(char) {
+  if (char === undefined || /\s/.test(char)) return "space";
+  if (PUNCTUATION.test(char)) return "mark";
+  return UNSPACED.test(char) ? "unspaced" : "letter";
+}
+
+/** Tokens as nodes, and the runs that are still open: each run closes what the nearest one that fits has opened. */
+function pair(tokens) {
+  const nodes = [];
+  const openers = []; // {at, char, length, left: how many of its marks, opens, closes, index of its node}
+  for (const token of tokens) {
+    if (token.kind !== "run") {
+      nodes.push(token);
+      continue;
+    }
+    const { at, char } = token;
+    let left = token.length;
+    for (let index = token.closes ? openers.length - 1 : -1; left && index >= 0; index -= 1) {
+      const opener = openers[index];
+      if (opener.at + REACH <= at) break;
+      while (left && opener.left && fits(opener, token)) {
+        const taken = Math.min(2, left, opener.left);
+        left -= taken;
+        opener.left -= taken;
+        const inside = nodes.splice(opener.index + 1);
+        nodes[opener.index] = { kind: "text", text: char.repeat(opener.left) };
+        nodes.push({ kind: char === "~" ? "del" : taken === 2 ? "strong" : "em", nodes: joined(inside) });
+        openers.length = opener.left ? index + 1 : index;
+      }
+    }
+    if (left && token.opens) openers.push({ ...token, left, index: nodes.length });
+    if (left) nodes.push({ kind: "text", text: char.repeat(left) });
+  }
+  return { nodes, openers };
+}
+
+/** CommonMark's rule for runs that could open and close: `*a**b*` is one emphasis. */
+function fits(opener, closer) {
+  if (opener.char !== closer.char) return false;
+  if (!opener.closes && !closer.opens) return true;
+  return (opener.length + closer.length) % 3 !== 0 || (opener.length % 3 === 0 && closer.length % 3 === 0);
+}
+
+/** Nodes with text that stands beside text in one. */
+function joined(nodes) {
+  const found = [];
+  for (const node of nodes) {
+    const { kind, text } = node;
+    if (kind !== "text") found.push(node);
+    else if (found.at(-1)?.kind === "text") found.at(-1).text += text;
+    else if (text) found.push({ kind, text });
+  }
+  return found;
+}
+
+function textOf(nodes) {
+  return nodes.map(({ kind, text, nodes }) => (kind === "break" ? " " : text ?? textOf(nodes))).join("");
 }

@@ -30,21 +30,12 @@ class Run {
     }
     this.#text = text;
     for (const node of this.#tail) node.remove();
-    const { nodes, safe } = parse(text, this.#safe);
-    if (safe === this.#safe) {
-      this.#tail = nodes.map(draw);
-    } else {
-      this.#keep(parse(text, this.#safe, safe).nodes);
-      this.#safe = safe;
-      this.#tail = parse(text, safe).nodes.map(draw);
-    }
-    this.#element.append(...this.#tail);
-  }
-
-  #keep(nodes) {
+    const { kept, rest, safe } = parse(text, this.#safe);
+    this.#safe = safe;
     const last = this.#element.lastChild;
-    if (nodes[0]?.kind === "text" && last?.nodeType === Node.TEXT_NODE) last.appendData(nodes.shift().text);
-    this.#element.append(...nodes.map(draw));
+    if (kept[0]?.kind === "text" && last?.nodeType === Node.TEXT_NODE) last.appendData(kept.shift().text);
+    this.#tail = rest.map(draw);
+    this.#element.append(...kept.map(draw), ...this.#tail);
   }
 }
 

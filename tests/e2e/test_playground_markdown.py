@@ -44,7 +44,10 @@ def html(page: Page, text: str) -> str:
     [
         ("a *b* **c `d*` e** ~~f~~", "a <em>b</em> <strong>c <code>d*</code> e</strong> <del>f</del>"),
         ("2 * 3 snake_case_x", "2 * 3 snake_case_x"),
-        ("***both*** \\*not\\*", "<strong><em>both</em></strong> *not*"),
+        ("***both*** \\*not\\*", "<em><strong>both</strong></em> *not*"),
+        ("**a **b** c** *d **e** f*", "<strong>a <strong>b</strong> c</strong> <em>d <strong>e</strong> f</em>"),
+        ("**注意。**请看**“引用”**的", "<strong>注意。</strong>请看<strong>“引用”</strong>的"),
+        ("&lt;b&gt; &#42;x&#x2a; &nope;", "&lt;b&gt; *x* &amp;nope;"),
         ("one\ntwo", "one<br>two"),
         ("an *open end", "an *open end"),
     ],
@@ -114,7 +117,8 @@ def test_no_text_becomes_markup_and_nothing_is_loaded(page: Page) -> None:
 SCRAPS = [
     "word ", "two words\n", "\n", "\n\n", "*", "**", "***", "_", "`", "``", "```\n", "```py\n", "~~", "[", "](",
     "](https://a.b/c)", ")", "!", "<", ">", "> ", "- ", "  - ", "1. ", "# ", "| a | b |\n", "|--|:-:|\n", "---\n",
-    "https://x.y/z_(a)", "\\", " ", "é水🚰", "    ", "<https://q.r>",
+    "https://x.y/z_(a)", "\\", " ", "é水🚰", "    ", "<https://q.r>", "__", "\\\n", "&amp;", "&#4", "](/x)", "](<a b>",
+    '"t"', "![", "-\n", "1.\n", "2) ", "\t", "~", "a", "。", "# \n",
 ]  # fmt: skip
 
 
@@ -127,6 +131,16 @@ def test_in_pieces_it_looks_as_at_once(page: Page) -> None:
         cuts = sorted({chance.randint(0, len(text)) for _ in range(12)} | {0, len(text)})
         cases.append([text[start:end] for start, end in pairwise(cuts)])
     drawn = page.evaluate(f"async (cases) => Promise.all(cases.map({DRAW}))", cases)
+    for case, (whole, pieces) in zip(cases, drawn, strict=True):
+        assert pieces == whole, case
+
+
+# Pieces of one character, around the place up to where a mark looks for its end.
+@pytest.mark.parametrize(("begin", "end"), [("*", "*"), ("**", "**"), ("`", "`"), ("```", "```"), ("[", "](mailto:a)")])
+def test_marks_that_are_far_from_each_other_look_in_pieces_as_at_once(page: Page, begin: str, end: str) -> None:
+    cases = [[begin + "x " * (length // 2) + "x" * (length % 2 + 1), *end, *" y z"] for length in range(980, 1010)]
+    drawn = page.evaluate(f"async (cases) => Promise.all(cases.map({DRAW}))", cases)
+    assert len({whole.count("<") for whole, _ in drawn}) == 2  # some find each other, some do not
     for case, (whole, pieces) in zip(cases, drawn, strict=True):
         assert pieces == whole, case
 
