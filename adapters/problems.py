@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, final
 
@@ -18,17 +19,21 @@ from penstock.engine import (
     CallerError,
     CapacityError,
     CorruptSession,
+    InvalidId,
     PenstockError,
     SequenceGap,
     StaleProducer,
     StorageError,
+    check_session_id,
     encode_json,
+    is_uuid,
 )
 
 from .isolation import ISOLATION
 from .watching.traffic import traffic
 
 __all__ = [
+    "IDS",
     "PROBLEM_JSON",
     "TABLE",
     "Answer",
@@ -44,11 +49,16 @@ __all__ = [
     "answer",
     "brief",
     "close_code",
+    "ids_in",
     "is_failure",
+    "logged",
     "problem",
 ]
 
 PROBLEM_JSON: Final = "application/problem+json"
+
+# What an error may be about.
+IDS: Final = ("session_id", "generation_id", "message_id")
 
 
 @final
@@ -256,11 +266,27 @@ def problem(error: BaseException, **ids: str | None) -> dict[str, JSON]:
         made["expected"] = error.expected
     if isinstance(error, StaleProducer):
         made["epoch"] = error.epoch
-    for name in ("session_id", "generation_id", "message_id"):
-        value = getattr(error, name, None) or ids.get(name)
-        if value is not None:
-            made[name] = value
-    return made
+    return made | _about(error, ids)
+
+
+def _about(error: BaseException, ids: Mapping[str, str | None]) -> dict[str, str]:
+    named = {name: getattr(error, name, None) or ids.get(name) for name in IDS}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def ids_in(asked: Mapping[str, JSON]) -> dict[str, str]:
+    """What a request is about, by its path or its frame; what is no id is not told back as one."""
+    ids: dict[str, str] = {}
+    for name in IDS:
+        value = asked.get(name)
+        if not isinstance(value, str):
+            continue
+        if name == "session_id":
+            with suppress(InvalidId):
+                ids[name] = check_session_id(value)
+        elif is_uuid(value):
+            ids[name] = value.lower()
+    return ids
 
 
 def answer(error: BaseException, **ids: str | None) -> Answer:
@@ -281,6 +307,16 @@ def is_failure(error: BaseException) -> bool:
     """Whether the server could not do what it was asked, and the request need not be at fault: 500 and above."""
     _, row = _row(error)
     return row.status >= 500
+
+
+def logged(error: PenstockError, ids: Mapping[str, str | None]) -> dict[str, object]:
+    """What the log tells of a refusal. ``ids`` fill in what the error does not name itself."""
+    fields: dict[str, object] = {**_about(error, ids), "code": error.code, "detail": brief(str(error))}
+    if isinstance(error, Unauthenticated):
+        fields["reason"] = error.reason
+    if error.__cause__ is not None and is_failure(error):
+        fields["cause"] = repr(error.__cause__)
+    return fields
 
 
 def close_code(error: BaseException) -> int:

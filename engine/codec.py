@@ -18,13 +18,14 @@ from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.v import format_exception
 
-from .errors import InvalidBody
+from .errors import InvalidBody, InvalidCursor
 from .events import (
     DATA_TYPES,
     JSON,
     App,
     BlockDelta,
     BlockSnapshot,
+    Cursor,
     Data,
     Event,
     JSONObject,
@@ -116,8 +117,17 @@ def _optional(inner: Callable[[object, type], object]) -> Callable[[object, type
     return structure
 
 
+def _cursor(value: object, _: type) -> Cursor:
+    try:
+        return Cursor.parse(cast(str, value))
+    except InvalidCursor as error:
+        raise TypeError(error.detail) from error
+
+
 def _strict_converter() -> Converter:
     made = Converter(omit_if_default=True)
+    made.register_structure_hook(Cursor, _cursor)
+    made.register_unstructure_hook(Cursor, str)
     for kind, accepted in ACCEPTED.items():
         made.register_structure_hook(kind, _exactly(*accepted))
         made.register_structure_hook_func(partial(eq, kind | None), _optional(_exactly(*accepted)))

@@ -13,8 +13,7 @@ The names, results and errors are the engine's. From the outside in:
 - `producing`, `hearing`, `writer`, `farewell`: a remote producer under the engine's own `Generation`
 - `sending`, `following`, `commands`: tasks and requests, and when they are repeated
 - `lines`, `wire`: connections
-- pure: `batching`, `numbering`, `retrying`, `backoff`, `place`, `frames`, `fields`,
-  `answers`, `refusals`, `config`
+- pure: `batching`, `numbering`, `retrying`, `backoff`, `place`, `frames`, `answers`, `refusals`, `config`
 """
 
 from __future__ import annotations

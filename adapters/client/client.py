@@ -12,6 +12,8 @@ import trio
 
 from penstock.engine import JSON, InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
 
+from ..requests.answers import SessionList
+from .answers import read
 from .commands import Commands
 from .config import ClientConfig
 from .session import RemoteSession
@@ -49,12 +51,12 @@ class Client:
         answer, _ = await self._commands.ask("GET", "/v1/sessions", query=query, repeatable=True)
         return [
             SessionInfo(
-                session_id=item.text("session_id"),
-                cursor=item.cursor(),
-                metadata=item.metadata(),
-                generation_id=item.object("generation").text("generation_id") if "generation" in item else None,
+                session_id=each.session_id,
+                cursor=each.cursor,
+                metadata=each.metadata,
+                generation_id=None if each.generation is None else each.generation.generation_id,
             )
-            for item in answer.list("sessions")
+            for each in read(SessionList, answer).sessions
         ]
 
 

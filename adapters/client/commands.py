@@ -11,11 +11,11 @@ from typing import Final, final
 
 import trio
 
-from penstock.engine import JSON, CapacityError, PenstockError, check_json, encode_json
+from penstock.engine import JSON, CapacityError, JSONObject, PenstockError, check_json, encode_json
 
 from ..problems import Unauthenticated
+from .answers import parsed
 from .backoff import Backoff
-from .fields import Fields
 from .refusals import from_answer
 from .wire import Answer, Wire
 
@@ -38,10 +38,11 @@ class Commands:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool,
-    ) -> tuple[Fields, int]:
-        """The answer's fields (none where it has no content) and its status.
+    ) -> tuple[JSONObject, int]:
+        """The answer (empty where it has no content) and its status.
 
-        Raises `InvalidBody` for a body that JSON cannot say, `Unreachable`, and the error that the server refuses with.
+        Raises `InvalidBody` for a body that JSON cannot say, `Unreachable`, `BadAnswer`, and the error that the server
+        refuses with.
         """
         content = None if body is None else encode_json(check_json(body, "the body"))
         config = self.wire.config
@@ -51,7 +52,7 @@ class Commands:
         while True:
             try:
                 answer = await self._once(method, path, content, query, headers)
-                return (Fields.of(answer.body) if answer.body else Fields({})), answer.status
+                return parsed(answer.body), answer.status
             except Unauthenticated:
                 # Refused before anything was done: another token, if there is one to be had, and once.
                 if renewed or not self.wire.renews:

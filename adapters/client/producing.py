@@ -38,9 +38,9 @@ from penstock.engine import (
     run_producer,
 )
 
+from ..requests.answers import ChunksAnswer
 from .commands import Commands
 from .farewell import Farewell
-from .fields import Fields
 from .hearing import Approvals, Hearing, Inputs
 from .numbering import Numbering
 from .place import Place
@@ -263,11 +263,11 @@ class Production:
 
     # --- beside it
 
-    def _answered(self, answer: Fields) -> None:
+    def _answered(self, answer: ChunksAnswer) -> None:
         """A batch is durable."""
-        self.writer.journal.known = answer.cursor()
-        if "turn" in answer:
-            self.writer.structure.turn = answer.number("turn")
+        self.writer.journal.known = answer.cursor
+        if answer.turn is not None:
+            self.writer.structure.turn = answer.turn
         self._registered.set()
 
     def _failed(self, error: Exception) -> None:

@@ -42,7 +42,16 @@ from penstock.engine import (
     decode_json,
 )
 
-from ..problems import BodyTooLarge, Forbidden, MethodNotAllowed, NotFound, OriginRefused, RateLimited, Unauthenticated
+from ..problems import (
+    IDS,
+    BodyTooLarge,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    OriginRefused,
+    RateLimited,
+    Unauthenticated,
+)
 
 __all__ = [
     "CLASSES",
@@ -151,7 +160,7 @@ def from_problem(problem: JSONObject, *, status: int = 0) -> PenstockError:
     after = _seconds(problem.get("retry_after"))
     if isinstance(error, CapacityError) and after is not None:
         error.retry_after = after
-    for name in ("session_id", "generation_id", "message_id"):
+    for name in IDS:
         value = problem.get(name)
         if isinstance(value, str):
             setattr(error, name, value)

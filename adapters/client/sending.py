@@ -15,11 +15,12 @@ import trio
 from attrs import frozen
 from uuid_utils import uuid7
 
-from penstock.engine import JSON, PenstockError, SessionDeleted, StaleError, TimedOut, encode_json
+from penstock.engine import JSON, JSONObject, PenstockError, SessionDeleted, StaleError, TimedOut, encode_json
 
+from ..requests.answers import ChunksAnswer
+from .answers import parsed, read
 from .backoff import Backoff
 from .batching import Batcher
-from .fields import Fields
 from .refusals import Unreachable, from_answer
 from .retrying import Again, Budget, Failure, GiveUp, Recover, Verdict
 from .wire import Wire, session_path
@@ -51,7 +52,7 @@ class Sender:
         session_id: str,
         generation_id: str,
         *,
-        on_answer: Callable[[Fields], None],
+        on_answer: Callable[[ChunksAnswer], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         config = wire.config
@@ -142,7 +143,7 @@ class Sender:
                     self._batcher.delivered()
                     self._batches += 1
                     self._keeps = True
-                    self._on_answer(answer)
+                    self._on_answer(read(ChunksAnswer, answer))
                     self._progress.unpark_all()
         except Exception as error:  # noqa: BLE001  # whatever it is, the producer learns of it
             level = logging.INFO if isinstance(error, StaleError) else logging.ERROR
@@ -158,11 +159,12 @@ class Sender:
             self._failed = True
             self._progress.unpark_all()
 
-    async def finish(self, body: Mapping[str, JSON]) -> Fields:
+    async def finish(self, body: Mapping[str, JSON]) -> None:
         """Send the generation's end, behind what was flushed. Raises what it is refused with, or `TimedOut`."""
         with trio.move_on_after(self._wire.config.finish_timeout):
             try:
-                return await self._deliver(f"/generations/{self._generation_id}/finish", encode_json(body))
+                await self._deliver(f"/generations/{self._generation_id}/finish", encode_json(body))
+                return
             except PenstockError as error:
                 logger.error(
                     "session %s: generation %s could not be finished: %s [%s]",
@@ -203,7 +205,7 @@ class Sender:
         if isinstance(tried, Failure) and isinstance(tried.error, StaleError | SessionDeleted):
             raise tried.error
 
-    async def _deliver(self, path: str, body: bytes) -> Fields:
+    async def _deliver(self, path: str, body: bytes) -> JSONObject:
         """One request under the next number, with all its attempts. The number is used up when it is answered."""
         config = self._wire.config
         budget = Budget(
@@ -215,14 +217,14 @@ class Sender:
         )
         while True:
             tried = await self._attempt("POST", f"{session_path(self._session_id)}{path}", body)
-            if isinstance(tried, Fields):
+            if not isinstance(tried, Failure):
                 self._seq += 1
                 return tried
             verdict: Verdict = budget.judge(tried)
             if isinstance(verdict, Recover):
                 logger.warning("session %s does not exist and is made", self._session_id)
                 made = await self._attempt("PUT", session_path(self._session_id), b"{}")
-                if isinstance(made, Fields):
+                if not isinstance(made, Failure):
                     self._recovered = True
                     budget.made()
                     continue
@@ -239,7 +241,7 @@ class Sender:
             )
             await trio.sleep(min(verdict.pause, config.longest_retry_after))
 
-    async def _attempt(self, method: str, path: str, body: bytes, *, counts: bool = True) -> Fields | Failure:
+    async def _attempt(self, method: str, path: str, body: bytes, *, counts: bool = True) -> JSONObject | Failure:
         stamp = {}
         if counts and method == "POST":
             stamp = {
@@ -256,7 +258,7 @@ class Sender:
         except Unreachable as error:
             return Failure(error=error)
         if answer.ok:
-            return Fields.of(answer.body)
+            return parsed(answer.body)
         return Failure(
             error=from_answer(answer.status, answer.body),
             status=answer.status,

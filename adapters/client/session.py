@@ -37,12 +37,22 @@ from penstock.engine import (
     check_uuid,
     new_generation_id,
     new_message_id,
-    structure,
 )
 
-from .answers import read_generation, read_started, read_stopped
+from ..requests.answers import (
+    ForkAnswer,
+    GenerationAnswer,
+    InputAnswer,
+    PostAnswer,
+    PresenceAnswer,
+    QueueAnswer,
+    ResetAnswer,
+    RetractAnswer,
+    StopAnswer,
+    UpdateAnswer,
+)
+from .answers import read, read_started
 from .commands import Commands
-from .fields import Fields
 from .lines import Over
 from .place import Place
 from .producing import Opening, Production
@@ -126,12 +136,14 @@ class RemoteSession:
             body["generation_id"] = generation_id
         # Without an id a second one could meet the generation that came behind.
         answer, _ = await self._ask("POST", "/stop", body, repeatable=generation_id is not None)
-        return read_stopped(answer)
+        stopped = read(StopAnswer, answer)
+        return Stopped(state=stopped.state, generation_id=stopped.generation_id)
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
         answer, _ = await self._ask("POST", "/queue/next", {}, repeatable=False)
-        return QueueNext(cursor=answer.cursor(), generation_id=answer.text_if_any("generation_id"))
+        went_on = read(QueueAnswer, answer)
+        return QueueNext(cursor=went_on.cursor, generation_id=went_on.generation_id)
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
@@ -157,24 +169,26 @@ class RemoteSession:
             body["metadata"] = metadata
         answer, status = await self._ask("POST", "/messages", body, repeatable=True)
         created = status == 201 or message_id is None
-        return Posted(message_id=answer.text("message_id"), cursor=answer.cursor(), created=created)
+        posted = read(PostAnswer, answer)
+        return Posted(message_id=posted.message_id, cursor=posted.cursor, created=created)
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript."""
         path = f"/messages/{quote(message_id, safe='')}/retract"
         answer, _ = await self._ask("POST", path, {"and_after": and_after}, repeatable=False)
-        return answer.cursor()
+        return read(RetractAnswer, answer).cursor
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
         answer, _ = await self._ask("PATCH", "", {"metadata": patch}, repeatable=False)
-        return Updated(metadata=answer.metadata(), cursor=answer.cursor())
+        updated = read(UpdateAnswer, answer)
+        return Updated(metadata=updated.metadata, cursor=updated.cursor)
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty."""
         body: dict[str, JSON] = {} if reason is None else {"reason": reason}
         answer, _ = await self._ask("POST", "/reset", body, repeatable=False)
-        return answer.cursor()
+        return read(ResetAnswer, answer).cursor
 
     async def fork(
         self,
@@ -192,7 +206,7 @@ class RemoteSession:
         if metadata is not None:
             body["metadata"] = metadata
         answer, _ = await self._ask("POST", "/fork", body, repeatable=False)
-        return RemoteSession(self._commands, self._tasks, answer.text("session_id"), created=True)
+        return RemoteSession(self._commands, self._tasks, read(ForkAnswer, answer).session_id, created=True)
 
     async def input(
         self,
@@ -213,12 +227,15 @@ class RemoteSession:
             body["by"] = by
         path = f"/generations/{quote(generation_id, safe='')}/inputs"
         answer, _ = await self._ask("POST", path, body, repeatable=True)
-        return answer.text("input_id")
+        return read(InputAnswer, answer).input_id
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands. Raises `GenerationNotFound`."""
         answer, _ = await self._ask("GET", f"/generations/{quote(generation_id, safe='')}", repeatable=True)
-        return read_generation(answer)
+        found = read(GenerationAnswer, answer)
+        return GenerationInfo(
+            generation_id=found.generation_id, state=found.state, turn=found.turn, outcome=found.outcome
+        )
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages (all of them; else at most 1000), the newest
@@ -248,7 +265,7 @@ class RemoteSession:
     async def presence(self) -> tuple[Present, ...]:
         """All who are here."""
         answer, _ = await self._ask("GET", "/presence", repeatable=True)
-        return tuple(structure(item.value, Present) for item in answer.list("presence"))
+        return read(PresenceAnswer, answer).presence
 
     # --- streams
 
@@ -373,7 +390,7 @@ class RemoteSession:
 
     async def _ask(
         self, method: str, path: str, body: Mapping[str, JSON] | None = None, *, repeatable: bool
-    ) -> tuple[Fields, int]:
+    ) -> tuple[JSONObject, int]:
         return await self._commands.ask(method, self._path + path, body, repeatable=repeatable)
 
 

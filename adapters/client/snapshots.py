@@ -24,7 +24,7 @@ async def _read(commands: Commands, session_id: str, limit: int, before: str | N
     """One page, as the server has it now."""
     query = {"limit": str(limit)} if before is None else {"limit": str(limit), "before": before}
     answer, _ = await commands.ask("GET", session_path(session_id), query=query, repeatable=True)
-    return Snapshot.from_json(answer.value)
+    return Snapshot.from_json(answer)
 
 
 async def take_snapshot(commands: Commands, session_id: str, limit: int | None, before: str | None) -> Snapshot:

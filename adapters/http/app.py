@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final, final
 from urllib.parse import unquote
 
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope, WebsocketScope
 from quart import Response, current_app, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
@@ -17,29 +17,25 @@ from penstock.engine import Engine, InvalidBody, PenstockError
 from ..access import OPEN, Identity
 from ..access.origins import check_host, check_origin, check_site, cross_origin, navigates
 from ..isolation import ISOLATION
-from ..problems import Answer, MethodNotAllowed, NotFound, answer
+from ..problems import Answer, MethodNotAllowed, NotFound, answer, ids_in
 from ..server.handover import Handover
 from ..server.head import check_headers
 from ..server.limits import UNLIMITED, Limits, Place
 from ..watching.metrics import Metrics
-from .answers import ids_in
 from .chunks import add_chunks
 from .events import add_events
 from .generations import add_generations
-from .guard import add_guard
+from .guard import add_guard, keeping
 from .health import add_health
 from .intake import BODY_BYTES, BODY_SECONDS, bounded, too_large, too_slow
-from .metrics import add_metrics
 from .openapi import add_openapi
 from .page import PAGE, add_page
 from .paths import with_path
-from .places import keeping
 from .presence import add_presence
 from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
 from .routes import Routes
 from .sessions import add_sessions
-from .sockets import refuse_socket
 from .tickets import add_tickets
 
 __all__ = ["create_app"]
@@ -67,7 +63,7 @@ class _App(QuartTrio):
         if handover is not None and not (handover.reaches(send) and self._hooks() == self.own_hooks):
             scope = Handover.declined(scope)  # somebody may want to see, or to change, what is answered
         if scope["type"] == "websocket":  # Quart would come here with what is made for requests, and fail
-            await refuse_socket(scope, receive, send)
+            await _refuse_socket(scope, receive, send)
         elif scope["type"] != "http":
             await super().asgi_app(scope, receive, send)
         elif self.pushing is not None and (asked := self.pushing.read(scope)) is not None:
@@ -156,13 +152,27 @@ def create_app(
     add_generations(routes, engine)
     add_chunks(routes, engine)
     add_tickets(routes)
-    add_health(routes, engine)
-    add_metrics(routes, metrics)
+    add_health(routes, engine, metrics)
     add_page(routes)
     add_openapi(routes, secured=not identity.open)
     app.own_hooks = app._hooks()
     app.pushing = Pushing(app, engine, identity, bounds, allowed_origins=allowed, allowed_hosts=allowed_hosts)
     return app
+
+
+async def _refuse_socket(scope: WebsocketScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    """Answer a handshake with a problem, where the server can send one, else by closing.
+
+    `penstock.adapters.server.accept` passes none on: it hands them to the WebSocket's own handler.
+    """
+    told = answer(NotFound("there is no WebSocket here; the streams are there over HTTP"))
+    if (await receive())["type"] != "websocket.connect":
+        return
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1000, "reason": None})
+        return
+    await send({"type": "websocket.http.response.start", "status": told.status, "headers": told.head()})
+    await send({"type": "websocket.http.response.body", "body": told.body, "more_body": False})
 
 
 async def _refuse(error: InvalidBody, send: ASGISendCallable) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from quart import Response, request
 
-from penstock.engine import JSON, Chunk, Engine, InvalidBody, ProducerStamp
+from penstock.engine import Chunk, Engine, InvalidBody, ProducerStamp
 
 from ..requests.answers import ChunksAnswer, FinishAnswer
 from ..requests.bodies import read_body
@@ -23,11 +23,10 @@ from ..requests.chunks import (
     read_pieces,
     read_stamp,
 )
-from .answers import answered
 from .guard import allow
 from .intake import body_of_request, json_body, parsed
 from .openapi.schemas import Schema, reference
-from .routes import SESSION, Body, Operation, Routes, header, json_answer
+from .routes import SESSION, Body, Operation, Routes, answered, header, json_answer
 
 __all__ = ["LEASE", "add_chunks", "lease_in", "write"]
 
@@ -140,8 +139,8 @@ async def write(
     body: Callable[[], Awaitable[bytes]],
     *,
     batch: bool,
-) -> dict[str, JSON]:
-    """Carry out a request with one chunk or a batch of them; what it is answered with.
+) -> ChunksAnswer:
+    """Carry out a request with one chunk or a batch of them.
 
     ``values_of`` are those of its headers, ``body`` reads it. Who asks may do this: that was decided before.
     """

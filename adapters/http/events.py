@@ -36,9 +36,8 @@ from ..forms import ndjson, sse
 from ..server.ending import Ending
 from ..server.handover import Handover, Outlet, chunk
 from ..server.limits import CONNECTION, Place
-from .guard import allow, counted, identity, limits
+from .guard import allow, counted, identity, limits, places
 from .openapi.schemas import reference
-from .places import places
 from .request_log import Visit
 from .routes import SESSION, Answer, Operation, Routes, header, query
 

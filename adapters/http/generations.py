@@ -7,7 +7,7 @@ from typing import Final, final
 from attrs import frozen
 from quart import Response, request
 
-from penstock.engine import JSON, Engine, InvalidBody
+from penstock.engine import Engine, InvalidBody
 
 from ..requests.answers import (
     DequeueAnswer,
@@ -19,12 +19,11 @@ from ..requests.answers import (
     StopAnswer,
 )
 from ..requests.bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
-from .answers import answered
 from .chunks import LEASE, lease_in
 from .guard import allow, permitted
 from .intake import json_body
 from .openapi.schemas import Schema, reference
-from .routes import SESSION, Body, Operation, Routes, header, json_answer
+from .routes import SESSION, Body, Operation, Routes, answered, header, json_answer
 
 __all__ = ["add_generations"]
 
@@ -107,16 +106,15 @@ def add_generations(routes: Routes, engine: Engine) -> None:
     async def generation(session_id: str, generation_id: str) -> Response:
         await allow("read", session_id)
         found = await (await engine.session(session_id)).generation(generation_id)
-        made: dict[str, JSON] = {
-            "session_id": session_id,
-            "generation_id": found.generation_id,
-            "state": found.state,
-        }
-        if found.turn is not None:
-            made["turn"] = found.turn
-        if found.outcome is not None:
-            made["outcome"] = found.outcome
-        return answered(made)
+        return answered(
+            GenerationAnswer(
+                session_id=session_id,
+                generation_id=found.generation_id,
+                state=found.state,
+                turn=found.turn,
+                outcome=found.outcome,
+            )
+        )
 
     @routes.add(
         Operation(
@@ -186,9 +184,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         await allow("write", session_id)
         read_body(await json_body(), _NoBody)
         went_on = await (await engine.session(session_id)).queue_next()
-        made: dict[str, JSON] = {"session_id": session_id, "cursor": str(went_on.cursor)}
-        if went_on.generation_id is not None:
-            made["generation_id"] = went_on.generation_id
+        made = QueueAnswer(session_id=session_id, cursor=went_on.cursor, generation_id=went_on.generation_id)
         return answered(made)
 
     @routes.add(
@@ -207,7 +203,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
     async def dequeue(session_id: str, generation_id: str) -> Response:
         await allow("write", session_id)
         await (await engine.session(session_id)).dequeue(generation_id)
-        return answered({"session_id": session_id, "generation_id": generation_id.lower()})
+        return answered(DequeueAnswer(session_id=session_id, generation_id=generation_id.lower()))
 
 
 def _idempotency_key() -> str | None:

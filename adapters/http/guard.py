@@ -1,4 +1,4 @@
-"""What stands before every route: whose request this is, and whether they may do this.
+"""What stands before every route: whose request this is, whether they may do this, and what it takes of theirs.
 
 A route calls `allow` before it does anything about a session, also about one that does not exist: who may not
 read a session does not learn from the answer whether there is one.
@@ -7,19 +7,33 @@ read a session does not learn from the answer whether there is one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
+from hypercorn.typing import Scope as AsgiScope
 from quart import current_app, g, request
 from quart_trio import QuartTrio
 
 from ..access import Identity, Principal, Scope, read_bearer
 from ..problems import Forbidden, Unauthenticated
-from ..server.limits import Limits
+from ..server.limits import Limits, Place
 
-__all__ = ["add_guard", "allow", "authenticate", "bearer", "counted", "identity", "limits", "may_list", "permitted"]
+__all__ = [
+    "add_guard",
+    "allow",
+    "authenticate",
+    "bearer",
+    "counted",
+    "identity",
+    "keeping",
+    "limits",
+    "may_list",
+    "permitted",
+    "places",
+]
 
 _NAME: Final = "penstock.identity"
 _LIMITS: Final = "penstock.limits"
+_PLACES: Final = "penstock.places"
 
 # Where a ticket in the query stands for a token. EventSource can send no header.
 _STREAM: Final = "events"
@@ -112,3 +126,17 @@ def bearer(headers: Sequence[str]) -> str | None:
     if len(headers) > 1:
         raise Unauthenticated("there is more than one token or ticket", reason="several")
     return read_bearer(headers[0])
+
+
+def keeping(scope: AsgiScope, held: list[Place]) -> AsgiScope:
+    """The scope of a request, with room for what it takes for the time of its answer.
+
+    Who makes it gives that back at the request's end: the answer's body may never be begun, when its reader has left by
+    then, or a hook has failed.
+    """
+    return cast("AsgiScope", {**scope, _PLACES: held})
+
+
+def places(scope: AsgiScope) -> list[Place]:
+    """What the request of this scope has taken; what is taken out of it, it does not give back."""
+    return cast("dict[str, list[Place]]", scope)[_PLACES]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from quart import Response
+from quart import Response, request
 
 from penstock.engine import Engine, InvalidBody
 
+from ..problems import NotFound
 from ..requests.answers import Health
-from .answers import answered
-from .routes import Operation, Routes, json_answer, no_body
+from ..watching.metrics import Metrics
+from .guard import allow
+from .routes import Operation, Routes, answered, json_answer, no_body, text_answer
 
 __all__ = ["add_health"]
 
@@ -20,8 +22,8 @@ each. The client sends `{"op", "id"?, …}`, the bodies as here; the server `rep
 that is subscribed to `events` and the frames of a stream."""
 
 
-def add_health(routes: Routes, engine: Engine) -> None:
-    """Add the routes over ``engine``."""
+def add_health(routes: Routes, engine: Engine, measured: Metrics | None) -> None:
+    """Add the routes over ``engine``; that of metrics answers 404 where nothing is ``measured``."""
 
     @routes.add(
         Operation(
@@ -35,7 +37,7 @@ def add_health(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def healthz() -> Response:
-        return answered({"status": "ok"})
+        return answered(Health(status="ok"))
 
     @routes.add(
         Operation(
@@ -53,10 +55,33 @@ def add_health(routes: Routes, engine: Engine) -> None:
     )
     async def readyz() -> Response:
         if engine.draining:
-            return answered({"status": "draining"}, 503)
+            return answered(Health(status="draining"), 503)
         if engine.degraded:
-            return answered({"status": "degraded"}, 503)
-        return answered({"status": "ok"})
+            return answered(Health(status="degraded"), 503)
+        return answered(Health(status="ok"))
+
+    @routes.add(
+        Operation(
+            method="get",
+            path="/metrics",
+            id="metrics",
+            tag="server",
+            summary="What Prometheus reads",
+            scope="admin",
+            answers={
+                200: text_answer(
+                    "Text, or OpenMetrics if `Accept` asks for it.", "text/plain", "application/openmetrics-text"
+                )
+            },
+            codes=("NOT_FOUND",),
+        ),
+    )
+    async def metrics() -> Response:
+        await allow("admin")
+        if measured is None:
+            raise NotFound("this server does not measure itself")
+        body, content_type = measured.render(request.headers.get("Accept", ""))
+        return Response(body, 200, content_type=content_type)
 
     # A handshake never comes here: the server takes it off the connection before.
     @routes.add(

@@ -6,12 +6,14 @@ it takes when a pattern begins with what its sessions have in common.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import final
 
 from attrs import frozen
 
-from penstock.engine import JSON, Engine, SessionInfo, encode_json
+from penstock.engine import Engine, SessionInfo, encode_json
+
+from ..requests.answers import ListedGeneration, ListedSession, as_json
 
 __all__ = ["list_sessions"]
 
@@ -64,7 +66,7 @@ async def list_sessions(
             inside = [session for session in page if session.session_id in part]
             for session in inside:
                 if await permitted(session.session_id):
-                    body = encode_json(_listed(session))
+                    body = encode_json(as_json(_listed(session)))
                     left -= len(body)
                     if found and (len(found) == page_size or left < 0):
                         return found, last
@@ -76,14 +78,12 @@ async def list_sessions(
     return found, None
 
 
-def _listed(session: SessionInfo) -> Mapping[str, JSON]:
-    made: dict[str, JSON] = {
-        "session_id": session.session_id,
-        "cursor": str(session.cursor),
-        "metadata": session.metadata,
-    }
-    if session.corrupt:
-        made["corrupt"] = True
-    if session.generation_id is not None:
-        made["generation"] = {"generation_id": session.generation_id}
-    return made
+def _listed(session: SessionInfo) -> ListedSession:
+    live = session.generation_id
+    return ListedSession(
+        session_id=session.session_id,
+        cursor=session.cursor,
+        metadata=session.metadata,
+        corrupt=session.corrupt or None,
+        generation=None if live is None else ListedGeneration(generation_id=live),
+    )

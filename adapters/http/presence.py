@@ -9,10 +9,9 @@ from penstock.engine import Engine
 from ..requests.answers import PresenceAnswer, PresentAnswer
 from ..requests.bodies import read_body
 from ..requests.presence import PresenceBody, PresenceFrame, carry_out
-from .answers import answered
 from .guard import allow
 from .intake import json_body
-from .routes import SESSION, Body, Operation, Routes, json_answer
+from .routes import SESSION, Body, Operation, Routes, answered, json_answer
 
 __all__ = ["add_presence"]
 
@@ -35,7 +34,7 @@ def add_presence(routes: Routes, engine: Engine) -> None:
     async def presence(session_id: str) -> Response:
         await allow("read", session_id)
         present = await (await engine.session(session_id)).presence()
-        return answered({"session_id": session_id, "presence": [one.to_json() for one in present]})
+        return answered(PresenceAnswer(session_id=session_id, presence=present))
 
     @routes.add(
         Operation(

@@ -33,10 +33,10 @@ from penstock.engine import Engine, PenstockError, encode_json, request_id
 from ..access import Identity
 from ..access.origins import check_host, check_origin, check_site, cross_origin
 from ..isolation import ISOLATION
-from ..problems import Unauthenticated, answer
+from ..problems import Unauthenticated, answer, ids_in
+from ..requests.answers import as_json
 from ..server.limits import Limits
 from ..watching.request_ids import REQUEST_ID, request_id_of
-from .answers import ids_in
 from .chunks import write
 from .guard import bearer
 from .intake import ClientLeft, whole_body
@@ -217,7 +217,8 @@ class Pushing:
             most=self._app.config["MAX_CONTENT_LENGTH"],
             seconds=self._app.config["BODY_TIMEOUT"],
         )
-        return encode_json(await write(self._engine, asked.session_id, asked.values, body, batch=asked.batch))
+        made = await write(self._engine, asked.session_id, asked.values, body, batch=asked.batch)
+        return encode_json(as_json(made))
 
     async def _allow(self, asked: Asked) -> None:
         identity = self._identity

@@ -17,15 +17,13 @@ from quart_trio import QuartTrio
 
 from penstock.engine import PenstockError, request_id
 
-from ..problems import Unauthenticated, brief
+from ..problems import IDS, logged
 from ..watching.request_ids import REQUEST_ID, request_id_of
 from ..watching.traffic import traffic
 
 __all__ = ["Noted", "Visit", "add_request_log", "note_refusal", "tell"]
 
 _log = logging.getLogger("penstock.http")
-
-_IDS: Final = ("session_id", "generation_id", "message_id")
 
 
 def add_request_log(app: QuartTrio) -> None:
@@ -105,16 +103,9 @@ def tell(status: int, noted: Callable[[], Noted]) -> None:
     about = noted()
     event = "request_answered" if status < 400 else "request_refused" if status < 500 else "request_failed"
     fields: dict[str, object] = {"method": about.method, "path": about.path, "status": status}
-    fields |= {name: value for name, value in about.ids.items() if name in _IDS}
+    fields |= {name: value for name, value in about.ids.items() if name in IDS}
     if about.begun is not None:
         fields["duration_ms"] = round((trio.current_time() - about.begun) * 1000, 1)
-    refusal = about.refusal
-    if refusal is not None:
-        named = {name: getattr(refusal, name) for name in _IDS}
-        fields |= {**about.refused_ids, **{name: value for name, value in named.items() if value is not None}}
-        fields |= {"code": refusal.code, "detail": brief(str(refusal))}
-        if isinstance(refusal, Unauthenticated):
-            fields["reason"] = refusal.reason
-        if (cause := refusal.__cause__) is not None and status >= 500:
-            fields["cause"] = repr(cause)
+    if about.refusal is not None:
+        fields |= logged(about.refusal, about.refused_ids)
     _log.log(level, event, extra={"event": event, **fields})

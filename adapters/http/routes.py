@@ -1,17 +1,22 @@
 """Routes, each described where it is added: its method and path, what it takes and answers, and its errors.
 
-The description (`openapi`) is made of these, so nothing is said of a route in a second place.
+The description (`openapi`) is made of these, so nothing is said of a route in a second place. What several of them
+take and answer in the same way stands here, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
 
 from attrs import frozen
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
+from penstock.engine import InvalidBody, encode_json
+
+from ..requests.answers import as_json
 from .openapi.schemas import Schema, reference
 
 if TYPE_CHECKING:
@@ -27,9 +32,11 @@ __all__ = [
     "Routes",
     "Scope",
     "Shape",
+    "answered",
     "header",
     "json_answer",
     "no_body",
+    "page_size",
     "query",
     "text_answer",
 ]
@@ -72,6 +79,12 @@ class Answer:
 
 def json_answer(description: str, shape: Shape) -> Answer:
     return Answer(description=description, content={"application/json": shape})
+
+
+def answered(value: AttrsInstance | bytes, status: int = 200) -> Response:
+    """An answer; ``value`` may be its JSON."""
+    body = value if isinstance(value, bytes) else encode_json(as_json(value))
+    return Response(body, status, content_type="application/json")
 
 
 def no_body(description: str) -> Answer:
@@ -142,11 +155,30 @@ SESSION: Final = (
     "DRAINING",
 )
 
+# Messages, or sessions, in one page unless the client asks otherwise: a screenful many times over.
+_PAGE: Final = 100
+
+# And at most: what fits in memory for many clients at a time.
+_LARGEST_PAGE: Final = 1000
+
+# What a number in a query looks like; the bound on it is not longer.
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
 LIMIT: Final = Parameter(
     name="limit",
-    schema={"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    schema={"type": "integer", "minimum": 1, "maximum": _LARGEST_PAGE, "default": _PAGE},
     description="How many in one page, at most: a page is bounded in bytes, too. Written in decimal, given once.",
 )
+
+
+def page_size() -> int:
+    """`LIMIT`, of the request that Quart is at. Raises `InvalidBody`."""
+    given = request.args.getlist(LIMIT.name)
+    if not given:
+        return _PAGE
+    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > _LARGEST_PAGE:
+        raise InvalidBody(f"{LIMIT.name} must be a whole number from 1 to {_LARGEST_PAGE}, given once")
+    return int(given[0])
 
 
 def query(name: str, schema: Schema | str, description: str) -> Parameter:

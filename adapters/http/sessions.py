@@ -9,7 +9,7 @@ from typing import final
 from attrs import frozen
 from quart import Response, request
 
-from penstock.engine import JSON, Engine, JSONObject, Snapshot, check_session_id, encode_json, new_session_id
+from penstock.engine import Engine, JSONObject, Snapshot, check_session_id, encode_json, new_session_id
 
 from ..requests.answers import (
     DeleteAnswer,
@@ -22,11 +22,10 @@ from ..requests.answers import (
     UpdateAnswer,
 )
 from ..requests.bodies import MessageBody, post, read_body
-from .answers import answered, page_size
 from .guard import allow, may_list, permitted
 from .intake import json_body
 from .listing import list_sessions
-from .routes import LIMIT, SESSION, Body, Operation, Routes, json_answer, query
+from .routes import LIMIT, SESSION, Body, Operation, Routes, answered, json_answer, page_size, query
 
 __all__ = ["ForkBody", "NewBody", "PatchBody", "ResetBody", "RetractBody", "add_sessions"]
 
@@ -105,11 +104,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         await allow("write", session_id)
         body = read_body(await json_body(), NewBody)
         session = await engine.create_session(session_id, metadata=body.metadata)
-        made: dict[str, JSON] = {
-            "session_id": session.session_id,
-            "cursor": str(await session.cursor()),
-            "created": session.created,
-        }
+        made = PutAnswer(session_id=session.session_id, cursor=await session.cursor(), created=session.created)
         return answered(made, 201 if session.created else 200)
 
     @routes.add(
@@ -130,7 +125,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         await allow("write", session_id)
         body = read_body(await json_body(), PatchBody)
         updated = await (await engine.session(session_id)).update(body.metadata)
-        return answered({"session_id": session_id, "cursor": str(updated.cursor), "metadata": updated.metadata})
+        return answered(UpdateAnswer(session_id=session_id, cursor=updated.cursor, metadata=updated.metadata))
 
     @routes.add(
         Operation(
@@ -169,7 +164,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
     async def delete(session_id: str) -> Response:
         await allow("admin", session_id)
         await engine.delete_session(session_id)
-        return answered({"session_id": session_id})
+        return answered(DeleteAnswer(session_id=session_id))
 
     @routes.add(
         Operation(
@@ -189,7 +184,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         await allow("admin", session_id)
         body = read_body(await json_body(), ResetBody)
         cursor = await (await engine.session(session_id)).reset(body.reason)
-        return answered({"session_id": session_id, "cursor": str(cursor)})
+        return answered(ResetAnswer(session_id=session_id, cursor=cursor))
 
     @routes.add(
         Operation(
@@ -212,7 +207,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         target = new_session_id() if body.session_id is None else body.session_id
         await allow("write", target)
         made = await (await engine.session(session_id)).fork(target, at=body.at, metadata=body.metadata)
-        return answered({"session_id": made.session_id, "cursor": str(await made.cursor())}, 201)
+        return answered(ForkAnswer(session_id=made.session_id, cursor=await made.cursor()), 201)
 
     @routes.add(
         Operation(
@@ -256,4 +251,4 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         await allow("write", session_id)
         body = read_body(await json_body(), RetractBody)
         cursor = await (await engine.session(session_id)).retract(message_id, and_after=body.and_after)
-        return answered({"session_id": session_id, "message_id": message_id.lower(), "cursor": str(cursor)})
+        return answered(RetractAnswer(session_id=session_id, message_id=message_id.lower(), cursor=cursor))

@@ -10,10 +10,9 @@ from quart import Response
 
 from ..requests.answers import TicketAnswer
 from ..requests.bodies import read_body
-from .answers import answered
 from .guard import authenticate, identity
 from .intake import json_body
-from .routes import Body, Operation, Routes, json_answer
+from .routes import Body, Operation, Routes, answered, json_answer
 
 __all__ = ["TicketBody", "add_tickets"]
 
@@ -50,4 +49,4 @@ def add_tickets(routes: Routes) -> None:
         body = read_body(await json_body(), TicketBody)
         ticket = identity().tickets.make(principal, body.sessions, body.scopes, body.ttl)
         expires_at = datetime.fromtimestamp(ticket.expires_at, UTC).isoformat(timespec="milliseconds")
-        return answered({"ticket": ticket.text, "expires_at": expires_at.replace("+00:00", "Z")}, 201)
+        return answered(TicketAnswer(ticket=ticket.text, expires_at=expires_at.replace("+00:00", "Z")), 201)

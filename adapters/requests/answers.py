@@ -1,17 +1,19 @@
-"""Success answers and the frames of streams as types, for the description alone.
+"""Success answers: what routes and commands make, the description describes, and the Python client reads.
 
-The routes make their answers as plain objects; that they are what stands here is checked on every answer that the
-tests get. A field with None as its default is there only where it applies.
+A field with None as its default is there only where it applies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from attrs import frozen
 
-from penstock.engine import JSONObject, Present, StopState
+from penstock.engine import JSON, Cursor, JSONObject, Outcome, Present, StateName, StopState, converter
+
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
 
 __all__ = [
     "ChunksAnswer",
@@ -38,7 +40,14 @@ __all__ = [
     "SupersededAnswer",
     "TicketAnswer",
     "UpdateAnswer",
+    "as_json",
 ]
+
+
+def as_json(answer: AttrsInstance) -> dict[str, JSON]:
+    """What is sent of an answer."""
+    made: dict[str, JSON] = converter.unstructure(answer)
+    return made
 
 
 @final
@@ -47,7 +56,7 @@ class PutAnswer:
     """``created``: it was made by this request."""
 
     session_id: str
-    cursor: str
+    cursor: Cursor
     created: bool
 
 
@@ -57,7 +66,7 @@ class UpdateAnswer:
     """``metadata``: all of them, as they are now."""
 
     session_id: str
-    cursor: str
+    cursor: Cursor
     metadata: JSONObject
 
 
@@ -71,7 +80,7 @@ class DeleteAnswer:
 @frozen(kw_only=True)
 class ResetAnswer:
     session_id: str
-    cursor: str
+    cursor: Cursor
 
 
 @final
@@ -80,7 +89,7 @@ class ForkAnswer:
     """The new session, and where its log stands."""
 
     session_id: str
-    cursor: str
+    cursor: Cursor
 
 
 @final
@@ -97,10 +106,10 @@ class ListedSession:
     """``corrupt`` is there, and true, when what is stored of the session cannot be read: then the rest says nothing."""
 
     session_id: str
-    cursor: str
+    cursor: Cursor
     metadata: JSONObject
-    generation: ListedGeneration | None = None
     corrupt: bool | None = None
+    generation: ListedGeneration | None = None
 
 
 @final
@@ -117,7 +126,7 @@ class SessionList:
 class PostAnswer:
     session_id: str
     message_id: str
-    cursor: str
+    cursor: Cursor
 
 
 @final
@@ -125,7 +134,7 @@ class PostAnswer:
 class RetractAnswer:
     session_id: str
     message_id: str
-    cursor: str
+    cursor: Cursor
 
 
 @final
@@ -146,7 +155,7 @@ class StartAnswer:
     session_id: str
     generation_id: str
     turn: int
-    cursor: str
+    cursor: Cursor
     message_id: str | None = None
     superseded: SupersededAnswer | None = None
 
@@ -159,7 +168,7 @@ class QueuedAnswer:
     session_id: str
     generation_id: str
     position: int
-    cursor: str
+    cursor: Cursor
 
 
 @final
@@ -169,9 +178,9 @@ class GenerationAnswer:
 
     session_id: str
     generation_id: str
-    state: Literal["queued", "live", "cancelling", "finished"]
+    state: StateName
     turn: int | None = None
-    outcome: str | None = None
+    outcome: Outcome | None = None
 
 
 @final
@@ -193,7 +202,7 @@ class QueueAnswer:
     """``generation_id``: the one that started now, if one did."""
 
     session_id: str
-    cursor: str
+    cursor: Cursor
     generation_id: str | None = None
 
 
@@ -219,7 +228,7 @@ class ChunksAnswer:
 
     session_id: str
     generation_id: str
-    cursor: str
+    cursor: Cursor
     accepted: int
     duplicates: int
     turn: int | None = None
@@ -231,7 +240,7 @@ class ChunksAnswer:
 class FinishAnswer:
     session_id: str
     generation_id: str
-    cursor: str
+    cursor: Cursor
 
 
 @final

@@ -1,6 +1,6 @@
 """What clients ask of a session, in HTTP bodies and WebSocket frames alike: read strictly, carried out, answered.
 
-Owns the shapes of requests and of success answers. An unknown field is refused by name and nothing is
+Owns the shapes of requests. An unknown field is refused by name and nothing is
 converted: a client that misspells a field, or sends a number as text, learns of it.
 """
 
@@ -24,6 +24,8 @@ from penstock.engine import (
     StaleError,
     structure,
 )
+
+from .answers import InputAnswer, PostAnswer, QueuedAnswer, StartAnswer, StopAnswer, SupersededAnswer
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -183,7 +185,7 @@ async def start(
     principal: str = "",
     produces: bool = True,
     lease: float | None = None,
-) -> tuple[dict[str, JSON], How]:
+) -> tuple[StartAnswer | QueuedAnswer, How]:
     """Start a generation for ``principal``, or have it wait; also what it came to.
 
     Who does not produce is not told which producers there are. ``lease`` is the remote producer's that asks for it.
@@ -194,7 +196,7 @@ async def start(
         made, how = await _start(session, body, idempotency_key, principal)
         if lease is not None and how == "started":
             with suppress(StaleError):  # it is over already, which its producer hears with its first chunk
-                await session.keep(str(made["generation_id"]), lease=lease)
+                await session.keep(made.generation_id, lease=lease)
         return made, how
     except ProducerNotFound as error:
         if produces:
@@ -205,7 +207,7 @@ async def start(
 
 async def _start(
     session: Session, body: StartBody, idempotency_key: str | None, principal: str
-) -> tuple[dict[str, JSON], How]:
+) -> tuple[StartAnswer | QueuedAnswer, How]:
     started = await session.start(
         body.producer,
         text=body.text,
@@ -219,20 +221,28 @@ async def _start(
         idempotency_key=idempotency_key,
         principal=principal,
     )
-    made: dict[str, JSON] = {"session_id": session.session_id, "generation_id": started.generation_id}
     if isinstance(started, Queued):
-        made |= {"position": started.position, "cursor": str(started.cursor)}
-        return made, "repeated" if started.repeated else "queued"
-    made |= {"turn": started.turn, "cursor": str(started.cursor)}
-    if started.message_id is not None:
-        made["message_id"] = started.message_id
-    if started.superseded is not None:
-        made["superseded"] = {
-            "generation_id": started.superseded.generation_id,
-            "cleanup": started.superseded.cleanup,
-            "seconds": round(started.superseded.seconds, 6),
-        }
-    return made, "joined" if started.joined else "repeated" if started.repeated else "started"
+        waits = QueuedAnswer(
+            session_id=session.session_id,
+            generation_id=started.generation_id,
+            position=started.position,
+            cursor=started.cursor,
+        )
+        return waits, "repeated" if started.repeated else "queued"
+    ended = started.superseded
+    runs = StartAnswer(
+        session_id=session.session_id,
+        generation_id=started.generation_id,
+        turn=started.turn,
+        cursor=started.cursor,
+        message_id=started.message_id,
+        superseded=None
+        if ended is None
+        else SupersededAnswer(
+            generation_id=ended.generation_id, cleanup=ended.cleanup, seconds=round(ended.seconds, 6)
+        ),
+    )
+    return runs, "joined" if started.joined else "repeated" if started.repeated else "started"
 
 
 def _seconds_alone(value: JSON) -> float | None:
@@ -247,36 +257,29 @@ def _seconds_alone(value: JSON) -> float | None:
     raise InvalidBody("on_last_disconnect is 'continue' or a number of seconds, 0 or more")
 
 
-async def stop(session: Session, body: StopBody) -> dict[str, JSON]:
+async def stop(session: Session, body: StopBody) -> StopAnswer:
     """Stop the live generation or the one that is named."""
     if body.queue not in _QUEUE:
         raise InvalidBody(f"queue must be one of {', '.join(_QUEUE)}, not {body.queue!r}")
     reason = "stopped" if body.reason is None else body.reason
     queue = cast(Literal["pause", "continue", "clear"], body.queue)
     stopped = await session.stop(body.generation_id, reason=reason, queue=queue)
-    made: dict[str, JSON] = {"session_id": session.session_id, "state": stopped.state}
-    if stopped.generation_id is not None:
-        made["generation_id"] = stopped.generation_id
-    return made
+    return StopAnswer(session_id=session.session_id, state=stopped.state, generation_id=stopped.generation_id)
 
 
-async def put_in(session: Session, generation_id: str, body: InputBody, *, principal: str = "") -> dict[str, JSON]:
+async def put_in(session: Session, generation_id: str, body: InputBody, *, principal: str = "") -> InputAnswer:
     """Send an input of ``principal``, or of whom it names, into a live generation."""
     by = body.by or principal or None
     input_id = await session.input(generation_id, body.kind, body.content, input_id=body.input_id, by=by)
-    return {"session_id": session.session_id, "generation_id": generation_id, "input_id": input_id}
+    return InputAnswer(session_id=session.session_id, generation_id=generation_id, input_id=input_id)
 
 
-async def post(session: Session, body: MessageBody) -> tuple[dict[str, JSON], bool]:
+async def post(session: Session, body: MessageBody) -> tuple[PostAnswer, bool]:
     """Post a message; also whether it is new."""
     if body.role not in _ROLES:
         raise InvalidBody(f"role must be one of {', '.join(_ROLES)}, not {body.role!r}")
     posted = await session.post(
         body.text, blocks=body.blocks, role=body.role, message_id=body.message_id, metadata=body.metadata
     )
-    made: dict[str, JSON] = {
-        "session_id": session.session_id,
-        "message_id": posted.message_id,
-        "cursor": str(posted.cursor),
-    }
-    return made, posted.created
+    answer = PostAnswer(session_id=session.session_id, message_id=posted.message_id, cursor=posted.cursor)
+    return answer, posted.created

@@ -1,6 +1,6 @@
 """What remote producers push, in HTTP bodies and WebSocket frames alike: read strictly, carried out, answered.
 
-Owns the shapes of chunks, batches and finishes and of their answers. What a chunk means in its session is the
+Owns the shapes of chunks, batches and finishes. What a chunk means in its session is the
 engine's.
 """
 
@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 
 from penstock.engine import JSON, Chunk, InvalidBody, JSONObject, Pieces, ProducerStamp, Session, check_lease
 
+from .answers import ChunksAnswer, FinishAnswer
 from .bodies import read_body
 
 __all__ = [
@@ -201,29 +202,24 @@ def _number(name: str, given: JSON) -> int:
 
 async def push(
     session: Session, batch: Sequence[Chunk] | SignOfLife, stamp: ProducerStamp | None, lease: float | None
-) -> dict[str, JSON]:
+) -> ChunksAnswer:
     """Write the chunks, all or none of them; where there are none, tell that their producer lives."""
     if isinstance(batch, SignOfLife):
         written = await session.keep(batch.generation_id, stamp=stamp, lease=lease)
     else:
         written = await session.chunks(batch, stamp=stamp, lease=lease)
-    made: dict[str, JSON] = {
-        "session_id": session.session_id,
-        "generation_id": written.generation_id,
-        "cursor": str(written.cursor),
-        "accepted": written.accepted,
-        "duplicates": written.duplicates,
-    }
-    if written.turn is not None:
-        made["turn"] = written.turn
-    if written.message_id is not None:
-        made["message_id"] = written.message_id
-    return made
+    return ChunksAnswer(
+        session_id=session.session_id,
+        generation_id=written.generation_id,
+        cursor=written.cursor,
+        accepted=written.accepted,
+        duplicates=written.duplicates,
+        turn=written.turn,
+        message_id=written.message_id,
+    )
 
 
-async def finish(
-    session: Session, generation_id: str, body: FinishBody, stamp: ProducerStamp | None
-) -> dict[str, JSON]:
+async def finish(session: Session, generation_id: str, body: FinishBody, stamp: ProducerStamp | None) -> FinishAnswer:
     """End the generation as its producer says; also what it is told when it says so again."""
     if body.outcome == "completed" and (body.code is not None or body.message is not None):
         raise InvalidBody("code and message tell why a generation failed")
@@ -237,8 +233,4 @@ async def finish(
         usage=body.usage,
         stamp=stamp,
     )
-    return {
-        "session_id": session.session_id,
-        "generation_id": finished.generation_id,
-        "cursor": str(finished.cursor),
-    }
+    return FinishAnswer(session_id=session.session_id, generation_id=finished.generation_id, cursor=finished.cursor)

@@ -1,6 +1,6 @@
 """Who is here, in HTTP bodies and WebSocket frames alike: read strictly, carried out, answered.
 
-Owns the shapes of requests and of their answer. What they do to a session is the engine's; who may speak for whom is
+Owns the shapes of requests. What they do to a session is the engine's; who may speak for whom is
 the routes'.
 """
 
@@ -12,6 +12,7 @@ from attrs import frozen
 
 from penstock.engine import JSON, InvalidBody, Session
 
+from .answers import PresentAnswer
 from .bodies import read_body
 
 __all__ = ["PresenceBody", "PresenceFrame", "carry_out", "read_frame"]
@@ -48,12 +49,11 @@ def read_frame(value: JSON, *, aside: frozenset[str] = frozenset()) -> PresenceF
     return frame
 
 
-async def carry_out(session: Session, frame: PresenceFrame) -> dict[str, JSON]:
-    """Be here, or be gone. Returns the ids of the entry, or of all the actor's, that it was about."""
+async def carry_out(session: Session, frame: PresenceFrame) -> PresentAnswer:
+    """Be here, or be gone."""
     if frame.gone:
         await session.drop_presence(frame.actor_id, frame.device_id)
     else:
         assert frame.device_id is not None
         await session.put_presence(frame.actor_id, frame.device_id, name=frame.name, status=frame.status)
-    ids: dict[str, JSON] = {"session_id": session.session_id, "actor_id": frame.actor_id}
-    return ids if frame.device_id is None else {**ids, "device_id": frame.device_id}
+    return PresentAnswer(session_id=session.session_id, actor_id=frame.actor_id, device_id=frame.device_id)

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from penstock.engine import JSON, Cursor, Engine, InvalidBody, check_session_id
 
+from ..requests.answers import as_json
 from ..requests.bodies import (
     MessageBody,
     StartBody,
@@ -138,16 +139,16 @@ class Commands:
         session, lease = await self._engine.session(session_id), lease_in(value)
         made, how = await start(session, body, key, principal=subject, produces=produces, lease=lease)
         # What HTTP says by its status.
-        return {**made, how: True} if how in ("joined", "repeated") else made
+        return {**as_json(made), how: True} if how in ("joined", "repeated") else as_json(made)
 
     async def _stop(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, StopBody, aside=ENVELOPE)
-        return await stop(await self._engine.session(session_id), body)
+        return as_json(await stop(await self._engine.session(session_id), body))
 
     async def _post(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, MessageBody, aside=ENVELOPE)
         made, _created = await post(await self._engine.session(session_id), body)
-        return made
+        return as_json(made)
 
     async def _input(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         generation_id = value.get("generation_id")
@@ -158,19 +159,21 @@ class Commands:
             await self._holder.allow("produce", session_id)
         subject = self._holder.principal().subject
         session = await self._engine.session(session_id)
-        return await put_in(session, generation_id.lower(), body, principal=subject)
+        return as_json(await put_in(session, generation_id.lower(), body, principal=subject))
 
     async def _chunks(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
-        return await self._productions.chunks(self._nursery, await self._engine.session(session_id), value)
+        session = await self._engine.session(session_id)
+        return as_json(await self._productions.chunks(self._nursery, session, value))
 
     async def _finish(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
-        return await self._productions.finish(self._nursery, await self._engine.session(session_id), value)
+        session = await self._engine.session(session_id)
+        return as_json(await self._productions.finish(self._nursery, session, value))
 
     async def _presence(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         frame = read_frame(value, aside=ENVELOPE)
         if frame.actor_id != self._holder.principal().subject:
             await self._holder.allow("produce", session_id)
-        return await carry_out(await self._engine.session(session_id), frame)
+        return as_json(await carry_out(await self._engine.session(session_id), frame))
 
     async def _ping(self, _: str, value: Mapping[str, JSON], __: JSON) -> Result:
         read_body(value, _EmptyBody, aside=ENVELOPE)

@@ -18,17 +18,16 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from penstock.engine import JSON, CapacityError, Draining, Engine, InvalidBody, PenstockError, TimedOut
 
 from ..forms.frames import frame_error, frame_reply, on_the_wire
-from ..problems import RateLimited, Unauthenticated, close_code
+from ..problems import RateLimited, Unauthenticated, close_code, ids_in
 from ..requests.bodies import read_body
 from ..server.handover import Outlet
 from ..server.limits import Limits
 from .commands import Commands
-from .envelope import frame_ids, parse_frame, read_envelope, request_id_of
+from .envelope import parse_frame, read_envelope, request_id_of
 from .hearing import Hearing
 from .holder import Holder
-from .lanes import Lanes
+from .lanes import Lanes, Room
 from .productions import Productions
-from .room import Room
 from .socket_log import note_refusal
 from .subscriptions import Subscriptions
 
@@ -188,7 +187,7 @@ class Conversation:
                 note_refusal(error, envelope.get("op"))
                 await self._refuse(error, request_id)
                 return False
-            ids = frame_ids(envelope)
+            ids = ids_in(envelope)
             note_refusal(error, envelope.get("op"), **ids)
             await self._send(frame_error(request_id, error, **ids))
         return True

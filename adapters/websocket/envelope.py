@@ -7,15 +7,14 @@ is text, for a value takes many times as much: ``[[],[],…]`` twenty times.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, final
 
 import msgspec
 from msgspec import UNSET
 
-from penstock.engine import JSON, InvalidBody, InvalidId, check_session_id, decode_json, is_uuid
+from penstock.engine import JSON, InvalidBody, decode_json
 
-__all__ = ["ENVELOPE", "frame_ids", "parse_frame", "read_envelope", "request_id_of"]
+__all__ = ["ENVELOPE", "parse_frame", "read_envelope", "request_id_of"]
 
 # What of a frame belongs to the frame and not to the body that it carries.
 ENVELOPE: Final = frozenset({"op", "id", "session_id"})
@@ -53,18 +52,6 @@ def parse_frame(text: bytes) -> Mapping[str, JSON]:
     if not isinstance(value, dict):
         raise InvalidBody("a frame is a JSON object")
     return value
-
-
-def frame_ids(value: Mapping[str, JSON]) -> dict[str, str]:
-    """What the command was about; what is no id is not told back as one."""
-    ids: dict[str, str] = {}
-    session_id, generation_id = value.get("session_id"), value.get("generation_id")
-    if isinstance(session_id, str):
-        with suppress(InvalidId):
-            ids["session_id"] = check_session_id(session_id)
-    if isinstance(generation_id, str) and is_uuid(generation_id):
-        ids["generation_id"] = generation_id.lower()
-    return ids
 
 
 def request_id_of(value: Mapping[str, JSON]) -> JSON:

@@ -1,4 +1,7 @@
-"""Commands that wait for their turn: those of one session in their order, those of different sessions side by side."""
+"""Commands that wait for their turn: those of one session in their order, those of different sessions side by side.
+
+And for room: how much of what a socket asks may be under way, so that its peer waits and nobody else.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,42 @@ from attrs import frozen
 from penstock.engine import JSON, PenstockError
 
 from ..forms.frames import frame_error, frame_reply
+from ..problems import ids_in
 from .commands import Commands
-from .envelope import frame_ids, parse_frame
-from .room import Room
+from .envelope import parse_frame
 from .socket_log import note_refusal
 from .subscriptions import Send
 
-__all__ = ["Lanes"]
+__all__ = ["Lanes", "Room"]
 
 _log = logging.getLogger("penstock.websocket")
+
+
+@final
+class Room:
+    """Room for ``number`` commands of ``size`` bytes in all; one that is larger than that gets in when it is alone."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self._number: Final = number
+        self._size: Final = size
+        self._held = self._held_bytes = 0
+        self._left = trio.lowlevel.ParkingLot()
+
+    def _fits(self, size: int) -> bool:
+        return not self._held or (self._held < self._number and self._held_bytes + size <= self._size)
+
+    async def enter(self, size: int) -> None:
+        """Wait until there is room for ``size`` bytes, and take it. Nothing is taken when this is cancelled."""
+        while not self._fits(size):
+            await self._left.park()
+        self._held += 1
+        self._held_bytes += size
+
+    def leave(self, size: int) -> None:
+        """Give back what `enter` took."""
+        self._held -= 1
+        self._held_bytes -= size
+        self._left.unpark_all()
 
 
 @final
@@ -58,7 +88,7 @@ class Lanes:
             op=str(envelope["op"]),
             session_id=session_id,
             request_id=request_id,
-            ids=frame_ids(envelope),
+            ids=ids_in(envelope),
         )
         await self._room.enter(len(text))
         lane = self._waiting.get(session_id)

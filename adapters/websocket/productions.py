@@ -11,6 +11,7 @@ import trio
 from penstock.engine import JSON, InvalidBody, Overloaded, ProducerStamp, Session
 
 from ..forms.frames import frame_error
+from ..requests.answers import ChunksAnswer, FinishAnswer
 from ..requests.bodies import read_body
 from ..requests.chunks import FinishBody, SignOfLife, finish, push, read_batch, read_lease, read_stamp
 from .subscriptions import Send
@@ -71,7 +72,7 @@ class Productions:
         for session_id in self.sessions:
             self.leave(session_id)
 
-    async def chunks(self, nursery: trio.Nursery, session: Session, value: Mapping[str, JSON]) -> dict[str, JSON]:
+    async def chunks(self, nursery: trio.Nursery, session: Session, value: Mapping[str, JSON]) -> ChunksAnswer:
         """Write the chunks of the frame. Raises `Overloaded`, and what the session does."""
         stamp = _stamp(value)
         batch = read_batch({name: item for name, item in value.items() if name not in _ENVELOPE})
@@ -80,12 +81,10 @@ class Productions:
             if not known.issuperset(chunk.generation_id.lower() for chunk in batch):
                 raise Overloaded(f"a socket produces into at most {self._bound} generations; open another")
         made = await push(session, batch, stamp, lease_in(value))
-        generation_id = made["generation_id"]
-        assert isinstance(generation_id, str)
-        self._watch(nursery, session, generation_id)
+        self._watch(nursery, session, made.generation_id)
         return made
 
-    async def finish(self, nursery: trio.Nursery, session: Session, value: Mapping[str, JSON]) -> dict[str, JSON]:
+    async def finish(self, nursery: trio.Nursery, session: Session, value: Mapping[str, JSON]) -> FinishAnswer:
         """End the generation that the frame names."""
         generation_id = value.get("generation_id")
         if not isinstance(generation_id, str):

@@ -14,7 +14,7 @@ import trio
 
 from penstock.engine import PenstockError, request_id
 
-from ..problems import Unauthenticated, brief, is_failure
+from ..problems import brief, is_failure, logged
 from ..server.head import Head
 from ..watching.request_ids import REQUEST_ID, request_id_of
 from ..watching.traffic import traffic
@@ -55,12 +55,5 @@ def note_refusal(error: PenstockError, op: object, **ids: str | None) -> None:
     if not _log.isEnabledFor(level):
         return
     event = "command_failed" if failed else "command_refused"
-    fields: dict[str, object] = {"op": brief(op) if isinstance(op, str) else None, "code": error.code}
-    fields["detail"] = brief(str(error))
-    if isinstance(error, Unauthenticated):
-        fields["reason"] = error.reason
-    for name in ("session_id", "generation_id", "message_id"):
-        fields[name] = getattr(error, name) or ids.get(name)
-    if failed and error.__cause__ is not None:
-        fields["cause"] = repr(error.__cause__)
-    _log.log(level, event, extra={"event": event, **{name: each for name, each in fields.items() if each is not None}})
+    asked = {"op": brief(op)} if isinstance(op, str) else {}
+    _log.log(level, event, extra={"event": event, **asked, **logged(error, ids)})

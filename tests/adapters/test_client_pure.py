@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.adapters.client import Client, Events, RemoteSession, Transcript
+from penstock.adapters.client.answers import parsed, read, read_started
 from penstock.adapters.client.backoff import Backoff
 from penstock.adapters.client.batching import Batcher
 from penstock.adapters.client.frames import Bunch, Later, from_message, from_socket, joined
@@ -28,6 +29,7 @@ from penstock.adapters.client.refusals import (
 from penstock.adapters.client.retrying import Again, Budget, Failure, GiveUp, Recover
 from penstock.adapters.forms.sse_reader import EventStream, ServerSent
 from penstock.adapters.problems import TABLE, RateLimited, Unauthenticated, problem
+from penstock.adapters.requests.answers import RetractAnswer, StopAnswer
 from penstock.engine import (
     JSON,
     BlockClosed,
@@ -114,6 +116,42 @@ def test_a_message_has_a_bound() -> None:
         assert stream.feed(line) == []
     with pytest.raises(ValueError, match="longer"):
         stream.feed(line * 5)
+
+
+# --- answers
+
+CURSOR = "e-0000000000000001"
+
+
+def test_an_answer_is_read_also_with_fields_of_a_later_version() -> None:
+    stopped: JSONObject = {"session_id": "s", "state": "stopped", "later": {"a": [1]}}
+    assert read(StopAnswer, stopped) == StopAnswer(session_id="s", state="stopped")
+    retracted = parsed(b'{"session_id":"s","message_id":"m","cursor":"%b"}' % CURSOR.encode())
+    assert read(RetractAnswer, retracted).cursor == Cursor("e", 1)
+    assert parsed(b"") == {}  # of a server that says no more by it than that it is done
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"session_id": "s", "generation_id": "g", "turn": 1},
+        {"session_id": "s", "generation_id": "g", "turn": "1", "cursor": CURSOR},
+        {"session_id": "s", "generation_id": "g", "turn": 1, "cursor": "later"},
+        {"session_id": "s", "generation_id": "g", "turn": 1, "cursor": CURSOR, "message_id": None},
+        {"session_id": "s", "generation_id": "g", "position": True, "cursor": CURSOR},
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(answer: JSONObject) -> None:
+    with pytest.raises(BadAnswer):
+        read_started(answer, 201, own_key=True, joins=False)
+
+
+def test_a_body_that_is_no_answer_is_refused() -> None:
+    for body in (b"[]", b"{", b"<html>", b'"so"'):
+        with pytest.raises(BadAnswer):
+            parsed(body)
+    with pytest.raises(BadAnswer):
+        read(StopAnswer, {"session_id": "s", "state": "asleep"})
 
 
 # --- frames and places

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.adapters.websocket import SocketConfig
-from penstock.adapters.websocket.room import Room
+from penstock.adapters.websocket.lanes import Room
 from penstock.engine import JSON, Config, Generation, Producer
 from tests.adapters.credentials import identity, token
 from tests.adapters.serving import PATIENCE, Penstock, Socket, penstock

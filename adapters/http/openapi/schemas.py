@@ -115,7 +115,7 @@ class Schemas:
 
     def _field(self, name: str, hint: object, *, closed: bool) -> Schema:
         plain = _without_none(hint)
-        if plain in (str, int) and name in self._grammar.named:
+        if (plain in (str, int) or get_origin(plain) is Literal) and name in self._grammar.named:
             return dict(self._grammar.named[name])
         return self._type(plain, closed=closed)
 
