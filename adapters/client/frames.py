@@ -14,17 +14,10 @@ from attrs import frozen
 from penstock.engine import (
     JSON,
     CallerError,
-    CaughtUp,
     Cursor,
-    Degraded,
-    Drained,
-    Ended,
     Event,
-    Gap,
     JSONObject,
     Opened,
-    PresenceListed,
-    Present,
     Snapshot,
     SnapshotTaken,
     decode_json,
@@ -32,6 +25,7 @@ from penstock.engine import (
     structure,
 )
 
+from ..forms.controls import Control, read_control
 from ..forms.sse_reader import ServerSent
 from .refusals import BadAnswer, from_problem
 
@@ -54,7 +48,7 @@ class Later:
     seconds: float
 
 
-Frame: TypeAlias = Opened | SnapshotTaken | Bunch | CaughtUp | PresenceListed | Gap | Degraded | Ended | Drained | Later
+Frame: TypeAlias = Opened | SnapshotTaken | Bunch | Control | Later
 
 
 def from_message(message: ServerSent) -> list[Frame]:
@@ -105,11 +99,13 @@ def from_socket(text: str, session_id: str, request_id: int) -> list[Frame]:
             case "reply":
                 if value.get("id") != request_id:
                     return []
-                return [Opened(_cursor(_object(value.get("result")), "cursor"))]
+                return [structure(value.get("result"), Opened)]
             case "events" if value.get("session_id") == session_id:
-                epoch = _cursor(value, "cursor").epoch
-                events = [from_json(item) for item in _list(value.get("events"))]
-                return [Bunch(tuple((_cursor_of(epoch, event), event) for event in events))]
+                epoch = structure(value, Opened).cursor.epoch
+                events = value.get("events")
+                if not isinstance(events, list):
+                    raise BadAnswer("a frame lacks its events")
+                return [Bunch(tuple(_placed(epoch, from_json(item)) for item in events))]
             case str() if value.get("session_id") == session_id or op == "drain":
                 control = _control(op, {k: v for k, v in value.items() if k != "op"})
                 return [] if control is None else [control]
@@ -126,52 +122,18 @@ def _parsed(text: str) -> JSONObject:
         raise _unreadable(error) from error
 
 
-def _cursor_of(epoch: str, event: Event) -> Cursor | None:
-    return None if event.offset is None else Cursor(epoch, event.offset)
+def _placed(epoch: str, event: Event) -> tuple[Cursor | None, Event]:
+    return (None if event.offset is None else Cursor(epoch, event.offset)), event
 
 
 def _control(name: str, value: JSONObject) -> Frame | None:
     """A frame about the stream; None for one that this version does not know."""
-    match name:
-        case "snapshot":
-            return SnapshotTaken(Snapshot.from_json(value))
-        case "caught-up":
-            return CaughtUp(_cursor(value, "cursor"))
-        case "gap":
-            return Gap(_text(value, "reason"), _text(value, "asked"), _cursor(value, "from"))
-        case "presence":
-            listed = _list(value.get("presence"))
-            return PresenceListed(tuple(structure(item, Present) for item in listed))
-        case "degraded":
-            return Degraded(_text(value, "code"))
-        case "end":
-            return Ended(_text(value, "reason"))
-        case "drain":
-            return Drained(_text(value, "reason"))
-        case _:
-            return None
-
-
-def _text(value: JSONObject, name: str) -> str:
-    found = value.get(name)
-    if not isinstance(found, str):
-        raise BadAnswer(f"a frame has no {name}")
-    return found
-
-
-def _cursor(value: JSONObject, name: str) -> Cursor:
-    return Cursor.parse(_text(value, name))
+    return SnapshotTaken(Snapshot.from_json(value)) if name == "snapshot" else read_control(name, value)
 
 
 def _object(value: JSON) -> JSONObject:
     if not isinstance(value, Mapping):
         raise BadAnswer("a frame is no object")
-    return value
-
-
-def _list(value: JSON) -> list[JSON]:
-    if not isinstance(value, list):
-        raise BadAnswer("a frame lacks its list")
     return value
 
 

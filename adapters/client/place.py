@@ -11,19 +11,9 @@ from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
-from penstock.engine import (
-    CaughtUp,
-    Cursor,
-    Degraded,
-    Drained,
-    Ended,
-    Event,
-    Gap,
-    Opened,
-    PresenceListed,
-    SnapshotTaken,
-)
+from penstock.engine import CaughtUp, Cursor, Event, Gap, Opened, SnapshotTaken
 
+from ..forms.controls import Control
 from .frames import Bunch, Frame, Later
 from .refusals import BadAnswer
 
@@ -50,7 +40,7 @@ class Asks:
     snapshot: bool
 
 
-Delivery: TypeAlias = Opened | SnapshotTaken | Arrived | CaughtUp | PresenceListed | Gap | Degraded | Ended | Drained
+Delivery: TypeAlias = Opened | SnapshotTaken | Arrived | Control
 
 
 @final

@@ -1,1 +1,1 @@
-"""What is sent in each form, as bytes, and one of them read."""
+"""What is sent in each form, as bytes, and some of it read."""

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, assert_never
+from typing import Final
 
 from penstock.engine import (
     JSON,
     Batch,
-    CaughtUp,
     Cursor,
-    Degraded,
     Delivery,
-    Drained,
-    Ended,
     Ephemeral,
-    Gap,
     Opened,
-    PresenceListed,
     SnapshotPage,
     SnapshotTaken,
     encode_json,
 )
 
 from ..problems import problem
+from .controls import fields_of
 
 __all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "frame_snapshot", "on_the_wire", "wire_frames"]
 
@@ -103,22 +98,11 @@ def frame(session_id: str, delivery: Delivery, request_id: JSON = None) -> bytes
             return frame_reply(request_id, {"session_id": session_id, "cursor": str(cursor)})
         case SnapshotTaken():
             return delivery.framed(frame_snapshot)
-        case CaughtUp(cursor=cursor):
-            return _control("caught-up", session_id, {"cursor": str(cursor)})
-        case PresenceListed():
-            return _control("presence", session_id, delivery.to_json())
         case Ephemeral(cursor=cursor, body=body):
             return _events(session_id, body, cursor)
-        case Gap(reason=reason, asked=asked, resumed=resumed):
-            return _control("gap", session_id, {"reason": reason, "asked": asked, "from": str(resumed)})
-        case Degraded(code=code):
-            return _control("degraded", session_id, {"code": code})
-        case Ended(reason=reason):
-            return _control("end", session_id, {"reason": reason})
-        case Drained(reason=reason):
-            return _control("drain", session_id, {"reason": reason})
         case _:
-            assert_never(delivery)
+            op, fields = fields_of(delivery)
+            return encode_json({"op": op, "session_id": session_id, **fields})
 
 
 def frame_reply(request_id: JSON, result: Mapping[str, JSON]) -> bytes:
@@ -133,7 +117,3 @@ def frame_error(request_id: JSON, error: BaseException, **ids: str | None) -> by
 
 def _id(request_id: JSON) -> dict[str, JSON]:
     return {} if request_id is None else {"id": request_id}
-
-
-def _control(op: str, session_id: str, value: Mapping[str, JSON]) -> bytes:
-    return encode_json({"op": op, "session_id": session_id, **value})

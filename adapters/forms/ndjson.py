@@ -6,24 +6,11 @@ objects with ``control``, a blank line as the sign of life.
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import Final
 
-from penstock.engine import (
-    JSON,
-    Batch,
-    CaughtUp,
-    Degraded,
-    Delivery,
-    Drained,
-    Ended,
-    Ephemeral,
-    Gap,
-    Opened,
-    PresenceListed,
-    SnapshotPage,
-    SnapshotTaken,
-    encode_json,
-)
+from penstock.engine import JSON, Batch, Delivery, Ephemeral, Opened, SnapshotPage, SnapshotTaken, encode_json
+
+from .controls import fields_of
 
 __all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
 
@@ -51,22 +38,10 @@ def frame(delivery: Delivery) -> bytes:
             return _control("open", {"epoch": cursor.epoch, "cursor": str(cursor)})
         case SnapshotTaken():
             return delivery.framed(frame_snapshot)
-        case CaughtUp(cursor=cursor):
-            return _control("caught-up", {"cursor": str(cursor)})
-        case PresenceListed():
-            return _control("presence", delivery.to_json())
         case Ephemeral(body=body):
             return body + b"\n"
-        case Gap(reason=reason, asked=asked, resumed=resumed):
-            return _control("gap", {"reason": reason, "asked": asked, "from": str(resumed)})
-        case Degraded(code=code):
-            return _control("degraded", {"code": code})
-        case Ended(reason=reason):
-            return _control("end", {"reason": reason})
-        case Drained(reason=reason):
-            return _control("drain", {"reason": reason})
         case _:
-            assert_never(delivery)
+            return _control(*fields_of(delivery))
 
 
 def _control(control: str, value: dict[str, JSON]) -> bytes:

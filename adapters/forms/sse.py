@@ -9,25 +9,23 @@ nothing else.
 from __future__ import annotations
 
 import random
-from typing import Final, assert_never
+from typing import Final
 
 from penstock.engine import (
-    JSON,
     Batch,
     CaughtUp,
-    Cursor,
     Degraded,
     Delivery,
     Drained,
-    Ended,
     Ephemeral,
     Gap,
     Opened,
-    PresenceListed,
     SnapshotPage,
     SnapshotTaken,
     encode_json,
 )
+
+from .controls import Control, fields_of
 
 __all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
 
@@ -60,29 +58,19 @@ def frame(delivery: Delivery) -> bytes:
             return b"id: %b\n\n" % str(cursor).encode()
         case SnapshotTaken():
             return delivery.framed(frame_snapshot)
-        case CaughtUp(cursor=cursor):
-            return _control("caught-up", {"cursor": str(cursor)}, at=cursor)
-        case PresenceListed():
-            return _control("presence", delivery.to_json())
         case Ephemeral(body=body):
             return b"data: %b\n\n" % body
-        case Gap(reason=reason, asked=asked, resumed=resumed):
-            return _control("gap", {"reason": reason, "asked": asked, "from": str(resumed)}, at=resumed)
-        case Degraded(code=code):
-            return _control("degraded", {"code": code}, retry=random.randint(*_RETRY))
-        case Ended(reason=reason):
-            return _control("end", {"reason": reason})
-        case Drained(reason=reason):
-            return _control("drain", {"reason": reason}, retry=random.randint(*_RETRY))
         case _:
-            assert_never(delivery)
+            return _control(delivery)
 
 
-def _control(event: str, value: dict[str, JSON], *, at: Cursor | None = None, retry: int | None = None) -> bytes:
+def _control(control: Control) -> bytes:
+    """With where the reader stands now, if it says so, or with when to come back."""
+    event, fields = fields_of(control)
     lines = [f"event: {event}".encode()]
-    if at is not None:
-        lines.append(f"id: {at}".encode())
-    if retry is not None:
-        lines.append(f"retry: {retry}".encode())
-    lines.append(b"data: " + encode_json(value))
+    if isinstance(control, CaughtUp | Gap):
+        lines.append(f"id: {control.cursor if isinstance(control, CaughtUp) else control.resumed}".encode())
+    if isinstance(control, Degraded | Drained):
+        lines.append(f"retry: {random.randint(*_RETRY)}".encode())
+    lines.append(b"data: " + encode_json(fields))
     return b"\n".join(lines) + b"\n\n"

@@ -11,6 +11,7 @@ import wsproto.connection
 import wsproto.events
 
 from penstock.adapters.forms import frames, ndjson, sse
+from penstock.adapters.forms.controls import Control, fields_of, read_control
 from penstock.engine import (
     Batch,
     CaughtUp,
@@ -22,6 +23,7 @@ from penstock.engine import (
     Entry,
     Ephemeral,
     Gap,
+    InvalidBody,
     Opened,
     PresenceListed,
     Present,
@@ -50,6 +52,7 @@ CONTROLS: list[tuple[Delivery, str, dict[str, object], str | None]] = [
     (Degraded("WRITE_FAILED"), "degraded", {"code": "WRITE_FAILED"}, None),
     (Ended("deleted"), "end", {"reason": "deleted"}, None),
 ]
+PLAIN = [Degraded("WRITE_FAILED"), Ended("deleted"), Drained("shutdown")]
 each_control = pytest.mark.parametrize(("delivery", "name", "value", "cursor"), CONTROLS)
 
 
@@ -119,6 +122,18 @@ def test_websocket_events_are_joined_as_they_are_stored() -> None:
 @each_control
 def test_websocket_control_frames(delivery: Delivery, name: str, value: dict[str, object], cursor: str | None) -> None:
     assert json.loads(frames.frame("s", delivery)) == {"op": name, **value, "session_id": "s"}
+
+
+@pytest.mark.parametrize("control", [CaughtUp(AT), Gap("past_tail", "x", AT), LISTED, *PLAIN])
+def test_a_control_frame_is_read_back_also_with_fields_of_a_later_version(control: Control) -> None:
+    name, fields = fields_of(control)
+    assert read_control(name, {**fields, "session_id": "s", "later": 1}) == control
+    assert read_control("later", fields) is None
+    for field in fields:
+        with pytest.raises(InvalidBody):
+            read_control(name, {**fields, field: 1})
+        with pytest.raises(InvalidBody):
+            read_control(name, {})
 
 
 def test_a_batch_is_framed_once_for_all_readers_of_a_form() -> None:
