@@ -10,11 +10,11 @@ from typing import Final, final
 import httpx
 import trio
 
-from penstock.engine import JSON, InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
+from penstock.engine import InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
 
 from ..requests.answers import SessionList
 from .answers import read
-from .commands import Commands
+from .commands import Commands, given
 from .config import ClientConfig
 from .session import RemoteSession
 from .tasks import open_tasks
@@ -41,8 +41,7 @@ class Client:
     ) -> RemoteSession:
         """The session with this id, made if it does not exist; a new one without an id."""
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        body: dict[str, JSON] = {} if metadata is None else {"metadata": metadata}
-        _, status = await self._commands.ask("PUT", session_path(sid), body, repeatable=True)
+        _, status = await self._commands.ask("PUT", session_path(sid), given(metadata=metadata), repeatable=True)
         return RemoteSession(self._commands, self._tasks, sid, created=status == 201)
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:

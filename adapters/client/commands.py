@@ -16,10 +16,14 @@ from penstock.engine import JSON, CapacityError, JSONObject, PenstockError, chec
 from ..problems import Unauthenticated
 from .answers import parsed
 from .backoff import Backoff
-from .refusals import from_answer
-from .wire import Answer, Wire
+from .wire import Wire
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "given"]
+
+
+def given(**fields: JSON) -> dict[str, JSON]:
+    """A body of those fields that are something."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @final
@@ -51,7 +55,9 @@ class Commands:
         renewed = False
         while True:
             try:
-                answer = await self._once(method, path, content, query, headers)
+                answer = await self.wire.exchange(method, path, body=content, query=query, headers=headers)
+                if answer.refusal is not None:
+                    raise answer.refusal
                 return parsed(answer.body), answer.status
             except Unauthenticated:
                 # Refused before anything was done: another token, if there is one to be had, and once.
@@ -67,17 +73,3 @@ class Commands:
                 if trio.current_time() + pause > given_up:
                     raise
             await trio.sleep(pause)
-
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        query: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-    ) -> Answer:
-        answer = await self.wire.exchange(method, path, body=content, query=query, headers=headers)
-        if not answer.ok:
-            after = None if answer.retry_after is None else str(int(answer.retry_after))
-            raise from_answer(answer.status, answer.body, after)
-        return answer

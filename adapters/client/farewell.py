@@ -14,7 +14,6 @@ import trio
 from penstock.engine import JSON, PenstockError, encode_json
 
 from ..problems import Forbidden
-from .refusals import from_answer
 from .wire import Wire, session_path
 
 __all__ = ["Farewell"]
@@ -57,8 +56,8 @@ class Farewell:
 
     async def _tell(self, path: str, body: Mapping[str, JSON]) -> None:
         answer = await self._wire.exchange("POST", self._path + path, body=encode_json(body))
-        if not answer.ok:
-            raise from_answer(answer.status, answer.body)
+        if answer.refusal is not None:
+            raise answer.refusal
 
     def _shield(self) -> trio.CancelScope:
         deadline = trio.current_time() + self._wire.config.cleanup_timeout

@@ -21,7 +21,7 @@ from ..requests.answers import ChunksAnswer
 from .answers import parsed, read
 from .backoff import Backoff
 from .batching import Batcher
-from .refusals import Unreachable, from_answer
+from .refusals import Unreachable
 from .retrying import Again, Budget, Failure, GiveUp, Recover, Verdict
 from .wire import Wire, session_path
 
@@ -257,10 +257,6 @@ class Sender:
             answer = await self._wire.exchange(method, path, body=body, headers=stamp)
         except Unreachable as error:
             return Failure(error=error)
-        if answer.ok:
+        if answer.refusal is None:
             return parsed(answer.body)
-        return Failure(
-            error=from_answer(answer.status, answer.body),
-            status=answer.status,
-            retry_after=answer.retry_after or 0.0,
-        )
+        return Failure(error=answer.refusal, status=answer.status, retry_after=answer.retry_after or 0.0)

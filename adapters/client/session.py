@@ -52,7 +52,7 @@ from ..requests.answers import (
     UpdateAnswer,
 )
 from .answers import read, read_started
-from .commands import Commands
+from .commands import Commands, given
 from .lines import Over
 from .place import Place
 from .producing import Opening, Production
@@ -80,8 +80,7 @@ class RemoteSession:
 
     async def create(self, metadata: JSONObject | None = None) -> bool:
         """Make the session where it does not exist; True if it was made now."""
-        body: dict[str, JSON] = {} if metadata is None else {"metadata": metadata}
-        _, status = await self._commands.ask("PUT", self._path, body, repeatable=True)
+        _, status = await self._ask("PUT", "", given(metadata=metadata), repeatable=True)
         return status == 201
 
     async def start(
@@ -102,22 +101,22 @@ class RemoteSession:
 
         It goes under a key, so that one whose answer was lost is asked for again and carried out once.
         """
-        body: dict[str, JSON] = {
-            "producer": producer,
-            "text": text,
-            "input": input,
-            "policy": policy,
-            "job_id": job_id,
-            "generation_id": generation_id,
-            "metadata": metadata,
-            "replaces": replaces,
-            "on_last_disconnect": on_last_disconnect,
-        }
+        body = given(
+            producer=producer,
+            text=text,
+            input=input,
+            policy=policy,
+            job_id=job_id,
+            generation_id=generation_id,
+            metadata=metadata,
+            replaces=replaces,
+            on_last_disconnect=on_last_disconnect,
+        )
         key = str(uuid7()) if idempotency_key is None else idempotency_key
         answer, status = await self._commands.ask(
             "POST",
             f"{self._path}/generations",
-            {name: value for name, value in body.items() if value is not None},
+            body,
             headers={"Idempotency-Key": key},
             repeatable=True,
         )
@@ -131,9 +130,7 @@ class RemoteSession:
         queue: Literal["pause", "continue", "clear"] = "pause",
     ) -> Stopped:
         """Stop the live generation, or the one with this id, whenever its time comes. The answer is true."""
-        body: dict[str, JSON] = {"reason": reason, "queue": queue}
-        if generation_id is not None:
-            body["generation_id"] = generation_id
+        body = given(reason=reason, queue=queue, generation_id=generation_id)
         # Without an id a second one could meet the generation that came behind.
         answer, _ = await self._ask("POST", "/stop", body, repeatable=generation_id is not None)
         stopped = read(StopAnswer, answer)
@@ -160,13 +157,8 @@ class RemoteSession:
     ) -> Posted:
         """Add a whole message. It bears an id of ours, so that one whose answer was lost is posted once."""
         mid = new_message_id() if message_id is None else message_id
-        body: dict[str, JSON] = {"role": role, "message_id": mid}
-        if text is not None:
-            body["text"] = text
-        if blocks is not None:
-            body["blocks"] = list(blocks)
-        if metadata is not None:
-            body["metadata"] = metadata
+        listed: list[JSON] | None = None if blocks is None else list(blocks)
+        body = given(role=role, message_id=mid, text=text, blocks=listed, metadata=metadata)
         answer, status = await self._ask("POST", "/messages", body, repeatable=True)
         created = status == 201 or message_id is None
         posted = read(PostAnswer, answer)
@@ -186,8 +178,7 @@ class RemoteSession:
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty."""
-        body: dict[str, JSON] = {} if reason is None else {"reason": reason}
-        answer, _ = await self._ask("POST", "/reset", body, repeatable=False)
+        answer, _ = await self._ask("POST", "/reset", given(reason=reason), repeatable=False)
         return read(ResetAnswer, answer).cursor
 
     async def fork(
@@ -198,13 +189,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
     ) -> RemoteSession:
         """A new, independent session that begins with this one's messages: all, or those up to ``at``."""
-        body: dict[str, JSON] = {}
-        if session_id is not None:
-            body["session_id"] = session_id
-        if at is not None:
-            body["at"] = str(at)
-        if metadata is not None:
-            body["metadata"] = metadata
+        body = given(session_id=session_id, at=None if at is None else str(at), metadata=metadata)
         answer, _ = await self._ask("POST", "/fork", body, repeatable=False)
         return RemoteSession(self._commands, self._tasks, read(ForkAnswer, answer).session_id, created=True)
 
@@ -222,9 +207,7 @@ class RemoteSession:
         It bears an id of ours, so that one whose answer was lost is taken once. ``by``, who answers an approval, is
         only for tokens that may speak for others.
         """
-        body: dict[str, JSON] = {**content, "kind": kind, "input_id": input_id or str(uuid7())}
-        if by is not None:
-            body["by"] = by
+        body = {**content, "kind": kind, "input_id": input_id or str(uuid7()), **given(by=by)}
         path = f"/generations/{quote(generation_id, safe='')}/inputs"
         answer, _ = await self._ask("POST", path, body, repeatable=True)
         return read(InputAnswer, answer).input_id
@@ -254,9 +237,7 @@ class RemoteSession:
         self, actor_id: str, device_id: str, *, name: str | None = None, status: str | None = None
     ) -> None:
         """Be here, for as long as the server keeps it: an actor, on one of its devices. Put it again to stay."""
-        said: dict[str, JSON] = {"name": name, "status": status}
-        body = {field: value for field, value in said.items() if value is not None}
-        await self._ask("PUT", _presence(actor_id, device_id), body, repeatable=True)
+        await self._ask("PUT", _presence(actor_id, device_id), given(name=name, status=status), repeatable=True)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them."""

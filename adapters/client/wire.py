@@ -17,6 +17,8 @@ import httpx
 import trio
 from attrs import frozen
 
+from penstock.engine import PenstockError
+
 from .config import ClientConfig
 from .refusals import Unreachable, from_answer, retry_after
 
@@ -29,15 +31,12 @@ Token: TypeAlias = str | Callable[[], Awaitable[str | None]] | None
 @final
 @frozen(kw_only=True)
 class Answer:
-    """An answer as it came. ``retry_after``: seconds, if it says so."""
+    """An answer as it came. ``refusal``: the error that it tells of; ``retry_after``: seconds, if it says so."""
 
     status: int
     body: bytes
-    retry_after: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
+    refusal: PenstockError | None
+    retry_after: float | None
 
 
 @final
@@ -127,10 +126,12 @@ class Wire:
                 response = await self.http.send(request)
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             raise self._unreachable(error) from error
+        after = response.headers.get("Retry-After")
         return Answer(
             status=response.status_code,
             body=response.content,
-            retry_after=retry_after(response.headers.get("Retry-After")),
+            refusal=None if response.is_success else from_answer(response.status_code, response.content, after),
+            retry_after=retry_after(after),
         )
 
     @asynccontextmanager
