@@ -10,9 +10,8 @@ from penstock.engine import JSON, ApprovalView
 
 from ..client import RemoteSession
 from .asking import ask, can_ask, demand
-from .client import ClientError, connected, run
-from .credentials import token_option, token_source
-from .screen import Screen, url_option
+from .client import ClientError, connected, run, server_options, token_source
+from .screen import Screen
 
 __all__ = ["approve"]
 
@@ -20,8 +19,7 @@ __all__ = ["approve"]
 @click.command()
 @click.argument("session")
 @click.argument("approval_id", required=False)
-@url_option
-@token_option
+@server_options
 @click.option("--yes/--no", "approved", default=None, help="The answer; else you are asked.")
 @click.option("--reason", metavar="TEXT", help="Why; the producer and everybody who follows can read it.")
 def approve(

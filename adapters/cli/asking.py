@@ -18,9 +18,9 @@ import trio
 
 from penstock.engine import JSON, PenstockError
 
-from .client import ClientError
+from .client import DEFAULT_URL, ClientError
 from .render import exact
-from .screen import DEFAULT_URL, Screen
+from .screen import Screen
 
 __all__ = ["Questions", "ask", "can_ask", "demand", "how_to_answer"]
 

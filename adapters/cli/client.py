@@ -1,13 +1,17 @@
 """The client of the commands: that of `penstock.adapters.client`, with a person's patience and in a person's words.
 
+Which server it is, and by which token, are options of every command that has one.
+
 A server that was never there is an error at once, and so is one that stays away for long; in between, a connection
 that breaks is taken up where it broke off.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, Self, TypeVar, final
 
 import click
@@ -18,9 +22,21 @@ from penstock.engine import Degraded, Drained, Ended, Gap, InvalidBody, Penstock
 
 from ..client import Arrived, Client, ClientConfig, Delivery, Events, Lost, Unreachable, connect
 
-__all__ = ["PATIENCE", "ClientError", "Following", "connected", "run"]
+__all__ = [
+    "DEFAULT_URL",
+    "PATIENCE",
+    "ClientError",
+    "Following",
+    "connected",
+    "run",
+    "server_options",
+    "token_source",
+]
 
 T = TypeVar("T")
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+DEFAULT_URL: Final = "http://127.0.0.1:8420"
 
 # A server that restarts is back long before; one that is not is not coming.
 PATIENCE: Final = 60.0
@@ -29,6 +45,37 @@ PATIENCE: Final = 60.0
 @final
 class ClientError(Exception):
     """It cannot go on; the text says why and what to do."""
+
+
+def server_options(command: _Command) -> _Command:
+    """Adds ``--url`` and ``--token-file``. A token itself is no argument: other users of the machine see those."""
+    url = click.option(
+        "--url", default=DEFAULT_URL, show_default=True, envvar="PENSTOCK_URL", show_envvar=True, help="The server."
+    )
+    token_file = click.option(
+        "--token-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Where the token is, if the server asks for one; read before every request.  [default: $PENSTOCK_TOKEN]",
+    )
+    return url(token_file(command))
+
+
+def token_source(path: Path | None) -> Callable[[], str | None]:
+    """What tells the token as it is now. It raises `ClientError`."""
+
+    def read() -> str | None:
+        if path is None:
+            return os.environ.get("PENSTOCK_TOKEN") or None
+        try:
+            token = path.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise ClientError(f"the token cannot be read from {path}: {error}") from error
+        if not token.isprintable():
+            raise ClientError(f"there is more than a token in {path}")
+        return token
+
+    return read
 
 
 def run(command: Callable[[], Awaitable[T]]) -> T:

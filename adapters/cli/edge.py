@@ -6,10 +6,10 @@ import functools
 import ipaddress
 import math
 from collections.abc import Callable
-from typing import Final, final
+from typing import Any, Final, final
 
 import click
-from attrs import frozen
+from attrs import fields, frozen
 
 from ..server.config import ServerConfig
 from ..server.limits import UNLIMITED, LimitsConfig
@@ -35,7 +35,7 @@ _LIMITS: Final = LimitsConfig()
 @final
 @frozen(kw_only=True)
 class Edge:
-    """What was said; None is the default, which depends on who can come."""
+    """What was said, each by the option of its name; None is the default, which depends on who can come."""
 
     certificate: CertificateFiles | None = None
     trusted_proxies: tuple[Network, ...] = ()
@@ -165,17 +165,9 @@ def edge_options(command: Callable[..., None]) -> Callable[..., None]:
         *,
         certfile: str | None,
         keyfile: str | None,
-        trusted_proxies: tuple[Network, ...],
-        root_path: str,
-        max_connections: int,
-        peer_connections: int | None,
-        peer_rate: float | None,
         rate: float | None,
         burst: float | None,
-        auth_failures: float | None,
-        client_connections: int | None,
-        client_subscriptions: int | None,
-        **others: object,
+        **given: Any,
     ) -> None:
         if keyfile is not None and certfile is None:
             raise click.UsageError("--keyfile belongs to a --certfile")
@@ -185,20 +177,8 @@ def edge_options(command: Callable[..., None]) -> Callable[..., None]:
             certificate = None if certfile is None else CertificateFiles(certfile, keyfile)
         except TlsError as error:
             raise click.ClickException(str(error)) from error
-        edge = Edge(
-            certificate=certificate,
-            trusted_proxies=trusted_proxies,
-            root_path=root_path,
-            max_connections=max_connections,
-            peer_connections=peer_connections,
-            peer_rate=peer_rate,
-            rate=rate,
-            burst=burst,
-            auth_failures=auth_failures,
-            client_connections=client_connections,
-            client_subscriptions=client_subscriptions,
-        )
-        command(edge=edge, **others)
+        own = {each.name: given.pop(each.name) for each in fields(Edge) if each.name in given}
+        command(edge=Edge(certificate=certificate, rate=rate, burst=burst, **own), **given)
 
     decorated: Callable[..., None] = inner
     for option in reversed(_OPTIONS):

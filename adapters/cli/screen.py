@@ -1,9 +1,8 @@
-"""What the commands that speak to a server share: the option that names the server, and the terminal they write to."""
+"""The terminal that the commands write to which speak to a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar, final
+from typing import final
 
 import click
 
@@ -12,23 +11,7 @@ from penstock.engine import Degraded, Drained, Ended, Event, Gap
 from ..client import Delivery
 from .render import Transcript, clean
 
-__all__ = ["DEFAULT_URL", "Screen", "url_option"]
-
-DEFAULT_URL: Final = "http://127.0.0.1:8420"
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
-
-
-def url_option(command: _Command) -> _Command:
-    """Adds ``--url``."""
-    return click.option(
-        "--url",
-        default=DEFAULT_URL,
-        show_default=True,
-        envvar="PENSTOCK_URL",
-        show_envvar=True,
-        help="The server.",
-    )(command)
+__all__ = ["Screen"]
 
 
 @final

@@ -26,10 +26,9 @@ from penstock.engine import (
 from ..client import Arrived, RemoteSession
 from ..client.tasks import open_tasks
 from .asking import Questions, can_ask, demand, how_to_answer
-from .client import PATIENCE, Following, connected, run
-from .credentials import token_option, token_source
+from .client import PATIENCE, Following, connected, run, server_options, token_source
 from .render import ending
-from .screen import Screen, url_option
+from .screen import Screen
 
 __all__ = ["send"]
 
@@ -46,8 +45,7 @@ def _input(_: click.Context, __: click.Parameter, value: str | None) -> JSON:
 @click.command()
 @click.argument("session")
 @click.argument("text")
-@url_option
-@token_option
+@server_options
 @click.option("--producer", help="Who answers; else the server's default.")
 @click.option(
     "--policy",

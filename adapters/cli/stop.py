@@ -9,9 +9,7 @@ import click
 
 from penstock.engine import Stopped, StopState
 
-from .client import connected, run
-from .credentials import token_option, token_source
-from .screen import url_option
+from .client import connected, run, server_options, token_source
 
 __all__ = ["stop"]
 
@@ -27,8 +25,7 @@ _WORDS: Final[dict[StopState, str]] = {
 @click.command()
 @click.argument("session")
 @click.argument("generation_id", required=False)
-@url_option
-@token_option
+@server_options
 @click.option("--reason", metavar="TEXT", default="stopped", show_default=True, help="Why; for those who follow.")
 @click.option(
     "--queue",

@@ -9,17 +9,15 @@ import click
 from penstock.engine import encode
 
 from ..client import Arrived
-from .client import Following, connected, run
-from .credentials import token_option, token_source
-from .screen import Screen, url_option
+from .client import Following, connected, run, server_options, token_source
+from .screen import Screen
 
 __all__ = ["tail"]
 
 
 @click.command()
 @click.argument("session")
-@url_option
-@token_option
+@server_options
 @click.option("--after", metavar="CURSOR", help="Begin behind this cursor ('now': the tail); else from the start.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
 def tail(session: str, url: str, token_file: Path | None, after: str | None, as_json: bool) -> None:

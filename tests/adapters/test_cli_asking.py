@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from penstock.adapters.cli import main
 from penstock.adapters.cli.asking import demand, how_to_answer
-from penstock.adapters.cli.screen import DEFAULT_URL
+from penstock.adapters.cli.client import DEFAULT_URL
 from penstock.engine import JSON
 
 
