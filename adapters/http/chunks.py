@@ -28,7 +28,7 @@ from .intake import body_of_request, json_body, parsed
 from .openapi.schemas import Schema, reference
 from .routes import SESSION, Body, Operation, Routes, answered, header, json_answer
 
-__all__ = ["LEASE", "add_chunks", "lease_in", "write"]
+__all__ = ["LEASE", "add_chunks", "lease_in", "one", "write"]
 
 
 _NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 9_999_999_999_999_999}
@@ -158,15 +158,16 @@ def _chunks_in(body: bytes, *, batch: bool) -> Sequence[Chunk] | SignOfLife:
 
 def stamp_in(values_of: Callable[[str], Sequence[str]]) -> ProducerStamp | None:
     """What makes a request exactly-once, in its headers: ``values_of`` each name. Raises `InvalidBody`."""
-    return read_stamp(*(_one(values_of, name) for name in ("Producer-Id", "Producer-Epoch", "Producer-Seq")))
+    return read_stamp(*(one(values_of, name) for name in ("Producer-Id", "Producer-Epoch", "Producer-Seq")))
 
 
 def lease_in(values_of: Callable[[str], Sequence[str]]) -> float | None:
     """How long the producer may be silent, as its header says. Raises `InvalidBody`."""
-    return read_lease(_one(values_of, "Producer-Lease"))
+    return read_lease(one(values_of, "Producer-Lease"))
 
 
-def _one(values_of: Callable[[str], Sequence[str]], name: str) -> str | None:
+def one(values_of: Callable[[str], Sequence[str]], name: str) -> str | None:
+    """The header's value, if it is there. Raises `InvalidBody` if it is there again."""
     values = values_of(name)
     if len(values) > 1:
         raise InvalidBody(f"there is more than one {name}")

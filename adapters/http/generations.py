@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Final
 
-from attrs import frozen
 from quart import Response, request
 
-from penstock.engine import Engine, InvalidBody
+from penstock.engine import Engine
 
 from ..requests.answers import (
     DequeueAnswer,
@@ -18,8 +17,18 @@ from ..requests.answers import (
     StartAnswer,
     StopAnswer,
 )
-from ..requests.bodies import StartBody, StopBody, check_idempotency_key, put_in, read_body, read_input, start, stop
-from .chunks import LEASE, lease_in
+from ..requests.bodies import (
+    EmptyBody,
+    StartBody,
+    StopBody,
+    check_idempotency_key,
+    put_in,
+    read_body,
+    read_input,
+    start,
+    stop,
+)
+from .chunks import LEASE, lease_in, one
 from .guard import allow, permitted
 from .intake import json_body
 from .openapi.schemas import Schema, reference
@@ -30,12 +39,6 @@ __all__ = ["add_generations"]
 _KEY: Final[Schema] = {"type": "string", "pattern": "^[!-~]{1,255}$"}
 
 _STATUS: Final = {"started": 201, "queued": 202, "joined": 200, "repeated": 200}
-
-
-@final
-@frozen(kw_only=True)
-class _NoBody:
-    pass
 
 
 def add_generations(routes: Routes, engine: Engine) -> None:
@@ -82,7 +85,10 @@ def add_generations(routes: Routes, engine: Engine) -> None:
     )
     async def start_generation(session_id: str) -> Response:
         principal = await allow("write", session_id)
-        key, lease = _idempotency_key(), lease_in(request.headers.getlist)
+        key = one(request.headers.getlist, "Idempotency-Key")
+        if key is not None:
+            check_idempotency_key(key)
+        lease = lease_in(request.headers.getlist)
         body = read_body(await json_body(), StartBody)
         if body.is_remote:
             await allow("produce", session_id)
@@ -182,7 +188,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
     )
     async def queue_next(session_id: str) -> Response:
         await allow("write", session_id)
-        read_body(await json_body(), _NoBody)
+        read_body(await json_body(), EmptyBody)
         went_on = await (await engine.session(session_id)).queue_next()
         made = QueueAnswer(session_id=session_id, cursor=went_on.cursor, generation_id=went_on.generation_id)
         return answered(made)
@@ -204,11 +210,3 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         await allow("write", session_id)
         await (await engine.session(session_id)).dequeue(generation_id)
         return answered(DequeueAnswer(session_id=session_id, generation_id=generation_id.lower()))
-
-
-def _idempotency_key() -> str | None:
-    """Raises `InvalidBody`."""
-    keys = request.headers.getlist("Idempotency-Key")
-    if len(keys) > 1:
-        raise InvalidBody("there is more than one Idempotency-Key")
-    return check_idempotency_key(keys[0]) if keys else None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApprovalAnswer",
+    "EmptyBody",
     "How",
     "InputBody",
     "InputHead",
@@ -58,6 +59,12 @@ How: TypeAlias = Literal["started", "queued", "joined", "repeated"]
 
 # A UUID or a hash fits many times over; what fits no header is no key.
 _KEY: Final = re.compile(r"[!-~]{1,255}")
+
+
+@final
+@frozen(kw_only=True)
+class EmptyBody:
+    """Of a request that says all by what it is."""
 
 
 @final

@@ -12,6 +12,7 @@ from penstock.engine import JSON, Cursor, Engine, InvalidBody, check_session_id
 
 from ..requests.answers import as_json
 from ..requests.bodies import (
+    EmptyBody,
     MessageBody,
     StartBody,
     StopBody,
@@ -46,12 +47,6 @@ _Command: TypeAlias = Callable[[str, Mapping[str, JSON], JSON], Awaitable[Result
 class _SubscribeBody:
     after: str | None = None
     snapshot: bool = False
-
-
-@final
-@frozen(kw_only=True)
-class _EmptyBody:
-    pass
 
 
 @final
@@ -125,7 +120,7 @@ class Commands:
         return None
 
     async def _unsubscribe(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
-        read_body(value, _EmptyBody, aside=ENVELOPE)
+        read_body(value, EmptyBody, aside=ENVELOPE)
         await self._subscriptions.remove(session_id)
         return {"session_id": session_id}
 
@@ -176,5 +171,5 @@ class Commands:
         return as_json(await carry_out(await self._engine.session(session_id), frame))
 
     async def _ping(self, _: str, value: Mapping[str, JSON], __: JSON) -> Result:
-        read_body(value, _EmptyBody, aside=ENVELOPE)
+        read_body(value, EmptyBody, aside=ENVELOPE)
         return {}

@@ -140,8 +140,7 @@ _EXCLUDED: Final = {
     "TicketBody": "is about no session",
     "Body": "what a route says of its own",
     "_AuthBody": "is about no session",
-    "_NoBody": "has no fields",
-    "_EmptyBody": "has no fields",
+    "EmptyBody": "has no fields",
     "InputBody": "what `InputHead` and `ApprovalAnswer` are read into",
 }
 
