@@ -142,10 +142,10 @@ def create_app(
         return response
 
     bounds = limits or Limits(UNLIMITED)
-    add_guard(app, identity, bounds)
+    routes = app.routes = Routes(app)
+    add_guard(app, identity, bounds, routes.public)
     app.register_error_handler(PenstockError, _on_error)
     app.register_error_handler(HTTPException, _on_http_error)
-    routes = app.routes = Routes(app)
     add_sessions(routes, engine)
     add_presence(routes, engine)
     add_events(routes, engine, heartbeat)

@@ -23,7 +23,6 @@ from ..requests.chunks import (
     read_pieces,
     read_stamp,
 )
-from .guard import allow
 from .intake import body_of_request, json_body, parsed
 from .openapi.schemas import Schema, reference
 from .routes import SESSION, Body, Operation, Routes, answered, header, json_answer
@@ -84,7 +83,6 @@ def add_chunks(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def write_chunk(session_id: str) -> Response:
-        await allow("produce", session_id)
         return answered(await write(engine, session_id, request.headers.getlist, body_of_request, batch=False))
 
     @routes.add(
@@ -105,7 +103,6 @@ def add_chunks(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def write_chunks(session_id: str) -> Response:
-        await allow("produce", session_id)
         return answered(await write(engine, session_id, request.headers.getlist, body_of_request, batch=True))
 
     @routes.add(
@@ -126,7 +123,6 @@ def add_chunks(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def finish_generation(session_id: str, generation_id: str) -> Response:
-        await allow("produce", session_id)
         stamp, _ = stamp_in(request.headers.getlist), lease_in(request.headers.getlist)
         body = read_body(await json_body(), FinishBody)
         return answered(await finish(await engine.session(session_id), generation_id.lower(), body, stamp))

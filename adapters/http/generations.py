@@ -29,7 +29,7 @@ from ..requests.bodies import (
     stop,
 )
 from .chunks import LEASE, lease_in, one
-from .guard import allow, permitted
+from .guard import allow, authenticate, permitted
 from .intake import json_body
 from .openapi.schemas import Schema, reference
 from .routes import SESSION, Body, Operation, Routes, answered, header, json_answer
@@ -84,7 +84,6 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def start_generation(session_id: str) -> Response:
-        principal = await allow("write", session_id)
         key = one(request.headers.getlist, "Idempotency-Key")
         if key is not None:
             check_idempotency_key(key)
@@ -94,7 +93,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
             await allow("produce", session_id)
         produces = await permitted("produce", session_id)
         session = await engine.session(session_id)
-        made, how = await start(session, body, key, principal=principal.subject, produces=produces, lease=lease)
+        made, how = await start(session, body, key, principal=authenticate().subject, produces=produces, lease=lease)
         return answered(made, _STATUS[how])
 
     @routes.add(
@@ -110,7 +109,6 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def generation(session_id: str, generation_id: str) -> Response:
-        await allow("read", session_id)
         found = await (await engine.session(session_id)).generation(generation_id)
         return answered(
             GenerationAnswer(
@@ -147,12 +145,11 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def send_input(session_id: str, generation_id: str) -> Response:
-        principal = await allow("write", session_id)
         body = read_input(await json_body())
         if body.names_another:
             await allow("produce", session_id)
         session = await engine.session(session_id)
-        return answered(await put_in(session, generation_id.lower(), body, principal=principal.subject), 202)
+        return answered(await put_in(session, generation_id.lower(), body, principal=authenticate().subject), 202)
 
     @routes.add(
         Operation(
@@ -169,7 +166,6 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def stop_generation(session_id: str) -> Response:
-        await allow("write", session_id)
         body = read_body(await json_body(), StopBody)
         return answered(await stop(await engine.session(session_id), body))
 
@@ -187,7 +183,6 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def queue_next(session_id: str) -> Response:
-        await allow("write", session_id)
         read_body(await json_body(), EmptyBody)
         went_on = await (await engine.session(session_id)).queue_next()
         made = QueueAnswer(session_id=session_id, cursor=went_on.cursor, generation_id=went_on.generation_id)
@@ -207,6 +202,5 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def dequeue(session_id: str, generation_id: str) -> Response:
-        await allow("write", session_id)
         await (await engine.session(session_id)).dequeue(generation_id)
         return answered(DequeueAnswer(session_id=session_id, generation_id=generation_id.lower()))

@@ -1,12 +1,12 @@
 """What stands before every route: whose request this is, whether they may do this, and what it takes of theirs.
 
-A route calls `allow` before it does anything about a session, also about one that does not exist: who may not
-read a session does not learn from the answer whether there is one.
+`allow` is asked before anything is done about a session, also about one that does not exist: who may not read a session
+does not learn from the answer whether there is one. `Routes` asks it for the scope that a route is described with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, cast
 
 from hypercorn.typing import Scope as AsgiScope
@@ -38,19 +38,19 @@ _PLACES: Final = "penstock.places"
 # Where a ticket in the query stands for a token. EventSource can send no header.
 _STREAM: Final = "events"
 
-# What tells nothing about a session. All other routes need a token, whether or not they ask for more.
-_PUBLIC: Final = frozenset({"healthz", "readyz", "no_websocket", "page", "openapi", "docs"})
 
+def add_guard(app: QuartTrio, asked: Identity, limits: Limits, public: Collection[str]) -> None:
+    """Have every route of ``app`` ask ``asked`` who comes, and ``limits`` whether it is not too much.
 
-def add_guard(app: QuartTrio, asked: Identity, limits: Limits) -> None:
-    """Have every route of ``app`` ask ``asked`` who comes, and ``limits`` whether it is not too much."""
+    But for the endpoints that are ``public``, which tell nothing about a session.
+    """
     app.extensions[_NAME] = asked
     app.extensions[_LIMITS] = limits
 
     @app.before_request
     async def authenticated() -> None:
         # Paths that lead nowhere, and what a resource knows, are the same for everybody.
-        if request.url_rule is not None and request.method != "OPTIONS" and request.endpoint not in _PUBLIC:
+        if request.url_rule is not None and request.method != "OPTIONS" and request.endpoint not in public:
             try:
                 authenticate()
             except Unauthenticated:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, final
 
 from attrs import frozen
@@ -17,6 +18,7 @@ from quart_trio import QuartTrio
 from penstock.engine import InvalidBody, encode_json
 
 from ..requests.answers import as_json
+from .guard import allow
 from .openapi.schemas import Schema, reference
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ def text_answer(description: str, *media_types: str) -> Answer:
 @frozen(kw_only=True)
 class Operation:
     """``codes``: the errors that are its own; those that any request may meet are added, by ``scope`` also the
-    guard's. ``scope``: what the caller must be allowed; None: anybody.
+    guard's. ``scope``: what the caller must be allowed; None: anybody, also who does not say who they are. Where the
+    path names a session, that is asked before the handler is called; one that ``asks_itself`` needs the body for it.
     """
 
     method: Literal["get", "put", "patch", "post", "delete"]
@@ -114,6 +117,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     codes: tuple[str, ...] = ()
+    asks_itself: bool = False
 
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
@@ -126,6 +130,7 @@ class Routes:
     def __init__(self, app: QuartTrio) -> None:
         self.app: Final = app
         self.operations: Final[dict[tuple[str, str], Operation]] = {}
+        self.public: Final[set[str]] = set()  # the endpoints that anybody may ask
 
     def add(self, operation: Operation, **options: object) -> Callable[[Handler], Handler]:
         """A decorator: have this function answer what is described. ``options`` are those of Quart's `route`.
@@ -139,10 +144,26 @@ class Routes:
         rule = operation.path.replace("{", "<").replace("}", ">")
 
         def added(handler: Handler) -> Handler:
-            self.app.route(rule, methods=[operation.method.upper()], **options)(handler)
+            answer: Callable[..., Awaitable[Response]] = handler
+            if operation.scope is None:
+                self.public.add(str(options.get("endpoint", handler.__name__)))
+            elif "{session_id}" in operation.path and not operation.asks_itself:
+                answer = _guarded(operation.scope, handler)
+            self.app.route(rule, methods=[operation.method.upper()], **options)(answer)
             return handler
 
         return added
+
+
+def _guarded(scope: Scope, handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """The handler, for those who may do this to the session that it is about."""
+
+    @wraps(handler)
+    async def answer(session_id: str, **others: str) -> Response:
+        await allow(scope, session_id)
+        return await handler(session_id, **others)
+
+    return answer
 
 
 # What every request about a session may be refused with.

@@ -101,7 +101,6 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def create(session_id: str) -> Response:
-        await allow("write", session_id)
         body = read_body(await json_body(), NewBody)
         session = await engine.create_session(session_id, metadata=body.metadata)
         made = PutAnswer(session_id=session.session_id, cursor=await session.cursor(), created=session.created)
@@ -122,7 +121,6 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def update(session_id: str) -> Response:
-        await allow("write", session_id)
         body = read_body(await json_body(), PatchBody)
         updated = await (await engine.session(session_id)).update(body.metadata)
         return answered(UpdateAnswer(session_id=session_id, cursor=updated.cursor, metadata=updated.metadata))
@@ -142,7 +140,6 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def show(session_id: str) -> Response:
-        await allow("read", session_id)
         session = await engine.session(session_id)
         page = await session.snapshot_page(page_size(), request.args.get("before"))
         return answered(page.body)
@@ -162,7 +159,6 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def delete(session_id: str) -> Response:
-        await allow("admin", session_id)
         await engine.delete_session(session_id)
         return answered(DeleteAnswer(session_id=session_id))
 
@@ -181,7 +177,6 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def reset(session_id: str) -> Response:
-        await allow("admin", session_id)
         body = read_body(await json_body(), ResetBody)
         cursor = await (await engine.session(session_id)).reset(body.reason)
         return answered(ResetAnswer(session_id=session_id, cursor=cursor))
@@ -198,6 +193,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             body=Body(shape=ForkBody),
             answers={201: json_answer("The new session.", ForkAnswer)},
             codes=(*SESSION, "INVALID_CURSOR", "MESSAGE_NOT_FOUND", "ID_IN_USE"),
+            asks_itself=True,
         ),
     )
     async def fork(session_id: str) -> Response:
@@ -225,6 +221,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
                 201: json_answer("It is posted.", PostAnswer),
             },
             codes=(*SESSION, "ID_IN_USE"),
+            asks_itself=True,
         ),
     )
     async def post_message(session_id: str) -> Response:
@@ -248,7 +245,6 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def retract(session_id: str, message_id: str) -> Response:
-        await allow("write", session_id)
         body = read_body(await json_body(), RetractBody)
         cursor = await (await engine.session(session_id)).retract(message_id, and_after=body.and_after)
         return answered(RetractAnswer(session_id=session_id, message_id=message_id.lower(), cursor=cursor))
