@@ -157,7 +157,7 @@ class Pushing:
         headers: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value.decode("latin-1"))
-        if any(len(headers.get(name, ())) > 1 for name in (b"host", b"origin")):
+        if len(headers.get(b"host", ())) > 1 or len(headers.get(b"origin", ())) > 1:
             return None
         lengths = headers.get(b"content-length")
         if lengths is None or not lengths[0].isdecimal() or b"transfer-encoding" in headers:

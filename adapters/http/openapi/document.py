@@ -1,21 +1,25 @@
-"""The document: every operation with its parameters, body and answers, and the schemas they refer to."""
+"""The document: every operation with its parameters, body and answers, and the schemas they refer to. And its route."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, cast
 
-from penstock.engine import JSON, BlockSnapshot, Chunk
+from quart import Response, request
+
+from penstock.engine import JSON, BlockSnapshot, Chunk, encode_json
 
 from ...problems import PROBLEM_JSON, TABLE
 from ...requests.bodies import ApprovalAnswer, InputHead
-from ..routes import Answer, Body, Operation, Parameter, Shape
+from ..page import FILES
+from ..routes import Answer, Body, Operation, Parameter, Routes, Shape, no_body
 from .grammar import GRAMMAR, KIND, SHARED, WORD
 from .schemas import Schema, Schemas, reference
 from .vocabulary import add_events, add_frames, add_problem
 
-__all__ = ["document"]
+__all__ = ["add_openapi", "document"]
 
 _TAGS: Final = {
     "sessions": "A session is one conversation.",
@@ -63,6 +67,34 @@ _HEADERS: Final[dict[int, Schema]] = {
     429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}},
     503: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}},
 }
+
+
+def add_openapi(routes: Routes, *, secured: bool) -> None:
+    """Add ``/openapi.json``, as the last route: it describes those that are there, with the prefix under which this
+    server is reached. ``secured``: requests must bear a token."""
+
+    @routes.add(
+        Operation(
+            method="get",
+            path="/openapi.json",
+            id="describe",
+            tag="server",
+            summary="This description",
+            scope=None,
+            answers={
+                200: Answer(description="OpenAPI 3.1.", content={"application/json": {"type": "object"}}),
+                304: no_body("It is what `If-None-Match` names."),
+            },
+        )
+    )
+    async def openapi() -> Response:
+        prefix = request.root_path.rstrip("/")
+        body = encode_json({**told, "servers": [{"url": prefix}]} if prefix else told)
+        response = Response(body, 200, {"Cache-Control": "no-cache"}, content_type="application/json")
+        response.set_etag(sha256(body).hexdigest()[:32])
+        return await response.make_conditional(request)
+
+    told = document(routes.operations.values(), files=FILES, secured=secured)
 
 
 def document(operations: Iterable[Operation], *, files: Collection[str], secured: bool) -> Schema:
