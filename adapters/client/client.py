@@ -54,6 +54,7 @@ class Client:
                 cursor=each.cursor,
                 metadata=each.metadata,
                 generation_id=None if each.generation is None else each.generation.generation_id,
+                corrupt=bool(each.corrupt),
             )
             for each in read(SessionList, answer).sessions
         ]

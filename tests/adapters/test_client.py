@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
+import httpx
 import pytest
 import trio
 
@@ -105,6 +106,16 @@ async def test_commands_have_the_names_and_results_of_the_engine() -> None:
         await fork.delete()
         with pytest.raises(SessionDeleted):
             await fork.snapshot()
+
+
+async def test_a_session_that_cannot_be_read_is_listed_as_such() -> None:
+    listed: list[JSONObject] = [
+        {"session_id": each, "cursor": "e-0000000000000000", "metadata": {}} for each in ("a", "b")
+    ]
+    answer = {"sessions": [listed[0], {**listed[1], "corrupt": True}]}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    async with connect("http://fake", transport=transport) as client:
+        assert [(one.session_id, one.corrupt) for one in await client.sessions()] == [("a", False), ("b", True)]
 
 
 #
