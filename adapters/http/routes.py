@@ -17,6 +17,7 @@ from quart_trio import QuartTrio
 
 from penstock.engine import InvalidBody, encode_json
 
+from ..access import Scope
 from ..requests.answers import as_json
 from .guard import allow
 from .openapi.schemas import Schema, reference
@@ -32,7 +33,6 @@ __all__ = [
     "Operation",
     "Parameter",
     "Routes",
-    "Scope",
     "Shape",
     "answered",
     "header",
@@ -42,8 +42,6 @@ __all__ = [
     "query",
     "text_answer",
 ]
-
-Scope: TypeAlias = Literal["read", "write", "produce", "admin"]
 
 # An attrs type, one of several, or a schema of no type.
 Shape: TypeAlias = "type[AttrsInstance] | tuple[type[AttrsInstance], ...] | Schema"
