@@ -19,6 +19,7 @@ from attrs import frozen
 
 from penstock.engine import PenstockError
 
+from ..whole_body import WholeBody
 from .config import ClientConfig
 from .refusals import Unreachable, from_answer, retry_after
 
@@ -37,29 +38,6 @@ class Answer:
     body: bytes
     refusal: PenstockError | None
     retry_after: float | None
-
-
-@final
-class _Body(httpx.AsyncByteStream):
-    """A request's body in one piece. No generator, as the library's own is: one that a broken connection leaves in the
-    middle would be the garbage collector's, with a warning."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return _OnePiece(self._content)
-
-
-@final
-class _OnePiece(AsyncIterator[bytes]):
-    def __init__(self, content: bytes) -> None:
-        self._left = [content] if content else []
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
 
 
 @final
@@ -122,7 +100,7 @@ class Wire:
             with trio.fail_after(limit):
                 made |= await self.headers()
                 request = self.http.build_request(method, self.url + path, params=dict(query or {}), headers=made)
-                request.stream = _Body(body or b"")
+                request.stream = WholeBody(body or b"")
                 response = await self.http.send(request)
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             raise self._unreachable(error) from error
@@ -149,7 +127,7 @@ class Wire:
                 request = self.http.build_request(
                     "GET", self.url + path, params=dict(query), headers=made, timeout=timeout
                 )
-                request.stream = _Body(b"")
+                request.stream = WholeBody(b"")
                 response = await self.http.send(request, stream=True)
                 if not response.is_success:
                     await response.aread()

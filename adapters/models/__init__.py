@@ -4,7 +4,7 @@
     async with open_engine("chat.db", producers={"assistant": Assistant(model, system="Be brief.")}) as engine:
         ...
 
-The SDKs come with the extra ``models`` and are loaded when a model is opened.
+What sends the requests comes with the extra ``models`` and is loaded when a model is opened.
 """
 
 from __future__ import annotations

@@ -3,57 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import Final, final
 
-import openai
+from penstock.engine import JSON, JSONObject, encode_json
 
-from penstock.engine import JSONObject, encode_json
-
-from .model import Answer, Offer, Request
-from .openai_failures import failure, of_event
+from .dialect import OPENAI, Dialect
+from .failures import of_error
+from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Finished, Piece, Spent, Words
-from .sdk import StreamedAnswer
 from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Turn, UserTurn
 from .usage import tokens
 from .wire import DONE, number, objects, parse, part, text
 
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
-
-__all__ = ["ChatMeaning", "ChatModel", "messages"]
+__all__ = ["CHAT", "ChatMeaning", "messages"]
 
 _CALLS_TOOLS: Final = frozenset({"tool_calls", "function_call"})
 
 
-@final
-class ChatModel:
-    """A model behind ``POST …/chat/completions``."""
-
-    def __init__(self, client: openai.AsyncOpenAI, name: str, *, options: JSONObject | None = None) -> None:
-        self._client: Final = client
-        self.name: Final = name
-        self._options: Final = dict(options or {})
-
-    async def ask(self, request: Request) -> Answer:
-        try:
-            response = await self._client.chat.completions.with_streaming_response.create(
-                model=self.name,
-                messages=cast("list[ChatCompletionMessageParam]", messages(request.turns, request.system)),
-                tools=cast("list[ChatCompletionFunctionToolParam]", [_tool(tool) for tool in request.tools])
-                or openai.omit,
-                stream=True,
-                stream_options={"include_usage": True},
-                extra_body=self._options,
-            ).__aenter__()
-        except Exception as error:
-            told = failure(error, began=False)
-            if told is None:
-                raise
-            raise told from error
-        return StreamedAnswer(response.http_response, ChatMeaning(), lambda error: failure(error, began=True))
-
-    async def aclose(self) -> None:
-        await self._client.close()
+def _body(name: str, request: Request) -> JSONObject:
+    made: dict[str, JSON] = {
+        "model": name,
+        "messages": messages(request.turns, request.system),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.tools:
+        made["tools"] = [_tool(tool) for tool in request.tools]
+    return made
 
 
 def messages(turns: Sequence[Turn], system: str | None) -> list[JSONObject]:
@@ -103,8 +79,8 @@ class ChatMeaning:
             self.last = self.over
             return ()
         chunk = parse(data)
-        if chunk.get("error") is not None:
-            raise of_event(part(chunk, "error"))
+        if chunk.get("error"):
+            raise of_error(chunk)
         pieces: list[Piece] = []
         for choice in objects(chunk, "choices"):
             self._read_delta(part(choice, "delta"), pieces)
@@ -156,3 +132,6 @@ def _usage(usage: JSONObject) -> JSONObject:
         cached_tokens=number(part(usage, "prompt_tokens_details"), "cached_tokens"),
         reasoning_tokens=number(part(usage, "completion_tokens_details"), "reasoning_tokens"),
     )
+
+
+CHAT: Final = Dialect(provider=OPENAI, path="chat/completions", body=_body, meaning=ChatMeaning)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast, final
-
-import anthropic
+from typing import Final, final
 
 from penstock.engine import JSON, JSONObject, encode_json
 
-from .failures import ModelFailure, of_answer
-from .model import Answer, Offer, Request
+from .dialect import ANTHROPIC, Dialect
+from .failures import of_error
+from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
-from .sdk import StreamedAnswer, plain_failure
 from .transcript import AnswerTurn, Call, Result, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
 from .usage import tokens
 from .wire import number, parse, part, text
 
-if TYPE_CHECKING:
-    from anthropic.types import MessageParam, ToolParam
-
-__all__ = ["ClaudeMeaning", "ClaudeModel", "messages"]
+__all__ = ["CLAUDE", "ClaudeMeaning", "messages"]
 
 _DIALECT: Final = "anthropic"
 
@@ -39,43 +34,23 @@ _CACHED: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
 _COUNTS: Final = ("input_tokens", "output_tokens", *_CACHED)
 
 
-@final
-class ClaudeModel:
-    """A model behind ``POST …/v1/messages``."""
-
-    def __init__(self, client: anthropic.AsyncAnthropic, name: str, *, options: JSONObject | None = None) -> None:
-        self._client: Final = client
-        self.name: Final = name
-        self._options: Final = dict(options or {})
-
-    async def ask(self, request: Request) -> Answer:
-        system = "\n\n".join(
-            [request.system or "", *(turn.text for turn in request.turns if isinstance(turn, SystemTurn))]
-        ).strip()
-        offered = [_tool(tool) for tool in request.tools]
-        called = _called(request.turns) - {tool.name for tool in request.tools}
-        try:
-            response = await self._client.messages.with_streaming_response.create(
-                model=self.name,
-                max_tokens=_MAX_TOKENS,
-                messages=cast("list[MessageParam]", messages(request.turns)),
-                system=system or anthropic.omit,
-                # A transcript with calls is refused where no tools are named, and its tools may be another producer's.
-                tools=cast("list[ToolParam]", offered + [_past_tool(name) for name in sorted(called)])
-                or anthropic.omit,
-                tool_choice={"type": "none"} if called and not offered else anthropic.omit,
-                stream=True,
-                extra_body=self._options,
-            ).__aenter__()
-        except Exception as error:
-            told = _failure(error, began=False)
-            if told is None:
-                raise
-            raise told from error
-        return StreamedAnswer(response.http_response, ClaudeMeaning(), lambda error: _failure(error, began=True))
-
-    async def aclose(self) -> None:
-        await self._client.close()
+def _body(name: str, request: Request) -> JSONObject:
+    made: dict[str, JSON] = {
+        "model": name,
+        "max_tokens": _MAX_TOKENS,
+        "messages": messages(request.turns),
+        "stream": True,
+    }
+    system = [request.system or "", *(turn.text for turn in request.turns if isinstance(turn, SystemTurn))]
+    if told := "\n\n".join(system).strip():
+        made["system"] = told
+    # A transcript with calls is refused where no tools are named, and its tools may be another producer's.
+    past = sorted(_called(request.turns) - {tool.name for tool in request.tools})
+    if request.tools or past:
+        made["tools"] = [*(_tool(tool) for tool in request.tools), *(_past_tool(name) for name in past)]
+    if past and not request.tools:
+        made["tool_choice"] = {"type": "none"}
+    return made
 
 
 def messages(turns: Sequence[Turn]) -> list[JSONObject]:
@@ -143,16 +118,6 @@ def _past_tool(name: str) -> JSONObject:
     return {"name": name, "description": "No longer available. Do not call it.", "input_schema": schema}
 
 
-def _failure(error: Exception, *, began: bool) -> ModelFailure | None:
-    if isinstance(error, anthropic.APIStatusError):
-        return of_answer(error.status_code, (error.type,), str(error.api_message), headers=error.response.headers)
-    if isinstance(error, anthropic.APIConnectionError):
-        return ModelFailure("MODEL_INTERRUPTED" if began else "MODEL_UNAVAILABLE", repr(error.__cause__ or error))
-    if isinstance(error, anthropic.AnthropicError):  # its own: no way to sign in
-        return ModelFailure("MODEL_AUTH", type(error).__name__)
-    return plain_failure(error, began=began)
-
-
 @final
 class ClaudeMeaning:
     """Reads the events of one answer; what it does not know, it passes over."""
@@ -185,8 +150,7 @@ class ClaudeMeaning:
                 self.over = self.last = True
                 return (Finished(self._reason),)
             case "error":
-                error = part(event, "error")
-                raise of_answer(None, (error.get("type"),), str(error.get("message")))
+                raise of_error(event)
             case _:
                 return ()
 
@@ -241,3 +205,6 @@ class ClaudeMeaning:
                 reasoning_tokens=0,
             )
         )
+
+
+CLAUDE: Final = Dialect(provider=ANTHROPIC, path="v1/messages", body=_body, meaning=ClaudeMeaning)

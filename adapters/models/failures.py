@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, final
 
-__all__ = ["CODES", "ModelFailure", "of_answer", "retry_after"]
+from penstock.engine import JSON
+
+__all__ = ["CODES", "ModelFailure", "of_answer", "of_error", "retry_after"]
 
 # Code → what readers are told, and whether the same request may do better later.
 CODES: Final[Mapping[str, tuple[str, bool]]] = {
@@ -60,7 +62,7 @@ _STATUSES: Final[Mapping[int, str]] = {
     403: "MODEL_AUTH",
     404: "MODEL_NOT_FOUND",
     408: "MODEL_UNAVAILABLE",
-    409: "MODEL_UNAVAILABLE",  # the SDKs' own rule: a lock at the provider's timed out
+    409: "MODEL_UNAVAILABLE",  # the rule of the providers' own SDKs: a lock at the provider's timed out
     413: "MODEL_CONTEXT_TOO_LONG",
     429: "MODEL_RATE_LIMITED",
 }
@@ -81,6 +83,18 @@ class ModelFailure(Exception):
     def text(self) -> str:
         """What readers are told."""
         return CODES[self.code][0]
+
+
+def of_error(told: JSON, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> ModelFailure:
+    """The failure behind an error as servers tell it: an object, by itself or in a field ``error``, or a text.
+
+    In a stream there is no status any more.
+    """
+    error = told.get("error") or told if isinstance(told, Mapping) else told
+    if not isinstance(error, Mapping):
+        return of_answer(status, (), str(error), headers=headers)
+    words = error.get("code"), error.get("type")
+    return of_answer(status, words, str(error.get("message") or error), headers=headers)
 
 
 def of_answer(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias, final
 
 from attrs import frozen
 
@@ -12,7 +12,10 @@ from penstock.engine import JSONObject
 from .pieces import Piece
 from .transcript import Turn
 
-__all__ = ["Answer", "Model", "Offer", "Request"]
+__all__ = ["Answer", "Key", "Model", "Offer", "Request"]
+
+# What signs in, or what gets it anew for each request: tokens that live for minutes come by a function.
+Key: TypeAlias = str | Callable[[], Awaitable[str]]
 
 
 @final

@@ -1,33 +1,28 @@
 """``openai:NAME`` to a model, with an error for each way in which that can fail.
 
-The SDKs are loaded here and only when one is asked for: they take half a second, and are an extra.
+The HTTP library is loaded here and only when a model is opened: it is an extra.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, final
 
 from attrs import frozen
 
 from penstock.engine import InvalidBody, JSONObject, decode_json
 
 from .assistant import Assistant
-from .model import Model
+from .chat import CHAT
+from .claude import CLAUDE
+from .dialect import Dialect, Provider
+from .model import Key, Model
+from .responses import RESPONSES
 
 __all__ = ["ModelError", "ModelSpec", "open_assistant", "open_model", "parse_options"]
 
-Dialect: TypeAlias = Literal["openai", "openai-responses", "anthropic"]
-
-_DIALECTS: Final[tuple[Dialect, ...]] = ("openai", "openai-responses", "anthropic")
-
-# Where the SDKs look for the key first. They know more places than these, and are asked for the last word.
-_KEYS: Final[Mapping[Dialect, str]] = {
-    "openai": "OPENAI_API_KEY",
-    "openai-responses": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-}
+_DIALECTS: Final[Mapping[str, Dialect]] = {"openai": CHAT, "openai-responses": RESPONSES, "anthropic": CLAUDE}
 
 
 @final
@@ -40,7 +35,7 @@ class ModelError(Exception):
 class ModelSpec:
     """Which model, and how it is spoken to."""
 
-    dialect: Dialect
+    dialect: str
     name: str
 
     @classmethod
@@ -64,61 +59,47 @@ def parse_options(text: str) -> JSONObject:
 
 
 def open_model(
-    spec: str, *, base_url: str | None = None, api_key: str | None = None, options: JSONObject | None = None
+    spec: str, *, base_url: str | None = None, api_key: Key | None = None, options: JSONObject | None = None
 ) -> Model:
     """The model that ``openai:NAME``, ``openai-responses:NAME`` or ``anthropic:NAME`` names.
 
-    Without ``base_url`` and ``api_key`` the SDK takes its own: ``OPENAI_BASE_URL``, ``OPENAI_API_KEY``,
-    ``ANTHROPIC_BASE_URL``, ``ANTHROPIC_API_KEY`` and the others that it documents. ``options`` are fields of every
-    request, as the provider documents them. Nothing is sent. Raises `ModelError`.
+    What is not given is taken from the variables that the provider's own SDK reads: ``OPENAI_BASE_URL``,
+    ``OPENAI_API_KEY``, ``ANTHROPIC_BASE_URL``, ``ANTHROPIC_API_KEY`` or ``ANTHROPIC_AUTH_TOKEN``; so are headers:
+    ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID``, ``OPENAI_CUSTOM_HEADERS``, ``ANTHROPIC_CUSTOM_HEADERS``. ``api_key`` may
+    be an async function, which is called before each request: an `OSError` of it counts as ``MODEL_UNAVAILABLE``, and
+    what else it raises ends the generation. ``options`` are fields of every request, as the provider documents them.
+    Nothing is sent. Raises `ModelError`.
     """
     asked = ModelSpec.parse(spec)
-    if base_url is not None and not base_url.startswith(("http://", "https://")):
-        raise ModelError(f"the base URL {base_url!r} begins with neither http:// nor https://")
+    dialect = _DIALECTS[asked.dialect]
+    provider = dialect.provider
+    url = provider.base_url(os.environ) if base_url is None else base_url
+    if not url.startswith(("http://", "https://")):
+        raise ModelError(f"the base URL {url!r} begins with neither http:// nor https://")
+    key = api_key or provider.key(os.environ)
+    if not key:
+        raise _no_key(asked.dialect, provider)
     try:
-        if asked.dialect == "anthropic":
-            return _open_anthropic(asked, base_url, api_key, options)
-        return _open_openai(asked, base_url, api_key, options)
+        import httpx  # noqa: PLC0415  loaded only when it is asked for
+
+        from .provider import ProviderModel  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{spec} needs the package {error.name!r}, which is not installed: pip install 'penstock[models]'"
         ) from error
-
-
-def _open_openai(asked: ModelSpec, base_url: str | None, api_key: str | None, options: JSONObject | None) -> Model:
-    import openai  # noqa: PLC0415  loaded only when it is asked for
-
-    from .chat import ChatModel  # noqa: PLC0415
-    from .responses import ResponsesModel  # noqa: PLC0415
-
-    if not api_key and not os.environ.get("OPENAI_API_KEY"):
-        raise _no_key(asked)
     try:
-        # Asking again is `answering`'s, which knows whether something was written.
-        client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0)
-    except openai.OpenAIError as error:
-        raise ModelError(f"{_no_key(asked)}; the SDK says: {error}") from error
-    made = ChatModel if asked.dialect == "openai" else ResponsesModel
-    return made(client, asked.name, options=options)
+        return ProviderModel(
+            dialect, asked.name, url, key=key, headers=provider.headers(os.environ), options=options or {}
+        )
+    except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
+        raise ModelError(f"{spec}: the base URL, a proxy or the certificates cannot be used: {error}") from error
 
 
-def _open_anthropic(asked: ModelSpec, base_url: str | None, api_key: str | None, options: JSONObject | None) -> Model:
-    import anthropic  # noqa: PLC0415  loaded only when it is asked for
-
-    from .claude import ClaudeModel  # noqa: PLC0415
-
-    try:
-        client = anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, max_retries=0)
-    except (anthropic.AnthropicError, ValueError) as error:
-        raise ModelError(f"{_no_key(asked)}; the SDK says: {error}") from error
-    if not (client.api_key or client.auth_token or client.credentials):
-        raise _no_key(asked)
-    return ClaudeModel(client, asked.name, options=options)
-
-
-def _no_key(asked: ModelSpec) -> ModelError:
+def _no_key(dialect: str, provider: Provider) -> ModelError:
+    unread = [f"{name}={os.environ[name]}" for name in provider.unread if os.environ.get(name)]
+    hint = "".join(f"; {each} is not read, but a program may give open_model a function for tokens" for each in unread)
     return ModelError(
-        f"{asked.dialect} needs a key: set {_KEYS[asked.dialect]} (a server that asks for none takes any text)"
+        f"{dialect} needs a key: set {provider.keys[0]} (a server that asks for none takes any text){hint}"
     )
 
 

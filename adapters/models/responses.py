@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import Final, cast, final
 
-import openai
+from penstock.engine import JSON, JSONObject, encode_json
 
-from penstock.engine import JSONObject, encode_json
-
-from .model import Answer, Offer, Request
-from .openai_failures import failure, of_event
+from .dialect import OPENAI, Dialect
+from .failures import of_error
+from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
-from .sdk import StreamedAnswer
 from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
 from .usage import tokens
 from .wire import DONE, number, parse, part, text
 
-if TYPE_CHECKING:
-    from openai.types.responses import FunctionToolParam, ResponseInputParam
-
-__all__ = ["ResponsesMeaning", "ResponsesModel", "items"]
+__all__ = ["RESPONSES", "ResponsesMeaning", "items"]
 
 _DIALECT: Final = "openai-responses"
 
 
-@final
-class ResponsesModel:
-    """A model behind ``POST …/responses``."""
-
-    def __init__(self, client: openai.AsyncOpenAI, name: str, *, options: JSONObject | None = None) -> None:
-        self._client: Final = client
-        self.name: Final = name
-        self._options: Final = dict(options or {})
-
-    async def ask(self, request: Request) -> Answer:
-        try:
-            response = await self._client.responses.with_streaming_response.create(
-                model=self.name,
-                input=cast("ResponseInputParam", items(request.turns)),
-                instructions=request.system or openai.omit,
-                tools=cast("list[FunctionToolParam]", [_tool(tool) for tool in request.tools]) or openai.omit,
-                store=False,
-                stream=True,
-                extra_body=self._options,
-            ).__aenter__()
-        except Exception as error:
-            told = failure(error, began=False)
-            if told is None:
-                raise
-            raise told from error
-        return StreamedAnswer(response.http_response, ResponsesMeaning(), lambda error: failure(error, began=True))
-
-    async def aclose(self) -> None:
-        await self._client.close()
+def _body(name: str, request: Request) -> JSONObject:
+    made: dict[str, JSON] = {"model": name, "input": items(request.turns), "store": False, "stream": True}
+    if request.system:
+        made["instructions"] = request.system
+    if request.tools:
+        made["tools"] = [_tool(tool) for tool in request.tools]
+    return made
 
 
 def items(turns: Sequence[Turn]) -> list[JSONObject]:
@@ -137,10 +110,9 @@ class ResponsesMeaning:
             case "response.completed" | "response.incomplete":
                 return self._end(part(event, "response"))
             case "response.failed":
-                raise of_event(part(part(event, "response"), "error"))
+                raise of_error(part(part(event, "response"), "error"))
             case "error":
-                # The error's fields stand in the event, or in a field of it.
-                raise of_event(part(event, "error") or event)
+                raise of_error(event)
             case _:
                 return ()
 
@@ -180,3 +152,6 @@ class ResponsesMeaning:
         if told:
             return "length" if told == "max_output_tokens" else told
         return "tool_calls" if self._called else "stop"
+
+
+RESPONSES: Final = Dialect(provider=OPENAI, path="responses", body=_body, meaning=ResponsesMeaning)

@@ -1,7 +1,7 @@
 """The answers of all providers as they come over the wire: server-sent events with JSON in them. Pure.
 
-Read here and not by the SDKs: theirs take 100 to 175 microseconds for an event, check nothing of it, and leave
-generators open that are not read to their end. What is not as it should be raises `GarbledError`.
+What is absent or null is as if it were empty: other servers leave out what a provider's own would tell. What is of
+another type than it should be raises `GarbledError`.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ async def test_a_superseding_prompt_ends_one_request_and_makes_the_next(wire: Wi
 
 @every_wire
 async def test_a_fast_stream_that_is_stopped_in_the_middle_leaves_nothing_behind(wire: Wire) -> None:
-    """Much lies read and not yet written when the stop comes: the SDK's generators are in mid-air."""
+    """Much lies read and not yet written when the stop comes: the HTTP library's generators are in mid-air."""
     pieces = wire.say(*[f"w{number} " for number in range(3000)])[:-8]
     endless = Answer(pieces=pieces, end="hang")
     async with provider(*[endless] * 3) as server, talking(model_of(wire, server)) as talk:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.adapters.models.failures import CODES, ModelFailure, of_answer, retry_after
+from penstock.adapters.models.failures import CODES, ModelFailure, of_answer, of_error, retry_after
 from penstock.adapters.models.retries import Retries
 from penstock.adapters.models.usage import add, tokens
 from penstock.adapters.models.wire import EventReader, GarbledError, objects, parse, part, text
+from penstock.engine import JSON
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,41 @@ def test_a_provider_says_what_is_wrong_by_word_or_by_status(
     status: int | None, words: tuple[object, ...], code: str
 ) -> None:
     assert of_answer(status, words, "why").code == code
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        # Within `error`, as OpenAI, Anthropic and most others have it; the code may be a number.
+        (
+            {"error": {"message": "x", "type": "invalid_request_error", "code": "model_not_found"}},
+            400,
+            "MODEL_NOT_FOUND",
+        ),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, None, "MODEL_UNAVAILABLE"),
+        ({"error": {"code": 429, "message": "x", "type": "of_tomorrow"}}, None, "MODEL_RATE_LIMITED"),
+        # By itself.
+        ({"object": "error", "message": "x", "type": "NotFoundError", "code": 404}, 404, "MODEL_NOT_FOUND"),
+        ({"type": "error", "code": "rate_limit_exceeded", "message": "x"}, None, "MODEL_RATE_LIMITED"),
+        # A text, and what is no error's shape at all: the status is left.
+        ({"error": "model 'x' not found, try pulling it first"}, 404, "MODEL_NOT_FOUND"),
+        ({"error": "x"}, None, "MODEL_UNAVAILABLE"),
+        ({"detail": [{"loc": ["body"]}]}, 422, "MODEL_REJECTED"),
+        ({"error": None}, 503, "MODEL_UNAVAILABLE"),
+        ("upstream connect error", 503, "MODEL_UNAVAILABLE"),
+        ("", 401, "MODEL_AUTH"),
+        (None, 400, "MODEL_REJECTED"),
+        ([7], 400, "MODEL_REJECTED"),
+    ],
+)
+def test_an_error_is_read_in_each_shape_that_servers_give_it(told: JSON, status: int | None, code: str) -> None:
+    assert of_error(told, status=status).code == code
+
+
+def test_the_log_has_what_a_server_said_in_a_shape_of_its_own() -> None:
+    assert "the pool is empty" in str(of_error({"error": {"message": "the pool is empty"}}, status=503))
+    assert "the pool is empty" in str(of_error({"detail": "the pool is empty"}, status=503))
+    assert "the pool is empty" in str(of_error("the pool is empty", status=503))
 
 
 def test_what_a_provider_says_of_asking_again_counts_for_more_than_the_status() -> None:

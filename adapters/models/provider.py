@@ -1,0 +1,144 @@
+"""A model at a provider's: one request over HTTP, its answer as it comes, and what goes wrong, as `ModelFailure`.
+
+Owns the connections. What a request looks like and what the answer's events mean is the dialect's; whether a model is
+asked again is `answering`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final, final
+
+import httpx
+import trio
+
+from penstock.engine import JSON, InvalidBody, JSONObject, decode_json, encode_json
+
+from ..whole_body import WholeBody
+from .dialect import Dialect, Meaning
+from .failures import ModelFailure, of_error
+from .model import Answer, Key, Request
+from .pieces import Piece
+from .wire import EventReader, GarbledError
+
+__all__ = ["ProviderModel"]
+
+# Seconds. A model may think for long before its first word; the engine's own limits end a generation sooner.
+_TIMEOUT: Final = httpx.Timeout(600, connect=5)
+
+# Every answer holds a connection for as long as it lasts.
+_LIMITS: Final = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+
+# Seconds. A body that is read to its end leaves a connection that can be used again. What comes after the last piece is
+# a few bytes that are on their way; a provider that keeps the body open for longer loses the connection.
+_LAST_BYTES: Final = 0.05
+
+# What an address that is not the model's answers with.
+_NO_STREAM: Final = ("text/html", "application/json")
+
+
+@final
+class ProviderModel:
+    """A model behind one dialect's path below ``url``."""
+
+    def __init__(
+        self, dialect: Dialect, name: str, url: str, *, key: Key, headers: Mapping[str, str], options: JSONObject
+    ) -> None:
+        self.name: Final = name
+        self._dialect: Final = dialect
+        self._key: Final = key
+        self._headers: Final = dict(headers)
+        self._options: Final = dict(options)
+        self._http: Final = httpx.AsyncClient(
+            base_url=url, verify=_trusted(), timeout=_TIMEOUT, limits=_LIMITS, follow_redirects=True
+        )
+
+    async def ask(self, request: Request) -> Answer:
+        content = encode_json({**self._dialect.body(self.name, request), **self._options})
+        try:
+            key = self._key if isinstance(self._key, str) else await self._key()
+            response = await self._http.send(self._request(key, content), stream=True)
+        except (OSError, httpx.HTTPError) as error:
+            raise ModelFailure("MODEL_UNAVAILABLE", repr(error)) from error
+        if response.is_success:
+            return _StreamedAnswer(response, self._dialect.meaning())
+        body = b""
+        with suppress(httpx.HTTPError):  # where it breaks, the status says enough
+            body = await response.aread()
+        raise of_error(_told(body), status=response.status_code, headers=response.headers)
+
+    def _request(self, key: str, content: bytes) -> httpx.Request:
+        headers = httpx.Headers(
+            {
+                "Accept-Encoding": "identity",  # compressed, a word may wait for those behind it
+                "Authorization": f"Bearer {key.strip()}",  # out of a file it has a line's end, which no header takes
+                "Content-Length": str(len(content)),
+                "Content-Type": "application/json",
+                "User-Agent": "penstock",
+            }
+        )
+        headers.update(self._headers)
+        made = self._http.build_request("POST", self._dialect.path, headers=headers)
+        made.stream = WholeBody(content)
+        return made
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+
+def _trusted() -> ssl.SSLContext:
+    """What ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` names; else httpx's own list and the system's, where a company's own
+    certificate stands."""
+    context = httpx.create_ssl_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_default_certs()
+    return context
+
+
+def _told(body: bytes) -> JSON:
+    try:
+        return decode_json(body)
+    except InvalidBody:
+        return body.decode(errors="replace")
+
+
+@final
+class _StreamedAnswer:
+    def __init__(self, response: httpx.Response, meaning: Meaning) -> None:
+        self._response: Final = response
+        self._meaning: Final = meaning
+        self._bytes: Final = response.aiter_bytes()
+        self._events: Final = EventReader()
+
+    async def next(self) -> Sequence[Piece] | None:
+        if self._meaning.last:
+            return None
+        try:
+            return await self._next()
+        except GarbledError as error:
+            raise ModelFailure("MODEL_GARBLED", str(error)) from error
+        except httpx.HTTPError as error:
+            raise ModelFailure("MODEL_INTERRUPTED", repr(error)) from error
+
+    async def _next(self) -> Sequence[Piece] | None:
+        kind = self._response.headers.get("content-type", "")
+        if kind.startswith(_NO_STREAM):
+            raise GarbledError(f"a stream was expected, and {kind} came")
+        piece = await anext(self._bytes, None)
+        if piece is None:
+            if not self._meaning.over:
+                raise ModelFailure("MODEL_INTERRUPTED", "the stream ended before the answer did")
+            return None
+        return [found for data in self._events.feed(piece) for found in self._meaning.read(data)]
+
+    async def close(self) -> None:
+        # Cancelled while they wait, the library's generators end and close the connection; what is not read to its end
+        # would be left to the collector, with a warning.
+        limit = _LAST_BYTES if self._meaning.over else 0
+        with trio.move_on_after(limit), suppress(httpx.HTTPError):
+            async for _ in self._bytes:
+                pass
+        await self._response.aclose()
