@@ -74,7 +74,7 @@ class ChatMeaning:
         self._refused = False
         self._calls: dict[int, str] = {}  # index → id
 
-    def read(self, data: bytes, /) -> Sequence[Piece]:
+    def read(self, data: str, /) -> Sequence[Piece]:
         if data == DONE:
             self.last = self.over
             return ()

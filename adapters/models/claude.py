@@ -130,7 +130,7 @@ class ClaudeMeaning:
         self._inputs: dict[int, JSONObject] = {}  # a call's arguments, where they came whole
         self._reason = ""
 
-    def read(self, data: bytes, /) -> Sequence[Piece]:
+    def read(self, data: str, /) -> Sequence[Piece]:
         event = parse(data)
         index = number(event, "index")
         match event.get("type"):

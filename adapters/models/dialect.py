@@ -67,8 +67,8 @@ class Meaning(Protocol):
     last: bool
     """Whether nothing more is worth waiting for."""
 
-    def read(self, data: bytes, /) -> Sequence[Piece]:
-        """The pieces in one event. Raises `GarbledError`, `ModelFailure`."""
+    def read(self, data: str, /) -> Sequence[Piece]:
+        """The pieces in one event. Raises `ModelFailure`."""
 
 
 @final

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from penstock.engine import JSON
 
-__all__ = ["CODES", "ModelFailure", "of_answer", "of_error", "retry_after"]
+__all__ = ["CODES", "ModelFailure", "of_error", "retry_after"]
 
 # Code → what readers are told, and whether the same request may do better later.
 CODES: Final[Mapping[str, tuple[str, bool]]] = {
@@ -88,29 +88,21 @@ class ModelFailure(Exception):
 def of_error(told: JSON, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> ModelFailure:
     """The failure behind an error as servers tell it: an object, by itself or in a field ``error``, or a text.
 
-    In a stream there is no status any more.
+    The provider's own words count first, its ``code`` before its ``type``, then the status; in a stream there is none.
     """
     error = told.get("error") or told if isinstance(told, Mapping) else told
-    if not isinstance(error, Mapping):
-        return of_answer(status, (), str(error), headers=headers)
-    words = error.get("code"), error.get("type")
-    return of_answer(status, words, str(error.get("message") or error), headers=headers)
-
-
-def of_answer(
-    status: int | None, words: tuple[object, ...], why: str, *, headers: Mapping[str, str] | None = None
-) -> ModelFailure:
-    """The failure behind an error that the provider told, by its own words, the most telling first, or its status."""
-    headers = {} if headers is None else headers
+    said = error if isinstance(error, Mapping) else {"message": error}
+    words = said.get("code"), said.get("type")
     code = next((_WORDS[word] for word in words if isinstance(word, str) and word in _WORDS), None)
     for word in (status, *words):  # some gateways put the status where others put a word
         if code is None or code == "MODEL_REJECTED":
             code = _of_number(word) or code
     known = code or "MODEL_UNAVAILABLE"
-    told = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
-    if known == "MODEL_AUTH":
-        why = f"status {status}"  # the provider's text may hold a piece of the key
-    return ModelFailure(known, why, retryable=told, retry_after=retry_after(headers))
+    # What is said of a key may hold a piece of it.
+    why = f"status {status}" if known == "MODEL_AUTH" else str(said.get("message") or error)
+    headers = headers or {}
+    again = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
+    return ModelFailure(known, why, retryable=again, retry_after=retry_after(headers))
 
 
 def _of_number(word: object) -> str | None:

@@ -17,12 +17,13 @@ import trio
 
 from penstock.engine import JSON, InvalidBody, JSONObject, decode_json, encode_json
 
+from ..forms.sse_reader import EventStream
 from ..whole_body import WholeBody
 from .dialect import Dialect, Meaning
 from .failures import ModelFailure, of_error
 from .model import Answer, Key, Request
 from .pieces import Piece
-from .wire import EventReader, GarbledError
+from .wire import garbled
 
 __all__ = ["ProviderModel"]
 
@@ -38,6 +39,9 @@ _LAST_BYTES: Final = 0.05
 
 # What an address that is not the model's answers with.
 _NO_STREAM: Final = ("text/html", "application/json")
+
+# An event is a few bytes, and one that tells a whole answer is as long as that. This is longer than any model writes.
+_LONGEST_EVENT: Final = 16 * 1024 * 1024
 
 
 @final
@@ -111,28 +115,27 @@ class _StreamedAnswer:
         self._response: Final = response
         self._meaning: Final = meaning
         self._bytes: Final = response.aiter_bytes()
-        self._events: Final = EventReader()
+        self._events: Final = EventStream(_LONGEST_EVENT)
 
     async def next(self) -> Sequence[Piece] | None:
         if self._meaning.last:
             return None
-        try:
-            return await self._next()
-        except GarbledError as error:
-            raise ModelFailure("MODEL_GARBLED", str(error)) from error
-        except httpx.HTTPError as error:
-            raise ModelFailure("MODEL_INTERRUPTED", repr(error)) from error
-
-    async def _next(self) -> Sequence[Piece] | None:
         kind = self._response.headers.get("content-type", "")
         if kind.startswith(_NO_STREAM):
-            raise GarbledError(f"a stream was expected, and {kind} came")
-        piece = await anext(self._bytes, None)
+            raise garbled(f"a stream was expected, and {kind} came")
+        try:
+            piece = await anext(self._bytes, None)
+        except httpx.HTTPError as error:
+            raise ModelFailure("MODEL_INTERRUPTED", repr(error)) from error
         if piece is None:
             if not self._meaning.over:
                 raise ModelFailure("MODEL_INTERRUPTED", "the stream ended before the answer did")
             return None
-        return [found for data in self._events.feed(piece) for found in self._meaning.read(data)]
+        try:
+            events = self._events.feed(piece)
+        except ValueError as error:
+            raise garbled(str(error)) from error
+        return [found for event in events if event.data is not None for found in self._meaning.read(event.data)]
 
     async def close(self) -> None:
         # Cancelled while they wait, the library's generators end and close the connection; what is not read to its end

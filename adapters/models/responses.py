@@ -60,8 +60,7 @@ def _item(part: Said | Thought | Call) -> JSONObject | None:
                 "arguments": encode_json(arguments).decode(),
             }
         case Thought(_, value):
-            item = value.get("item")
-            return cast(JSONObject, item) if value.get("dialect") == _DIALECT else None
+            return cast(JSONObject, value.get("item")) if value.get("dialect") == _DIALECT else None
 
 
 def _tool(tool: Offer) -> JSONObject:
@@ -85,7 +84,7 @@ class ResponsesMeaning:
         self._called = False
         self._with_arguments: set[int] = set()  # calls whose arguments came in pieces
 
-    def read(self, data: bytes, /) -> Sequence[Piece]:
+    def read(self, data: str, /) -> Sequence[Piece]:
         if data == DONE:  # not OpenAI's, but other servers' habit
             return ()
         event = parse(data)

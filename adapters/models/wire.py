@@ -1,74 +1,58 @@
-"""The answers of all providers as they come over the wire: server-sent events with JSON in them. Pure.
+"""What providers say in an event: JSON objects, of which other servers leave out what they do not have. Pure.
 
-What is absent or null is as if it were empty: other servers leave out what a provider's own would tell. What is of
-another type than it should be raises `GarbledError`.
+What is absent or null is as if it were empty. What is of another type than it should be raises `ModelFailure` with the
+code ``MODEL_GARBLED``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Final, final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 from penstock.engine import JSON, InvalidBody, JSONObject, decode_json
 
-from ..forms.sse_reader import EventStream
+from .failures import ModelFailure
 
-__all__ = ["DONE", "EventReader", "GarbledError", "number", "objects", "parse", "part", "text"]
+__all__ = ["DONE", "garbled", "number", "objects", "parse", "part", "text"]
+
+_T = TypeVar("_T")
 
 # OpenAI's last event, which is no JSON.
-DONE: Final = b"[DONE]"
+DONE: Final = "[DONE]"
 
 # The escape of half a surrogate pair.
-_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-
-# An event is a few bytes, and one that tells a whole answer is as long as that. This is longer than any model writes.
-_LONGEST: Final = 16 * 1024 * 1024
+_HALF: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-@final
-class GarbledError(Exception):
+def garbled(why: str) -> ModelFailure:
     """What came is not what the protocol says."""
+    return ModelFailure("MODEL_GARBLED", why)
 
 
-@final
-class EventReader:
-    """Bytes, cut in any way, to the data of the events in them. Names and ids of events are passed over."""
-
-    def __init__(self) -> None:
-        self._stream: Final = EventStream(_LONGEST)
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The data of the events that are whole now."""
-        try:
-            return [event.data.encode() for event in self._stream.feed(piece) if event.data is not None]
-        except ValueError as error:
-            raise GarbledError(str(error)) from error
-
-
-def parse(data: bytes) -> JSONObject:
+def parse(data: str) -> JSONObject:
     """An event's data, which is an object."""
     try:
-        value = decode_json(data)
+        value = decode_json(data.encode())
     except InvalidBody as error:
         value = _with_halves(data, error)
     if not isinstance(value, dict):
-        raise GarbledError(f"an object was expected, and {type(value).__name__} came")
+        raise garbled(f"an object was expected, and {type(value).__name__} came")
     return value
 
 
-def _with_halves(data: bytes, refusal: InvalidBody) -> JSON:
+def _with_halves(data: str, refusal: InvalidBody) -> JSON:
     """The JSON, if all that is wrong with it is half a character in an escape: the other half may be in the next event.
 
     Of the readers of JSON that we have, the standard library's alone takes it.
     """
     if _HALF.search(data) is None:
-        raise GarbledError(refusal.detail) from refusal
+        raise garbled(refusal.detail) from refusal
     try:
-        value: JSON = json.loads(data.decode(), parse_constant=_no_constant)
+        value: JSON = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise GarbledError(refusal.detail) from refusal
+        raise garbled(refusal.detail) from refusal
     return value
 
 
@@ -76,46 +60,36 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def text(value: JSONObject, name: str) -> str:
-    """A field that is text; empty if it is absent or null."""
+def _field(value: JSONObject, name: str, kind: type[_T], empty: _T) -> _T:
     found = value.get(name)
     if found is None:
-        return ""
-    if type(found) is not str:
-        raise GarbledError(f"{name} must be text, not {type(found).__name__}")
+        return empty
+    if type(found) is not kind:
+        raise garbled(f"{name} must be {kind.__name__}, not {type(found).__name__}")
     return found
 
 
+def text(value: JSONObject, name: str) -> str:
+    """A field that is text."""
+    return _field(value, name, str, "")
+
+
 def number(value: JSONObject, name: str) -> int:
-    """A field that is a count; 0 if it is absent or null."""
-    found = value.get(name)
-    if found is None:
-        return 0
-    if type(found) is not int or found < 0:
-        raise GarbledError(f"{name} must be a count")
+    """A field that is a count."""
+    found = _field(value, name, int, 0)
+    if found < 0:
+        raise garbled(f"{name} must be a count")
     return found
 
 
 def part(value: JSONObject, name: str) -> JSONObject:
-    """A field that is an object; empty if it is absent or null."""
-    found = value.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping):
-        raise GarbledError(f"{name} must be an object, not {type(found).__name__}")
-    return found
+    """A field that is an object."""
+    return _field(value, name, dict, {})
 
 
 def objects(value: JSONObject, name: str) -> Sequence[JSONObject]:
-    """A field that is an array of objects; empty if it is absent or null."""
-    found: JSON = value.get(name)
-    if found is None:
-        return ()
-    if not isinstance(found, list):
-        raise GarbledError(f"{name} must be an array, not {type(found).__name__}")
-    made: list[JSONObject] = []
-    for each in found:
-        if not isinstance(each, Mapping):
-            raise GarbledError(f"{name} must hold objects, not {type(each).__name__}")
-        made.append(each)
-    return made
+    """A field that is an array of objects."""
+    found = _field(value, name, list, [])
+    if any(type(each) is not dict for each in found):
+        raise garbled(f"{name} must hold objects")
+    return found

@@ -211,3 +211,10 @@ async def test_a_request_says_its_length_and_what_it_is(wire: Wire) -> None:
         assert int(seen.headers["content-length"]) == len(
             json.dumps(seen.body, separators=(",", ":"), ensure_ascii=False).encode()
         )
+
+
+@every_wire
+async def test_a_line_without_end_is_not_kept_for_ever(wire: Wire) -> None:
+    endless = Answer(pieces=[b"x" * 1024 * 1024] * 17, end="hang")
+    async with provider(endless) as server, talking(model_of(wire, server)) as talk:
+        assert (await talk.say("x")).code == "MODEL_GARBLED"

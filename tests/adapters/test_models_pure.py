@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.adapters.models.failures import CODES, ModelFailure, of_answer, of_error, retry_after
+from penstock.adapters.forms.sse_reader import EventStream
+from penstock.adapters.models.failures import CODES, ModelFailure, of_error, retry_after
 from penstock.adapters.models.retries import Retries
 from penstock.adapters.models.usage import add, tokens
-from penstock.adapters.models.wire import EventReader, GarbledError, objects, parse, part, text
+from penstock.adapters.models.wire import number, objects, parse, part, text
 from penstock.engine import JSON
 
 
@@ -37,9 +38,9 @@ from penstock.engine import JSON
     ],
 )
 def test_a_provider_says_what_is_wrong_by_word_or_by_status(
-    status: int | None, words: tuple[object, ...], code: str
+    status: int | None, words: tuple[JSON, ...], code: str
 ) -> None:
-    assert of_answer(status, words, "why").code == code
+    assert of_error(dict(zip(("code", "type"), words, strict=False)), status=status).code == code
 
 
 @pytest.mark.parametrize(
@@ -78,15 +79,15 @@ def test_the_log_has_what_a_server_said_in_a_shape_of_its_own() -> None:
 
 
 def test_what_a_provider_says_of_asking_again_counts_for_more_than_the_status() -> None:
-    assert not of_answer(503, (), "", headers={"x-should-retry": "false"}).retryable
-    assert of_answer(400, (), "", headers={"x-should-retry": "true"}).retryable
+    assert not of_error("", status=503, headers={"x-should-retry": "false"}).retryable
+    assert of_error("", status=400, headers={"x-should-retry": "true"}).retryable
 
 
 def test_texts_for_readers_say_nothing_of_the_provider() -> None:
-    told = of_answer(500, (), "secret inside")
+    told = of_error("secret inside", status=500)
     assert "secret" not in told.text
     assert "secret" in str(told)  # the log has it
-    assert "sk-" not in str(of_answer(401, (), "the key sk-12345 is wrong"))
+    assert "sk-" not in str(of_error("the key sk-12345 is wrong", status=401))
     assert all(text for text, _ in CODES.values())
 
 
@@ -134,33 +135,49 @@ STREAM = (
 
 @given(st.sets(st.integers(1, len(STREAM) - 1)))
 def test_events_are_the_same_however_the_bytes_are_cut(cuts: set[int]) -> None:
-    reader = EventReader()
-    found = [data for a, b in itertools.pairwise([0, *sorted(cuts), len(STREAM)]) for data in reader.feed(STREAM[a:b])]
-    assert found == [b'{"n":\n1}', "x\u2028y".encode(), b"z\n"]
+    stream, ends = EventStream(1000), itertools.pairwise([0, *sorted(cuts), len(STREAM)])
+    found = [event.data for a, b in ends for event in stream.feed(STREAM[a:b])]
+    assert found == ['{"n":\n1}', "x\u2028y", "z\n"]
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_events_or_none(garbage: bytes) -> None:
     try:
-        found = EventReader().feed(garbage)
-    except GarbledError:
+        found = EventStream(1000).feed(garbage)
+    except ValueError:
         return  # it is not UTF-8
-    for data in found:
+    for event in found:
         try:
-            value = parse(data)
+            value = parse(event.data or "")
             text(value, "a")
+            number(value, "a")
             part(value, "b")
             objects(value, "c")
-        except GarbledError:
-            pass
+        except ModelFailure as failure:
+            if failure.code != "MODEL_GARBLED":
+                raise
 
 
-def test_a_line_without_end_is_not_kept_for_ever() -> None:
-    reader = EventReader()
-    for _ in range(16):
-        assert not reader.feed(b"x" * 1024 * 1024)
-    with pytest.raises(GarbledError):
-        reader.feed(b"x")
+def test_what_is_absent_or_null_is_empty_and_what_is_of_another_type_is_garbled() -> None:
+    for value in ({}, {"a": None}):
+        assert (text(value, "a"), number(value, "a"), part(value, "a"), objects(value, "a")) == ("", 0, {}, [])
+    said: dict[str, JSON] = {
+        "text": "x",
+        "number": 1,
+        "part": {"b": 1},
+        "objects": [{}],
+        "yes": True,
+        "less": -1,
+        "ones": [1],
+    }
+    assert (text(said, "text"), number(said, "number")) == ("x", 1)
+    assert (part(said, "part"), objects(said, "objects")) == ({"b": 1}, [{}])
+    fits = {text: ("text",), number: ("number",), part: ("part",), objects: ("objects",)}
+    for read, names in fits.items():
+        for name in said.keys() - set(names):
+            with pytest.raises(ModelFailure) as caught:
+                read(said, name)
+            assert caught.value.code == "MODEL_GARBLED"
 
 
 def test_usage_adds_up() -> None:
