@@ -9,8 +9,6 @@ import os
 from collections.abc import Mapping
 from typing import Final, final
 
-from attrs import frozen
-
 from penstock.engine import InvalidBody, JSONObject, decode_json
 
 from .assistant import Assistant
@@ -20,7 +18,7 @@ from .dialect import Dialect, Provider
 from .model import Key, Model
 from .responses import RESPONSES
 
-__all__ = ["ModelError", "ModelSpec", "open_assistant", "open_model", "parse_options"]
+__all__ = ["ModelError", "open_assistant", "open_model", "parse_options", "parse_spec"]
 
 _DIALECTS: Final[Mapping[str, Dialect]] = {"openai": CHAT, "openai-responses": RESPONSES, "anthropic": CLAUDE}
 
@@ -30,21 +28,13 @@ class ModelError(Exception):
     """A model cannot be used; the text says why and what to do."""
 
 
-@final
-@frozen
-class ModelSpec:
-    """Which model, and how it is spoken to."""
-
-    dialect: str
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> ModelSpec:
-        """Read ``dialect:NAME``; the name may hold colons. Raises `ModelError`."""
-        dialect, _, name = text.partition(":")
-        if dialect not in _DIALECTS or not name.strip():
-            raise ModelError(f"{text!r} is none of openai:NAME, openai-responses:NAME, anthropic:NAME")
-        return cls(dialect, name.strip())
+def parse_spec(text: str) -> tuple[Dialect, str]:
+    """How the model in ``dialect:NAME`` is spoken to, and its name, which may hold colons. Raises `ModelError`."""
+    kind, _, name = text.partition(":")
+    dialect = _DIALECTS.get(kind)
+    if dialect is None or not name.strip():
+        raise ModelError(f"{text!r} is none of openai:NAME, openai-responses:NAME, anthropic:NAME")
+    return dialect, name.strip()
 
 
 def parse_options(text: str) -> JSONObject:
@@ -70,15 +60,14 @@ def open_model(
     what else it raises ends the generation. ``options`` are fields of every request, as the provider documents them.
     Nothing is sent. Raises `ModelError`.
     """
-    asked = ModelSpec.parse(spec)
-    dialect = _DIALECTS[asked.dialect]
+    dialect, name = parse_spec(spec)
     provider = dialect.provider
     url = provider.base_url(os.environ) if base_url is None else base_url
     if not url.startswith(("http://", "https://")):
         raise ModelError(f"the base URL {url!r} begins with neither http:// nor https://")
     key = api_key or provider.key(os.environ)
     if not key:
-        raise _no_key(asked.dialect, provider)
+        raise _no_key(spec, provider)
     try:
         import httpx  # noqa: PLC0415  loaded only when it is asked for
 
@@ -88,19 +77,15 @@ def open_model(
             f"{spec} needs the package {error.name!r}, which is not installed: pip install 'penstock[models]'"
         ) from error
     try:
-        return ProviderModel(
-            dialect, asked.name, url, key=key, headers=provider.headers(os.environ), options=options or {}
-        )
+        return ProviderModel(dialect, name, url, key=key, headers=provider.headers(os.environ), options=options or {})
     except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
         raise ModelError(f"{spec}: the base URL, a proxy or the certificates cannot be used: {error}") from error
 
 
-def _no_key(dialect: str, provider: Provider) -> ModelError:
+def _no_key(spec: str, provider: Provider) -> ModelError:
     unread = [f"{name}={os.environ[name]}" for name in provider.unread if os.environ.get(name)]
     hint = "".join(f"; {each} is not read, but a program may give open_model a function for tokens" for each in unread)
-    return ModelError(
-        f"{dialect} needs a key: set {provider.keys[0]} (a server that asks for none takes any text){hint}"
-    )
+    return ModelError(f"{spec} needs a key: set {provider.keys[0]} (a server that asks for none takes any text){hint}")
 
 
 def open_assistant(

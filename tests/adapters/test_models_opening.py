@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from penstock.adapters.cli import main
 from penstock.adapters.cli.producers import LoadError, load_producer
 from penstock.adapters.models import CODES, ModelError, open_assistant, open_model
-from penstock.adapters.models.opening import ModelSpec, parse_options
+from penstock.adapters.models.chat import CHAT
+from penstock.adapters.models.opening import parse_options, parse_spec
+from penstock.adapters.models.responses import RESPONSES
 from tests.adapters.providers import WIRES, Wire
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +31,14 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_may_hold_colons() -> None:
-    assert ModelSpec.parse("openai:llama3.2:8b") == ModelSpec("openai", "llama3.2:8b")
-    assert ModelSpec.parse("openai-responses:x").dialect == "openai-responses"
+    assert parse_spec("openai:llama3.2:8b") == (CHAT, "llama3.2:8b")
+    assert parse_spec("openai-responses:x")[0] is RESPONSES
 
 
 @pytest.mark.parametrize("text", ["", "openai", "openai:", "openai: ", "gpt-5", "google:gemini"])
 def test_what_is_no_model_is_told_what_is_one(text: str) -> None:
     with pytest.raises(ModelError) as caught:
-        ModelSpec.parse(text)
+        parse_spec(text)
     assert "anthropic:NAME" in str(caught.value)
 
 
