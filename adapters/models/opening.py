@@ -79,7 +79,9 @@ def open_model(
     try:
         return ProviderModel(dialect, name, url, key=key, headers=provider.headers(os.environ), options=options or {})
     except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
-        raise ModelError(f"{spec}: the base URL, a proxy or the certificates cannot be used: {error}") from error
+        raise ModelError(
+            f"{spec}: the base URL, the proxies, NO_PROXY or the certificates cannot be used: {error}"
+        ) from error
 
 
 def _no_key(spec: str, provider: Provider) -> ModelError:

@@ -96,15 +96,21 @@ def test_the_base_url_of_the_environment_is_one(wire: Wire, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HTTPS_PROXY", "carrier-pigeon://loft"), ("HTTPS_PROXY", "socks5://127.0.0.1:1"), ("SSL_CERT_FILE", __file__)],
+    [
+        ("HTTPS_PROXY", "carrier-pigeon://loft"),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:1"),
+        ("NO_PROXY", "localhost,fd00::/8"),
+        ("SSL_CERT_FILE", __file__),
+    ],
 )
 def test_what_the_environment_gives_and_cannot_be_used_is_told(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv(name, value)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as caught:
         open_model("openai:small", api_key="key")
+    assert "cannot be used" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7"])
