@@ -154,7 +154,7 @@ def _chunks_in(body: bytes, *, batch: bool) -> Sequence[Chunk] | SignOfLife:
 
 def stamp_in(values_of: Callable[[str], Sequence[str]]) -> ProducerStamp | None:
     """What makes a request exactly-once, in its headers: ``values_of`` each name. Raises `InvalidBody`."""
-    return read_stamp(*(one(values_of, name) for name in ("Producer-Id", "Producer-Epoch", "Producer-Seq")))
+    return read_stamp(one(values_of, "Producer-Id"), one(values_of, "Producer-Epoch"), one(values_of, "Producer-Seq"))
 
 
 def lease_in(values_of: Callable[[str], Sequence[str]]) -> float | None:
