@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from penstock.adapters.cli import main
+from penstock.adapters.cli.approve import approve
 from penstock.adapters.cli.asking import demand, how_to_answer
 from penstock.adapters.cli.client import DEFAULT_URL
 from penstock.engine import JSON
@@ -38,7 +39,7 @@ def test_the_command_that_is_told_answers_just_this_one(approval_id: str) -> Non
         told = how_to_answer("chat", approval_id, url).partition(": ")[2].removesuffix(" (or --no)")
         command, *arguments = shlex.split(told)
         assert command == "penstock"
-        context = main.commands["approve"].make_context("approve", arguments[1:])
+        context = approve.make_context("approve", arguments[1:])
         assert context.params["approval_id"] == approval_id
         assert (context.params["session"], context.params["approved"]) == ("chat", True)
         assert context.params["url"] == url
