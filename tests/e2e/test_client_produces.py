@@ -19,7 +19,7 @@ from tests.e2e.faulty_proxy import FATES, FaultyProxy
 WORDS = [f"wörd{number} 水 " for number in range(6000)]
 
 # For as long as a bad line may take.
-STUBBORN = ClientConfig(attempts=100, first_retry=0.005, longest_retry=0.05, flush_timeout=60.0, request_timeout=5.0)
+STUBBORN = ClientConfig(attempts=100, first_retry=0.005, longest_retry=0.2, flush_timeout=60.0, request_timeout=5.0)
 
 
 async def talker(generation: Generation, *, words: int = len(WORDS), pause: float = 0.001) -> None:
