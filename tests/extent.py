@@ -18,7 +18,7 @@ __all__ = ["add_option", "examples", "is_long", "select", "set_up", "some"]
 T = TypeVar("T")
 
 # Of 100 examples of a property a run without ``--long`` has so many.
-_SHARE: Final = 25
+_SHARE: Final = 20
 
 _LONG: Final = [False]  # until the options are known
 
@@ -50,7 +50,7 @@ def examples(count: int) -> int:
 
 
 def some(cases: Iterable[T], beside: object) -> list[T]:
-    """All of them in a long run; else every fourth.
+    """All of them in a long run; else every fifth.
 
     It begins where ``beside`` says, by its repr: tests that stand beside each other take different ones, and together
     they take all.

@@ -17,7 +17,14 @@ A write happens in two moves:
     append           to the journal
 
 With one move, an event that was allowed and then could not be encoded would leave a number that nobody has. With two,
-what is refused has left no trace.
+what is refused has left no trace. What is placed:
+
+    message.opened       with an id that the generation has not used
+    block.opened         in an open message, with the next index; its seq is 0
+    block.delta          of an open block, a piece that its kind takes; the next seq
+    block.closed         of an open block; the next seq, and the last
+    message.closed       of an open message that has no open block
+    approvals, inputs    asked for or taken in once, and resolved, applied or returned once
 
 Some writes consist of several drafts of which all count or none: a request of a remote producer, the end of a
 generation with all that it closes. There each draft must be placed behind the ones before it, so those have to be

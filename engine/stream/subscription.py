@@ -15,7 +15,12 @@ two overlap or leave a hole, depending on the moment, unless they are taken in t
 Registering first is what closes the hole: an event that is committed while the replay reads is in the log behind the
 page or in the mailbox, and perhaps in both. What is in both is dropped by its offset (`seam`). The position is behind
 the last event that was handed out, and the only state that matters; a new subscription with the same cursor goes on
-exactly there.
+exactly there. Of a reader that has everything up to 7 and finds a batch in its mailbox:
+
+    offsets  3 to  7     nothing of it is new
+    offsets  6 to  9     it gets 8 and 9
+    offsets  8 to 10     it gets all of it
+    offsets 12 to 15     9 to 11 were passed over: it replays, and gets them from the log
 
 The mailbox is a memory channel, bounded in events and in bytes. The hub never waits for a reader: a batch that finds no
 room is not put in. Instead the channel is emptied and `Lagged` is left in it. The reader finds that, goes back to

@@ -286,6 +286,7 @@ def test_an_own_producer_answers_by_default(start_server: Start, tmp_path: Path)
     assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_bench_prints_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
     done = penstock("bench", "--events", "200", "--viewers", "2", "--folder", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,11 @@ from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, provid
 from tests.adapters.serving import Lines
 from tests.e2e.conftest import ServerProcess
 
-every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in WIRES])
+# What differs between them is held without processes, too, in tests/adapters.
+every_wire = pytest.mark.parametrize(
+    "wire",
+    [pytest.param(wire, id=wire.kind, marks=[pytest.mark.long] * (wire is not WIRES[0])) for wire in WIRES],
+)
 
 Start = Callable[..., ServerProcess]
 Event = dict[str, object]

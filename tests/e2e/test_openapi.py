@@ -18,14 +18,13 @@ from penstock.adapters.access import load_signer, make_token
 from tests.adapters.describing import description
 from tests.e2e.conftest import ServerProcess
 from tests.engine.exploring import exploring
-from tests.extent import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from schemathesis import Case
 
-pytestmark = pytest.mark.further
+pytestmark = pytest.mark.long
 
 # Requests of each operation, beside those that schemathesis makes of every parameter's edges.
 EXAMPLES = 8
@@ -173,7 +172,7 @@ def guarded_site(tmp_path_factory: pytest.TempPathFactory, key: Path) -> Iterato
 
 
 @guarded.parametrize()
-@settings(SETTINGS, max_examples=examples(5))
+@settings(SETTINGS, max_examples=5)
 def test_without_a_valid_token_nothing_guarded_is_answered(
     case: Case[Any], guarded_site: ServerProcess, key: Path
 ) -> None:

@@ -188,6 +188,7 @@ def test_it_takes_one_line_to_serve_and_one_to_test() -> None:
     assert lines[1] in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_every_command_works(tmp_path: Path) -> None:
     """What CI does with each Python that the machine has."""

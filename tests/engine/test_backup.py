@@ -339,6 +339,7 @@ def killed_at(line: int, work: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
+@pytest.mark.long
 def test_a_kill_at_any_line_leaves_no_half_copy_and_the_next_one_succeeds(tmp_path: Path) -> None:
     path, copy, part = tmp_path / "chat.db", tmp_path / "copy.db", tmp_path / "copy.db.part"
     trio.run(make, path)
@@ -370,6 +371,7 @@ def test_a_kill_at_any_line_leaves_no_half_copy_and_the_next_one_succeeds(tmp_pa
     assert unnamed < 12  # lines, none of which takes any time
 
 
+@pytest.mark.long
 def test_a_kill_at_any_line_of_a_restore_leaves_the_old_database_or_the_new_one(tmp_path: Path) -> None:
     old, new, path = tmp_path / "old.db", tmp_path / "new.db", tmp_path / "chat.db"
     trio.run(make, old)

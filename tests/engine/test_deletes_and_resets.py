@@ -362,6 +362,7 @@ async def test_a_cleanup_that_asks_its_own_session_for_a_step_holds_nobody_up_fo
 
 
 #
+@pytest.mark.long
 async def test_sessions_that_come_and_go_leave_nothing_behind(autojump_clock: MockClock) -> None:
     log = MemoryLog()
     async with open_engine(log, producers={"say": saying("x")}, config=Config(compact_after=None)) as engine:

@@ -93,6 +93,7 @@ async def test_a_thousand_starts_from_twenty_clients_hang_nowhere(autojump_clock
         assert set(finished) == {"completed", "superseded"}
 
 
+@pytest.mark.long
 async def test_memory_returns_to_its_start(autojump_clock: MockClock) -> None:
     """Sessions that are at rest leave; what a thousand starts needed is free again."""
     config = Config(idle_session=10, compact_after=None)
