@@ -85,7 +85,7 @@ def open_model(
 
 
 def _no_key(spec: str, provider: Provider) -> ModelError:
-    unread = [f"{name}={os.environ[name]}" for name in provider.unread if os.environ.get(name)]
+    unread = [name for name in provider.unread if os.environ.get(name)]
     hint = "".join(f"; {each} is not read, but a program may give open_model a function for tokens" for each in unread)
     return ModelError(f"{spec} needs a key: set {provider.keys[0]} (a server that asks for none takes any text){hint}")
 
