@@ -19,8 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are cores: many tests wait for other processes, or for a second to pass."""
-    return len(os.sched_getaffinity(0)) + 2
+    """One process more than there are cores: many tests wait for other processes, or for a second to pass."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
