@@ -124,7 +124,8 @@ async def stalled_reader(port: int, path: str = "/flood") -> trio.SocketStream:
 # a reader that stops reading is cut, and nobody else notices.
 async def test_a_stalled_reader_is_cut_after_the_send_timeout_and_others_do_not_notice() -> None:
     world = World()
-    async with serving(world.app(), echo_socket, config=ServerConfig(send_timeout=0.5)) as served:
+    limit = 2.0  # so long that nothing else on a busy machine takes as much
+    async with serving(world.app(), echo_socket, config=ServerConfig(send_timeout=limit)) as served:
         async with await stalled_reader(served.port):
             with trio.fail_after(PATIENCE):
                 await world.flood.begun.wait()
@@ -133,9 +134,9 @@ async def test_a_stalled_reader_is_cut_after_the_send_timeout_and_others_do_not_
                 while not world.flood.ended.is_set():
                     asked = trio.current_time()
                     assert (await served.get("/hello")).endswith(b"hello")
-                    assert trio.current_time() - asked < 0.4, "another reader waited for the stalled one"
+                    assert trio.current_time() - asked < 0.8 * limit, "another reader waited for the stalled one"
                     others += 1
-                assert 0.4 < trio.current_time() - begun < 3.0
+                assert 0.8 * limit < trio.current_time() - begun < 6 * limit
         assert others > 5
         assert world.flood.pieces * 4096 < 16 * 1024 * 1024, "what waits for a stalled reader is bounded"
 
