@@ -68,7 +68,8 @@ def test_a_way_to_sign_in_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ANTHROPIC_PROFILE", "nowhere")
     with pytest.raises(ModelError) as caught:
         open_model("anthropic:small")
-    assert "nowhere" in str(caught.value)
+    assert "ANTHROPIC_PROFILE" in str(caught.value)
+    assert "nowhere" not in str(caught.value), "what a variable holds may be a secret"
     assert "ANTHROPIC_API_KEY" in str(caught.value)
 
 

@@ -138,6 +138,7 @@ def restart(server: ServerProcess, start_server: Callable[..., ServerProcess], p
 
 
 #
+@pytest.mark.long
 @pytest.mark.browser
 def test_a_browsers_event_source_comes_back_by_itself(
     browser: Browser, start_server: Callable[..., ServerProcess]
@@ -172,6 +173,7 @@ source.onmessage = ({ lastEventId, data }) => {
 
 
 #
+@pytest.mark.long
 def test_the_npm_package_comes_back_by_itself(tmp_path: Path, start_server: Callable[..., ServerProcess]) -> None:
     program, port = node(), free_port()
     install(tmp_path / "npm", EVENTSOURCE)

@@ -356,6 +356,7 @@ def test_an_answer_is_regenerated_in_its_place(page: Page) -> None:
     expect(again).to_have_count(0)
 
 
+@pytest.mark.long
 def test_screenshot(page: Page, tmp_path: Path) -> None:
     a, b = panel(page, "a"), panel(page, "b")
     say(a, "The penstock carries the water from the dam to the wheel, and not a drop of it is lost on the way down.")

@@ -80,6 +80,7 @@ def test_a_second_signal_ends_a_server_at_once_though_nobody_reads_its_log(tmp_p
         assert process.wait(STOP) in (0, 128 + signal.SIGTERM)
 
 
+@pytest.mark.long
 def test_who_reads_again_gets_what_fitted_and_is_told_what_did_not(tmp_path: Path) -> None:
     with unread(tmp_path) as (process, client, reading):
         stuff(client, 600)
