@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ROOT", "environment"]
+__all__ = ["ROOT", "environment", "pass_on"]
 
 ROOT: Final = Path(__file__).parents[1]
 
 
+def pass_on() -> None:
+    """From here on every child process finds the packages of this checkout first."""
+    os.environ["PYTHONPATH"] = str(ROOT / ".dev")
+
+
 def environment(**more: str) -> dict[str, str]:
-    """This process's, in which Python finds the packages here first, and takes a warning for an error."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "PYTHONWARNINGS": "error", **more}
+    """This process's environment, in which Python takes a warning for an error."""
+    return {**os.environ, "PYTHONWARNINGS": "error", **more}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests import extent
+from tests import checkout, extent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     extent.set_up(config)
+    checkout.pass_on()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -28,8 +28,8 @@ def test_what_is_to_be_read_first_says_enough() -> None:
         assert 40 <= text[: text.index('"""', 3)].count("\n") <= 80, name
 
 
-def test_the_figures_of_the_house_can_be_had() -> None:
-    child = subprocess.run([sys.executable, "-m", "tests.house"], cwd=ENGINE.parent, capture_output=True, check=True)
+def test_the_size_of_the_code_can_be_asked_for() -> None:
+    child = subprocess.run([sys.executable, "-m", "tests.size"], cwd=ENGINE.parent, capture_output=True, check=True)
     told = dict(re.findall(r"^(\S.*?) {2,}(.+)$", child.stdout.decode(), re.MULTILINE))
     assert int(told["arrows between them"]) <= 95
     functions, lines, _ = map(int, told["one delta on its way: functions, lines, modules"].split(", "))

@@ -154,7 +154,7 @@ def session_path(session_id: str) -> str:
 
 
 def _trust(url: str) -> ssl.SSLContext | bool:
-    """For what may be encrypted, whom the system trusts; to load that takes longer than most commands otherwise do."""
+    """Whom the system trusts; on this machine without encryption nobody, for loading the certificates takes a while."""
     plain = _is_loopback(url) and httpx.URL(url).scheme == "http"
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True
 

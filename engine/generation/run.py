@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 import trio
 from attrs import frozen
@@ -29,12 +29,13 @@ from .approvals import Approvals
 from .generation import Generation, Producer, run_producer
 from .inputs import APPROVAL, Input, Inputs
 from .lease import SILENT, Lease
-from .limits import LimitName, Limits
 from .remote import REMOTE, RemoteProducer
 from .watchdog import Watch, Watchdog
 from .writer import GenerationWriter
 
-__all__ = ["Run", "RunContext"]
+__all__ = ["LimitName", "Run", "RunContext"]
+
+LimitName: TypeAlias = Literal["expired", "stalled", "lost", "disconnected"]
 
 
 @final
@@ -280,19 +281,19 @@ class Run:
         self._context.on_limit(self, limit)
 
     def _next_limit(self) -> tuple[LimitName, float]:
-        now, hub, alone = trio.current_time(), self._context.hub, self._on_last_disconnect
-        limits = Limits(
-            idle=self._config.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
-            total=self._config.total_limit,
-            disconnected=math.inf if alone is None else alone,
-        )
-        return limits.first(
-            begun=self._watched_since,
-            # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
-            idle_since=now if self._waits_for_others else max(self._watched_since, self.writer.last_event),
-            alone_since=math.inf if len(hub) else max(self._watched_since, hub.last_left),
-            lost_at=math.inf if self._lease is None else self._lease.ends_at,
-        )
+        """Which is reached first if nothing happens until then, and when, by the trio clock."""
+        begun, hub, alone, lease = self._watched_since, self._context.hub, self._on_last_disconnect, self._lease
+        # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
+        idle_since = trio.current_time() if self._waits_for_others else max(begun, self.writer.last_event)
+        due: dict[LimitName, float] = {
+            "expired": begun + self._config.total_limit,
+            # With a lease, the producer itself says when it is taken for dead.
+            "stalled": idle_since + self._config.idle_limit if lease is None else math.inf,
+            "lost": math.inf if lease is None else lease.ends_at,
+            "disconnected": math.inf if alone is None or len(hub) else max(begun, hub.last_left) + alone,
+        }
+        limit = min(due, key=due.__getitem__)
+        return limit, due[limit]
 
     @property
     def _lease(self) -> Lease | None:

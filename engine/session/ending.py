@@ -14,8 +14,7 @@ from attrs import evolve
 
 from ..errors import CorruptSession, Draining, PenstockError, StaleEpoch, TimedOut
 from ..events import GenerationCancelling, SessionReset
-from ..generation.limits import LimitName
-from ..generation.run import Run
+from ..generation.run import LimitName, Run
 from ..log.port import Delete
 from ..results import Stopped, StopState
 from ..rules.ending import Ending

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
 from ..codec import encode_json
@@ -16,6 +14,8 @@ from ..rules.merging import updated
 from ..rules.records import METADATA
 from ..stream.slices import in_slices
 from .core import Core
+from .life import Call
+from .steps import Steps
 from .transaction import digest, posted, retracted
 
 __all__ = ["post", "retract", "update", "wait_room"]
@@ -29,13 +29,11 @@ async def wait_room(core: Core) -> None:
         raise TimedOut("the log is behind and takes nothing new", session_id=core.session_id)
 
 
-async def post(
-    core: Core, message: MessageSnapshot, message_id: str, *, proposed: bool, check_open: Callable[[], None]
-) -> Posted:
+async def post(core: Core, steps: Steps, message: MessageSnapshot, message_id: str, *, proposed: bool) -> Posted:
     """Append a whole message of the session's own, beside the steps; durable when this returns.
 
     The same id with the same content changes nothing; with other content it raises `IdInUse`. Raises `TimedOut` when
-    there is no room, and what ``check_open`` raises when that was waited for: nothing was written then.
+    there is no room, and what the session refuses by then: nothing was written.
     """
     await wait_room(core)
     if proposed:
@@ -46,7 +44,7 @@ async def post(
                     "a message with other content has this id", session_id=core.session_id, message_id=message_id
                 )
             return Posted(message_id=message_id, cursor=core.journal.cursor, created=False)
-    check_open()
+    steps.check(Call.WRITE)  # again, behind the waits
     transaction = posted(message, message_id)
     mark = stamp(core.journal, transaction.items, transaction.records)
     core.message_ids.note(message_id, mark)

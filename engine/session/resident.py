@@ -30,8 +30,7 @@ from ..errors import (
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
 from ..facts import Observer
-from ..generation.limits import LimitName
-from ..generation.run import Run, RunContext
+from ..generation.run import LimitName, Run, RunContext
 from ..log.port import EventLog, Head
 from ..observers.reporting import Reporter
 from ..reducer import Snapshot
@@ -388,9 +387,7 @@ class Resident:
         """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
         self.check(Call.WRITE)
         with self._in_use():
-            return await post(
-                self.core, message, message_id, proposed=proposed, check_open=partial(self.check, Call.WRITE)
-            )
+            return await post(self.core, self.steps, message, message_id, proposed=proposed)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:

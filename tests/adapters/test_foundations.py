@@ -166,8 +166,25 @@ def test_its_version_is_bounded_from_both_sides(name: str) -> None:
     assert asked[name].contains(metadata.version(name))
 
 
-def test_what_only_a_server_needs_is_not_loaded_by_commands_that_are_none() -> None:
-    """`tail` and `send` start without what tokens are checked with."""
-    probe = "import sys, penstock.adapters.cli; print(*sorted({'cryptography', 'jwt'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+_SERVERS = ("quart", "hypercorn", "jwt", "cryptography")
+_CLIENTS = ("httpx", "trio_websocket")
+
+
+@pytest.mark.parametrize(
+    ("commands", "others"),
+    [
+        (("tail", "send", "stop", "approve"), _SERVERS),
+        (("serve", "token"), ("httpx", "cryptography")),
+        (("inspect", "compact", "backup", "restore"), (*_SERVERS, *_CLIENTS, "trio.testing")),
+    ],
+    ids=["clients", "servers", "neither"],
+)
+def test_a_command_is_loaded_without_what_only_others_need(commands: tuple[str, ...], others: tuple[str, ...]) -> None:
+    for command in commands:
+        probe = (
+            "import sys, click; from penstock.adapters.cli import main; "
+            f"assert main.get_command(click.Context(main), {command!r}); "
+            f"print(*sorted(set({others!r}) & sys.modules.keys()))"
+        )
+        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "", command

@@ -159,11 +159,11 @@ def test_the_readmes_example_is_a_producer_as_it_stands(monkeypatch: pytest.Monk
 def test_an_assistant_is_a_producer_that_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "penstock.adapters.models.example", raising=False)
     with pytest.raises(LoadError) as caught:
-        load_producer("keeper=adapters.models.example:keeper")
+        load_producer("keeper=penstock.adapters.models.example:keeper")
     assert "PENSTOCK_MODEL" in str(caught.value)
     monkeypatch.setenv("PENSTOCK_MODEL", "openai:small")
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    name, producer = load_producer("keeper=adapters.models.example:keeper")
+    name, producer = load_producer("keeper=penstock.adapters.models.example:keeper")
     assert name == "keeper"
     assert callable(producer)
     assert callable(open_assistant("openai:small", system="Be brief.", options="{}"))

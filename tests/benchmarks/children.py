@@ -48,7 +48,7 @@ class Child:
     ) -> None:
         self.name: Final = name
         self._log: Final = folder / f"{name}.log"
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(ROOT / ".dev"), os.environ.get("PYTHONPATH")]))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

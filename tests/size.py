@@ -1,7 +1,7 @@
-"""How large the house is, in figures that can be compared: of this checkout, or of another one.
+"""How large the code is, in figures that can be compared: of this checkout, or of another one.
 
-    python -m tests.house
-    ../before/.venv/bin/python tests/house.py ../before
+    python -m tests.size
+    ../before/.venv/bin/python tests/size.py ../before
 
 Whatever is counted is counted from the sources, and "on the way" from a run: the functions of the engine that are
 called while one piece of text goes from ``Block.write`` to its reader, in memory.
