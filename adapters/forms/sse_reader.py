@@ -93,7 +93,7 @@ class EventStream:
                 self._id = text
                 self._fresh_id = True
             case b"retry" if text.isascii() and text.isdigit():
-                self._retry = int(text) / 1000
+                self._retry = float(text) / 1000  # infinite, where no number is that large
             case _:
                 pass
         return None

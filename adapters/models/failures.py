@@ -52,8 +52,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "server_error": "MODEL_UNAVAILABLE",
     "api_error": "MODEL_UNAVAILABLE",
     "timeout_error": "MODEL_UNAVAILABLE",
-    # Least telling, so last: a request may be invalid because it is too long.
-    "invalid_request_error": "MODEL_REJECTED",
+    "invalid_request_error": "MODEL_REJECTED",  # the least telling: a status that says more counts for more
 }
 
 _STATUSES: Final[Mapping[int, str]] = {
@@ -130,7 +129,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _until(date: str) -> float:
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return math.nan
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

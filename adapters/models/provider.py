@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, final
 
@@ -40,6 +40,10 @@ _LAST_BYTES: Final = 0.05
 # What an address that is not the model's answers with.
 _NO_STREAM: Final = ("text/html", "application/json")
 
+# Of an error's body, in bytes and seconds: what says more, or says it later, is told by its status.
+_LONGEST_ERROR: Final = 64 * 1024
+_ERROR_LIMIT: Final = 5
+
 # An event is a few bytes, and one that tells a whole answer is as long as that. This is longer than any model writes.
 _LONGEST_EVENT: Final = 16 * 1024 * 1024
 
@@ -69,10 +73,7 @@ class ProviderModel:
             raise ModelFailure("MODEL_UNAVAILABLE", repr(error)) from error
         if response.is_success:
             return _StreamedAnswer(response, self._dialect.meaning())
-        body = b""
-        with suppress(httpx.HTTPError):  # where it breaks, the status says enough
-            body = await response.aread()
-        raise of_error(_told(body), status=response.status_code, headers=response.headers)
+        raise of_error(await _told(response), status=response.status_code, headers=response.headers)
 
     def _request(self, key: str, content: bytes) -> httpx.Request:
         headers = httpx.Headers(
@@ -102,11 +103,29 @@ def _trusted() -> ssl.SSLContext:
     return context
 
 
-def _told(body: bytes) -> JSON:
+async def _told(response: httpx.Response) -> JSON:
+    """What an error's body says; where it breaks off, or does not end, the status says enough."""
+    body, pieces = bytearray(), response.aiter_bytes()
+    with trio.move_on_after(_ERROR_LIMIT), suppress(httpx.HTTPError):
+        while len(body) <= _LONGEST_ERROR and (piece := await anext(pieces, None)) is not None:
+            body += piece
+    await _leave(response, pieces, 0)
     try:
-        return decode_json(body)
+        return decode_json(bytes(body))
     except InvalidBody:
         return body.decode(errors="replace")
+
+
+async def _leave(response: httpx.Response, pieces: AsyncIterator[bytes], limit: float) -> None:
+    """Close the connection, or have it used again if the body is read to its end within ``limit`` seconds.
+
+    Cancelled while they wait, the library's generators end and close the connection; what is not read to its end would
+    be left to the collector, with a warning.
+    """
+    with trio.move_on_after(limit), suppress(httpx.HTTPError):
+        async for _ in pieces:
+            pass
+    await response.aclose()
 
 
 @final
@@ -138,10 +157,4 @@ class _StreamedAnswer:
         return [found for event in events if event.data is not None for found in self._meaning.read(event.data)]
 
     async def close(self) -> None:
-        # Cancelled while they wait, the library's generators end and close the connection; what is not read to its end
-        # would be left to the collector, with a warning.
-        limit = _LAST_BYTES if self._meaning.over else 0
-        with trio.move_on_after(limit), suppress(httpx.HTTPError):
-            async for _ in self._bytes:
-                pass
-        await self._response.aclose()
+        await _leave(self._response, self._bytes, _LAST_BYTES if self._meaning.over else 0)

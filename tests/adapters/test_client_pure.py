@@ -94,6 +94,7 @@ def test_what_a_stream_is_made_of() -> None:
     assert parse(b"event: drain\nretry: 1500\ndata: {}\n\n") == [ServerSent("drain", "{}", "", 1.5)]
     assert parse(b"id: a\n\ndata: b\n\n")[1].id == "a"
     assert parse(b"id: \0\nretry: soon\nwhat: ever\n\n") == []
+    assert parse(b"retry: " + b"9" * 5000 + b"\n\n") == [ServerSent("message", None, "", math.inf)]
     assert parse("data: a\u2028b\x85c\x0bd\n\n".encode()) == [ServerSent("message", "a\u2028b\x85c\x0bd", "")]
 
 

@@ -11,10 +11,11 @@ import pytest
 import trio
 
 from penstock.adapters.models import Model, open_model
+from penstock.adapters.models import provider as sent
 from penstock.adapters.models.dialect import ANTHROPIC, OPENAI
 from tests.adapters.certificates import make_certificate
 from tests.adapters.providers import WIRES, Answer, Provider, Wire, chat, claude, provider, sse, whole
-from tests.adapters.talking import model_of, talking
+from tests.adapters.talking import PATIENCE, model_of, talking
 
 every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in WIRES])
 
@@ -186,6 +187,33 @@ async def test_an_error_whose_body_breaks_off_is_told_by_its_status(wire: Wire) 
     async with provider(cut) as server, talking(model_of(wire, server)) as talk:
         assert (await talk.say("x")).code == "MODEL_AUTH"
         assert len(server.seen) == 1
+
+
+async def test_an_error_that_does_not_end_is_told_by_its_status() -> None:
+    endless = Answer(status=404, pieces=[b"x" * 65536] * 100, end="hang")
+    async with provider(endless) as server, talking(model_of(chat, server)) as talk:
+        assert (await talk.say("x")).code == "MODEL_NOT_FOUND"
+        with trio.fail_after(PATIENCE):
+            await server.seen[0].left.wait()
+
+
+async def test_an_error_that_stops_coming_is_told_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sent, "_ERROR_LIMIT", 0.05)
+    silent = Answer(status=404, pieces=[b'{"err'], end="hang")
+    async with provider(silent) as server, talking(model_of(chat, server)) as talk:
+        assert (await talk.say("x")).code == "MODEL_NOT_FOUND"
+        with trio.fail_after(PATIENCE):
+            await server.seen[0].left.wait()
+
+
+# The library leaves the inner ones of its generators to the collector; that the connection is closed is ours.
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+async def test_an_error_that_cannot_be_decoded_leaves_no_connection_open() -> None:
+    mangled = Answer(status=404, headers={"content-encoding": "gzip"}, pieces=[b"no gzip"], end="hang")
+    async with provider(mangled) as server, talking(model_of(chat, server)) as talk:
+        assert (await talk.say("x")).code == "MODEL_NOT_FOUND"
+        with trio.fail_after(PATIENCE):
+            await server.seen[0].left.wait()
 
 
 async def test_an_error_that_is_a_text_in_the_stream_is_an_error() -> None:
