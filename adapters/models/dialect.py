@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, final
 
@@ -12,7 +13,14 @@ from penstock.engine import JSONObject
 from .model import Request
 from .pieces import Piece
 
-__all__ = ["ANTHROPIC", "OPENAI", "Dialect", "Meaning", "Provider"]
+__all__ = ["ANTHROPIC", "OPENAI", "Dialect", "Meaning", "Provider", "sendable"]
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def sendable(value: str) -> bool:
+    """Whether a header takes this value. Asked before it is sent, since the library's error repeats the value."""
+    return value.isascii() and value.isprintable()
 
 
 @final
@@ -34,12 +42,21 @@ class Provider:
         return next((key for name in self.keys if (key := environ.get(name))), None)
 
     def headers(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """What every request says beside its key. ``…_CUSTOM_HEADERS`` has a ``Name: value`` on each line."""
-        made = dict(self.fixed) | {header: environ[name] for header, name in self.named.items() if environ.get(name)}
-        for line in environ.get(f"{self.prefix}_CUSTOM_HEADERS", "").split("\n"):
-            name, colon, value = line.partition(":")
+        """What every request says beside its key. ``…_CUSTOM_HEADERS`` has a ``Name: value`` on each line.
+
+        Raises `ValueError`, which names the variable, for what cannot be sent.
+        """
+        own = f"{self.prefix}_CUSTOM_HEADERS"
+        made = dict(self.fixed) | {
+            header: told.strip() for header, name in self.named.items() if (told := environ.get(name))
+        }
+        for line in environ.get(own, "").split("\n"):
+            header, colon, value = line.partition(":")
             if colon:
-                made[name.strip()] = value.strip()
+                made[header.strip()] = value.strip()
+        for header, value in made.items():
+            if not (_HEADER.fullmatch(header) and sendable(value)):
+                raise ValueError(f"{self.named.get(header, own)} holds what no header takes")
         return made
 
 

@@ -80,7 +80,7 @@ def open_model(
         return ProviderModel(dialect, name, url, key=key, headers=provider.headers(os.environ), options=options or {})
     except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
         raise ModelError(
-            f"{spec}: the base URL, the proxies, NO_PROXY or the certificates cannot be used: {error}"
+            f"{spec}: the base URL, the headers, the proxies, NO_PROXY or the certificates cannot be used: {error}"
         ) from error
 
 

@@ -19,7 +19,7 @@ from penstock.engine import JSON, InvalidBody, JSONObject, decode_json, encode_j
 
 from ..forms.sse_reader import EventStream
 from ..whole_body import WholeBody
-from .dialect import Dialect, Meaning
+from .dialect import Dialect, Meaning, sendable
 from .failures import ModelFailure, of_error
 from .model import Answer, Key, Request
 from .pieces import Piece
@@ -60,14 +60,22 @@ class ProviderModel:
         self._key: Final = key
         self._headers: Final = dict(headers)
         self._options: Final = dict(options)
+        at = httpx.URL(url)
         self._http: Final = httpx.AsyncClient(
-            base_url=url, verify=_trusted(), timeout=_TIMEOUT, limits=_LIMITS, follow_redirects=True
+            base_url=at.copy_with(userinfo=b""),  # the library logs the address of each request
+            auth=(at.username, at.password) if at.userinfo else None,
+            verify=_trusted(),
+            timeout=_TIMEOUT,
+            limits=_LIMITS,
+            follow_redirects=True,
         )
 
     async def ask(self, request: Request) -> Answer:
         content = encode_json({**self._dialect.body(self.name, request), **self._options})
         try:
-            key = self._key if isinstance(self._key, str) else await self._key()
+            key = (self._key if isinstance(self._key, str) else await self._key()).strip()  # a file's has a line's end
+            if not (key and sendable(key)):
+                raise ModelFailure("MODEL_AUTH", "the key is empty, or holds what no header takes")
             response = await self._http.send(self._request(key, content), stream=True)
         except (OSError, httpx.HTTPError) as error:
             raise ModelFailure("MODEL_UNAVAILABLE", repr(error)) from error
@@ -79,7 +87,7 @@ class ProviderModel:
         headers = httpx.Headers(
             {
                 "Accept-Encoding": "identity",  # compressed, a word may wait for those behind it
-                "Authorization": f"Bearer {key.strip()}",  # out of a file it has a line's end, which no header takes
+                "Authorization": f"Bearer {key}",
                 "Content-Length": str(len(content)),
                 "Content-Type": "application/json",
                 "User-Agent": "penstock",

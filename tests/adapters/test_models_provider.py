@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from penstock.adapters.models import Model, open_model
+from penstock.adapters.models import Model, ModelError, open_model
 from penstock.adapters.models import provider as sent
 from penstock.adapters.models.dialect import ANTHROPIC, OPENAI
 from tests.adapters.certificates import make_certificate
@@ -40,7 +40,7 @@ async def test_the_variables_of_the_providers_own_sdk_say_where_and_who(
     async with provider(whole(wire, "x")) as server:
         monkeypatch.setenv(f"{PREFIX[wire.kind]}_BASE_URL", f"{server.url}{wire.base}/")
         monkeypatch.setenv(f"{PREFIX[wire.kind]}_API_KEY", "from-env\n")
-        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1\n")
         monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
         await answered(open_model(f"{wire.kind}:small"))
         (seen,) = server.seen
@@ -111,6 +111,49 @@ async def test_a_key_that_cannot_be_had_now_is_asked_for_again() -> None:
     async with provider(whole(chat, "x")) as server:
         await answered(open_model("openai:small", base_url=f"{server.url}/v1", api_key=token))
         assert server.seen[0].headers["authorization"] == "Bearer late"
+
+
+async def test_a_password_in_the_base_url_signs_in_and_stands_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with provider(Answer(status=503), whole(chat, "x")) as server:
+        url = server.url.replace("//", "//me:secret@")
+        await answered(open_model("openai:small", base_url=f"{url}/v1", api_key="key"))
+        assert server.seen[1].headers["authorization"] == "Basic bWU6c2VjcmV0"
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("key", ["se\ncret", "se\rcret", "se\0cret", "s\u00e9cret", " \n"])
+async def test_a_key_that_no_header_takes_is_asked_with_never_and_stands_in_no_log(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def token() -> str:
+        return key
+
+    async with provider() as server:
+        for given in (key, token):
+            async with talking(open_model("openai:small", base_url=server.url, api_key=given)) as talk:
+                assert (await talk.say("x")).code == "MODEL_AUTH"
+        assert not server.connections
+    assert "cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_CUSTOM_HEADERS", "X-A: se\rcret"),
+        ("OPENAI_CUSTOM_HEADERS", "X-A: s\u00e9cret"),
+        ("OPENAI_CUSTOM_HEADERS", "X A: secret"),
+        ("OPENAI_CUSTOM_HEADERS", ": secret"),
+        ("OPENAI_ORG_ID", "se\ncret"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_told_when_the_model_is_opened(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ModelError, match=name) as caught:
+        open_model("openai:small", api_key="key")
+    assert "cret" not in str(caught.value)
 
 
 @every_wire
