@@ -62,7 +62,7 @@ async def list_sessions(
     for part in _ranges(patterns):
         behind = max(after, part.start())
         while True:
-            page = await engine.sessions(behind, 1 if part.alone else page_size + 1, most_bytes=left)
+            page = await engine.sessions(behind, 1 if part.alone else page_size + 1, most_bytes=max(left, 0))
             inside = [session for session in page if session.session_id in part]
             for session in inside:
                 if await permitted(session.session_id):
@@ -74,7 +74,7 @@ async def list_sessions(
                     last = session.session_id
             if part.alone or not page or len(inside) < len(page):
                 break
-            behind, left = page[-1].session_id, max(left, 0)
+            behind = page[-1].session_id
     return found, None
 
 

@@ -13,6 +13,7 @@ from httpx import AsyncClient
 from penstock.adapters.client import connect
 from penstock.engine import Config, Generation, JSONObject, Session
 from penstock.engine.reducer import SessionState
+from tests.adapters.credentials import bearer, identity, token
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 
 Over: TypeAlias = Literal["sse", "websocket"]
@@ -148,6 +149,17 @@ async def test_the_list_of_sessions_is_bounded_in_bytes() -> None:
             query["after"] = page["next"]
         assert seen == [f"s{number}" for number in range(9)]
         assert pages >= 5
+
+
+async def test_a_session_larger_than_a_page_hides_none_that_another_pattern_matches() -> None:
+    async with penstock(config=CONFIG, identity=identity()) as world, world.client() as client:
+        for name, size in (("a", 4 * BOUND), ("b", 1)):
+            await world.engine.create_session(name, metadata={"x": "x" * size})
+        headers = bearer(token(["a", "b"], ["read"]))
+        page = (await client.get("/v1/sessions", headers=headers)).json()
+        assert ([each["session_id"] for each in page["sessions"]], page["next"]) == (["a"], "a")
+        page = (await client.get("/v1/sessions", params={"after": "a"}, headers=headers)).json()
+        assert ([each["session_id"] for each in page["sessions"]], "next" in page) == (["b"], False)
 
 
 async def test_a_snapshot_is_encoded_once_for_all_who_ask_at_the_same_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
