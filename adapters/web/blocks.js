@@ -8,7 +8,7 @@
 import { unescaped } from "./inline.js";
 
 const FENCE = /^( {0,3})(```|~~~)/;
-const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(\S.*)?)?$/;
+const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+([^ \t][^]*)?)?$/;
 const RULE = /^([-*_])\1\1+$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^([ \t]*)([-*+]|\d{1,9}[.)])(?:[ \t]+|$)/;
@@ -22,7 +22,7 @@ const COLUMNS = 100;
  *   first?: number, items?: string[], rows?: string[][], align?: string[], open?: boolean}} Block */
 
 /**
- * @param {string} source
+ * @param {string} source its lines end in "\n"
  * @returns {Block[]}
  */
 export function split(source) {
@@ -59,7 +59,7 @@ function next(lines, at) {
   if (tableAt(lines, at)) return table(lines, at);
   let end = at + 1;
   while (end < lines.length && !BLANK.test(lines[end]) && !interrupts(lines, end)) end += 1;
-  const text = lines.slice(at, end).map((each) => each.trimStart()).join("\n");
+  const text = lines.slice(at, end).map((each) => outdented(each, Infinity)).join("\n");
   return { kind: "paragraph", text, end };
 }
 
@@ -161,7 +161,7 @@ function list(lines, at) {
       inside = [outdented(rest, width)];
       items.push(inside);
     } else if (indent >= width) inside.push(outdented(line, width));
-    else if (inside.at(-1) !== "" && !item && !interrupts(lines, end)) inside.push(line.trimStart());
+    else if (inside.at(-1) !== "" && !item && !interrupts(lines, end)) inside.push(outdented(line, Infinity));
     else break;
   }
   const texts = items.map((each) => each.join("\n"));

@@ -159,7 +159,8 @@ export class Prose {
     this.#depth = depth;
   }
 
-  update(source) {
+  update(written) {
+    const source = written.replace(/\r\n?/g, "\n");
     if (source === this.#source) return;
     if (!source.startsWith(this.#source)) {
       this.#cut(0);

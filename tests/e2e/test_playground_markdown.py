@@ -69,6 +69,14 @@ def test_blocks_are_formed(page: Page) -> None:
         "<code>&lt;i&gt;\n\n# x</code></pre></figure><p>end</p>",
     ):
         assert part in drawn
+    for end in ("\r\n", "\r"):
+        assert html(page, text.replace("\n", end)) == drawn
+
+
+def test_no_white_space_but_that_of_markdown_forms_anything(page: Page) -> None:
+    assert html(page, "# a\u2028b") == '<h3 data-level="1">a\u2028b</h3>'
+    assert html(page, "\u3000a\n \u3000b") == "<p>\u3000a<br>\u3000b</p>"
+    assert html(page, "- a\n\u3000b") == "<ul><li><p>a<br>\u3000b</p></li></ul>"
 
 
 HOSTILE = [
@@ -119,6 +127,7 @@ SCRAPS = [
     "](https://a.b/c)", ")", "!", "<", ">", "> ", "- ", "  - ", "1. ", "# ", "| a | b |\n", "|--|:-:|\n", "---\n",
     "https://x.y/z_(a)", "\\", " ", "é水🚰", "    ", "<https://q.r>", "__", "\\\n", "&amp;", "&#4", "](/x)", "](<a b>",
     '"t"', "![", "-\n", "1.\n", "2) ", "\t", "~", "a", "。", "# \n",
+    "\r\n", "\r", "\u2028", "\u3000",
 ]  # fmt: skip
 
 
