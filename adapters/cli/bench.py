@@ -7,6 +7,7 @@ in the source.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -155,7 +156,9 @@ def _serving(folder: Path) -> Iterator[int]:
     """The port of a server with the producer `words`, whose log is shown; it is ended when the block is left."""
     command = [sys.executable, "-m", "penstock.adapters.cli", "serve", "--db", "bench.db", "--port", "0"]
     command += ["--producer", f"words={__name__}:{words.__name__}", "--log-level", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+    # What the variables give a server of this machine, as its keys, is not this one's.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=env) as process:
         try:
             assert process.stdout is not None
             found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())

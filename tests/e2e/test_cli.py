@@ -287,7 +287,8 @@ def test_an_own_producer_answers_by_default(start_server: Start, tmp_path: Path)
 
 
 @pytest.mark.long
-def test_bench_prints_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
+def test_bench_prints_its_figures_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_MODEL", "what another server here is given")
     done = penstock("bench", "--events", "200", "--viewers", "2", "--folder", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)["figures"]
