@@ -17,8 +17,9 @@ import httpx
 import trio
 from attrs import frozen
 
-from penstock.engine import PenstockError
+from penstock.engine import InvalidBody, PenstockError
 
+from ..problems import Unauthenticated
 from ..whole_body import WholeBody
 from .config import ClientConfig
 from .refusals import Unreachable, from_answer, retry_after
@@ -72,14 +73,22 @@ class Wire:
         return callable(self._token)
 
     async def headers(self) -> dict[str, str]:
-        """Who asks. What gets the token may raise anything; where it found no connection, that is `Unreachable`."""
+        """Who asks. What gets the token may raise anything; where it found no connection, that is `Unreachable`.
+
+        Raises `Unauthenticated` for a token that cannot be sent.
+        """
         token = self._token
         if callable(token):
             try:
                 token = await token()
             except (OSError, httpx.TransportError) as error:
                 raise Unreachable(f"no token could be had: {error}") from error
-        return {} if token is None else {"Authorization": f"Bearer {token}"}
+        if token is None:
+            return {}
+        token = token.strip()  # out of a file it has a line's end
+        if not (token and token.isascii() and token.isprintable()):  # the library's error would repeat it
+            raise Unauthenticated("the token is empty, or holds what no header takes", reason="malformed")
+        return {"Authorization": f"Bearer {token}"}
 
     async def exchange(
         self,
@@ -91,7 +100,11 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         within: float | None = None,
     ) -> Answer:
-        """One request, once. Raises `Unreachable` when no whole answer comes ``within`` so many seconds."""
+        """One request, once.
+
+        Raises `Unreachable` when no whole answer comes ``within`` so many seconds, and `InvalidBody` for a header that
+        cannot be sent.
+        """
         limit = self.config.request_timeout if within is None else within
         made = dict(headers or {})
         if body is not None:
@@ -102,6 +115,8 @@ class Wire:
                 request = self.http.build_request(method, self.url + path, params=dict(query or {}), headers=made)
                 request.stream = WholeBody(body or b"")
                 response = await self.http.send(request)
+        except (UnicodeEncodeError, httpx.LocalProtocolError) as error:
+            raise InvalidBody(f"a header cannot be sent: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             raise self._unreachable(error) from error
         after = response.headers.get("Retry-After")
@@ -130,8 +145,10 @@ class Wire:
                 request.stream = WholeBody(b"")
                 response = await self.http.send(request, stream=True)
                 if not response.is_success:
-                    await response.aread()
-                    await response.aclose()
+                    try:
+                        await response.aread()
+                    finally:
+                        await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             raise self._unreachable(error) from error
         if not response.is_success:

@@ -191,6 +191,9 @@ async def test_refusals_come_as_the_errors_of_the_engine() -> None:
 async def test_a_start_is_repeated_under_its_key_and_tells_so() -> None:
     async with clients() as (_, client):
         session = await client.create_session("demo")
+        for wrong in ("", "a b", "a\nb", "\u00e9"):
+            with pytest.raises(InvalidBody):
+                await session.start("story", idempotency_key=wrong)
         first = await session.start("story", idempotency_key="k")
         again = await session.start("story", idempotency_key="k")
         assert isinstance(again, Started)

@@ -62,6 +62,27 @@ async def test_who_may_not_learns_so_and_is_not_reconnected(over: Literal["sse",
 
 
 @FORMS
+@pytest.mark.parametrize("given", ["se\ncret", "se\0cret", "s\u00e9cret", " \n"])
+async def test_a_token_that_no_header_takes_is_refused_here_and_not_repeated(
+    over: Literal["sse", "websocket"], given: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with servers() as server, clients(server, given) as client:
+        with pytest.raises(Unauthenticated) as caught:
+            await client.create_session("s")
+        assert "cret" not in str(caught.value)
+        async with client.session("s").events(over=over) as events:
+            with pytest.raises(Unauthenticated):
+                await anext(events)
+    assert "cret" not in caplog.text
+
+
+async def test_a_token_out_of_a_file_may_have_its_lines_end() -> None:
+    async with servers() as server, clients(server, token("write") + "\n") as client:
+        await client.create_session("s")
+
+
+@FORMS
 async def test_a_stream_outlives_its_tokens(over: Literal["sse", "websocket"]) -> None:
     made: list[float] = []
 
