@@ -74,7 +74,6 @@ class Answer:
 
     description: str
     content: Mapping[str, Shape]
-    headers: Mapping[str, str] = {}
 
 
 def json_answer(description: str, shape: Shape) -> Answer:
