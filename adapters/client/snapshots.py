@@ -6,9 +6,10 @@ from typing import Final
 
 from attrs import evolve
 
-from penstock.engine import MessageNotFound, MessageView, Snapshot
+from penstock.engine import CallerError, MessageNotFound, MessageView, Snapshot
 
 from .commands import Commands
+from .refusals import BadAnswer
 from .wire import session_path
 
 __all__ = ["completed", "take_snapshot"]
@@ -24,7 +25,10 @@ async def _read(commands: Commands, session_id: str, limit: int, before: str | N
     """One page, as the server has it now."""
     query = {"limit": str(limit)} if before is None else {"limit": str(limit), "before": before}
     answer, _ = await commands.ask("GET", session_path(session_id), query=query, repeatable=True)
-    return Snapshot.from_json(answer)
+    try:
+        return Snapshot.from_json(answer)
+    except CallerError as error:
+        raise BadAnswer(f"the answer is no state of a session: {error.detail}") from error
 
 
 async def take_snapshot(commands: Commands, session_id: str, limit: int | None, before: str | None) -> Snapshot:
@@ -41,7 +45,7 @@ async def _whole(commands: Commands, session_id: str) -> Snapshot:
         try:
             while page.more:
                 page = await _read(commands, session_id, _PAGE, page.messages[0].message_id)
-                snapshot = evolve(snapshot, messages=page.messages + snapshot.messages, more=page.more)
+                snapshot = evolve(snapshot, messages=page.messages + snapshot.messages, more=page.more, next=page.next)
         except MessageNotFound:
             if not left:
                 raise

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trio
 
-from penstock.adapters.client import Client, ClientConfig, Lost, RemoteSession, Unreachable, connect
+from penstock.adapters.client import BadAnswer, Client, ClientConfig, Lost, RemoteSession, Unreachable, connect
 from penstock.engine import (
     CaughtUp,
     Cursor,
@@ -293,6 +293,16 @@ async def test_what_a_stream_is_refused_with_comes_out_of_the_iteration(over: Ov
     async with clients() as (_, client), client.session("nobody").events(over=over) as events:
         with pytest.raises(SessionNotFound):
             await anext(events)
+
+
+@pytest.mark.parametrize("answer", ["{}", "[]", "<html>", '{"session_id": 7}', '{"cursor": "x"}'])
+async def test_what_is_no_state_is_the_servers_fault(answer: str) -> None:
+    def elsewhere(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=answer)
+
+    async with connect("http://127.0.0.1:9", transport=httpx.MockTransport(elsewhere)) as client:
+        with pytest.raises(BadAnswer):
+            await client.session("demo").snapshot()
 
 
 async def test_a_server_that_is_away_is_waited_for() -> None:

@@ -44,7 +44,7 @@ async def test_text_and_reasoning_become_blocks_of_one_message(wire: Wire) -> No
         assert seen.body["model"] == "small"
         assert seen.body["stream"] is True
         assert "Be brief." in json.dumps(seen.body)
-        assert "key" in (seen.headers.get("authorization") or seen.headers["x-api-key"])
+        assert seen.headers["authorization"] == "Bearer key"
 
 
 # R-4 R-157

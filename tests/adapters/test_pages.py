@@ -231,5 +231,5 @@ async def test_a_client_keeps_the_whole_session_though_it_comes_in_pages(over: O
                 )
                 told = transcript.snapshot()
                 engine_side = await (await world.engine.session("s")).snapshot()
-                assert told.to_json() == engine_side.to_json()
+                assert told.to_json() == engine_side.to_json() == (await session.snapshot()).to_json()
                 assert transcript.snapshots == 1
