@@ -33,7 +33,7 @@ async def post(core: Core, steps: Steps, message: MessageSnapshot, message_id: s
     """Append a whole message of the session's own, beside the steps; durable when this returns.
 
     The same id with the same content changes nothing; with other content it raises `IdInUse`. Raises `TimedOut` when
-    there is no room, and what the session refuses by then: nothing was written.
+    there is no room, and what the session refuses by then: nothing was written. Behind that, as `Core.settled`.
     """
     await wait_room(core)
     if proposed:
