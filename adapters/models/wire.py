@@ -22,6 +22,9 @@ _T = TypeVar("_T")
 # OpenAI's last event, which is no JSON.
 DONE: Final = "[DONE]"
 
+# Larger numbers are not exact for everybody who reads JSON, and those of a thousand bits nobody stores.
+_COUNTED: Final = 2**53
+
 # The escape of half a surrogate pair.
 _HALF: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -77,7 +80,7 @@ def text(value: JSONObject, name: str) -> str:
 def number(value: JSONObject, name: str) -> int:
     """A field that is a count."""
     found = _field(value, name, int, 0)
-    if found < 0:
+    if not 0 <= found < _COUNTED:
         raise garbled(f"{name} must be a count")
     return found
 

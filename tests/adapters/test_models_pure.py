@@ -170,6 +170,7 @@ def test_what_is_absent_or_null_is_empty_and_what_is_of_another_type_is_garbled(
         "objects": [{}],
         "yes": True,
         "less": -1,
+        "more": 2**53,
         "ones": [1],
     }
     assert (text(said, "text"), number(said, "number")) == ("x", 1)
