@@ -40,7 +40,7 @@ def parse_spec(text: str) -> tuple[Dialect, str]:
 def parse_options(text: str) -> JSONObject:
     """Fields for every request, as a JSON object. Raises `ModelError`."""
     try:
-        value = decode_json(text.encode())
+        value = decode_json(text.encode(errors="surrogateescape"))  # a command line may be no text
     except InvalidBody as error:
         raise ModelError(f"the model's options are {error.detail}") from error
     if not isinstance(value, dict):

@@ -114,7 +114,7 @@ def test_what_the_environment_gives_and_cannot_be_used_is_told(
     assert "cannot be used" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"a": "\udcff"}'])
 def test_options_are_a_json_object(text: str) -> None:
     with pytest.raises(ModelError):
         parse_options(text)
