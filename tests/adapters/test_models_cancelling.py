@@ -111,6 +111,23 @@ async def test_a_fast_stream_that_is_stopped_in_the_middle_leaves_nothing_behind
         await trio.testing.wait_all_tasks_blocked()
 
 
+@every_wire
+async def test_a_stop_in_the_middle_of_an_error_closes_the_connection_at_once(wire: Wire) -> None:
+    slow = Answer(status=503, pieces=[b'{"err'], end="hang")
+    async with provider(slow) as server, talking(model_of(wire, server)) as talk:
+        await talk.session.start("model", text="x")
+        await (await server.wait_request()).sent.wait()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        asked = trio.current_time()
+        await talk.session.stop()
+        with trio.fail_after(PATIENCE):
+            await server.seen[0].left.wait()
+        assert trio.current_time() - asked < AT_ONCE
+        assert (await talk.end()).outcome == "stopped"
+        gc.collect()
+        await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_a_stop_while_it_waits_to_ask_again_is_a_stop() -> None:
     busy = Answer(status=429, headers={"retry-after": "30"})
     async with provider(busy) as server, talking(model_of(claude, server)) as talk:
