@@ -15,6 +15,9 @@ const ITEM = /^([ \t]*)([-*+]|\d{1,9}[.)])(?:[ \t]+|$)/;
 const DIVISION = /^:?-+:?$/;
 const BLANK = /^[ \t]*$/;
 
+/** A list in a list and so on: a line is not looked at for more of them. */
+const DEEP = 8;
+
 /** Columns of a table; what has more is no table to read, and is shown as it is written. */
 const COLUMNS = 100;
 
@@ -92,6 +95,12 @@ function fenced(line) {
   return { indent: from, mark: line.slice(from, end), language: line.slice(end).trim() };
 }
 
+/** Whether the line ends code that a fence of this mark has opened. */
+function closes(line, mark) {
+  const found = fenced(line);
+  return found !== null && found.language === "" && found.mark.startsWith(mark);
+}
+
 function isRule(line) {
   return /^ {0,3}([-*_])[ \t]*\1/.test(line) && RULE.test(line.replace(/[ \t]+/g, ""));
 }
@@ -113,12 +122,8 @@ function interrupts(lines, at) {
 }
 
 function code(lines, at, { indent, mark, language }) {
-  const closes = (line) => {
-    const found = fenced(line);
-    return found !== null && found.language === "" && found.mark.startsWith(mark);
-  };
   let end = at + 1;
-  while (end < lines.length && !closes(lines[end])) end += 1;
+  while (end < lines.length && !closes(lines[end], mark)) end += 1;
   const open = end >= lines.length;
   const inside = lines.slice(at + 1, open && lines.at(-1) === "" ? -1 : end); // a line that has just ended is one
   const text = inside.map((line) => outdented(line, indent)).join("\n");
@@ -131,12 +136,35 @@ function quote(lines, at) {
   return { kind: "quote", text: lines.slice(at, end).map((line) => line.replace(QUOTE, "")).join("\n"), end };
 }
 
+/** What a line says inside the lists and quotes that it stands in. */
+function innermost(line) {
+  let text = outdented(line, Infinity);
+  for (let depth = 0; depth < DEEP && !isRule(text); depth += 1) {
+    const [mark] = ITEM.exec(text) ?? QUOTE.exec(text) ?? [""];
+    if (!mark) break;
+    text = outdented(text.slice(mark.length), Infinity);
+  }
+  return text;
+}
+
+/** Whether the line is one of a paragraph, if it is none of code. */
+function isText(line) {
+  const text = innermost(line);
+  return text !== "" && !fenced(text) && !HEADING.test(text) && !isRule(text);
+}
+
 function list(lines, at) {
   const first = ITEM.exec(lines[at]);
   const ordered = /\d/.test(first[2]);
   const sort = first[2].at(-1);
   const items = [];
   let inside = null; // the lines of the item that is being read
+  let fence = null; // the mark of one that is open in it
+  const add = (line) => {
+    inside.push(line);
+    if (fence === null) fence = fenced(innermost(line))?.mark ?? null;
+    else if (closes(outdented(line, Infinity), fence)) fence = null;
+  };
   let width = 0;
   let end = at;
   let after = at; // the first line from here on that is not blank
@@ -158,10 +186,12 @@ function list(lines, at) {
       const rest = " ".repeat(begin) + line.slice(item[1].length + item[2].length);
       const behind = indentation(rest) - begin;
       width = begin + (behind > 4 || BLANK.test(rest) ? 1 : behind);
-      inside = [outdented(rest, width)];
+      inside = [];
+      fence = null;
       items.push(inside);
-    } else if (indent >= width) inside.push(outdented(line, width));
-    else if (inside.at(-1) !== "" && !item && !interrupts(lines, end)) inside.push(outdented(line, Infinity));
+      add(outdented(rest, width));
+    } else if (indent >= width) add(outdented(line, width));
+    else if (fence === null && isText(inside.at(-1)) && !item && !interrupts(lines, end)) add(outdented(line, Infinity));
     else break;
   }
   const texts = items.map((each) => each.join("\n"));

@@ -73,6 +73,15 @@ def test_blocks_are_formed(page: Page) -> None:
         assert html(page, text.replace("\n", end)) == drawn
 
 
+@pytest.mark.parametrize(
+    "item",
+    ["a\n  ```\n  b\n  ```", "# a", "- # a", "a\n  ***", "~~~\n  b", "- ~~~", "  ", "- ", "- a\n    ```\n    b\n    ```"],
+)
+def test_only_a_paragraph_goes_on_with_a_line_that_is_not_indented(page: Page, item: str) -> None:
+    assert html(page, f"- {item}\nend").endswith("</ul><p>end</p>")
+    assert html(page, "- a\nend\n- - b\nend").count("<br>end</p></li>") == 2
+
+
 def test_no_white_space_but_that_of_markdown_forms_anything(page: Page) -> None:
     assert html(page, "# a\u2028b") == '<h3 data-level="1">a\u2028b</h3>'
     assert html(page, "\u3000a\n \u3000b") == "<p>\u3000a<br>\u3000b</p>"
