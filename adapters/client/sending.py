@@ -17,6 +17,7 @@ from uuid_utils import uuid7
 
 from penstock.engine import JSON, JSONObject, PenstockError, SessionDeleted, StaleError, TimedOut, encode_json
 
+from ..problems import Unauthenticated
 from ..requests.answers import ChunksAnswer
 from .answers import parsed, read
 from .backoff import Backoff
@@ -255,7 +256,7 @@ class Sender:
         self._asked_at = trio.current_time()
         try:
             answer = await self._wire.exchange(method, path, body=body, headers=stamp)
-        except Unreachable as error:
+        except (Unauthenticated, Unreachable) as error:
             return Failure(error=error)
         if answer.refusal is None:
             return parsed(answer.body)

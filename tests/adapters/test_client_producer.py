@@ -371,6 +371,19 @@ async def test_an_expired_token_is_changed_once_for_all_that_follows(autojump_cl
     assert [request.headers["authorization"] for request in server.requests].count("Bearer old") == 1
 
 
+async def test_a_token_that_cannot_be_sent_is_changed_as_one_that_is_refused(autojump_clock: MockClock) -> None:
+    server = FakeServer()
+    tokens = iter(["no\nheader"])
+
+    async def token() -> str:
+        return next(tokens, "good")
+
+    async with server.client(token=token) as client:
+        await say(client, WORDS)
+    assert server.text == "".join(WORDS)
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer good"}
+
+
 # R-44 R-45
 async def test_a_cancel_goes_out_at_once_and_is_not_retried(autojump_clock: MockClock) -> None:
     server = FakeServer(refused(500), delayed(1000.0))

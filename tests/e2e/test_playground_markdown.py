@@ -75,7 +75,7 @@ def test_blocks_are_formed(page: Page) -> None:
 
 @pytest.mark.parametrize(
     "item",
-    ["a\n  ```\n  b\n  ```", "# a", "- # a", "a\n  ***", "~~~\n  b", "- ~~~", "  ", "- ", "- a\n    ```\n    b\n    ```"],
+    ["a\n  ```\n  b\n  ```", "# a", "- # a", "a\n  ***", "~~~\n  b", "- ~~~", "  ", "- ", "- a\n    ```\n    ```"],
 )
 def test_only_a_paragraph_goes_on_with_a_line_that_is_not_indented(page: Page, item: str) -> None:
     assert html(page, f"- {item}\nend").endswith("</ul><p>end</p>")
