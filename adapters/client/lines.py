@@ -150,7 +150,7 @@ async def _connected(wire: Wire) -> AsyncIterator[_Stream]:
 
 async def _handshake(nursery: trio.Nursery, stream: _Stream, wire: Wire) -> WebSocketConnection:
     url = httpx.URL(wire.url)
-    host = url.netloc.decode().rpartition("@")[2]
+    host = url.netloc.decode()
     headers = [(name.encode(), value.encode()) for name, value in (await wire.headers()).items()]
     try:
         with trio.fail_after(wire.config.silence):

@@ -54,12 +54,14 @@ class Wire:
         ssl_context: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url: Final = url.rstrip("/")
+        at = httpx.URL(url)
+        self.url: Final = str(at.copy_with(userinfo=b"")).rstrip("/")  # it is told in errors and logs
         self.ssl_context: Final = ssl_context
         self.config: Final = config
         self._token: Final = token
         self.http: Final = httpx.AsyncClient(
             transport=transport,
+            auth=(at.username, at.password) if at.userinfo else None,
             verify=_trust(url) if ssl_context is None else ssl_context,
             # Every stream holds a connection for as long as it lives: they must not starve the commands.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),

@@ -305,6 +305,26 @@ async def test_what_is_no_state_is_the_servers_fault(answer: str) -> None:
             await client.session("demo").snapshot()
 
 
+async def test_a_password_in_the_url_signs_in_and_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["authorization"])
+        raise httpx.ConnectError("no")
+
+    config = ClientConfig(patience=0.0)
+    url = "http://me:secret@server.test/chat/"
+    async with connect(url, transport=httpx.MockTransport(answer), config=config) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.create_session("s")
+        assert "http://server.test/chat " in str(caught.value)
+        async with client.session("s").events() as events:
+            assert isinstance(await events.receive(), Lost)
+    assert seen == ["Basic bWU6c2VjcmV0"] * 2
+    assert "secret" not in str(caught.value) + caplog.text
+
+
 async def test_a_server_that_is_away_is_waited_for() -> None:
     async with clients() as (_server, client):
         session = await client.create_session("demo")
