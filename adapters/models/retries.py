@@ -29,7 +29,7 @@ class Retries:
         """
         if not failure.retryable or attempt >= self.attempts:
             return None
-        if failure.retry_after is not None:
+        if failure.retry_after:  # 0 says nothing of when
             return failure.retry_after if failure.retry_after <= self.patience else None
         grown = self.first_pause * 2.0 ** (attempt - 1)
         return min(grown, self.longest_pause) * (1 - spread / 4)

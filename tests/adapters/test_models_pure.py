@@ -127,6 +127,8 @@ def test_a_pause_that_was_asked_for_is_kept_or_refused_never_shortened() -> None
     retries = Retries(patience=10)
     assert retries.pause(1, ModelFailure("MODEL_RATE_LIMITED", "", retry_after=10), 1.0) == 10
     assert retries.pause(1, ModelFailure("MODEL_RATE_LIMITED", "", retry_after=10.1), 0.0) is None
+    # A date that is over by a clock of ours is no leave to ask four times in a row.
+    assert retries.pause(1, ModelFailure("MODEL_RATE_LIMITED", "", retry_after=0.0), 0.0) == retries.first_pause
 
 
 STREAM = (
