@@ -303,7 +303,7 @@ class History:
             generation_id=generation_id,
             state=state.value,
             turn=record.turn,
-            outcome=cast("Outcome | None", record.outcome),  # written by `end_part` alone
+            outcome=cast("Outcome | None", record.outcome),  # `session.transaction` alone writes it
         )
 
     async def record(self, key: str) -> bytes | None:
