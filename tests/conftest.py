@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -24,6 +27,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+def pytest_ignore_collect(collection_path: Path) -> Literal[True] | None:
+    return True if extent.is_left_out(collection_path) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     extent.select(config, items)
 
@@ -33,3 +40,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     twice = {"engine", "adapters"} & sys.modules.keys()
     if twice:
         raise pytest.UsageError(f"{', '.join(sorted(twice))} is imported beside penstock.engine")
+    gc.freeze()  # all that was imported and collected stays: no collection during a test has to look at it again

@@ -7,13 +7,14 @@ what is marked ``further``, over more cases. Both together hold what the tests p
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, TypeVar
 from zlib import crc32
 
 import pytest
 from hypothesis import settings
 
-__all__ = ["add_option", "examples", "is_long", "select", "set_up", "some"]
+__all__ = ["add_option", "examples", "is_left_out", "is_long", "select", "set_up", "some"]
 
 T = TypeVar("T")
 
@@ -57,6 +58,11 @@ def some(cases: Iterable[T], beside: object) -> list[T]:
     """
     step = 1 if is_long() else 100 // _SHARE
     return list(cases)[crc32(repr(beside).encode()) % step :: step]
+
+
+def is_left_out(path: Path) -> bool:
+    """Whether the file has tests of the other run only: it need not be imported, which may take seconds."""
+    return not is_long() and path.suffix == ".py" and "\npytestmark = pytest.mark.long\n" in path.read_text()
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
