@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, cast
@@ -89,12 +90,14 @@ def add_openapi(routes: Routes, *, secured: bool) -> None:
     )
     async def openapi() -> Response:
         prefix = request.root_path.rstrip("/")
-        body = encode_json({**told, "servers": [{"url": prefix}]} if prefix else told)
+        body = encode_json({**told(), "servers": [{"url": prefix}]} if prefix else told())
         response = Response(body, 200, {"Cache-Control": "no-cache"}, content_type="application/json")
         response.set_etag(sha256(body).hexdigest()[:32])
         return await response.make_conditional(request)
 
-    told = document(routes.operations.values(), files=FILES, secured=secured)
+    @cache  # made when somebody asks for it: that takes as long as half of all else that a start does here
+    def told() -> Schema:
+        return document(routes.operations.values(), files=FILES, secured=secured)
 
 
 def document(operations: Iterable[Operation], *, files: Collection[str], secured: bool) -> Schema:
