@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, final
 
 import pytest
 import trio
@@ -83,16 +83,16 @@ import sys, trio
 from penstock.engine.errors import DatabaseError
 from penstock.engine.log import open_sqlite
 
-async def main():
+async def said(path):
     try:
-        log = await open_sqlite(sys.argv[1])
+        log = await open_sqlite(path)
     except DatabaseError as error:
-        print(type(error).__name__, error.detail)
-    else:
-        await log.aclose()
-        print("opened")
+        return f"{type(error).__name__} {error.detail}"
+    await log.aclose()
+    return "opened"
 
-trio.run(main)
+for line in sys.stdin:
+    print(trio.run(said, line.removesuffix("\\n")), flush=True)
 """
 
 
@@ -105,14 +105,42 @@ async def said_here(path: Path) -> str:
     return "opened"
 
 
-def said_by_another(path: Path) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", OPENS, str(path)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    ).stdout
+@final
+class Another:
+    """A process that opens what it is told to, closes it again and says what came of it: one path a line."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", OPENS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+
+    def said(self, path: Path) -> str:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().removesuffix("\n")
+
+    async def says(self, path: Path) -> str:
+        return await trio.to_thread.run_sync(self.said, path)
+
+    def end(self) -> None:
+        with self._process as process:
+            assert process.stdin
+            process.stdin.close()
+            assert process.wait(10) == 0
+
+
+@pytest.fixture(scope="module")
+def another() -> Iterator[Another]:
+    """It keeps nothing of what it closed, so one process does for all."""
+    another = Another()
+    yield another
+    another.end()
 
 
 def resolved(path: Path) -> str:
@@ -149,24 +177,24 @@ def undo() -> Iterator[contextlib.ExitStack]:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_whoever_opens_it_a_second_time_is_refused_whatever_name_is_used(
-    path: Path, undo: contextlib.ExitStack, name: str
+    path: Path, undo: contextlib.ExitStack, another: Another, name: str
 ) -> None:
     log = await open_sqlite(path)
     other = NAMES[name](path, undo)
     refused = await said_here(other)
     assert refused.startswith("DatabaseInUse")
     assert "already open in this process" in refused
-    refused = await trio.to_thread.run_sync(said_by_another, other)
+    refused = await another.says(other)
     assert refused.startswith("DatabaseInUse")
     assert resolved(other) in refused
     # Whoever was refused took nothing away, SQLite's own locks least of all.
     await store(log, append(b"2", tail=1))
-    assert (await trio.to_thread.run_sync(said_by_another, path)).startswith("DatabaseInUse")
+    assert (await another.says(path)).startswith("DatabaseInUse")
     assert await bodies(log) == [b"1", b"2"]
     await log.aclose()
     if name in SAME_LINK:
         assert await said_here(other) == "opened"
-        assert await trio.to_thread.run_sync(said_by_another, other) == "opened\n"
+        assert await another.says(other) == "opened"
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -185,12 +213,12 @@ async def test_a_file_of_several_names_is_refused_by_each_of_them_until_one_is_l
     await log.aclose()
 
 
-async def test_a_deleted_lock_file_lets_nobody_in_and_another_ones_is_left_alone(path: Path) -> None:
+async def test_a_deleted_lock_file_lets_nobody_in_and_another_ones_is_left_alone(path: Path, another: Another) -> None:
     lock = path.with_name("chat.db-lock")
     log = await open_sqlite(path)
     lock.unlink()
     assert (await said_here(path)).startswith("DatabaseInUse")
-    assert (await trio.to_thread.run_sync(said_by_another, path)).startswith("DatabaseInUse")
+    assert (await another.says(path)).startswith("DatabaseInUse")
     lock.write_text("another one's")
     await log.aclose()
     assert lock.read_text() == "another one's"
@@ -201,14 +229,17 @@ async def test_of_many_that_open_a_new_database_at_the_same_moment_one_gets_it(t
     path = tmp_path / "new.db"
     said: list[str] = []
 
-    async def open_it() -> None:
-        said.append(await trio.to_thread.run_sync(said_by_another, path))
+    async def open_it(another: Another) -> None:
+        said.append(await another.says(path))
 
+    others = [Another() for _ in range(4)]
     log = await open_sqlite(path)
     async with trio.open_nursery() as nursery:
-        for _ in range(4):
-            nursery.start_soon(open_it)
+        for another in others:
+            nursery.start_soon(open_it, another)
     assert [text.split()[0] for text in said] == ["DatabaseInUse"] * 4
+    for another in others:
+        another.end()
     await log.aclose()
     opened = []
 
@@ -251,12 +282,12 @@ async def test_a_database_that_others_may_use_is_warned_of_and_stays_as_it_is(
     assert mode_of(path) == mode
 
 
-async def test_looking_and_leaving_in_the_process_that_serves_keeps_the_lock(path: Path) -> None:
+async def test_looking_and_leaving_in_the_process_that_serves_keeps_the_lock(path: Path, another: Another) -> None:
     log = await open_sqlite(path)
     for _ in range(3):
         reader = await open_sqlite_reader(path)
         await reader.aclose()
-        assert (await trio.to_thread.run_sync(said_by_another, path)).startswith("DatabaseInUse")
+        assert (await another.says(path)).startswith("DatabaseInUse")
     await log.aclose()
 
 
