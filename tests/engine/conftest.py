@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -16,3 +18,16 @@ async def log() -> AsyncIterator[MemoryLog]:
     made = MemoryLog()
     yield made
     await assert_rules(made, closed=False)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite binds 100 variables to one statement at most, however it was built, so that little is larger than one."""
+    plain = sqlite3.connect
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = plain(*arguments, **options)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 100)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)

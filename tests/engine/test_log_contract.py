@@ -349,10 +349,20 @@ async def test_appends_and_compactions_of_a_session_do_not_hinder_each_other(log
     assert await log.head("s") == head(tail=101)
 
 
+async def carry_out_one_that_leaves_the_last_of(count: int, log: EventLog) -> None:
+    await store(log, create(*[b"x"] * count))
+    await store(log, compact(replace={count: b"y"}, remove=range(count - 1, 0, -1)))
+    assert await entries(log) == [Entry(count, b"y")]
+
+
+@pytest.mark.usefixtures("narrow")
 async def test_a_compaction_larger_than_one_statement_is_carried_out_whole(log: EventLog) -> None:
-    await store(log, create(*[b"x"] * 40_000))
-    await store(log, compact(replace={40_000: b"y"}, remove=range(39_999, 0, -1)))
-    assert await entries(log) == [Entry(40_000, b"y")]
+    await carry_out_one_that_leaves_the_last_of(1000, log)
+
+
+@pytest.mark.long
+async def test_a_compaction_as_large_as_any_statement_is_carried_out_whole(log: EventLog) -> None:
+    await carry_out_one_that_leaves_the_last_of(40_000, log)
 
 
 async def test_a_page_holds_no_more_than_its_limit(log: EventLog) -> None:

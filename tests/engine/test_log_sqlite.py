@@ -135,12 +135,13 @@ async def test_small_writes_are_committed_before_large_ones_that_came_first(
     assert order == ["first", *(f"small-{n}" for n in range(20)), *(f"large-{n}" for n in range(4))]
 
 
+@pytest.mark.usefixtures("narrow")
 async def test_an_append_larger_than_one_statement_is_stored_whole(log: SqliteLog) -> None:
-    events = [b"%d" % number for number in range(20_000)]
-    await store(log, create(*events, records={f"r/{number}": b"x" for number in range(9000)}))
-    assert [entry.body for entry in await entries(log, page=7000)] == events
-    await store(log, append(tail=20_000, records={f"r/{number}": None for number in range(8999)}))
-    assert await log.records("s", "e1") == {"r/8999": b"x"}
+    events = [b"%d" % number for number in range(2000)]
+    await store(log, create(*events, records={f"r/{number}": b"x" for number in range(900)}))
+    assert [entry.body for entry in await entries(log, page=700)] == events
+    await store(log, append(tail=2000, records={f"r/{number}": None for number in range(899)}))
+    assert await log.records("s", "e1") == {"r/899": b"x"}
 
 
 async def test_a_reader_sees_nothing_that_is_not_committed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
