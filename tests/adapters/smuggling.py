@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["ROWS", "Row"]
+__all__ = ["PARTS", "ROWS", "Row"]
 
 
 @frozen
@@ -345,8 +345,5 @@ def handshakes() -> Iterator[Row]:
     yield Row("a request behind a handshake", get(b"/v1/ws", SHAKE[:-2]) + BEHIND, (101,), early=True)
 
 
-ROWS: Final = tuple(
-    row
-    for part in (two_lengths, codings, chunks, lines, hosts, targets, origins, connections, handshakes)
-    for row in part()
-)
+PARTS: Final = (two_lengths, codings, chunks, lines, hosts, targets, origins, connections, handshakes)
+ROWS: Final = tuple(row for part in PARTS for row in part())
