@@ -16,7 +16,7 @@ __all__ = ["FATES", "FaultyProxy"]
 
 _READ = 64 * 1024
 
-# What may happen to a request, and how often of a hundred times.
+# What may happen to a request, and how often of a hundred times; each happens once among the first.
 FATES = {
     "passed": 62,
     "request lost": 5,
@@ -43,6 +43,7 @@ class FaultyProxy:
 
     def __init__(self, chance: random.Random, upstream: Callable[[], int]) -> None:
         self._chance = chance
+        self._first = chance.sample(list(FATES), len(FATES))
         self._upstream = upstream
         self._nursery: trio.Nursery
         self.counts = Counter[str]()
@@ -70,7 +71,7 @@ class FaultyProxy:
                 self.counts["connection broke"] += 1
 
     async def _meet_fate(self, request: _Request) -> bytes:
-        (fate,) = self._chance.choices(list(FATES), list(FATES.values()))
+        fate = self._first.pop() if self._first else self._chance.choices(list(FATES), list(FATES.values()))[0]
         self.counts[fate] += 1
         match fate:
             case "request lost":
