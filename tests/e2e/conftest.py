@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner, Result
 
+from penstock.adapters.cli import main
 from tests.checkout import environment
 from tests.e2e.panels import PATIENCE, live, panel
 
@@ -30,6 +32,13 @@ STOP = 12.0
 
 # The command, as this environment has it.
 PENSTOCK = (sys.executable, "-m", "penstock.adapters.cli")
+
+
+def command(*arguments: str) -> Result:
+    """`penstock` in this process, for what is over before it has begun: refusals, help."""
+    done = CliRunner().invoke(main, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
 
 
 class ServerProcess:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.checkout import environment
-from tests.e2e.conftest import PENSTOCK, ServerProcess
+from tests.e2e.conftest import PENSTOCK, ServerProcess, command
 
 Start = Callable[..., ServerProcess]
 
@@ -65,49 +65,48 @@ class Tail:
 
 
 def test_help_shows_examples_and_version_is_told() -> None:
-    for command in ([], ["serve"], ["tail"], ["send"]):
-        told = penstock(*command, "--help")
-        assert told.returncode == 0
+    for name in ([], ["serve"], ["tail"], ["send"]):
+        told = command(*name, "--help")
+        assert told.exit_code == 0
         assert "Examples:" in told.stdout
     assert penstock("--version").stdout.startswith("penstock 0.")
 
 
-def test_send_shows_the_answer_and_exits_with_0(server: ServerProcess) -> None:
-    done = penstock("send", "talk", "water finds  its way", "--url", server.url)
+def test_send_shows_the_answer_and_exits_with_0(site: ServerProcess) -> None:
+    done = penstock("send", "shown", "water finds  its way", "--url", site.url)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "assistant> water finds  its way\n"
 
 
-def test_send_reads_the_text_from_stdin(server: ServerProcess) -> None:
-    done = penstock("send", "talk", "-", "--url", server.url, stdin="from a pipe")
+def test_send_reads_the_text_from_stdin(site: ServerProcess) -> None:
+    done = penstock("send", "piped", "-", "--url", site.url, stdin="from a pipe")
     assert done.stdout == "assistant> from a pipe\n"
 
 
-def test_send_may_wait_for_the_answer_that_runs(server: ServerProcess) -> None:
-    url = f"{server.url}/v1/sessions/talk"
+def test_send_may_wait_for_the_answer_that_runs(site: ServerProcess) -> None:
+    url = f"{site.url}/v1/sessions/waits"
     httpx.put(url, trust_env=False)
     httpx.post(f"{url}/generations", json={"text": "one two", "input": {"delay": 30}}, trust_env=False)
     with ThreadPoolExecutor() as pool:
-        sent = pool.submit(penstock, "send", "talk", "three", "--policy", "queue", "--url", server.url)
+        sent = pool.submit(penstock, "send", "waits", "three", "--policy", "queue", "--url", site.url)
         deadline = time.monotonic() + PATIENCE
         while not httpx.get(url, trust_env=False).json()["queue"]["items"]:
             assert time.monotonic() < deadline
         httpx.post(f"{url}/stop", json={"queue": "continue"}, trust_env=False)
         done = sent.result()
     assert (done.returncode, done.stdout, done.stderr) == (0, "assistant> three\n", "[waiting at place 1]\n")
-    assert "-- waiting at place 1: three" in follow_to_end(server, "turn 2 completed")
+    assert "-- waiting at place 1: three" in follow_to_end(site, "turn 2 completed")
 
 
-def follow_to_end(server: ServerProcess, end: str) -> str:
-    tail = Tail("talk", "--url", server.url)
+def follow_to_end(site: ServerProcess, end: str) -> str:
+    tail = Tail("waits", "--url", site.url)
     seen = tail.read_until(end)
     tail.interrupt()
     return seen
 
 
-def test_send_exits_with_1_if_the_answer_was_not_completed(start_server: Start) -> None:
-    server = start_server()
-    done = penstock("send", "talk", "x", "--input", '{"delay": "slow"}', "--url", server.url)
+def test_send_exits_with_1_if_the_answer_was_not_completed(site: ServerProcess) -> None:
+    done = penstock("send", "fails", "x", "--input", '{"delay": "slow"}', "--url", site.url)
     assert done.returncode == 1
     assert "failed (INVALID_BODY" in done.stderr
 
@@ -123,40 +122,39 @@ def test_send_exits_with_1_if_the_answer_was_not_completed(start_server: Start) 
         (["tail", "talk", "--after", "yesterday"], "INVALID_CURSOR"),
     ],
 )
-def test_a_refusal_is_one_clear_line(server: ServerProcess, arguments: list[str], hint: str) -> None:
-    httpx.put(f"{server.url}/v1/sessions/talk").raise_for_status()
-    done = penstock(*arguments, "--url", server.url)
-    assert done.returncode in (1, 2)
+def test_a_refusal_is_one_clear_line(site: ServerProcess, arguments: list[str], hint: str) -> None:
+    httpx.put(f"{site.url}/v1/sessions/talk").raise_for_status()
+    done = command(*arguments, "--url", site.url)
+    assert done.exit_code in (1, 2)
     assert hint in done.stderr
-    assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", [["tail", "talk"], ["send", "talk", "x"]])
-def test_no_server_there_is_a_clear_error(command: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["tail", "talk"], ["send", "talk", "x"]])
+def test_no_server_there_is_a_clear_error(arguments: list[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        done = penstock(*command, "--url", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        done = penstock(*arguments, "--url", f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == 1
     assert "penstock serve" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 # leaving is silent
-def test_tail_follows_what_others_say(server: ServerProcess) -> None:
-    penstock("send", "talk", "the first", "--url", server.url)
-    tail = Tail("talk", "--url", server.url)
+def test_tail_follows_what_others_say(site: ServerProcess) -> None:
+    penstock("send", "followed", "the first", "--url", site.url)
+    tail = Tail("followed", "--url", site.url)
     tail.read_until("turn 1 completed")
-    penstock("send", "talk", "the second", "--url", server.url)
+    penstock("send", "followed", "the second", "--url", site.url)
     assert tail.read_until("turn 2 completed") == "user> the second\nassistant> the second\n-- turn 2 completed\n"
     assert tail.interrupt() == (130, "")
 
 
-def test_tail_prints_events_as_json_from_a_cursor_on(server: ServerProcess) -> None:
-    penstock("send", "talk", "one two", "--url", server.url)
-    cursor = httpx.get(f"{server.url}/v1/sessions/talk").json()["cursor"]
-    penstock("send", "talk", "three", "--url", server.url)
-    tail = Tail("talk", "--json", "--after", cursor, "--url", server.url)
+def test_tail_prints_events_as_json_from_a_cursor_on(site: ServerProcess) -> None:
+    penstock("send", "as-json", "one two", "--url", site.url)
+    cursor = httpx.get(f"{site.url}/v1/sessions/as-json").json()["cursor"]
+    penstock("send", "as-json", "three", "--url", site.url)
+    tail = Tail("as-json", "--json", "--after", cursor, "--url", site.url)
     events = [json.loads(line) for line in tail.read_until('"generation.finished"').splitlines()]
     begin = int(cursor.partition("-")[2])
     assert [event["offset"] for event in events] == list(range(begin + 1, begin + 1 + len(events)))
@@ -235,18 +233,18 @@ def test_a_second_signal_ends_the_process_at_once(start_server: Start, tmp_path:
         assert server.wait(1.5) == 128 + signal.SIGTERM
 
 
-def test_a_port_in_use_is_a_clear_error(server: ServerProcess, tmp_path: Path) -> None:
-    port = server.url.rpartition(":")[2]
+def test_a_port_in_use_is_a_clear_error(site: ServerProcess, tmp_path: Path) -> None:
+    port = site.url.rpartition(":")[2]
     done = penstock("serve", "--port", port, "--db", "other.db", cwd=tmp_path)
     assert done.returncode == 1
     assert f"port {port} is in use" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_database_in_use_is_a_clear_error(server: ServerProcess) -> None:
-    done = penstock("serve", "--port", "0", "--db", str(server.db))
+def test_a_database_in_use_is_a_clear_error(site: ServerProcess) -> None:
+    done = penstock("serve", "--port", "0", "--db", str(site.db))
     assert done.returncode == 1
-    assert str(server.db) in done.stderr
+    assert str(site.db) in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -269,11 +267,13 @@ def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
         (["--default-producer", "nobody"], "there are echo"),
     ],
 )
-def test_a_bad_option_is_a_clear_error(arguments: list[str], hint: str, tmp_path: Path) -> None:
-    done = penstock("serve", "--port", "0", *arguments, cwd=tmp_path)
-    assert done.returncode in (1, 2)
+def test_a_bad_option_is_a_clear_error(
+    arguments: list[str], hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command("serve", "--port", "0", *arguments)
+    assert done.exit_code in (1, 2)
     assert hint in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "penstock.db").exists()
 
 
