@@ -115,7 +115,10 @@ async def test_what_is_open_is_there_whole_however_much_comes_behind_it(way: str
         before = await filled(world, count=3)
         session = await world.engine.session("s")
         await session.start("patient")
-        await trio.sleep(0.05)
+        async with session.subscribe() as events:
+            async for event in events:
+                if event.type == "block.delta":
+                    break
         (live,) = [message for message in (await session.snapshot()).messages if message.status == "open"]
         behind = [(await session.post(f"{number} " + "x" * 1000)).message_id for number in range(4)]
         page = await WAYS[way](world, client)

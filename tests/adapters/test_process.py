@@ -138,15 +138,22 @@ async def test_an_address_that_is_taken_meanwhile_is_told_too(monkeypatch: pytes
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_while_the_database_opens_ends_it_before_anybody_is_let_in(
-    monkeypatch: pytest.MonkeyPatch, said: Spool, tmp_path: Path, number: signal.Signals
+    monkeypatch: pytest.MonkeyPatch,
+    said: Spool,
+    tmp_path: Path,
+    number: signal.Signals,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "penstock.serve")
     slow, port = Slow(monkeypatch), free_port()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(process._run, options(port), said)
         await slow.opening.wait()
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), number)
-        await trio.sleep(0.05)  # for the signal to be seen
+        with trio.fail_after(PATIENCE):
+            while not any(number.name in record.getMessage() for record in caplog.records):  # noqa: ASYNC110
+                await trio.sleep(0.01)
         slow.go.set()
     assert said.flush(PATIENCE)
     assert (tmp_path / "said").read_bytes() == b""

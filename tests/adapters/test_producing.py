@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from penstock.adapters.websocket import SocketConfig
 from penstock.engine import Config, Event, EventLog, MemoryLog, Producer, new_message_id, open_sqlite
@@ -269,8 +270,9 @@ async def test_a_delete_waits_for_chunks_that_are_not_stored_yet(face: str) -> N
             with trio.fail_after(PATIENCE):
                 await under_way.wait()
             nursery.start_soon(delete)
-            await trio.sleep(0.2)
+            await trio.testing.wait_all_tasks_blocked(0.05)  # so long that nothing is on its way any more
             assert answered == []
+            assert len(hold) == 1
             hold.release()
         assert sorted(answered) == ["chunks", "delete"]
 

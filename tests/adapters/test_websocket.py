@@ -301,10 +301,22 @@ async def test_a_peer_without_a_pong_is_closed_with_4408() -> None:
         assert (4408).to_bytes(2) in received
 
 
-async def test_a_peer_that_answers_pings_stays() -> None:
-    bounds = SocketConfig(heartbeat=0.02, pong_timeout=1.0)
+async def test_a_peer_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = SocketConfig(heartbeat=0.01, pong_timeout=1.0)
+    answered, many = 0, trio.Event()
+    ping = trio_websocket.WebSocketConnection.ping
+
+    async def counted(self: trio_websocket.WebSocketConnection) -> None:
+        nonlocal answered
+        await ping(self)
+        answered += 1
+        if answered == 15:
+            many.set()
+
+    monkeypatch.setattr(trio_websocket.WebSocketConnection, "ping", counted)
     async with penstock(socket=bounds) as world, world.socket() as socket:
-        await trio.sleep(0.3)  # some fifteen pings
+        with trio.fail_after(PATIENCE):
+            await many.wait()
         assert result(await socket.ask(op="ping", id=1)) == {}
 
 
