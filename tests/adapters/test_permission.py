@@ -625,7 +625,7 @@ async def test_neither_token_nor_ticket_is_ever_logged(caplog: pytest.LogCapture
 @pytest.mark.parametrize("form", ["text/event-stream", "application/x-ndjson"])
 async def test_a_stream_ends_with_its_token_and_is_resumed_with_a_new_one(form: str) -> None:
     async with world() as (served, _):
-        async with served.lines("/v1/sessions/a/events", **bearer(token(ttl=1)), Accept=form) as lines:
+        async with served.lines("/v1/sessions/a/events", **bearer(token(lasts=0.3)), Accept=form) as lines:
             assert lines.status == 200
             seen = []
             with suppress(EOFError):
@@ -638,7 +638,7 @@ async def test_a_stream_ends_with_its_token_and_is_resumed_with_a_new_one(form: 
 
 
 async def test_a_socket_ends_with_its_token_and_nothing_is_read_behind_it() -> None:
-    async with world() as (served, _), socket(served, token(["a"], ttl=1)) as opened:
+    async with world() as (served, _), socket(served, token(["a"], lasts=1.0)) as opened:
         await opened.ask(op="subscribe", id=1, session_id="a")
         _, told = await opened.until("error")
         assert error_of(told)[0] == "UNAUTHENTICATED"
@@ -647,7 +647,7 @@ async def test_a_socket_ends_with_its_token_and_nothing_is_read_behind_it() -> N
 
 
 async def test_a_token_that_is_renewed_in_time_keeps_the_socket() -> None:
-    async with world() as (served, _), socket(served, token(["a"], ttl=1)) as opened:
+    async with world() as (served, _), socket(served, token(["a"], lasts=1.0)) as opened:
         await opened.ask(op="subscribe", id=1, session_id="a")
         await opened.ask(op="auth", id=2, token=token(["a"], ttl=60))
         await trio.sleep(1.2)
