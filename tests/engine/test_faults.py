@@ -186,8 +186,14 @@ async def test_the_scenario_makes_as_many_writes_as_the_tests_fail(autojump_cloc
 
 
 #
-@pytest.mark.parametrize("number", range(WRITES))
-@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize(
+    ("mode", "number"),
+    [
+        pytest.param(mode, number, id=f"{mode}-{number}", marks=[pytest.mark.long] * ((place + number) % 4 > 0))
+        for place, mode in enumerate(MODES)
+        for number in range(WRITES)
+    ],
+)
 async def test_whatever_befalls_any_write_the_log_and_the_readers_agree(
     mode: Mode, number: int, autojump_clock: MockClock
 ) -> None:

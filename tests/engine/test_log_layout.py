@@ -89,7 +89,7 @@ def test_a_purge_leaves_nothing_in_any_chunk(path: Path) -> None:
     committer.close()
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.long] * (seed > 1)) for seed in range(8)])
 async def test_it_holds_what_a_log_in_memory_holds(path: Path, seed: int) -> None:
     chance = random.Random(seed)
     log: EventLog = await open_sqlite(path)

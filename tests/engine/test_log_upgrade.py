@@ -200,7 +200,7 @@ def test_a_slice_is_bounded_in_bytes_as_well(old: Path, monkeypatch: pytest.Monk
     assert everything(old) == whole
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.long] * (seed > 2)) for seed in range(12)])
 def test_broken_off_anywhere_in_a_slice_it_goes_on_to_the_same(
     old: Path, whole: dict[str, object], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
