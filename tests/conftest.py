@@ -33,6 +33,8 @@ def pytest_ignore_collect(collection_path: Path) -> Literal[True] | None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     extent.select(config, items)
+    # What waits for other processes begins at once: on one of ours, beside what only computes on the others.
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
