@@ -172,3 +172,15 @@ def page(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterat
     yield opened
     context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def blank(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterator[Page]:
+    """A page of the server's that opens no session of its own. Nothing may be uncaught."""
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(f"{site.url}/icon.svg")
+    yield opened
+    context.close()
+    assert complaints == []

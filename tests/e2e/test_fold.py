@@ -15,9 +15,20 @@ from tests.extent import examples
 from tests.vectors.make import EPOCH, FOLDER, Wire, judge
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Page
+from playwright.sync_api import ConsoleMessage, Page
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(autouse=True)
+def silent(blank: Page, complaints: list[str]) -> None:
+    """The console is, in every test, but for the icon that a browser asks any server for."""
+
+    def hear(message: ConsoleMessage) -> None:
+        if not message.location["url"].endswith("/favicon.ico"):
+            complaints.append(f"{message.type}: {message.text}")
+
+    blank.on("console", hear)
 
 
 APPLY = """async ([id, events]) => {
@@ -44,26 +55,26 @@ LOG = [
 
 
 # R-16 R-51 R-54 R-109
-def test_the_fold_takes_each_event_once(page: Page) -> None:
-    result = page.evaluate(APPLY, ["s", [*LOG, *LOG, LOG[3], {**LOG[4], "offset": 6}]])
+def test_the_fold_takes_each_event_once(blank: Page) -> None:
+    result = blank.evaluate(APPLY, ["s", [*LOG, *LOG, LOG[3], {**LOG[4], "offset": 6}]])
     assert result == {"verdicts": ["applied"] * 5 + ["duplicate"] * 7, "texts": ["ab"]}
 
 
 # R-15 R-55 R-109 R-154
-def test_the_fold_ignores_other_sessions_and_ephemeral_events(page: Page) -> None:
+def test_the_fold_ignores_other_sessions_and_ephemeral_events(blank: Page) -> None:
     foreign = {**stamped(6, "block.delta", {"text": "x"}, **BLOCK, seq=3), "session_id": "t"}
     presence = stamped(None, "presence.changed", {"actor_id": "x", "device_id": "y"})
     unknown = stamped(6, "something.newer", {"more": 1})
-    result = page.evaluate(APPLY, ["s", [*LOG, foreign, presence, unknown]])
+    result = blank.evaluate(APPLY, ["s", [*LOG, foreign, presence, unknown]])
     assert result["verdicts"][5:] == ["foreign", "ephemeral", "applied"]
     assert result["texts"] == ["ab"]
 
 
 # R-52 R-53 R-109
-def test_the_fold_invents_no_message_and_papers_over_no_gap(page: Page) -> None:
+def test_the_fold_invents_no_message_and_papers_over_no_gap(blank: Page) -> None:
     lost_message = stamped(6, "block.delta", {"text": "x"}, message_id="n", block_index=0, seq=1)
     lost_delta = stamped(7, "block.delta", {"text": "x"}, **BLOCK, seq=4)
-    result = page.evaluate(APPLY, ["s", [*LOG, lost_message, lost_delta]])
+    result = blank.evaluate(APPLY, ["s", [*LOG, lost_message, lost_delta]])
     assert result == {"verdicts": ["applied"] * 5 + ["gap"] * 2, "texts": ["ab"]}
 
 
@@ -88,7 +99,7 @@ PRESENCE = """async ([id, events, listed]) => {
 
 
 # R-119
-def test_the_fold_keeps_who_is_here_apart_from_the_state(page: Page) -> None:
+def test_the_fold_keeps_who_is_here_apart_from_the_state(blank: Page) -> None:
     def changed(device: str, **said: str) -> dict[str, Any]:
         return stamped(None, "presence.changed", {"actor_id": "ann", "device_id": device, **said})
 
@@ -101,7 +112,7 @@ def test_the_fold_keeps_who_is_here_apart_from_the_state(page: Page) -> None:
         changed("phone", name="Ann"),
         stamped(None, "presence.newer", {"actor_id": "bob", "device_id": "desk"}),
     ]
-    result = page.evaluate(PRESENCE, ["s", events, listed])
+    result = blank.evaluate(PRESENCE, ["s", events, listed])
     assert result == {
         "verdicts": ["ephemeral"] * 6,
         "untouched": True,
@@ -147,9 +158,9 @@ FOLLOWED = """async () => {
 
 
 # R-65, R-119
-def test_a_followed_session_knows_who_is_here_and_resumes_all_the_same(page: Page) -> None:
+def test_a_followed_session_knows_who_is_here_and_resumes_all_the_same(blank: Page) -> None:
     here = [{"actor_id": "bob", "device_id": "desk"}]
-    assert page.evaluate(FOLLOWED) == {"same": True, "lists": [0, 1], "here": here}
+    assert blank.evaluate(FOLLOWED) == {"same": True, "lists": [0, 1], "here": here}
 
 
 # What is done to a fold: an event is given to it, or it is made anew from its own snapshot.
@@ -264,11 +275,11 @@ def journeys(draw: st.DrawFn) -> list[Step]:
 
 # R-14 R-15 R-16 R-17 R-51 R-52 R-53 R-54 R-55 R-67 R-109 R-150
 @pytest.mark.further
-def test_the_pages_fold_says_what_the_engines_says(page: Page) -> None:
+def test_the_pages_fold_says_what_the_engines_says(blank: Page) -> None:
     @settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(journeys())
     def check(steps: list[Step]) -> None:
-        told = json.loads(page.evaluate(FOLLOW, [SESSION, encode_json(steps).decode()]), parse_int=float)
+        told = json.loads(blank.evaluate(FOLLOW, [SESSION, encode_json(steps).decode()]), parse_int=float)
         expected = json.loads(encode_json(followed(SESSION, steps)), parse_int=float)
         for step, said, right in zip(steps, told["said"], expected, strict=True):
             if said[0] == "invalid" and right[0] in ("gap", "duplicate"):
@@ -290,41 +301,41 @@ OPEN = [
 ]
 
 
-# R-149 R-150 R-152: each of these would do for the message or the generation that is open, and is not about it.
-@pytest.mark.parametrize(
-    "said",
-    [
-        stamped(5, "block.delta", {"text": "x"}, message_id="n", block_index=0, seq=1, **OF_G),
-        stamped(6, "block.opened", {"kind": "text"}, message_id="n", block_index=1, seq=0, **OF_G),
-        stamped(6, "message.closed", {"status": "complete"}, message_id="n", **OF_G),
-        stamped(5, "block.delta", {"text": "x"}, **BLOCK, seq=1, **OF_H),
-        stamped(6, "message.closed", {"status": "complete"}, message_id="m", **OF_H),
-        stamped(6, "generation.status", {"status": "thinking"}, **OF_H),
-        stamped(6, "generation.finished", {"outcome": "completed"}, **OF_H),
-        stamped(6, "generation.finished", {"outcome": "failed"}, **OF_G),  # its message is open
-    ],
-    ids=lambda event: f"{event['type']} {event.get('message_id', '')} {event['generation_id']}",
-)
-def test_what_is_said_of_one_changes_nothing_of_another(page: Page, said: dict[str, Any]) -> None:
-    steps: list[Step] = [*(event for event in OPEN if event["offset"] < said["offset"]), said]
-    told = json.loads(page.evaluate(FOLLOW, ["s", json.dumps(steps)]))
-    assert told["said"] == followed("s", steps)
-    assert told["said"][-1] == ["gap"]
+# Each of these would do for the message or the generation that is open, and is not about it.
+STRANGE = [
+    stamped(5, "block.delta", {"text": "x"}, message_id="n", block_index=0, seq=1, **OF_G),
+    stamped(6, "block.opened", {"kind": "text"}, message_id="n", block_index=1, seq=0, **OF_G),
+    stamped(6, "message.closed", {"status": "complete"}, message_id="n", **OF_G),
+    stamped(5, "block.delta", {"text": "x"}, **BLOCK, seq=1, **OF_H),
+    stamped(6, "message.closed", {"status": "complete"}, message_id="m", **OF_H),
+    stamped(6, "generation.status", {"status": "thinking"}, **OF_H),
+    stamped(6, "generation.finished", {"outcome": "completed"}, **OF_H),
+    stamped(6, "generation.finished", {"outcome": "failed"}, **OF_G),  # its message is open
+]
+
+
+# R-149 R-150 R-152
+def test_what_is_said_of_one_changes_nothing_of_another(blank: Page) -> None:
+    for said in STRANGE:
+        steps: list[Step] = [*(event for event in OPEN if event["offset"] < said["offset"]), said]
+        told = json.loads(blank.evaluate(FOLLOW, ["s", json.dumps(steps)]))
+        assert told["said"] == followed("s", steps), said
+        assert told["said"][-1] == ["gap"], said
 
 
 # R-14, R-16, R-17, R-51, R-52, R-53, R-54, R-55, R-58, R-67
-def test_the_pages_fold_says_what_the_vectors_say(page: Page) -> None:
+def test_the_pages_fold_says_what_the_vectors_say(blank: Page) -> None:
     for path in sorted(FOLDER.glob("*.json")):
         vector = json.loads(path.read_text(encoding="utf-8"))
         events = [step["event"] for step in vector["steps"]]
         said = [[step["verdict"], *([step["state"]] if "state" in step else [])] for step in vector["steps"]]
-        told = json.loads(page.evaluate(FOLLOW, [vector["session_id"], json.dumps(events)]))
+        told = json.loads(blank.evaluate(FOLLOW, [vector["session_id"], json.dumps(events)]))
         assert told == {"said": said, "faults": []}, path.name
 
 
 # R-123 R-124
-def test_the_frame_parser_keeps_cut_characters_and_cut_frames_whole(page: Page) -> None:
-    frames = page.evaluate(
+def test_the_frame_parser_keeps_cut_characters_and_cut_frames_whole(blank: Page) -> None:
+    frames = blank.evaluate(
         """async () => {
           const { FrameParser } = await import("./penstock.js");
           const text = 'retry: 250\\nid: e-1\\n\\nid: e-2\\ndata: {"t":"水🚰"}\\n\\n: ping\\n\\nevent: end\\n'

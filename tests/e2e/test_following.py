@@ -58,18 +58,6 @@ def bad_network(upstream: str, seed: int) -> Iterator[StreamProxy]:
         thread.join(10)
 
 
-@pytest.fixture
-def blank(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterator[Page]:
-    """A page of the server's that opens no session of its own. Nothing may be uncaught."""
-    context = browser.new_context()
-    opened = context.new_page()
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(f"{site.url}/icon.svg")
-    yield opened
-    context.close()
-    assert complaints == []
-
-
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

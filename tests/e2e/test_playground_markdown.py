@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.panels import answers, body, panel, say
+from tests.extent import examples
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Page, expect
@@ -39,21 +40,20 @@ def html(page: Page, text: str) -> str:
     return whole
 
 
-@pytest.mark.parametrize(
-    ("text", "drawn"),
-    [
-        ("a *b* **c `d*` e** ~~f~~", "a <em>b</em> <strong>c <code>d*</code> e</strong> <del>f</del>"),
-        ("2 * 3 snake_case_x", "2 * 3 snake_case_x"),
-        ("***both*** \\*not\\*", "<em><strong>both</strong></em> *not*"),
-        ("**a **b** c** *d **e** f*", "<strong>a <strong>b</strong> c</strong> <em>d <strong>e</strong> f</em>"),
-        ("**注意。**请看**“引用”**的", "<strong>注意。</strong>请看<strong>“引用”</strong>的"),
-        ("&lt;b&gt; &#42;x&#x2a; &nope;", "&lt;b&gt; *x* &amp;nope;"),
-        ("one\ntwo", "one<br>two"),
-        ("an *open end", "an *open end"),
-    ],
-)
-def test_inline_text_is_formed(page: Page, text: str, drawn: str) -> None:
-    assert html(page, text) == f"<p>{drawn}</p>"
+INLINE = [
+    ("a *b* **c `d*` e** ~~f~~", "a <em>b</em> <strong>c <code>d*</code> e</strong> <del>f</del>"),
+    ("2 * 3 snake_case_x", "2 * 3 snake_case_x"),
+    ("***both*** \\*not\\*", "<em><strong>both</strong></em> *not*"),
+    ("**a **b** c** *d **e** f*", "<strong>a <strong>b</strong> c</strong> <em>d <strong>e</strong> f</em>"),
+    ("**注意。**请看**“引用”**的", "<strong>注意。</strong>请看<strong>“引用”</strong>的"),
+    ("&lt;b&gt; &#42;x&#x2a; &nope;", "&lt;b&gt; *x* &amp;nope;"),
+    ("one\ntwo", "one<br>two"),
+    ("an *open end", "an *open end"),
+]
+
+
+def test_inline_text_is_formed(page: Page) -> None:
+    assert {text: html(page, text) for text, _ in INLINE} == {text: f"<p>{drawn}</p>" for text, drawn in INLINE}
 
 
 def test_blocks_are_formed(page: Page) -> None:
@@ -154,13 +154,13 @@ def test_in_pieces_it_looks_as_at_once(page: Page) -> None:
 
 
 # Pieces of one character, around the place up to where a mark looks for its end.
-@pytest.mark.parametrize(("begin", "end"), [("*", "*"), ("**", "**"), ("`", "`"), ("```", "```"), ("[", "](mailto:a)")])
-def test_marks_that_are_far_from_each_other_look_in_pieces_as_at_once(page: Page, begin: str, end: str) -> None:
-    cases = [[begin + "x " * (length // 2) + "x" * (length % 2 + 1), *end, *" y z"] for length in range(980, 1010)]
-    drawn = page.evaluate(f"async (cases) => Promise.all(cases.map({DRAW}))", cases)
-    assert len({whole.count("<") for whole, _ in drawn}) == 2  # some find each other, some do not
-    for case, (whole, pieces) in zip(cases, drawn, strict=True):
-        assert pieces == whole, case
+def test_marks_that_are_far_from_each_other_look_in_pieces_as_at_once(page: Page) -> None:
+    for begin, end in (("*", "*"), ("**", "**"), ("`", "`"), ("```", "```"), ("[", "](mailto:a)")):
+        cases = [[begin + "x " * (length // 2) + "x" * (length % 2 + 1), *end, *" y z"] for length in range(980, 1010)]
+        drawn = page.evaluate(f"async (cases) => Promise.all(cases.map({DRAW}))", cases)
+        assert len({whole.count("<") for whole, _ in drawn}) == 2, begin  # some find each other, some do not
+        for case, (whole, pieces) in zip(cases, drawn, strict=True):
+            assert pieces == whole, case
 
 
 UNSEEN = "\u202e\u2066\u200b\u200d\ufeff\u00ad\u2028\u3164\U000e0041"
@@ -231,10 +231,11 @@ WITHIN = [
 BEHIND = ["", "`", "x", "\n", "|", "\n|-|\n"]
 
 
+@pytest.mark.further
 def test_every_text_is_drawn_in_time_in_proportion_to_its_length(page: Page) -> None:
     chance = random.Random(11)
     texts = []
-    for within in WITHIN + ["".join(chance.choices(WITHIN, k=chance.randint(2, 3))) for _ in range(60)]:
+    for within in WITHIN + ["".join(chance.choices(WITHIN, k=chance.randint(2, 3))) for _ in range(examples(60))]:
         run = (within * (20_000 // len(within) + 1))[:20_000]
         texts.append(chance.choice(BEFORE) + run + chance.choice(BEHIND))
     texts += ["|a" * 450 + "\n" + "|-" * 450 + "\n" + "|\n" * 9000, "```" + " " * 40_000 + "`", "- " * 20_000 + "x"]
@@ -243,9 +244,17 @@ def test_every_text_is_drawn_in_time_in_proportion_to_its_length(page: Page) -> 
         "# a" + " " * 40_000 + "x",
         "|-" + " " * 40_000 + "x\n",
     ]
-    for text, (taken, beside) in zip(texts, page.evaluate(COST, texts), strict=True):
-        # Elements cost more than letters do; a pattern that goes back over them takes thousands of times as long.
-        assert taken < 400 * max(beside, 1.0), (text[:20], text[-20:], taken, beside)
+    for _ in range(3):  # on a busy machine, where the browser may be left waiting, not every time is its own
+        slow = [
+            (text, taken, beside)
+            for text, (taken, beside) in zip(texts, page.evaluate(COST, texts), strict=True)
+            # Elements cost more than letters do; a pattern that goes back over them takes thousands of times as long.
+            if taken >= 400 * max(beside, 1.0)
+        ]
+        texts = [text for text, _, _ in slow]
+        if not texts:
+            return
+    assert [(text[:20], text[-20:], taken, beside) for text, taken, beside in slow] == []
 
 
 # One long paragraph, a list, a block of code, and emphasis that never ends: what could be read again and again.

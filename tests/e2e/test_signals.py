@@ -186,21 +186,25 @@ def test_a_second_signal_ends_it_at_once(start_server: Start, number: signal.Sig
             assert server.wait() == 128 + number
 
 
-@pytest.mark.parametrize(
-    ("mode", "warned"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True), (0o604, True), (0o666, True)]
-)
-def test_a_key_that_others_can_read_is_warned_of(start_server: Start, tmp_path: Path, mode: int, warned: bool) -> None:
+# Modes of a file with a key in it, and whether it is warned of.
+MODES = {0o600: False, 0o400: False, 0o644: True, 0o640: True, 0o604: True, 0o666: True}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_key_that_others_can_read_is_warned_of(start_server: Start, tmp_path: Path, mode: int) -> None:
     certificate = make_certificate(tmp_path / "tls")
     certificate.certfile.chmod(0o644)  # which is for everybody
-    key = write(tmp_path / "penstock.key", SECRETS[0], mode)
     certificate.keyfile.chmod(mode)
+    keys = {each: write(tmp_path / f"{each:o}.key", f"{SECRETS[0]}{each}", each) for each in MODES}
     server = start_server(
-        *("--jwt-key", str(key), "--certfile", str(certificate.certfile), "--keyfile", str(certificate.keyfile))
+        *(part for key in keys.values() for part in ("--jwt-key", str(key))),
+        *("--certfile", str(certificate.certfile), "--keyfile", str(certificate.keyfile)),
     )
     log = server.log.read_text()
-    for path in (key, certificate.keyfile):
-        assert (f"{path} can be read by others" in log) == warned
+    for each, path in (*keys.items(), (mode, certificate.keyfile)):
+        assert (f"{path} can be read by others" in log) == MODES[each]
     assert f"{certificate.certfile} can be read" not in log
+    key = keys[0o600]
     key.chmod(0o644)
     assert f"{key} can be read by others" in hang_up(server, 2) + _until(server, f"{key} can be read by others")
 

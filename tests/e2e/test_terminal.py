@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 import trio
 from attrs import frozen
 
+from penstock.adapters.access import Scope, load_signer, make_token
 from penstock.adapters.client import connect
 from penstock.engine import ApprovalRequested
 from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, provider, whole
@@ -181,15 +182,19 @@ async def asked(url: str, session: str, number: int) -> list[str]:
     raise AssertionError("the session has ended")
 
 
-@asynccontextmanager
-async def two(start: Start, folder: Path) -> AsyncIterator[str]:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server for all who are asked for two things, each in a session of its own; where it is."""
+    folder = tmp_path_factory.mktemp("two")
     (folder / "mine.py").write_text(textwrap.dedent(TWO))
-    async with served(start, "--producer", "two=mine:two", cwd=folder) as url:
-        yield url
+    running = ServerProcess(folder, "--producer", "two=mine:two")
+    yield running.url
+    assert running.stop() == 0
+    assert "Traceback" not in running.log.read_text()
 
 
-async def test_several_are_asked_one_after_the_other_and_in_full(start_server: Start, tmp_path: Path) -> None:
-    async with two(start_server, tmp_path) as url, terminal("send", "s", "go", "--url", url) as screen:
+async def test_several_are_asked_one_after_the_other_and_in_full(two: str) -> None:
+    async with terminal("send", "in-a-row", "go", "--url", two) as screen:
         first = await screen.until("[y/n] ")
         assert f'Allow first {{"path": "a\\u202eb\\nc", "long": "{"x" * 100}"}}? [y/n] ' in first
         await screen.type("y\n")
@@ -200,15 +205,15 @@ async def test_several_are_asked_one_after_the_other_and_in_full(start_server: S
         assert await screen.end() == 0
 
 
-async def test_an_answer_from_elsewhere_takes_the_question_away(start_server: Start, tmp_path: Path) -> None:
-    async with two(start_server, tmp_path) as url, terminal("send", "s", "go", "--url", url) as screen:
+async def test_an_answer_from_elsewhere_takes_the_question_away(two: str) -> None:
+    async with terminal("send", "elsewhere", "go", "--url", two) as screen:
         await screen.until("Allow first")
-        waiting = await asked(url, "s", 2)
-        both = await penstock("approve", "s", "--yes", "--url", url)
+        waiting = await asked(two, "elsewhere", 2)
+        both = await penstock("approve", "elsewhere", "--yes", "--url", two)
         assert both.returncode == 1
         assert "there are several" in both.stderr.decode()
         assert all(one in both.stderr.decode() for one in waiting)
-        assert (await penstock("approve", "s", waiting[0], "--no", "--url", url)).returncode == 0
+        assert (await penstock("approve", "elsewhere", waiting[0], "--no", "--url", two)).returncode == 0
         between = await screen.until("Allow second? [y/n] ")
         assert "\n-- approval" in between  # the question's line was ended
         assert "was refused" in between
@@ -217,13 +222,13 @@ async def test_an_answer_from_elsewhere_takes_the_question_away(start_server: St
         assert "second: True" in screen.screen
 
 
-async def test_a_question_may_be_left_to_others(start_server: Start, tmp_path: Path) -> None:
-    async with two(start_server, tmp_path) as url, terminal("send", "s", "go", "--url", url) as screen:
+async def test_a_question_may_be_left_to_others(two: str) -> None:
+    async with terminal("send", "others", "go", "--url", two) as screen:
         await screen.until("Allow first")
         await screen.type("\x04")
         await screen.until("answer with: penstock approve --yes --url")
         await screen.until("Allow second? [y/n] ")
-        async with terminal("approve", "s", "--reason", "late", "--url", url) as other:
+        async with terminal("approve", "others", "--reason", "late", "--url", two) as other:
             await other.until("Allow first")
             await other.type("y\n")
             await other.until("was given")
@@ -235,30 +240,29 @@ async def test_a_question_may_be_left_to_others(start_server: Start, tmp_path: P
         assert await screen.end() == 0
 
 
-async def test_ctrl_c_at_a_question_leaves_it_open(start_server: Start, tmp_path: Path) -> None:
-    async with two(start_server, tmp_path) as url:
-        async with terminal("send", "s", "go", "--url", url) as screen:
-            await screen.until("Allow first")
-            screen.process.send_signal(signal.SIGINT)
-            assert await screen.end() == 130
-            assert "Traceback" not in screen.screen
-        async with connect(url) as client:
-            assert len((await client.session("s").snapshot()).approvals) == 2
+async def test_ctrl_c_at_a_question_leaves_it_open(two: str) -> None:
+    async with terminal("send", "open", "go", "--url", two) as screen:
+        await screen.until("Allow first")
+        screen.process.send_signal(signal.SIGINT)
+        assert await screen.end() == 130
+        assert "Traceback" not in screen.screen
+    await asked(two, "open", 2)
+    async with connect(two) as client:
+        assert len((await client.session("open").snapshot()).approvals) == 2
 
 
-async def test_a_stop_from_another_terminal_ends_the_answer(start_server: Start, tmp_path: Path) -> None:
-    async with two(start_server, tmp_path) as url:
-        async with terminal("send", "s", "go", "--url", url) as screen:
-            await screen.until("Allow first")
-            stopped = await penstock("stop", "s", "--reason", "enough", "--url", url)
-            assert (stopped.returncode, stopped.stdout) == (0, b"stopped; what was said is kept\n")
-            await screen.until("[stopped]")
-            assert await screen.end() == 1
-        again = await penstock("stop", "s", "--url", url)
-        assert (again.returncode, again.stdout) == (0, b"nothing was running\n")
-        missing = await penstock("stop", "nowhere", "--url", url)
-        assert missing.returncode == 1
-        assert "SESSION_NOT_FOUND" in missing.stderr.decode()
+async def test_a_stop_from_another_terminal_ends_the_answer(two: str) -> None:
+    async with terminal("send", "stopped", "go", "--url", two) as screen:
+        await screen.until("Allow first")
+        stopped = await penstock("stop", "stopped", "--reason", "enough", "--url", two)
+        assert (stopped.returncode, stopped.stdout) == (0, b"stopped; what was said is kept\n")
+        await screen.until("[stopped]")
+        assert await screen.end() == 1
+    again = await penstock("stop", "stopped", "--url", two)
+    assert (again.returncode, again.stdout) == (0, b"nothing was running\n")
+    missing = await penstock("stop", "nowhere", "--url", two)
+    assert missing.returncode == 1
+    assert "SESSION_NOT_FOUND" in missing.stderr.decode()
 
 
 @every_wire
@@ -284,12 +288,11 @@ async def test_who_answers_is_who_the_token_names(start_server: Start, tmp_path:
     key = tmp_path / "key"
     key.write_text("k" * 40)
 
-    async def token(subject: str, *more: str) -> str:
-        made = await penstock("token", subject, "--jwt-key", str(key), "--session", "s", *more)
-        return made.stdout.decode().strip()
+    def token(subject: str, *scopes: Scope) -> str:
+        return make_token(load_signer(key, "HS256"), subject=subject, scopes=scopes, sessions=["s"], ttl=600)
 
     async with served(start_server, "--producer", "two=mine:two", "--jwt-key", str(key), cwd=tmp_path) as url:
-        ann, reader = await token("ann"), await token("bob", "--scope", "read")
+        ann, reader = token("ann", "read", "write"), token("bob", "read")
         async with terminal("send", "s", "go", "--url", url, PENSTOCK_TOKEN=ann) as screen:
             await screen.until("Allow first")
             first, *_ = (line for line in (await refused(url, reader)).splitlines() if "  first" in line)
