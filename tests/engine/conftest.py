@@ -26,7 +26,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = sqlite3.connect
 
     def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = plain(*arguments, **options)
+        connection: sqlite3.Connection = plain(*arguments, **options)
         connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 100)
         return connection
 
