@@ -6,6 +6,7 @@ one that was open is cancelled. Nothing else is carried.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import final
@@ -31,13 +32,18 @@ class Beginning:
 
 
 def beginning(
-    messages: Sequence[MessageView], *, session_id: str, source: str, cursor: Cursor, metadata: JSONObject, time: str
+    messages: deque[MessageView], *, session_id: str, source: str, cursor: Cursor, metadata: JSONObject, time: str
 ) -> Work[Beginning]:
-    """What the fork ``session_id`` of ``source`` begins with, message by message. Raises `InvalidBody`."""
+    """What the fork ``session_id`` of ``source`` begins with, message by message; each is taken out of ``messages``.
+
+    Raises `InvalidBody`.
+    """
     forked = SessionForked(source_session_id=source, source_cursor=str(cursor), metadata=metadata)
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
     records: dict[str, bytes | None] = {}
-    for number, message in enumerate(messages, 2):
+    while messages:
+        message = messages.popleft()
+        number = len(events) + 1
         whole = _whole(message)
         data = yield from encoding_blocks(whole, map(_block, message.blocks))
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)

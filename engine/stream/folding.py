@@ -30,6 +30,9 @@ T = TypeVar("T")
 # A page of events behind an offset, as they are stored; empty at the tail. Raises `StaleEpoch`.
 Read: TypeAlias = Callable[[int], Awaitable[Sequence[Entry]]]
 
+# Messages that are read again at a time: what they took meanwhile is let go of at once, in about a millisecond.
+_AT_A_TIME: Final = 1024
+
 
 @final
 class Fold:
@@ -97,7 +100,8 @@ class Fold:
                 return await in_slices(making(again))
             except Missing as missing:
                 needed = missing.messages
-            again.update(await self._read_again(needed))
+            for start in range(0, len(needed), _AT_A_TIME):
+                again.update(await self._read_again(needed[start : start + _AT_A_TIME]))
 
     async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, MessageView]:
         """What these messages say, from the log. They are in the transcript's order, which is that of their begin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar, cast, final
@@ -54,10 +55,10 @@ _LOOKED_AT: Final = 4096
 @final
 @frozen(kw_only=True)
 class ForkPoint:
-    """What a fork begins with."""
+    """What a fork begins with. ``messages`` are for who makes the fork to use up: so many are not let go of at once."""
 
     cursor: Cursor
-    messages: tuple[MessageView, ...]
+    messages: deque[MessageView]
     metadata: JSONObject
 
 
@@ -259,7 +260,7 @@ class History:
             if at.epoch != tail.epoch or not 1 <= at.offset <= tail.offset:
                 raise InvalidCursor("the cursor is of another life of this session, or past its tail")
             snapshot = await in_slices((await self.state_at(at.offset)).taking_snapshot())
-            return ForkPoint(cursor=at, messages=snapshot.messages, metadata=snapshot.metadata)
+            return ForkPoint(cursor=at, messages=deque(snapshot.messages), metadata=snapshot.metadata)
         snapshot = await self.snapshot()
         messages = snapshot.messages
         if at is not None:
@@ -267,7 +268,7 @@ class History:
             if at not in ids:
                 raise MessageNotFound("the session has no message with this id", message_id=at)
             messages = messages[: ids.index(at) + 1]
-        return ForkPoint(cursor=snapshot.cursor, messages=messages, metadata=snapshot.metadata)
+        return ForkPoint(cursor=snapshot.cursor, messages=deque(messages), metadata=snapshot.metadata)
 
     @contextmanager
     def _living(self) -> Iterator[None]:

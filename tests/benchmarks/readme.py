@@ -8,7 +8,7 @@ from typing import Final
 
 from penstock.engine import JSON
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.rules import Kind, judge_each
+from tests.benchmarks.rules import Kind, Verdict, judge_each
 from tests.benchmarks.samples import Cell, Run
 from tests.benchmarks.table import figure, spread, table
 
@@ -42,7 +42,9 @@ _ROWS: Final = (
 
 
 def section(runs: Sequence[Run], plot: str | None) -> Iterator[str]:
-    """Line by line. ``plot`` is the picture's path as the README links it."""
+    """Line by line, of the runs that have something for it. ``plot`` is the picture's path as the README links it."""
+    told = {row[0] for row in _ROWS}
+    runs = [run for run in runs if any(cell.bench in told for cell in run.samples)]
     run = Run.joined(runs)
     yield (
         f"{_where(run)}; {_rounds(runs)} (range). Peers store nothing (sse-starlette, raw-trio), "
@@ -75,20 +77,22 @@ def page(runs: Sequence[Run], benches: Sequence[Bench]) -> Iterator[str]:
     run = Run.joined(runs)
     yield "# Results"
     yield ""
-    yield f"Written by `python -m tests.benchmarks --readme` from the runs' JSON. {_where(run)}. {_versions(run)}"
+    yield "Written by `python -m tests.benchmarks --readme` from the runs' JSON."
     yield ""
     yield "## The rules"
     yield ""
     yield "Judged by the median over a run's rounds. [What is measured, and what bounds it](README.md)."
     yield ""
+    for number, each in enumerate(runs, 1):
+        rounds = f"{each.machine.get('rounds')} rounds"
+        yield f"- Run {number}: {_benches(each)}; {rounds}, {_where(each)}. {_versions(each)}"
+    yield ""
     yield f"| | | | |{''.join(f' run {number} |' for number in range(1, len(runs) + 1))}"
     yield f"|---|---|---|---|{'---|' * len(runs)}"
-    for each in judge_each(runs):
-        rule = each[0].rule
-        words = {True: "met", False: "**not met**", None: "not judged"}
-        found = (f"{spread(v.found)}: {words[v.held]}" if v.found is not None else words[None] for v in each)
+    for rule, verdicts in judge_each(runs):
         bound = {">=": "≥", "<=": "≤"}[rule.bound]
-        yield f"| {rule.bench} | {rule.kind} | {rule.text} | {bound} {figure(rule.limit)} | {' | '.join(found)} |"
+        found = " | ".join(map(_said, verdicts))
+        yield f"| {rule.bench} | {rule.kind} | {rule.text} | {bound} {figure(rule.limit)} | {found} |"
     yield ""
     yield "## All figures"
     yield ""
@@ -99,8 +103,25 @@ def page(runs: Sequence[Run], benches: Sequence[Bench]) -> Iterator[str]:
     yield "```"
 
 
+def _said(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    if verdict.found is None:
+        return "not judged"
+    return f"{spread(verdict.found)}: {'met' if verdict.held else '**not met**'}"
+
+
+def _benches(run: Run) -> str:
+    return ", ".join(sorted({cell.bench for cell in run.samples}, key=lambda name: int(name.removeprefix("B"))))
+
+
 def _met(kind: Kind, runs: Sequence[Run]) -> str:
-    held = [all(v.held for v in each) for each in judge_each(runs) if each[0].rule.kind == kind]
+    """Of the rules that a run says something of: those that are met in each run that does."""
+    held = [
+        all(verdict.held for verdict in verdicts if verdict is not None)
+        for rule, verdicts in judge_each(runs)
+        if rule.kind == kind
+    ]
     return f"{sum(held)} of {len(held)} {kind}s"
 
 

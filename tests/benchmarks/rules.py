@@ -58,11 +58,11 @@ def judge(run: Run, rules: tuple[Rule, ...] | None = None) -> list[Verdict]:
     return [Verdict(rule, rule.measure(run)) for rule in (RULES if rules is None else rules) if rule.bench in benches]
 
 
-def judge_each(runs: Sequence[Run]) -> list[list[Verdict]]:
-    """By rule, what each of the runs says that its bench is in; rules that none says anything of are left out."""
-    judged = [verdict for run in runs for verdict in judge(run)]
-    found = ([verdict for verdict in judged if verdict.rule is rule] for rule in RULES)
-    return [verdicts for verdicts in found if verdicts]
+def judge_each(runs: Sequence[Run]) -> list[tuple[Rule, list[Verdict | None]]]:
+    """Each rule with what each run says of it, None where the run is without its bench; without those of no run."""
+    judged = [{verdict.rule: verdict for verdict in judge(run)} for run in runs]
+    each = ((rule, [verdicts.get(rule) for verdicts in judged]) for rule in RULES)
+    return [(rule, found) for rule, found in each if any(found)]
 
 
 def _of(bench: str, metric: str, system: str = "penstock") -> Measure:

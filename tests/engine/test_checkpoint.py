@@ -121,7 +121,7 @@ def test_what_came_meanwhile_is_left_to_the_writer(
 ) -> None:
     passes = Passes(monkeypatch, *answers)
     checkpointer = Checkpointer(connecting)
-    checkpointer.committed(512, 0)
+    checkpointer.committed(512, 0, 0)
     passes.move(checkpointer)
     assert checkpointer.rest_is_due
     assert passes.left == []
@@ -141,14 +141,34 @@ def test_it_learns_how_much_fills_the_write_ahead_log(
     written: int, pages: int, enough: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpointer = Checkpointer(connecting)
-    checkpointer.committed(1, written - 1)
+    checkpointer.committed(1, written - 1, 0)
     assert checkpointer._due.is_set()
     Passes(monkeypatch, (pages, pages), (pages, pages)).move(checkpointer)
     checkpointer._due.clear()
-    checkpointer.committed(1, enough - 2)
+    checkpointer.committed(1, enough - 2, 0)
     assert not checkpointer._due.is_set()
-    checkpointer.committed(1, 0)
+    checkpointer.committed(1, 0, 0)
     assert checkpointer._due.is_set()
+
+
+def test_large_events_fill_it_sooner_than_they_are_many() -> None:
+    checkpointer = Checkpointer(connecting)
+    for _ in range(3):
+        checkpointer.committed(1, 1, _MEBIBYTE)
+    assert not checkpointer._due.is_set()
+    checkpointer.committed(1, 1, _MEBIBYTE)
+    assert checkpointer._due.is_set()
+
+
+async def test_large_values_do_not_fill_it_until_a_commit_has_to_move_them(tmp_path: Path) -> None:
+    log = await open_sqlite(tmp_path / "chat.db")
+    value = b"x" * _MEBIBYTE
+    await store(log, create(value))
+    for tail in range(1, 100):
+        await store(log, append(value, tail=tail))
+    size = size_of(tmp_path / "chat.db-wal")
+    await log.aclose()
+    assert size < 48 * _MEBIBYTE
 
 
 async def test_the_writer_moves_the_rest_before_its_next_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +216,6 @@ async def test_a_checkpointer_that_fails_harms_nobody(tmp_path: Path, monkeypatc
 def test_one_that_was_never_needed_leaves_at_once() -> None:
     checkpointer = Checkpointer(connecting)
     checkpointer.start()
-    checkpointer.committed(1, 1)
+    checkpointer.committed(1, 1, 0)
     checkpointer.stop()
     assert threads_left() == []

@@ -31,6 +31,10 @@ _PASSES: Final = 3
 _FIRST: Final = 512
 _MOST: Final = 32 * _PAGES
 
+# And bytes: large events lie on pages of their own, which none moves again. Beside values of 1 MiB a neighbour's commit
+# took 7 ms with 1 to 4 MiB between two looks, 90 ms with 8 and more (99 of 100; measured).
+_BYTES: Final = 4 * 1024 * 1024
+
 # Seconds until what little a quiet server wrote is moved, too. A copy of the file alone then lacks no more than that,
 # and no more is lost with a write-ahead log that somebody deletes.
 _QUIET: Final = 10.0
@@ -57,6 +61,7 @@ class Checkpointer:
         self._due = threading.Event()
         self._stopping = False
         self._written = 0  # commits and events since it was last due
+        self._bytes = 0
         self._counted = 0  # how many they were then
         self._enough = _FIRST
         self._pinned = _PINNED  # of so many pages there will be a warning
@@ -66,11 +71,12 @@ class Checkpointer:
     def start(self) -> None:
         self._thread.start()
 
-    def committed(self, commits: int, events: int) -> None:
-        """So many more. Called by the writing thread, as all but `start`."""
+    def committed(self, commits: int, events: int, size: int) -> None:
+        """So many more, of so many bytes. Called by the writing thread, as all but `start`."""
         self._written += commits + events
-        if self._written >= self._enough:
-            self._counted, self._written = self._written, 0
+        self._bytes += size
+        if self._written >= self._enough or self._bytes >= _BYTES:
+            self._counted, self._written, self._bytes = self._written, 0, 0
             self._due.set()
 
     def stop(self) -> None:
@@ -110,7 +116,7 @@ class Checkpointer:
         if counted:
             self.rest_is_due = True
         else:  # the time has come: there was little, and it does not count for the next one
-            self._written = 0
+            self._written = self._bytes = 0
 
     def _warn_of_rest(self, connection: sqlite3.Connection, pages: int) -> None:
         """Of so much that cannot be moved: somebody has been reading since it was written, and none of ours does."""

@@ -19,7 +19,7 @@ from ..port import Compact, Delete, Report, Write
 from .checkpoint import Checkpointer
 from .commit import Committer, failure
 from .probe import Probe
-from .rounds import Handed, Rounds
+from .rounds import Handed, Rounds, weight
 from .watch import FileWatch
 
 __all__ = ["Outcome", "Writer"]
@@ -147,7 +147,8 @@ class Writer:
             else:
                 self._note(errors)
         self._tell([(report, error) for (_, report), error in zip(handed, errors, strict=True)])
-        self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored)
+        size = sum(map(weight, writes))
+        self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored, size)
         if self._purge_failed and self._committer.commits > commits:
             self._to_purge, self._purge_failed = True, False
         self._to_purge |= any(isinstance(write, Delete) for write in writes)
