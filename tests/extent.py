@@ -21,6 +21,9 @@ T = TypeVar("T")
 # Of 100 examples of a property a run without ``--long`` has so many.
 _SHARE: Final = 20
 
+# Of so many other cases it takes one.
+_STEP: Final = 10
+
 _LONG: Final = [False]  # until the options are known
 
 
@@ -61,8 +64,8 @@ def some(cases: Iterable[T], beside: object) -> list[T]:
     whole = list(cases)
     if is_long() or not whole:
         return whole
-    begin = crc32(repr(beside).encode()) % 10
-    return whole[begin::10] or [whole[begin % len(whole)]]
+    begin = crc32(repr(beside).encode()) % _STEP
+    return whole[begin::_STEP] or [whole[begin % len(whole)]]
 
 
 def is_left_out(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -14,6 +13,7 @@ from penstock.adapters.access import Identity, JwtTokens, Scope, make_token
 from penstock.adapters.access.tokens import Signer
 from penstock.adapters.client import Client, ClientConfig, Token, connect
 from penstock.adapters.problems import Forbidden, Unauthenticated
+from tests.adapters import credentials
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -84,22 +84,20 @@ async def test_a_token_out_of_a_file_may_have_its_lines_end() -> None:
 
 @FORMS
 async def test_a_stream_outlives_its_tokens(over: Literal["sse", "websocket"]) -> None:
-    made: list[float] = []
-
     async def fetch() -> str:
-        made.append(time.time())
-        return token("read", "write", ttl=2.0)
+        return credentials.token(scopes=["read", "write"], lasts=0.5)
 
-    async with servers() as server, clients(server, fetch) as client:
+    async with penstock(identity=credentials.identity()) as server, clients(server, fetch) as client:
         session = await client.create_session("s")
         posted = 0
-        async with session.events(over=over) as events:
-            assert (await anext(events)).type == "session.created"
-            while events.statistics().connections < 3:
-                await session.post(f"message {posted}")
-                posted += 1
-                assert (await anext(events)).type == "message.snapshot"
-                with trio.move_on_after(0.1):
-                    await anext(events)
-                    pytest.fail("an event came twice")
+        with trio.fail_after(PATIENCE):
+            async with session.events(over=over) as events:
+                assert (await anext(events)).type == "session.created"
+                while events.statistics().connections < 3:
+                    await session.post(f"message {posted}")
+                    posted += 1
+                    assert (await anext(events)).type == "message.snapshot"
+                    with trio.move_on_after(0.1):
+                        await anext(events)
+                        pytest.fail("an event came twice")
     assert posted

@@ -67,6 +67,7 @@ class World:
         self.log = log
         self.session = session
         self.monkeypatch = monkeypatch
+        self.over = trio.Event()
 
     async def live(self) -> None:
         """Have a generation live, and at work."""
@@ -137,7 +138,8 @@ async def _queue_full(world: World) -> None:
 
 
 async def _straggling(world: World) -> None:
-    stubborn = Steered(shield=1.0)
+    stubborn = Steered(shield=60.0)
+    stubborn.let_go = world.over
     await world.session.start(stubborn)
     await stubborn.started.wait()
     assert (await world.session.stop()).state == "stopping"
@@ -398,6 +400,7 @@ async def world(row: Provocation, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             if row.before is not None:
                 await row.before(made)
             yield made
+            made.over.set()
             monkeypatch.undo()
             log.schedule = None
             for hold in log._holds:

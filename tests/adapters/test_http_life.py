@@ -150,7 +150,7 @@ async def test_a_start_that_joins_answers_with_the_live_one() -> None:
 
 
 async def test_a_full_queue_and_too_many_stragglers_are_429() -> None:
-    stubborn = Steered(shield=1)
+    stubborn = Steered(shield=60)
     config = Config(queue_limit=1, cleanup_timeout=0.05, max_stragglers=1)
     async with serving(config=config, stubborn=stubborn, says=saying("a")) as (_, client):
         await start(client, producer="stubborn")
@@ -163,6 +163,7 @@ async def test_a_full_queue_and_too_many_stragglers_are_429() -> None:
         stopped = accepted(await client.post(f"{S}/stop"), 200)
         assert stopped["state"] == "stopping"
         refusal(await client.post(f"{S}/generations", json={"producer": "says"}), 429, "TOO_MANY_STRAGGLERS")
+        stubborn.let_go.set()
 
 
 async def test_replaces_regenerates_an_answer() -> None:

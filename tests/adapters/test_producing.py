@@ -1071,6 +1071,7 @@ async def test_a_drain_leaves_it_open_and_the_next_process_goes_on(face: str, tm
             assert (await stage.face.fenced()).refused("DRAINING", session_id="s", generation_id=GID)["retryable"]
             assert await stage.face.socket.closed() == 1001
             await stage.face.socket.stream.aclose()
+            await stage.client.aclose()  # the server gives everybody a moment to leave
             with trio.fail_after(PATIENCE):
                 await stage.world.served.finished.wait()
         else:

@@ -40,6 +40,7 @@ class Steered:
         self.finish = trio.Event()
         self.cancelled = trio.Event()
         self.over = trio.Event()
+        self.let_go = trio.Event()  # ends its clean-up before the time
         self.errors: list[BaseException] = []
         self._shield = shield
 
@@ -53,8 +54,8 @@ class Steered:
                 except trio.Cancelled:
                     self.cancelled.set()
                     if self._shield:
-                        with trio.CancelScope(shield=True):
-                            await trio.sleep(self._shield)
+                        with trio.move_on_after(self._shield, shield=True):
+                            await self.let_go.wait()
                     try:
                         await block.write("late")
                     except Exception as error:

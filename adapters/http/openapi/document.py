@@ -95,7 +95,7 @@ def add_openapi(routes: Routes, *, secured: bool) -> None:
         response.set_etag(sha256(body).hexdigest()[:32])
         return await response.make_conditional(request)
 
-    @cache  # made when somebody asks for it: that takes as long as half of all else that a start does here
+    @cache  # it takes as long as all other routes together, and most servers are never asked
     def told() -> Schema:
         return document(routes.operations.values(), files=FILES, secured=secured)
 
