@@ -45,6 +45,16 @@ class _Block:
     def __len__(self) -> int:
         return len(self.numbers) // 3
 
+    def place(self, number: int) -> Evicted:
+        first, last, weight = self.numbers[3 * number : 3 * number + 3]
+        return Evicted(message_id=self.ids.split("\n")[number], first=first, last=last, weight=weight)
+
+    def without(self, number: int) -> Self:
+        """The filter still finds the one that is left out, which costs a search in vain."""
+        ids, numbers = self.ids.split("\n"), self.numbers[:]
+        del ids[number], numbers[3 * number : 3 * number + 3]
+        return evolve(self, ids="\n".join(ids), numbers=numbers)
+
     def places(self) -> list[Evicted]:
         columns = zip(self.ids.split("\n"), *(self.numbers[column::3] for column in range(3)), strict=True)
         return [Evicted(message_id=mid, first=first, last=last, weight=weight) for mid, first, last, weight in columns]
@@ -67,24 +77,23 @@ class Places:
 
     def without(self, message_id: str) -> Places:
         """All but this one. Raises `KeyError`."""
-        at, number, _ = self._search(message_id)
-        places = self._blocks[at].places()
-        del places[number]
+        at, number = self._search(message_id)
+        left = self._blocks[at].without(number)
         blocks = [*self._blocks]
-        blocks[at : at + 1] = [_Block.of(places)] if places else []
+        blocks[at : at + 1] = [left] if len(left) else []
         return evolve(self, blocks=tuple(blocks), count=self._count - 1)
 
     def get(self, message_id: str) -> Evicted | None:
         try:
-            at, number, _ = self._search(message_id)
+            at, number = self._search(message_id)
         except KeyError:
             return None
-        return self._blocks[at].places()[number]
+        return self._blocks[at].place(number)
 
     def index(self, message_id: str) -> int:
         """How many are before this one. Raises `KeyError`."""
-        _, number, before = self._search(message_id)
-        return before + number
+        at, number = self._search(message_id)
+        return sum(map(len, self._blocks[:at])) + number
 
     def between(self, start: int, end: int) -> Iterator[Evicted]:
         """Those with these numbers, from ``start`` to before ``end``."""
@@ -108,15 +117,13 @@ class Places:
         """The ids from the number ``start`` on."""
         return "\n".join([block.ids for block in self._blocks]).split("\n")[start:] if self._blocks else []
 
-    def _search(self, message_id: str) -> tuple[int, int, int]:
-        """The number of the block, the number of the place in it, and how many are before the block."""
+    def _search(self, message_id: str) -> tuple[int, int]:
+        """The number of the block, and the number of the place in it. Raises `KeyError`."""
         mask = _mask(message_id)
-        before = self._count
         for at in range(len(self._blocks) - 1, -1, -1):
             block = self._blocks[at]
-            before -= len(block)
             if block.bloom & mask == mask and message_id in (ids := block.ids.split("\n")):
-                return at, ids.index(message_id), before
+                return at, ids.index(message_id)
         raise KeyError(message_id)
 
 

@@ -384,14 +384,20 @@ class Transcript:
 
     def retract(self, event: Event) -> Folded:
         message_id = stamped(event.message_id, "message_id", event)
-        message = self._known(message_id)
+        message = self._by_id.get(message_id)
         if message is None:
-            if self.older or (event.offset or 0) <= self.older_seen_at:
-                return APPLIED  # one that was left out, or was gone when it would have been read
-            return Gap("a known message", f"message {message_id} retracted")
-        if message.open:
+            try:
+                self._old = self._old.without(message_id)
+            except KeyError:
+                if self.older or (event.offset or 0) <= self.older_seen_at:
+                    return APPLIED  # one that was left out, or was gone when it would have been read
+                return Gap("a known message", f"message {message_id} retracted")
+        elif message.open:
             return Gap(f"message.closed of message {message_id}", "its retraction")
-        self._remove(message)
+        else:
+            if isinstance(message, GrowingMessage):
+                self._drop(message)
+            del self._in_order[self._recent(message)], self._by_id[message_id]
         return APPLIED
 
     # --- where a message stands
@@ -399,14 +405,6 @@ class Transcript:
     def _known(self, message_id: str) -> GrowingMessage | Evicted | None:
         message = self._by_id.get(message_id)
         return self._old.get(message_id) if message is None else message
-
-    def _remove(self, message: GrowingMessage | Evicted) -> None:
-        if isinstance(message, GrowingMessage):
-            self._drop(message)
-        if self._by_id.pop(message.message_id, None) is None:
-            self._old = self._old.without(message.message_id)
-        else:
-            del self._in_order[self._recent(message)]
 
     def _index(self, message: GrowingMessage | Evicted) -> int:
         """How many messages are before this one."""
