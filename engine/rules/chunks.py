@@ -364,9 +364,10 @@ def _data(chunk: Chunk, expires_at: Callable[[], str | None]) -> Data:
             if opened.role not in ROLES:
                 raise InvalidBody(f"role is one of {', '.join(ROLES)}")
             opened = evolve(opened, metadata=own_metadata(opened.metadata))
-            if opened.parent_message_id is not None:
-                parent = check_uuid(opened.parent_message_id, "parent_message_id")
-                return evolve(opened, parent_message_id=parent)
+            for name in ("parent_message_id", "continues"):
+                named: str | None = getattr(opened, name)
+                if named is not None:
+                    opened = evolve(opened, **{name: check_uuid(named, name)})
             return opened
         case "message.closed":
             closed = structure({"status": "complete", **data}, MessageClosed)
