@@ -95,6 +95,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        continues: str | None = None,
         idempotency_key: str | None = None,
     ) -> Started | Queued:
         """Start a generation, as `engine.Session.start`; ``producer`` is a name that the server knows.
@@ -111,6 +112,7 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            continues=continues,
         )
         key = str(uuid7()) if idempotency_key is None else idempotency_key
         answer, status = await self._commands.ask(
@@ -213,12 +215,9 @@ class RemoteSession:
         return read(InputAnswer, answer).input_id
 
     async def generation(self, generation_id: str) -> GenerationInfo:
-        """Where the generation stands. Raises `GenerationNotFound`."""
+        """Where the generation stands, and how it ended. Raises `GenerationNotFound`."""
         answer, _ = await self._ask("GET", f"/generations/{quote(generation_id, safe='')}", repeatable=True)
-        found = read(GenerationAnswer, answer)
-        return GenerationInfo(
-            generation_id=found.generation_id, state=found.state, turn=found.turn, outcome=found.outcome
-        )
+        return read(GenerationAnswer, answer).info
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages (all of them; else at most 1000), the newest

@@ -85,6 +85,8 @@ _NAMED: Final[dict[str, Schema]] = {
     "message_id": reference("Uuid"),
     "parent_message_id": reference("Uuid"),
     "replaces": reference("Uuid"),
+    "continues": reference("Uuid"),
+    "behind": reference("Uuid"),
     "cursor": reference("Cursor"),
     "source_cursor": reference("Cursor"),
     "job_id": reference("JobId"),
@@ -92,6 +94,7 @@ _NAMED: Final[dict[str, Schema]] = {
     "actor_id": reference("PresenceId"),
     "device_id": reference("PresenceId"),
     "time": reference("Time"),
+    "closed": reference("Time"),
     "expires_at": reference("Time"),
     "offset": _ORDINAL,
     "turn": _ORDINAL,
@@ -187,11 +190,12 @@ GRAMMAR: Final = Grammar(
     },
     also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
     absent={"Snapshot": ("turn",), "Event": ("data",)},
-    required={"Snapshot": ("more",)},
+    required={"Snapshot": ("more", "generations")},
     told={
         "Snapshot": "The state after all events up to `cursor`. `messages` are in order, the oldest first; `more` "
         "tells that older ones were left out, which are before the message `next`: the next page's `before`. "
-        "`generation` is there while one is live.",
+        "`generation` is there while one is live. `generations` are those of the messages, the last one that started, "
+        "and the newest that ended and wrote no message: the oldest first.",
         "BlockSnapshot": "One block with its whole content; `seq` is the last one its events had.",
     },
 )
