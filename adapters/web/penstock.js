@@ -696,12 +696,11 @@ export class Session {
   }
 
   /**
-   * What became of a generation.
+   * Where a generation stands, and how it ended.
    *
    * @param {string} generationId
    * @param {Abortable} [options]
-   * @returns {Promise<{session_id: string, generation_id: string, state: "queued" | "live" | "cancelling" | "finished",
-   *   turn?: number, outcome?: string}>}
+   * @returns {Promise<GenerationInfo & {session_id: string}>}
    */
   generation(generationId, options = {}) {
     const path = `/generations/${encodeURIComponent(generationId)}`;
