@@ -336,7 +336,7 @@ class BlockSnapshot:
 @final
 @frozen(kw_only=True)
 class ForkedGeneration:
-    """How the generation ended that wrote a message, where the message was forked from."""
+    """How a generation ended, where the message was forked from that tells of it."""
 
     generation_id: str
     turn: int
@@ -349,7 +349,11 @@ class ForkedGeneration:
 @final
 @frozen(kw_only=True)
 class MessageSnapshot(_Known):
-    """``author`` is who posted it. ``generation`` is there in a fork: here the message bears no generation's stamp."""
+    """``author`` is who posted it.
+
+    In a fork the message bears no generation's stamp: ``generation`` is the one that wrote it, ``silent`` the newest of
+    those that began behind it and wrote none.
+    """
 
     type: ClassVar[str] = "message.snapshot"
     role: str
@@ -360,6 +364,7 @@ class MessageSnapshot(_Known):
     author: str | None = None
     continues: str | None = None
     generation: ForkedGeneration | None = None
+    silent: ForkedGeneration | None = None
 
 
 @final

@@ -789,7 +789,7 @@ export class Fold {
   }
 
   /**
-   * In a fork a message tells how the generation ended that wrote it.
+   * In a fork a message tells how the generation ended that wrote it, and one behind it that wrote none.
    *
    * @param {PenstockEvent} event
    * @param {any} data
@@ -798,11 +798,15 @@ export class Fold {
   #takeWhole(event, data) {
     const isNew = !this.#transcript.byId.has(event.message_id ?? "");
     const verdict = this.#transcript.takeWhole(event, data);
-    const said = isNew && event.generation_id === undefined ? data.generation : undefined;
-    if (verdict !== "applied" || said === undefined) return verdict;
-    if (!this.#generations.has(said.generation_id)) {
-      const told = pick(said, "generation_id", "turn", "outcome", "code", "message");
-      this.#takeGenerations([{ ...told, state: "finished" }], this.#ends);
+    if (verdict !== "applied" || !isNew) return verdict;
+    const names = ["generation_id", "turn", "outcome", "code", "message"];
+    const { generation, silent } = data;
+    if (generation && event.generation_id === undefined && !this.#generations.has(generation.generation_id)) {
+      this.#takeGenerations([{ ...pick(generation, ...names), state: "finished" }], this.#ends);
+    }
+    if (silent) {
+      const stands = { state: "finished", silent: true, behind: event.message_id };
+      this.#takeGenerations([{ ...pick(silent, ...names), ...stands }], this.#ends);
     }
     return verdict;
   }

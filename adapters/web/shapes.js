@@ -118,6 +118,7 @@ const DATA = {
     "author?": text,
     "continues?": text,
     "generation?": (value) => wrong(value, FORKED) === null,
+    "silent?": (value) => wrong(value, FORKED) === null,
   },
   "message.retracted": { "reason?": text },
   "block.opened": { kind: text, "tool_call_id?": text, "name?": text },

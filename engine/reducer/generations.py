@@ -178,12 +178,20 @@ class Generations:
     def end(self, ended: GrowingGeneration, offset: int) -> None:
         """It has ended with the event at this offset."""
         if ended.silent:
-            # In the order of their begin, as snapshots show them: one that only waited may end while another runs.
-            self.silent = sorted([*self.silent, ended], key=by_begin)[-SILENT_KEPT:]
+            self._keep_silent(ended)
         if ended.turn is not None and ended.begun:
             self._turns.append(ended.turn)
             self._begun.append(ended.begun)
             self._ended.append(offset)
+
+    def carry(self, forked: GrowingGeneration, behind: str | None) -> None:
+        """One that wrote no message came with a fork, and stands behind this message."""
+        forked.silent, forked.behind = True, behind
+        self._keep_silent(forked)
+
+    def _keep_silent(self, ended: GrowingGeneration) -> None:
+        # In the order of their begin, as snapshots show them: one that only waited may end while another runs.
+        self.silent = sorted([*self.silent, ended], key=by_begin)[-SILENT_KEPT:]
 
     def retract(self, message_id: str) -> None:
         """The message is gone, and with it those that stood behind it; the last one stands nowhere, then."""

@@ -271,8 +271,10 @@ class SessionState:
                 return self._transcript.fold_block(event, data)
             case MessageOpened():
                 return self._open_message(event, data)
-            case MessageClosed() | MessageSnapshot():
-                return self._transcript.fold(event, blocks)
+            case MessageClosed():
+                return self._transcript.fold(event)
+            case MessageSnapshot():
+                return self._take_whole(event, data, blocks)
             case MessageRetracted():
                 return self._retract(event)
             case GenerationQueued():
@@ -314,6 +316,13 @@ class SessionState:
         folded = self._transcript.open_message(event, data)
         if not isinstance(folded, Gap) and (opened := self._transcript.find(event.message_id or "")) is not None:
             opened.by = self._generations.wrote(event.generation_id)
+        return folded
+
+    def _take_whole(self, event: Event, data: MessageSnapshot, blocks: list[GrowingBlock] | None) -> Folded:
+        is_new = not self._transcript.knows(event.message_id or "")
+        folded = self._transcript.take_whole(event, data, blocks)
+        if is_new and not isinstance(folded, Gap) and data.silent is not None:
+            self._generations.carry(GrowingGeneration.forked(data.silent), event.message_id)
         return folded
 
     def _retract(self, event: Event) -> Folded:

@@ -230,6 +230,10 @@ class Transcript:
         last = self._in_order[-1] if self._in_order else next(self._old.backwards(len(self._old)), None)
         return None if last is None else last.message_id
 
+    def knows(self, message_id: str) -> bool:
+        """Whether there is a message with this id."""
+        return self._known(message_id) is not None
+
     def find(self, message_id: str) -> GrowingMessage | None:
         """The message, if what it says is in memory."""
         message = self._by_id.get(message_id)

@@ -1,7 +1,8 @@
 """The beginning of a fork: what a new session's log says of the messages that it starts from.
 
 Owns how messages are carried over: each whole, under its id, without the stamp of the generation that made it, but with
-how that ended; one that was open is cancelled. Nothing else is carried.
+how that ended, and how one did that began behind it and wrote nothing. A message that was open is cancelled. Nothing
+else is carried.
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ def beginning(
 ) -> Work[Beginning]:
     """What the fork ``session_id`` of ``source`` begins with, message by message. Raises `InvalidBody`.
 
-    ``generations`` are those of the messages.
+    ``generations`` are those that a snapshot with these messages shows.
     """
     ends = {generation.generation_id: _end(generation) for generation in generations}
+    silent = {generation.behind: _end(generation) for generation in generations if generation.silent}
     forked = SessionForked(source_session_id=source, source_cursor=str(cursor), metadata=metadata)
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
     records: dict[str, bytes | None] = {}
@@ -53,7 +55,7 @@ def beginning(
         said = yield from encoding_blocks(whole, map(_block, message.blocks))
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from _digesting(said)))
-        data = _with_source(said, message, ends.get(message.generation_id or ""))
+        data = _with_source(said, message, ends.get(message.generation_id or ""), silent.get(message.message_id))
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)
         events.append(encode_with(event, data))
         records[message_key(message.message_id)] = to_record(record)
@@ -83,12 +85,15 @@ def _end(generation: GenerationInfo) -> ForkedGeneration | None:
     )
 
 
-def _with_source(said: bytes, message: MessageView, end: ForkedGeneration | None) -> bytes:
+def _with_source(
+    said: bytes, message: MessageView, end: ForkedGeneration | None, silent: ForkedGeneration | None
+) -> bytes:
     """What the message says, and whose it was: its last fields, as `encode` puts them."""
     given = {
         "author": message.author,
         "continues": message.continues,
         "generation": None if end is None else converter.unstructure(end),
+        "silent": None if silent is None else converter.unstructure(silent),
     }
     more = {name: value for name, value in given.items() if value is not None}
     return b"%b,%b" % (said[:-1], encode_json(more)[1:]) if more else said

@@ -217,6 +217,9 @@ def ends(log: Log) -> None:
             "generation": end,
         }
         log.put("message.snapshot", whole, message_id=message)
+    asked: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "And?")]}
+    silent: Wire = {"generation_id": "s0-2", "turn": 7, "outcome": "stalled", "code": "STALLED", "message": "Nothing."}
+    log.put("message.snapshot", {**asked, "silent": silent}, message_id="f4")
     said: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "Hello?")], "author": "ann"}
     log.put("message.snapshot", said, message_id="u1")
     began: Wire = {"producer": "p", "policy": "supersede", "author": "ann"}
@@ -251,7 +254,7 @@ def ends(log: Log) -> None:
     log.put("message.closed", {"status": "complete"}, **run(4), message_id="m2")
     log.put("generation.finished", {"outcome": "completed"}, **run(4))
     # with what they stand behind go those that wrote nothing; with its only message, the one that wrote it
-    for message in ("u1", "f1", "m1"):
+    for message in ("u1", "f1", "m1", "f4"):
         log.put("message.retracted", {"reason": "retracted"}, message_id=message)
     log.put("generation.started", began, **run(5))
     log.put("message.retracted", {"reason": "retracted"}, message_id="m2")
