@@ -288,6 +288,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
         listen: bool = True,
     ) -> AsyncIterator[Generation]:
@@ -310,13 +311,15 @@ class RemoteSession:
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")
         if policy in ("queue", "latest") and not listen:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
-        starts = any(given is not None for given in (policy, text, metadata, replaces, on_last_disconnect))
+        options = (policy, text, metadata, replaces, on_last_disconnect, continues)
+        starts = any(given is not None for given in options)
         opening = Opening(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             job_id=job_id,
             input=input,
             metadata=metadata or {},
             listens=listen,
+            continues=continues,
         )
         production = Production(self._commands.wire, self.session_id, opening, dict(producers or {}))
         started: Started | Queued | None = None
@@ -331,6 +334,7 @@ class RemoteSession:
                 metadata=metadata,
                 replaces=replaces,
                 on_last_disconnect=on_last_disconnect,
+                continues=continues,
             )
             started = await production.start(start)
         async with production.run(self._tasks, started) as generation:
@@ -348,6 +352,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
     ) -> None:
         """Start a generation and run a producer here that was written for the engine, unchanged, to its end.
@@ -363,6 +368,7 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            continues=continues,
             producers=producers,
         )
         async with opened as generation:
