@@ -799,6 +799,7 @@ export class Fold {
     const isNew = !this.#transcript.byId.has(event.message_id ?? "");
     const verdict = this.#transcript.takeWhole(event, data);
     if (verdict !== "applied" || !isNew) return verdict;
+    if (event.generation_id === this.#last) this.#speak();
     const names = ["generation_id", "turn", "outcome", "code", "message"];
     const { generation, silent } = data;
     if (generation && event.generation_id === undefined && !this.#generations.has(generation.generation_id)) {
