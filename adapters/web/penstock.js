@@ -24,8 +24,8 @@ export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
 /** @import { Frame } from "./lines.js" */
 /**
- * @import { Abortable, Connection, Following, Hooks, InputBody, Json, JsonObject, Listed, MessageBody, Place,
- *   PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody, Stopped } from "./types.js"
+ * @import { Abortable, Connection, Following, GenerationInfo, Hooks, InputBody, Json, JsonObject, Listed, MessageBody,
+ *   Place, PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody, Stopped } from "./types.js"
  */
 
 /** A penstock server, as one subject. */

@@ -205,7 +205,7 @@ export interface State {
   readonly metadata: JsonObject;
   /** There are older messages that are not here yet; while the session is followed, they are fetched. */
   readonly more: boolean;
-  /** By generation id, as far as they were seen. */
+  /** By generation id, as far as they were seen, or a snapshot told of them. */
   readonly ends: Readonly<Record<string, End>>;
   /** Who is here, in order of arrival; no part of the log. */
   readonly presence: readonly Present[];
