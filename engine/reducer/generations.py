@@ -150,6 +150,11 @@ class Generations:
         self._begun: Final = array("Q")
         self._ended: Final = array("Q")
 
+    @property
+    def kept(self) -> list[GrowingGeneration]:
+        """Those that are told of whichever messages are shown."""
+        return self.silent if self.last is None else [*self.silent, self.last]
+
     def clear(self) -> None:
         self.last = self.question = None
         self.silent.clear()

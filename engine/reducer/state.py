@@ -178,9 +178,7 @@ class SessionState:
         """Those that a snapshot with these messages shows. Raises `Missing` for those that ``again`` lacks."""
         found: dict[str, GrowingGeneration] = {}
         missing: dict[str, GenerationPlace] = {}
-        last = self._generations.last
-        kept = [*self._generations.silent, *([] if last is None else [last])]
-        known = {generation.generation_id: generation for generation in kept}
+        known = {generation.generation_id: generation for generation in self._generations.kept}
         for message in messages:
             generation_id = message.generation_id
             if generation_id is None or generation_id in found:
@@ -208,8 +206,7 @@ class SessionState:
         waiting = self._queue.get(generation_id)
         if waiting is not None:
             return GenerationInfo(generation_id=generation_id, state="queued", author=waiting.author)
-        last = self._generations.last
-        for kept in (*self._generations.silent, *([] if last is None else [last])):
+        for kept in self._generations.kept:
             if kept.generation_id == generation_id:
                 return kept.view()
         return None
@@ -241,8 +238,8 @@ class SessionState:
         shown = {view.generation_id: GrowingGeneration.of(view) for view in snapshot.generations}
         live = snapshot.generation
         if live is not None:  # a server that is older than this tells of no others
-            growing = GrowingGeneration(generation_id=live.generation_id, state=live.state, turn=live.turn)
-            self._generations.last = shown.setdefault(live.generation_id, growing)
+            begun = GrowingGeneration(generation_id=live.generation_id, state=live.state, turn=live.turn)
+            self._generations.last = shown.setdefault(live.generation_id, begun)
         else:
             started = (each for each in shown.values() if each.started is not None)
             self._generations.last = max(started, key=by_begin, default=None)

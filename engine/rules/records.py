@@ -26,7 +26,7 @@ from attrs import frozen
 
 from ..codec import decode_json, encode_record, structure
 from ..errors import InvalidBody
-from .states import GenerationState
+from .states import StateName
 
 __all__ = [
     "COMPACTED",
@@ -145,11 +145,11 @@ def read_record(body: bytes, kind: type[T]) -> T:
     return structure(decode_json(body), kind)
 
 
-def state_of(record: GenerationRecord) -> GenerationState:
-    """Where a generation stands that the log knows."""
+def state_of(record: GenerationRecord) -> StateName:
+    """Where a generation stands that the log knows; one that is being ended is live."""
     if record.outcome is not None:
-        return GenerationState.FINISHED
-    return GenerationState.QUEUED if record.turn is None else GenerationState.LIVE
+        return "finished"
+    return "queued" if record.turn is None else "live"
 
 
 def check_record(key: str, body: bytes) -> None:

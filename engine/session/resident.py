@@ -417,7 +417,7 @@ class Resident:
         self.check(Call.WRITE)
         state = "live"
         if self.core.info(generation_id) is None:
-            state = state_of(await self.history.found(generation_id)).value
+            state = state_of(await self.history.found(generation_id))
         live = self.core.live  # it may have begun meanwhile
         if live is None or live.generation_id != generation_id:
             error = GenerationMismatch if state == "queued" else StaleGeneration

@@ -310,7 +310,7 @@ class History:
             return info
         return GenerationInfo(
             generation_id=generation_id,
-            state=state_of(record).value,
+            state=state_of(record),
             turn=record.turn,
             outcome=record.outcome,
             code=record.code,

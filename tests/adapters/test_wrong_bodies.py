@@ -98,6 +98,7 @@ REQUESTS: Final[Mapping[type, tuple[Request, ...]]] = {
     StartBody: (
         Request("POST", "/generations", {"producer": "say", "text": "x"}, op="start"),
         Request("POST", "/generations", {"producer": "say", "text": "x", "policy": "queue"}, _live, op="start"),
+        Request("POST", "/generations", {"producer": "say"}, op="start"),
     ),
     StopBody: (Request("POST", "/stop", {"reason": "enough"}, _live, op="stop"),),
     InputHead: (
