@@ -63,7 +63,7 @@ export interface Message {
   readonly author?: string;
   /** The message that was cut off, and that this one goes on with. */
   readonly continues?: string;
-  /** Those of its tool calls, or asked for while it was the last one. */
+  /** Those that are resolved and whose events bear its id: of its tool calls, or asked for behind it. */
   readonly approvals?: readonly Resolved[];
 }
 

@@ -176,6 +176,7 @@ class OpenGeneration:
     job_id: str | None = None
     state: GenerationState = GenerationState.LIVE
     continues: str | None = None  # the message that its first one goes on with
+    question: str | None = None  # the user's message that came with its start, where that is known
     _messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _open_messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _calls: dict[str, _Call] = field(factory=dict, init=False)
@@ -206,9 +207,9 @@ class OpenGeneration:
         return Draft(evolve(resolved, tool_call_id=asked.data.tool_call_id), asked.message_id)
 
     def asking(self, request: ApprovalRequested) -> Draft:
-        """What asks for an approval: it bears the message of its tool call, else the newest one, if there is any."""
+        """What asks for an approval: it bears the message of its tool call, else the newest one, else the question."""
         call = None if request.tool_call_id is None else self._calls.get(request.tool_call_id)
-        return Draft(request, next(reversed(self._messages), None) if call is None else call.message_id)
+        return Draft(request, next(reversed(self._messages), self.question) if call is None else call.message_id)
 
     def opening(self, opened: MessageOpened) -> MessageOpened:
         """What opens a message: the first one, if it is an answer, says what it continues."""

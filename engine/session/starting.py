@@ -157,7 +157,8 @@ async def begin(
     gid = request.generation_id
     message_ids = await _retracted(core, request)
     request.stopped = core.stops.take(gid) or request.stopped
-    structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues)
+    question = None if request.text is None else request.message_id
+    structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues, question=question)
     transaction = NOTHING
     if old is not None and ending is not None:
         transaction += ended(old.structure, ending)

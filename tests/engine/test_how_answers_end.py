@@ -268,6 +268,27 @@ async def test_a_resolved_approval_stays_with_its_message(
     await assert_rules(log, closed=True)
 
 
+async def test_an_approval_asked_for_before_the_first_word_stays_with_the_question(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async def producer(generation: Generation) -> None:
+        await generation.approve("look")
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        started = await session.start(producer, text="may you?")
+        await wait_all_tasks_blocked()
+        (open_,) = (await session.snapshot()).approvals
+        await session.stop()
+        (question,) = (await session.snapshot()).messages
+        assert [(each.approval_id, each.approved, each.reason) for each in question.approvals] == [
+            (open_.approval_id, False, "stopped")
+        ]
+        assert await end_of(session, started.generation_id) == "stopped"
+        assert (await folded(log, session)).snapshot() == await session.snapshot()
+    await assert_rules(log, closed=True)
+
+
 async def test_messages_tell_when_they_began_and_ended(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
