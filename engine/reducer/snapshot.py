@@ -65,7 +65,8 @@ class MessageView:
     """One message. ``status``: open, complete, cancelled or failed. ``blocks`` stand by their index.
 
     ``time`` is that of its first event, ``closed`` that of its end, both as events carry it; one that came whole has
-    no end of its own. ``approvals`` are those that are resolved and whose events bear its id. ``author`` is who posted it, ``continues`` the message that it goes on with.
+    no end of its own. ``approvals`` are those that are resolved and whose events bear its id. ``author`` is who posted
+    it, ``continues`` the message that it goes on with.
     """
 
     message_id: str
