@@ -181,7 +181,7 @@ class OpenGeneration:
     _open_messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _approvals: dict[str, bool] = field(factory=dict, init=False)  # id → still open
-    _asked: dict[str, Draft] = field(factory=dict, init=False)  # id → the request
+    _asked: dict[str, tuple[str | None, str | None]] = field(factory=dict, init=False)  # id → tool call, message
     _inputs: dict[str, bool] = field(factory=dict, init=False)
     _changes: Changes = field(factory=Changes, init=False, eq=False, repr=False)
 
@@ -202,9 +202,8 @@ class OpenGeneration:
 
     def resolving(self, resolved: ApprovalResolved) -> Draft:
         """What resolves an approval that was asked for: it names the tool call and bears the message of the request."""
-        asked = self._asked[resolved.approval_id]
-        assert isinstance(asked.data, ApprovalRequested)
-        return Draft(evolve(resolved, tool_call_id=asked.data.tool_call_id), asked.message_id)
+        tool_call_id, message_id = self._asked[resolved.approval_id]
+        return Draft(evolve(resolved, tool_call_id=tool_call_id), message_id)
 
     def asking(self, request: ApprovalRequested) -> Draft:
         """What asks for an approval: it bears the message of its tool call, else the newest one, else the question."""
@@ -321,7 +320,7 @@ class OpenGeneration:
                 changes.drop(self._open_messages, _named(message_id))
             case ApprovalRequested():
                 changes.put(self._approvals, data.approval_id, True)
-                changes.put(self._asked, data.approval_id, draft)
+                changes.put(self._asked, data.approval_id, (data.tool_call_id, message_id))
             case ApprovalResolved():
                 changes.put(self._approvals, data.approval_id, False)
             case InputAccepted():
