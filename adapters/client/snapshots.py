@@ -83,10 +83,11 @@ def _generations(snapshot: Snapshot, older: Sequence[Snapshot]) -> tuple[Generat
     What the snapshot says of one stands, and what began behind its cursor, when the pages were read, is left out.
     """
     found = {each.generation_id: each for page in (*older, snapshot) for each in page.generations}
-    return tuple(sorted((each for each in found.values() if _begin(each) <= snapshot.cursor.offset), key=_begin))
+    begun = (each for each in found.values() if _begin(each)[0] <= snapshot.cursor.offset)
+    return tuple(sorted(begun, key=_begin))
 
 
-def _begin(generation: GenerationInfo) -> int:
-    """The offset of its first event; 0 of one that came with a fork."""
+def _begin(generation: GenerationInfo) -> tuple[int, int]:
+    """The offset of its first event, 0 of one that came with a fork, and its turn."""
     first = generation.started or generation.finished
-    return 0 if first is None else first.cursor.offset
+    return 0 if first is None else first.cursor.offset, generation.turn or 0

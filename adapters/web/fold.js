@@ -347,12 +347,22 @@ function add(block, data) {
 }
 
 /**
- * What orders generations: the offset of the first event; those that came with a fork are before all others.
+ * The offset of a generation's first event; 0 of one that came with a fork.
  *
  * @param {GenerationInfo} generation
  */
 function begin({ started, finished }) {
   return parseCursor((started ?? finished)?.cursor)?.offset ?? 0;
+}
+
+/**
+ * Which of two began first; those that came with a fork are before all others, by their turns.
+ *
+ * @param {GenerationInfo} one
+ * @param {GenerationInfo} other
+ */
+function byBegin(one, other) {
+  return begin(one) - begin(other) || (one.turn ?? 0) - (other.turn ?? 0);
 }
 
 /** @param {Message} message */
@@ -615,13 +625,13 @@ export class Fold {
   /** Which of them are told of, and in which order; the others are not needed any more. */
   #goThroughGenerations() {
     this.#toldAnew = false;
-    const all = [...this.#generations.values()].sort((one, other) => begin(one) - begin(other));
+    const all = [...this.#generations.values()].sort(byBegin);
     const silent = all.filter(({ silent, state }) => silent && state === "finished").slice(-SILENT_KEPT);
     const ids = new Set(this.#transcript.inOrder.map(({ head }) => head.generation_id));
     for (const generation of silent) ids.add(generation.generation_id);
     ids.add(this.#last);
     const told = [...ids].flatMap((id) => this.#generations.get(id) ?? []);
-    told.sort((one, other) => begin(one) - begin(other)); // those of a fork stay as their messages stand
+    told.sort(byBegin);
     this.#generations = new Map(told.map((generation) => [generation.generation_id, generation]));
     this.#told = kept(this.#told, told);
   }

@@ -213,9 +213,9 @@ class Generations:
         return GenerationPlace(generation_id=generation_id, begun=self._begun[at], ended=self._ended[at])
 
 
-def by_begin(generation: GrowingGeneration) -> int:
-    """What orders them, the oldest first: those of a fork's source are before all that begin in it."""
-    return generation.begun
+def by_begin(generation: GrowingGeneration) -> tuple[int, int]:
+    """What orders them, the oldest first: those of a fork's source are before all that begin in it, by their turns."""
+    return generation.begun, generation.turn or 0
 
 
 def _moment(event: Event, epoch: str) -> Moment:

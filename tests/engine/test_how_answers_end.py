@@ -197,10 +197,12 @@ async def test_a_fork_tells_how_the_answers_of_its_source_ended(log: MemoryLog, 
         assert await end_of(session, second.generation_id) == "completed"
         third = await session.start(refused, text="more", author="bob")
         assert await end_of(session, third.generation_id) == "failed"
+        fourth = await session.start(saying("enough"), text="and more")
+        assert await end_of(session, fourth.generation_id) == "completed"
         source = await session.snapshot()
         fork = await session.fork("f")
         snapshot = await fork.snapshot()
-        assert [each.outcome for each in snapshot.generations] == ["superseded", "completed", "failed"]
+        assert [each.outcome for each in snapshot.generations] == ["superseded", "completed", "failed", "completed"]
         for ours, theirs in zip(source.generations, snapshot.generations, strict=True):
             told = evolve(ours, started=None, finished=None, retryable=None, author=None, usage=None)
             assert told == theirs
