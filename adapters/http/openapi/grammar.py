@@ -132,6 +132,14 @@ _PATIENCE: Final[Schema] = {
     "anyOf": [{"const": "continue"}, {"type": "number", "minimum": 0}],
     "default": "continue",
 }
+# What a start cannot bring that goes on with a message.
+_CONTINUES_AND: Final[Schema] = {
+    "anyOf": [
+        {"required": ["continues", "text"]},
+        {"required": ["continues", "replaces"]},
+        {"required": ["continues", "policy"], "properties": {"policy": {"const": "join"}}},
+    ]
+}
 
 GRAMMAR: Final = Grammar(
     named=_NAMED,
@@ -188,7 +196,10 @@ GRAMMAR: Final = Grammar(
         "SessionList": {"next": reference("SessionId")},
         "Snapshot": {"next": reference("Uuid")},
     },
-    also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
+    also={
+        "MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]},
+        "StartBody": {"not": _CONTINUES_AND},
+    },
     absent={"Snapshot": ("turn",), "Event": ("data",)},
     required={"Snapshot": ("more", "generations")},
     told={
