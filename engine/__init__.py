@@ -55,7 +55,7 @@ from .log import (
     open_sqlite_reader,
     restore,
 )
-from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot, SnapshotPage
+from .reducer import ApprovalView, BlockView, MessageView, Moment, ResolvedView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
     Finished,
@@ -125,6 +125,7 @@ __all__ = [
     "MemoryLog",
     "Message",
     "MessageView",
+    "Moment",
     "Opened",
     "Outcome",
     "Pieces",
@@ -137,6 +138,7 @@ __all__ = [
     "Progress",
     "QueueNext",
     "Queued",
+    "ResolvedView",
     "Session",
     "SessionInfo",
     "SessionState",

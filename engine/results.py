@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, final
 from attrs import frozen
 
 from .events import JSON, Cursor, JSONObject
-from .rules.states import Outcome, StateName
+from .reducer import GenerationInfo
 
 __all__ = [
     "ChunksAccepted",
@@ -141,17 +141,6 @@ class Finished:
     generation_id: str
     cursor: Cursor
     repeated: bool = False
-
-
-@final
-@frozen(kw_only=True)
-class GenerationInfo:
-    """Where a generation stands; ``outcome`` once it has finished."""
-
-    generation_id: str
-    state: StateName
-    turn: int | None = None
-    outcome: Outcome | None = None
 
 
 @final

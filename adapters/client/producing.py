@@ -69,6 +69,7 @@ class Opening:
     input: JSON
     metadata: JSONObject
     listens: bool
+    continues: str | None = None
 
 
 @final
@@ -103,6 +104,10 @@ class Production:
     @property
     def metadata(self) -> JSONObject:
         return self._opening.metadata
+
+    @property
+    def continues(self) -> str | None:
+        return self._opening.continues
 
     @property
     def approvals(self) -> Approvals:

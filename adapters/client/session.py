@@ -95,6 +95,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        continues: str | None = None,
         idempotency_key: str | None = None,
     ) -> Started | Queued:
         """Start a generation, as `engine.Session.start`; ``producer`` is a name that the server knows.
@@ -111,6 +112,7 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            continues=continues,
         )
         key = str(uuid7()) if idempotency_key is None else idempotency_key
         answer, status = await self._commands.ask(
@@ -213,12 +215,9 @@ class RemoteSession:
         return read(InputAnswer, answer).input_id
 
     async def generation(self, generation_id: str) -> GenerationInfo:
-        """Where the generation stands. Raises `GenerationNotFound`."""
+        """Where the generation stands, and how it ended. Raises `GenerationNotFound`."""
         answer, _ = await self._ask("GET", f"/generations/{quote(generation_id, safe='')}", repeatable=True)
-        found = read(GenerationAnswer, answer)
-        return GenerationInfo(
-            generation_id=found.generation_id, state=found.state, turn=found.turn, outcome=found.outcome
-        )
+        return read(GenerationAnswer, answer).info
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages (all of them; else at most 1000), the newest
@@ -289,6 +288,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
         listen: bool = True,
     ) -> AsyncIterator[Generation]:
@@ -311,13 +311,15 @@ class RemoteSession:
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")
         if policy in ("queue", "latest") and not listen:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
-        starts = any(given is not None for given in (policy, text, metadata, replaces, on_last_disconnect))
+        options = (policy, text, metadata, replaces, on_last_disconnect, continues)
+        starts = any(given is not None for given in options)
         opening = Opening(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             job_id=job_id,
             input=input,
             metadata=metadata or {},
             listens=listen,
+            continues=continues,
         )
         production = Production(self._commands.wire, self.session_id, opening, dict(producers or {}))
         started: Started | Queued | None = None
@@ -332,6 +334,7 @@ class RemoteSession:
                 metadata=metadata,
                 replaces=replaces,
                 on_last_disconnect=on_last_disconnect,
+                continues=continues,
             )
             started = await production.start(start)
         async with production.run(self._tasks, started) as generation:
@@ -349,6 +352,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
     ) -> None:
         """Start a generation and run a producer here that was written for the engine, unchanged, to its end.
@@ -364,6 +368,7 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            continues=continues,
             producers=producers,
         )
         async with opened as generation:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from attrs import evolve
 
-from penstock.engine import MessageNotFound, MessageView, Snapshot
+from penstock.engine import GenerationInfo, MessageNotFound, Snapshot
 
 from .commands import Commands
 from .wire import session_path
@@ -41,7 +42,12 @@ async def _whole(commands: Commands, session_id: str) -> Snapshot:
         try:
             while page.more:
                 page = await _read(commands, session_id, _PAGE, page.messages[0].message_id)
-                snapshot = evolve(snapshot, messages=page.messages + snapshot.messages, more=page.more)
+                snapshot = evolve(
+                    snapshot,
+                    messages=page.messages + snapshot.messages,
+                    generations=_generations(snapshot, [page]),
+                    more=page.more,
+                )
         except MessageNotFound:
             if not left:
                 raise
@@ -57,14 +63,31 @@ async def completed(commands: Commands, session_id: str, snapshot: Snapshot) -> 
     message that a page is to end at was retracted meanwhile.
     """
     known = {message.message_id: message for message in snapshot.messages}
-    pages: list[tuple[MessageView, ...]] = []
+    pages: list[Snapshot] = []
     page, seen_at = snapshot, 0
     while page.more:
         page = await _read(commands, session_id, _PAGE, page.next or page.messages[0].message_id)
         if page.cursor.epoch != snapshot.cursor.epoch:
             raise MessageNotFound("the session began a new life meanwhile", session_id=session_id)
-        pages.append(page.messages)
+        pages.append(page)
         seen_at = max(seen_at, page.cursor.offset)
-    older = {message.message_id: message for page in reversed(pages) for message in page}
+    older = {message.message_id: message for page in reversed(pages) for message in page.messages}
     messages = {message_id: known.get(message_id, message) for message_id, message in older.items()} | known
-    return evolve(snapshot, messages=tuple(messages.values()), more=False, next=None), seen_at
+    generations = _generations(snapshot, pages[::-1])
+    return evolve(snapshot, messages=tuple(messages.values()), generations=generations, more=False, next=None), seen_at
+
+
+def _generations(snapshot: Snapshot, older: Sequence[Snapshot]) -> tuple[GenerationInfo, ...]:
+    """Those of the snapshot and of pages of older messages, the oldest first.
+
+    What the snapshot says of one stands, and what began behind its cursor, when the pages were read, is left out.
+    """
+    found = {each.generation_id: each for page in (*older, snapshot) for each in page.generations}
+    begun = (each for each in found.values() if _begin(each)[0] <= snapshot.cursor.offset)
+    return tuple(sorted(begun, key=_begin))
+
+
+def _begin(generation: GenerationInfo) -> tuple[int, int]:
+    """The offset of its first event, 0 of one that came with a fork, and its turn."""
+    first = generation.started or generation.finished
+    return 0 if first is None else first.cursor.offset, generation.turn or 0

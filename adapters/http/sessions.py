@@ -22,7 +22,7 @@ from ..requests.answers import (
     UpdateAnswer,
 )
 from ..requests.bodies import MessageBody, post, read_body
-from .guard import allow, may_list, permitted
+from .guard import allow, authenticate, may_list, permitted
 from .intake import json_body
 from .listing import list_sessions
 from .routes import LIMIT, SESSION, Body, Operation, Routes, answered, json_answer, page_size, query
@@ -227,7 +227,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
     async def post_message(session_id: str) -> Response:
         body = read_body(await json_body(), MessageBody)
         await allow("write" if body.role == "user" else "produce", session_id)
-        made, created = await post(await engine.session(session_id), body)
+        made, created = await post(await engine.session(session_id), body, principal=authenticate().subject)
         return answered(made, 201 if created else 200)
 
     @routes.add(
@@ -237,7 +237,8 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             id="retractMessage",
             tag="messages",
             summary="Take a message out of the transcript",
-            description="With `and_after` also all that follow it.",
+            description="With `and_after` also all that follow it. One of the live generation's, or the one that it "
+            "answers, is `GENERATION_ACTIVE`.",
             scope="write",
             body=Body(shape=RetractBody),
             answers={200: json_answer("It is out.", RetractAnswer)},

@@ -24,8 +24,8 @@ export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
 /** @import { Frame } from "./lines.js" */
 /**
- * @import { Abortable, Connection, Following, Hooks, InputBody, Json, JsonObject, Listed, MessageBody, Place,
- *   PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody, Stopped } from "./types.js"
+ * @import { Abortable, Connection, Following, GenerationInfo, Hooks, InputBody, Json, JsonObject, Listed, MessageBody,
+ *   Place, PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody, Stopped } from "./types.js"
  */
 
 /** A penstock server, as one subject. */
@@ -696,12 +696,11 @@ export class Session {
   }
 
   /**
-   * What became of a generation.
+   * Where a generation stands, and how it ended.
    *
    * @param {string} generationId
    * @param {Abortable} [options]
-   * @returns {Promise<{session_id: string, generation_id: string, state: "queued" | "live" | "cancelling" | "finished",
-   *   turn?: number, outcome?: string}>}
+   * @returns {Promise<GenerationInfo & {session_id: string}>}
    */
   generation(generationId, options = {}) {
     const path = `/generations/${encodeURIComponent(generationId)}`;

@@ -138,11 +138,13 @@ class Commands:
 
     async def _stop(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, StopBody, aside=ENVELOPE)
-        return as_json(await stop(await self._engine.session(session_id), body))
+        subject = self._holder.principal().subject
+        return as_json(await stop(await self._engine.session(session_id), body, principal=subject))
 
     async def _post(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, MessageBody, aside=ENVELOPE)
-        made, _created = await post(await self._engine.session(session_id), body)
+        subject = self._holder.principal().subject
+        made, _created = await post(await self._engine.session(session_id), body, principal=subject)
         return as_json(made)
 
     async def _input(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:

@@ -150,6 +150,11 @@ class Run:
     def generation_id(self) -> str:
         return self.structure.generation_id
 
+    @property
+    def continues(self) -> str | None:
+        """The message that it goes on with."""
+        return self.structure.continues
+
     def fence(self, why: str) -> None:
         """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""
         self.refuse(lambda: StaleGeneration(why, generation_id=self.generation_id))
@@ -365,16 +370,18 @@ class Run:
         by: str | None = None,
         cleanup: str | None = None,
         retract: bool = False,
+        author: str | None = None,
     ) -> Ending:
         """How the generation ends: as ``outcome``, or by itself; but a producer that raised has failed.
 
         By itself it has ``completed`` only if its producer returned. One that was cut off ends as what it was wound
-        down for, or as ``shutdown``.
+        down for, or as ``shutdown``. What an answer that did not complete has cost by then is marked as ``partial``.
         """
         code: str | None
         message: str | None
+        retryable: bool | None = None
         if self.failure is not None:
-            outcome, (code, message) = "failed", _told(self.failure)
+            outcome, (code, message, retryable) = "failed", _told(self.failure)
         elif outcome is None and self.returned:
             outcome, code, message = "completed", None, None
         else:
@@ -386,16 +393,18 @@ class Run:
             message=message,
             superseded_by=by,
             cleanup=cleanup,
-            usage=self.usage,
+            usage=self.usage if self.usage is None or outcome == "completed" else {**self.usage, "partial": True},
             retract=retract,
+            retryable=retryable,
+            author=author,
         )
         # All else in it is of the engine's own making.
         return ending if self.failure is None and self.usage is None else writable(ending)
 
 
-def _told(failure: BaseException) -> tuple[str, str]:
-    """The code and the text that readers may see of it."""
+def _told(failure: BaseException) -> tuple[str, str, bool | None]:
+    """The code and the text that readers may see of it, and whether it may go well when it is tried again."""
     if isinstance(failure, ProducerError):
         with suppress(AttributeError):  # its raiser took them away
-            return failure.reason, failure.detail
-    return PRODUCER_FAILED
+            return failure.reason, failure.detail, failure.again
+    return *PRODUCER_FAILED, None

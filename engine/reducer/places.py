@@ -74,6 +74,13 @@ class Places:
         blocks[at : at + 1] = [_Block.of(places)] if places else []
         return evolve(self, blocks=tuple(blocks), count=self._count - 1)
 
+    def with_last(self, message_id: str, last: int) -> Places:
+        """All of them; of this one the log has something up to the offset ``last``. Raises `KeyError`."""
+        at, number, _ = self._search(message_id)
+        places = self._blocks[at].places()
+        places[number] = evolve(places[number], last=last)
+        return evolve(self, blocks=(*self._blocks[:at], _Block.of(places), *self._blocks[at + 1 :]))
+
     def get(self, message_id: str) -> Evicted | None:
         try:
             at, number, _ = self._search(message_id)

@@ -50,7 +50,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, Literal, final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..errors import InvalidBody, StaleGeneration
 from ..events import (
@@ -175,10 +175,13 @@ class OpenGeneration:
     turn: int
     job_id: str | None = None
     state: GenerationState = GenerationState.LIVE
+    continues: str | None = None  # the message that its first one goes on with
+    question: str | None = None  # the user's message that came with its start, where that is known
     _messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _open_messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _approvals: dict[str, bool] = field(factory=dict, init=False)  # id → still open
+    _asked: dict[str, tuple[str | None, str | None]] = field(factory=dict, init=False)  # id → tool call, message
     _inputs: dict[str, bool] = field(factory=dict, init=False)
     _changes: Changes = field(factory=Changes, init=False, eq=False, repr=False)
 
@@ -196,6 +199,22 @@ class OpenGeneration:
     def approvals(self) -> Mapping[str, bool]:
         """Every approval that was asked for, and whether it is open."""
         return self._approvals
+
+    def resolving(self, resolved: ApprovalResolved) -> Draft:
+        """What resolves an approval that was asked for: it names the tool call and bears the message of the request."""
+        tool_call_id, message_id = self._asked[resolved.approval_id]
+        return Draft(evolve(resolved, tool_call_id=tool_call_id), message_id)
+
+    def asking(self, request: ApprovalRequested) -> Draft:
+        """What asks for an approval: it bears the message of its tool call, else the newest one, else the question."""
+        call = None if request.tool_call_id is None else self._calls.get(request.tool_call_id)
+        return Draft(request, next(reversed(self._messages), self.question) if call is None else call.message_id)
+
+    def opening(self, opened: MessageOpened) -> MessageOpened:
+        """What opens a message: the first one, if it is an answer, says what it continues."""
+        if self.continues is None or self._messages or opened.role != "assistant" or opened.continues is not None:
+            return opened
+        return evolve(opened, continues=self.continues)
 
     @property
     def inputs(self) -> Mapping[str, bool]:
@@ -301,6 +320,7 @@ class OpenGeneration:
                 changes.drop(self._open_messages, _named(message_id))
             case ApprovalRequested():
                 changes.put(self._approvals, data.approval_id, True)
+                changes.put(self._asked, data.approval_id, (data.tool_call_id, message_id))
             case ApprovalResolved():
                 changes.put(self._approvals, data.approval_id, False)
             case InputAccepted():
@@ -344,7 +364,11 @@ class OpenGeneration:
 
     def replay(self, event: Event) -> None:
         """Record a stored event of this generation; events of others are passed over."""
-        if event.generation_id == self.generation_id and type(event.data) is not GenerationStarted:
+        if event.generation_id != self.generation_id:
+            return
+        if isinstance(event.data, GenerationStarted):
+            self.continues = event.data.continues
+        else:
             self.record(Draft(event.data, event.message_id, event.block_index))
 
     def _check_live(self) -> None:

@@ -41,6 +41,8 @@ class QueuedStart:
     metadata: JSONObject | None = None
     replaces: str | None = None
     on_last_disconnect: float | None = None
+    continues: str | None = None
+    author: str | None = None
 
     @property
     def key(self) -> str:

@@ -139,7 +139,9 @@ def checked_ending(outcome: object, code: object, message: object, usage: object
     return Ending(outcome=ends_as, code=code, message=message, usage=spent)
 
 
-def checked_message(text: object, blocks: object, role: object, metadata: object) -> MessageSnapshot:
+def checked_message(
+    text: object, blocks: object, role: object, metadata: object, author: str | None = None
+) -> MessageSnapshot:
     """A message that is posted whole: of one text, or of blocks. What a tool answered is not the user's to say."""
     role = checked_choice(role, ROLES, "role")
     if (text is None) == (blocks is None):
@@ -147,7 +149,7 @@ def checked_message(text: object, blocks: object, role: object, metadata: object
     metadata = own_metadata(metadata)
     if text is not None:
         made = user_message(check_text(text, "text")).blocks
-        return MessageSnapshot(role=role, status="complete", blocks=made, metadata=metadata)
+        return MessageSnapshot(role=role, status="complete", blocks=made, metadata=metadata, author=author)
     if not isinstance(blocks, list | tuple):
         raise InvalidBody(f"blocks must be a list of objects, not {type(blocks).__name__}")
     numbered = [{"seq": 0, **check_object(block, f"blocks[{at}]")} for at, block in enumerate(blocks)]
@@ -160,4 +162,4 @@ def checked_message(text: object, blocks: object, role: object, metadata: object
             raise InvalidBody(f"a message of role user holds no {block.kind} block")
         if not 0 <= block.seq < _SAFE:
             raise InvalidBody("seq of a block is a whole number from 0, and below 2 to the power of 53")
-    return MessageSnapshot(role=role, status="complete", blocks=parsed, metadata=metadata)
+    return MessageSnapshot(role=role, status="complete", blocks=parsed, metadata=metadata, author=author)

@@ -55,15 +55,17 @@ async def post(core: Core, steps: Steps, message: MessageSnapshot, message_id: s
 async def retract(core: Core, message_id: str, *, and_after: bool) -> Cursor:
     """Take the message, and with ``and_after`` those behind it, out of the transcript. A step.
 
-    Raises `MessageNotFound`, and `GenerationActive` when one of them is the live generation's.
+    Raises `MessageNotFound`, and `GenerationActive` when one of them is the live generation's, or what that answers:
+    it would go on, and stand there without its question.
     """
     await core.settled()
+    question = await core.history.question()
     found = await core.history.message_ids(message_id)
     wanted = found if and_after else found[:1]
     # Asked for behind the last wait: the live generation opens messages meanwhile.
-    if core.live is not None and not set(wanted).isdisjoint(core.live.structure.message_ids):
+    if core.live is not None and not set(wanted).isdisjoint({question, *core.live.structure.message_ids}):
         raise GenerationActive(
-            "a message of the live generation cannot be retracted; stop it first",
+            "a message of the live generation, and what it answers, cannot be retracted; stop it first",
             session_id=core.session_id,
             message_id=message_id,
         )

@@ -109,6 +109,8 @@ def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:
         job_id=item.job_id,
         metadata=item.metadata,
         replaces=item.replaces,
+        continues=item.continues,
+        author=item.author,
         on_last_disconnect=item.on_last_disconnect,
         message_id=item.message_id,
     )

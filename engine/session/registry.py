@@ -142,7 +142,15 @@ class Registry:
         point = await resident.steps.take(partial(resident.fork, at))
         metadata = point.metadata if metadata is None else metadata
         begins = await in_slices(
-            beginning(point.messages, session_id=sid, source=source, cursor=point.cursor, metadata=metadata, time=now())
+            beginning(
+                point.messages,
+                point.generations,
+                session_id=sid,
+                source=source,
+                cursor=point.cursor,
+                metadata=metadata,
+                time=now(),
+            )
         )
         async with self._until_closed(), self._entrance(sid):
             head = await self._head(sid)

@@ -80,6 +80,9 @@ async def _check_ids(core: Core, request: StartRequest) -> None:
     if request.replaces is not None:
         await core.settled()
         await core.history.message_ids(request.replaces)
+    if request.continues is not None:
+        await core.settled()
+        await core.history.message_ids(request.continues)
 
 
 def _decide(core: Core, request: StartRequest, old: Run | None) -> Start | Supersede | Enqueue | Join:
@@ -154,7 +157,8 @@ async def begin(
     gid = request.generation_id
     message_ids = await _retracted(core, request)
     request.stopped = core.stops.take(gid) or request.stopped
-    structure = OpenGeneration(gid, core.turn + 1, request.job_id)
+    question = None if request.text is None else request.message_id
+    structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues, question=question)
     transaction = NOTHING
     if old is not None and ending is not None:
         transaction += ended(old.structure, ending)

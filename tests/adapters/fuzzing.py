@@ -158,6 +158,8 @@ class Dice:
         )
         if self.rarely(4):
             made |= self.some(replaces=self.mid)
+        if self.rarely(4):
+            made |= self.some(continues=self.mid)
         return self.often(made)
 
     def post(self) -> object:

@@ -607,6 +607,8 @@ async def test_every_route_tells_what_became_of_its_session(method: str, path: s
         ("POST", "/stop", {"queue": True}, "$.queue"),
         ("POST", "/generations", {"replaces": 1}, "$.replaces"),
         ("POST", "/generations", {"replaces": None}, "$.replaces"),
+        ("POST", "/generations", {"continues": 1}, "$.continues"),
+        ("POST", "/generations", {"author": "ann"}, "author"),
         ("POST", "/generations", {"on_last_disconnect": "stop"}, "on_last_disconnect"),
         ("POST", "/generations", {"policy": "often"}, "often"),
     ],

@@ -204,6 +204,7 @@ PLACES: list[dict[Any, Any]] = [
     {"op": "start", "session_id": "s", "policy": ...},
     {"op": "start", "session_id": "s", "generation_id": ...},
     {"op": "start", "session_id": "s", "replaces": ...},
+    {"op": "start", "session_id": "s", "continues": ...},
     {"op": "start", "session_id": "s", "job_id": ...},
     {"op": "start", "session_id": "s", "idempotency_key": ...},
     {"op": "start", "session_id": "s", "on_last_disconnect": ...},

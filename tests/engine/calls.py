@@ -168,8 +168,29 @@ async def _start(scene: Scene, given: Given) -> None:
         metadata={"a": 1},
         replaces=scene.message_id,
         on_last_disconnect=60.0,
+        continues=None,  # a message is continued without text, and with nothing replaced: `_continue`
         idempotency_key="key",
         principal="somebody",
+        author="ann",
+    )
+
+
+async def _continue(scene: Scene, given: Given) -> None:
+    await given(
+        scene.session.start,
+        producer="say",
+        text=None,
+        input={"a": 1},
+        policy="supersede",
+        job_id="job",
+        generation_id=new_generation_id(),
+        metadata={"a": 1},
+        replaces=None,
+        on_last_disconnect=60.0,
+        continues=scene.message_id,
+        idempotency_key="key",
+        principal="somebody",
+        author="ann",
     )
 
 
@@ -182,7 +203,7 @@ async def _queue_and_start(scene: Scene, given: Given) -> None:
 async def _stop(scene: Scene, given: Given) -> None:
     live = await scene.session.start("wait")
     await scene.session.start("say", policy="queue")
-    await given(scene.session.stop, generation_id=live.generation_id, reason="enough", queue="pause")
+    await given(scene.session.stop, generation_id=live.generation_id, reason="enough", queue="pause", author="ann")
 
 
 async def _dequeue(scene: Scene, given: Given) -> None:
@@ -192,7 +213,7 @@ async def _dequeue(scene: Scene, given: Given) -> None:
 
 
 async def _post(scene: Scene, given: Given) -> None:
-    right = {"role": "user", "message_id": new_message_id(), "metadata": {"a": 1}}
+    right = {"role": "user", "message_id": new_message_id(), "metadata": {"a": 1}, "author": "ann"}
     if given.argument == "blocks" or given.argument is None:
         await given(scene.session.post, text=None, blocks=[{"kind": "text", "text": "x"}], **right)
     else:
@@ -394,7 +415,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.session": (_session,),
     "Engine.sessions": (_sessions,),
     "Engine.delete_session": (_delete_session,),
-    "Session.start": (_start, _queue_and_start),
+    "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),
     "Session.post": (_post,),

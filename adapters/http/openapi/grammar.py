@@ -85,6 +85,8 @@ _NAMED: Final[dict[str, Schema]] = {
     "message_id": reference("Uuid"),
     "parent_message_id": reference("Uuid"),
     "replaces": reference("Uuid"),
+    "continues": reference("Uuid"),
+    "behind": reference("Uuid"),
     "cursor": reference("Cursor"),
     "source_cursor": reference("Cursor"),
     "job_id": reference("JobId"),
@@ -92,6 +94,7 @@ _NAMED: Final[dict[str, Schema]] = {
     "actor_id": reference("PresenceId"),
     "device_id": reference("PresenceId"),
     "time": reference("Time"),
+    "closed": reference("Time"),
     "expires_at": reference("Time"),
     "offset": _ORDINAL,
     "turn": _ORDINAL,
@@ -128,6 +131,14 @@ _PATIENCE: Final[Schema] = {
     "description": "What happens with nobody subscribed: it goes on, or is stopped after so many seconds.",
     "anyOf": [{"const": "continue"}, {"type": "number", "minimum": 0}],
     "default": "continue",
+}
+# What a start cannot bring that goes on with a message.
+_CONTINUES_AND: Final[Schema] = {
+    "anyOf": [
+        {"required": ["continues", "text"]},
+        {"required": ["continues", "replaces"]},
+        {"required": ["continues", "policy"], "properties": {"policy": {"const": "join"}}},
+    ]
 }
 
 GRAMMAR: Final = Grammar(
@@ -185,13 +196,17 @@ GRAMMAR: Final = Grammar(
         "SessionList": {"next": reference("SessionId")},
         "Snapshot": {"next": reference("Uuid")},
     },
-    also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
+    also={
+        "MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]},
+        "StartBody": {"not": _CONTINUES_AND},
+    },
     absent={"Snapshot": ("turn",), "Event": ("data",)},
-    required={"Snapshot": ("more",)},
+    required={"Snapshot": ("more", "generations")},
     told={
         "Snapshot": "The state after all events up to `cursor`. `messages` are in order, the oldest first; `more` "
         "tells that older ones were left out, which are before the message `next`: the next page's `before`. "
-        "`generation` is there while one is live.",
+        "`generation` is there while one is live. `generations` are those of the messages, the last one that started, "
+        "and the newest that ended and wrote no message: the oldest first.",
         "BlockSnapshot": "One block with its whole content; `seq` is the last one its events had.",
     },
 )
