@@ -117,6 +117,10 @@ class Production:
         return self._config.approval_timeout
 
     @property
+    def idle_limit(self) -> float:
+        return self._config.idle_limit
+
+    @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
         return self._snapshot
 

@@ -67,6 +67,9 @@ class Stage(Protocol):
     def approval_timeout(self) -> float: ...
 
     @property
+    def idle_limit(self) -> float: ...
+
+    @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]: ...
 
     def cleanup(self) -> trio.CancelScope: ...
@@ -111,6 +114,11 @@ class Generation:
     @property
     def metadata(self) -> JSONObject:
         return self._run.metadata
+
+    @property
+    def idle_limit(self) -> float:
+        """How many seconds it may write nothing before it ends as ``stalled``; infinite where there is no limit."""
+        return self._run.idle_limit
 
     def message(
         self,

@@ -74,6 +74,7 @@ class Run:
         "done",
         "ends_as",
         "failure",
+        "idle_limit",
         "launched",
         "metadata",
         "producer_name",
@@ -96,6 +97,7 @@ class Run:
         input: JSON,  # noqa: A002  the protocol's name
         metadata: JSONObject,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
     ) -> None:
         self.writer = GenerationWriter(structure, journal, config, context.message_ids)
         self.producer_name = producer_name
@@ -119,6 +121,9 @@ class Run:
         self._input = input
         self._context = context
         self._on_last_disconnect = on_last_disconnect
+        if idle_limit is None:
+            idle_limit = config.idle_limits.get(producer_name, config.idle_limit)
+        self.idle_limit = idle_limit or math.inf  # as it is stored, 0 stands for none
         self._cancelled_at: float | None = None
 
     @property
@@ -282,7 +287,7 @@ class Run:
     def _next_limit(self) -> tuple[LimitName, float]:
         now, hub, alone = trio.current_time(), self._context.hub, self._on_last_disconnect
         limits = Limits(
-            idle=self._config.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
+            idle=self.idle_limit if self._lease is None else math.inf,  # it says itself when it is dead
             total=self._config.total_limit,
             disconnected=math.inf if alone is None else alone,
         )
@@ -378,7 +383,7 @@ class Run:
             outcome, code, message = "completed", None, None
         else:
             outcome = outcome or self.ends_as
-            code, message = outcome.upper(), SAFE_TEXTS[outcome]
+            code, message = outcome.upper(), SAFE_TEXTS[outcome].format(idle=self.idle_limit)
         ending = Ending(
             outcome=outcome,
             code=code,

@@ -110,5 +110,6 @@ def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:
         metadata=item.metadata,
         replaces=item.replaces,
         on_last_disconnect=item.on_last_disconnect,
+        idle_limit=item.idle_limit,
         message_id=item.message_id,
     )

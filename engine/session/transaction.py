@@ -109,6 +109,7 @@ class StartRequest:
     metadata: JSONObject | None = None
     replaces: str | None = None
     on_last_disconnect: float | None = None
+    idle_limit: float | None = None  # 0: none; None: its producer's
     idempotency_key: str | None = None
     principal: str = ""
     message_id: str = field(factory=new_message_id)
@@ -132,6 +133,8 @@ class StartRequest:
             self.replaces,
             self.on_last_disconnect,
         ]
+        if self.idle_limit is not None:  # else the digest is that of versions that did not know it
+            asked.append({"idle_limit": self.idle_limit})
         return sha256(encode_json(asked)).hexdigest()
 
     def __attrs_post_init__(self) -> None:
@@ -187,6 +190,7 @@ def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
         metadata=request.metadata,
         replaces=request.replaces,
         on_last_disconnect=request.on_last_disconnect,
+        idle_limit=request.idle_limit,
     )
     records = queue.add(item)
     records[generation_key(item.generation_id)] = to_record(GenerationRecord())
@@ -281,6 +285,7 @@ def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str
             job_id=structure.job_id,
             remote=isinstance(request.producer, RemoteProducer),
             on_last_disconnect=request.on_last_disconnect,
+            idle_limit=request.idle_limit,
         )
         records[OPEN] = to_record(open_)
         records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn))

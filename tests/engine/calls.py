@@ -168,6 +168,7 @@ async def _start(scene: Scene, given: Given) -> None:
         metadata={"a": 1},
         replaces=scene.message_id,
         on_last_disconnect=60.0,
+        idle_limit=60.0,
         idempotency_key="key",
         principal="somebody",
     )
