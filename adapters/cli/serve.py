@@ -11,11 +11,10 @@ import click
 from penstock.engine import Config, Producer
 
 from ..echo import echo
-from ..models import Assistant
 from ..watching.logs import LogFormat, log_handler
 from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
-from .models import model_options
+from .models import ChosenModel, model_options
 from .producers import LoadError, load_producers
 
 __all__ = ["serve"]
@@ -115,7 +114,7 @@ def serve(
     idle_limits: dict[str, float],
     send_timeout: float,
     drain_timeout: float,
-    assistant: Assistant | None,
+    model: ChosenModel | None,
     edge: Edge,
     log_level: str,
     log_format: LogFormat,
@@ -143,10 +142,10 @@ def serve(
         own = load_producers(specs)
     except LoadError as error:
         raise click.ClickException(f"--producer: {error}") from error
-    if assistant is not None:
+    if model is not None:
         if "model" in own:
             raise click.ClickException("--model: a --producer is named 'model', too; give it another name")
-        own["model"] = assistant
+        own["model"] = model.open(show_errors=access.identity.open)  # without tokens, whoever reads is on this machine
     producers: dict[str, Producer] = {**own, "echo": own.get("echo", echo)}
     chosen = default_producer or next(iter(producers))
     if chosen not in producers:
