@@ -225,6 +225,18 @@ async def test_a_server_that_is_not_there_is_unavailable(wire: Wire) -> None:
         assert (end.outcome, end.code) == ("failed", "MODEL_UNAVAILABLE")
 
 
+@every_wire
+@pytest.mark.parametrize("status", [400, 404])
+async def test_in_open_mode_the_provider_says_itself_why_it_refuses_a_request(wire: Wire, status: int) -> None:
+    async with (
+        provider(error(status, "Unknown parameter: 'temprature'.")) as server,
+        talking(model_of(wire, server), show_errors=True) as talk,
+    ):
+        end = await talk.say("x")
+        assert end.message is not None
+        assert end.message.endswith("It says: Unknown parameter: 'temprature'.")
+
+
 def cut_in_the_middle(wire: Wire) -> list[bytes]:
     """Up to and with the first word."""
     pieces = wire.say("The first word")

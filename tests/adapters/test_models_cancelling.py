@@ -11,7 +11,7 @@ import trio
 
 from penstock.adapters.models import Assistant
 from penstock.engine import Config, open_engine
-from tests.adapters.providers import WIRES, Answer, Provider, Wire, claude, provider, whole
+from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, claude, provider, whole
 from tests.adapters.talking import PATIENCE, QUICK, Talk, model_of, talking
 
 every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in WIRES])
@@ -50,6 +50,31 @@ async def test_a_stop_closes_the_providers_connection_at_once(wire: Wire, end_of
         if end_of == "word":
             last = await talk.last()
             assert (last.role, last.status, last.blocks[-1].text) == ("assistant", "cancelled", "The first word")
+
+
+@every_wire
+async def test_the_price_of_a_stopped_answer_is_said_to_be_a_part_of_it(wire: Wire) -> None:
+    call = Call("call_1", "look_up", ("{}",))
+    cut = wire.say("The first word", " and more")
+    silent = Answer(pieces=cut[: next(i for i, piece in enumerate(cut) if b"first word" in piece) + 1], end="hang")
+    async with (
+        provider(silent, whole(wire, calls=[call]), silent) as server,
+        talking(model_of(wire, server)) as talk,
+    ):
+        # What is read, Anthropic says at once; what is written, nobody does before the end.
+        begun = {"input_tokens": 10, "cached_tokens": 4, "partial": True} if wire is claude else None
+        await talk.session.start("model", text="x")
+        await talk.until("first word")
+        await talk.session.stop()
+        assert (await talk.end()).usage == begun
+        await talk.session.start("model", text="and now")
+        await (await server.wait_request(3)).sent.wait()
+        await talk.until("first word")
+        await talk.session.stop()
+        usage = (await talk.end()).usage
+        assert usage is not None
+        assert usage["partial"] is True
+        assert (usage["input_tokens"], usage["output_tokens"]) == (20 if wire is claude else 10, 5)
 
 
 @every_wire

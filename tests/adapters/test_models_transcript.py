@@ -265,7 +265,7 @@ messages = st.builds(
     st.sampled_from(["user", "assistant", "assistant", "tool", "system", "critic"]),
     st.lists(blocks, max_size=4),
     st.sampled_from(["complete", "complete", "cancelled", "failed", "open"]),
-    st.sampled_from([None, "stop", "superseded", "stopped", "refusal"]),
+    st.sampled_from([None, "stop", "length", "superseded", "stopped", "refusal"]),
 )
 
 
