@@ -72,7 +72,8 @@ def test_tools_and_the_system_prompt_take_their_room() -> None:
 
 
 def test_halving_comes_to_the_last_turn_and_no_further() -> None:
-    request, sizes = Request(turns=talk(50)), []
+    request = Request(turns=talk(50))
+    sizes: list[int] = []
     while (shorter := halved(request)) is not request:
         assert shorter.left_out > request.left_out
         assert str(shorter.turns).count(NOTE) == 1
