@@ -145,7 +145,7 @@ def serve(
     if model is not None:
         if "model" in own:
             raise click.ClickException("--model: a --producer is named 'model', too; give it another name")
-        own["model"] = model.open(show_errors=access.identity.open)  # without tokens, whoever reads is on this machine
+        own["model"] = model.open(show_errors=access.identity.open)  # without tokens, readers may do everything
     producers: dict[str, Producer] = {**own, "echo": own.get("echo", echo)}
     chosen = default_producer or next(iter(producers))
     if chosen not in producers:

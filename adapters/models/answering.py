@@ -115,6 +115,8 @@ async def answer(ledger: Ledger, model: Model, request: Request, retries: Retrie
             break
         except ModelFailure as failure:
             pause = None if writer.begun else retries.pause(attempt, failure, random.random())
+            if pause is not None and pause >= generation.idle_limit:
+                pause = None  # it would end as stalled meanwhile, and nobody would know why
             if not writer.begun and (shorter := _shorter(request, failure)) is not request:
                 request, pause = shorter, 0.0
             _log.warning(

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import trio
 
-from penstock.engine import JSON, BlockView, MessageOpened
+from penstock.engine import JSON, BlockView, Config, MessageOpened
 from tests.adapters.providers import WIRES, Answer, Call, Wire, chat, claude, error, provider, responses, sse, whole
 from tests.adapters.talking import PATIENCE, model_of, talking
 
@@ -206,6 +206,15 @@ async def test_retry_after_is_obeyed_and_one_that_is_too_long_ends_it(wire: Wire
         assert 0.15 <= trio.current_time() - begun < PATIENCE
         assert (end.outcome, end.code) == ("failed", "MODEL_RATE_LIMITED")
         assert len(server.seen) == 2
+
+
+async def test_what_would_have_to_wait_past_the_idle_limit_is_told_at_once() -> None:
+    busy = error(429, headers={"retry-after": "30"})
+    async with provider(busy) as server, talking(model_of(chat, server), config=Config(idle_limit=20)) as talk:
+        begun = trio.current_time()
+        assert (await talk.say("x")).code == "MODEL_RATE_LIMITED"
+        assert trio.current_time() - begun < PATIENCE
+        assert len(server.seen) == 1
 
 
 @every_wire
