@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TypeVar, final
 
 from attrs import Attribute, field, frozen
@@ -26,6 +27,12 @@ def _positive_or_none(_: object, attribute: Attribute[float], value: float | Non
 def _not_negative_or_none(_: object, attribute: Attribute[float], value: float | None) -> None:
     if value is not None and not value >= 0:
         raise ValueError(f"{attribute.name} must be 0, above 0, or None, not {value!r}")
+
+
+def _each_positive(_: object, attribute: Attribute[Mapping[str, float]], value: Mapping[str, float]) -> None:
+    for name, limit in value.items():
+        if not limit > 0:
+            raise ValueError(f"{attribute.name}[{name!r}] must be above 0, not {limit!r}")
 
 
 @final
@@ -108,6 +115,10 @@ class Config:
     # A generation that writes nothing for so long is stuck: models pause for seconds; while a tool or a person is
     # waited for, this clock stands still.
     idle_limit: float = field(default=120.0, validator=_positive)
+
+    # The same for single producers, by the name that their generations have in the log: one that computes for an hour
+    # before it has something to say is not stuck. A start may ask for a limit of its own.
+    idle_limits: Mapping[str, float] = field(factory=dict, validator=_each_positive)
 
     # No total limit by default: a generation that goes on writing is at work, and only the application knows its cost.
     total_limit: float = field(default=math.inf, validator=_positive)

@@ -13,11 +13,11 @@ import trio
 from penstock.engine import InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
 
 from ..requests.answers import SessionList
+from ..tasks import open_tasks
 from .answers import read
 from .commands import Commands, given
 from .config import ClientConfig
 from .session import RemoteSession
-from .tasks import open_tasks
 from .wire import Token, Wire, session_path
 
 __all__ = ["Client", "connect"]

@@ -25,10 +25,10 @@ from penstock.engine import PenstockError, encode_json
 
 from ..forms.sse_reader import EventStream
 from ..problems import Forbidden, Unauthenticated
+from ..tasks import open_tasks
 from .frames import Frame, from_message, from_socket, joined
 from .place import Asks
 from .refusals import BadAnswer, Unreachable, from_answer
-from .tasks import open_tasks
 from .wire import Wire, session_path
 
 __all__ = ["Line", "Over", "open_line"]

@@ -6,6 +6,7 @@ and it may or may not have been done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -95,11 +96,13 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
         continues: str | None = None,
         idempotency_key: str | None = None,
     ) -> Started | Queued:
         """Start a generation, as `engine.Session.start`; ``producer`` is a name that the server knows.
 
+        ``idle_limit`` in seconds, infinite for no limit; None leaves it to the server.
         It goes under a key, so that one whose answer was lost is asked for again and carried out once.
         """
         body = given(
@@ -114,6 +117,8 @@ class RemoteSession:
             on_last_disconnect=on_last_disconnect,
             continues=continues,
         )
+        if idle_limit is not None:
+            body["idle_limit"] = None if idle_limit == math.inf else idle_limit
         key = str(uuid7()) if idempotency_key is None else idempotency_key
         answer, status = await self._commands.ask(
             "POST",
@@ -288,6 +293,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
         continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
         listen: bool = True,
@@ -297,8 +303,9 @@ class RemoteSession:
         Nothing is asked before the first token: the first chunk registers the generation, where nothing is live.
         With a ``policy``, or anything else that a start has, it begins with a start, which may end what is live.
         ``input`` is for the producer itself and goes nowhere. ``producers`` are those that may be handed off to by
-        name. With ``listen`` the session's events are followed, which tells of a stop at once and not only at the
-        next write, and brings approvals' answers and inputs; it needs a token that may read.
+        name. ``idle_limit`` is the server's and, in place of `ClientConfig.idle_limit`, this process's. With ``listen``
+        the session's events are followed, which tells of a stop at once and not only at the next write, and brings
+        approvals' answers and inputs; it needs a token that may read.
 
         Left in order, all that was written is acknowledged and the generation finished, or an error is raised. Left
         by an error, the generation is finished as failed, and the error comes out. Cancelled, requests under way
@@ -311,14 +318,15 @@ class RemoteSession:
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")
         if policy in ("queue", "latest") and not listen:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
-        options = (policy, text, metadata, replaces, on_last_disconnect, continues)
-        starts = any(given is not None for given in options)
+        asked = (policy, text, metadata, replaces, on_last_disconnect, idle_limit, continues)
+        starts = any(each is not None for each in asked)
         opening = Opening(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             job_id=job_id,
             input=input,
             metadata=metadata or {},
             listens=listen,
+            idle_limit=idle_limit,
             continues=continues,
         )
         production = Production(self._commands.wire, self.session_id, opening, dict(producers or {}))
@@ -334,6 +342,7 @@ class RemoteSession:
                 metadata=metadata,
                 replaces=replaces,
                 on_last_disconnect=on_last_disconnect,
+                idle_limit=idle_limit,
                 continues=continues,
             )
             started = await production.start(start)
@@ -352,6 +361,7 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
         continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
     ) -> None:
@@ -368,6 +378,7 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            idle_limit=idle_limit,
             continues=continues,
             producers=producers,
         )

@@ -6,6 +6,7 @@ converted: a client that misspells a field, or sends a number as text, learns of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
 from contextlib import suppress
@@ -88,6 +89,7 @@ class StartBody:
     generation_id: str | None = None
     replaces: str | None = None
     on_last_disconnect: JSON = None
+    idle_limit: float | None = None  # infinite where the body says null
     continues: str | None = None
     metadata: JSONObject | None = None
 
@@ -157,6 +159,8 @@ def read_body(value: JSON, kind: type[T], *, aside: frozenset[str] = frozenset()
         raise InvalidBody(f"there is no field {unknown[0]!r} here; there are {', '.join(known) or 'none'}")
     if "blocks" in own and not isinstance(own["blocks"], list):
         raise InvalidBody("blocks must be a list of objects @ $.blocks")
+    if own.get("idle_limit", 0) is None:  # the one null that says something: that there is no limit
+        own["idle_limit"] = math.inf
     return structure(own, kind)
 
 
@@ -226,6 +230,7 @@ async def _start(
         metadata=body.metadata,
         replaces=body.replaces,
         on_last_disconnect=_seconds_alone(body.on_last_disconnect),
+        idle_limit=body.idle_limit,
         continues=body.continues,
         idempotency_key=idempotency_key,
         principal=principal,

@@ -5,6 +5,9 @@ import { callKey, MessageView } from "./message.js";
 
 const NEAR = 60; // pixels from the end that still count as being there
 
+/** Of what a producer says it does, what is no plain word. */
+const WORK = new Map([["shortened", "thinking, without the oldest turns"], ["waiting", "waiting for the first word"]]);
+
 export class Transcript {
   #root;
   #empty;
@@ -123,7 +126,8 @@ export class Transcript {
   #showWork(messages, { generation, approvals }) {
     const writes = messages.some((message) => message.status === "open" && message.blocks.length > 0);
     this.#working.hidden = generation === null || writes || approvals.length > 0;
-    tell(this.#working.lastElementChild, generation?.state === "cancelling" ? "stopping" : (generation?.status ?? ""));
+    const { state, status = "" } = generation ?? {};
+    tell(this.#working.lastElementChild, state === "cancelling" ? "stopping" : (WORK.get(status) ?? status));
   }
 }
 

@@ -323,6 +323,8 @@ export interface StartBody {
   /** Made here unless given. */
   generation_id?: string;
   on_last_disconnect?: "continue" | number;
+  /** Seconds that it may write nothing; null: for ever. */
+  idle_limit?: number | null;
   /** The message that was cut off, and is to be gone on with. */
   continues?: string;
   metadata?: JsonObject;

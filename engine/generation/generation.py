@@ -70,6 +70,9 @@ class Stage(Protocol):
     def approval_timeout(self) -> float: ...
 
     @property
+    def idle_limit(self) -> float: ...
+
+    @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]: ...
 
     def cleanup(self) -> trio.CancelScope: ...
@@ -122,6 +125,11 @@ class Generation:
         What this generation writes is shown behind it, as one with it: its first message says so by itself.
         """
         return self._run.continues
+
+    @property
+    def idle_limit(self) -> float:
+        """How many seconds it may write nothing before it ends as ``stalled``; infinite where there is no limit."""
+        return self._run.idle_limit
 
     def message(
         self,

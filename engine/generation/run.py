@@ -75,6 +75,7 @@ class Run:
         "done",
         "ends_as",
         "failure",
+        "idle_limit",
         "launched",
         "metadata",
         "producer_name",
@@ -97,6 +98,7 @@ class Run:
         input: JSON,  # noqa: A002  the protocol's name
         metadata: JSONObject,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
     ) -> None:
         self.writer = GenerationWriter(structure, journal, config, context.message_ids)
         self.producer_name = producer_name
@@ -120,6 +122,9 @@ class Run:
         self._input = input
         self._context = context
         self._on_last_disconnect = on_last_disconnect
+        if idle_limit is None:
+            idle_limit = config.idle_limits.get(producer_name, config.idle_limit)
+        self.idle_limit = idle_limit or math.inf  # as it is stored, 0 stands for none
         self._cancelled_at: float | None = None
 
     @property
@@ -293,7 +298,7 @@ class Run:
         due: dict[LimitName, float] = {
             "expired": begun + self._config.total_limit,
             # With a lease, the producer itself says when it is taken for dead.
-            "stalled": idle_since + self._config.idle_limit if lease is None else math.inf,
+            "stalled": idle_since + self.idle_limit if lease is None else math.inf,
             "lost": math.inf if lease is None else lease.ends_at,
             "disconnected": math.inf if alone is None or len(hub) else max(begun, hub.last_left) + alone,
         }
@@ -386,7 +391,7 @@ class Run:
             outcome, code, message = "completed", None, None
         else:
             outcome = outcome or self.ends_as
-            code, message = outcome.upper(), SAFE_TEXTS[outcome]
+            code, message = outcome.upper(), SAFE_TEXTS[outcome].format(idle=self.idle_limit)
         ending = Ending(
             outcome=outcome,
             code=code,

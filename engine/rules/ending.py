@@ -27,11 +27,11 @@ from .states import OUTCOMES, Outcome
 
 __all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "writable"]
 
-# What an end says of itself to readers.
+# What an end says of itself to readers; ``{idle}`` is the limit of the generation that reached it, in seconds.
 SAFE_TEXTS: Final[Mapping[Outcome, str]] = {
     "superseded": "A newer answer took its place.",
     "stopped": "Stopped.",
-    "stalled": "Nothing came for too long.",
+    "stalled": "Ended because nothing came for {idle:.10g} s.",
     "expired": "It took too long.",
     "deleted": "The session was deleted.",
     "reset": "The session was reset.",

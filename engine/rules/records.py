@@ -84,7 +84,8 @@ class SessionRecord:
 class OpenRecord:
     """The live generation; ``after`` is an offset before its first event.
 
-    ``remote``: its producer is in another process, and may go on with whoever opens the log next.
+    ``remote``: its producer is in another process, and may go on with whoever opens the log next. ``idle_limit``: 0
+    stands for none.
     """
 
     generation_id: str
@@ -93,6 +94,7 @@ class OpenRecord:
     job_id: str | None = None
     remote: bool = False
     on_last_disconnect: float | None = None
+    idle_limit: float | None = None
 
 
 @final

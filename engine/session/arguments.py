@@ -29,6 +29,7 @@ __all__ = [
     "checked_flag",
     "checked_fork_point",
     "checked_instance",
+    "checked_limit",
     "checked_message",
     "checked_page",
     "checked_policy",
@@ -91,15 +92,30 @@ def checked_seconds(given: object) -> float | None:
     """A bounded wait."""
     if given is None:
         return None
-    if type(given) is not int and type(given) is not float:
-        raise InvalidBody(f"on_last_disconnect is a number of seconds, not {type(given).__name__}")
-    try:
-        seconds = float(given)
-    except OverflowError:
-        seconds = math.inf
+    seconds = _seconds(given, "on_last_disconnect")
     if not 0 <= seconds < math.inf:
         raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
     return seconds
+
+
+def checked_limit(given: object) -> float | None:
+    """How long a generation may write nothing, as it is stored: 0 where it may for ever, for JSON has no infinity."""
+    if given is None:
+        return None
+    seconds = _seconds(given, "idle_limit")
+    if not seconds > 0:
+        raise InvalidBody("idle_limit is a number of seconds above 0, or infinite where there is no limit")
+    return 0.0 if seconds == math.inf else seconds
+
+
+def _seconds(given: object, what: str) -> float:
+    """A number, infinite if it is larger than any."""
+    if type(given) is not int and type(given) is not float:
+        raise InvalidBody(f"{what} is a number of seconds, not {type(given).__name__}")
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf if given > 0 else -math.inf
 
 
 def checked_cursor(given: object) -> Cursor:

@@ -112,5 +112,6 @@ def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:
         continues=item.continues,
         author=item.author,
         on_last_disconnect=item.on_last_disconnect,
+        idle_limit=item.idle_limit,
         message_id=item.message_id,
     )

@@ -118,6 +118,7 @@ def _adopt(core: Core, found: Found) -> None:
         policy=Policy.REJECT,
         job_id=found.open.job_id,
         on_last_disconnect=found.record.on_last_disconnect,
+        idle_limit=found.record.idle_limit,
     )
     run = make_run(core, found.open, request)
     for asked in found.approvals:

@@ -54,6 +54,7 @@ from .arguments import (
     checked_flag,
     checked_fork_point,
     checked_instance,
+    checked_limit,
     checked_message,
     checked_page,
     checked_policy,
@@ -96,6 +97,7 @@ class Session:
         metadata: JSONObject | None = ...,
         replaces: str | None = ...,
         on_last_disconnect: float | None = ...,
+        idle_limit: float | None = ...,
         continues: str | None = ...,
         idempotency_key: str | None = ...,
         principal: str = ...,
@@ -115,6 +117,7 @@ class Session:
         metadata: JSONObject | None = ...,
         replaces: str | None = ...,
         on_last_disconnect: float | None = ...,
+        idle_limit: float | None = ...,
         continues: str | None = ...,
         idempotency_key: str | None = ...,
         principal: str = ...,
@@ -133,6 +136,7 @@ class Session:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
         continues: str | None = None,
         idempotency_key: str | None = None,
         principal: str = "",
@@ -148,6 +152,8 @@ class Session:
         those), ``reject``, or ``join`` (start nothing, answer with the live one). ``replaces`` names a message that
         leaves the transcript with all that follows it: regenerate, or edit and send again. With
         ``on_last_disconnect`` the generation is stopped when nobody has been subscribed for so many seconds.
+        ``idle_limit`` is how many seconds it may write nothing before it ends as ``stalled``, infinite for no limit, in
+        place of its producer's (`Config.idle_limits`) or the engine's (`Config.idle_limit`).
         ``continues`` names a message that was cut off: the first one that the producer opens says that it goes on with
         it. A start that is repeated with the same ``idempotency_key`` (and ``principal``) gets the first answer.
         ``author`` is who starts it, for all readers to see.
@@ -171,6 +177,7 @@ class Session:
             metadata=own_metadata(metadata),
             replaces=None if replaces is None else check_uuid(replaces, "message_id"),
             on_last_disconnect=checked_seconds(on_last_disconnect),
+            idle_limit=checked_limit(idle_limit),
             continues=None if continues is None else check_uuid(continues, "continues"),
             idempotency_key=checked_text(idempotency_key, "idempotency_key"),
             principal=checked_principal(principal),

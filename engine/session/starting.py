@@ -239,6 +239,7 @@ def make_run(core: Core, structure: OpenGeneration, request: StartRequest) -> Ru
         input=request.input,
         metadata=request.metadata or {},
         on_last_disconnect=request.on_last_disconnect,
+        idle_limit=request.idle_limit,
     )
 
 

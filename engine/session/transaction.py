@@ -109,6 +109,7 @@ class StartRequest:
     metadata: JSONObject | None = None
     replaces: str | None = None
     on_last_disconnect: float | None = None
+    idle_limit: float | None = None  # 0: none; None: its producer's
     continues: str | None = None
     idempotency_key: str | None = None
     principal: str = ""
@@ -134,7 +135,10 @@ class StartRequest:
             self.replaces,
             self.on_last_disconnect,
         ]
-        if self.continues is not None:  # else as it was stored before there was such a thing
+        # Only what is given, else the digest is that of versions that did not know them.
+        if self.idle_limit is not None:
+            asked.append({"idle_limit": self.idle_limit})
+        if self.continues is not None:
             asked.append({"continues": self.continues})
         return sha256(encode_json(asked)).hexdigest()
 
@@ -194,6 +198,7 @@ def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
         metadata=request.metadata,
         replaces=request.replaces,
         on_last_disconnect=request.on_last_disconnect,
+        idle_limit=request.idle_limit,
         continues=request.continues,
         author=request.author,
     )
@@ -301,6 +306,7 @@ def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str
             job_id=structure.job_id,
             remote=isinstance(request.producer, RemoteProducer),
             on_last_disconnect=request.on_last_disconnect,
+            idle_limit=request.idle_limit,
         )
         records[OPEN] = to_record(open_)
         records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn))

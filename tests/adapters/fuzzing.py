@@ -154,6 +154,7 @@ class Dice:
             generation_id=self.gid,
             input=self.anything,
             on_last_disconnect=lambda: self._random.randrange(5),
+            idle_limit=lambda: self.one_of((None, 60, 3600.5)),
             metadata=lambda: {self.word(): self.anything()},
         )
         if self.rarely(4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -160,6 +161,21 @@ async def test_a_live_generation_is_stopped_superseded_joined_and_queued_behind(
         assert (await session.stop(second.generation_id)).state == "already_done"
         assert (await session.stop()).state == "nothing_active"
         assert (await session.queue_next()).generation_id == queued.generation_id
+
+
+async def test_a_start_says_how_long_it_may_write_nothing() -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        endless = await session.start("patient", idle_limit=math.inf)
+        assert (await session.generation(endless.generation_id)).state == "live"
+        brief = await session.start("patient", idle_limit=0.05)
+        async with session.events() as events:
+            async for event in events:
+                if event.type == "generation.finished" and event.generation_id == brief.generation_id:
+                    break
+        assert (await session.generation(brief.generation_id)).outcome == "stalled"
+        with pytest.raises(InvalidBody):
+            await session.start("patient", idle_limit=0)
 
 
 # R-85 R-113

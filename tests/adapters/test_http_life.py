@@ -203,6 +203,22 @@ async def unwatched_end(client: httpx.AsyncClient, generation_id: str) -> str:
             await trio.sleep(0.01)
 
 
+async def test_a_start_says_how_long_it_may_write_nothing() -> None:
+    async with serving(p=Steered()) as (_, client):
+        endless = await start(client, idle_limit=None)
+        brief = await start(client, idle_limit=0.05)
+        assert brief["superseded"]["generation_id"] == endless["generation_id"]
+        assert await unwatched_end(client, brief["generation_id"]) == "stalled"
+
+
+@pytest.mark.parametrize("value", [True, "none", "5", 0, -1, [], {}], ids=repr)
+async def test_the_seconds_of_silence_are_a_number_or_null(value: JSON) -> None:
+    async with serving(p=Steered()) as (_, client):
+        problem = refusal(await client.post(f"{S}/generations", json={"idle_limit": value}), 400, "INVALID_BODY")
+        assert "idle_limit" in problem["detail"]
+        assert "generation" not in accepted(await client.get(S), 200)
+
+
 @pytest.mark.parametrize(
     "value", [True, False, "never", "5", -1, -0.5, [], {}, None, int("9" * 400)], ids=lambda value: repr(value)[:9]
 )

@@ -208,6 +208,7 @@ PLACES: list[dict[Any, Any]] = [
     {"op": "start", "session_id": "s", "job_id": ...},
     {"op": "start", "session_id": "s", "idempotency_key": ...},
     {"op": "start", "session_id": "s", "on_last_disconnect": ...},
+    {"op": "start", "session_id": "s", "idle_limit": ...},
     {"op": "start", "session_id": "s", ...: 1},
     {"op": "stop", "session_id": "s", "queue": ...},
     {"op": "stop", "session_id": "s", "generation_id": ...},

@@ -168,6 +168,7 @@ async def _start(scene: Scene, given: Given) -> None:
         metadata={"a": 1},
         replaces=scene.message_id,
         on_last_disconnect=60.0,
+        idle_limit=60.0,
         continues=None,  # a message is continued without text, and with nothing replaced: `_continue`
         idempotency_key="key",
         principal="somebody",
@@ -187,6 +188,7 @@ async def _continue(scene: Scene, given: Given) -> None:
         metadata={"a": 1},
         replaces=None,
         on_last_disconnect=60.0,
+        idle_limit=60.0,
         continues=scene.message_id,
         idempotency_key="key",
         principal="somebody",

@@ -140,6 +140,11 @@ _CONTINUES_AND: Final[Schema] = {
         {"required": ["continues", "policy"], "properties": {"policy": {"const": "join"}}},
     ]
 }
+_SILENCE: Final[Schema] = {
+    "description": "How many seconds it may write nothing before it ends as `stalled`, in place of the limit of its "
+    "producer or of the server; null: for ever.",
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}],
+}
 
 GRAMMAR: Final = Grammar(
     named=_NAMED,
@@ -157,7 +162,7 @@ GRAMMAR: Final = Grammar(
         "MessageBody": {
             "blocks": {"type": "array", "items": {"$ref": "#/components/schemas/PostedBlock"}},
         },
-        "StartBody": {"on_last_disconnect": _PATIENCE},
+        "StartBody": {"on_last_disconnect": _PATIENCE, "idle_limit": _SILENCE},
         "StopBody": {"queue": {"type": "string", "enum": ["pause", "continue", "clear"], "default": "pause"}},
         "ForkBody": {"at": {"anyOf": [reference("Cursor"), reference("Uuid")]}},
         "Chunk": {
