@@ -16,6 +16,8 @@ from ..codec import encode, encode_with, encoding_blocks
 from ..events import BlockSnapshot, Cursor, Event, JSONObject, MessageSnapshot, SessionForked
 from ..reducer import BlockView, MessageView
 from ..work import Work
+from .lifecycle import Said, first_words
+from .listing import Listed, begun
 from .records import MessageRecord, message_key, to_record
 
 __all__ = ["Beginning", "beginning"]
@@ -28,6 +30,7 @@ class Beginning:
 
     events: Sequence[bytes]
     records: dict[str, bytes | None]
+    listed: Listed
 
 
 def beginning(
@@ -46,7 +49,7 @@ def beginning(
         record = MessageRecord(digest=(yield from _digesting(data)))
         records[message_key(message.message_id)] = to_record(record)
         yield
-    return Beginning(events=events, records=records)
+    return Beginning(events=events, records=records, listed=begun(time, map(_said, messages)))
 
 
 def _digesting(data: bytes) -> Work[str]:
@@ -56,6 +59,11 @@ def _digesting(data: bytes) -> Work[str]:
         made.update(data[start : start + size])
         yield
     return made.hexdigest()
+
+
+def _said(message: MessageView) -> Said | None:
+    texts = (block.text for block in message.blocks if block.kind == "text")
+    return first_words(message.message_id, message.role, texts)
 
 
 def _whole(message: MessageView) -> MessageSnapshot:
