@@ -182,7 +182,6 @@ GRAMMAR: Final = Grammar(
             },
             "ttl": {"description": "Seconds.", "type": "integer", "minimum": 1, "maximum": 3600},
         },
-        "SessionList": {"next": reference("SessionId")},
         "Snapshot": {"next": reference("Uuid")},
     },
     also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
