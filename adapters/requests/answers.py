@@ -123,8 +123,8 @@ class ListedSession:
     session_id: str
     cursor: Cursor
     metadata: JSONObject
-    running: bool
-    approvals: int
+    running: bool | None = None
+    approvals: int | None = None
     corrupt: bool | None = None
     generation: ListedGeneration | None = None
     created: str | None = None

@@ -137,7 +137,7 @@ async def test_a_session_is_listed_with_what_went_on_in_it() -> None:
 
 async def test_an_open_approval_is_counted() -> None:
     async def asking(generation: Generation) -> None:
-        await generation.request_approval("delete", {"what": "all"})
+        await generation.approve("delete", arguments={"what": "all"})
 
     async with penstock(MemoryLog(), producers={"ask": asking}) as served, served.client() as client:
         await client.put("/v1/sessions/s")

@@ -186,7 +186,7 @@ GRAMMAR: Final = Grammar(
     },
     also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
     absent={"Snapshot": ("turn",), "Event": ("data",)},
-    required={"Snapshot": ("more",)},
+    required={"Snapshot": ("more",), "ListedSession": ("running", "approvals")},
     told={
         "Snapshot": "The state after all events up to `cursor`. `messages` are in order, the oldest first; `more` "
         "tells that older ones were left out, which are before the message `next`: the next page's `before`. "
