@@ -316,16 +316,19 @@ def head_of(
         )
         if not sound
     ]
+    summary = _summary_of(rank, body)
     if wrong:
         text = f"its {' and '.join(wrong)} cannot be read"
-        return Head(session_id=session_id, epoch=NOWHERE, tail=0, token=0, deleted=deleted, damage=text)
+        return Head(
+            session_id=session_id, epoch=NOWHERE, tail=0, token=0, deleted=deleted, damage=text, summary=summary
+        )
     return Head(
         session_id=session_id,
         epoch=cast(str, epoch),
         tail=cast(int, tail),
         token=cast(int, token),
         deleted=deleted,
-        summary=_summary_of(rank, body),
+        summary=summary,
     )
 
 

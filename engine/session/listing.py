@@ -86,7 +86,9 @@ class Listing:
                     break
                 last = heads[len(told) - 1]
                 after = last.session_id
-                behind = None if last.summary is None else (last.summary.rank, after)
+                if order == "updated":
+                    assert last.summary is not None  # it was found by that
+                    behind = (last.summary.rank, after)
         return found
 
     async def told_of(self, session_ids: Sequence[str]) -> list[SessionInfo | None]:
