@@ -6,13 +6,13 @@ from typing import Final
 
 from quart import Response, request
 
-from penstock.engine import Cursor, Engine, InvalidBody
+from penstock.engine import Cursor, Engine
 
 from ..forms import ndjson, sse
 from ..server.ending import Ending
 from .guard import authenticate, identity
 from .openapi.schemas import reference
-from .routes import SESSION, Answer, Operation, Routes, header, query
+from .routes import SESSION, Answer, Operation, Routes, flag, header, query
 from .streaming import Allowance, Forms, accepted_form, after_cursor, streamed
 
 __all__ = ["add_events"]
@@ -63,7 +63,7 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
     async def events(session_id: str) -> Response:
         principal = authenticate()
         after = _after()
-        live, snapshot = _flag("live", default=True), _flag("snapshot", default=False)
+        live, snapshot = flag("live", default=True), flag("snapshot", default=False)
         session = await engine.session(session_id)
         module = accepted_form()
         await session.cursor()  # one that is set aside is refused here, before there is an answer
@@ -87,12 +87,3 @@ def _after() -> Cursor | str | None:
     if not request.headers.get("Last-Event-ID") and request.args.get("after") == "now":
         return "now"
     return after_cursor()
-
-
-def _flag(name: str, *, default: bool) -> bool:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if text not in ("true", "false"):
-        raise InvalidBody(f"{name} must be true or false, not {text!r}")
-    return text == "true"

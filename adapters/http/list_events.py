@@ -6,17 +6,18 @@ from functools import partial
 from types import ModuleType
 from typing import Final, TypeAlias
 
-from quart import Response
+from quart import Response, request
 
 from penstock.engine import CaughtUp, Degraded, Drained, Ended, Engine, Gap, Opened
 
 from ..access import covers
 from ..forms import ndjson, sse
 from ..requests.listing import FollowedList, Told
+from ..server.ending import Ending
 from ..server.handover import chunk
 from .guard import identity, may_list
 from .openapi.schemas import reference
-from .routes import LIMIT, Answer, Operation, Routes, header, page_size, query
+from .routes import LIMIT, Answer, Operation, Routes, flag, header, page_size, query
 from .streaming import Form, Forms, accepted_form, after_cursor, streamed
 
 __all__ = ["add_list_events"]
@@ -59,6 +60,7 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
             parameters=(
                 LIMIT,
                 query("after", "Cursor", "Where to go on: the cursor of a frame of this stream."),
+                query("live", {"type": "boolean", "default": True}, "With false it ends when it is caught up."),
                 header(
                     "Last-Event-ID",
                     {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
@@ -75,7 +77,7 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
         ),
     )
     async def list_events() -> Response:
-        principal = may_list()
+        principal, live = may_list(), flag("live", default=True)
         followed = FollowedList(
             engine,
             after_cursor(),
@@ -84,6 +86,10 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
             # Bound to whom it is asked of: the stream outlives the request that Quart knows.
             permitted=partial(identity().permits, principal, "read"),
             page_size=page_size(),
+            live=live,
         )
         module = accepted_form()
-        return streamed(followed, _FORMS[module], module.MEDIA_TYPE, principal=principal, heartbeat=heartbeat)
+        response = streamed(followed, _FORMS[module], module.MEDIA_TYPE, principal=principal, heartbeat=heartbeat)
+        if not live:
+            Ending.promise(request.scope)
+        return response

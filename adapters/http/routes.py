@@ -35,6 +35,7 @@ __all__ = [
     "Routes",
     "Shape",
     "answered",
+    "flag",
     "header",
     "json_answer",
     "no_body",
@@ -221,6 +222,16 @@ def page_size() -> int:
     if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > _LARGEST_PAGE:
         raise InvalidBody(f"{LIMIT.name} must be a whole number from 1 to {_LARGEST_PAGE}, given once")
     return int(given[0])
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """What the query of the request that Quart is at says of it. Raises `InvalidBody`."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise InvalidBody(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def query(name: str, schema: Schema | str, description: str) -> Parameter:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, Self, TypeAlias, final
 
+import trio
 from attrs import define, field, frozen
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -245,6 +246,8 @@ def _told(change: ListChange) -> Told:
 class FollowedList:
     """The list as one principal may read it, from its first page on, or from where they were. Use as ``async with``.
 
+    It ends with the engine, or without ``live`` once it is caught up.
+
     ``patterns`` are the ids that the token is for, ``wants`` says the same of one id, ``permitted`` also what the
     application says. One task may receive; cancelling that loses nothing and repeats nothing.
     """
@@ -258,8 +261,11 @@ class FollowedList:
         wants: Callable[[str], bool],
         permitted: Permitted,
         page_size: int,
+        live: bool = True,
     ) -> None:
         self._engine = engine
+        self._live = live
+        self._over = False
         self._patterns = patterns
         self._permitted = permitted
         self._page_size = page_size
@@ -277,6 +283,8 @@ class FollowedList:
 
     async def receive(self) -> Told | Opened | Gap | CaughtUp | Drained:
         """What is told next. Raises `trio.EndOfChannel` behind the last, and `StorageError`."""
+        if self._over:
+            raise trio.EndOfChannel
         while True:
             if self._to_list is not None:
                 page = await self._page(self._to_list)
@@ -298,6 +306,8 @@ class FollowedList:
                     self._to_list = cursor
                 case Gap(resumed=cursor):
                     self._to_list = cursor
+                case CaughtUp():
+                    self._over = not self._live
                 case _:
                     pass
             return delivery

@@ -258,7 +258,7 @@ async def test_fields_of_a_query_that_there_are_not_are_refused_by_name() -> Non
             ("GET", "/v1/sessions?limit=1&sort=updated", "sort"),
             ("GET", "/v1/sessions/s?after=x", "after"),
             ("GET", "/v1/sessions/s/events?live=false&snapshots=true", "snapshots"),
-            ("GET", "/v1/events?live=false", "live"),
+            ("GET", "/v1/events?snapshot=true", "snapshot"),
             ("PUT", "/v1/sessions/s?metadata=x", "metadata"),
             ("POST", "/v1/sessions/s/messages?text=x", "text"),
             ("POST", "/v1/sessions/s/chunks?x=1", "x"),
@@ -298,6 +298,16 @@ async def test_a_stream_of_the_list_begins_with_a_page_and_tells_what_changes(fo
             await client.delete("/v1/sessions/b")
             name, gone = await lines.next()
             assert (name, gone["session_id"]) == ("session-gone", "b")
+
+
+@forms
+async def test_a_stream_that_is_not_live_ends_when_it_is_caught_up(form: str) -> None:
+    async with penstock(MemoryLog()) as served, served.client() as client:
+        await made(served.engine, "a")
+        async with following(client, form, "live=false") as lines:
+            assert [(await lines.next())[0] for _ in range(3)] == ["open", "sessions", "caught-up"]
+            with pytest.raises(EOFError):
+                await lines.next()
 
 
 @forms
