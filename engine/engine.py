@@ -40,7 +40,7 @@ from .session.producers import Producers
 from .session.registry import Registry
 from .session.resident import Resident
 from .session.session import Session
-from .shapes import check_text
+from .shapes import check_text, checked_text
 from .stream.hub import Drained
 from .stream.watch import Watch
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
@@ -152,7 +152,8 @@ class Engine:
         """
         check_text(after, "after")
         check_text(prefix, "prefix")
-        if order not in ("id", "updated"):
+        checked_text(updated, "updated")
+        if check_text(order, "order") not in ("id", "updated"):
             raise InvalidBody(f"order must be id or updated, not {order!r:.80}")
         if order == "id" and updated is not None:
             raise InvalidBody("updated goes with the order updated")
@@ -176,6 +177,8 @@ class Engine:
         """
         if after is not None and not isinstance(after, Cursor):
             raise InvalidBody("after is a Cursor")
+        if wants is not None and not callable(wants):
+            raise InvalidBody("wants is a function of a session's id")
         return self._registry.listing.watch(after, wants or (lambda _: True))
 
     async def resident(self, session_id: SessionId) -> Resident:

@@ -64,6 +64,8 @@ class Listing:
     ) -> list[SessionInfo]:
         """Living sessions whose id begins with ``prefix``, behind ``after``: see `Engine.sessions`."""
         found: list[SessionInfo] = []
+        if not (prefix.isascii() and prefix.isprintable()):
+            return found  # no id begins so
         behind = None if updated is None else (round(seconds_of(updated) * 1000), after)
         if order == "id" and prefix and after < (before := _before(prefix)):
             after = before

@@ -222,11 +222,12 @@ class Watch:
 
     def put(self, change: ListChange) -> None:
         """Take it, without a wait, if it is wanted."""
-        if self._replaying or self._final is not None or not self._wants(change.session_id):
+        if self._replaying or self._final is not None:
             return
         try:
-            self._send.send_nowait(change)
-        except trio.WouldBlock:
+            if self._wants(change.session_id):
+                self._send.send_nowait(change)
+        except Exception:  # noqa: BLE001  # no room; or what `wants` raises, and its reader then meets by itself
             self.lag()
 
     def lag(self) -> None:

@@ -375,6 +375,23 @@ async def test_nobody_hears_of_sessions_that_they_do_not_want(log: MemoryLog, au
             assert await changes(watch, 2) == [("a-1", True), ("a-2", True)]
 
 
+async def test_what_somebody_wants_and_cannot_say_is_their_trouble_alone(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    def wants(session_id: str) -> bool:
+        raise LookupError(session_id)
+
+    async with open_engine(log) as engine, engine.watch() as other, engine.watch(wants=wants) as watch:
+        await caught_up(watch)
+        await caught_up(other)
+        await engine.create_session("s")
+        with pytest.raises(LookupError, match="s"):
+            await watch.receive()
+        assert await changes(other, 1) == [("s", True)]
+        await engine.create_session("t")
+        assert await changes(other, 1) == [("t", True)]
+
+
 @pytest.mark.parametrize("reason", ["unknown_epoch", "past_tail", "expired"])
 async def test_a_cursor_that_fits_nothing_is_a_gap(log: MemoryLog, autojump_clock: MockClock, reason: str) -> None:
     async with open_engine(log, config=Config(watch_kept=2)) as engine:
