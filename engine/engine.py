@@ -34,7 +34,7 @@ from .observers.reporting import Observers
 from .results import SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
-from .session.arguments import checked_count
+from .session.arguments import checked_choice, checked_count, checked_cursor
 from .session.listing import Order
 from .session.producers import Producers
 from .session.registry import Registry
@@ -153,8 +153,7 @@ class Engine:
         check_text(after, "after")
         check_text(prefix, "prefix")
         checked_text(updated, "updated")
-        if check_text(order, "order") not in ("id", "updated"):
-            raise InvalidBody(f"order must be id or updated, not {order!r:.80}")
+        checked_choice(order, ("id", "updated"), "order")
         if order == "id" and updated is not None:
             raise InvalidBody("updated goes with the order updated")
         if order == "updated" and (updated is None) != (not after):
@@ -163,7 +162,7 @@ class Engine:
         most = math.inf if most_bytes is None else checked_count(most_bytes, "most_bytes")
         return await self._registry.listing.page(order, after, updated, prefix, limit, most)
 
-    def watch(self, after: Cursor | None = None, *, wants: Callable[[str], bool] | None = None) -> Watch:
+    def watch(self, after: Cursor | str | None = None, *, wants: Callable[[str], bool] | None = None) -> Watch:
         """Follow the list of sessions: those that are made, change or are deleted, and of which ``wants`` is true.
 
             async with engine.watch() as changes:
@@ -173,13 +172,13 @@ class Engine:
 
         ``after`` is the cursor of the last change that was seen: what changed since comes first, each session once.
         Where that is not known any more, a `Gap` says so, and the list has to be read anew. ``wants`` is asked with an
-        id, often, and must not wait.
+        id, often, and must not wait. Raises `InvalidCursor`.
         """
-        if after is not None and not isinstance(after, Cursor):
-            raise InvalidBody("after is a Cursor")
-        if wants is not None and not callable(wants):
+        asked: object = wants
+        if asked is not None and not callable(asked):
             raise InvalidBody("wants is a function of a session's id")
-        return self._registry.listing.watch(after, wants or (lambda _: True))
+        cursor = None if after is None else checked_cursor(after)
+        return self._registry.listing.watch(cursor, wants or (lambda _: True))
 
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory; see `Registry.resident`."""

@@ -179,6 +179,7 @@ async def list_sessions(
     parts = [_Part(part, after) for part in _ranges(patterns)]
     found: list[bytes] = []
     last: Place | None = None
+    place: Place | None = None
     left = engine.config.snapshot_bytes
     for _ in range(_LOOKED_AT + page_size):
         session = await _next(engine, parts, order, page_size + 1)
@@ -193,6 +194,7 @@ async def list_sessions(
                 return found, last.told(openly=True)
             found.append(body)
             last = place
+    assert place is not None
     return found, place.told(openly=place == last)
 
 
