@@ -140,7 +140,7 @@ async def test_what_is_taken_back_is_told_no_longer(log: MemoryLog, autojump_clo
         first = await session.post("a secret")
         second = await session.post("no secret")
         await session.retract(second.message_id)
-        assert (await info(engine)).last is None
+        assert (await info(engine)).last == LastSaid(role="user", text="a secret")
         assert (await info(engine)).title == "a secret"
         await session.start("say", text="better", replaces=first.message_id)
         told = await settled(engine)
@@ -148,6 +148,26 @@ async def test_what_is_taken_back_is_told_no_longer(log: MemoryLog, autojump_clo
         await session.reset()
         told = await info(engine)
         assert (told.title, told.last, told.running) == (None, None, False)
+
+
+async def test_while_an_answer_is_made_anew_the_question_is_what_was_said_last(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    live = Steered()
+    async with open_engine(log, producers={"live": live, **PRODUCERS}) as engine:
+        session = await engine.create_session("s")
+        await session.start("say", text="Who?")
+        await settled(engine)
+        answer = (await session.snapshot()).messages[-1]
+        await session.start("live", replaces=answer.message_id)
+        await live.started.wait()
+        assert (await info(engine)).last == LastSaid(role="user", text="Who?")
+        live.finish.set()
+        assert (await settled(engine)).last == LastSaid(role="assistant", text="begun")
+        first = (await session.snapshot()).messages[0]
+        await session.retract(first.message_id, and_after=True)
+        told = await info(engine)
+        assert (told.last, told.title) == (None, None)
 
 
 async def test_a_turn_that_is_rolled_back_leaves_nothing_in_the_list(log: MemoryLog, autojump_clock: MockClock) -> None:
