@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Final
 
 from quart import Response, request
 
-from penstock.engine import Cursor, Engine
+from penstock.engine import Batch, Cursor, Delivery, Engine, SnapshotPage, SnapshotTaken
 
 from ..forms import ndjson, sse
 from ..server.ending import Ending
+from ..server.handover import chunk
 from .guard import authenticate, identity
 from .openapi.schemas import reference
 from .routes import SESSION, Answer, Operation, Routes, flag, header, query
-from .streaming import Allowance, Forms, accepted_form, after_cursor, streamed
+from .streaming import Allowance, Form, Forms, accepted_form, after_cursor, streamed
 
 __all__ = ["add_events"]
 
-_FORMS: Final = {module: Forms.of_events(module) for module in (ndjson, sse)}
+
+def _forms(module: ModuleType) -> Forms[Delivery]:
+    """What is made once for all readers is made so in chunks, too."""
+
+    def frame_batch(batch: Batch) -> bytes:
+        return chunk(module.frame_batch(batch))
+
+    def frame_snapshot(page: SnapshotPage) -> bytes:
+        return chunk(module.frame_snapshot(page))
+
+    def frame(delivery: Delivery) -> bytes:
+        if isinstance(delivery, Batch):
+            return delivery.framed(frame_batch)
+        if isinstance(delivery, SnapshotTaken):
+            return delivery.framed(frame_snapshot)
+        return chunk(module.frame(delivery))
+
+    return Forms(Form(module.HEARTBEAT, module.frame), Form(chunk(module.HEARTBEAT), frame))
+
+
+_FORMS: Final = {module: _forms(module) for module in (ndjson, sse)}
 
 _STREAM: Final = """The log from a cursor on, and what comes. A logged event comes with its cursor: as the `id` of a
 server-sent event, or to be built of the epoch in the first line and the event's `offset`. Frames about the stream

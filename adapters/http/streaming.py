@@ -19,22 +19,18 @@ from quart import Response, request
 from quart.wrappers.response import ResponseBody
 
 from penstock.engine import (
-    Batch,
     Cursor,
     Degraded,
-    Delivery,
     Drained,
     Ended,
     PenstockError,
     SessionDeleted,
-    SnapshotPage,
-    SnapshotTaken,
     request_id,
 )
 
 from ..access import Identity, Principal
 from ..forms import ndjson, sse
-from ..server.handover import Handover, Outlet, chunk
+from ..server.handover import Handover, Outlet
 from ..server.limits import CONNECTION, Place
 from .guard import counted, limits, places
 from .request_log import Visit
@@ -43,7 +39,7 @@ __all__ = ["Allowance", "Form", "Forms", "accepted_form", "after_cursor", "strea
 
 _log = logging.getLogger("penstock.http")
 
-HEADERS: Final = {
+_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # nginx would collect events before it passes them on
     "Vary": "Accept, Last-Event-ID",
@@ -86,39 +82,10 @@ class Forms(Generic[T_contra]):
     plain: Form[T_contra]
     chunked: Form[T_contra]
 
-    @classmethod
-    def of_events(cls, module: ModuleType) -> Forms[Delivery]:
-        """Of a session's deliveries."""
-
-        def frame_batch(batch: Batch) -> bytes:
-            return chunk(module.frame_batch(batch))
-
-        def frame_snapshot(page: SnapshotPage) -> bytes:
-            return chunk(module.frame_snapshot(page))
-
-        def frame(delivery: Delivery) -> bytes:
-            if isinstance(delivery, Batch):
-                return delivery.framed(frame_batch)
-            if isinstance(delivery, SnapshotTaken):
-                return delivery.framed(frame_snapshot)
-            return chunk(module.frame(delivery))
-
-        plain = Form[Delivery](module.HEARTBEAT, module.frame)
-        return Forms(plain, Form(chunk(module.HEARTBEAT), frame))
-
-
-class Allowed(Protocol):
-    """Whether who reads still may; to be asked again when it is ``until``, by trio's clock."""
-
-    until: float
-
-    async def ask(self) -> Degraded | Drained | None:
-        """How the stream ends, if not."""
-
 
 @final
 class Allowance:
-    """Whether ``principal`` may still read this session."""
+    """Whether ``principal`` may still read this session; to be asked again when it is ``until``, by trio's clock."""
 
     def __init__(self, identity: Identity, principal: Principal, session_id: str) -> None:
         self._identity = identity
@@ -127,7 +94,7 @@ class Allowance:
         self.until = trio.current_time() + identity.ask_again
 
     async def ask(self) -> Degraded | Drained | None:
-        """See `Allowed`."""
+        """How the stream ends, if not."""
         try:
             await self._identity.check_again(self._principal, "read", self._session_id)
         except PenstockError as refused:
@@ -160,7 +127,7 @@ class Deliveries(ResponseBody, AsyncIterator[bytes], Generic[T]):
         handover: Handover | None,
         place: Place,
         held: list[Place],
-        allowed: Allowed | None,
+        allowed: Allowance | None,
     ) -> None:
         self._opening = opening
         self._failed: PenstockError | None = None
@@ -301,7 +268,7 @@ def streamed(
     principal: Principal,
     heartbeat: float,
     session_id: str | None = None,
-    allowed: Allowed | None = None,
+    allowed: Allowance | None = None,
 ) -> Response:
     """The answer that is this stream, to the request that Quart is at. Raises `RateLimited`.
 
@@ -317,7 +284,7 @@ def streamed(
     body: bytes | Deliveries[T] = b""
     if request.method != "HEAD":
         body = Deliveries(opening, forms, heartbeat, seconds, session_id, handover, place, held, allowed)
-    response = Response(body, 200, HEADERS, content_type=media_type)
+    response = Response(body, 200, _HEADERS, content_type=media_type)
     response.headers.pop("Content-Length", None)  # HEAD tells of the stream, which has none
     response.timeout = None  # Quart would break the stream off after a minute
     return response

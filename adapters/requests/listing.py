@@ -6,6 +6,7 @@ it takes when a pattern begins with what its sessions have in common.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -20,12 +21,14 @@ from penstock.engine import (
     JSON,
     CaughtUp,
     Cursor,
+    Degraded,
     Drained,
     Engine,
     Gap,
     InvalidCursor,
     ListChange,
     Opened,
+    PenstockError,
     SessionInfo,
     Watch,
     check_session_id,
@@ -35,6 +38,8 @@ from penstock.engine import (
 from .answers import LastWords, ListedGeneration, ListedSession, as_json
 
 __all__ = ["LARGEST_PAGE", "FollowedList", "Order", "Place", "Told", "list_body", "list_sessions"]
+
+_log = logging.getLogger("penstock.list")
 
 Order: TypeAlias = Literal["id", "updated"]
 
@@ -283,10 +288,20 @@ class FollowedList:
     async def __aexit__(self, *raised: object) -> None:
         await self._watch.__aexit__(*raised)
 
-    async def receive(self) -> Told | Opened | Gap | CaughtUp | Drained:
+    async def receive(self) -> Told | Opened | Gap | CaughtUp | Degraded | Drained:
         """What is told next. Raises `trio.EndOfChannel` behind the last, and `StorageError`."""
         if self._over:
             raise trio.EndOfChannel
+        try:
+            return await self._receive()
+        except (PenstockError, trio.EndOfChannel):
+            raise
+        except Exception:  # noqa: BLE001  # the application's bug: who cannot be asked has not said yes
+            _log.exception("asking which sessions may be read failed")
+            self._over = True
+            return Degraded("INTERNAL")
+
+    async def _receive(self) -> Told | Opened | Gap | CaughtUp | Drained:
         while True:
             if self._to_list is not None:
                 page = await self._page(self._to_list)

@@ -14,6 +14,7 @@ from penstock.engine import (
     JSON,
     CaughtUp,
     Cursor,
+    Degraded,
     Delivery,
     Drained,
     Gap,
@@ -51,7 +52,7 @@ def _wire_session(session_id: str, delivery: Delivery, request_id: JSON) -> Sequ
     return wire_frames(session_id, delivery, request_id)
 
 
-def _wire_list(delivery: Told | Opened | Gap | CaughtUp | Drained, request_id: JSON) -> Sequence[bytes]:
+def _wire_list(delivery: Told | Opened | Gap | CaughtUp | Degraded | Drained, request_id: JSON) -> Sequence[bytes]:
     match delivery:
         case Told():
             text = frame_told(*delivery)

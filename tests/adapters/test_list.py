@@ -388,6 +388,24 @@ async def test_a_stream_of_the_list_tells_of_what_its_token_may_read(form: str) 
 
 
 @forms
+async def test_where_the_application_cannot_say_who_may_read_the_stream_of_the_list_ends(form: str) -> None:
+    def authorize(who: Principal, action: Scope, session_id: str | None) -> bool:
+        if session_id == "bug":
+            raise LookupError("a bug of the application's")
+        return True
+
+    async with penstock(identity=identity(authorize=authorize)) as served, served.client() as client:
+        await made(served.engine, "a")
+        async with following(client, form, **bearer(token())) as lines:
+            await lines.until("caught-up")
+            await served.engine.create_session("bug")
+            before, said = await lines.until("degraded")
+            assert (before, said) == ([], {"code": "INTERNAL"})
+            with pytest.raises(EOFError):
+                await lines.next()
+
+
+@forms
 async def test_a_stream_of_the_list_ends_with_its_token_and_with_the_server(form: str) -> None:
     async with penstock(identity=identity()) as served, served.client() as client:
         async with following(client, form, **bearer(token(ttl=1))) as lines:
