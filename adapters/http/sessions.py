@@ -87,7 +87,11 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             scope="read",
             parameters=(
                 LIMIT,
-                query("order", {"enum": ["id", "updated"], "default": "id"}, "Of one time, in order of id."),
+                query(
+                    "order",
+                    {"type": "string", "enum": ["id", "updated"], "default": "id"},
+                    "Of one time, in order of id.",
+                ),
                 query(
                     "after",
                     {"type": "string"},
