@@ -50,6 +50,7 @@ from .log import (
     MemoryLog,
     SqliteLog,
     SqliteReader,
+    Summary,
     back_up,
     open_sqlite,
     open_sqlite_reader,
@@ -60,6 +61,7 @@ from .results import (
     ChunksAccepted,
     Finished,
     GenerationInfo,
+    LastSaid,
     Posted,
     Present,
     Queued,
@@ -86,6 +88,7 @@ from .stream.subscription import (
     SnapshotTaken,
     Subscription,
 )
+from .stream.watch import ListChange, ListDelivery, Watch
 from .upkeep.compaction import CompactionStatistics, Compactor, Progress
 from .upkeep.retention import expire_sessions
 
@@ -121,6 +124,9 @@ __all__ = [
     "GenerationInfo",
     "Head",
     "Input",
+    "LastSaid",
+    "ListChange",
+    "ListDelivery",
     "LogStatistics",
     "MemoryLog",
     "Message",
@@ -152,8 +158,10 @@ __all__ = [
     "StopState",
     "Stopped",
     "Subscription",
+    "Summary",
     "Superseded",
     "Updated",
+    "Watch",
     "back_up",
     "check_json",
     "check_lease",

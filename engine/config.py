@@ -136,6 +136,13 @@ class Config:
     # A finish waits for all that its producer had on the way: the one answer that it must not have to guess at.
     finish_timeout: float = field(default=30.0, validator=_positive)
 
+    # Changes of the list that wait for one who follows it: more than a person sees, and they are shared by all.
+    watch_buffer: int = field(default=256, validator=_positive)
+
+    # Sessions of which it is remembered in which order they changed last: who comes back to the list within the time
+    # that it takes so many to change is told which did. Some 150 bytes each.
+    watch_kept: int = field(default=10_000, validator=_positive)
+
     # A remote producer that lets a tool run may say nothing meanwhile, and nobody tells when its process died: one
     # that is silent for as long as a person is waited for is gone.
     remote_silence: float = field(default=3600.0, validator=_positive)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final, Literal, Protocol, TypeAlias, final
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 import httpx
 import trio
@@ -21,9 +21,9 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from penstock.engine import PenstockError, encode_json
+from penstock.engine import Cursor, PenstockError, encode_json
 
-from ..forms.sse_reader import EventStream
+from ..forms.sse_reader import EventStream, ServerSent
 from ..problems import Forbidden, Unauthenticated
 from ..tasks import open_tasks
 from .frames import Frame, from_message, from_socket, joined
@@ -31,9 +31,11 @@ from .place import Asks
 from .refusals import BadAnswer, Unreachable, from_answer
 from .wire import Wire, session_path
 
-__all__ = ["Line", "Over", "open_line"]
+__all__ = ["Line", "Over", "open_line", "open_list"]
 
 Over: TypeAlias = Literal["sse", "websocket"]
+
+T = TypeVar("T")
 
 _Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
@@ -56,7 +58,7 @@ def open_line(wire: Wire, session_id: str, asks: Asks, over: Over) -> AbstractAs
 
 @asynccontextmanager
 async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
-    headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+    headers: dict[str, str] = {}
     query: dict[str, str] = {}
     if asks.snapshot:
         query["snapshot"] = "true"
@@ -64,13 +66,37 @@ async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator
         query["after"] = asks.after
     elif asks.after is not None:
         headers["Last-Event-ID"] = asks.after
+    async with _streamed(wire, f"{session_path(session_id)}/events", query, headers, _frames) as line:
+        yield line
+
+
+def _frames(messages: Iterable[ServerSent]) -> list[Frame]:
+    return joined([frame for message in messages for frame in from_message(message)])
+
+
+def open_list(
+    wire: Wire, after: Cursor | None, limit: int, read: Callable[[Iterable[ServerSent]], Iterable[T]]
+) -> AbstractAsyncContextManager[StreamLine[T]]:
+    """Connect to the stream of the list; ``read`` makes frames of its messages. Raises as `open_line`."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    return _streamed(wire, "/v1/events", {"limit": str(limit)}, headers, read)
+
+
+@asynccontextmanager
+async def _streamed(
+    wire: Wire,
+    path: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    read: Callable[[Iterable[ServerSent]], Iterable[T]],
+) -> AsyncIterator[StreamLine[T]]:
+    asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store", **headers}
     silence = wire.config.silence
-    path = f"{session_path(session_id)}/events"
-    async with wire.stream(path, query=query, headers=headers, within=silence) as response:
+    async with wire.stream(path, query=query, headers=asked, within=silence) as response:
         form = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if form != "text/event-stream":
             raise BadAnswer(f"what answers at {wire.url} is no penstock server: it sends {form or 'something'}")
-        line = _StreamLine(response, silence, wire.config.frame_bytes)
+        line = StreamLine(response, silence, wire.config.frame_bytes, read)
         try:
             yield line
         finally:
@@ -78,14 +104,24 @@ async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator
 
 
 @final
-class _StreamLine:
-    def __init__(self, response: httpx.Response, silence: float, bound: int) -> None:
+class StreamLine(Generic[T]):
+    """As `Line`, of server-sent events of which ``read`` makes frames."""
+
+    def __init__(
+        self,
+        response: httpx.Response,
+        silence: float,
+        bound: int,
+        read: Callable[[Iterable[ServerSent]], Iterable[T]],
+    ) -> None:
+        self._read = read
         self._pieces = response.aiter_bytes()
         self._silence = silence
         self._parser = EventStream(bound)
-        self._ready: deque[Frame] = deque()
+        self._ready: deque[T] = deque()
 
-    async def receive(self) -> Frame:
+    async def receive(self) -> T:
+        """See `Line`."""
         while not self._ready:
             with trio.move_on_after(self._silence) as limit:
                 try:
@@ -98,7 +134,7 @@ class _StreamLine:
                 messages = self._parser.feed(piece)
             except ValueError as error:
                 raise BadAnswer(str(error)) from error
-            self._ready.extend(joined([frame for message in messages for frame in from_message(message)]))
+            self._ready.extend(self._read(messages))
         return self._ready.popleft()
 
     async def leave(self) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Routes",
     "Shape",
     "answered",
+    "flag",
     "header",
     "json_answer",
     "no_body",
@@ -143,14 +144,37 @@ class Routes:
 
         def added(handler: Handler) -> Handler:
             answer: Callable[..., Awaitable[Response]] = handler
+            if operation.path.startswith("/v1/"):
+                answer = _asked_only(operation, handler)
             if operation.scope is None:
                 self.public.add(str(options.get("endpoint", handler.__name__)))
             elif "{session_id}" in operation.path and not operation.asks_itself:
-                answer = _guarded(operation.scope, handler)
+                answer = _guarded(operation.scope, answer)
             self.app.route(rule, methods=[operation.method.upper()], **options)(answer)
             return handler
 
         return added
+
+
+# A ticket stands in the query for a token, and is the guard's to read.
+_TICKET: Final = "ticket"
+
+
+def _asked_only(
+    operation: Operation, handler: Callable[..., Awaitable[Response]]
+) -> Callable[..., Awaitable[Response]]:
+    """The handler, for requests whose query has no other fields than the operation is described with."""
+    known = {each.name for each in operation.parameters if each.place == "query"}
+
+    @wraps(handler)
+    async def answer(*given: str, **path: str) -> Response:
+        for name in request.args:
+            if name not in known and name != _TICKET:
+                there = f"; there are {', '.join(sorted(known))}" if known else ""
+                raise InvalidBody(f"the query has no field {name!r:.80}{there}")
+        return await handler(*given, **path)
+
+    return answer
 
 
 def _guarded(scope: Scope, handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
@@ -198,6 +222,16 @@ def page_size() -> int:
     if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > _LARGEST_PAGE:
         raise InvalidBody(f"{LIMIT.name} must be a whole number from 1 to {_LARGEST_PAGE}, given once")
     return int(given[0])
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """What the query of the request that Quart is at says of it. Raises `InvalidBody`."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise InvalidBody(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def query(name: str, schema: Schema | str, description: str) -> Parameter:

@@ -24,6 +24,7 @@ __all__ = [
     "GenerationAnswer",
     "Health",
     "InputAnswer",
+    "LastWords",
     "ListedGeneration",
     "ListedSession",
     "PostAnswer",
@@ -102,20 +103,40 @@ class ListedGeneration:
 
 @final
 @frozen(kw_only=True)
+class LastWords:
+    """How the last message that is done begins, of a user or of an assistant: at most 100 characters, in one line."""
+
+    role: str
+    text: str
+
+
+@final
+@frozen(kw_only=True)
 class ListedSession:
-    """``corrupt`` is there, and true, when what is stored of the session cannot be read: then the rest says nothing."""
+    """``corrupt`` is there, and true, when what is stored of the session cannot be read: then the rest says nothing.
+
+    ``title`` is the metadata's, or how the first message of a user begins. ``updated``: when a turn last began or
+    ended, a message was posted, the metadata changed, or an approval was asked for or answered. ``approvals`` says how
+    many are open.
+    """
 
     session_id: str
     cursor: Cursor
     metadata: JSONObject
+    running: bool | None = None
+    approvals: int | None = None
     corrupt: bool | None = None
     generation: ListedGeneration | None = None
+    created: str | None = None
+    updated: str | None = None
+    title: str | None = None
+    last: LastWords | None = None
 
 
 @final
 @frozen(kw_only=True)
 class SessionList:
-    """``next`` is there when there are more: the next page's ``after``."""
+    """``next`` is there when there may be more: the next page's ``after``, in the same order."""
 
     sessions: tuple[ListedSession, ...]
     next: str | None = None

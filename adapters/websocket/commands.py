@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, TypeAlias, final
 
 import trio
@@ -24,6 +25,7 @@ from ..requests.bodies import (
     start,
     stop,
 )
+from ..requests.listing import LARGEST_PAGE, FollowedList
 from ..requests.presence import carry_out, read_frame
 from .envelope import ENVELOPE
 from .holder import Holder, right
@@ -50,6 +52,17 @@ class _SubscribeBody:
 
 
 @final
+@frozen(kw_only=True)
+class _WatchBody:
+    after: str | None = None
+    limit: int = 100
+
+
+# Those that are about no session.
+_OF_THE_SOCKET: Final = ("ping", "watch", "unwatch")
+
+
+@final
 class Commands:
     """The commands of one socket. What goes on behind an answer runs in ``nursery``."""
 
@@ -70,6 +83,8 @@ class Commands:
         self._commands: Final[Mapping[str, _Command]] = {
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
+            "watch": self._watch,
+            "unwatch": self._unwatch,
             "start": self._start,
             "stop": self._stop,
             "post": self._post,
@@ -89,7 +104,7 @@ class Commands:
         op = value.get("op")
         if not isinstance(op, str) or op not in self._commands:
             raise InvalidBody(f"op must be one of {', '.join(self._commands)}")
-        if op == "ping":
+        if op in _OF_THE_SOCKET:
             self._holder.principal()
             return ""
         session_id = value.get("session_id")
@@ -123,6 +138,27 @@ class Commands:
         read_body(value, EmptyBody, aside=ENVELOPE)
         await self._subscriptions.remove(session_id)
         return {"session_id": session_id}
+
+    async def _watch(self, _: str, value: Mapping[str, JSON], request_id: JSON) -> Result:
+        body = read_body(value, _WatchBody, aside=ENVELOPE)
+        if not 1 <= body.limit <= LARGEST_PAGE:
+            raise InvalidBody(f"limit must be a whole number from 1 to {LARGEST_PAGE} @ $.limit")
+        followed = FollowedList(
+            self._engine,
+            None if body.after is None else Cursor.parse(body.after),
+            patterns=self._holder.may_list().sessions,
+            # By the token that the socket has then.
+            wants=partial(self._holder.covers, "read"),
+            permitted=partial(self._holder.may, "read"),
+            page_size=body.limit,
+        )
+        await self._subscriptions.watch(self._nursery, followed, request_id)
+        return None
+
+    async def _unwatch(self, _: str, value: Mapping[str, JSON], __: JSON) -> Result:
+        read_body(value, EmptyBody, aside=ENVELOPE)
+        await self._subscriptions.unwatch()
+        return {}
 
     async def _start(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, StartBody, aside=_START)

@@ -17,6 +17,8 @@ from ..codec import converter, encode, encode_json, encode_with, encoding_blocks
 from ..events import BlockSnapshot, Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked
 from ..reducer import BlockView, GenerationInfo, MessageView
 from ..work import Work
+from .lifecycle import Said, first_words
+from .listing import Listed, begun, saying
 from .records import MessageRecord, message_key, to_record
 
 __all__ = ["Beginning", "beginning"]
@@ -29,6 +31,7 @@ class Beginning:
 
     events: Sequence[bytes]
     records: dict[str, bytes | None]
+    listed: Listed
 
 
 def beginning(
@@ -55,6 +58,7 @@ def beginning(
     forked = SessionForked(source_session_id=source, source_cursor=str(cursor), metadata=metadata)
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
     records: dict[str, bytes | None] = {}
+    listed = begun(time)
     for number, message in enumerate(messages, 2):
         whole = _whole(message)
         said = yield from encoding_blocks(whole, map(_block, message.blocks))
@@ -64,8 +68,9 @@ def beginning(
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)
         events.append(encode_with(event, data))
         records[message_key(message.message_id)] = to_record(record)
+        listed = saying(listed, _said(message))
         yield
-    return Beginning(events=events, records=records)
+    return Beginning(events=events, records=records, listed=listed)
 
 
 def _digesting(data: bytes) -> Work[str]:
@@ -102,6 +107,11 @@ def _with_source(
     }
     more = {name: value for name, value in given.items() if value is not None}
     return b"%b,%b" % (said[:-1], encode_json(more)[1:]) if more else said
+
+
+def _said(message: MessageView) -> Said | None:
+    texts = (block.text for block in message.blocks if block.kind == "text")
+    return first_words(message.message_id, message.role, texts)
 
 
 def _whole(message: MessageView) -> MessageSnapshot:

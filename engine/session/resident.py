@@ -109,7 +109,15 @@ class Resident:
         self.steps = Steps(config.max_steps, check=self.check, on_arrival=self._see_to_steps)
         self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=Reporter(head.session_id, observer))
         self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
-        self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
+        self.journal = Journal(
+            log,
+            head,
+            hub=self.hub,
+            budget=budget,
+            config=config,
+            on_refused=self._on_refused,
+            on_listed=registry.listing.touch,
+        )
         self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
         message_ids = MessageIds(self.journal, self.history, config)
         self.core = Core(
@@ -501,6 +509,7 @@ class Resident:
 
     def _end(self) -> None:
         self.life.deleted = True
+        self._registry.listing.touch(self.session_id)
         self.hub.close(Ended("deleted"))
         self.close()
 

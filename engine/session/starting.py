@@ -29,6 +29,7 @@ from ..stream.journal import Mark
 from ..stream.slices import in_slices
 from .core import Core
 from .ending import ending_of, finished_first, wind_down, write_end
+from .messages import said_without, tell_last
 from .transaction import NOTHING, StartRequest, Transaction, all_dropped, ended, enqueued, replaced, started
 
 __all__ = ["begin", "begin_written", "make_run", "start"]
@@ -156,6 +157,7 @@ async def begin(
     """
     gid = request.generation_id
     message_ids = await _retracted(core, request)
+    said = await said_without(core, message_ids)
     request.stopped = core.stops.take(gid) or request.stopped
     question = None if request.text is None else request.message_id
     structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues, question=question)
@@ -180,6 +182,7 @@ async def begin(
         await in_slices(part.preparing(transaction.items))
         core.journal.raise_token()
         mark = part.stamp(lambda offset: {**transaction.records, **answer(offset)})
+        tell_last(core, said)
     core.turn = structure.turn
     core.hold(None if request.stopped else run)
     if request.text is not None:

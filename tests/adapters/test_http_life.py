@@ -463,7 +463,8 @@ async def test_sessions_are_listed_page_by_page() -> None:
         whole = accepted(await client.get("/v1/sessions"), 200)
         assert whole.keys() == {"sessions"}
         assert [session["session_id"] for session in whole["sessions"]] == ["a", "c", "d", "s"]
-        assert whole["sessions"][0].keys() == {"session_id", "cursor", "metadata"}
+        told = {"session_id", "cursor", "metadata", "created", "updated", "running", "approvals"}
+        assert whole["sessions"][0].keys() == told
         assert whole["sessions"][0]["metadata"] == {"name": "a"}
         assert whole["sessions"][-1]["generation"] == {"generation_id": started["generation_id"]}
         assert whole["sessions"][-1]["cursor"].split("-")[0] == started["cursor"].split("-")[0]

@@ -141,6 +141,7 @@ _EXCLUDED: Final = {
     "TicketBody": "is about no session",
     "Body": "what a route says of its own",
     "_AuthBody": "is about no session",
+    "_WatchBody": "is about no session",
     "EmptyBody": "has no fields",
     "InputBody": "what `InputHead` and `ApprovalAnswer` are read into",
 }

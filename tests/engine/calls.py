@@ -148,7 +148,18 @@ async def _session(scene: Scene, given: Given) -> None:
 
 
 async def _sessions(scene: Scene, given: Given) -> None:
-    await given(scene.engine.sessions, after="", limit=3, most_bytes=1000)
+    await given(scene.engine.sessions, after="", limit=3, order="id", updated=None, prefix="", most_bytes=1000)
+
+
+async def _sessions_by_activity(scene: Scene, given: Given) -> None:
+    updated = "2026-01-01T00:00:00.000Z"
+    await given(
+        scene.engine.sessions, after="x", limit=3, order="updated", updated=updated, prefix="s", most_bytes=1000
+    )
+
+
+async def _watch(scene: Scene, given: Given) -> None:
+    await given(scene.engine.watch, after=None, wants=None)
 
 
 async def _delete_session(scene: Scene, given: Given) -> None:
@@ -415,7 +426,8 @@ async def _block_finish(scene: Scene, given: Given) -> None:
 CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.create_session": (_create,),
     "Engine.session": (_session,),
-    "Engine.sessions": (_sessions,),
+    "Engine.sessions": (_sessions, _sessions_by_activity),
+    "Engine.watch": (_watch,),
     "Engine.delete_session": (_delete_session,),
     "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),

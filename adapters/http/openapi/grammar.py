@@ -198,7 +198,6 @@ GRAMMAR: Final = Grammar(
             },
             "ttl": {"description": "Seconds.", "type": "integer", "minimum": 1, "maximum": 3600},
         },
-        "SessionList": {"next": reference("SessionId")},
         "Snapshot": {"next": reference("Uuid")},
     },
     also={
@@ -206,7 +205,7 @@ GRAMMAR: Final = Grammar(
         "StartBody": {"not": _CONTINUES_AND},
     },
     absent={"Snapshot": ("turn",), "Event": ("data",)},
-    required={"Snapshot": ("more", "generations")},
+    required={"Snapshot": ("more", "generations"), "ListedSession": ("running", "approvals")},
     told={
         "Snapshot": "The state after all events up to `cursor`. `messages` are in order, the oldest first; `more` "
         "tells that older ones were left out, which are before the message `next`: the next page's `before`. "
