@@ -39,7 +39,7 @@ from ..server.limits import CONNECTION, Place
 from .guard import authenticate, counted, identity, limits, places
 from .openapi.schemas import reference
 from .request_log import Visit
-from .routes import SESSION, Answer, Operation, Routes, header, query
+from .routes import LARGEST_PAGE, SESSION, Answer, Operation, Routes, header, number, query
 
 __all__ = ["add_events"]
 
@@ -256,7 +256,11 @@ class _Deliveries(ResponseBody, AsyncIterator[bytes]):
 _STREAM: Final = """The log from a cursor on, and what comes. A logged event comes with its cursor: as the `id` of a
 server-sent event, or to be built of the epoch in the first line and the event's `offset`. Frames about the stream
 itself have an `event:` line, or a member `control`: `snapshot`, `caught-up`, `gap`, `presence`, `degraded`, `end`,
-`drain`. Every 15 seconds of silence a comment, or an empty line, says that it lives."""
+`drain`. Every 15 seconds of silence, or as often as `heartbeat` asks, a comment, or an empty line, says that it
+lives."""
+
+# The longest time between two signs of life that may be asked for: none is ever longer than the server's own.
+_LONGEST_HEARTBEAT: Final = 3600
 
 
 def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
@@ -279,6 +283,16 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
                 ),
                 query("live", {"type": "boolean", "default": True}, "With false it ends at the tail."),
                 query("snapshot", {"type": "boolean", "default": False}, "The state first, then the events behind it."),
+                query(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE},
+                    "How many messages the state has, at most: the newest. Without it as many as a page may have.",
+                ),
+                query(
+                    "heartbeat",
+                    {"type": "integer", "minimum": 1, "maximum": _LONGEST_HEARTBEAT},
+                    "Seconds of silence after which the stream says that it lives. Longer than the server's own is that.",
+                ),
                 header(
                     "Last-Event-ID",
                     {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
@@ -298,6 +312,8 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
         principal = authenticate()
         after = _after()
         live, snapshot = _flag("live", default=True), _flag("snapshot", default=False)
+        limit = number("limit", LARGEST_PAGE)
+        interval = min(heartbeat, number("heartbeat", _LONGEST_HEARTBEAT) or heartbeat)
         session = await engine.session(session_id)
         accepted = request.accept_mimetypes
         module: ModuleType = ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse
@@ -306,7 +322,7 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
         # answer. From here to the body's own start nothing else is open that could be forgotten.
         place, held = limits().subscription(counted(principal)), places(request.scope)
         held.append(place)
-        opening = session.subscribe(after, live=live, snapshot=snapshot)
+        opening = session.subscribe(after, live=live, snapshot=snapshot, limit=limit)
         seconds = principal.expires_at - time.time()
         body = (
             b""
@@ -314,7 +330,7 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
             else _Deliveries(
                 opening,
                 module,
-                heartbeat,
+                interval,
                 seconds,
                 session_id,
                 Handover.offered(request.scope),

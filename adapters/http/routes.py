@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "LARGEST_PAGE",
     "LIMIT",
     "SESSION",
     "Answer",
@@ -38,6 +39,7 @@ __all__ = [
     "header",
     "json_answer",
     "no_body",
+    "number",
     "page_size",
     "query",
     "text_answer",
@@ -178,25 +180,30 @@ SESSION: Final = (
 _PAGE: Final = 100
 
 # And at most: what fits in memory for many clients at a time.
-_LARGEST_PAGE: Final = 1000
+LARGEST_PAGE: Final = 1000
 
 # What a number in a query looks like; the bound on it is not longer.
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 LIMIT: Final = Parameter(
     name="limit",
-    schema={"type": "integer", "minimum": 1, "maximum": _LARGEST_PAGE, "default": _PAGE},
+    schema={"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": _PAGE},
     description="How many in one page, at most: a page is bounded in bytes, too. Written in decimal, given once.",
 )
 
 
 def page_size() -> int:
     """`LIMIT`, of the request that Quart is at. Raises `InvalidBody`."""
-    given = request.args.getlist(LIMIT.name)
+    return number(LIMIT.name, LARGEST_PAGE) or _PAGE
+
+
+def number(name: str, most: int) -> int | None:
+    """What the query of the request that Quart is at says under this name, if anything. Raises `InvalidBody`."""
+    given = request.args.getlist(name)
     if not given:
-        return _PAGE
-    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > _LARGEST_PAGE:
-        raise InvalidBody(f"{LIMIT.name} must be a whole number from 1 to {_LARGEST_PAGE}, given once")
+        return None
+    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > most:
+        raise InvalidBody(f"{name} must be a whole number from 1 to {most}, given once")
     return int(given[0])
 
 

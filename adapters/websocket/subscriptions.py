@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Final, TypeAlias, final
 
 import trio
 
-from penstock.engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
+from penstock.engine import JSON, Delivery, InvalidBody, Overloaded, PenstockError, Subscription
 
 from ..forms.frames import frame_error, wire_frames
 from ..problems import Forbidden, Unauthenticated
@@ -21,6 +21,8 @@ _log = logging.getLogger("penstock.websocket")
 
 # Sends one frame after those before it. Cancelling it breaks the socket.
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+Opening: TypeAlias = AbstractAsyncContextManager[Subscription]
 
 
 @final
@@ -66,22 +68,19 @@ class Subscriptions:
         """Those that are followed."""
         return list(self._readers)
 
-    async def add(
-        self, nursery: trio.Nursery, session: Session, after: Cursor | str | None, snapshot: bool, request_id: JSON
-    ) -> None:
+    async def add(self, nursery: trio.Nursery, session_id: str, opening: Opening, request_id: JSON) -> None:
         """Begin to deliver, in ``nursery``. Returns when the request has been answered, well or ill.
 
         Raises `InvalidBody` when there is one for this session, `Overloaded`, and `Forbidden` if it was left meanwhile.
         """
-        sid = session.session_id
         if self._stopped:
             raise Unauthenticated("the token has expired", reason="expired")
-        if sid in self._readers:
-            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=sid)
+        if session_id in self._readers:
+            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=session_id)
         if len(self._readers) >= self._bound:
-            raise Overloaded(f"a socket has at most {self._bound} subscriptions; open another", session_id=sid)
-        reader = self._readers[sid] = _Reader(request_id)
-        nursery.start_soon(self._follow, reader, session, after, snapshot)
+            raise Overloaded(f"a socket has at most {self._bound} subscriptions; open another", session_id=session_id)
+        reader = self._readers[session_id] = _Reader(request_id)
+        nursery.start_soon(self._follow, reader, session_id, opening)
         await reader.opened.wait()
         if not reader.answered:
             raise Forbidden("you may not read here any more")
@@ -109,11 +108,10 @@ class Subscriptions:
         while self._readers:
             await next(iter(self._readers.values())).left.wait()
 
-    async def _follow(self, reader: _Reader, session: Session, after: Cursor | str | None, snapshot: bool) -> None:
-        sid = session.session_id
+    async def _follow(self, reader: _Reader, sid: str, opening: Opening) -> None:
         try:
             with self._share(), reader.scope:
-                async with session.subscribe(after, snapshot=snapshot) as subscription:
+                async with opening as subscription:
                     await self._deliver(reader, sid, subscription)
         except PenstockError as error:
             note_refusal(error, "subscribe", session_id=sid)
