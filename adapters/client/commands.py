@@ -55,7 +55,9 @@ class Commands:
         renewed = False
         while True:
             try:
-                answer = await self.wire.exchange(method, path, body=content, query=query, headers=headers)
+                answer = await self.wire.exchange(
+                    method, path, body=content, query=query, headers=headers, repeatable=repeatable
+                )
                 if answer.refusal is not None:
                     raise answer.refusal
                 return parsed(answer.body), answer.status

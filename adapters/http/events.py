@@ -291,7 +291,7 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
                 query(
                     "heartbeat",
                     {"type": "integer", "minimum": 1, "maximum": _LONGEST_HEARTBEAT},
-                    "Seconds of silence after which the stream says that it lives. Longer than the server's own is that.",
+                    "Seconds of silence before it says that it lives; at most the server's own.",
                 ),
                 header(
                     "Last-Event-ID",
