@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
-from penstock.engine import CorruptSession, PenstockError, SessionNotFound
+from penstock.engine import CorruptSession, FinishFailed, PenstockError, SessionNotFound
 
 from ..problems import Unauthenticated
 from .backoff import Backoff
@@ -106,7 +106,9 @@ class Budget:
             return Again(0.0)
         repeatable = error.retryable if failure.status is None else repeatable_status(failure.status)
         pause = self._backoff.next(failure.retry_after)
-        if not repeatable or (self._left <= 0 and self._now() + pause > self._until):
+        # An end that could not be stored stays so: to ask for long is no use.
+        in_time = self._now() + pause <= self._until and not isinstance(error, FinishFailed)
+        if not repeatable or (self._left <= 0 and not in_time):
             return GiveUp(error)
         return Again(pause)
 
