@@ -54,6 +54,7 @@ class Commands:
         given_up = trio.current_time() + config.patience
         renewed = False
         while True:
+            begun = trio.current_time()
             try:
                 answer = await self.wire.exchange(
                     method, path, body=content, query=query, headers=headers, repeatable=repeatable
@@ -71,7 +72,7 @@ class Commands:
                 if not repeatable or not error.retryable:
                     raise
                 asked = error.retry_after if isinstance(error, CapacityError) else 0.0
-                pause = backoff.next(asked)
+                pause = backoff.next(asked, spent=trio.current_time() - begun)
                 if trio.current_time() + pause > given_up:
                     raise
             await trio.sleep(pause)
