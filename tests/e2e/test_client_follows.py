@@ -56,7 +56,8 @@ async def talk(session: RemoteSession, after: float = 0.1) -> None:
 @pytest.mark.parametrize("over", ["sse", "websocket"])
 async def test_a_line_that_dies_without_a_word_is_replaced(over: Literal["sse", "websocket"]) -> None:
     """Also while nothing is said in the session; a quiet one that lives is kept."""
-    config = ClientConfig(heartbeat=0.4, first_pause=0.02)  # so that a line is dead after a second
+    # So that a line is dead after a second; the connection that commands go over is, too.
+    config = ClientConfig(heartbeat=0.4, first_pause=0.02, attempt_timeout=1.0)
     with trio.fail_after(20):
         async with (
             penstock(heartbeat=0.4) as server,
