@@ -733,9 +733,9 @@ def test_the_stream_tells_what_became_of_a_start_whose_answer_is_lost(blank: Pag
 
 def test_a_refusal_says_whether_it_may_have_been_carried_out(blank: Page) -> None:
     body = """
-      const told = ({ code, uncertain }) => [code, uncertain];
-      const start = (...answers) => session(server(...answers)).start({}).catch(told);
-      const reset = (answer) => session(server(answer)).reset().catch(told); // is sent once
+      const said = ({ code, uncertain }) => [code, uncertain];
+      const start = (...answers) => session(server(...answers)).start({}).catch(said);
+      const reset = (answer) => session(server(answer)).reset().catch(said); // is sent once
       return [
         await start(problem(409, "GENERATION_ACTIVE")),
         await start("broken", problem(409, "GENERATION_ACTIVE")), // judged under the key: it had not been
@@ -759,7 +759,7 @@ def test_who_waits_to_connect_again_goes_when_the_page_is_back_but_not_before_th
     body = """
       Math.random = () => 1; // the longest pauses
       const waits = async (...answers) => {
-        const one = session(server(...answers, { parts: [opened(1), live(1)] }), { snapshot: false });
+        const one = session(server(...answers, { parts: [opened(0), live(0)] }), { snapshot: false });
         const begun = Date.now();
         one.follow();
         await until(one, ({ connection: { state, attempts } }) => state === "waiting" && attempts === answers.length);
