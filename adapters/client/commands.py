@@ -56,8 +56,10 @@ class Commands:
         while True:
             begun = trio.current_time()
             try:
+                # It is cut short only where another attempt may follow.
+                again = repeatable and config.patience > 0
                 answer = await self.wire.exchange(
-                    method, path, body=content, query=query, headers=headers, repeatable=repeatable
+                    method, path, body=content, query=query, headers=headers, repeatable=again
                 )
                 if answer.refusal is not None:
                     raise answer.refusal

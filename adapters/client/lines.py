@@ -39,6 +39,7 @@ Over: TypeAlias = Literal["sse", "websocket"]
 _Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _SUBPROTOCOL: Final = "penstock.v1"
+_LONGEST_HEARTBEAT: Final = 3600  # that a server may be asked for, in seconds
 _PING: Final = '{"op":"ping"}'  # its answer bears no id, so that it is nobody's
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -60,7 +61,7 @@ def open_line(wire: Wire, session_id: str, asks: Asks, over: Over, silence: floa
 @asynccontextmanager
 async def _open_stream(wire: Wire, session_id: str, asks: Asks, silence: float) -> AsyncIterator[Line]:
     headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
-    query = {"heartbeat": str(max(1, int(wire.config.heartbeat)))}
+    query = {"heartbeat": str(min(max(1, int(wire.config.heartbeat)), _LONGEST_HEARTBEAT))}
     if asks.snapshot:
         query["snapshot"] = "true"
         if asks.limit is not None:

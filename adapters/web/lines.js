@@ -18,6 +18,8 @@ import { makeCursor, parseCursor } from "./fold.js";
  */
 export const SILENCE = 7_000;
 
+const LONGEST_HEARTBEAT = 3600; // that a server may be asked for, in seconds
+
 /**
  * What a connection tells:
  *
@@ -183,7 +185,7 @@ export async function* openStream(wire, { sessionId, after, snapshot, limit, ref
     const asked = new URLSearchParams();
     if (snapshot) asked.set("snapshot", "true");
     if (snapshot && limit !== undefined) asked.set("limit", String(limit));
-    asked.set("heartbeat", String(Math.max(1, Math.floor(silence / 2000))));
+    asked.set("heartbeat", String(Math.min(Math.max(1, Math.floor(silence / 2000)), LONGEST_HEARTBEAT)));
     const url = wire.at(`/sessions/${encodeURIComponent(sessionId)}/events?${asked}`);
     const response = await wire.open(url, { headers, signal: line.signal }, refused).catch(broken);
     const form = response.headers.get("Content-Type")?.split(";")[0];
