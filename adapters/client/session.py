@@ -117,7 +117,7 @@ class RemoteSession:
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
         )
-        key = idempotency_key or generation_id or str(uuid7())
+        key = (generation_id or str(uuid7())) if idempotency_key is None else idempotency_key
         try:
             answer, status = await self._commands.ask(
                 "POST",
