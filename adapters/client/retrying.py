@@ -1,9 +1,8 @@
 """Whether a producer's request that failed is sent again, and when.
 
 Pure. Attempts for some time, a number of them at least; where the session turns out not to exist, as long to make it,
-and once it is made, as long again. It is made
-once: only a request that made it uses that up, not one that failed. Decides by status and by code,
-never by a text.
+and once it is made, as long again. It is made once: only a request that made it uses that up, not one that failed.
+Decides by status and by code, never by a text.
 """
 
 from __future__ import annotations
