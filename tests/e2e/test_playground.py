@@ -267,6 +267,31 @@ def test_older_messages_that_cannot_be_loaded_are_told(page: Page, site: ServerP
     complaints.clear()
 
 
+def test_older_messages_come_above_what_is_being_read(page: Page, site: ServerProcess) -> None:
+    session = f"{site.url}/v1/sessions/long"
+    httpx.put(session).raise_for_status()
+    for number in range(70):
+        httpx.post(f"{session}/messages", json={"text": f"message {number}"}).raise_for_status()
+    page.goto(f"{site.url}/#a=long")
+    a = panel(page, "a")
+    live(a)
+    page.reload()  # it begins with its state, which is not all of it
+    live(a)
+    said = a.locator(".message[data-role=user]")
+    expect(said).to_have_count(60)
+    a.locator(".transcript").evaluate("(each) => { each.scrollTop = 0; }")
+    read = a.get_by_text("message 10", exact=True)
+    before = read.bounding_box()
+    older = a.get_by_role("button", name="Older messages")
+    older.click()
+    expect(said).to_have_count(70)
+    expect(older).to_be_hidden()
+    after = read.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(after["y"] - before["y"]) < 3
+
+
 #
 def test_the_pages_fold_is_the_servers_snapshot(page: Page) -> None:
     a = panel(page, "a")
