@@ -18,6 +18,7 @@ const DROP_PAUSE = 1500; // long enough to see that the answer goes on without u
 const TITLE = 60; // characters of the first message that a conversation is called by
 const TRIES = 2; // connections on a WebSocket before the event stream is taken: something on the way knows no WebSocket
 const PAGE = 60; // messages: a few screenfuls
+const LATE = 8000; // longer than an attempt may take
 const WIDE = matchMedia("(min-width: 861px)");
 
 export class Pane {
@@ -305,20 +306,24 @@ export class Pane {
   async #settle(otherwise, command, stop) {
     const session = this.#session;
     const { notice } = this.#parts;
-    for (let next = command; ; ) {
-      try {
-        const answer = await next(session);
-        notice.clear("error");
-        notice.clear("unanswered");
-        if (answer.state !== "pending") return answer;
-        notice.say("Stopped before it was sent.");
-        return false;
-      } catch (problem) {
-        if (problem.name === "AbortError" && next === command && stop) next = stop;
-        else if (problem.uncertain && problem.retryable) {
-          notice.say("No answer yet. It is asked for again until there is one, and nothing is sent twice.", { kind: "unanswered" });
-        } else return this.#failed(otherwise, problem);
+    const told = "No answer yet. It is asked for again until there is one, and nothing is sent twice.";
+    const late = setTimeout(() => notice.say(told, { kind: "unanswered" }), LATE);
+    try {
+      for (let next = command; ; ) {
+        try {
+          const answer = await next(session);
+          notice.clear("error");
+          if (answer.state !== "pending") return answer;
+          notice.say("Stopped before it was sent.");
+          return false;
+        } catch (problem) {
+          if (problem.name === "AbortError" && next === command && stop) next = stop;
+          else if (!problem.uncertain || !problem.retryable) return this.#failed(otherwise, problem);
+        }
       }
+    } finally {
+      clearTimeout(late);
+      notice.clear("unanswered");
     }
   }
 
