@@ -215,8 +215,8 @@ export class Wire {
 
   /**
    * A line was dead, and so may be the connections that the browser keeps ready: requests would take one after the other,
-   * and wait on each. A small request on all of them has those closed that bring no answer. What is asked meanwhile waits
-   * for that.
+   * and wait on each. A small request on all of them has those closed that bring no answer, whoever else fetches here.
+   * What is asked meanwhile waits for that.
    */
   shake() {
     const { origin } = this.place.url;
@@ -293,8 +293,8 @@ export class Wire {
     const request = new AbortController();
     const leave = () => request.abort(signal.reason);
     const late = () => {
-      this.shake();
       request.abort(unreachable("no answer came in time"));
+      this.shake();
     };
     const text = body === undefined ? undefined : JSON.stringify(body);
     const attempt = ATTEMPT + (text?.length ?? 0) / SLOW;

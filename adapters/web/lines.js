@@ -168,8 +168,8 @@ export async function* openStream(wire, { sessionId, after, snapshot, limit, ref
   if (signal.aborted) return;
   signal.addEventListener("abort", leave);
   const dead = () => {
-    wire.shake();
     leave();
+    wire.shake();
   };
   const pulse = new Pulse(silence, () => {}, dead); // a stream is asked once, when it is opened
   onReturn(() => pulse.ask(), line.signal);
@@ -241,8 +241,8 @@ export async function* openSocket(wire, { sessionId, after, snapshot, limit, ref
     if (socket.readyState === socket.OPEN) tell({ op: "ping" });
   };
   const dead = () => {
-    wire.shake();
     end(unreachable("the line was silent for too long"));
+    wire.shake();
   };
   const pulse = new Pulse(silence, ask, dead);
   const left = new AbortController();
