@@ -226,7 +226,8 @@ async def test_a_start_whose_answer_is_lost_is_asked_for_again_and_is_the_same(a
     assert isinstance(started, Started)
     assert not started.repeated
     times, bodies, keys = zip(*server.asked, strict=True)
-    assert [later - sooner for sooner, later in pairwise(times)] == [pytest.approx(6, abs=0.1)] * 2, "no pause behind a silence"
+    lasted = [later - sooner for sooner, later in pairwise(times)]
+    assert lasted == [pytest.approx(6, abs=0.1)] * 2, "no pause behind a silence"
     assert bodies[0] == bodies[1] == bodies[2]
     assert set(keys) == {bodies[0]["generation_id"]} == {started.generation_id}
 
