@@ -19,6 +19,7 @@ import { makeCursor, parseCursor } from "./fold.js";
 export const SILENCE = 7_000;
 
 const LONGEST_HEARTBEAT = 3600; // that a server may be asked for, in seconds
+const HIDDEN = 6; // times as long a page that nobody looks at waits before it asks: when it is looked at, it asks at once
 
 /**
  * What a connection tells:
@@ -71,7 +72,8 @@ class Pulse {
   heard() {
     this.stop();
     this.#asked = false;
-    this.#timer = setTimeout(() => this.ask(), this.#half);
+    const hidden = globalThis.document?.visibilityState === "hidden";
+    this.#timer = setTimeout(() => this.ask(), this.#half * (hidden ? HIDDEN : 1));
   }
 
   ask() {
