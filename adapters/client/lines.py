@@ -1,6 +1,7 @@
 """One connection that tells of a session, as server-sent events or on a WebSocket: frames, until it breaks.
 
-Each is silent for at most three heartbeats; then it is dead, whatever TCP says. Who reconnects is `following`.
+A server that says nothing for a heartbeat is asked to: a stream once, when it is opened, a WebSocket each time. A line
+that stays silent (`ClientConfig.silence`) is dead, whatever TCP says. Who reconnects is `following`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ T = TypeVar("T")
 _Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _SUBPROTOCOL: Final = "penstock.v1"
+_LONGEST_HEARTBEAT: Final = 3600  # that a server may be asked for, in seconds
+_PING: Final = '{"op":"ping"}'  # its answer bears no id, so that it is nobody's
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -51,22 +54,25 @@ class Line(Protocol):
         `BadAnswer`, and what the server refuses to go on with. Cancelling it spoils the line."""
 
 
-def open_line(wire: Wire, session_id: str, asks: Asks, over: Over) -> AbstractAsyncContextManager[Line]:
-    """Connect. Raises `Unreachable`, and what the server refuses with."""
-    return _open_stream(wire, session_id, asks) if over == "sse" else _open_socket(wire, session_id, asks)
+def open_line(wire: Wire, session_id: str, asks: Asks, over: Over, silence: float) -> AbstractAsyncContextManager[Line]:
+    """Connect. It may be silent for ``silence`` seconds. Raises `Unreachable`, and what the server refuses with."""
+    opening = _open_stream if over == "sse" else _open_socket
+    return opening(wire, session_id, asks, silence)
 
 
 @asynccontextmanager
-async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
+async def _open_stream(wire: Wire, session_id: str, asks: Asks, silence: float) -> AsyncIterator[Line]:
     headers: dict[str, str] = {}
     query: dict[str, str] = {}
     if asks.snapshot:
         query["snapshot"] = "true"
+        if asks.limit is not None:
+            query["limit"] = str(asks.limit)
     elif asks.after == "now":  # no cursor, so no header: the stream's first line tells where that was
         query["after"] = asks.after
     elif asks.after is not None:
         headers["Last-Event-ID"] = asks.after
-    async with _streamed(wire, f"{session_path(session_id)}/events", query, headers, _frames) as line:
+    async with _streamed(wire, f"{session_path(session_id)}/events", query, headers, silence, _frames) as line:
         yield line
 
 
@@ -79,7 +85,7 @@ def open_list(
 ) -> AbstractAsyncContextManager[StreamLine[T]]:
     """Connect to the stream of the list; ``read`` makes frames of its messages. Raises as `open_line`."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
-    return _streamed(wire, "/v1/events", {"limit": str(limit)}, headers, read)
+    return _streamed(wire, "/v1/events", {"limit": str(limit)}, headers, wire.config.silence, read)
 
 
 @asynccontextmanager
@@ -88,10 +94,11 @@ async def _streamed(
     path: str,
     query: Mapping[str, str],
     headers: Mapping[str, str],
+    silence: float,
     read: Callable[[Iterable[ServerSent]], Iterable[T]],
 ) -> AsyncIterator[StreamLine[T]]:
+    query = {"heartbeat": str(min(max(1, int(wire.config.heartbeat)), _LONGEST_HEARTBEAT)), **query}
     asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store", **headers}
-    silence = wire.config.silence
     async with wire.stream(path, query=query, headers=asked, within=silence) as response:
         form = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if form != "text/event-stream":
@@ -146,11 +153,11 @@ class StreamLine(Generic[T]):
 
 
 @asynccontextmanager
-async def _open_socket(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
+async def _open_socket(wire: Wire, session_id: str, asks: Asks, silence: float) -> AsyncIterator[Line]:
     try:
         async with open_tasks() as nursery, _connected(wire) as stream:
             ws = await _handshake(nursery, stream, wire)
-            line = _SocketLine(ws, session_id, wire.config.heartbeat)
+            line = _SocketLine(ws, session_id, wire.config.heartbeat, silence)
             await line.subscribe(asks)
             yield line
             # A farewell only where the line is well: on one that broke, or whose reader left, it would be waited for.
@@ -217,16 +224,19 @@ def _translated(error: Exception, wire: Wire) -> PenstockError:
 class _SocketLine:
     """One subscription on a socket of its own."""
 
-    def __init__(self, ws: WebSocketConnection, session_id: str, heartbeat: float) -> None:
+    def __init__(self, ws: WebSocketConnection, session_id: str, heartbeat: float, silence: float) -> None:
         self._ws = ws
         self._session_id = session_id
         self._heartbeat = heartbeat
+        self._silence = silence
         self._ready: deque[Frame] = deque()
 
     async def subscribe(self, asks: Asks) -> None:
         frame: dict[str, str | int | bool] = {"op": "subscribe", "id": 1, "session_id": self._session_id}
         if asks.snapshot:
             frame["snapshot"] = True
+            if asks.limit is not None:
+                frame["limit"] = asks.limit
         elif asks.after is not None:
             frame["after"] = asks.after
         try:
@@ -246,15 +256,17 @@ class _SocketLine:
         return self._ready.popleft()
 
     async def _next(self) -> str | bytes:
-        """The next message. A server that says nothing for a heartbeat is asked whether it is there."""
-        while True:
-            with trio.move_on_after(self._heartbeat):
-                message: str | bytes = await self._ws.get_message()
-                return message
-            with trio.move_on_after(2 * self._heartbeat) as limit:
-                await self._ws.ping()
-            if limit.cancelled_caught:
-                raise Unreachable(f"the server answered no ping for {2 * self._heartbeat} s")
+        """The next message. A server that says nothing for a heartbeat is asked for one: a pong is none, and would not
+        be seen while messages wait to be read."""
+        message: str | bytes
+        with trio.move_on_after(self._heartbeat):
+            message = await self._ws.get_message()
+            return message
+        with trio.move_on_after(self._silence - self._heartbeat):
+            await self._ws.send_message(_PING)
+            message = await self._ws.get_message()
+            return message
+        raise Unreachable(f"the socket was silent for {self._silence} s")
 
     def _closed(self, closed: ConnectionClosed) -> PenstockError:
         code = None if closed.reason is None else closed.reason.code

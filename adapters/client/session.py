@@ -58,7 +58,8 @@ from .lines import Over
 from .place import Place
 from .producing import Opening, Production
 from .reading import Events, follow
-from .snapshots import completed, take_snapshot
+from .refusals import Unreachable
+from .snapshots import read_page, take_snapshot
 from .transcript import Transcript, open_transcript
 from .wire import session_path
 
@@ -103,8 +104,13 @@ class RemoteSession:
         """Start a generation, as `engine.Session.start`; ``producer`` is a name that the server knows.
 
         ``idle_limit`` in seconds, infinite for no limit; None leaves it to the server.
-        It goes under a key, so that one whose answer was lost is asked for again and carried out once.
+        It goes under a key, so that one whose answer was lost is asked for again and carried out once. Where no answer
+        comes at all, `Unreachable` bears the ``generation_id``: whether it was carried out is not known. The same start
+        with that id is the same start, and `generation` tells what became of it. With an ``idempotency_key`` of your own
+        no id is made here: repeat the start under that key.
         """
+        if generation_id is None and idempotency_key is None and policy != "join":
+            generation_id = new_generation_id()
         body = given(
             producer=producer,
             text=text,
@@ -119,14 +125,18 @@ class RemoteSession:
         )
         if idle_limit is not None:
             body["idle_limit"] = None if idle_limit == math.inf else idle_limit
-        key = str(uuid7()) if idempotency_key is None else idempotency_key
-        answer, status = await self._commands.ask(
-            "POST",
-            f"{self._path}/generations",
-            body,
-            headers={"Idempotency-Key": key},
-            repeatable=True,
-        )
+        key = (generation_id or str(uuid7())) if idempotency_key is None else idempotency_key
+        try:
+            answer, status = await self._commands.ask(
+                "POST",
+                f"{self._path}/generations",
+                body,
+                headers={"Idempotency-Key": key},
+                repeatable=True,
+            )
+        except Unreachable as error:
+            error.session_id, error.generation_id = self.session_id, generation_id
+            raise
         return read_started(answer, status, own_key=idempotency_key is None, joins=policy == "join")
 
     async def stop(
@@ -255,7 +265,12 @@ class RemoteSession:
     # --- streams
 
     def events(
-        self, after: Cursor | str | None = None, *, over: Over = "sse", snapshot: bool = False
+        self,
+        after: Cursor | str | None = None,
+        *,
+        over: Over = "sse",
+        snapshot: bool = False,
+        limit: int | None = None,
     ) -> AbstractAsyncContextManager[Events]:
         """Follow from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
 
@@ -263,21 +278,25 @@ class RemoteSession:
                 async for event in events: ...
 
         Reconnects for ever, behind the last event, and ends with the session. With ``snapshot`` a `SnapshotTaken`
-        comes first (see `Events.receive`). Raises `InvalidCursor` at once; what the server refuses for good comes
-        out of the iteration.
+        comes first (see `Events.receive`), of at most ``limit`` messages, the newest. Raises `InvalidCursor` at once;
+        what the server refuses for good comes out of the iteration.
         """
         place = Place(
             self.session_id,
             Cursor.parse(after) if isinstance(after, str) and after != "now" else after,
             snapshot=snapshot,
+            limit=limit,
         )
         return follow(self._tasks, self._commands.wire, place, over)
 
-    def transcript(self, *, over: Over = "sse") -> AbstractAsyncContextManager[Transcript]:
-        """The session's state, kept up to date while the block lasts."""
-        events = self.events(snapshot=True, over=over)
-        complete = partial(completed, self._commands, self.session_id)
-        return open_transcript(self._tasks, events, self.session_id, complete)
+    def transcript(self, *, over: Over = "sse", limit: int | None = None) -> AbstractAsyncContextManager[Transcript]:
+        """The session's state, kept up to date while the block lasts.
+
+        It begins with the newest messages: ``limit`` of them, without it as many as the server gives in a page.
+        """
+        events = self.events(snapshot=True, over=over, limit=limit)
+        read = partial(read_page, self._commands, self.session_id)
+        return open_transcript(self._tasks, events, self.session_id, read)
 
     # --- remote producers
 

@@ -14,7 +14,19 @@ from ..server.ending import Ending
 from ..server.handover import chunk
 from .guard import authenticate, identity
 from .openapi.schemas import reference
-from .routes import SESSION, Answer, Operation, Routes, flag, header, query
+from .routes import (
+    HEARTBEAT,
+    LARGEST_PAGE,
+    SESSION,
+    Answer,
+    Operation,
+    Routes,
+    flag,
+    header,
+    number,
+    query,
+    seconds_between,
+)
 from .streaming import Allowance, Form, Forms, accepted_form, after_cursor, streamed
 
 __all__ = ["add_events"]
@@ -44,7 +56,8 @@ _FORMS: Final = {module: _forms(module) for module in (ndjson, sse)}
 _STREAM: Final = """The log from a cursor on, and what comes. A logged event comes with its cursor: as the `id` of a
 server-sent event, or to be built of the epoch in the first line and the event's `offset`. Frames about the stream
 itself have an `event:` line, or a member `control`: `snapshot`, `caught-up`, `gap`, `presence`, `degraded`, `end`,
-`drain`. Every 15 seconds of silence a comment, or an empty line, says that it lives."""
+`drain`. Every 15 seconds of silence, or as often as `heartbeat` asks, a comment, or an empty line, says that it
+lives."""
 
 
 def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
@@ -67,6 +80,12 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
                 ),
                 query("live", {"type": "boolean", "default": True}, "With false it ends at the tail."),
                 query("snapshot", {"type": "boolean", "default": False}, "The state first, then the events behind it."),
+                query(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE},
+                    "How many messages the state has, at most: the newest. Without it as many as a page may have.",
+                ),
+                HEARTBEAT,
                 header(
                     "Last-Event-ID",
                     {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
@@ -86,16 +105,17 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
         principal = authenticate()
         after = _after()
         live, snapshot = flag("live", default=True), flag("snapshot", default=False)
+        limit, interval = number("limit", LARGEST_PAGE), seconds_between(heartbeat)
         session = await engine.session(session_id)
         module = accepted_form()
         await session.cursor()  # one that is set aside is refused here, before there is an answer
-        opening = session.subscribe(after, live=live, snapshot=snapshot)
+        opening = session.subscribe(after, live=live, snapshot=snapshot, limit=limit)
         response = streamed(
             opening,
             _FORMS[module],
             module.MEDIA_TYPE,
             principal=principal,
-            heartbeat=heartbeat,
+            heartbeat=interval,
             session_id=session_id,
             allowed=Allowance(identity(), principal, session_id),
         )

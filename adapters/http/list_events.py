@@ -17,7 +17,7 @@ from ..server.ending import Ending
 from ..server.handover import chunk
 from .guard import identity, may_list
 from .openapi.schemas import reference
-from .routes import LIMIT, Answer, Operation, Routes, flag, header, page_size, query
+from .routes import HEARTBEAT, LIMIT, Answer, Operation, Routes, flag, header, page_size, query, seconds_between
 from .streaming import Form, Forms, accepted_form, after_cursor, streamed
 
 __all__ = ["add_list_events"]
@@ -61,6 +61,7 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
                 LIMIT,
                 query("after", "Cursor", "Where to go on: the cursor of a frame of this stream."),
                 query("live", {"type": "boolean", "default": True}, "With false it ends when it is caught up."),
+                HEARTBEAT,
                 header(
                     "Last-Event-ID",
                     {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
@@ -77,7 +78,7 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
         ),
     )
     async def list_events() -> Response:
-        principal, live = may_list(), flag("live", default=True)
+        principal, live, interval = may_list(), flag("live", default=True), seconds_between(heartbeat)
         followed = FollowedList(
             engine,
             after_cursor(),
@@ -89,7 +90,7 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
             live=live,
         )
         module = accepted_form()
-        response = streamed(followed, _FORMS[module], module.MEDIA_TYPE, principal=principal, heartbeat=heartbeat)
+        response = streamed(followed, _FORMS[module], module.MEDIA_TYPE, principal=principal, heartbeat=interval)
         if not live:
             Ending.promise(request.scope)
         return response

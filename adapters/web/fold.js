@@ -163,14 +163,17 @@ class Transcript {
 
   /**
    * Put messages of an older page where they belong: those that are here already, too, for an open one may stand before
-   * the others.
+   * the others. Those that are older still stay in front.
    *
    * @param {Growing[]} messages in order
+   * @param {string | null} next the message that they are before
    */
-  prepend(messages) {
+  prepend(messages, next) {
     const older = messages.map((message) => this.byId.get(message.id) ?? message);
     const ids = new Set(older.map(({ id }) => id));
-    this.inOrder = [...older, ...this.inOrder.filter(({ id }) => !ids.has(id))];
+    const at = Math.max(0, this.inOrder.findIndex(({ id }) => id === next));
+    const left = (/** @type {Growing[]} */ those) => those.filter(({ id }) => !ids.has(id));
+    this.inOrder = [...left(this.inOrder.slice(0, at)), ...older, ...left(this.inOrder.slice(at))];
     for (const message of older) this.byId.set(message.id, message);
     this.kept = null;
   }
@@ -583,7 +586,7 @@ export class Fold {
     if (at === null) return "invalid";
     if (page.session_id !== this.sessionId || at.epoch !== this.#epoch) return "foreign";
     freeze(page);
-    this.#transcript.prepend(page.messages.map(growing));
+    this.#transcript.prepend(page.messages.map(growing), this.#next);
     // What began behind what is known here is told by its events.
     const older = (page.generations ?? []).filter((generation) => begin(generation) <= this.#offset);
     this.#takeGenerations(older.filter(({ generation_id: id }) => !this.#generations.has(id)), this.#ends);

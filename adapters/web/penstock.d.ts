@@ -200,7 +200,7 @@ export interface State {
   /** Those that are open. */
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
-  /** There are older messages that are not here yet; while the session is followed, they are fetched. */
+  /** There are older messages that are not here: `older` fetches them. */
   readonly more: boolean;
   /** By generation id, as far as they were seen, or a snapshot told of them. */
   readonly ends: Readonly<Record<string, End>>;
@@ -292,7 +292,7 @@ export interface Snapshot extends State {
 export interface Hooks {
   /** Each event that came, and what became of it. */
   onEvent?(event: PenstockEvent, cursor: string | null, verdict: Verdict): void;
-  /** Each control frame; `bad-frame` for what is none, and `older-missing` where older messages could not be read. */
+  /** Each control frame; `bad-frame` for what is none. */
   onControl?(name: string, data: any): void;
   /** Each change of the connection. */
   onConnection?(connection: Connection): void;
@@ -306,7 +306,9 @@ export interface Following {
   over?: "sse" | "websocket";
   /** Begin with the state, not with the log's first event; true unless given. */
   snapshot?: boolean;
-  /** Milliseconds after which a silent connection is dead; 45 s unless given. */
+  /** Messages that the state begins with, at most, the newest; as many as a page may have unless given. */
+  limit?: number;
+  /** Milliseconds after which a silent connection is dead; 7 s unless given. The server is asked for signs of life. */
   silence?: number;
 }
 
@@ -388,6 +390,8 @@ export declare class Problem extends Error {
     readonly retryable: boolean;
     /** Milliseconds that the server asks us to wait, at least. @readonly */
     readonly retryAfter: number;
+    /** It may have been carried out all the same: an answer is missing, to this request or to the same one before. */
+    uncertain: boolean;
     /**
      * `retry_after` is the server's own word, in seconds, as it stands in a frame.
      *
@@ -575,9 +579,11 @@ export declare class Client {
 /**
  * One session: a store of its state, kept up to date while it is followed, and its commands.
  *
- * A command that the server carries out once however often it comes is repeated for up to ten seconds while there is no
+ * A command that the server carries out once however often it comes is repeated for up to 40 seconds while there is no
  * answer: the reads, `create`, `start`, `stop`, `post`, `input` and the like, whose ids are made here unless given. The
  * others are sent once. A refusal is raised as a `Problem`.
+ *
+ * The state begins with the newest messages; `older` fetches those before, while there is `more`.
  */
 export declare class Session {
     /** @readonly */
@@ -586,7 +592,7 @@ export declare class Session {
      * @param {string} sessionId
      * @param {Place & Following & Hooks} [options]
      */
-    constructor(sessionId: string, { url, token, fetch, WebSocket, over, snapshot, silence, ...hooks }?: Place & Following & Hooks);
+    constructor(sessionId: string, { url, token, fetch, WebSocket, over, snapshot, limit, silence, ...hooks }?: Place & Following & Hooks);
     /**
      * Call the listener after each change, once for all that came together. Gives a function that ends it.
      *
@@ -619,6 +625,17 @@ export declare class Session {
      */
     drop(milliseconds?: number): void;
     /**
+     * Fetch a page of the messages before those that are here: at most `limit`, as many as there may be without it. Whether
+     * there are more then. While a page is on its way it gives the same promise. Where the state has to begin anew
+     * meanwhile, it is that of the newest messages again.
+     *
+     * @param {{limit?: number} & Abortable} [options]
+     * @returns {Promise<boolean>}
+     */
+    older({ limit, signal }?: {
+        limit?: number;
+    } & Abortable): Promise<boolean>;
+    /**
      * Make the session, if there is none.
      *
      * @param {{metadata?: JsonObject}} [body]
@@ -633,8 +650,10 @@ export declare class Session {
         created: boolean;
     }>;
     /**
-     * Start a generation. It is repeated under its key while there is no answer, and runs once. `stop` ends that: a start
-     * that waits for its next attempt is given up, and fails as an aborted one does.
+     * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
+     * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
+     * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
+     * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
      *
      * @param {StartBody} [body]
      * @param {{key?: string} & Abortable} [options]

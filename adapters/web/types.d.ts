@@ -203,7 +203,7 @@ export interface State {
   /** Those that are open. */
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
-  /** There are older messages that are not here yet; while the session is followed, they are fetched. */
+  /** There are older messages that are not here: `older` fetches them. */
   readonly more: boolean;
   /** By generation id, as far as they were seen, or a snapshot told of them. */
   readonly ends: Readonly<Record<string, End>>;
@@ -295,7 +295,7 @@ export interface Snapshot extends State {
 export interface Hooks {
   /** Each event that came, and what became of it. */
   onEvent?(event: PenstockEvent, cursor: string | null, verdict: Verdict): void;
-  /** Each control frame; `bad-frame` for what is none, and `older-missing` where older messages could not be read. */
+  /** Each control frame; `bad-frame` for what is none. */
   onControl?(name: string, data: any): void;
   /** Each change of the connection. */
   onConnection?(connection: Connection): void;
@@ -309,7 +309,9 @@ export interface Following {
   over?: "sse" | "websocket";
   /** Begin with the state, not with the log's first event; true unless given. */
   snapshot?: boolean;
-  /** Milliseconds after which a silent connection is dead; 45 s unless given. */
+  /** Messages that the state begins with, at most, the newest; as many as a page may have unless given. */
+  limit?: number;
+  /** Milliseconds after which a silent connection is dead; 7 s unless given. The server is asked for signs of life. */
   silence?: number;
 }
 

@@ -49,6 +49,7 @@ _Command: TypeAlias = Callable[[str, Mapping[str, JSON], JSON], Awaitable[Result
 class _SubscribeBody:
     after: str | None = None
     snapshot: bool = False
+    limit: int | None = None
 
 
 @final
@@ -126,12 +127,15 @@ class Commands:
     async def _subscribe(self, session_id: str, value: Mapping[str, JSON], request_id: JSON) -> Result:
         body = read_body(value, _SubscribeBody, aside=ENVELOPE)
         after = body.after if body.after is None or body.after == "now" else Cursor.parse(body.after)
+        if body.limit is not None and body.limit < 1:
+            raise InvalidBody("limit must be a whole number from 1 on")
         while True:
             principal = await self._holder.allow("read", session_id)
             session = await self._engine.session(session_id)
             if self._holder.principal() is principal:
                 break  # else the socket has got another token meanwhile
-        await self._subscriptions.add(self._nursery, session, after, body.snapshot, request_id)
+        opening = session.subscribe(after, snapshot=body.snapshot, limit=body.limit)
+        await self._subscriptions.add(self._nursery, session_id, opening, request_id)
         return None
 
     async def _unsubscribe(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:

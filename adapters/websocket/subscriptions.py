@@ -13,7 +13,6 @@ import trio
 from penstock.engine import (
     JSON,
     CaughtUp,
-    Cursor,
     Degraded,
     Delivery,
     Drained,
@@ -22,7 +21,6 @@ from penstock.engine import (
     Opened,
     Overloaded,
     PenstockError,
-    Session,
 )
 
 from ..forms.frames import frame_control, frame_error, frame_reply, frame_told, on_the_wire, wire_frames
@@ -46,6 +44,9 @@ _LIST: Final = ""
 
 class _Followed(Protocol[T_co]):
     async def receive(self) -> T_co: ...
+
+
+Opening: TypeAlias = AbstractAsyncContextManager[_Followed[Delivery]]
 
 
 def _wire_session(session_id: str, delivery: Delivery, request_id: JSON) -> Sequence[bytes]:
@@ -108,18 +109,14 @@ class Subscriptions:
         """Those that are followed."""
         return [session_id for session_id in self._readers if session_id != _LIST]
 
-    async def add(
-        self, nursery: trio.Nursery, session: Session, after: Cursor | str | None, snapshot: bool, request_id: JSON
-    ) -> None:
+    async def add(self, nursery: trio.Nursery, session_id: str, opening: Opening, request_id: JSON) -> None:
         """Begin to deliver, in ``nursery``. Returns when the request has been answered, well or ill.
 
         Raises `InvalidBody` when there is one for this session, `Overloaded`, and `Forbidden` if it was left meanwhile.
         """
-        sid = session.session_id
-        if sid in self._readers:
-            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=sid)
-        opening = session.subscribe(after, snapshot=snapshot)
-        await self._begin(nursery, sid, opening, partial(_wire_session, sid), request_id)
+        if session_id in self._readers:
+            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=session_id)
+        await self._begin(nursery, session_id, opening, partial(_wire_session, session_id), request_id)
 
     async def watch(self, nursery: trio.Nursery, followed: FollowedList, request_id: JSON) -> None:
         """The same for the list."""

@@ -281,18 +281,24 @@ class Session:
 
     @asynccontextmanager
     async def subscribe(
-        self, after: Cursor | str | None = None, *, live: bool = True, snapshot: bool = False
+        self,
+        after: Cursor | str | None = None,
+        *,
+        live: bool = True,
+        snapshot: bool = False,
+        limit: int | None = None,
     ) -> AsyncIterator[Subscription]:
         """Read from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
 
         ``live=False`` ends at the tail; ``snapshot=True`` begins with the state and goes on behind it: with the newest
-        messages, as `snapshot_page` has them, and with those that are open. A reader
+        messages, ``limit`` of them at most, as `snapshot_page` has them, and with those that are open. A reader
         that is slow loses time, never events, and holds nobody up. Raises `InvalidCursor`, `InvalidBody`.
         """
         from_tail = type(after) is str and after == "now"
         cursor = None if after is None or from_tail else checked_cursor(after)
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
+        limit, _ = checked_page(limit, None)
         resident = await self._registry.resident(self.session_id)
         subscription = Subscription(
             resident.history,
@@ -300,6 +306,7 @@ class Session:
             from_tail=from_tail,
             live=live,
             snapshot=snapshot,
+            limit=limit,
         )
         async with subscription:
             yield subscription

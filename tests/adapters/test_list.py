@@ -449,6 +449,20 @@ async def test_a_silent_stream_of_the_list_says_that_it_lives() -> None:
                         seen.append(await anext(lines))
 
 
+@forms
+async def test_signs_of_life_come_as_often_as_they_are_asked_for(form: str) -> None:
+    async with penstock(MemoryLog(), heartbeat=PATIENCE) as served, served.client() as client:
+        asked = client.stream("GET", "/v1/events?heartbeat=1", headers={"Accept": form})
+        async with asked as response, lines_of(response) as lines:
+            with trio.fail_after(PATIENCE / 2):
+                async for line in lines:
+                    if line == ": ping" or (form == FORMS[1] and not line):
+                        break
+        for wrong in ("0", "3601", "1.5", "1&heartbeat=2"):
+            answer = await client.get(f"/v1/events?heartbeat={wrong}")
+            assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_BODY")
+
+
 # --- the WebSocket
 
 

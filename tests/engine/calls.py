@@ -250,7 +250,7 @@ async def _fork(scene: Scene, given: Given) -> None:
 
 
 async def _subscribe(scene: Scene, given: Given) -> None:
-    await given(scene.session.subscribe, after="now", live=True, snapshot=True)
+    await given(scene.session.subscribe, after="now", live=True, snapshot=True, limit=1)
 
 
 async def _snapshot(scene: Scene, given: Given) -> None:
