@@ -106,8 +106,8 @@ class RemoteSession:
         ``idle_limit`` in seconds, infinite for no limit; None leaves it to the server.
         It goes under a key, so that one whose answer was lost is asked for again and carried out once. Where no answer
         comes at all, `Unreachable` bears the ``generation_id``: whether it was carried out is not known. The same start
-        with that id is the same start, and `generation` tells what became of it. With an ``idempotency_key`` of your own
-        no id is made here: repeat the start under that key.
+        with that id is the same start, and `generation` tells what became of it. With an ``idempotency_key`` no id
+        is made here: repeat the start under that key.
         """
         if generation_id is None and idempotency_key is None and policy != "join":
             generation_id = new_generation_id()
