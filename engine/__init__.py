@@ -50,16 +50,18 @@ from .log import (
     MemoryLog,
     SqliteLog,
     SqliteReader,
+    Summary,
     back_up,
     open_sqlite,
     open_sqlite_reader,
     restore,
 )
-from .reducer import ApprovalView, BlockView, MessageView, SessionState, Snapshot, SnapshotPage
+from .reducer import ApprovalView, BlockView, MessageView, Moment, ResolvedView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
     Finished,
     GenerationInfo,
+    LastSaid,
     Posted,
     Present,
     Queued,
@@ -86,6 +88,7 @@ from .stream.subscription import (
     SnapshotTaken,
     Subscription,
 )
+from .stream.watch import ListChange, ListDelivery, Watch
 from .upkeep.compaction import CompactionStatistics, Compactor, Progress
 from .upkeep.retention import expire_sessions
 
@@ -121,10 +124,14 @@ __all__ = [
     "GenerationInfo",
     "Head",
     "Input",
+    "LastSaid",
+    "ListChange",
+    "ListDelivery",
     "LogStatistics",
     "MemoryLog",
     "Message",
     "MessageView",
+    "Moment",
     "Opened",
     "Outcome",
     "Pieces",
@@ -137,6 +144,7 @@ __all__ = [
     "Progress",
     "QueueNext",
     "Queued",
+    "ResolvedView",
     "Session",
     "SessionInfo",
     "SessionState",
@@ -150,8 +158,10 @@ __all__ = [
     "StopState",
     "Stopped",
     "Subscription",
+    "Summary",
     "Superseded",
     "Updated",
+    "Watch",
     "back_up",
     "check_json",
     "check_lease",

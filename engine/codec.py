@@ -28,6 +28,7 @@ from .events import (
     Cursor,
     Data,
     Event,
+    ForkedGeneration,
     JSONObject,
     MessageSnapshot,
     Unknown,
@@ -134,8 +135,16 @@ def _strict_converter() -> Converter:
     made.register_structure_hook_func(partial(eq, JSONObject), _json_object)
     made.register_structure_hook_func(partial(eq, JSONObject | None), _optional(_json_object))
     made.register_structure_hook_func(partial(eq, JSON), _any_json)
+    made.register_structure_hook_func(partial(eq, ForkedGeneration | None), _optional(_forked(made)))
     made.register_structure_hook_func(_is_array, partial(_array, made))
     return made
+
+
+def _forked(made: Converter) -> Callable[[object, type], object]:
+    def structure(value: object, _: type) -> object:
+        return made.structure(value, ForkedGeneration)
+
+    return structure
 
 
 def _is_array(kind: object) -> bool:
@@ -182,6 +191,7 @@ def _register(cls: type) -> None:
 
 
 _register(BlockSnapshot)
+_register(ForkedGeneration)
 for _cls in DATA_TYPES.values():
     _register(_cls)
 

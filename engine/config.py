@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TypeVar, final
 
 from attrs import Attribute, field, frozen
@@ -26,6 +27,12 @@ def _positive_or_none(_: object, attribute: Attribute[float], value: float | Non
 def _not_negative_or_none(_: object, attribute: Attribute[float], value: float | None) -> None:
     if value is not None and not value >= 0:
         raise ValueError(f"{attribute.name} must be 0, above 0, or None, not {value!r}")
+
+
+def _each_positive(_: object, attribute: Attribute[Mapping[str, float]], value: Mapping[str, float]) -> None:
+    for name, limit in value.items():
+        if not limit > 0:
+            raise ValueError(f"{attribute.name}[{name!r}] must be above 0, not {limit!r}")
 
 
 @final
@@ -109,6 +116,10 @@ class Config:
     # waited for, this clock stands still.
     idle_limit: float = field(default=120.0, validator=_positive)
 
+    # The same for single producers, by the name that their generations have in the log: one that computes for an hour
+    # before it has something to say is not stuck. A start may ask for a limit of its own.
+    idle_limits: Mapping[str, float] = field(factory=dict, validator=_each_positive)
+
     # No total limit by default: a generation that goes on writing is at work, and only the application knows its cost.
     total_limit: float = field(default=math.inf, validator=_positive)
 
@@ -124,6 +135,13 @@ class Config:
 
     # A finish waits for all that its producer had on the way: the one answer that it must not have to guess at.
     finish_timeout: float = field(default=30.0, validator=_positive)
+
+    # Changes of the list that wait for one who follows it: more than a person sees, and they are shared by all.
+    watch_buffer: int = field(default=256, validator=_positive)
+
+    # Sessions of which it is remembered in which order they changed last: who comes back to the list within the time
+    # that it takes so many to change is told which did. Some 150 bytes each.
+    watch_kept: int = field(default=10_000, validator=_positive)
 
     # A remote producer that lets a tool run may say nothing meanwhile, and nobody tells when its process died: one
     # that is silent for as long as a person is waited for is gone.

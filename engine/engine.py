@@ -17,6 +17,7 @@ from .config import Config
 from .errors import (
     CorruptSession,
     DatabaseInUse,
+    InvalidBody,
     PenstockError,
     SessionDeleted,
     SessionNotFound,
@@ -33,13 +34,15 @@ from .observers.reporting import Observers
 from .results import SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
-from .session.arguments import checked_count
+from .session.arguments import checked_choice, checked_count, checked_cursor
+from .session.listing import Order
 from .session.producers import Producers
 from .session.registry import Registry
 from .session.resident import Resident
 from .session.session import Session
-from .shapes import check_text
+from .shapes import check_text, checked_text
 from .stream.hub import Drained
+from .stream.watch import Watch
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
 from .upkeep.compaction import Compactor
 from .upkeep.retention import expire_sessions
@@ -130,16 +133,52 @@ class Engine:
             await self.resident(sid)
         return Session(self._registry, sid)
 
-    async def sessions(self, after: str = "", limit: int = 100, *, most_bytes: int | None = None) -> list[SessionInfo]:
-        """Living sessions in order of id, behind ``after``; none of them is brought into memory.
+    async def sessions(
+        self,
+        after: str = "",
+        limit: int = 100,
+        *,
+        order: Order = "id",
+        updated: str | None = None,
+        prefix: str = "",
+        most_bytes: int | None = None,
+    ) -> list[SessionInfo]:
+        """Living sessions behind the one with the id ``after``; none of them is brought into memory.
 
-        With ``most_bytes`` as many as have no more bytes of metadata, but one at least: nothing comes behind the last
-        session only. Raises `InvalidBody`.
+        In order of id, or with ``order`` ``updated`` the last active first, of one time in order of id; then
+        ``updated`` is what the session ``after`` was listed with, and both are left out for the first page. Only those
+        whose id begins with ``prefix``. With ``most_bytes`` as many as have no more bytes of metadata, but one at
+        least: nothing comes behind the last session only. Raises `InvalidBody`.
         """
         check_text(after, "after")
+        check_text(prefix, "prefix")
+        checked_text(updated, "updated")
+        checked_choice(order, ("id", "updated"), "order")
+        if order == "id" and updated is not None:
+            raise InvalidBody("updated goes with the order updated")
+        if order == "updated" and (updated is None) != (not after):
+            raise InvalidBody("in the order updated a page begins behind a time and an id, or at the first session")
         checked_count(limit, "limit")
         most = math.inf if most_bytes is None else checked_count(most_bytes, "most_bytes")
-        return await self._registry.list(after, limit, most)
+        return await self._registry.listing.page(order, after, updated, prefix, limit, most)
+
+    def watch(self, after: Cursor | str | None = None, *, wants: Callable[[str], bool] | None = None) -> Watch:
+        """Follow the list of sessions: those that are made, change or are deleted, and of which ``wants`` is true.
+
+            async with engine.watch() as changes:
+                listed = await engine.sessions(order="updated")
+                async for change in changes:
+                    ...  # `change.session` takes the place of what was listed of it; None: it is gone
+
+        ``after`` is the cursor of the last change that was seen: what changed since comes first, each session once.
+        Where that is not known any more, a `Gap` says so, and the list has to be read anew. ``wants`` is asked with an
+        id, often, and must not wait. Raises `InvalidCursor`.
+        """
+        asked: object = wants
+        if asked is not None and not callable(asked):
+            raise InvalidBody("wants is a function of a session's id")
+        cursor = None if after is None else checked_cursor(after)
+        return self._registry.listing.watch(cursor, wants or (lambda _: True))
 
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory; see `Registry.resident`."""
@@ -214,6 +253,7 @@ class Engine:
         finally:
             for resident in self._registry.residents:
                 self._supervisor.call(partial(resident.hub.close, Drained(reason)), "telling readers of the drain")
+            self._registry.listing.changes.close(Drained(reason))
             self._drained.set()
 
     async def _run(self) -> None:

@@ -338,14 +338,19 @@ class ProducerError(RemoteError):
     """Raise it in a producer to end the generation as ``failed`` with a code and a text that readers may see.
 
     Any other exception ends it with ``PRODUCER_FAILED`` and a text that says nothing of the inside. Both are text that
-    can be stored: making one of anything else, or of half a surrogate pair, raises `InvalidBody`.
+    can be stored: making one of anything else, or of half a surrogate pair, raises `InvalidBody`. ``again`` tells
+    readers whether the same may go well when it is started again; None says nothing of that.
     """
 
     code = "PRODUCER_FAILED"
+    again: bool | None = None
 
-    def __init__(self, detail: str, *, reason: str = "PRODUCER_FAILED") -> None:
+    def __init__(self, detail: str, *, reason: str = "PRODUCER_FAILED", again: bool | None = None) -> None:
         super().__init__(_storable(detail, "detail"))
         self.reason = _storable(reason, "reason")
+        if again is not None and type(again) is not bool:
+            raise InvalidBody(f"again of a ProducerError is a bool, not {type(again).__name__}")
+        self.again = again
 
 
 def _storable(text: object, what: str) -> str:

@@ -32,6 +32,7 @@ __all__ = [
     "Cursor",
     "Data",
     "Event",
+    "ForkedGeneration",
     "GenerationCancelling",
     "GenerationFinished",
     "GenerationId",
@@ -230,6 +231,7 @@ class GenerationQueued(_Known):
     position: int
     metadata: JSONObject | None = None
     text: str | None = None
+    author: str | None = None
 
 
 @final
@@ -254,6 +256,8 @@ class GenerationStarted(_Known):
     policy: str
     supersedes: str | None = None
     metadata: JSONObject | None = None
+    author: str | None = None
+    continues: str | None = None
 
 
 @final
@@ -270,12 +274,16 @@ class GenerationCancelling(_Known):
     type: ClassVar[str] = "generation.cancelling"
     reason: str
     by: str | None = None
+    author: str | None = None
 
 
 @final
 @frozen(kw_only=True)
 class GenerationFinished(_Known):
-    """``outcome``: completed, superseded, stopped, failed, stalled, expired, lost, shutdown, deleted or reset."""
+    """``outcome``: completed, superseded, stopped, failed, stalled, expired, lost, shutdown, deleted or reset.
+
+    ``author`` is who stopped it.
+    """
 
     type: ClassVar[str] = "generation.finished"
     outcome: str
@@ -284,6 +292,8 @@ class GenerationFinished(_Known):
     superseded_by: str | None = None
     cleanup: str | None = None
     usage: JSONObject | None = None
+    retryable: bool | None = None
+    author: str | None = None
 
 
 @final
@@ -293,6 +303,7 @@ class MessageOpened(_Known):
     role: str
     parent_message_id: str | None = None
     metadata: JSONObject | None = None
+    continues: str | None = None
 
 
 @final
@@ -324,13 +335,36 @@ class BlockSnapshot:
 
 @final
 @frozen(kw_only=True)
+class ForkedGeneration:
+    """How a generation ended, where the message was forked from that tells of it."""
+
+    generation_id: str
+    turn: int
+    outcome: str
+    code: str | None = None
+    message: str | None = None
+    extra: JSONObject = _EMPTY
+
+
+@final
+@frozen(kw_only=True)
 class MessageSnapshot(_Known):
+    """``author`` is who posted it.
+
+    In a fork the message bears no generation's stamp: ``generation`` is the one that wrote it, ``silent`` the newest of
+    those that began behind it and wrote none.
+    """
+
     type: ClassVar[str] = "message.snapshot"
     role: str
     status: str
     blocks: tuple[BlockSnapshot, ...]
     parent_message_id: str | None = None
     metadata: JSONObject | None = None
+    author: str | None = None
+    continues: str | None = None
+    generation: ForkedGeneration | None = None
+    silent: ForkedGeneration | None = None
 
 
 @final
@@ -394,6 +428,7 @@ class ApprovalResolved(_Known):
     reason: str | None = None
     arguments: JSON = None
     by: str | None = None
+    tool_call_id: str | None = None
 
 
 @final

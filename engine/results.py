@@ -7,12 +7,13 @@ from typing import Literal, TypeAlias, final
 from attrs import frozen
 
 from .events import JSON, Cursor, JSONObject
-from .rules.states import Outcome, StateName
+from .reducer import GenerationInfo
 
 __all__ = [
     "ChunksAccepted",
     "Finished",
     "GenerationInfo",
+    "LastSaid",
     "Posted",
     "Present",
     "QueueNext",
@@ -89,14 +90,39 @@ class Updated:
 
 @final
 @frozen(kw_only=True)
+class LastSaid:
+    """Whose the last words of a session are, and how they begin: at most 100 characters, in one line."""
+
+    role: str
+    text: str
+
+
+@final
+@frozen(kw_only=True)
 class SessionInfo:
-    """A session in a listing. ``corrupt``: what is stored of it cannot be read, and the rest of this may be made up."""
+    """A session in a listing. ``corrupt``: what is stored of it cannot be read, and the rest of this may be made up.
+
+    ``created`` and ``updated`` are times as events have them: of its first event, and of the last that began or ended a
+    turn, posted a message, changed the metadata, or had to do with an approval. ``title`` is the metadata's, or how the
+    first message of a user begins. ``generation_id`` is the live generation, ``approvals`` the number of its approvals
+    that are open. ``last`` is what a user or an assistant said last, of those messages that are done.
+    """
 
     session_id: str
     cursor: Cursor
     metadata: JSONObject
     generation_id: str | None = None
     corrupt: bool = False
+    created: str | None = None
+    updated: str | None = None
+    title: str | None = None
+    approvals: int = 0
+    last: LastSaid | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a generation is live."""
+        return self.generation_id is not None
 
 
 @final
@@ -141,17 +167,6 @@ class Finished:
     generation_id: str
     cursor: Cursor
     repeated: bool = False
-
-
-@final
-@frozen(kw_only=True)
-class GenerationInfo:
-    """Where a generation stands; ``outcome`` once it has finished."""
-
-    generation_id: str
-    state: StateName
-    turn: int | None = None
-    outcome: Outcome | None = None
 
 
 @final

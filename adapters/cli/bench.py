@@ -25,7 +25,7 @@ import trio
 from penstock.engine import Generation, PenstockError, open_engine
 
 from ..client import connect
-from ..client.tasks import open_tasks
+from ..tasks import open_tasks
 
 __all__ = ["bench", "words"]
 

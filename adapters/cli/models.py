@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Final
+from typing import Final, final
 
 import click
+from attrs import frozen
 
 from ..models import Assistant, ModelError, open_assistant
 
-__all__ = ["model_options"]
+__all__ = ["ChosenModel", "model_options"]
+
+
+@final
+@frozen(kw_only=True)
+class ChosenModel:
+    """What was said, each by the option of its name."""
+
+    model: str
+    base_url: str | None = None
+    system: str | None = None
+    model_options: str | None = None
+    context_tokens: int | None = None
+
+    def open(self, *, show_errors: bool) -> Assistant:
+        """The producer; ``show_errors`` as it has it. Raises `click.ClickException`."""
+        try:
+            return open_assistant(
+                self.model,
+                base_url=self.base_url,
+                system=self.system,
+                options=self.model_options,
+                context_tokens=self.context_tokens,
+                show_errors=show_errors,
+            )
+        except ModelError as error:
+            raise click.ClickException(f"--model: {error}") from error
+
 
 _OPTIONS: Final = (
     click.option(
@@ -25,7 +53,7 @@ _OPTIONS: Final = (
         metavar="URL",
         envvar="PENSTOCK_MODEL_BASE_URL",
         show_envvar=True,
-        help="Of a server that speaks like the provider.  [default: the provider]",
+        help="Of a server that speaks like the provider; one on this machine needs no key.  [default: the provider]",
     ),
     click.option("--system", metavar="TEXT", envvar="PENSTOCK_SYSTEM", show_envvar=True, help="The system prompt."),
     click.option(
@@ -35,25 +63,43 @@ _OPTIONS: Final = (
         show_envvar=True,
         help="""Fields of every request to the model, as in '{"temperature": 0.2}'.""",
     ),
+    click.option(
+        "--context-tokens",
+        metavar="N",
+        type=click.IntRange(min=1),
+        envvar="PENSTOCK_CONTEXT_TOKENS",
+        show_envvar=True,
+        help="How many tokens the model reads and writes at most: of a longer conversation the oldest turns are left "
+        "out.  [default: found out by asking]",
+    ),
 )
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to ``command``, which gets what they name as one argument, ``assistant``."""
+    """Add the options to ``command``, which gets what they name as one argument, ``model``: a `ChosenModel` or None."""
 
     @functools.wraps(command)
     def inner(
-        *, model: str | None, base_url: str | None, system: str | None, model_options: str | None, **others: object
+        *,
+        model: str | None,
+        base_url: str | None,
+        system: str | None,
+        model_options: str | None,
+        context_tokens: int | None,
+        **others: object,
     ) -> None:
-        assistant: Assistant | None = None
-        if model is None and any((base_url, system, model_options)):
-            raise click.UsageError("--base-url, --system and --model-options belong to a --model")
+        if model is None and any((base_url, system, model_options, context_tokens)):
+            raise click.UsageError("--base-url, --system, --model-options and --context-tokens belong to a --model")
+        chosen = None
         if model is not None:
-            try:
-                assistant = open_assistant(model, base_url=base_url, system=system, options=model_options)
-            except ModelError as error:
-                raise click.ClickException(f"--model: {error}") from error
-        command(assistant=assistant, **others)
+            chosen = ChosenModel(
+                model=model,
+                base_url=base_url,
+                system=system,
+                model_options=model_options,
+                context_tokens=context_tokens,
+            )
+        command(model=chosen, **others)
 
     wrapped: Callable[..., None] = inner
     for option in reversed(_OPTIONS):

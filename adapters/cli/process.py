@@ -59,6 +59,8 @@ class Options:
     port: int
     producers: Mapping[str, Producer]
     default_producer: str
+    idle_limit: float  # seconds
+    idle_limits: Mapping[str, float]  # of single producers, by name
     send_timeout: float  # seconds
     drain_timeout: float  # seconds
     edge: Edge
@@ -145,7 +147,9 @@ async def _serve(
             options.db,
             producers=options.producers,
             default_producer=options.default_producer,
-            config=Config(drain_timeout=options.drain_timeout),
+            config=Config(
+                drain_timeout=options.drain_timeout, idle_limit=options.idle_limit, idle_limits=options.idle_limits
+            ),
             observer=metrics,
         ) as engine:
             opened.set()

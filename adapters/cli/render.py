@@ -84,9 +84,12 @@ def _exact(character: str) -> str:
 
 
 def ending(end: GenerationFinished) -> str:
-    """How a generation ended, in words."""
-    reason = ": ".join(part for part in (end.code, end.message) if part)
-    return f"failed ({clean(reason)})" if reason and end.outcome == "failed" else clean(end.outcome)
+    """How a generation ended, in words: why too, unless the reason says no more than the outcome does."""
+    code = None if end.code == end.outcome.upper() else end.code
+    reason = ": ".join(part for part in (code, end.message) if part)
+    if reason.rstrip(".").casefold() in {"", end.outcome.casefold()}:
+        return clean(end.outcome)
+    return f"{clean(end.outcome)} ({clean(reason)})"
 
 
 @final

@@ -24,7 +24,7 @@ from penstock.engine import (
 )
 
 from ..client import Arrived, RemoteSession
-from ..client.tasks import open_tasks
+from ..tasks import open_tasks
 from .asking import Questions, can_ask, demand, how_to_answer
 from .client import PATIENCE, Following, connected, run, server_options, token_source
 from .render import ending

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 import click
 
-from penstock.engine import Producer
+from penstock.engine import Config, Producer
 
 from ..echo import echo
-from ..models import Assistant
 from ..watching.logs import LogFormat, log_handler
 from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
-from .models import model_options
+from .models import ChosenModel, model_options
 from .producers import LoadError, load_producers
 
 __all__ = ["serve"]
 
 
 _SECONDS: Final = click.FloatRange(min=0, min_open=True)
+
+_IDLE_LIMIT: Final = Config().idle_limit
+
+# Who writes what no producer of this process does, and may be named where producers are.
+_REMOTE: Final = "remote"
+
+
+def _idle_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """Seconds by the producer's name; the limit of all others stands under the empty one."""
+    made: dict[str, float] = {}
+    for text in values:
+        name, _equals, said = text.rpartition("=")
+        try:
+            made[name] = math.inf if said == "none" else float(said)
+        except ValueError:
+            made[name] = math.nan
+        if not made[name] > 0:
+            raise click.BadParameter(f"{said!r} is neither a number of seconds above 0 nor none")
+    return made
 
 
 @click.command()
@@ -44,6 +63,15 @@ _SECONDS: Final = click.FloatRange(min=0, min_open=True)
     help="Register a producer; repeatable. The current folder is searched first.",
 )
 @click.option("--default-producer", metavar="NAME", help="Who answers a start that names none.  [default: the first]")
+@click.option(
+    "--idle-limit",
+    "idle_limits",
+    metavar="[NAME=]SECONDS|none",
+    multiple=True,
+    callback=_idle_limits,
+    help="An answer that writes nothing for so long is ended; with NAME= those of one producer. Repeatable. A model "
+    f"that has not said its first word has ten minutes all the same.  [default: {_IDLE_LIMIT:g}]",
+)
 @click.option(
     "--send-timeout",
     metavar="SECONDS",
@@ -83,9 +111,10 @@ def serve(
     port: int,
     specs: tuple[str, ...],
     default_producer: str | None,
+    idle_limits: dict[str, float],
     send_timeout: float,
     drain_timeout: float,
-    assistant: Assistant | None,
+    model: ChosenModel | None,
     edge: Edge,
     log_level: str,
     log_format: LogFormat,
@@ -105,6 +134,7 @@ def serve(
       penstock serve --producer story=my_app.producers:story
       penstock serve --model anthropic:claude-sonnet-4-5 --system "Be brief."
       penstock serve --model openai:llama3.2 --base-url http://127.0.0.1:11434/v1
+      penstock serve --producer report=my_app:report --idle-limit report=none
     """
     log = log_handler(log_format)
     logging.basicConfig(level=log_level.upper(), handlers=[log])
@@ -112,14 +142,17 @@ def serve(
         own = load_producers(specs)
     except LoadError as error:
         raise click.ClickException(f"--producer: {error}") from error
-    if assistant is not None:
+    if model is not None:
         if "model" in own:
             raise click.ClickException("--model: a --producer is named 'model', too; give it another name")
-        own["model"] = assistant
+        own["model"] = model.open(show_errors=access.identity.open)  # without tokens, readers may do everything
     producers: dict[str, Producer] = {**own, "echo": own.get("echo", echo)}
     chosen = default_producer or next(iter(producers))
     if chosen not in producers:
         raise click.ClickException(f"--default-producer: there is no {chosen!r}; there are {', '.join(producers)}")
+    idle_limit = idle_limits.pop("", _IDLE_LIMIT)
+    for name in idle_limits.keys() - {*producers, _REMOTE}:
+        raise click.ClickException(f"--idle-limit: there is no {name!r}; there are {', '.join(producers)}")
     from .process import Options, ServeError, run  # noqa: PLC0415  so that tail and send start without a server's weight
 
     try:
@@ -131,6 +164,8 @@ def serve(
                 access=access,
                 producers=producers,
                 default_producer=chosen,
+                idle_limit=idle_limit,
+                idle_limits=idle_limits,
                 send_timeout=send_timeout,
                 drain_timeout=drain_timeout,
                 edge=edge,

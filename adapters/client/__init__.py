@@ -10,6 +10,7 @@ The names, results and errors are the engine's. From the outside in:
 
 - `client`, `session`: what an application calls
 - `reading`, `transcript`: a stream that reconnects for ever, and the state that it adds up to
+- `listing`: the list of sessions, by pages and as it changes
 - `producing`, `hearing`, `writer`, `farewell`: a remote producer under the engine's own `Generation`
 - `sending`, `following`, `commands`: tasks and requests, and when they are repeated
 - `lines`, `wire`: connections
@@ -21,6 +22,7 @@ from __future__ import annotations
 from .client import Client, connect
 from .config import ClientConfig
 from .following import Lost
+from .listing import ListDelivery, ListEvents, SessionPage
 from .place import Arrived, Delivery
 from .reading import Events, FollowStatistics
 from .refusals import BadAnswer, Refused, Unreachable
@@ -36,9 +38,12 @@ __all__ = [
     "Delivery",
     "Events",
     "FollowStatistics",
+    "ListDelivery",
+    "ListEvents",
     "Lost",
     "Refused",
     "RemoteSession",
+    "SessionPage",
     "Token",
     "Transcript",
     "Unreachable",

@@ -28,11 +28,14 @@ class Backoff:
         self._chance: Final = chance
         self.failures = 0
 
-    def next(self, at_least: float = 0.0) -> float:
-        """The pause after one more failure; not less than the server asked for."""
+    def next(self, at_least: float = 0.0, *, spent: float = 0.0) -> float:
+        """The pause after one more failure; not less than the server asked for.
+
+        ``spent``: seconds that nothing came in, which was a pause as well.
+        """
         ceiling = min(self._longest, self._first * 2.0 ** min(self.failures, _MOST_DOUBLINGS))
         self.failures += 1
-        return max(at_least, ceiling * self._chance())
+        return max(at_least, ceiling * self._chance() - spent, 0.0)
 
     def reset(self) -> None:
         """It went well."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final, final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Literal, final
 
 import httpx
 import trio
 
-from penstock.engine import InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
+from penstock.engine import Cursor, InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
 
 from ..requests.answers import SessionList
+from ..tasks import open_tasks
 from .answers import read
 from .commands import Commands, given
 from .config import ClientConfig
+from .listing import ListEvents, SessionPage, follow_list, page_of
 from .session import RemoteSession
-from .tasks import open_tasks
 from .wire import Token, Wire, session_path
 
 __all__ = ["Client", "connect"]
@@ -46,18 +47,29 @@ class Client:
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
         """Those that live, by id, behind ``after``; at most ``limit``, of which the server gives 1000."""
-        query = {"limit": str(limit)} | ({"after": after} if after else {})
+        return list((await self.sessions_page(after or None, limit, order="id")).sessions)
+
+    async def sessions_page(
+        self, after: str | None = None, limit: int = 100, *, order: Literal["id", "updated"] = "updated"
+    ) -> SessionPage:
+        """Those that live, the last active first or in order of id; ``after`` is the `SessionPage.next` before."""
+        query = {"limit": str(limit)} | ({} if after is None else {"after": after})
+        if order != "id":
+            query["order"] = order
         answer, _ = await self._commands.ask("GET", "/v1/sessions", query=query, repeatable=True)
-        return [
-            SessionInfo(
-                session_id=each.session_id,
-                cursor=each.cursor,
-                metadata=each.metadata,
-                generation_id=None if each.generation is None else each.generation.generation_id,
-                corrupt=bool(each.corrupt),
-            )
-            for each in read(SessionList, answer).sessions
-        ]
+        return page_of(read(SessionList, answer))
+
+    def watch(self, after: Cursor | None = None, *, limit: int = 100) -> AbstractAsyncContextManager[ListEvents]:
+        """Follow the list of sessions.
+
+            async with client.watch() as changes:
+                async for each in changes: ...  # a `SessionPage` first, then each `ListChange`
+
+        The page has ``limit`` sessions, the last active first. Reconnects for ever, behind the last change; what cannot
+        be made up for begins with a page anew. ``after`` is the cursor of a change that was seen. What the server
+        refuses for good comes out of the iteration.
+        """
+        return follow_list(self._tasks, self._commands.wire, after, limit)
 
 
 @asynccontextmanager

@@ -54,8 +54,13 @@ class Commands:
         given_up = trio.current_time() + config.patience
         renewed = False
         while True:
+            begun = trio.current_time()
             try:
-                answer = await self.wire.exchange(method, path, body=content, query=query, headers=headers)
+                # It is cut short only where another attempt may follow.
+                again = repeatable and config.patience > 0
+                answer = await self.wire.exchange(
+                    method, path, body=content, query=query, headers=headers, repeatable=again
+                )
                 if answer.refusal is not None:
                     raise answer.refusal
                 return parsed(answer.body), answer.status
@@ -69,7 +74,7 @@ class Commands:
                 if not repeatable or not error.retryable:
                     raise
                 asked = error.retry_after if isinstance(error, CapacityError) else 0.0
-                pause = backoff.next(asked)
+                pause = backoff.next(asked, spent=trio.current_time() - begun)
                 if trio.current_time() + pause > given_up:
                     raise
             await trio.sleep(pause)

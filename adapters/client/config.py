@@ -17,15 +17,20 @@ class ClientConfig:
     # A server that takes no connection for so long is down, or behind a firewall that drops packets.
     connect_timeout: float = 5.0
 
-    # A start may wait for the old one's clean-up (2 s) and for a commit (10 s at most).
+    # A start may wait for the old one's clean-up (2 s) and for a commit (10 s at most). An answer that has begun has as
+    # long once more.
     request_timeout: float = 30.0
 
-    # A command that is safe to repeat is repeated for so long while the server does not answer: it is being
-    # restarted, or it never was there.
-    patience: float = 10.0
+    # What is safe to repeat is sent again when its answer has not begun by then: nothing else tells that a line is
+    # dead, and the next attempt takes another one. A request with a large body has a second more for each 32 KiB.
+    attempt_timeout: float = 6.0
 
-    # The server's own; three of them without a byte and the line is dead, whatever TCP says.
-    heartbeat: float = 15.0
+    # A command that is safe to repeat is repeated for so long while the server does not answer: it is being
+    # restarted, the network is another one by now, or it never was there.
+    patience: float = 40.0
+
+    # A server that says nothing for so long is asked to. Shorter than a person takes to notice that nothing comes.
+    heartbeat: float = 3.0
 
     # Between two attempts to reconnect, each a random part of the next power of two. The longest is what a person
     # in front of a page accepts to wait after the server is back.
@@ -59,17 +64,18 @@ class ClientConfig:
     # Chunks that are not acknowledged; then the producer waits. Nothing is ever dropped.
     buffered: int = 2000
 
-    # Attempts for each batch, and again after the session was made anew. Raise it where a producer shall outlive
-    # a server's restart.
+    # Attempts for each batch, and again after the session was made anew: for so long, in which a server comes back that
+    # is restarted, and so many at least, however long each takes.
+    outage: float = 60.0
     attempts: int = 3
 
     # Before the second attempt at most, and at most at all.
     first_retry: float = 0.05
     longest_retry: float = 2.0
 
-    # A flush, and the end with all its attempts: a producer's process must come to its own end.
-    flush_timeout: float = 10.0
-    finish_timeout: float = 30.0
+    # A flush, and the end with all its attempts: as long as an outage, for behind one there is nothing to wait for.
+    flush_timeout: float = 60.0
+    finish_timeout: float = 60.0
 
     # A producer that writes nothing for so long is stuck; the server would end it as stalled after the same time.
     # The clock stands still while an approval is open or a tool call awaits its result.
@@ -88,5 +94,6 @@ class ClientConfig:
 
     @property
     def silence(self) -> float:
-        """How long a line may be silent."""
-        return 3 * self.heartbeat
+        """How long a line may be silent before it is dead, whatever TCP says: a heartbeat, and the time that its answer
+        takes on a line that is merely bad."""
+        return 2.5 * self.heartbeat

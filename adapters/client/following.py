@@ -12,7 +12,7 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from penstock.engine import CapacityError, CorruptSession, Drained, Ended, PenstockError, SessionDeleted
+from penstock.engine import CapacityError, CaughtUp, CorruptSession, Drained, Ended, PenstockError, SessionDeleted
 
 from ..problems import Unauthenticated
 from .backoff import Backoff
@@ -23,6 +23,10 @@ from .refusals import BadAnswer
 from .wire import Wire
 
 __all__ = ["Follower", "Lost"]
+
+# Doublings of the silence that a line may keep. A whole conversation is one message on a WebSocket, and nothing of it
+# is heard before its end.
+_SLOWEST: Final = 2
 
 logger = logging.getLogger("penstock.client")
 
@@ -53,6 +57,8 @@ class Follower:
         self._bad_frames = 0
         self._refused = False
         self._later = 0.0
+        self._slow = 0  # lines in a row that brought nothing, and might have with more time
+        self._caught_up = False
         self._connection = trio.CancelScope()
         self.scope: Final = trio.CancelScope()
         self.done: Final = trio.Event()
@@ -80,6 +86,8 @@ class Follower:
         while True:
             error: PenstockError | None = None
             self._later = 0.0
+            self._caught_up = False
+            begun, connections, cursor = trio.current_time(), self.connections, self.place.cursor
             try:
                 if await self._connect():
                     return
@@ -92,7 +100,11 @@ class Follower:
                     raise
                 if isinstance(error, CapacityError):
                     self._later = error.retry_after
-            pause = self._backoff.next(min(self._later, self._wire.config.longest_retry_after))
+            connected = self.connections > connections
+            spent = 0.0 if connected else trio.current_time() - begun
+            slow = connected and not self._caught_up and self.place.cursor == cursor
+            self._slow = min(self._slow + 1, _SLOWEST) if slow else 0
+            pause = self._backoff.next(min(self._later, self._wire.config.longest_retry_after), spent=spent)
             logger.info(
                 "the stream of session %s is lost (%s); the next attempt comes in %.3f s",
                 self.place.session_id,
@@ -106,7 +118,8 @@ class Follower:
         """One connection's life; True when the session is over."""
         self.attempts += 1
         with trio.CancelScope() as self._connection:
-            async with open_line(self._wire, self.place.session_id, self.place.asks, self._over) as line:
+            silence = self._wire.config.silence * 2**self._slow
+            async with open_line(self._wire, self.place.session_id, self.place.asks, self._over, silence) as line:
                 self.connections += 1
                 self._refused = False
                 begun = trio.current_time()
@@ -139,6 +152,7 @@ class Follower:
             self._bad_frames = 0
         if delivery is not None:
             await self._send.send(delivery)
+        self._caught_up |= isinstance(frame, CaughtUp)
         if isinstance(frame, Drained) and frame.reason == "token-expired":
             self._later = 0.0  # the server is well; only our token is not
         return isinstance(frame, Ended | Drained)

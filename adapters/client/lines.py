@@ -1,15 +1,16 @@
 """One connection that tells of a session, as server-sent events or on a WebSocket: frames, until it breaks.
 
-Each is silent for at most three heartbeats; then it is dead, whatever TCP says. Who reconnects is `following`.
+A server that says nothing for a heartbeat is asked to: a stream once, when it is opened, a WebSocket each time. A line
+that stays silent (`ClientConfig.silence`) is dead, whatever TCP says. Who reconnects is `following`.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final, Literal, Protocol, TypeAlias, final
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar, final
 
 import httpx
 import trio
@@ -21,23 +22,27 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from penstock.engine import PenstockError, encode_json
+from penstock.engine import Cursor, PenstockError, encode_json
 
-from ..forms.sse_reader import EventStream
+from ..forms.sse_reader import EventStream, ServerSent
 from ..problems import Forbidden, Unauthenticated
+from ..tasks import open_tasks
 from .frames import Frame, from_message, from_socket, joined
 from .place import Asks
 from .refusals import BadAnswer, Unreachable, from_answer
-from .tasks import open_tasks
 from .wire import Wire, session_path
 
-__all__ = ["Line", "Over", "open_line"]
+__all__ = ["Line", "Over", "open_line", "open_list"]
 
 Over: TypeAlias = Literal["sse", "websocket"]
+
+T = TypeVar("T")
 
 _Stream: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 _SUBPROTOCOL: Final = "penstock.v1"
+_LONGEST_HEARTBEAT: Final = 3600  # that a server may be asked for, in seconds
+_PING: Final = '{"op":"ping"}'  # its answer bears no id, so that it is nobody's
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -49,28 +54,56 @@ class Line(Protocol):
         `BadAnswer`, and what the server refuses to go on with. Cancelling it spoils the line."""
 
 
-def open_line(wire: Wire, session_id: str, asks: Asks, over: Over) -> AbstractAsyncContextManager[Line]:
-    """Connect. Raises `Unreachable`, and what the server refuses with."""
-    return _open_stream(wire, session_id, asks) if over == "sse" else _open_socket(wire, session_id, asks)
+def open_line(wire: Wire, session_id: str, asks: Asks, over: Over, silence: float) -> AbstractAsyncContextManager[Line]:
+    """Connect. It may be silent for ``silence`` seconds. Raises `Unreachable`, and what the server refuses with."""
+    opening = _open_stream if over == "sse" else _open_socket
+    return opening(wire, session_id, asks, silence)
 
 
 @asynccontextmanager
-async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
-    headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+async def _open_stream(wire: Wire, session_id: str, asks: Asks, silence: float) -> AsyncIterator[Line]:
+    headers: dict[str, str] = {}
     query: dict[str, str] = {}
     if asks.snapshot:
         query["snapshot"] = "true"
+        if asks.limit is not None:
+            query["limit"] = str(asks.limit)
     elif asks.after == "now":  # no cursor, so no header: the stream's first line tells where that was
         query["after"] = asks.after
     elif asks.after is not None:
         headers["Last-Event-ID"] = asks.after
-    silence = wire.config.silence
-    path = f"{session_path(session_id)}/events"
-    async with wire.stream(path, query=query, headers=headers, within=silence) as response:
+    async with _streamed(wire, f"{session_path(session_id)}/events", query, headers, silence, _frames) as line:
+        yield line
+
+
+def _frames(messages: Iterable[ServerSent]) -> list[Frame]:
+    return joined([frame for message in messages for frame in from_message(message)])
+
+
+def open_list(
+    wire: Wire, after: Cursor | None, limit: int, read: Callable[[Iterable[ServerSent]], Iterable[T]]
+) -> AbstractAsyncContextManager[StreamLine[T]]:
+    """Connect to the stream of the list; ``read`` makes frames of its messages. Raises as `open_line`."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    return _streamed(wire, "/v1/events", {"limit": str(limit)}, headers, wire.config.silence, read)
+
+
+@asynccontextmanager
+async def _streamed(
+    wire: Wire,
+    path: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    silence: float,
+    read: Callable[[Iterable[ServerSent]], Iterable[T]],
+) -> AsyncIterator[StreamLine[T]]:
+    query = {"heartbeat": str(min(max(1, int(wire.config.heartbeat)), _LONGEST_HEARTBEAT)), **query}
+    asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store", **headers}
+    async with wire.stream(path, query=query, headers=asked, within=silence) as response:
         form = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if form != "text/event-stream":
             raise BadAnswer(f"what answers at {wire.url} is no penstock server: it sends {form or 'something'}")
-        line = _StreamLine(response, silence, wire.config.frame_bytes)
+        line = StreamLine(response, silence, wire.config.frame_bytes, read)
         try:
             yield line
         finally:
@@ -78,14 +111,24 @@ async def _open_stream(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator
 
 
 @final
-class _StreamLine:
-    def __init__(self, response: httpx.Response, silence: float, bound: int) -> None:
+class StreamLine(Generic[T]):
+    """As `Line`, of server-sent events of which ``read`` makes frames."""
+
+    def __init__(
+        self,
+        response: httpx.Response,
+        silence: float,
+        bound: int,
+        read: Callable[[Iterable[ServerSent]], Iterable[T]],
+    ) -> None:
+        self._read = read
         self._pieces = response.aiter_bytes()
         self._silence = silence
         self._parser = EventStream(bound)
-        self._ready: deque[Frame] = deque()
+        self._ready: deque[T] = deque()
 
-    async def receive(self) -> Frame:
+    async def receive(self) -> T:
+        """See `Line`."""
         while not self._ready:
             with trio.move_on_after(self._silence) as limit:
                 try:
@@ -98,7 +141,7 @@ class _StreamLine:
                 messages = self._parser.feed(piece)
             except ValueError as error:
                 raise BadAnswer(str(error)) from error
-            self._ready.extend(joined([frame for message in messages for frame in from_message(message)]))
+            self._ready.extend(self._read(messages))
         return self._ready.popleft()
 
     async def leave(self) -> None:
@@ -110,11 +153,11 @@ class _StreamLine:
 
 
 @asynccontextmanager
-async def _open_socket(wire: Wire, session_id: str, asks: Asks) -> AsyncIterator[Line]:
+async def _open_socket(wire: Wire, session_id: str, asks: Asks, silence: float) -> AsyncIterator[Line]:
     try:
         async with open_tasks() as nursery, _connected(wire) as stream:
             ws = await _handshake(nursery, stream, wire)
-            line = _SocketLine(ws, session_id, wire.config.heartbeat)
+            line = _SocketLine(ws, session_id, wire.config.heartbeat, silence)
             await line.subscribe(asks)
             yield line
             # A farewell only where the line is well: on one that broke, or whose reader left, it would be waited for.
@@ -181,16 +224,19 @@ def _translated(error: Exception, wire: Wire) -> PenstockError:
 class _SocketLine:
     """One subscription on a socket of its own."""
 
-    def __init__(self, ws: WebSocketConnection, session_id: str, heartbeat: float) -> None:
+    def __init__(self, ws: WebSocketConnection, session_id: str, heartbeat: float, silence: float) -> None:
         self._ws = ws
         self._session_id = session_id
         self._heartbeat = heartbeat
+        self._silence = silence
         self._ready: deque[Frame] = deque()
 
     async def subscribe(self, asks: Asks) -> None:
         frame: dict[str, str | int | bool] = {"op": "subscribe", "id": 1, "session_id": self._session_id}
         if asks.snapshot:
             frame["snapshot"] = True
+            if asks.limit is not None:
+                frame["limit"] = asks.limit
         elif asks.after is not None:
             frame["after"] = asks.after
         try:
@@ -210,15 +256,17 @@ class _SocketLine:
         return self._ready.popleft()
 
     async def _next(self) -> str | bytes:
-        """The next message. A server that says nothing for a heartbeat is asked whether it is there."""
-        while True:
-            with trio.move_on_after(self._heartbeat):
-                message: str | bytes = await self._ws.get_message()
-                return message
-            with trio.move_on_after(2 * self._heartbeat) as limit:
-                await self._ws.ping()
-            if limit.cancelled_caught:
-                raise Unreachable(f"the server answered no ping for {2 * self._heartbeat} s")
+        """The next message. A server that says nothing for a heartbeat is asked for one: a pong is none, and would not
+        be seen while messages wait to be read."""
+        message: str | bytes
+        with trio.move_on_after(self._heartbeat):
+            message = await self._ws.get_message()
+            return message
+        with trio.move_on_after(self._silence - self._heartbeat):
+            await self._ws.send_message(_PING)
+            message = await self._ws.get_message()
+            return message
+        raise Unreachable(f"the socket was silent for {self._silence} s")
 
     def _closed(self, closed: ConnectionClosed) -> PenstockError:
         code = None if closed.reason is None else closed.reason.code

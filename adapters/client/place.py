@@ -34,10 +34,11 @@ class Arrived:
 @final
 @frozen
 class Asks:
-    """What the next connection asks for: the state, or what lies behind ``after``."""
+    """What the next connection asks for: the state, with ``limit`` messages at most, or what lies behind ``after``."""
 
     after: str | None
     snapshot: bool
+    limit: int | None = None
 
 
 Delivery: TypeAlias = Opened | SnapshotTaken | Arrived | Control
@@ -45,20 +46,23 @@ Delivery: TypeAlias = Opened | SnapshotTaken | Arrived | Control
 
 @final
 class Place:
-    """Begins behind ``after`` (a cursor, ``now``, or the start), or with a snapshot."""
+    """Begins behind ``after`` (a cursor, ``now``, or the start), or with a snapshot of at most ``limit`` messages."""
 
-    def __init__(self, session_id: str, after: Cursor | str | None, *, snapshot: bool) -> None:
+    def __init__(
+        self, session_id: str, after: Cursor | str | None, *, snapshot: bool, limit: int | None = None
+    ) -> None:
         self.session_id: Final = session_id
         self.cursor: Cursor | None = after if isinstance(after, Cursor) else None
         self.duplicates = 0
         self.gaps = 0
         self._from_now = after == "now"
         self._snapshot = snapshot
+        self._limit: Final = limit
 
     @property
     def asks(self) -> Asks:
         if self._snapshot:
-            return Asks(None, True)
+            return Asks(None, True, self._limit)
         if self.cursor is not None:
             return Asks(str(self.cursor), False)
         return Asks("now" if self._from_now else None, False)

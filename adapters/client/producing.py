@@ -69,6 +69,8 @@ class Opening:
     input: JSON
     metadata: JSONObject
     listens: bool
+    idle_limit: float | None = None  # seconds; None: the client's
+    continues: str | None = None
 
 
 @final
@@ -105,6 +107,10 @@ class Production:
         return self._opening.metadata
 
     @property
+    def continues(self) -> str | None:
+        return self._opening.continues
+
+    @property
     def approvals(self) -> Approvals:
         return self._hearing.approvals
 
@@ -115,6 +121,11 @@ class Production:
     @property
     def approval_timeout(self) -> float:
         return self._config.approval_timeout
+
+    @property
+    def idle_limit(self) -> float:
+        own = self._opening.idle_limit
+        return self._config.idle_limit if own is None else own
 
     @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
@@ -289,7 +300,7 @@ class Production:
 
     async def _watch(self) -> None:
         """Cancel a producer that writes nothing for too long."""
-        limit, since = self._config.idle_limit, trio.current_time()
+        limit, since = self.idle_limit, trio.current_time()
         while True:
             if self._hearing.approvals or self.writer.structure.awaits_result:
                 since = trio.current_time()

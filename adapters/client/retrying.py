@@ -1,17 +1,18 @@
 """Whether a producer's request that failed is sent again, and when.
 
-Pure. A number of attempts; where the session turns out not to exist, as many to make it, and once it is made, as many
-again. It is made once: only a request that made it uses that up, not one that failed. Decides by status and by code,
-never by a text.
+Pure. Attempts for some time, a number of them at least; where the session turns out not to exist, as long to make it,
+and once it is made, as long again. It is made once: only a request that made it uses that up, not one that failed.
+Decides by status and by code, never by a text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
-from penstock.engine import CorruptSession, PenstockError, SessionNotFound
+from penstock.engine import CorruptSession, FinishFailed, PenstockError, SessionNotFound
 
 from ..problems import Unauthenticated
 from .backoff import Backoff
@@ -55,15 +56,27 @@ Verdict: TypeAlias = Again | Recover | GiveUp
 
 @final
 class Budget:
-    """Of one request. ``renews``: another token may be had. ``may_recover``: nothing of the session is known to us that
-    a new one would lack."""
+    """Of one request: attempts for ``outage`` seconds by the clock ``now``, ``attempts`` at least. ``renews``: another
+    token may be had. ``may_recover``: nothing of the session is known to us that a new one would lack."""
 
-    def __init__(self, attempts: int, backoff: Backoff, *, renews: bool, may_recover: bool) -> None:
+    def __init__(
+        self,
+        attempts: int,
+        outage: float,
+        backoff: Backoff,
+        *,
+        now: Callable[[], float],
+        renews: bool,
+        may_recover: bool,
+    ) -> None:
         self._attempts: Final = attempts
+        self._outage: Final = outage
         self._backoff: Final = backoff
+        self._now: Final = now
         self._renews: Final = renews
         self._may_recover = may_recover
         self._left = attempts
+        self._until = now() + outage
         self._renewed = False
         self._making = False
 
@@ -86,15 +99,19 @@ class Budget:
             return GiveUp(error)
         self._left -= 1
         if isinstance(error, Unauthenticated):
-            if self._renewed or not self._renews or not self._left:
+            if self._renewed or not self._renews:
                 return GiveUp(error)
             self._renewed = True
             return Again(0.0)
         repeatable = error.retryable if failure.status is None else repeatable_status(failure.status)
-        if not repeatable or not self._left:
+        pause = self._backoff.next(failure.retry_after)
+        # An end that could not be stored stays so: to ask for long is no use.
+        in_time = self._now() + pause <= self._until and not isinstance(error, FinishFailed)
+        if not repeatable or (self._left <= 0 and not in_time):
             return GiveUp(error)
-        return Again(self._backoff.next(failure.retry_after))
+        return Again(pause)
 
     def _begin_anew(self) -> None:
         self._left = self._attempts
+        self._until = self._now() + self._outage
         self._backoff.reset()

@@ -211,7 +211,9 @@ class Sender:
         config = self._wire.config
         budget = Budget(
             config.attempts,
+            config.outage,
             Backoff(config.first_retry, config.longest_retry),
+            now=trio.current_time,
             renews=self._wire.renews,
             # A new session lacks what the lost one held: only a generation that has nothing in it yet may begin there.
             may_recover=self._seq == 0 and not self._recovered,
@@ -255,7 +257,7 @@ class Sender:
         self._requests += 1
         self._asked_at = trio.current_time()
         try:
-            answer = await self._wire.exchange(method, path, body=body, headers=stamp)
+            answer = await self._wire.exchange(method, path, body=body, headers=stamp, repeatable=True)
         except (Unauthenticated, Unreachable) as error:
             return Failure(error=error)
         if answer.refusal is None:

@@ -6,6 +6,7 @@ and it may or may not have been done.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -57,7 +58,8 @@ from .lines import Over
 from .place import Place
 from .producing import Opening, Production
 from .reading import Events, follow
-from .snapshots import completed, take_snapshot
+from .refusals import Unreachable
+from .snapshots import read_page, take_snapshot
 from .transcript import Transcript, open_transcript
 from .wire import session_path
 
@@ -95,12 +97,20 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
+        continues: str | None = None,
         idempotency_key: str | None = None,
     ) -> Started | Queued:
         """Start a generation, as `engine.Session.start`; ``producer`` is a name that the server knows.
 
-        It goes under a key, so that one whose answer was lost is asked for again and carried out once.
+        ``idle_limit`` in seconds, infinite for no limit; None leaves it to the server.
+        It goes under a key, so that one whose answer was lost is asked for again and carried out once. Where no answer
+        comes at all, `Unreachable` bears the ``generation_id``: whether it was carried out is not known. The same start
+        with that id is the same start, and `generation` tells what became of it. With an ``idempotency_key`` no id
+        is made here: repeat the start under that key.
         """
+        if generation_id is None and idempotency_key is None and policy != "join":
+            generation_id = new_generation_id()
         body = given(
             producer=producer,
             text=text,
@@ -111,15 +121,22 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            continues=continues,
         )
-        key = str(uuid7()) if idempotency_key is None else idempotency_key
-        answer, status = await self._commands.ask(
-            "POST",
-            f"{self._path}/generations",
-            body,
-            headers={"Idempotency-Key": key},
-            repeatable=True,
-        )
+        if idle_limit is not None:
+            body["idle_limit"] = None if idle_limit == math.inf else idle_limit
+        key = (generation_id or str(uuid7())) if idempotency_key is None else idempotency_key
+        try:
+            answer, status = await self._commands.ask(
+                "POST",
+                f"{self._path}/generations",
+                body,
+                headers={"Idempotency-Key": key},
+                repeatable=True,
+            )
+        except Unreachable as error:
+            error.session_id, error.generation_id = self.session_id, generation_id
+            raise
         return read_started(answer, status, own_key=idempotency_key is None, joins=policy == "join")
 
     async def stop(
@@ -213,12 +230,9 @@ class RemoteSession:
         return read(InputAnswer, answer).input_id
 
     async def generation(self, generation_id: str) -> GenerationInfo:
-        """Where the generation stands. Raises `GenerationNotFound`."""
+        """Where the generation stands, and how it ended. Raises `GenerationNotFound`."""
         answer, _ = await self._ask("GET", f"/generations/{quote(generation_id, safe='')}", repeatable=True)
-        found = read(GenerationAnswer, answer)
-        return GenerationInfo(
-            generation_id=found.generation_id, state=found.state, turn=found.turn, outcome=found.outcome
-        )
+        return read(GenerationAnswer, answer).info
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The session's state at its committed tail; ``limit`` messages (all of them; else at most 1000), the newest
@@ -251,7 +265,12 @@ class RemoteSession:
     # --- streams
 
     def events(
-        self, after: Cursor | str | None = None, *, over: Over = "sse", snapshot: bool = False
+        self,
+        after: Cursor | str | None = None,
+        *,
+        over: Over = "sse",
+        snapshot: bool = False,
+        limit: int | None = None,
     ) -> AbstractAsyncContextManager[Events]:
         """Follow from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
 
@@ -259,21 +278,25 @@ class RemoteSession:
                 async for event in events: ...
 
         Reconnects for ever, behind the last event, and ends with the session. With ``snapshot`` a `SnapshotTaken`
-        comes first (see `Events.receive`). Raises `InvalidCursor` at once; what the server refuses for good comes
-        out of the iteration.
+        comes first (see `Events.receive`), of at most ``limit`` messages, the newest. Raises `InvalidCursor` at once;
+        what the server refuses for good comes out of the iteration.
         """
         place = Place(
             self.session_id,
             Cursor.parse(after) if isinstance(after, str) and after != "now" else after,
             snapshot=snapshot,
+            limit=limit,
         )
         return follow(self._tasks, self._commands.wire, place, over)
 
-    def transcript(self, *, over: Over = "sse") -> AbstractAsyncContextManager[Transcript]:
-        """The session's state, kept up to date while the block lasts."""
-        events = self.events(snapshot=True, over=over)
-        complete = partial(completed, self._commands, self.session_id)
-        return open_transcript(self._tasks, events, self.session_id, complete)
+    def transcript(self, *, over: Over = "sse", limit: int | None = None) -> AbstractAsyncContextManager[Transcript]:
+        """The session's state, kept up to date while the block lasts.
+
+        It begins with the newest messages: ``limit`` of them, without it as many as the server gives in a page.
+        """
+        events = self.events(snapshot=True, over=over, limit=limit)
+        read = partial(read_page, self._commands, self.session_id)
+        return open_transcript(self._tasks, events, self.session_id, read)
 
     # --- remote producers
 
@@ -289,6 +312,8 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
+        continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
         listen: bool = True,
     ) -> AsyncIterator[Generation]:
@@ -297,8 +322,9 @@ class RemoteSession:
         Nothing is asked before the first token: the first chunk registers the generation, where nothing is live.
         With a ``policy``, or anything else that a start has, it begins with a start, which may end what is live.
         ``input`` is for the producer itself and goes nowhere. ``producers`` are those that may be handed off to by
-        name. With ``listen`` the session's events are followed, which tells of a stop at once and not only at the
-        next write, and brings approvals' answers and inputs; it needs a token that may read.
+        name. ``idle_limit`` is the server's and, in place of `ClientConfig.idle_limit`, this process's. With ``listen``
+        the session's events are followed, which tells of a stop at once and not only at the next write, and brings
+        approvals' answers and inputs; it needs a token that may read.
 
         Left in order, all that was written is acknowledged and the generation finished, or an error is raised. Left
         by an error, the generation is finished as failed, and the error comes out. Cancelled, requests under way
@@ -311,13 +337,16 @@ class RemoteSession:
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")
         if policy in ("queue", "latest") and not listen:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
-        starts = any(given is not None for given in (policy, text, metadata, replaces, on_last_disconnect))
+        asked = (policy, text, metadata, replaces, on_last_disconnect, idle_limit, continues)
+        starts = any(each is not None for each in asked)
         opening = Opening(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             job_id=job_id,
             input=input,
             metadata=metadata or {},
             listens=listen,
+            idle_limit=idle_limit,
+            continues=continues,
         )
         production = Production(self._commands.wire, self.session_id, opening, dict(producers or {}))
         started: Started | Queued | None = None
@@ -332,6 +361,8 @@ class RemoteSession:
                 metadata=metadata,
                 replaces=replaces,
                 on_last_disconnect=on_last_disconnect,
+                idle_limit=idle_limit,
+                continues=continues,
             )
             started = await production.start(start)
         async with production.run(self._tasks, started) as generation:
@@ -349,6 +380,8 @@ class RemoteSession:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
+        continues: str | None = None,
         producers: Mapping[str, Producer] | None = None,
     ) -> None:
         """Start a generation and run a producer here that was written for the engine, unchanged, to its end.
@@ -364,6 +397,8 @@ class RemoteSession:
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,
+            idle_limit=idle_limit,
+            continues=continues,
             producers=producers,
         )
         async with opened as generation:

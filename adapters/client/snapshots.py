@@ -6,13 +6,13 @@ from typing import Final
 
 from attrs import evolve
 
-from penstock.engine import CallerError, MessageNotFound, MessageView, Snapshot
+from penstock.engine import CallerError, GenerationInfo, MessageNotFound, Snapshot
 
 from .commands import Commands
 from .refusals import BadAnswer
 from .wire import session_path
 
-__all__ = ["completed", "take_snapshot"]
+__all__ = ["generations_of", "read_page", "take_snapshot"]
 
 # The most that the server gives in one page.
 _PAGE: Final = 1000
@@ -21,9 +21,9 @@ _PAGE: Final = 1000
 _TRIES: Final = 5
 
 
-async def _read(commands: Commands, session_id: str, limit: int, before: str | None) -> Snapshot:
-    """One page, as the server has it now."""
-    query = {"limit": str(limit)} if before is None else {"limit": str(limit), "before": before}
+async def read_page(commands: Commands, session_id: str, limit: int | None, before: str | None) -> Snapshot:
+    """One page, as the server has it now: ``limit`` messages, as many as there may be without it."""
+    query = {"limit": str(_PAGE if limit is None else limit)} | ({} if before is None else {"before": before})
     answer, _ = await commands.ask("GET", session_path(session_id), query=query, repeatable=True)
     try:
         return Snapshot.from_json(answer)
@@ -35,17 +35,23 @@ async def take_snapshot(commands: Commands, session_id: str, limit: int | None, 
     """So many messages, a page at most, the newest or those before ``before``; all of them where neither is said."""
     if limit is None and before is None:
         return await _whole(commands, session_id)
-    return await _read(commands, session_id, _PAGE if limit is None else limit, before)
+    return await read_page(commands, session_id, limit, before)
 
 
 async def _whole(commands: Commands, session_id: str) -> Snapshot:
     """All of it, at the cursor of its newest page. Older messages are closed and do not change."""
     for left in reversed(range(_TRIES)):
-        snapshot = page = await _read(commands, session_id, _PAGE, None)
+        snapshot = page = await read_page(commands, session_id, None, None)
         try:
             while page.more:
-                page = await _read(commands, session_id, _PAGE, page.messages[0].message_id)
-                snapshot = evolve(snapshot, messages=page.messages + snapshot.messages, more=page.more, next=page.next)
+                page = await read_page(commands, session_id, None, page.messages[0].message_id)
+                snapshot = evolve(
+                    snapshot,
+                    messages=page.messages + snapshot.messages,
+                    generations=generations_of(snapshot, page),
+                    more=page.more,
+                    next=page.next,
+                )
         except MessageNotFound:
             if not left:
                 raise
@@ -54,21 +60,17 @@ async def _whole(commands: Commands, session_id: str) -> Snapshot:
     raise AssertionError("unreachable")
 
 
-async def completed(commands: Commands, session_id: str, snapshot: Snapshot) -> tuple[Snapshot, int]:
-    """The snapshot with the older messages that it leaves out, and the offset at which the last of those were read.
+def generations_of(snapshot: Snapshot, older: Snapshot) -> tuple[GenerationInfo, ...]:
+    """Those of the snapshot and of a page of older messages, the oldest first.
 
-    What it says of a message stands, also where that stands among the older ones. Raises `MessageNotFound` when the
-    message that a page is to end at was retracted meanwhile.
+    What the snapshot says of one stands, and what began behind its cursor, when the page was read, is left out.
     """
-    known = {message.message_id: message for message in snapshot.messages}
-    pages: list[tuple[MessageView, ...]] = []
-    page, seen_at = snapshot, 0
-    while page.more:
-        page = await _read(commands, session_id, _PAGE, page.next or page.messages[0].message_id)
-        if page.cursor.epoch != snapshot.cursor.epoch:
-            raise MessageNotFound("the session began a new life meanwhile", session_id=session_id)
-        pages.append(page.messages)
-        seen_at = max(seen_at, page.cursor.offset)
-    older = {message.message_id: message for page in reversed(pages) for message in page}
-    messages = {message_id: known.get(message_id, message) for message_id, message in older.items()} | known
-    return evolve(snapshot, messages=tuple(messages.values()), more=False, next=None), seen_at
+    found = {each.generation_id: each for each in (*older.generations, *snapshot.generations)}
+    begun = (each for each in found.values() if _begin(each)[0] <= snapshot.cursor.offset)
+    return tuple(sorted(begun, key=_begin))
+
+
+def _begin(generation: GenerationInfo) -> tuple[int, int]:
+    """The offset of its first event, 0 of one that came with a fork, and its turn."""
+    first = generation.started or generation.finished
+    return 0 if first is None else first.cursor.offset, generation.turn or 0

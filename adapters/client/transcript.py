@@ -1,16 +1,18 @@
 """A session's state, kept up to date: the engine's own fold, fed by a stream that reconnects.
 
 Where the two do not meet (a gap was told, a seq is missing, the session began a new life) nothing is guessed: a new
-snapshot is asked for, and the fold goes on from it.
+snapshot is asked for, and the fold goes on from it. It has the newest messages; older ones come when asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import takewhile
 from typing import Final, final
 
 import trio
+from attrs import evolve
 
 from penstock.engine import (
     CallerError,
@@ -20,9 +22,11 @@ from penstock.engine import (
     Ended,
     Gap,
     MessageNotFound,
+    MessageRetracted,
     PresenceChanged,
     PresenceListed,
     Present,
+    SessionReset,
     SessionState,
     Snapshot,
     SnapshotTaken,
@@ -31,6 +35,7 @@ from penstock.engine import (
 from .following import Lost
 from .place import Arrived, Delivery
 from .reading import Events, FollowStatistics
+from .snapshots import generations_of
 
 __all__ = ["Transcript", "open_transcript"]
 
@@ -42,14 +47,19 @@ _GONE: Final = "gone"
 class Transcript:
     """The state as it is known here; look at it at any time, and wait for what comes.
 
-    ``live`` says whether it is at the tail of a connection that holds, ``presence`` who is here, ``ended`` why nothing
-    follows any more.
+    It begins with the newest messages; `older` fetches a page of those before, while there is ``more``. ``live``
+    says whether it is at the tail of a connection that holds, ``presence`` who is here, ``ended`` why nothing follows
+    any more.
     """
 
-    def __init__(self, events: Events, complete: Callable[[Snapshot], Awaitable[tuple[Snapshot, int]]]) -> None:
-        """``complete`` fetches what a snapshot left out, and says at which offset that was read."""
+    def __init__(self, events: Events, read: Callable[[int | None, str | None], Awaitable[Snapshot]]) -> None:
+        """``read`` fetches a page: at most so many messages, those before this one."""
         self._events: Final = events
-        self._complete: Final = complete
+        self._read: Final = read
+        self._next: str | None = None  # the message that those which are left out are before
+        self._seen_at = 0  # the offset at which pages were read
+        self._retracted_at = 0  # the offset of the last retraction
+        self._paging: Final = trio.Lock()
         self._state: SessionState | None = None
         self._changed: Final = trio.lowlevel.ParkingLot()
         self._waits = False  # for a snapshot
@@ -74,9 +84,67 @@ class Transcript:
     def cursor(self) -> Cursor:
         return self.state.cursor
 
+    @property
+    def more(self) -> bool:
+        """Whether there are older messages that are not here."""
+        return self._next is not None
+
     def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """What it looks like now; see `SessionState.snapshot`."""
         return self.state.snapshot(limit, before)
+
+    async def older(self, limit: int | None = None) -> bool:
+        """Fetch a page of the messages before those that are here, ``limit`` at most; whether there is more then.
+
+        Where the state has to begin anew meanwhile, it is that of the newest messages again. Raises as `wait_changed`,
+        and what the request is refused with.
+        """
+        async with self._paging:
+            while self.more:
+                if await self._take_older(limit):
+                    break
+        return self.more
+
+    async def _take_older(self, limit: int | None) -> bool:
+        snapshots = self.snapshots
+        try:
+            page = await self._read(limit, self._next)
+        except MessageNotFound:  # the one that they are before was retracted
+            self._ask_anew()
+        else:
+            if page.cursor.epoch == self.state.epoch and not self._waits and self.snapshots == snapshots:
+                if not self.state.whole:
+                    await self.wait_changed()  # what it lacks is on its way, and would be forgotten
+                    return False
+                if page.cursor.offset < self._retracted_at:
+                    return False  # the message that was retracted may be in it
+                self._put_before(page)
+                return True
+        while self.snapshots == snapshots:
+            await self.wait_changed()
+        return False
+
+    def _put_before(self, page: Snapshot) -> None:
+        """What is known of a message stands, also of an open one whose place is in the page; one that is still older
+        stays in front."""
+        known = self.state.snapshot()
+        here = {message.message_id: message for message in known.messages}
+        older = {message.message_id: here.get(message.message_id, message) for message in page.messages}
+        in_front = {each: here[each] for each in takewhile(lambda each: each != self._next, here) if each not in older}
+        messages = tuple((in_front | older | here).values())
+        self._seen_at = max(self._seen_at, page.cursor.offset)
+        self._next = _next_of(page)
+        self._state = SessionState.from_snapshot(
+            evolve(
+                known,
+                messages=messages,
+                generations=generations_of(known, page),
+                more=page.more,
+                next=self._next,
+            ),
+            older_seen_at=self._seen_at,
+        )
+        self._changed.unpark_all()
 
     def statistics(self) -> FollowStatistics:
         return self._events.statistics()
@@ -104,7 +172,7 @@ class Transcript:
         try:
             while not self._over:
                 try:
-                    await self._take(await self._events.receive())
+                    self._take(await self._events.receive())
                 except trio.EndOfChannel:
                     self._over = True
                 except Exception as error:  # noqa: BLE001  # who waits learns of it
@@ -114,10 +182,10 @@ class Transcript:
             self._over, self.live = True, False
             self._changed.unpark_all()
 
-    async def _take(self, delivery: Delivery | Lost) -> None:
+    def _take(self, delivery: Delivery | Lost) -> None:
         match delivery:
             case SnapshotTaken(snapshot=snapshot):
-                await self._begin(snapshot)
+                self._begin(snapshot)
             case Arrived():
                 self._fold(delivery)
             case Gap():
@@ -133,13 +201,10 @@ class Transcript:
             case _:
                 pass
 
-    async def _begin(self, snapshot: Snapshot) -> None:
-        try:
-            whole, seen_at = await self._complete(snapshot)
-        except MessageNotFound:
-            self._ask_anew()  # it was retracted while we read
-            return
-        self._state = SessionState.from_snapshot(whole, older_seen_at=seen_at)
+    def _begin(self, snapshot: Snapshot) -> None:
+        self._state = SessionState.from_snapshot(snapshot)
+        self._next = _next_of(snapshot)
+        self._seen_at = self._retracted_at = 0
         self._waits = False
         self.snapshots += 1
 
@@ -157,6 +222,10 @@ class Transcript:
             if event.offset is not None and self._state.offset < event.offset:
                 self._ask_anew()  # it does not follow from what is known, and was not applied
                 return
+            if isinstance(event.data, MessageRetracted):
+                self._retracted_at = self._state.offset
+            elif isinstance(event.data, SessionReset):
+                self._next = None
 
     def _change_presence(self, said: PresenceChanged) -> None:
         place = said.actor_id, said.device_id
@@ -175,11 +244,11 @@ async def open_transcript(
     tasks: trio.Nursery,
     opening: AbstractAsyncContextManager[Events],
     session_id: str,
-    complete: Callable[[Snapshot], Awaitable[tuple[Snapshot, int]]],
+    read: Callable[[int | None, str | None], Awaitable[Snapshot]],
 ) -> AsyncIterator[Transcript]:
     """Keep one up to date in a task of ``tasks``; given away when its first snapshot is there."""
     async with opening as events:
-        transcript = Transcript(events, complete)
+        transcript = Transcript(events, read)
         scope = trio.CancelScope()
 
         async def follow() -> None:
@@ -193,3 +262,10 @@ async def open_transcript(
             yield transcript
         finally:
             scope.cancel(reason="penstock: the transcript is not wanted any more")
+
+
+def _next_of(page: Snapshot) -> str | None:
+    """The message that those which a page leaves out are before; None where it leaves out none."""
+    if not page.more:
+        return None
+    return page.next or page.messages[0].message_id  # an older server does not tell it

@@ -26,6 +26,9 @@ from .refusals import Unreachable, from_answer, retry_after
 
 __all__ = ["Answer", "Token", "Wire", "session_path"]
 
+# Bytes of a body in a second, on a line that is slow and not dead.
+_SLOW: Final = 32 * 1024
+
 # A token, or what gets one that is valid now: asked before every request.
 Token: TypeAlias = str | Callable[[], Awaitable[str | None]] | None
 
@@ -100,14 +103,16 @@ class Wire:
         body: bytes | None = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        within: float | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         """One request, once.
 
-        Raises `Unreachable` when no whole answer comes ``within`` so many seconds, and `InvalidBody` for a header that
-        cannot be sent.
+        Raises `Unreachable` when no answer comes in time (one that is ``repeatable`` has less), and `InvalidBody` for a
+        header that cannot be sent.
         """
-        limit = self.config.request_timeout if within is None else within
+        limit = self.config.request_timeout
+        if repeatable:
+            limit = min(limit, self.config.attempt_timeout + len(body or b"") / _SLOW)
         made = dict(headers or {})
         if body is not None:
             made |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -116,7 +121,8 @@ class Wire:
                 made |= await self.headers()
                 request = self.http.build_request(method, self.url + path, params=dict(query or {}), headers=made)
                 request.stream = WholeBody(body or b"")
-                response = await self.http.send(request)
+                response = await self.http.send(request, stream=True)
+            await self._read_whole(response)
         except (UnicodeEncodeError, httpx.LocalProtocolError) as error:
             raise InvalidBody(f"a header cannot be sent: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
@@ -146,11 +152,8 @@ class Wire:
                 )
                 request.stream = WholeBody(b"")
                 response = await self.http.send(request, stream=True)
-                if not response.is_success:
-                    try:
-                        await response.aread()
-                    finally:
-                        await response.aclose()
+            if not response.is_success:
+                await self._read_whole(response)
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
             raise self._unreachable(error) from error
         if not response.is_success:
@@ -160,8 +163,20 @@ class Wire:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.cleanup_timeout):
-                await response.aclose()
+            await self._close(response)
+
+    async def _read_whole(self, response: httpx.Response) -> None:
+        """The rest of an answer that has begun. Raises `trio.TooSlowError`."""
+        try:
+            with trio.fail_after(self.config.request_timeout):
+                await response.aread()
+        finally:
+            await self._close(response)
+
+    async def _close(self, response: httpx.Response) -> None:
+        """Also what was not read to its end; the connection is not used again then."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.cleanup_timeout):
+            await response.aclose()
 
     def _unreachable(self, error: Exception) -> Unreachable:
         told = str(error) or type(error).__name__

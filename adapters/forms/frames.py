@@ -23,9 +23,20 @@ from penstock.engine import (
 )
 
 from ..problems import problem
-from .controls import fields_of
+from .controls import Control, fields_of
 
-__all__ = ["cut", "frame", "frame_batch", "frame_error", "frame_reply", "frame_snapshot", "on_the_wire", "wire_frames"]
+__all__ = [
+    "cut",
+    "frame",
+    "frame_batch",
+    "frame_control",
+    "frame_error",
+    "frame_reply",
+    "frame_snapshot",
+    "frame_told",
+    "on_the_wire",
+    "wire_frames",
+]
 
 # A frame is applied whole or not at all: on a line that breaks again and again each must get through, other sessions of
 # the socket wait for it, and clients commonly refuse one above 1 MiB.
@@ -103,6 +114,17 @@ def frame(session_id: str, delivery: Delivery, request_id: JSON = None) -> bytes
         case _:
             op, fields = fields_of(delivery)
             return encode_json({"op": op, "session_id": session_id, **fields})
+
+
+def frame_told(name: str, body: bytes, cursor: Cursor) -> bytes:
+    """A frame about the list of sessions, of the JSON that it says; behind it, the reader stands at ``cursor``."""
+    return b'{"op":"%b","list_cursor":"%b",%b' % (name.encode(), str(cursor).encode(), body[1:])
+
+
+def frame_control(control: Control) -> bytes:
+    """A frame about the stream of the list itself, which is no session's."""
+    op, fields = fields_of(control)
+    return encode_json({"op": op, **fields})
 
 
 def frame_reply(request_id: JSON, result: Mapping[str, JSON]) -> bytes:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.engine import JSON, Batch, Delivery, Ephemeral, Opened, SnapshotPage, SnapshotTaken, encode_json
+from penstock.engine import JSON, Batch, Cursor, Delivery, Ephemeral, Opened, SnapshotPage, SnapshotTaken, encode_json
 
 from .controls import fields_of
 
-__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot", "frame_told"]
 
 MEDIA_TYPE: Final = "application/x-ndjson"
 
@@ -27,6 +27,11 @@ def frame_batch(batch: Batch) -> bytes:
 def frame_snapshot(page: SnapshotPage) -> bytes:
     """For `SnapshotTaken.framed`, as above."""
     return b'{"control":"snapshot",%b\n' % page.body[1:]
+
+
+def frame_told(name: str, body: bytes, cursor: Cursor) -> bytes:
+    """A frame about the list of sessions, of the JSON that it says; behind it, the reader stands at ``cursor``."""
+    return b'{"control":"%b","list_cursor":"%b",%b\n' % (name.encode(), str(cursor).encode(), body[1:])
 
 
 def frame(delivery: Delivery) -> bytes:

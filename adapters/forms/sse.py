@@ -14,6 +14,7 @@ from typing import Final
 from penstock.engine import (
     Batch,
     CaughtUp,
+    Cursor,
     Degraded,
     Delivery,
     Drained,
@@ -27,7 +28,7 @@ from penstock.engine import (
 
 from .controls import Control, fields_of
 
-__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot"]
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot", "frame_told"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 
@@ -47,6 +48,11 @@ def frame_batch(batch: Batch) -> bytes:
 def frame_snapshot(page: SnapshotPage) -> bytes:
     """For `SnapshotTaken.framed`, as above."""
     return b"event: snapshot\nid: %b\ndata: %b\n\n" % (str(page.snapshot.cursor).encode(), page.body)
+
+
+def frame_told(name: str, body: bytes, cursor: Cursor) -> bytes:
+    """A frame about the list of sessions, of the JSON that it says; behind it, the reader stands at ``cursor``."""
+    return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), str(cursor).encode(), body)
 
 
 def frame(delivery: Delivery) -> bytes:

@@ -28,6 +28,7 @@ from .generations import add_generations
 from .guard import add_guard, keeping
 from .health import add_health
 from .intake import BODY_BYTES, BODY_SECONDS, bounded, too_large, too_slow
+from .list_events import add_list_events
 from .openapi import add_openapi
 from .page import PAGE, add_page
 from .paths import with_path
@@ -149,6 +150,7 @@ def create_app(
     add_sessions(routes, engine)
     add_presence(routes, engine)
     add_events(routes, engine, heartbeat)
+    add_list_events(routes, engine, heartbeat)
     add_generations(routes, engine)
     add_chunks(routes, engine)
     add_tickets(routes)

@@ -102,7 +102,8 @@ def add_generations(routes: Routes, engine: Engine) -> None:
             path="/v1/sessions/{session_id}/generations/{generation_id}",
             id="readGeneration",
             tag="generations",
-            summary="Where it stands",
+            summary="Where it stands, and how it ended",
+            description="As it stands among the snapshot's `generations`.",
             scope="read",
             answers={200: json_answer("Where it stands.", GenerationAnswer)},
             codes=(*SESSION, "GENERATION_NOT_FOUND"),
@@ -110,15 +111,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
     )
     async def generation(session_id: str, generation_id: str) -> Response:
         found = await (await engine.session(session_id)).generation(generation_id)
-        return answered(
-            GenerationAnswer(
-                session_id=session_id,
-                generation_id=found.generation_id,
-                state=found.state,
-                turn=found.turn,
-                outcome=found.outcome,
-            )
-        )
+        return answered(GenerationAnswer.of(session_id, found))
 
     @routes.add(
         Operation(
@@ -167,7 +160,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
     )
     async def stop_generation(session_id: str) -> Response:
         body = read_body(await json_body(), StopBody)
-        return answered(await stop(await engine.session(session_id), body))
+        return answered(await stop(await engine.session(session_id), body, principal=authenticate().subject))
 
     @routes.add(
         Operation(

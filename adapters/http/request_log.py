@@ -50,10 +50,10 @@ def note_refusal(error: PenstockError, ids: Mapping[str, str]) -> None:
 
 @final
 class Visit:
-    """One reader of one session's stream, from the first byte to the last."""
+    """One reader of a stream, of the session's or of the list's, from the first byte to the last."""
 
-    def __init__(self, session_id: str) -> None:
-        self.session_id: Final = session_id
+    def __init__(self, session_id: str | None) -> None:
+        self.ids: Final = {} if session_id is None else {"session_id": session_id}
         self._begun = 0.0
 
     def begin(self) -> None:
@@ -66,7 +66,7 @@ class Visit:
         traffic.broken_off += cut
         event = "client_disconnected" if cut else "stream_ended"
         duration = round((trio.current_time() - self._begun) * 1000, 1)
-        _log.info(event, extra={"event": event, "session_id": self.session_id, "duration_ms": duration})
+        _log.info(event, extra={"event": event, **self.ids, "duration_ms": duration})
 
 
 @final

@@ -19,6 +19,7 @@ from penstock.engine import InvalidBody, encode_json
 
 from ..access import Scope
 from ..requests.answers import as_json
+from ..requests.listing import LARGEST_PAGE
 from .guard import allow
 from .openapi.schemas import Schema, reference
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "HEARTBEAT",
+    "LARGEST_PAGE",
     "LIMIT",
     "SESSION",
     "Answer",
@@ -35,11 +38,14 @@ __all__ = [
     "Routes",
     "Shape",
     "answered",
+    "flag",
     "header",
     "json_answer",
     "no_body",
+    "number",
     "page_size",
     "query",
+    "seconds_between",
     "text_answer",
 ]
 
@@ -142,14 +148,37 @@ class Routes:
 
         def added(handler: Handler) -> Handler:
             answer: Callable[..., Awaitable[Response]] = handler
+            if operation.path.startswith("/v1/"):
+                answer = _asked_only(operation, handler)
             if operation.scope is None:
                 self.public.add(str(options.get("endpoint", handler.__name__)))
             elif "{session_id}" in operation.path and not operation.asks_itself:
-                answer = _guarded(operation.scope, handler)
+                answer = _guarded(operation.scope, answer)
             self.app.route(rule, methods=[operation.method.upper()], **options)(answer)
             return handler
 
         return added
+
+
+# A ticket stands in the query for a token, and is the guard's to read.
+_TICKET: Final = "ticket"
+
+
+def _asked_only(
+    operation: Operation, handler: Callable[..., Awaitable[Response]]
+) -> Callable[..., Awaitable[Response]]:
+    """The handler, for requests whose query has no other fields than the operation is described with."""
+    known = {each.name for each in operation.parameters if each.place == "query"}
+
+    @wraps(handler)
+    async def answer(*given: str, **path: str) -> Response:
+        for name in request.args:
+            if name not in known and name != _TICKET:
+                there = f"; there are {', '.join(sorted(known))}" if known else ""
+                raise InvalidBody(f"the query has no field {name!r:.80}{there}")
+        return await handler(*given, **path)
+
+    return answer
 
 
 def _guarded(scope: Scope, handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
@@ -176,27 +205,54 @@ SESSION: Final = (
 # Messages, or sessions, in one page unless the client asks otherwise: a screenful many times over.
 _PAGE: Final = 100
 
-# And at most: what fits in memory for many clients at a time.
-_LARGEST_PAGE: Final = 1000
+# Seconds between two signs of life that may be asked for, at most: they are never more than the server's own.
+_LONGEST_HEARTBEAT: Final = 3600
 
 # What a number in a query looks like; the bound on it is not longer.
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 LIMIT: Final = Parameter(
     name="limit",
-    schema={"type": "integer", "minimum": 1, "maximum": _LARGEST_PAGE, "default": _PAGE},
+    schema={"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": _PAGE},
     description="How many in one page, at most: a page is bounded in bytes, too. Written in decimal, given once.",
 )
 
 
+HEARTBEAT: Final = Parameter(
+    name="heartbeat",
+    schema={"type": "integer", "minimum": 1, "maximum": _LONGEST_HEARTBEAT},
+    description="Seconds of silence before it says that it lives; at most the server's own.",
+)
+
+
+def seconds_between(own: float) -> float:
+    """`HEARTBEAT`, of the request that Quart is at; at most the server's ``own``. Raises `InvalidBody`."""
+    return min(own, number(HEARTBEAT.name, _LONGEST_HEARTBEAT) or own)
+
+
 def page_size() -> int:
     """`LIMIT`, of the request that Quart is at. Raises `InvalidBody`."""
-    given = request.args.getlist(LIMIT.name)
+    return number(LIMIT.name, LARGEST_PAGE) or _PAGE
+
+
+def number(name: str, most: int) -> int | None:
+    """What the query of the request that Quart is at says under this name, if anything. Raises `InvalidBody`."""
+    given = request.args.getlist(name)
     if not given:
-        return _PAGE
-    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > _LARGEST_PAGE:
-        raise InvalidBody(f"{LIMIT.name} must be a whole number from 1 to {_LARGEST_PAGE}, given once")
+        return None
+    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > most:
+        raise InvalidBody(f"{name} must be a whole number from 1 to {most}, given once")
     return int(given[0])
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """What the query of the request that Quart is at says of it. Raises `InvalidBody`."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise InvalidBody(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def query(name: str, schema: Schema | str, description: str) -> Parameter:

@@ -9,7 +9,7 @@ from typing import final
 from attrs import frozen
 from quart import Response, request
 
-from penstock.engine import Engine, JSONObject, Snapshot, check_session_id, encode_json, new_session_id
+from penstock.engine import Engine, InvalidBody, JSONObject, Snapshot, new_session_id
 
 from ..requests.answers import (
     DeleteAnswer,
@@ -22,9 +22,9 @@ from ..requests.answers import (
     UpdateAnswer,
 )
 from ..requests.bodies import MessageBody, post, read_body
-from .guard import allow, may_list, permitted
+from ..requests.listing import Order, Place, list_body, list_sessions
+from .guard import allow, authenticate, may_list, permitted
 from .intake import json_body
-from .listing import list_sessions
 from .routes import LIMIT, SESSION, Body, Operation, Routes, answered, json_answer, page_size, query
 
 __all__ = ["ForkBody", "NewBody", "PatchBody", "ResetBody", "RetractBody", "add_sessions"]
@@ -62,6 +62,17 @@ class RetractBody:
     and_after: bool = False
 
 
+def _order() -> Order:
+    """By what the request wants them listed. Raises `InvalidBody`."""
+    match request.args.getlist("order"):
+        case [] | ["id"]:
+            return "id"
+        case ["updated"]:
+            return "updated"
+        case _:
+            raise InvalidBody("order must be id or updated, given once")
+
+
 def add_sessions(routes: Routes, engine: Engine) -> None:
     """Add the routes over ``engine``."""
 
@@ -71,20 +82,40 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             path="/v1/sessions",
             id="listSessions",
             tag="sessions",
-            summary="Those that live, by id",
+            summary="Those that live",
+            description="By id, or with `order=updated` the last active first.",
             scope="read",
-            parameters=(LIMIT, query("after", "SessionId", "The id behind which the page begins.")),
-            answers={200: json_answer("A page.", SessionList)},
-            codes=("INVALID_ID", "DRAINING", "WRITE_FAILED"),
+            parameters=(
+                LIMIT,
+                query(
+                    "order",
+                    {"type": "string", "enum": ["id", "updated"], "default": "id"},
+                    "Of one time, in order of id.",
+                ),
+                query(
+                    "after",
+                    {"type": "string"},
+                    "Where the page begins: the `next` of the one before, or in the order of ids an id.",
+                ),
+            ),
+            answers={
+                200: json_answer("A page. With an `authorize` hook it may be short, and have a `next`.", SessionList)
+            },
+            codes=("INVALID_ID", "INVALID_CURSOR", "DRAINING", "WRITE_FAILED"),
         ),
     )
     async def sessions() -> Response:
         principal = may_list()
-        limit, after = page_size(), request.args.get("after")
-        behind = "" if after is None else check_session_id(after)
-        found, last = await list_sessions(engine, principal.sessions, partial(permitted, "read"), behind, limit)
-        more = b"" if last is None else b',"next":%b' % encode_json(last)
-        return answered(b'{"sessions":[%b]%b}' % (b",".join(found), more))
+        limit, order, after = page_size(), _order(), request.args.get("after")
+        found, place = await list_sessions(
+            engine,
+            principal.sessions,
+            partial(permitted, "read"),
+            order=order,
+            after=None if after is None else Place.parse(after, order),
+            page_size=limit,
+        )
+        return answered(list_body(found, place))
 
     @routes.add(
         Operation(
@@ -227,7 +258,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
     async def post_message(session_id: str) -> Response:
         body = read_body(await json_body(), MessageBody)
         await allow("write" if body.role == "user" else "produce", session_id)
-        made, created = await post(await engine.session(session_id), body)
+        made, created = await post(await engine.session(session_id), body, principal=authenticate().subject)
         return answered(made, 201 if created else 200)
 
     @routes.add(
@@ -237,7 +268,8 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             id="retractMessage",
             tag="messages",
             summary="Take a message out of the transcript",
-            description="With `and_after` also all that follow it.",
+            description="With `and_after` also all that follow it. One of the live generation's, or the one that it "
+            "answers, is `GENERATION_ACTIVE`.",
             scope="write",
             body=Body(shape=RetractBody),
             answers={200: json_answer("It is out.", RetractAnswer)},

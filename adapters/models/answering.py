@@ -1,7 +1,8 @@
 """One answer of a model, written into a generation as it comes.
 
-Owns when a model is asked again: as long as nothing of its answer was written. From the first piece on an error ends
-the generation, since readers have seen what came. However it is left, the provider's connection is closed at once.
+Owns when a model is asked again, and with what: as long as nothing of its answer was written, and without the oldest
+turns where all of them are too much for it. From the first piece on an error ends the generation, since readers have
+seen what came. However it is left, the provider's connection is closed at once.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import trio
 from attrs import define, field, frozen
 from uuid_utils import uuid4
 
-from penstock.engine import Block, Generation, InvalidBody, JSONObject, Message, ProducerError, check_json
+from penstock.engine import JSON, Block, Generation, InvalidBody, JSONObject, Message, check_json
 
 from ..halves import Halves, mended
 from .failures import ModelFailure
-from .model import Model, Request
+from .model import Answer, Model, Request
 from .pieces import CARRIED, CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
 from .retries import Retries
+from .shortening import halved
 from .transcript import parse_arguments
 from .usage import add
+from .waiting import patience
 
 __all__ = ["Answered", "Asked", "Ledger", "answer"]
 
@@ -58,20 +61,33 @@ class Answered:
 @final
 @define
 class Ledger:
-    """What one generation's answers share: what they cost in sum, and the ids of their calls."""
+    """What one generation's answers share: what they cost in sum, and the ids of their calls.
+
+    The cost is told as it is known. While an answer is on its way it is ``partial``: a generation that ends in it has
+    cost more than that.
+    """
 
     generation: Generation
     _spent: JSONObject = field(factory=dict, init=False)
     _spending: JSONObject = field(factory=dict, init=False)
     _call_ids: set[str] = field(factory=set, init=False)
 
+    def begin_answer(self) -> None:
+        self._report({"partial": True})
+
     def spend(self, usage: JSONObject) -> None:
         """What the present answer cost so far. Told at once: an answer that is stopped has its price, too."""
         self._spending = usage
-        self.generation.report_usage(add(self._spent, usage))
+        self._report({"partial": True})
 
-    def next_answer(self) -> None:
+    def end_answer(self) -> None:
         self._spent, self._spending = add(self._spent, self._spending), {}
+        self._report({})
+
+    def _report(self, mark: JSONObject) -> None:
+        known = add(self._spent, self._spending)
+        if known:
+            self.generation.report_usage({**known, **mark})
 
     @property
     def spending(self) -> JSONObject:
@@ -84,18 +100,25 @@ class Ledger:
         return call_id
 
 
-async def answer(ledger: Ledger, model: Model, request: Request, retries: Retries) -> Answered:
-    """Ask, and write what comes. Raises `ProducerError` with a code from `failures`."""
+async def answer(ledger: Ledger, model: Model, request: Request, retries: Retries, first_word: float) -> Answered:
+    """Ask, and write what comes. The first word may take ``first_word`` seconds. Raises `ModelFailure`."""
     generation = ledger.generation
+    ledger.begin_answer()
     attempt = 0
     while True:
         attempt += 1
-        writer = _Writer(ledger, model.name, carries=bool(request.tools))
+        if request.left_out:
+            await generation.status("shortened", {"left_out": request.left_out})
+        writer = _Writer(ledger, model.name, request)
         try:
-            await _attempt(generation, model, request, writer)
+            await _attempt(generation, model, request, writer, first_word)
             break
         except ModelFailure as failure:
             pause = None if writer.begun else retries.pause(attempt, failure, random.random())
+            if pause is not None and pause >= generation.idle_limit:
+                pause = None  # it would end as stalled meanwhile, and nobody would know why
+            if not writer.begun and (shorter := _shorter(request, failure)) is not request:
+                request, pause = shorter, 0.0
             _log.warning(
                 "session %s, generation %s: model %s, attempt %d: %.500s; %s",
                 generation.session_id,
@@ -106,28 +129,46 @@ async def answer(ledger: Ledger, model: Model, request: Request, retries: Retrie
                 "giving up" if pause is None else f"again in {pause:.1f} s",
             )
             if pause is None:
-                raise ProducerError(failure.text, reason=failure.code) from failure
+                raise
             # Seen by readers, who else would take the silence for a standstill; the idle limit takes it as a sign, too.
             await generation.status("retrying", {"code": failure.code, "attempt": attempt, "seconds": round(pause, 3)})
         await trio.sleep(pause)
         await generation.status("thinking")
-    ledger.next_answer()
+    ledger.end_answer()
     if writer.reason in _REFUSALS:
-        refusal = ModelFailure("MODEL_REFUSED", writer.reason)
-        raise ProducerError(refusal.text, reason=refusal.code)
+        raise ModelFailure("MODEL_REFUSED", writer.reason)
     return Answered(reason=writer.reason, calls=tuple(writer.calls))
 
 
-async def _attempt(generation: Generation, model: Model, request: Request, writer: _Writer) -> None:
-    asked = await model.ask(request)
+def _shorter(request: Request, failure: ModelFailure) -> Request:
+    """What can be asked in place of a request that was too long; the request itself if there is no such thing."""
+    return halved(request) if failure.code == "MODEL_CONTEXT_TOO_LONG" else request
+
+
+async def _attempt(generation: Generation, model: Model, request: Request, writer: _Writer, first_word: float) -> None:
+    asked: Answer | None = None
+    going = True
     try:
         async with writer:
-            while (pieces := await asked.next()) is not None:
-                for piece in pieces:
-                    await writer.write(piece)
+            async with patience(generation, first_word):
+                asked = await model.ask(request)
+                while going and not writer.begun:
+                    going = await _write_next(asked, writer)
+            while going:
+                assert asked is not None
+                going = await _write_next(asked, writer)
     finally:
-        with generation.cleanup():
-            await asked.close()
+        if asked is not None:
+            with generation.cleanup():
+                await asked.close()
+
+
+async def _write_next(asked: Answer, writer: _Writer) -> bool:
+    """Write what came; False behind the last of it."""
+    pieces = await asked.next()
+    for piece in pieces or ():
+        await writer.write(piece)
+    return pieces is not None
 
 
 @define
@@ -146,10 +187,12 @@ class _OpenBlock:
 class _Writer:
     """Turns pieces into a message and its blocks. The message opens with the first piece that belongs into it."""
 
-    def __init__(self, ledger: Ledger, model: str, *, carries: bool) -> None:
+    def __init__(self, ledger: Ledger, model: str, request: Request) -> None:
         self._ledger: Final = ledger
-        self._model: Final = model
-        self._carries: Final = carries  # without tools nothing is sent back, and nothing needs to be kept for it
+        self._metadata: Final[dict[str, JSON]] = {"model": model}
+        if request.left_out:
+            self._metadata["left_out"] = request.left_out
+        self._carries: Final = bool(request.tools)  # without tools nothing is sent back, and none is kept for it
         self._stack = AsyncExitStack()
         self._message: Message | None = None
         self._blocks: dict[Hashable, _OpenBlock] = {}
@@ -216,7 +259,7 @@ class _Writer:
 
     async def _open_message(self) -> Message:
         if self._message is None:
-            message = self._ledger.generation.message(metadata={"model": self._model})
+            message = self._ledger.generation.message(metadata=self._metadata)
             self._message = await self._stack.enter_async_context(message)
         return self._message
 

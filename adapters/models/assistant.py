@@ -13,12 +13,15 @@ import trio
 
 from penstock.engine import Generation, Input, JSONObject, ProducerError
 
+from ..halves import mended
 from .answering import Answered, Asked, Ledger, answer
 from .failures import ModelFailure
 from .model import Model, Request
 from .retries import Retries
+from .shortening import fitted
 from .tools import Outcome, Tool, offers, run_call, toolbox
 from .transcript import transcript
+from .waiting import FIRST_WORD
 
 __all__ = ["Assistant"]
 
@@ -32,7 +35,15 @@ class Assistant:
 
     It does not read the generation's input. Tools run one after the other, in the order in which the model called
     them: a later one may rely on an earlier. A ``steer`` input with a ``text`` is heard before the model is asked
-    again. Fails with a code of `failures`. `aclose` closes the model's connections.
+    again.
+
+    With ``context_tokens``, how many the model reads and writes in all, the oldest turns are left out of a
+    conversation that is longer; without it they are left out when the provider says that it is. The first word of an
+    answer may take ``first_word`` seconds, or the generation's idle limit where that is longer. With ``show_errors``
+    readers are told in the provider's own words why it did not accept a request: for who may see what the server's
+    log says.
+
+    Fails with a code of `failures`. `aclose` closes the model's connections.
     """
 
     def __init__(
@@ -43,14 +54,27 @@ class Assistant:
         tools: Iterable[Tool] = (),
         rounds: int = _ROUNDS,
         retries: Retries | None = None,
+        context_tokens: int | None = None,
+        first_word: float = FIRST_WORD,
+        show_errors: bool = False,
     ) -> None:
         self._model: Final = model
         self._system: Final = system
         self._tools: Final = toolbox(tools)
         self._rounds: Final = rounds
         self._retries: Final = retries or Retries()
+        self._context_tokens: Final = context_tokens
+        self._first_word: Final = first_word
+        self._show_errors: Final = show_errors
 
     async def __call__(self, generation: Generation) -> None:
+        try:
+            await self._run(generation)
+        except ModelFailure as failure:
+            text = failure.told(in_own_words=self._show_errors)
+            raise ProducerError(mended(text), reason=failure.code, again=failure.retryable) from failure
+
+    async def _run(self, generation: Generation) -> None:
         ledger = Ledger(generation)
         for _ in range(self._rounds):
             await generation.status("thinking")
@@ -60,7 +84,7 @@ class Assistant:
             for call in said.calls:
                 await _tell(generation, call, await run_call(generation, self._tools, call))
             await _hear(generation)
-        raise _failed("MODEL_TOO_MANY_ROUNDS")
+        raise ModelFailure("MODEL_TOO_MANY_ROUNDS", f"{self._rounds} rounds")
 
     async def aclose(self) -> None:
         await self._model.aclose()
@@ -70,9 +94,11 @@ class Assistant:
         await generation.flush()  # a snapshot holds what is stored
         turns = transcript((await generation.snapshot()).messages, generation.generation_id)
         if not turns:
-            raise _failed("MODEL_NOTHING_ASKED")
+            raise ModelFailure("MODEL_NOTHING_ASKED", "no user message")
         request = Request(turns=turns, system=self._system, tools=offers(self._tools))
-        return await answer(ledger, self._model, request, self._retries)
+        if self._context_tokens is not None:
+            request = fitted(request, self._context_tokens)
+        return await answer(ledger, self._model, request, self._retries, self._first_word)
 
 
 async def _tell(generation: Generation, call: Asked, outcome: Outcome) -> None:
@@ -103,8 +129,3 @@ def _steering(given: Input) -> str | None:
     content: JSONObject = given.content
     text = content.get("text")
     return text if given.kind == "steer" and isinstance(text, str) and text.strip() else None
-
-
-def _failed(code: str) -> ProducerError:
-    failure = ModelFailure(code, "")
-    return ProducerError(failure.text, reason=failure.code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 from penstock.engine import JSON, JSONObject, encode_json
@@ -17,7 +17,12 @@ from .wire import DONE, number, objects, parse, part, text
 
 __all__ = ["CHAT", "ChatMeaning", "messages"]
 
-_CALLS_TOOLS: Final = frozenset({"tool_calls", "function_call"})
+# By what other servers say in place of OpenAI's words.
+_REASONS: Final[Mapping[str, str]] = {
+    "function_call": "tool_calls",
+    "max_tokens": "length",
+    "model_length": "length",
+}
 
 
 def _body(name: str, request: Request) -> JSONObject:
@@ -122,7 +127,7 @@ class ChatMeaning:
     def _reason(self, told: str) -> str:
         if self._refused:
             return "refusal"
-        return "tool_calls" if told in _CALLS_TOOLS else told
+        return _REASONS.get(told, told)
 
 
 def _usage(usage: JSONObject) -> JSONObject:

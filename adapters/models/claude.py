@@ -141,10 +141,12 @@ class ClaudeMeaning:
             case "content_block_stop":
                 return self._close(index)
             case "message_start":
-                return (self._spend(part(part(event, "message"), "usage")),)
+                # What it says of the output is no count yet, but a 1 that stands there until the end.
+                told = part(part(event, "message"), "usage")
+                return (self._spend({name: count for name, count in told.items() if name != "output_tokens"}),)
             case "message_delta":
-                told = text(part(event, "delta"), "stop_reason")
-                self._reason = _REASONS.get(told, told) or self._reason
+                reason = text(part(event, "delta"), "stop_reason")
+                self._reason = _REASONS.get(reason, reason) or self._reason
                 return (self._spend(part(event, "usage")),)
             case "message_stop" if self._reason:
                 self.over = self.last = True
@@ -200,7 +202,7 @@ class ClaudeMeaning:
         return Spent(
             tokens(
                 input_tokens=self._usage.get("input_tokens", 0) + written + cached,
-                output_tokens=self._usage.get("output_tokens", 0),
+                output_tokens=self._usage.get("output_tokens"),
                 cached_tokens=cached,
                 reasoning_tokens=0,
             )

@@ -1,11 +1,13 @@
 """What can go wrong with a model: stable codes, what readers are told, and whether asking again may help. Pure.
 
-The providers' own texts are for the log only: they may name accounts, addresses and pieces of keys.
+The providers' own texts are for the log: they may name accounts, addresses and pieces of keys. Readers get them only
+where they are about the request, and whoever serves them says that they may.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,12 +21,13 @@ __all__ = ["CODES", "ModelFailure", "of_error", "retry_after"]
 CODES: Final[Mapping[str, tuple[str, bool]]] = {
     "MODEL_AUTH": ("The model's provider does not accept this server's key.", False),
     "MODEL_QUOTA": ("This server's account at the model's provider has no credit left.", False),
-    "MODEL_NOT_FOUND": ("The model's provider does not offer this model.", False),
+    "MODEL_NOT_FOUND": ("The model's provider does not know this model, or its address (base URL) is wrong.", False),
     "MODEL_REJECTED": ("The model's provider did not accept the request.", False),
     "MODEL_CONTEXT_TOO_LONG": ("The conversation is longer than the model can read.", False),
     "MODEL_REFUSED": ("The model declined to answer.", False),
     "MODEL_RATE_LIMITED": ("The model's provider takes no more requests right now. Try again later.", True),
     "MODEL_UNAVAILABLE": ("The model's provider cannot be reached or is overloaded. Try again later.", True),
+    "MODEL_SILENT": ("The model took too long for its first word.", False),
     "MODEL_INTERRUPTED": ("The model's answer broke off before its end. Try again.", True),
     "MODEL_GARBLED": ("What the model's provider sent cannot be understood.", False),
     "MODEL_TOO_MANY_ROUNDS": ("The model kept calling tools and came to no answer.", False),
@@ -39,6 +42,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "content_filter": "MODEL_REFUSED",
     "content_policy_violation": "MODEL_REFUSED",
     "context_length_exceeded": "MODEL_CONTEXT_TOO_LONG",
+    "exceed_context_size_error": "MODEL_CONTEXT_TOO_LONG",
     "insufficient_quota": "MODEL_QUOTA",
     "invalid_api_key": "MODEL_AUTH",
     "invalid_prompt": "MODEL_REFUSED",
@@ -66,6 +70,23 @@ _STATUSES: Final[Mapping[int, str]] = {
     429: "MODEL_RATE_LIMITED",
 }
 
+# What servers say of a request that is too long, where they have no word for it: Anthropic ("prompt is too long",
+# "exceed context limit"), vLLM ("maximum context length", "maximum model length"), Ollama ("prompt too long; exceeded
+# max context length", "exceeds the context length"), LM Studio ("context length of only", "greater than the context
+# length"), older servers of llama.cpp ("available context size"), OpenAI ("exceeds the context window").
+_TOO_LONG: Final = re.compile(
+    r"context (length|limit|size|window)|prompt (is )?too long|maximum model length|reduce the length", re.IGNORECASE
+)
+
+# What those come as by their words and statuses alone.
+_MAY_BE_LONG: Final = frozenset({"MODEL_REJECTED", "MODEL_UNAVAILABLE"})
+
+# Of which the provider's own words tell something to do.
+_OF_THE_REQUEST: Final = frozenset({"MODEL_CONTEXT_TOO_LONG", "MODEL_NOT_FOUND", "MODEL_REJECTED"})
+
+# Characters of them that a reader is told.
+_MOST: Final = 500
+
 
 @final
 class ModelFailure(Exception):
@@ -78,16 +99,19 @@ class ModelFailure(Exception):
         self.retryable = CODES[code][1] if retryable is None else retryable
         self.retry_after = retry_after
 
-    @property
-    def text(self) -> str:
-        """What readers are told."""
-        return CODES[self.code][0]
+    def told(self, *, in_own_words: bool = False) -> str:
+        """What readers are told; ``in_own_words``: with what the provider said, where that is about the request."""
+        text, why = CODES[self.code][0], " ".join(self.why.split())
+        if not in_own_words or not why or self.code not in _OF_THE_REQUEST:
+            return text
+        return f"{text} It says: {why[:_MOST]}"
 
 
 def of_error(told: JSON, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> ModelFailure:
     """The failure behind an error as servers tell it: an object, by itself or in a field ``error``, or a text.
 
     The provider's own words count first, its ``code`` before its ``type``, then the status; in a stream there is none.
+    That a request is too long has a word at some only; of the others the text says so.
     """
     error = told.get("error") or told if isinstance(told, Mapping) else told
     said = error if isinstance(error, Mapping) else {"message": error}
@@ -97,8 +121,11 @@ def of_error(told: JSON, *, status: int | None = None, headers: Mapping[str, str
         if code is None or code == "MODEL_REJECTED":
             code = _of_number(word) or code
     known = code or "MODEL_UNAVAILABLE"
+    message = str(said.get("message") or error)
+    if known in _MAY_BE_LONG and _TOO_LONG.search(message):
+        known = "MODEL_CONTEXT_TOO_LONG"
     # What is said of a key may hold a piece of it.
-    why = f"status {status}" if known == "MODEL_AUTH" else str(said.get("message") or error)
+    why = f"status {status}" if known == "MODEL_AUTH" else message
     headers = headers or {}
     again = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
     return ModelFailure(known, why, retryable=again, retry_after=retry_after(headers))

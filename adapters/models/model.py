@@ -31,9 +31,12 @@ class Offer:
 @final
 @frozen(kw_only=True)
 class Request:
+    """What a model is asked; ``left_out`` is how many of the conversation's oldest turns are not in it."""
+
     turns: Sequence[Turn]
     system: str | None = None
     tools: Sequence[Offer] = ()
+    left_out: int = 0
 
 
 class Answer(Protocol):

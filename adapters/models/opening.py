@@ -5,9 +5,11 @@ The HTTP library is loaded here and only when a model is opened: it is an extra.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from typing import Final, final
+from urllib.parse import urlsplit
 
 from penstock.engine import InvalidBody, JSONObject, decode_json
 
@@ -57,16 +59,16 @@ def open_model(
     ``OPENAI_API_KEY``, ``ANTHROPIC_BASE_URL``, ``ANTHROPIC_API_KEY`` or ``ANTHROPIC_AUTH_TOKEN``; so are headers:
     ``OPENAI_ORG_ID``, ``OPENAI_PROJECT_ID``, ``OPENAI_CUSTOM_HEADERS``, ``ANTHROPIC_CUSTOM_HEADERS``. ``api_key`` may
     be an async function, which is called before each request: an `OSError` of it counts as ``MODEL_UNAVAILABLE``, and
-    what else it raises ends the generation. ``options`` are fields of every request, as the provider documents them.
-    Nothing is sent. Raises `ModelError`.
+    what else it raises ends the generation. A base URL on this machine needs no key. ``options`` are fields of every
+    request, as the provider documents them. Nothing is sent. Raises `ModelError`.
     """
     dialect, name = parse_spec(spec)
     provider = dialect.provider
     url = provider.base_url(os.environ) if base_url is None else base_url
     if not url.startswith(("http://", "https://")):
         raise ModelError(f"the base URL {url!r} begins with neither http:// nor https://")
-    key = api_key or provider.key(os.environ)
-    if not key:
+    key = api_key or provider.key(os.environ) or ""
+    if not key and not _is_local(url):
         raise _no_key(spec, provider)
     try:
         import httpx  # noqa: PLC0415  loaded only when it is asked for
@@ -84,6 +86,15 @@ def open_model(
         ) from error
 
 
+def _is_local(url: str) -> bool:
+    """Whether it is a server on this machine: most of those ask for no key."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # it is no address
+        return False
+
+
 def _no_key(spec: str, provider: Provider) -> ModelError:
     unread = [name for name in provider.unread if os.environ.get(name)]
     hint = "".join(f"; {each} is not read, but a program may give open_model a function for tokens" for each in unread)
@@ -91,8 +102,15 @@ def _no_key(spec: str, provider: Provider) -> ModelError:
 
 
 def open_assistant(
-    spec: str, *, base_url: str | None = None, system: str | None = None, options: str | None = None
+    spec: str,
+    *,
+    base_url: str | None = None,
+    system: str | None = None,
+    options: str | None = None,
+    context_tokens: int | None = None,
+    show_errors: bool = False,
 ) -> Assistant:
     """A producer without tools, from what a command line says. Raises `ModelError`."""
     read = None if options is None else parse_options(options)
-    return Assistant(open_model(spec, base_url=base_url, options=read), system=system)
+    model = open_model(spec, base_url=base_url, options=read)
+    return Assistant(model, system=system, context_tokens=context_tokens, show_errors=show_errors)

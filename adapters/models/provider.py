@@ -27,8 +27,8 @@ from .wire import garbled
 
 __all__ = ["ProviderModel"]
 
-# Seconds. A model may think for long before its first word; the engine's own limits end a generation sooner.
-_TIMEOUT: Final = httpx.Timeout(600, connect=5)
+# Seconds. How long an answer may say nothing is `waiting`'s before its first word, and the engine's from then on.
+_TIMEOUT: Final = httpx.Timeout(600, connect=5, read=None)
 
 # Every answer holds a connection for as long as it lasts.
 _LIMITS: Final = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
@@ -73,8 +73,9 @@ class ProviderModel:
     async def ask(self, request: Request) -> Answer:
         content = encode_json({**self._dialect.body(self.name, request), **self._options})
         try:
-            key = (self._key if isinstance(self._key, str) else await self._key()).strip()  # a file's has a line's end
-            if not (key and sendable(key)):
+            given = self._key if isinstance(self._key, str) else await self._key()
+            key = given.strip()  # out of a file it has a line's end
+            if given and not (key and sendable(key)):
                 raise ModelFailure("MODEL_AUTH", "the key is empty, or holds what no header takes")
             response = await self._http.send(self._request(key, content), stream=True)
         except (OSError, httpx.HTTPError) as error:
@@ -87,12 +88,13 @@ class ProviderModel:
         headers = httpx.Headers(
             {
                 "Accept-Encoding": "identity",  # compressed, a word may wait for those behind it
-                "Authorization": f"Bearer {key}",
                 "Content-Length": str(len(content)),
                 "Content-Type": "application/json",
                 "User-Agent": "penstock",
             }
         )
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         headers.update(self._headers)
         made = self._http.build_request("POST", self._dialect.path, headers=headers)
         made.stream = WholeBody(content)

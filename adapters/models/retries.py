@@ -19,7 +19,8 @@ class Retries:
     attempts: int = 4  # with the pauses below some four seconds: a restart at the provider's, not an outage
     first_pause: float = 0.5
     longest_pause: float = 8.0
-    # What a provider may ask for at most; half the engine's idle limit. Who must wait longer shall know at once.
+    # What a provider may ask for at most; half the engine's idle limit by default. Who must wait longer shall know at
+    # once.
     patience: float = 60.0
 
     def pause(self, attempt: int, failure: ModelFailure, spread: float) -> float | None:

@@ -44,12 +44,15 @@ _NOTES: Final[Mapping[str, str]] = {
     "cancelled": "[The answer above was cut short and is incomplete.]",
     "failed": "[The answer above broke off because of an error and is incomplete.]",
 }
+_CUT_OFF: Final = "[The answer above was cut off at its token limit and is incomplete.]"
 _NOTES_ON_COMPLETE: Final[Mapping[str, str]] = {
+    "length": _CUT_OFF,
     "refusal": "[The answer above ended in a refusal.]",
     "content_filter": "[The answer above was cut off by a content filter and is incomplete.]",
 }
 _BEGINNING: Final = "[The conversation begins with the message below.]"
 _GO_ON: Final = "[Go on.]"
+_GO_ON_THERE: Final = "[Go on exactly where it ended, without repeating anything.]"
 _NO_RESULT: Final = "No result: the call did not come to its end."
 
 _CALL_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")  # 40 is the least that a provider takes (chat completions)
@@ -259,7 +262,7 @@ class _Turns:
         if not any(isinstance(turn, UserTurn) for turn in self._turns):
             return ()
         if self._note is not None:
-            self._add_user("")
+            self._add_user(_GO_ON_THERE if self._note == _CUT_OFF else "")
         made = [turn for each in self._turns for turn in (each.turns() if isinstance(each, _Answer) else (each,))]
         if isinstance(made[-1], AnswerTurn):
             made.append(UserTurn(_GO_ON))

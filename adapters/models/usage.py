@@ -7,12 +7,14 @@ from penstock.engine import JSONObject
 __all__ = ["add", "tokens"]
 
 
-def tokens(*, input_tokens: int, output_tokens: int, cached_tokens: int, reasoning_tokens: int) -> JSONObject:
+def tokens(*, input_tokens: int, output_tokens: int | None, cached_tokens: int, reasoning_tokens: int) -> JSONObject:
     """``input_tokens`` with those that came from a cache, ``output_tokens`` with those of reasoning.
 
-    How many these were stands beside them, where there were any.
+    How many these were stands beside them, where there were any. What is written is None until it is known.
     """
-    made = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+    made = {"input_tokens": input_tokens}
+    if output_tokens is not None:
+        made["output_tokens"] = output_tokens
     if cached_tokens:
         made["cached_tokens"] = cached_tokens
     if reasoning_tokens:

@@ -6,11 +6,11 @@ A field with None as its default is there only where it applies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, Self, final
 
-from attrs import frozen
+from attrs import asdict, frozen
 
-from penstock.engine import JSON, Cursor, JSONObject, Outcome, Present, StateName, StopState, converter
+from penstock.engine import JSON, Cursor, GenerationInfo, JSONObject, Moment, Present, StateName, StopState, converter
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -24,6 +24,7 @@ __all__ = [
     "GenerationAnswer",
     "Health",
     "InputAnswer",
+    "LastWords",
     "ListedGeneration",
     "ListedSession",
     "PostAnswer",
@@ -102,20 +103,40 @@ class ListedGeneration:
 
 @final
 @frozen(kw_only=True)
+class LastWords:
+    """How the last message that is done begins, of a user or of an assistant: at most 100 characters, in one line."""
+
+    role: str
+    text: str
+
+
+@final
+@frozen(kw_only=True)
 class ListedSession:
-    """``corrupt`` is there, and true, when what is stored of the session cannot be read: then the rest says nothing."""
+    """``corrupt`` is there, and true, when what is stored of the session cannot be read: then the rest says nothing.
+
+    ``title`` is the metadata's, or how the first message of a user begins. ``updated``: when a turn last began or
+    ended, a message was posted, the metadata changed, or an approval was asked for or answered. ``approvals`` says how
+    many are open.
+    """
 
     session_id: str
     cursor: Cursor
     metadata: JSONObject
+    running: bool | None = None
+    approvals: int | None = None
     corrupt: bool | None = None
     generation: ListedGeneration | None = None
+    created: str | None = None
+    updated: str | None = None
+    title: str | None = None
+    last: LastWords | None = None
 
 
 @final
 @frozen(kw_only=True)
 class SessionList:
-    """``next`` is there when there are more: the next page's ``after``."""
+    """``next`` is there when there may be more: the next page's ``after``, in the same order."""
 
     sessions: tuple[ListedSession, ...]
     next: str | None = None
@@ -174,13 +195,31 @@ class QueuedAnswer:
 @final
 @frozen(kw_only=True)
 class GenerationAnswer:
-    """``turn`` once it has started, ``outcome`` once it has finished."""
+    """As it stands among the snapshot's ``generations``."""
 
     session_id: str
     generation_id: str
     state: StateName
     turn: int | None = None
-    outcome: Outcome | None = None
+    outcome: str | None = None
+    code: str | None = None
+    message: str | None = None
+    retryable: bool | None = None
+    usage: JSONObject | None = None
+    author: str | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    silent: bool = False
+    behind: str | None = None
+
+    @classmethod
+    def of(cls, session_id: str, info: GenerationInfo) -> Self:
+        return cls(session_id=session_id, **asdict(info, recurse=False))
+
+    @property
+    def info(self) -> GenerationInfo:
+        """Without the session."""
+        return GenerationInfo(**asdict(self, recurse=False, filter=lambda field, _: field.name != "session_id"))
 
 
 @final

@@ -6,6 +6,7 @@ converted: a client that misspells a field, or sends a number as text, learns of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence  # noqa: F401  # what `JSON` is made of, resolved by name in here
 from contextlib import suppress
@@ -88,6 +89,8 @@ class StartBody:
     generation_id: str | None = None
     replaces: str | None = None
     on_last_disconnect: JSON = None
+    idle_limit: float | None = None  # infinite where the body says null
+    continues: str | None = None
     metadata: JSONObject | None = None
 
     @property
@@ -156,6 +159,8 @@ def read_body(value: JSON, kind: type[T], *, aside: frozenset[str] = frozenset()
         raise InvalidBody(f"there is no field {unknown[0]!r} here; there are {', '.join(known) or 'none'}")
     if "blocks" in own and not isinstance(own["blocks"], list):
         raise InvalidBody("blocks must be a list of objects @ $.blocks")
+    if own.get("idle_limit", 0) is None:  # the one null that says something: that there is no limit
+        own["idle_limit"] = math.inf
     return structure(own, kind)
 
 
@@ -225,8 +230,11 @@ async def _start(
         metadata=body.metadata,
         replaces=body.replaces,
         on_last_disconnect=_seconds_alone(body.on_last_disconnect),
+        idle_limit=body.idle_limit,
+        continues=body.continues,
         idempotency_key=idempotency_key,
         principal=principal,
+        author=principal or None,
     )
     if isinstance(started, Queued):
         waits = QueuedAnswer(
@@ -264,13 +272,13 @@ def _seconds_alone(value: JSON) -> float | None:
     raise InvalidBody("on_last_disconnect is 'continue' or a number of seconds, 0 or more")
 
 
-async def stop(session: Session, body: StopBody) -> StopAnswer:
-    """Stop the live generation or the one that is named."""
+async def stop(session: Session, body: StopBody, *, principal: str = "") -> StopAnswer:
+    """Stop the live generation or the one that is named, for ``principal``."""
     if body.queue not in _QUEUE:
         raise InvalidBody(f"queue must be one of {', '.join(_QUEUE)}, not {body.queue!r}")
     reason = "stopped" if body.reason is None else body.reason
     queue = cast(Literal["pause", "continue", "clear"], body.queue)
-    stopped = await session.stop(body.generation_id, reason=reason, queue=queue)
+    stopped = await session.stop(body.generation_id, reason=reason, queue=queue, author=principal or None)
     return StopAnswer(session_id=session.session_id, state=stopped.state, generation_id=stopped.generation_id)
 
 
@@ -281,12 +289,17 @@ async def put_in(session: Session, generation_id: str, body: InputBody, *, princ
     return InputAnswer(session_id=session.session_id, generation_id=generation_id, input_id=input_id)
 
 
-async def post(session: Session, body: MessageBody) -> tuple[PostAnswer, bool]:
-    """Post a message; also whether it is new."""
+async def post(session: Session, body: MessageBody, *, principal: str = "") -> tuple[PostAnswer, bool]:
+    """Post a message of ``principal``; also whether it is new."""
     if body.role not in _ROLES:
         raise InvalidBody(f"role must be one of {', '.join(_ROLES)}, not {body.role!r}")
     posted = await session.post(
-        body.text, blocks=body.blocks, role=body.role, message_id=body.message_id, metadata=body.metadata
+        body.text,
+        blocks=body.blocks,
+        role=body.role,
+        message_id=body.message_id,
+        metadata=body.metadata,
+        author=principal or None,
     )
     answer = PostAnswer(session_id=session.session_id, message_id=posted.message_id, cursor=posted.cursor)
     return answer, posted.created

@@ -6,7 +6,14 @@ const FIRST_PAUSE = 250; // milliseconds; below what a person notices
 const LONGEST_PAUSE = 10_000; // what a person in front of a page accepts to wait after the server is back
 const LONGEST_RETRY_AFTER = 300_000; // what a server may ask for; more is a mistake in a header
 const REQUEST_TIMEOUT = 30_000; // a start may wait for the old one's clean-up (2 s) and for a commit (10 s at most)
-const PATIENCE = 10_000; // a command that is safe to repeat is repeated for so long: the server is being restarted
+const ATTEMPT = 6_000; // until an answer begins to what is safe to repeat: the line may be dead, and says nothing of it
+const SLOW = 32; // bytes in a millisecond: a line that takes less of a large body is not dead for that
+const PATIENCE = 40_000; // what is safe to repeat is repeated for so long: the server restarts, the network changes
+const CONNECTIONS = 6; // that a browser keeps to a server
+const SHAKE = 1_500; // a connection that brings nothing for so long is not waited for: another one is made
+
+/** @type {Map<string, Promise<unknown>>} servers whose connections are being tried, by their origins */
+const shaken = new Map();
 
 /**
  * A refusal by the server, or that there was no answer (`UNREACHABLE`), or one that is none (`BAD_ANSWER`).
@@ -21,6 +28,8 @@ export class Problem extends Error {
   retryable;
   /** Milliseconds that the server asks us to wait, at least. @readonly */
   retryAfter;
+  /** It may have been carried out all the same: an answer is missing, to this request or to the same one before. */
+  uncertain;
 
   /**
    * `retry_after` is the server's own word, in seconds, as it stands in a frame.
@@ -35,6 +44,8 @@ export class Problem extends Error {
     this.status = status;
     this.retryable = retryable ?? false;
     this.retryAfter = retryAfter || asked(seconds);
+    const lost = this.code === "BAD_ANSWER" && status !== undefined && status >= 500; // by a proxy, perhaps behind it
+    this.uncertain = lost || this.code === "UNREACHABLE" || this.code === "TIMEOUT";
   }
 
   /**
@@ -85,15 +96,17 @@ export class Backoff {
   #failures = 0;
 
   /**
-   * The pause after one more failure, in milliseconds; not less than the server asked for.
+   * The pause after one more failure, in milliseconds; not less than the server asked for. What was `spent` waiting for
+   * an answer was a pause as well.
    *
    * @param {number} [atLeast]
+   * @param {number} [spent]
    * @returns {number}
    */
-  next(atLeast = 0) {
+  next(atLeast = 0, spent = 0) {
     const ceiling = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(this.#failures, 30));
     this.#failures += 1;
-    return Math.max(Math.min(atLeast, LONGEST_RETRY_AFTER), ceiling * Math.random());
+    return Math.max(Math.min(atLeast, LONGEST_RETRY_AFTER), ceiling * Math.random() - spent, 0);
   }
 
   /** It went well. */
@@ -106,23 +119,48 @@ export class Backoff {
 export const GOOD = LONGEST_PAUSE;
 
 /**
- * Wait, or until the signal is aborted.
+ * Until the signal, call the listener when there is a network again, or somebody looks at the page again: it may have
+ * slept, and the network be another one.
+ *
+ * @internal
+ * @param {() => void} listener
+ * @param {AbortSignal} signal
+ */
+export function onReturn(listener, signal) {
+  const { document } = globalThis;
+  const seen = () => {
+    if (document.visibilityState === "visible") listener();
+  };
+  globalThis.addEventListener?.("online", listener, { signal });
+  globalThis.addEventListener?.("pageshow", listener, { signal });
+  document?.addEventListener("visibilitychange", seen, { signal });
+}
+
+/**
+ * Wait, or until the signal is aborted. Where there is a network again, or the page is looked at again, there is nothing
+ * to wait for but what the server asked for, `atLeast`.
  *
  * @internal
  * @param {number} milliseconds
  * @param {AbortSignal} signal
+ * @param {number} [atLeast]
  * @returns {Promise<void>}
  */
-export function pause(milliseconds, signal) {
+export function pause(milliseconds, signal, atLeast = 0) {
   return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
+    const begun = Date.now();
+    const over = new AbortController();
     const done = () => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", done);
+      over.abort();
       resolve();
     };
     const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", done);
+    if (signal.aborted) return done();
+    signal.addEventListener("abort", done, { signal: over.signal });
+    onReturn(() => {
+      if (Date.now() - begun >= atLeast) done();
+    }, over.signal);
   });
 }
 
@@ -176,6 +214,21 @@ export class Wire {
   }
 
   /**
+   * A line was dead, and so may be the connections that the browser keeps ready: requests would take one after the other,
+   * and wait on each. A small request on all of them has those closed that bring no answer, whoever else fetches here.
+   * What is asked meanwhile waits for that.
+   */
+  shake() {
+    const { origin } = this.place.url;
+    if (shaken.has(origin)) return;
+    const url = new URL("healthz", this.place.url);
+    const signal = AbortSignal.timeout(SHAKE);
+    const one = () => globalThis.fetch(url, { cache: "no-store", mode: "no-cors", signal }).catch(() => null);
+    const all = Promise.all(Array.from({ length: CONNECTIONS }, one));
+    shaken.set(origin, all.then(() => shaken.delete(origin)));
+  }
+
+  /**
    * One request's answer; refusals are raised.
    *
    * @param {string | URL} url
@@ -184,6 +237,7 @@ export class Wire {
    * @returns {Promise<Response>}
    */
   async open(url, options, refused) {
+    await shaken.get(this.place.url.origin);
     const token = await this.token(refused);
     const headers = token === null ? options.headers : { ...options.headers, Authorization: `Bearer ${token}` };
     const fetch = this.place.fetch ?? globalThis.fetch;
@@ -207,18 +261,24 @@ export class Wire {
     const backoff = new Backoff();
     const givenUp = Date.now() + PATIENCE;
     let refused = false;
+    let uncertain = false;
     for (;;) {
+      const begun = Date.now();
       try {
         return await this.#once(asked, signal, refused);
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
+        uncertain ||= error.uncertain;
+        // Who may ask is judged first, all else behind the key: what was carried out would have had its answer.
+        const judged = !error.retryable && error.status !== 401 && error.status !== 403;
+        error.uncertain = uncertain && !judged;
         if (error.code === "UNAUTHENTICATED" && this.renews && !refused) {
           refused = true; // before anything was done: once more, with another token
           continue;
         }
-        const wait = backoff.next(error.retryAfter);
+        const wait = backoff.next(error.retryAfter, Date.now() - begun);
         if (!repeatable || !error.retryable || Date.now() + wait > givenUp) throw error;
-        await pause(wait, signal);
+        await pause(wait, signal, error.retryAfter);
         signal.throwIfAborted();
       }
     }
@@ -229,11 +289,16 @@ export class Wire {
    * @param {AbortSignal} signal
    * @param {boolean} refused
    */
-  async #once({ method, path, body, headers }, signal, refused) {
+  async #once({ method, path, body, headers, repeatable }, signal, refused) {
     const request = new AbortController();
     const leave = () => request.abort(signal.reason);
-    const late = () => request.abort(unreachable("no answer came in time"));
-    const limit = setTimeout(late, REQUEST_TIMEOUT);
+    const late = () => {
+      request.abort(unreachable("no answer came in time"));
+      this.shake();
+    };
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    const attempt = ATTEMPT + (text?.length ?? 0) / SLOW;
+    let limit = setTimeout(late, repeatable ? Math.min(attempt, REQUEST_TIMEOUT) : REQUEST_TIMEOUT);
     if (signal.aborted) leave();
     signal.addEventListener("abort", leave);
     try {
@@ -242,11 +307,13 @@ export class Wire {
         {
           method,
           headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
-          body: body === undefined ? undefined : JSON.stringify(body),
+          body: text,
           signal: request.signal,
         },
         refused,
       );
+      clearTimeout(limit);
+      limit = setTimeout(late, REQUEST_TIMEOUT); // an answer that has begun, on a line that may be slow
       if (response.status === 204) return null;
       return await response.json().catch((cause) => {
         request.signal.throwIfAborted();

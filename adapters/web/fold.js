@@ -12,8 +12,8 @@
 import { badSnapshot, unfit } from "./shapes.js";
 
 /**
- * @import { Approval, Block, End, Generation, JsonObject, Message, PenstockEvent, Present, Queue, ServerSnapshot, State,
- *   Verdict } from "./types.js"
+ * @import { Approval, Block, End, Generation, GenerationInfo, JsonObject, Message, PenstockEvent, Present, Queue,
+ *   ServerSnapshot, State, Verdict } from "./types.js"
  */
 
 const CURSOR = /^([A-Za-z0-9]{1,32})-([0-9]{16})$/;
@@ -77,6 +77,12 @@ function freeze(value) {
 function kept(known, value) {
   return JSON.stringify(known) === JSON.stringify(value) ? known : freeze(value);
 }
+
+/** How a generation ended, as its last event and a snapshot say it. */
+const END = ["outcome", "code", "message", "retryable", "usage"];
+
+/** So many that ended and wrote no message are kept: as many as the server keeps. */
+const SILENT_KEPT = 32;
 
 const CONTENT = ["text", "arguments", "value", "is_error"]; // of a block, as its end may replace it
 
@@ -150,16 +156,24 @@ class Transcript {
     return (this.kept ??= Object.freeze(this.inOrder.map((message) => message.view())));
   }
 
+  /** The last message's id. */
+  get newest() {
+    return this.inOrder.at(-1)?.id;
+  }
+
   /**
    * Put messages of an older page where they belong: those that are here already, too, for an open one may stand before
-   * the others.
+   * the others. Those that are older still stay in front.
    *
    * @param {Growing[]} messages in order
+   * @param {string | null} next the message that they are before
    */
-  prepend(messages) {
+  prepend(messages, next) {
     const older = messages.map((message) => this.byId.get(message.id) ?? message);
     const ids = new Set(older.map(({ id }) => id));
-    this.inOrder = [...older, ...this.inOrder.filter(({ id }) => !ids.has(id))];
+    const at = Math.max(0, this.inOrder.findIndex(({ id }) => id === next));
+    const left = (/** @type {Growing[]} */ those) => those.filter(({ id }) => !ids.has(id));
+    this.inOrder = [...left(this.inOrder.slice(0, at)), ...older, ...left(this.inOrder.slice(at))];
     for (const message of older) this.byId.set(message.id, message);
     this.kept = null;
   }
@@ -206,8 +220,9 @@ class Transcript {
    */
   openMessage(event, data) {
     if (this.byId.has(/** @type {string} */ (event.message_id))) return "gap";
-    const stamp = pick(event, "message_id", "generation_id", "turn", "job_id");
-    this.add(new Growing({ ...stamp, ...pick(data, "role", "parent_message_id", "metadata"), status: "open" }, []));
+    const stamp = pick(event, "message_id", "generation_id", "turn", "job_id", "time");
+    const said = pick(data, "role", "parent_message_id", "metadata", "continues");
+    this.add(new Growing({ ...stamp, ...said, status: "open" }, []));
     return "applied";
   }
 
@@ -223,7 +238,7 @@ class Transcript {
     if (message.blocks.some((block) => block.open)) return "gap";
     if (this.unexplained.some((candidates) => candidates.size === 1 && candidates.has(id))) return "gap";
     for (const candidates of this.unexplained) candidates.delete(id);
-    Object.assign(message.head, pick(data, "status", "finish_reason", "usage"));
+    Object.assign(message.head, pick(data, "status", "finish_reason", "usage"), { closed: event.time });
     this.open.delete(id);
     this.#changed(message);
     return "applied";
@@ -241,14 +256,16 @@ class Transcript {
     const message = this.byId.get(id);
     const names = ["kind", "seq", ...CONTENT, "tool_call_id", "name"];
     const blocks = data.blocks.map((/** @type {any} */ block) => pick(block, ...names));
+    // In a fork it bears no generation's stamp, but says whose it was.
+    const of = event.generation_id === undefined && data.generation ? data.generation : event;
     if (!message) {
-      const stamp = pick(event, "message_id", "generation_id", "turn", "job_id");
-      const head = { ...stamp, ...pick(data, "role", "status", "parent_message_id", "metadata") };
-      this.add(new Growing(head, blocks));
+      const stamp = { ...pick(event, "message_id", "job_id", "time"), ...pick(of, "generation_id", "turn") };
+      const said = pick(data, "role", "status", "parent_message_id", "metadata", "author", "continues");
+      this.add(new Growing({ ...stamp, ...said }, blocks));
       this.whole.add(id);
       return "applied";
     }
-    if (message.head.generation_id !== event.generation_id) return "gap";
+    if (message.head.generation_id !== of.generation_id) return "gap";
     if (message.blocks.some((known, index) => !(blocks[index]?.seq >= known.seq))) return "gap";
     this.whole.add(id);
     this.unexplained = this.unexplained.filter((candidates) => !candidates.has(id));
@@ -274,6 +291,23 @@ class Transcript {
     this.whole.delete(id);
     this.kept = null;
     return "applied";
+  }
+
+  /**
+   * An approval is resolved; that stays with the message which the event is stamped with. One that is not here is passed
+   * over.
+   *
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @param {string | undefined} name what it was for
+   */
+  resolve(event, data, name) {
+    const message = this.byId.get(event.message_id ?? "");
+    if (!message) return;
+    const said = pick(data, "approval_id", "approved", "tool_call_id", "arguments", "reason", "by");
+    const resolved = name === undefined ? said : { ...said, name };
+    message.head.approvals = [...(message.head.approvals ?? []), resolved];
+    this.#changed(message);
   }
 
   /**
@@ -315,6 +349,25 @@ function add(block, data) {
   if (data.value !== undefined) block.value = data.value;
 }
 
+/**
+ * The offset of a generation's first event; 0 of one that came with a fork.
+ *
+ * @param {GenerationInfo} generation
+ */
+function begin({ started, finished }) {
+  return parseCursor((started ?? finished)?.cursor)?.offset ?? 0;
+}
+
+/**
+ * Which of two began first; those that came with a fork are before all others, by their turns.
+ *
+ * @param {GenerationInfo} one
+ * @param {GenerationInfo} other
+ */
+function byBegin(one, other) {
+  return begin(one) - begin(other) || (one.turn ?? 0) - (other.turn ?? 0);
+}
+
 /** @param {Message} message */
 function growing({ blocks, ...head }) {
   return new Growing(head, blocks.map((block) => ({ ...block })));
@@ -342,6 +395,13 @@ export class Fold {
   #olderSeenAt = 0;
   /** @type {Readonly<Record<string, End>>} */
   #ends = freeze({});
+  /** @type {Map<string, GenerationInfo>} those that may be told of, by their ids; `#told` says which are */
+  #generations = new Map();
+  /** @type {string | null} the id of the last one that started */
+  #last = null;
+  /** @type {readonly GenerationInfo[]} */
+  #told = freeze([]);
+  #toldAnew = false; // they are to be gone through before they are told of
   /** @type {readonly Present[]} */
   #presence = freeze([]);
   #transcript = new Transcript();
@@ -370,6 +430,7 @@ export class Fold {
     this.#older(false, null);
     this.#olderSeenAt = 0;
     this.#ends = freeze({});
+    this.#forgetGenerations();
     this.#transcript = new Transcript();
     this.#view = null;
   }
@@ -428,6 +489,15 @@ export class Fold {
     return this.#ends;
   }
 
+  /**
+   * The oldest first: those that wrote the messages here, the last one that started, and the newest that ended and wrote
+   * none.
+   */
+  get generations() {
+    if (this.#toldAnew) this.#goThroughGenerations();
+    return this.#told;
+  }
+
   /** Who is here, in order of arrival. */
   get presence() {
     return this.#presence;
@@ -462,6 +532,7 @@ export class Fold {
       cursor: this.cursor,
       messages: this.messages,
       generation: this.#generation,
+      generations: this.generations,
       queue: this.#queue,
       approvals: this.#approvals,
       metadata: this.#metadata,
@@ -482,7 +553,7 @@ export class Fold {
     const at = parseCursor(snapshot.cursor);
     if (at === null) return "invalid";
     if (snapshot.session_id !== this.sessionId) return "foreign";
-    const ends = at.epoch === this.#epoch ? this.#ends : freeze({}); // a snapshot does not tell of them
+    const ends = at.epoch === this.#epoch ? this.#ends : {}; // a snapshot does not tell of all of them
     freeze(snapshot);
     this.reset(at.epoch);
     this.#offset = at.offset;
@@ -492,8 +563,14 @@ export class Fold {
     this.#approvals = snapshot.approvals;
     this.#metadata = snapshot.metadata;
     this.#older(snapshot.more, snapshot.next ?? snapshot.messages[0]?.message_id ?? null);
-    this.#ends = ends;
     for (const message of snapshot.messages) this.#transcript.add(growing(message));
+    const { generation, generations = [] } = snapshot;
+    this.#takeGenerations(generations, ends);
+    if (generation && !this.#generations.has(generation.generation_id)) {
+      // A server that is older than this tells of no others.
+      this.#note(pick(generation, "generation_id", "turn", "state"));
+    }
+    this.#last = generation?.generation_id ?? generations.filter(({ started }) => started).at(-1)?.generation_id ?? null;
     return "applied";
   }
 
@@ -509,11 +586,57 @@ export class Fold {
     if (at === null) return "invalid";
     if (page.session_id !== this.sessionId || at.epoch !== this.#epoch) return "foreign";
     freeze(page);
-    this.#transcript.prepend(page.messages.map(growing));
+    this.#transcript.prepend(page.messages.map(growing), this.#next);
+    // What began behind what is known here is told by its events.
+    const older = (page.generations ?? []).filter((generation) => begin(generation) <= this.#offset);
+    this.#takeGenerations(older.filter(({ generation_id: id }) => !this.#generations.has(id)), this.#ends);
     this.#olderSeenAt = Math.max(this.#olderSeenAt, at.offset);
     this.#older(page.more, page.next ?? page.messages[0]?.message_id ?? null);
     this.#view = null;
     return "applied";
+  }
+
+  #forgetGenerations() {
+    this.#generations = new Map();
+    this.#last = null;
+    this.#told = kept(this.#told, /** @type {GenerationInfo[]} */ ([]));
+    this.#toldAnew = false;
+  }
+
+  /**
+   * Take in those of a snapshot, and how they ended, as far as that is not known better.
+   *
+   * @param {readonly GenerationInfo[]} generations
+   * @param {Readonly<Record<string, End>>} ends
+   */
+  #takeGenerations(generations, ends) {
+    /** @type {Record<string, End>} */
+    const told = {};
+    for (const generation of generations) {
+      this.#note(generation);
+      if (generation.outcome !== undefined) told[generation.generation_id] = pick(generation, ...END);
+    }
+    this.#ends = freeze({ ...told, ...ends });
+  }
+
+  /** @param {GenerationInfo} generation as it is from here on */
+  #note(generation) {
+    this.#generations.set(generation.generation_id, freeze(generation));
+    this.#toldAnew = true;
+  }
+
+  /** Which of them are told of, and in which order; the others are not needed any more. */
+  #goThroughGenerations() {
+    this.#toldAnew = false;
+    const all = [...this.#generations.values()].sort(byBegin);
+    const silent = all.filter(({ silent, state }) => silent && state === "finished").slice(-SILENT_KEPT);
+    const ids = new Set(this.#transcript.inOrder.map(({ head }) => head.generation_id));
+    for (const generation of silent) ids.add(generation.generation_id);
+    ids.add(this.#last);
+    const told = [...ids].flatMap((id) => this.#generations.get(id) ?? []);
+    told.sort(byBegin);
+    this.#generations = new Map(told.map((generation) => [generation.generation_id, generation]));
+    this.#told = kept(this.#told, told);
   }
 
   /**
@@ -599,11 +722,11 @@ export class Fold {
       case "block.closed":
         return this.#transcript.foldBlock(event, data);
       case "message.opened":
-        return id !== undefined && !live ? "gap" : this.#transcript.openMessage(event, data);
+        return id !== undefined && !live ? "gap" : this.#openMessage(event, data);
       case "message.closed":
         return this.#transcript.closeMessage(event, data);
       case "message.snapshot":
-        return this.#transcript.takeWhole(event, data);
+        return this.#takeWhole(event, data);
       case "message.retracted":
         return this.#retract(event);
       case "session.created":
@@ -625,10 +748,13 @@ export class Fold {
       case "generation.cancelling":
         if (!live) return "gap";
         if (event.type === "generation.status") this.#generation = kept(live, { ...live, status: data.status });
-        else this.#generation = kept(live, { ...live, state: /** @type {const} */ ("cancelling") });
+        else {
+          this.#generation = kept(live, { ...live, state: /** @type {const} */ ("cancelling") });
+          this.#change(live.generation_id, { state: "cancelling" });
+        }
         return "applied";
       case "generation.finished":
-        return this.#finish(/** @type {string} */ (id), data);
+        return this.#finish(event, data);
       case "approval.requested":
         if (id !== undefined && !live) return "gap";
         if (this.#approvals.some((approval) => approval.approval_id === data.approval_id)) return "gap";
@@ -641,7 +767,7 @@ export class Fold {
         ]);
         return "applied";
       case "approval.resolved":
-        return this.#resolve(data.approval_id);
+        return this.#resolve(event, data);
       case "input.accepted":
         return this.#acceptInput(live, data);
       case "input.applied":
@@ -652,14 +778,68 @@ export class Fold {
   }
 
   /**
-   * @param {string} id
+   * @param {PenstockEvent} event
+   * @param {any} data
    * @returns {Verdict}
    */
-  #resolve(id) {
-    const left = this.#approvals.filter((approval) => approval.approval_id !== id);
-    if (left.length === this.#approvals.length) return "gap";
-    this.#approvals = freeze(left);
+  #resolve(event, data) {
+    const asked = this.#approvals.find((approval) => approval.approval_id === data.approval_id);
+    if (!asked) return "gap";
+    this.#approvals = freeze(this.#approvals.filter((approval) => approval !== asked));
+    this.#transcript.resolve(event, data, asked.name);
     return "applied";
+  }
+
+  /**
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
+  #openMessage(event, data) {
+    const verdict = this.#transcript.openMessage(event, data);
+    if (verdict === "applied" && event.generation_id === this.#last) this.#speak();
+    return verdict;
+  }
+
+  /**
+   * In a fork a message tells how the generation ended that wrote it, and one behind it that wrote none.
+   *
+   * @param {PenstockEvent} event
+   * @param {any} data
+   * @returns {Verdict}
+   */
+  #takeWhole(event, data) {
+    const isNew = !this.#transcript.byId.has(event.message_id ?? "");
+    const verdict = this.#transcript.takeWhole(event, data);
+    if (verdict !== "applied" || !isNew) return verdict;
+    if (event.generation_id === this.#last) this.#speak();
+    const names = ["generation_id", "turn", "outcome", "code", "message"];
+    const { generation, silent } = data;
+    if (generation && event.generation_id === undefined && !this.#generations.has(generation.generation_id)) {
+      this.#takeGenerations([{ ...pick(generation, ...names), state: "finished" }], this.#ends);
+    }
+    if (silent) {
+      const stands = { state: "finished", silent: true, behind: event.message_id };
+      this.#takeGenerations([{ ...pick(silent, ...names), ...stands }], this.#ends);
+    }
+    return verdict;
+  }
+
+  /**
+   * @param {string} id
+   * @param {Partial<GenerationInfo>} change
+   */
+  #change(id, change) {
+    const known = this.#generations.get(id);
+    if (known) this.#note({ ...known, ...change });
+  }
+
+  /** The last one stands behind no message any more: it has written one of its own, or that one is gone. */
+  #speak() {
+    const known = this.#last === null ? undefined : this.#generations.get(this.#last);
+    if (!known?.silent) return;
+    const { silent, behind, ...rest } = known;
+    this.#note(rest);
   }
 
   /**
@@ -669,12 +849,30 @@ export class Fold {
   #retract(event) {
     const id = event.message_id ?? "";
     if (!this.#transcript.byId.has(id) && (this.#more || (event.offset ?? 0) <= this.#olderSeenAt)) {
+      this.#leaveGenerations(id);
       return "applied"; // it was left out, or gone when it would have been read
     }
     const following = id === this.#next ? this.#transcript.behind(id) : this.#next;
     const verdict = this.#transcript.retract(event);
-    if (verdict === "applied") this.#next = following;
+    if (verdict === "applied") {
+      this.#next = following;
+      this.#leaveGenerations(id);
+    }
     return verdict;
+  }
+
+  /**
+   * A message is gone, and with it those that stood behind it; the last one stands nowhere, then.
+   *
+   * @param {string} messageId
+   */
+  #leaveGenerations(messageId) {
+    this.#toldAnew = true; // it may have been the only one of its generation
+    for (const { generation_id: id, behind } of this.#generations.values()) {
+      if (behind !== messageId) continue;
+      if (id === this.#last) this.#speak();
+      else this.#generations.delete(id);
+    }
   }
 
   /** @returns {Verdict} */
@@ -682,6 +880,7 @@ export class Fold {
     if (this.#generation) return "gap";
     if (this.#transcript.inOrder.length) this.#transcript = new Transcript();
     this.#older(false, null);
+    this.#forgetGenerations();
     this.#approvals = kept(this.#approvals, []);
     this.#queue = kept(this.#queue, { ...this.#queue, items: [] });
     return "applied";
@@ -706,7 +905,7 @@ export class Fold {
   #enqueue(event, data) {
     const id = event.generation_id;
     if (this.#waits(id) || this.#generation?.generation_id === id) return "gap";
-    const item = { ...pick(event, "generation_id", "job_id"), ...pick(data, "producer", "policy", "metadata", "text") };
+    const item = { ...pick(event, "generation_id", "job_id"), ...pick(data, "producer", "policy", "metadata", "text", "author") };
     this.#queue = freeze({ ...this.#queue, items: [...this.#queue.items, item] });
     return "applied";
   }
@@ -726,22 +925,46 @@ export class Fold {
       ...pick(data, "producer", "metadata"),
       state: "live",
     });
+    const begun = { ...pick(event, "generation_id", "turn"), state: "live", ...pick(data, "author") };
+    this.#note({ ...begun, started: this.#moment(event), ...this.#silence() });
+    this.#last = /** @type {string} */ (event.generation_id);
     return "applied";
   }
 
   /**
-   * @param {string} id
+   * @param {PenstockEvent} event
+   * @returns {{cursor: string, time: string}}
+   */
+  #moment({ offset, time }) {
+    return { cursor: makeCursor(this.#epoch ?? "", offset ?? 0), time };
+  }
+
+  /** What is said of a generation that has written no message: behind which one it stands. */
+  #silence() {
+    const behind = this.#transcript.newest;
+    return behind === undefined ? { silent: true } : { silent: true, behind };
+  }
+
+  /**
+   * @param {PenstockEvent} event
    * @param {any} data
    * @returns {Verdict}
    */
-  #finish(id, data) {
+  #finish(event, data) {
+    const id = /** @type {string} */ (event.generation_id);
+    const end = { state: /** @type {const} */ ("finished"), ...pick(data, ...END), finished: this.#moment(event) };
     if (this.#generation?.generation_id === id) {
       const { byId, open } = this.#transcript;
       const left = [...open].some((message) => byId.get(message)?.head.generation_id === id);
       const asked = this.#approvals.some((approval) => approval.generation_id === id);
       if (left || asked || this.#generation.inputs?.length) return "gap";
       this.#generation = null;
-    } else if (!this.#waits(id)) return "gap";
+      this.#change(id, end);
+    } else {
+      const waited = this.#queue.items.find((item) => item.generation_id === id);
+      if (!waited) return "gap";
+      this.#note({ generation_id: id, ...pick(waited, "author"), ...end, ...this.#silence() });
+    }
     this.#leaveQueue(id);
     this.#ends = freeze({ ...this.#ends, [id]: data });
     return "applied";

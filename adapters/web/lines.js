@@ -1,19 +1,25 @@
 /* One connection that tells of a session, as server-sent events or on a WebSocket: frames, until it breaks.
  *
- * Both forms become the same frames. A connection that is silent for three heartbeats is dead, whatever TCP says.
- * Who reconnects, and what the frames mean, is penstock.js's.
+ * Both forms become the same frames. A connection that is silent for too long is dead, whatever TCP says. Who reconnects,
+ * and what the frames mean, is penstock.js's.
  */
 
-import { Problem, unreachable } from "./asking.js";
+import { onReturn, Problem, unreachable } from "./asking.js";
 import { makeCursor, parseCursor } from "./fold.js";
 
 /** @import { Wire } from "./asking.js" */
 /** @import { SseFrame } from "./types.js" */
 
-const HEARTBEAT = 15_000; // the server's own
+/**
+ * How long a connection may be silent, in milliseconds: half of it is for the server to say something, half for an answer
+ * to come on a line that is merely bad. With the time for another connection a person waits ten seconds at most.
+ *
+ * @internal
+ */
+export const SILENCE = 7_000;
 
-/** How long a connection may be silent, in milliseconds. @internal */
-export const SILENCE = 3 * HEARTBEAT;
+const LONGEST_HEARTBEAT = 3600; // that a server may be asked for, in seconds
+const HIDDEN = 6; // times as long a page that nobody looks at waits before it asks: when it is looked at, it asks at once
 
 /**
  * What a connection tells:
@@ -36,10 +42,52 @@ export const SILENCE = 3 * HEARTBEAT;
  * @property {string} sessionId
  * @property {string | null} after the cursor behind which to begin; null is the start
  * @property {boolean} snapshot begin with the state instead
+ * @property {number} [limit] of the state's messages
  * @property {boolean} refused the last token was
  * @property {number} silence milliseconds
  * @property {AbortSignal} signal leaves the connection; the frames then just end
  */
+
+/** Whether a line lives: silent for half of what it may be, it is asked; silent for as long behind that, it is dead. */
+class Pulse {
+  #half;
+  #question;
+  #dead;
+  #asked = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /**
+   * @param {number} silence milliseconds
+   * @param {() => void} question asks for a sign of life
+   * @param {() => void} dead
+   */
+  constructor(silence, question, dead) {
+    this.#half = silence / 2;
+    this.#question = question;
+    this.#dead = dead;
+    this.heard();
+  }
+
+  heard() {
+    this.stop();
+    this.#asked = false;
+    const hidden = globalThis.document?.visibilityState === "hidden";
+    this.#timer = setTimeout(() => this.ask(), this.#half * (hidden ? HIDDEN : 1));
+  }
+
+  ask() {
+    if (this.#asked) return;
+    this.stop();
+    this.#asked = true;
+    this.#timer = setTimeout(this.#dead, this.#half);
+    this.#question();
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+  }
+}
 
 /** Splits a server-sent event stream into frames; each field only if it was there. */
 export class FrameParser {
@@ -116,16 +164,17 @@ function fromStream({ id, event, data, retry }) {
  * @param {Asks} asks
  * @returns {AsyncGenerator<Frame[], void, void>}
  */
-export async function* openStream(wire, { sessionId, after, snapshot, refused, silence, signal }) {
+export async function* openStream(wire, { sessionId, after, snapshot, limit, refused, silence, signal }) {
   const line = new AbortController();
   const leave = () => line.abort();
   if (signal.aborted) return;
   signal.addEventListener("abort", leave);
-  let timer = setTimeout(leave, silence);
-  const heard = () => {
-    clearTimeout(timer);
-    timer = setTimeout(leave, silence);
+  const dead = () => {
+    leave();
+    wire.shake();
   };
+  const pulse = new Pulse(silence, () => {}, dead); // a stream is asked once, when it is opened
+  onReturn(() => pulse.ask(), line.signal);
   /** @type {(cause: unknown) => never} */
   const broken = (cause) => {
     if (cause instanceof Problem) throw cause;
@@ -135,7 +184,11 @@ export async function* openStream(wire, { sessionId, after, snapshot, refused, s
     /** @type {Record<string, string>} */
     const headers = { Accept: "text/event-stream" };
     if (!snapshot && after !== null) headers["Last-Event-ID"] = after;
-    const url = wire.at(`/sessions/${encodeURIComponent(sessionId)}/events${snapshot ? "?snapshot=true" : ""}`);
+    const asked = new URLSearchParams();
+    if (snapshot) asked.set("snapshot", "true");
+    if (snapshot && limit !== undefined) asked.set("limit", String(limit));
+    asked.set("heartbeat", String(Math.min(Math.max(1, Math.floor(silence / 2000)), LONGEST_HEARTBEAT)));
+    const url = wire.at(`/sessions/${encodeURIComponent(sessionId)}/events?${asked}`);
     const response = await wire.open(url, { headers, signal: line.signal }, refused).catch(broken);
     const form = response.headers.get("Content-Type")?.split(";")[0];
     if (form !== "text/event-stream" || response.body === null) {
@@ -144,7 +197,7 @@ export async function* openStream(wire, { sessionId, after, snapshot, refused, s
     const reader = response.body.getReader();
     const parser = new FrameParser();
     for (;;) {
-      heard();
+      pulse.heard();
       const { done, value } = await reader.read().catch(broken);
       if (done) return;
       const frames = parser.push(value).flatMap(fromStream);
@@ -153,7 +206,7 @@ export async function* openStream(wire, { sessionId, after, snapshot, refused, s
   } catch (error) {
     if (!signal.aborted) throw error;
   } finally {
-    clearTimeout(timer);
+    pulse.stop();
     signal.removeEventListener("abort", leave);
     line.abort(); // whatever ended it, the line is given back
   }
@@ -169,7 +222,7 @@ const SUBSCRIBED = 1; // the id of our request
  * @param {Asks} asks
  * @returns {AsyncGenerator<Frame[], void, void>}
  */
-export async function* openSocket(wire, { sessionId, after, snapshot, refused, silence, signal }) {
+export async function* openSocket(wire, { sessionId, after, snapshot, limit, refused, silence, signal }) {
   const token = await wire.token(refused);
   if (signal.aborted) return;
   const url = wire.at("/ws");
@@ -186,20 +239,25 @@ export async function* openSocket(wire, { sessionId, after, snapshot, refused, s
   };
   const leave = () => end(unreachable("it was left"));
   const tell = (/** @type {object} */ frame) => socket.send(JSON.stringify(frame));
-  let quiet = 0; // a hidden page's timers are slow: what is counted is unanswered questions
-  const ticks = setInterval(() => {
-    quiet += 1;
-    if (quiet === 3) end(unreachable("the line was silent for too long"));
-    else if (socket.readyState === socket.OPEN) tell({ op: "ping" });
-  }, silence / 3);
+  const ask = () => {
+    if (socket.readyState === socket.OPEN) tell({ op: "ping" });
+  };
+  const dead = () => {
+    end(unreachable("the line was silent for too long"));
+    wire.shake();
+  };
+  const pulse = new Pulse(silence, ask, dead);
+  const left = new AbortController();
+  onReturn(() => pulse.ask(), left.signal);
   signal.addEventListener("abort", leave);
   socket.onopen = () => {
+    pulse.heard();
     if (token !== null) tell({ op: "auth", token });
-    const place = snapshot ? { snapshot: true } : after === null ? {} : { after };
+    const place = snapshot ? { snapshot: true, limit } : after === null ? {} : { after };
     tell({ op: "subscribe", id: SUBSCRIBED, session_id: sessionId, ...place });
   };
   socket.onmessage = ({ data }) => {
-    quiet = 0;
+    pulse.heard();
     const read = fromSocket(data, sessionId);
     if (read instanceof Problem) end(read);
     else frames.push(...read);
@@ -220,7 +278,8 @@ export async function* openSocket(wire, { sessionId, after, snapshot, refused, s
       else if (over) throw over;
     }
   } finally {
-    clearInterval(ticks);
+    pulse.stop();
+    left.abort();
     signal.removeEventListener("abort", leave);
     socket.onopen = socket.onmessage = socket.onclose = null; // what still comes is nobody's
     socket.close();

@@ -165,7 +165,14 @@ function ending(message, { generation, ends }) {
   const end = ends[message.generation_id];
   const outcome = end?.outcome ?? message.finish_reason ?? message.status;
   const told = ENDS[outcome] ?? outcome;
-  return outcome === "failed" && end?.message ? `${told}: ${end.message}` : told;
+  return ["failed", "stalled"].includes(outcome) && end?.message ? `${told}: ${end.message}` : told;
+}
+
+/** What a model was not shown, of a conversation that is too long for it. */
+function leftOut({ metadata }) {
+  const turns = metadata?.left_out;
+  if (!Number.isSafeInteger(turns) || turns < 1) return "";
+  return turns === 1 ? "made without the oldest turn" : `made without the oldest ${turns} turns`;
 }
 
 function taken(usage) {
@@ -216,7 +223,7 @@ export class MessageView {
       this.element.hidden = isAnswered(message, context.calls);
       if (this.#source) grow(this.#source.firstChild, said(message));
     }
-    tell(this.#end, ending(message, state));
+    tell(this.#end, [ending(message, state), leftOut(message)].filter(Boolean).join(" · "));
   }
 
   #toggle(button) {

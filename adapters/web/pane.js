@@ -17,6 +17,8 @@ import { Steering, WaitingList } from "./waiting.js";
 const DROP_PAUSE = 1500; // long enough to see that the answer goes on without us
 const TITLE = 60; // characters of the first message that a conversation is called by
 const TRIES = 2; // connections on a WebSocket before the event stream is taken: something on the way knows no WebSocket
+const PAGE = 60; // messages: a few screenfuls
+const LATE = 8000; // longer than an attempt may take
 const WIDE = matchMedia("(min-width: 861px)");
 
 export class Pane {
@@ -42,6 +44,7 @@ export class Pane {
       regenerate: (messageId) => this.#start("Not asked again", { replaces: messageId, policy: "reject" }),
       edit: (message) => this.#edit(message),
       fork: (message) => this.#fork(message),
+      older: () => this.#older(),
     };
     const notice = new Notice(this.$(".notice"));
     this.#parts = {
@@ -124,6 +127,7 @@ export class Pane {
     const session = this.#app.client.session(sessionId, {
       over: this.#over,
       snapshot: known,
+      limit: PAGE,
       onEvent: (event, _cursor, verdict) => this.#event(event, verdict, session),
       onControl: (name, data) => this.#control(name, data),
       onConnection: (connection) => this.#connection(session, connection),
@@ -192,10 +196,6 @@ export class Pane {
     const told = name === "snapshot" ? { cursor: data.cursor, messages: data.messages.length } : data;
     this.#parts.inspector.control(name, told);
     if (name === "drain") this.#parts.notice.say("The server is shutting down; this page reconnects when it is back.", { kind: "line" });
-    if (name === "older-missing") {
-      const again = { label: "Try again", press: () => this.reopen() };
-      this.#parts.notice.say(`Older messages are missing: ${data.reason}`, { kind: "older", ...again });
-    }
     if (name === "degraded") this.#parts.notice.say("The server cannot store anything right now.", { kind: "degraded" });
   }
 
@@ -284,18 +284,58 @@ export class Pane {
   async #steer(generationId, text) {
     const id = newId();
     this.#steered.set(id, text);
-    const sent = await this.#do("Not sent", (session) => session.input(generationId, { kind: "steer", text, input_id: id }));
+    const sent = await this.#settle("Not sent", (session) => session.input(generationId, { kind: "steer", text, input_id: id }));
     if (!sent) this.#steered.delete(id);
     return Boolean(sent);
   }
 
   #start(otherwise, body) {
     this.#sent += 1;
+    const id = newId(); // and the key: however often it is sent, it is one start
     const job = `${this.key}-${this.#sent}`;
     const { input } = this.#composer.choices;
-    const made = { job_id: job, ...(input && { input }), ...body };
+    const made = { generation_id: id, job_id: job, ...(input && { input }), ...body };
     if (made.policy === undefined) delete made.policy;
-    return this.#do(otherwise, (session) => session.start(made));
+    return this.#settle(otherwise, (session) => session.start(made), (session) => session.stop({ generation_id: id }));
+  }
+
+  /**
+   * As `#do`, what may be repeated: until it is known what became of it, for nothing is told as not sent that may have been.
+   * Stopped meanwhile, `stop` finds out whether it had gone.
+   */
+  async #settle(otherwise, command, stop) {
+    const session = this.#session;
+    const { notice } = this.#parts;
+    const told = "No answer yet. It is asked for again until there is one, and nothing is sent twice.";
+    const late = setTimeout(() => notice.say(told, { kind: "unanswered" }), LATE);
+    try {
+      for (let next = command; ; ) {
+        try {
+          const answer = await next(session);
+          notice.clear("error");
+          if (answer.state !== "pending") return answer;
+          notice.say("Stopped before it was sent.");
+          return false;
+        } catch (problem) {
+          if (problem.name === "AbortError" && next === command && stop) next = stop;
+          else if (!problem.uncertain || !problem.retryable) return this.#failed(otherwise, problem);
+        }
+      }
+    } finally {
+      clearTimeout(late);
+      notice.clear("unanswered");
+    }
+  }
+
+  async #older() {
+    const { notice } = this.#parts;
+    try {
+      await this.#session.older({ limit: PAGE });
+      notice.clear("older");
+    } catch (problem) {
+      const again = { label: "Try again", press: () => this.#older() };
+      notice.say(`Older messages are missing: ${problem.message}`, { kind: "older", ...again });
+    }
   }
 
   regenerate() {
@@ -350,8 +390,13 @@ export class Pane {
       this.#parts.notice.clear("error");
       return answer ?? true;
     } catch (problem) {
-      this.#parts.notice.say(`${otherwise}: ${problem.message}`, { kind: "error" });
-      return false;
+      return this.#failed(otherwise, problem);
     }
+  }
+
+  #failed(otherwise, problem) {
+    const told = problem.uncertain ? `${otherwise}, perhaps` : otherwise;
+    this.#parts.notice.say(`${told}: ${problem.message}`, { kind: "error" });
+    return false;
   }
 }

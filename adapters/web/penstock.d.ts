@@ -52,6 +52,60 @@ export interface Message {
   readonly job_id?: string;
   readonly finish_reason?: string;
   readonly usage?: JsonObject;
+  /** When it began; older servers do not tell. */
+  readonly time?: string;
+  /** When it ended, if it did not come whole. */
+  readonly closed?: string;
+  /** Who posted it. */
+  readonly author?: string;
+  /** The message that was cut off, and that this one goes on with. */
+  readonly continues?: string;
+  /** Those that are resolved and whose events bear its id: of its tool calls, or asked for behind it. */
+  readonly approvals?: readonly Resolved[];
+}
+
+/** How an approval was resolved. */
+export interface Resolved {
+  readonly approval_id: string;
+  readonly approved: boolean;
+  readonly tool_call_id?: string;
+  /** What was asked for. */
+  readonly name?: string;
+  /** If they were changed. */
+  readonly arguments?: Json;
+  readonly reason?: string;
+  readonly by?: string;
+}
+
+/** Where in the log something stands, and when it was written. */
+export interface Moment {
+  readonly cursor: string;
+  readonly time: string;
+}
+
+/** Where a generation stands, and how it ended. */
+export interface GenerationInfo {
+  readonly generation_id: string;
+  readonly state: "queued" | "live" | "cancelling" | "finished";
+  /** Once it has started. */
+  readonly turn?: number;
+  /** Once it has finished. */
+  readonly outcome?: string;
+  readonly code?: string;
+  /** Why it did not complete. */
+  readonly message?: string;
+  /** Whether the same may go well later, as far as is known. */
+  readonly retryable?: boolean;
+  /** With `partial: true` where it did not complete. */
+  readonly usage?: JsonObject;
+  /** Who started it. */
+  readonly author?: string;
+  readonly started?: Moment;
+  readonly finished?: Moment;
+  /** It has written no message. */
+  readonly silent?: boolean;
+  /** Then: the message that it stands behind. */
+  readonly behind?: string;
 }
 
 /** Taken in by the live generation, neither applied nor returned yet. */
@@ -82,6 +136,8 @@ export interface QueueItem {
   readonly job_id?: string;
   readonly metadata?: JsonObject;
   readonly text?: string;
+  /** Who started it. */
+  readonly author?: string;
 }
 
 export interface Queue {
@@ -123,6 +179,9 @@ export interface End {
   readonly superseded_by?: string;
   readonly cleanup?: string;
   readonly usage?: JsonObject;
+  readonly retryable?: boolean;
+  /** Who stopped it. */
+  readonly author?: string;
 }
 
 /** The state of a session; nothing in it ever changes. */
@@ -134,14 +193,16 @@ export interface State {
   readonly messages: readonly Message[];
   /** The live one. */
   readonly generation: Generation | null;
+  /** The oldest first: those that wrote the messages, the last that started, the newest that ended and wrote none. */
+  readonly generations: readonly GenerationInfo[];
   /** The starts that wait. */
   readonly queue: Queue;
   /** Those that are open. */
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
-  /** There are older messages that are not here yet; while the session is followed, they are fetched. */
+  /** There are older messages that are not here: `older` fetches them. */
   readonly more: boolean;
-  /** By generation id, as far as they were seen. */
+  /** By generation id, as far as they were seen, or a snapshot told of them. */
   readonly ends: Readonly<Record<string, End>>;
   /** Who is here, in order of arrival; no part of the log. */
   readonly presence: readonly Present[];
@@ -153,6 +214,8 @@ export interface ServerSnapshot {
   readonly cursor: string;
   readonly messages: readonly Message[];
   readonly generation?: Generation;
+  /** Older servers do not tell. */
+  readonly generations?: readonly GenerationInfo[];
   readonly queue: Queue;
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
@@ -229,7 +292,7 @@ export interface Snapshot extends State {
 export interface Hooks {
   /** Each event that came, and what became of it. */
   onEvent?(event: PenstockEvent, cursor: string | null, verdict: Verdict): void;
-  /** Each control frame; `bad-frame` for what is none, and `older-missing` where older messages could not be read. */
+  /** Each control frame; `bad-frame` for what is none. */
   onControl?(name: string, data: any): void;
   /** Each change of the connection. */
   onConnection?(connection: Connection): void;
@@ -243,7 +306,9 @@ export interface Following {
   over?: "sse" | "websocket";
   /** Begin with the state, not with the log's first event; true unless given. */
   snapshot?: boolean;
-  /** Milliseconds after which a silent connection is dead; 45 s unless given. */
+  /** Messages that the state begins with, at most, the newest; as many as a page may have unless given. */
+  limit?: number;
+  /** Milliseconds after which a silent connection is dead; 7 s unless given. The server is asked for signs of life. */
   silence?: number;
 }
 
@@ -257,6 +322,10 @@ export interface StartBody {
   /** Made here unless given. */
   generation_id?: string;
   on_last_disconnect?: "continue" | number;
+  /** Seconds that it may write nothing; null: for ever. */
+  idle_limit?: number | null;
+  /** The message that was cut off, and is to be gone on with. */
+  continues?: string;
   metadata?: JsonObject;
 }
 
@@ -321,6 +390,8 @@ export declare class Problem extends Error {
     readonly retryable: boolean;
     /** Milliseconds that the server asks us to wait, at least. @readonly */
     readonly retryAfter: number;
+    /** It may have been carried out all the same: an answer is missing, to this request or to the same one before. */
+    uncertain: boolean;
     /**
      * `retry_after` is the server's own word, in seconds, as it stands in a frame.
      *
@@ -399,6 +470,11 @@ export declare class Fold {
     get olderSeenAt(): number;
     /** The end of each generation whose end was seen, by its id. */
     get ends(): Readonly<Record<string, End>>;
+    /**
+     * The oldest first: those that wrote the messages here, the last one that started, and the newest that ended and wrote
+     * none.
+     */
+    get generations(): readonly GenerationInfo[];
     /** Who is here, in order of arrival. */
     get presence(): readonly Present[];
     /** @returns {readonly Message[]} */
@@ -503,9 +579,11 @@ export declare class Client {
 /**
  * One session: a store of its state, kept up to date while it is followed, and its commands.
  *
- * A command that the server carries out once however often it comes is repeated for up to ten seconds while there is no
+ * A command that the server carries out once however often it comes is repeated for up to 40 seconds while there is no
  * answer: the reads, `create`, `start`, `stop`, `post`, `input` and the like, whose ids are made here unless given. The
  * others are sent once. A refusal is raised as a `Problem`.
+ *
+ * The state begins with the newest messages; `older` fetches those before, while there is `more`.
  */
 export declare class Session {
     /** @readonly */
@@ -514,7 +592,7 @@ export declare class Session {
      * @param {string} sessionId
      * @param {Place & Following & Hooks} [options]
      */
-    constructor(sessionId: string, { url, token, fetch, WebSocket, over, snapshot, silence, ...hooks }?: Place & Following & Hooks);
+    constructor(sessionId: string, { url, token, fetch, WebSocket, over, snapshot, limit, silence, ...hooks }?: Place & Following & Hooks);
     /**
      * Call the listener after each change, once for all that came together. Gives a function that ends it.
      *
@@ -547,6 +625,17 @@ export declare class Session {
      */
     drop(milliseconds?: number): void;
     /**
+     * Fetch a page of the messages before those that are here: at most `limit`, as many as there may be without it. Whether
+     * there are more then. While a page is on its way it gives the same promise. Where the state has to begin anew
+     * meanwhile, it is that of the newest messages again.
+     *
+     * @param {{limit?: number} & Abortable} [options]
+     * @returns {Promise<boolean>}
+     */
+    older({ limit, signal }?: {
+        limit?: number;
+    } & Abortable): Promise<boolean>;
+    /**
      * Make the session, if there is none.
      *
      * @param {{metadata?: JsonObject}} [body]
@@ -561,8 +650,10 @@ export declare class Session {
         created: boolean;
     }>;
     /**
-     * Start a generation. It is repeated under its key while there is no answer, and runs once. `stop` ends that: a start
-     * that waits for its next attempt is given up, and fails as an aborted one does.
+     * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
+     * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
+     * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
+     * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
      *
      * @param {StartBody} [body]
      * @param {{key?: string} & Abortable} [options]
@@ -743,19 +834,14 @@ export declare class Session {
         session_id: string;
     } | null>;
     /**
-     * What became of a generation.
+     * Where a generation stands, and how it ended.
      *
      * @param {string} generationId
      * @param {Abortable} [options]
-     * @returns {Promise<{session_id: string, generation_id: string, state: "queued" | "live" | "cancelling" | "finished",
-     *   turn?: number, outcome?: string}>}
+     * @returns {Promise<GenerationInfo & {session_id: string}>}
      */
-    generation(generationId: string, options?: Abortable): Promise<{
+    generation(generationId: string, options?: Abortable): Promise<GenerationInfo & {
         session_id: string;
-        generation_id: string;
-        state: "queued" | "live" | "cancelling" | "finished";
-        turn?: number;
-        outcome?: string;
     }>;
     /**
      * The server's snapshot now; the store is not touched.

@@ -17,6 +17,8 @@ import { Backoff, GOOD, newId, pause, Problem, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
 import { FrameParser, openSocket, openStream, SILENCE } from "./lines.js";
 
+const LARGEST_PAGE = 1000; // messages that a server gives at once
+
 // Refusals that say of a session which was followed that it has ended.
 const ENDS = new Map([["SESSION_DELETED", "deleted"], ["CORRUPT_SESSION", "corrupt"]]);
 
@@ -24,8 +26,9 @@ export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
 /** @import { Frame } from "./lines.js" */
 /**
- * @import { Abortable, Connection, Following, Hooks, InputBody, Json, JsonObject, Listed, MessageBody, Place,
- *   PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody, Stopped } from "./types.js"
+ * @import { Abortable, Connection, Following, GenerationInfo, Hooks, InputBody, Json, JsonObject, Listed, MessageBody,
+ *   PenstockEvent, Place, PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody,
+ *   Stopped } from "./types.js"
  */
 
 /** A penstock server, as one subject. */
@@ -79,10 +82,43 @@ function query(fields) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
+const GRACE = 2_000; // milliseconds that a start's own answer, which says more, may come behind the stream's
+const SLOWEST = 2; // doublings of the silence that a line may keep: a snapshot is one message on a WebSocket
+
+/** A start that is not answered yet. */
+class Unsettled {
+  giveUp = new AbortController();
+  /** @type {Started | null} what the stream says of it */
+  started = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #grace;
+
+  /** @param {boolean} atOnce it does not wait in the queue */
+  constructor(atOnce) {
+    this.atOnce = atOnce;
+  }
+
+  /**
+   * The stream has it: its answer is not waited for much longer.
+   *
+   * @param {Started} started
+   */
+  seen(started) {
+    if (this.started !== null) return;
+    this.started = started;
+    this.#grace = setTimeout(() => this.giveUp.abort(), GRACE);
+  }
+
+  settle() {
+    clearTimeout(this.#grace);
+  }
+}
+
 /** What is known of one connection. */
 class Line {
   controller = new AbortController();
   connected = false;
+  live = false; // it has caught up
   expired = false; // our token is
   later = 0; // milliseconds that the server asks us to wait
 
@@ -95,9 +131,11 @@ class Line {
 /**
  * One session: a store of its state, kept up to date while it is followed, and its commands.
  *
- * A command that the server carries out once however often it comes is repeated for up to ten seconds while there is no
+ * A command that the server carries out once however often it comes is repeated for up to 40 seconds while there is no
  * answer: the reads, `create`, `start`, `stop`, `post`, `input` and the like, whose ids are made here unless given. The
  * others are sent once. A refusal is raised as a `Problem`.
+ *
+ * The state begins with the newest messages; `older` fetches those before, while there is `more`.
  */
 export class Session {
   /** @readonly */
@@ -125,20 +163,26 @@ export class Session {
   /** @type {number | null} what `drop` asked for */
   #dropped = null;
   #resync;
+  #limit;
   #attempts = 0;
-  /** @type {Map<string, AbortController>} starts that are not answered yet, by generation id */
+  #slow = 0; // lines in a row that brought nothing, and might have with more time
+  #retractedAt = 0; // the offset of the last retraction
+  /** @type {Promise<boolean> | null} */
+  #paging = null;
+  /** @type {Map<string, Unsettled>} by generation id */
   #unsettled = new Map();
 
   /**
    * @param {string} sessionId
    * @param {Place & Following & Hooks} [options]
    */
-  constructor(sessionId, { url, token, fetch, WebSocket, over, snapshot, silence, ...hooks } = {}) {
+  constructor(sessionId, { url, token, fetch, WebSocket, over, snapshot, limit, silence, ...hooks } = {}) {
     this.sessionId = sessionId;
     this.#wire = new Wire({ url, token, fetch, WebSocket });
     this.#open = over === "websocket" ? openSocket : openStream;
     this.#silence = silence ?? SILENCE;
     this.#resync = snapshot ?? true;
+    this.#limit = limit;
     this.#hooks = hooks;
     this.#fold = new Fold(sessionId);
   }
@@ -251,12 +295,8 @@ export class Session {
    */
   async #follow(leaving) {
     const backoff = new Backoff();
-    const online = () => {
-      if (this.#connection.state === "waiting") this.#line?.abort();
-    };
     const leave = () => this.#line?.abort();
     leaving.addEventListener("abort", leave);
-    globalThis.addEventListener?.("online", online); // the network is back: there is nothing to wait for
     let refused = false; // the last token was
     let once = false; // there was a connection
     try {
@@ -284,17 +324,19 @@ export class Session {
         // Only what brings us on makes the next pause short again: a server that takes connections and cuts them, or
         // sends what cannot be read, is not asked in a tight loop.
         if (this.#fold.cursor !== place || (line.connected && Date.now() - begun >= GOOD)) backoff.reset();
-        const asked = this.#dropped ?? backoff.next(Math.max(line.later, problem?.retryAfter ?? 0));
+        const slow = line.connected && !line.live && this.#fold.cursor === place;
+        this.#slow = slow ? Math.min(this.#slow + 1, SLOWEST) : 0;
+        const atLeast = Math.max(line.later, problem?.retryAfter ?? 0);
+        const asked = this.#dropped ?? backoff.next(atLeast, line.connected ? 0 : Date.now() - begun);
         this.#dropped = null;
         this.#line = new AbortController();
         this.#turn({ state: "waiting", until: Date.now() + asked, ...(problem && { problem }) });
         this.#tell();
-        await pause(asked, this.#line.signal);
+        await pause(asked, this.#line.signal, atLeast);
       }
       return this.#finish({ state: "idle" });
     } finally {
       leaving.removeEventListener("abort", leave);
-      globalThis.removeEventListener?.("online", online);
       this.#line = null;
     }
   }
@@ -323,8 +365,9 @@ export class Session {
       sessionId: this.sessionId,
       after: this.#fold.cursor,
       snapshot: this.#resync,
+      limit: this.#limit,
       refused: line.refused,
-      silence: this.#silence,
+      silence: this.#silence * 2 ** this.#slow,
       signal,
     });
     for await (const frames of lines) {
@@ -353,10 +396,10 @@ export class Session {
       case "opened":
         this.#turn({ state: "replaying" });
         if (!this.#resync && this.#fold.epoch === null) this.#begin(frame.cursor, line);
-        if (!this.#resync) this.#fetchOlder(line);
         return null;
       case "event": {
         const verdict = this.#fold.apply(frame.event, frame.cursor);
+        if (verdict === "applied") this.#note(frame.event);
         this.#safely(() => this.#hooks.onEvent?.(frame.event, frame.cursor, verdict));
         if (verdict === "gap" || (verdict === "invalid" && frame.cursor !== null)) this.#startOver(line);
         return null;
@@ -370,6 +413,28 @@ export class Session {
         this.#bad(frame.reason, line);
         return null;
     }
+  }
+
+  /**
+   * What an event that was folded in means for what is under way here.
+   *
+   * @param {PenstockEvent} event
+   */
+  #note({ type, generation_id: id = "", turn, offset = 0, data }) {
+    if (type === "message.retracted") this.#retractedAt = offset;
+    else if (type === "generation.started") this.#seen(id, { turn });
+    else if (type === "generation.queued") this.#seen(id, { position: Number(data.position) });
+  }
+
+  /**
+   * The stream has a start of somebody's.
+   *
+   * @param {string} id of the generation
+   * @param {{turn?: number, position?: number}} as
+   */
+  #seen(id, as) {
+    const cursor = this.#fold.cursor ?? "";
+    this.#unsettled.get(id)?.seen({ session_id: this.sessionId, generation_id: id, cursor, ...as });
   }
 
   /**
@@ -392,14 +457,23 @@ export class Session {
     switch (name) {
       case "snapshot": {
         const verdict = this.#fold.load(data);
-        if (verdict === "applied") this.#resync = false;
-        else this.#bad(`a snapshot that is ${verdict}`, line);
-        this.#fetchOlder(line);
+        if (verdict !== "applied") {
+          this.#bad(`a snapshot that is ${verdict}`, line);
+          return null;
+        }
+        this.#resync = false;
+        this.#retractedAt = 0;
+        const { generation, queue } = this.#fold;
+        if (generation !== null) this.#seen(generation.generation_id, { turn: generation.turn });
+        queue.items.forEach(({ generation_id: id }, index) => this.#seen(id, { position: index + 1 }));
         return null;
       }
       case "caught-up":
         if (data?.cursor !== this.#fold.cursor) this.#bad("the replay ended elsewhere than its last event", line);
-        else this.#turn({ state: "live" });
+        else {
+          line.live = true;
+          this.#turn({ state: "live" });
+        }
         return null;
       case "presence":
         if (Array.isArray(data?.presence)) this.#fold.loadPresence(data.presence);
@@ -415,32 +489,6 @@ export class Session {
         return null;
     }
     return null; // "degraded" needs no step, and of what is newer nothing is known
-  }
-
-  /**
-   * Fetch what the snapshot left out, page by page, beside what comes. Where that fails it is told, and tried with the
-   * next connection.
-   *
-   * @param {Line} line
-   */
-  async #fetchOlder(line) {
-    const { signal } = line.controller;
-    try {
-      while (this.#fold.more && this.#fold.next !== null && !signal.aborted) {
-        const before = this.#fold.next;
-        const page = await this.fetchSnapshot({ limit: 1000, before, signal });
-        if (signal.aborted) return;
-        if (this.#fold.next !== before) continue; // it began anew, or that message went meanwhile
-        const verdict = this.#fold.prepend(page);
-        if (verdict !== "applied") return this.#bad(`a page that is ${verdict}`, line);
-        this.#tell();
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!(error instanceof Problem)) throw error;
-      if (error.code === "MESSAGE_NOT_FOUND") return this.#startOver(line); // the one that we read before was retracted
-      this.#safely(() => this.#hooks.onControl?.("older-missing", { code: error.code, reason: error.message }));
-    }
   }
 
   /**
@@ -463,6 +511,51 @@ export class Session {
   #startOver(line) {
     this.#resync = true;
     line.controller.abort();
+  }
+
+  /**
+   * Fetch a page of the messages before those that are here: at most `limit`, as many as there may be without it. Whether
+   * there are more then. While a page is on its way it gives the same promise. Where the state has to begin anew
+   * meanwhile, it is that of the newest messages again.
+   *
+   * @param {{limit?: number} & Abortable} [options]
+   * @returns {Promise<boolean>}
+   */
+  older({ limit = LARGEST_PAGE, signal } = {}) {
+    this.#paging ??= this.#fetchOlder(limit, signal).finally(() => {
+      this.#paging = null;
+    });
+    return this.#paging;
+  }
+
+  /**
+   * @param {number} limit
+   * @param {AbortSignal | undefined} signal
+   * @returns {Promise<boolean>}
+   */
+  async #fetchOlder(limit, signal) {
+    for (let before = this.#fold.next; before !== null; before = this.#fold.next) {
+      let page;
+      try {
+        page = await this.fetchSnapshot({ limit, before, signal });
+      } catch (error) {
+        if (!(error instanceof Problem) || error.code !== "MESSAGE_NOT_FOUND") throw error;
+      }
+      if (this.#fold.next !== before) continue; // it began anew, or that message went meanwhile
+      const offset = parseCursor(page?.cursor)?.offset ?? Infinity;
+      if (offset < this.#retractedAt) continue; // the message that was retracted may be in it
+      const verdict = page && this.#fold.prepend(page);
+      if (verdict === "applied") {
+        this.#tell();
+        break;
+      }
+      // the one that they are before was retracted, or this is no page of the life that is known
+      this.#resync = true;
+      if (this.#connection.state !== "waiting") this.#line?.abort();
+      if (verdict === undefined) break;
+      throw new Problem({ detail: `a page that is ${verdict}`, retryable: true });
+    }
+    return this.#fold.more;
   }
 
   // --- commands
@@ -489,29 +582,35 @@ export class Session {
   }
 
   /**
-   * Start a generation. It is repeated under its key while there is no answer, and runs once. `stop` ends that: a start
-   * that waits for its next attempt is given up, and fails as an aborted one does.
+   * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
+   * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
+   * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
+   * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
    *
    * @param {StartBody} [body]
    * @param {{key?: string} & Abortable} [options]
    * @returns {Promise<Started>}
    */
-  async start(body = {}, { key = newId(), signal } = {}) {
+  async start(body = {}, { key, signal } = {}) {
     const made = body.policy === "join" || body.generation_id ? body : { generation_id: newId(), ...body };
-    const id = made.generation_id;
-    const giveUp = new AbortController();
+    const id = made.generation_id ?? "";
+    // one that waits in the queue is no answer that a stop is meant for
+    const unsettled = new Unsettled(id !== "" && body.policy !== "queue" && body.policy !== "latest");
+    const { giveUp } = unsettled;
     const leave = () => giveUp.abort(signal?.reason);
     if (signal?.aborted) leave();
     signal?.addEventListener("abort", leave);
-    // one that waits in the queue is no answer that a stop is meant for
-    const atOnce = id !== undefined && body.policy !== "queue" && body.policy !== "latest";
-    if (atOnce) this.#unsettled.set(id, giveUp);
+    this.#unsettled.set(id, unsettled);
     try {
-      const headers = { "Idempotency-Key": key };
+      const headers = { "Idempotency-Key": key ?? (id || newId()) };
       return await this.#ask("POST", "/generations", made, { headers, repeatable: true, signal: giveUp.signal });
+    } catch (error) {
+      if (unsettled.started === null || signal?.aborted) throw error;
+      return unsettled.started; // it has come, and its answer has not
     } finally {
+      unsettled.settle();
       signal?.removeEventListener("abort", leave);
-      if (atOnce) this.#unsettled.delete(id);
+      this.#unsettled.delete(id);
     }
   }
 
@@ -525,8 +624,9 @@ export class Session {
    */
   async stop(body = {}, options = {}) {
     const asked = { ...options, repeatable: true };
-    const unsettled = body.generation_id === undefined ? [...this.#unsettled] : [];
-    for (const [, giveUp] of unsettled) giveUp.abort(new DOMException("it was stopped before it began", "AbortError"));
+    const unsettled = [...this.#unsettled].filter(([, { atOnce }]) => atOnce && body.generation_id === undefined);
+    const reason = new DOMException("it was stopped before it began", "AbortError");
+    for (const [, { giveUp }] of unsettled) giveUp.abort(reason);
     let answer = await this.#ask("POST", "/stop", body, asked);
     for (const [id] of unsettled) {
       const also = await this.#ask("POST", "/stop", { ...body, generation_id: id }, asked);
@@ -696,12 +796,11 @@ export class Session {
   }
 
   /**
-   * What became of a generation.
+   * Where a generation stands, and how it ended.
    *
    * @param {string} generationId
    * @param {Abortable} [options]
-   * @returns {Promise<{session_id: string, generation_id: string, state: "queued" | "live" | "cancelling" | "finished",
-   *   turn?: number, outcome?: string}>}
+   * @returns {Promise<GenerationInfo & {session_id: string}>}
    */
   generation(generationId, options = {}) {
     const path = `/generations/${encodeURIComponent(generationId)}`;

@@ -77,12 +77,26 @@ const DATA = {
   "session.updated": { metadata: object },
   "session.forked": { source_session_id: text, source_cursor: text, metadata: object },
   "session.reset": { "reason?": text },
-  "generation.queued": { producer: text, policy: text, position: count, "metadata?": object, "text?": text },
+  "generation.queued": {
+    producer: text,
+    policy: text,
+    position: count,
+    "metadata?": object,
+    "text?": text,
+    "author?": text,
+  },
   "queue.paused": { "reason?": text },
   "queue.resumed": { "reason?": text },
-  "generation.started": { producer: text, policy: text, "supersedes?": text, "metadata?": object },
+  "generation.started": {
+    producer: text,
+    policy: text,
+    "supersedes?": text,
+    "metadata?": object,
+    "author?": text,
+    "continues?": text,
+  },
   "generation.status": { status: text, "detail?": json },
-  "generation.cancelling": { reason: text, "by?": text },
+  "generation.cancelling": { reason: text, "by?": text, "author?": text },
   "generation.finished": {
     outcome: text,
     "code?": text,
@@ -90,10 +104,22 @@ const DATA = {
     "superseded_by?": text,
     "cleanup?": text,
     "usage?": object,
+    "retryable?": flag,
+    "author?": text,
   },
-  "message.opened": { role: text, "parent_message_id?": text, "metadata?": object },
+  "message.opened": { role: text, "parent_message_id?": text, "metadata?": object, "continues?": text },
   "message.closed": { status: text, "finish_reason?": text, "usage?": object },
-  "message.snapshot": { role: text, status: text, blocks, "parent_message_id?": text, "metadata?": object },
+  "message.snapshot": {
+    role: text,
+    status: text,
+    blocks,
+    "parent_message_id?": text,
+    "metadata?": object,
+    "author?": text,
+    "continues?": text,
+    "generation?": (value) => wrong(value, FORKED) === null,
+    "silent?": (value) => wrong(value, FORKED) === null,
+  },
   "message.retracted": { "reason?": text },
   "block.opened": { kind: text, "tool_call_id?": text, "name?": text },
   "block.delta": { "text?": text, "arguments?": text, "value?": json },
@@ -105,17 +131,33 @@ const DATA = {
     "arguments?": json,
     "expires_at?": text,
   },
-  "approval.resolved": { approval_id: text, approved: flag, "reason?": text, "arguments?": json, "by?": text },
+  "approval.resolved": {
+    approval_id: text,
+    approved: flag,
+    "reason?": text,
+    "arguments?": json,
+    "by?": text,
+    "tool_call_id?": text,
+  },
   "input.accepted": { input_id: text, kind: text },
   "input.applied": { input_id: text },
   "input.returned": { input_id: text },
   "presence.changed": { actor_id: text, device_id: text, "name?": text, "status?": text },
 };
 
+const FORKED = shape({ generation_id: text, turn: count, outcome: text, "code?": text, "message?": text });
+
 /** What the data of each type must be. */
 const SAID = new Map(Object.entries(DATA).map(([type, fields]) => [type, shape(fields)]));
 
 const LIVE = shape({ generation_id: text, turn: count, state: text });
+const MOMENT = shape({ cursor: text, time: text });
+const INFO = shape({
+  generation_id: text,
+  state: text,
+  "started?": (value) => wrong(value, MOMENT) === null,
+  "finished?": (value) => wrong(value, MOMENT) === null,
+});
 const QUEUE = shape({ paused: flag, items: Array.isArray });
 const MESSAGE = shape({ message_id: text, role: text, status: text, blocks });
 const SNAPSHOT = shape({
@@ -125,6 +167,7 @@ const SNAPSHOT = shape({
   "generation?": (value) => wrong(value, LIVE) === null,
   queue: (value) => wrong(value, QUEUE) === null,
   approvals: Array.isArray,
+  "generations?": (value) => Array.isArray(value) && value.every((each) => wrong(each, INFO) === null),
   metadata: object,
   more: flag,
   "next?": text,

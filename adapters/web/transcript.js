@@ -5,11 +5,16 @@ import { callKey, MessageView } from "./message.js";
 
 const NEAR = 60; // pixels from the end that still count as being there
 
+/** Of what a producer says it does, what is no plain word. */
+const WORK = new Map([["shortened", "thinking, without the oldest turns"], ["waiting", "waiting for the first word"]]);
+
 export class Transcript {
   #root;
   #empty;
   #working;
   #down;
+  #older;
+  #first; // the id of the message that stood first
   #shown = new Map();
   #stuck = true; // to its end, until somebody scrolls back
   #context = { results: new Map(), calls: new Set(), approvals: [], live: null };
@@ -17,12 +22,17 @@ export class Transcript {
   #again;
   #replaces;
 
-  /** @param {{regenerate(messageId: string): void, edit(message: object): void, fork(message: object): void}} does */
+  /**
+   * @param {{regenerate(messageId: string): void, edit(message: object): void, fork(message: object): void,
+   *   older(): void}} does
+   */
   constructor(pane, does) {
     this.#root = pane.querySelector(".transcript");
     this.#empty = pane.querySelector(".empty");
     this.#working = pane.querySelector(".working");
     this.#down = pane.querySelector(".down");
+    this.#older = pane.querySelector(".older");
+    this.#older.addEventListener("click", () => does.older());
     this.#does = does;
     this.#again = iconButton("again", "Regenerate: take this answer back and ask for another one", () => does.regenerate(this.#replaces), "again");
     this.#root.addEventListener("scroll", () => {
@@ -53,6 +63,9 @@ export class Transcript {
 
   render(state) {
     const { messages } = state;
+    const first = this.#first;
+    this.#first = messages[0]?.message_id;
+    const fromEnd = first === this.#first ? 0 : this.#root.scrollHeight - this.#root.scrollTop;
     const there = new Set(messages.map((message) => message.message_id));
     for (const [id, view] of this.#shown) {
       if (there.has(id)) continue;
@@ -74,6 +87,9 @@ export class Transcript {
     this.#offer(messages, state.generation);
     this.#showWork(messages, state);
     this.#empty.hidden = messages.length > 0;
+    this.#older.hidden = !state.more;
+    // what is being read stays where it is when older messages come above it
+    if (first !== this.#first && there.has(first)) this.#root.scrollTop = this.#root.scrollHeight - fromEnd;
     this.#follow();
   }
 
@@ -123,7 +139,8 @@ export class Transcript {
   #showWork(messages, { generation, approvals }) {
     const writes = messages.some((message) => message.status === "open" && message.blocks.length > 0);
     this.#working.hidden = generation === null || writes || approvals.length > 0;
-    tell(this.#working.lastElementChild, generation?.state === "cancelling" ? "stopping" : (generation?.status ?? ""));
+    const { state, status = "" } = generation ?? {};
+    tell(this.#working.lastElementChild, state === "cancelling" ? "stopping" : (WORK.get(status) ?? status));
   }
 }
 

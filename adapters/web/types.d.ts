@@ -55,6 +55,60 @@ export interface Message {
   readonly job_id?: string;
   readonly finish_reason?: string;
   readonly usage?: JsonObject;
+  /** When it began; older servers do not tell. */
+  readonly time?: string;
+  /** When it ended, if it did not come whole. */
+  readonly closed?: string;
+  /** Who posted it. */
+  readonly author?: string;
+  /** The message that was cut off, and that this one goes on with. */
+  readonly continues?: string;
+  /** Those that are resolved and whose events bear its id: of its tool calls, or asked for behind it. */
+  readonly approvals?: readonly Resolved[];
+}
+
+/** How an approval was resolved. */
+export interface Resolved {
+  readonly approval_id: string;
+  readonly approved: boolean;
+  readonly tool_call_id?: string;
+  /** What was asked for. */
+  readonly name?: string;
+  /** If they were changed. */
+  readonly arguments?: Json;
+  readonly reason?: string;
+  readonly by?: string;
+}
+
+/** Where in the log something stands, and when it was written. */
+export interface Moment {
+  readonly cursor: string;
+  readonly time: string;
+}
+
+/** Where a generation stands, and how it ended. */
+export interface GenerationInfo {
+  readonly generation_id: string;
+  readonly state: "queued" | "live" | "cancelling" | "finished";
+  /** Once it has started. */
+  readonly turn?: number;
+  /** Once it has finished. */
+  readonly outcome?: string;
+  readonly code?: string;
+  /** Why it did not complete. */
+  readonly message?: string;
+  /** Whether the same may go well later, as far as is known. */
+  readonly retryable?: boolean;
+  /** With `partial: true` where it did not complete. */
+  readonly usage?: JsonObject;
+  /** Who started it. */
+  readonly author?: string;
+  readonly started?: Moment;
+  readonly finished?: Moment;
+  /** It has written no message. */
+  readonly silent?: boolean;
+  /** Then: the message that it stands behind. */
+  readonly behind?: string;
 }
 
 /** Taken in by the live generation, neither applied nor returned yet. */
@@ -85,6 +139,8 @@ export interface QueueItem {
   readonly job_id?: string;
   readonly metadata?: JsonObject;
   readonly text?: string;
+  /** Who started it. */
+  readonly author?: string;
 }
 
 export interface Queue {
@@ -126,6 +182,9 @@ export interface End {
   readonly superseded_by?: string;
   readonly cleanup?: string;
   readonly usage?: JsonObject;
+  readonly retryable?: boolean;
+  /** Who stopped it. */
+  readonly author?: string;
 }
 
 /** The state of a session; nothing in it ever changes. */
@@ -137,14 +196,16 @@ export interface State {
   readonly messages: readonly Message[];
   /** The live one. */
   readonly generation: Generation | null;
+  /** The oldest first: those that wrote the messages, the last that started, the newest that ended and wrote none. */
+  readonly generations: readonly GenerationInfo[];
   /** The starts that wait. */
   readonly queue: Queue;
   /** Those that are open. */
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
-  /** There are older messages that are not here yet; while the session is followed, they are fetched. */
+  /** There are older messages that are not here: `older` fetches them. */
   readonly more: boolean;
-  /** By generation id, as far as they were seen. */
+  /** By generation id, as far as they were seen, or a snapshot told of them. */
   readonly ends: Readonly<Record<string, End>>;
   /** Who is here, in order of arrival; no part of the log. */
   readonly presence: readonly Present[];
@@ -156,6 +217,8 @@ export interface ServerSnapshot {
   readonly cursor: string;
   readonly messages: readonly Message[];
   readonly generation?: Generation;
+  /** Older servers do not tell. */
+  readonly generations?: readonly GenerationInfo[];
   readonly queue: Queue;
   readonly approvals: readonly Approval[];
   readonly metadata: JsonObject;
@@ -232,7 +295,7 @@ export interface Snapshot extends State {
 export interface Hooks {
   /** Each event that came, and what became of it. */
   onEvent?(event: PenstockEvent, cursor: string | null, verdict: Verdict): void;
-  /** Each control frame; `bad-frame` for what is none, and `older-missing` where older messages could not be read. */
+  /** Each control frame; `bad-frame` for what is none. */
   onControl?(name: string, data: any): void;
   /** Each change of the connection. */
   onConnection?(connection: Connection): void;
@@ -246,7 +309,9 @@ export interface Following {
   over?: "sse" | "websocket";
   /** Begin with the state, not with the log's first event; true unless given. */
   snapshot?: boolean;
-  /** Milliseconds after which a silent connection is dead; 45 s unless given. */
+  /** Messages that the state begins with, at most, the newest; as many as a page may have unless given. */
+  limit?: number;
+  /** Milliseconds after which a silent connection is dead; 7 s unless given. The server is asked for signs of life. */
   silence?: number;
 }
 
@@ -260,6 +325,10 @@ export interface StartBody {
   /** Made here unless given. */
   generation_id?: string;
   on_last_disconnect?: "continue" | number;
+  /** Seconds that it may write nothing; null: for ever. */
+  idle_limit?: number | null;
+  /** The message that was cut off, and is to be gone on with. */
+  continues?: string;
   metadata?: JsonObject;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, TypeAlias, final
 
 import trio
@@ -24,6 +25,7 @@ from ..requests.bodies import (
     start,
     stop,
 )
+from ..requests.listing import LARGEST_PAGE, FollowedList
 from ..requests.presence import carry_out, read_frame
 from .envelope import ENVELOPE
 from .holder import Holder, right
@@ -47,6 +49,18 @@ _Command: TypeAlias = Callable[[str, Mapping[str, JSON], JSON], Awaitable[Result
 class _SubscribeBody:
     after: str | None = None
     snapshot: bool = False
+    limit: int | None = None
+
+
+@final
+@frozen(kw_only=True)
+class _WatchBody:
+    after: str | None = None
+    limit: int = 100
+
+
+# Those that are about no session.
+_OF_THE_SOCKET: Final = ("ping", "watch", "unwatch")
 
 
 @final
@@ -70,6 +84,8 @@ class Commands:
         self._commands: Final[Mapping[str, _Command]] = {
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
+            "watch": self._watch,
+            "unwatch": self._unwatch,
             "start": self._start,
             "stop": self._stop,
             "post": self._post,
@@ -89,7 +105,7 @@ class Commands:
         op = value.get("op")
         if not isinstance(op, str) or op not in self._commands:
             raise InvalidBody(f"op must be one of {', '.join(self._commands)}")
-        if op == "ping":
+        if op in _OF_THE_SOCKET:
             self._holder.principal()
             return ""
         session_id = value.get("session_id")
@@ -111,18 +127,42 @@ class Commands:
     async def _subscribe(self, session_id: str, value: Mapping[str, JSON], request_id: JSON) -> Result:
         body = read_body(value, _SubscribeBody, aside=ENVELOPE)
         after = body.after if body.after is None or body.after == "now" else Cursor.parse(body.after)
+        if body.limit is not None and body.limit < 1:
+            raise InvalidBody("limit must be a whole number from 1 on")
         while True:
             principal = await self._holder.allow("read", session_id)
             session = await self._engine.session(session_id)
             if self._holder.principal() is principal:
                 break  # else the socket has got another token meanwhile
-        await self._subscriptions.add(self._nursery, session, after, body.snapshot, request_id)
+        opening = session.subscribe(after, snapshot=body.snapshot, limit=body.limit)
+        await self._subscriptions.add(self._nursery, session_id, opening, request_id)
         return None
 
     async def _unsubscribe(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         read_body(value, EmptyBody, aside=ENVELOPE)
         await self._subscriptions.remove(session_id)
         return {"session_id": session_id}
+
+    async def _watch(self, _: str, value: Mapping[str, JSON], request_id: JSON) -> Result:
+        body = read_body(value, _WatchBody, aside=ENVELOPE)
+        if not 1 <= body.limit <= LARGEST_PAGE:
+            raise InvalidBody(f"limit must be a whole number from 1 to {LARGEST_PAGE} @ $.limit")
+        followed = FollowedList(
+            self._engine,
+            None if body.after is None else Cursor.parse(body.after),
+            patterns=self._holder.may_list().sessions,
+            # By the token that the socket has then.
+            wants=partial(self._holder.covers, "read"),
+            permitted=partial(self._holder.may, "read"),
+            page_size=body.limit,
+        )
+        await self._subscriptions.watch(self._nursery, followed, request_id)
+        return None
+
+    async def _unwatch(self, _: str, value: Mapping[str, JSON], __: JSON) -> Result:
+        read_body(value, EmptyBody, aside=ENVELOPE)
+        await self._subscriptions.unwatch()
+        return {}
 
     async def _start(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, StartBody, aside=_START)
@@ -138,11 +178,13 @@ class Commands:
 
     async def _stop(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, StopBody, aside=ENVELOPE)
-        return as_json(await stop(await self._engine.session(session_id), body))
+        subject = self._holder.principal().subject
+        return as_json(await stop(await self._engine.session(session_id), body, principal=subject))
 
     async def _post(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:
         body = read_body(value, MessageBody, aside=ENVELOPE)
-        made, _created = await post(await self._engine.session(session_id), body)
+        subject = self._holder.principal().subject
+        made, _created = await post(await self._engine.session(session_id), body, principal=subject)
         return as_json(made)
 
     async def _input(self, session_id: str, value: Mapping[str, JSON], _: JSON) -> Result:

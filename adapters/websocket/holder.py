@@ -20,8 +20,10 @@ __all__ = ["Holder", "right"]
 def right(op: str, value: Mapping[str, JSON]) -> Scope | None:
     """What the command in this frame takes, as over HTTP; None where it is about the socket alone."""
     match op:
-        case "unsubscribe" | "ping":
+        case "unsubscribe" | "unwatch" | "ping":
             return None
+        case "watch":
+            return None  # of each session that it tells of it is asked then
         case "subscribe":
             return "read"
         case "start" | "stop" | "input" | "presence":
@@ -105,6 +107,13 @@ class Holder:
     async def may(self, action: Scope, session_id: str) -> bool:
         """Whether who holds the socket may do this. Raises `Unauthenticated`."""
         return await self._identity.permits(self.principal(), action, session_id)
+
+    def may_list(self) -> Principal:
+        """Who holds the socket, if they may read sessions at all. Raises `Unauthenticated`, `Forbidden`."""
+        principal = self.principal()
+        if principal.scopes.isdisjoint({"read", "admin"}):
+            raise Forbidden("you may not read here: it takes a token with 'read'")
+        return principal
 
     async def wait_over(self) -> Unauthenticated:
         """Wait until nobody holds the socket any more, or nobody came to hold it. To be called once."""

@@ -1,18 +1,31 @@
-"""The subscriptions of one socket: each a task of its own, each ended without harm to the others."""
+"""What one socket follows, sessions and the list of them: each a task of its own, ended without harm to the others."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
-from typing import Final, TypeAlias, final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
+from typing import Final, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
-from penstock.engine import JSON, Cursor, Delivery, InvalidBody, Overloaded, PenstockError, Session, Subscription
+from penstock.engine import (
+    JSON,
+    CaughtUp,
+    Degraded,
+    Delivery,
+    Drained,
+    Gap,
+    InvalidBody,
+    Opened,
+    Overloaded,
+    PenstockError,
+)
 
-from ..forms.frames import frame_error, wire_frames
+from ..forms.frames import frame_control, frame_error, frame_reply, frame_told, on_the_wire, wire_frames
 from ..problems import Forbidden, Unauthenticated
+from ..requests.listing import FollowedList, Told
 from .socket_log import note_refusal
 
 __all__ = ["Send", "Subscriptions"]
@@ -21,6 +34,34 @@ _log = logging.getLogger("penstock.websocket")
 
 # Sends one frame after those before it. Cancelling it breaks the socket.
 Send: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+# Stands for the list among the sessions that are followed: no session has this id.
+_LIST: Final = ""
+
+
+class _Followed(Protocol[T_co]):
+    async def receive(self) -> T_co: ...
+
+
+Opening: TypeAlias = AbstractAsyncContextManager[_Followed[Delivery]]
+
+
+def _wire_session(session_id: str, delivery: Delivery, request_id: JSON) -> Sequence[bytes]:
+    return wire_frames(session_id, delivery, request_id)
+
+
+def _wire_list(delivery: Told | Opened | Gap | CaughtUp | Degraded | Drained, request_id: JSON) -> Sequence[bytes]:
+    match delivery:
+        case Told():
+            text = frame_told(*delivery)
+        case Opened(cursor=cursor):
+            text = frame_reply(request_id, {"cursor": str(cursor)})
+        case _:
+            text = frame_control(delivery)
+    return (on_the_wire(text),)
 
 
 @final
@@ -46,7 +87,9 @@ class _Reader:
 
 @final
 class Subscriptions:
-    """At most ``bound`` subscriptions, at most one per session. ``send_frame`` takes frames as they go over the wire.
+    """At most ``bound`` subscriptions, at most one per session, and one to the list.
+
+    ``send_frame`` takes frames as they go over the wire.
 
     Each takes a ``share`` of what its client may have in all; that it is used up is said like any refusal.
     """
@@ -64,24 +107,45 @@ class Subscriptions:
     @property
     def sessions(self) -> list[str]:
         """Those that are followed."""
-        return list(self._readers)
+        return [session_id for session_id in self._readers if session_id != _LIST]
 
-    async def add(
-        self, nursery: trio.Nursery, session: Session, after: Cursor | str | None, snapshot: bool, request_id: JSON
-    ) -> None:
+    async def add(self, nursery: trio.Nursery, session_id: str, opening: Opening, request_id: JSON) -> None:
         """Begin to deliver, in ``nursery``. Returns when the request has been answered, well or ill.
 
         Raises `InvalidBody` when there is one for this session, `Overloaded`, and `Forbidden` if it was left meanwhile.
         """
-        sid = session.session_id
+        if session_id in self._readers:
+            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=session_id)
+        await self._begin(nursery, session_id, opening, partial(_wire_session, session_id), request_id)
+
+    async def watch(self, nursery: trio.Nursery, followed: FollowedList, request_id: JSON) -> None:
+        """The same for the list."""
+        if _LIST in self._readers:
+            raise InvalidBody("this socket watches the list; unwatch first")
+        await self._begin(nursery, _LIST, followed, _wire_list, request_id)
+
+    async def unwatch(self) -> None:
+        """As `remove`, for the list."""
+        await self.remove(_LIST)
+
+    async def _begin(
+        self,
+        nursery: trio.Nursery,
+        name: str,
+        opening: AbstractAsyncContextManager[_Followed[T]],
+        frames: Callable[[T, JSON], Sequence[bytes]],
+        request_id: JSON,
+    ) -> None:
         if self._stopped:
             raise Unauthenticated("the token has expired", reason="expired")
-        if sid in self._readers:
-            raise InvalidBody("this socket is subscribed to the session; unsubscribe first", session_id=sid)
         if len(self._readers) >= self._bound:
-            raise Overloaded(f"a socket has at most {self._bound} subscriptions; open another", session_id=sid)
-        reader = self._readers[sid] = _Reader(request_id)
-        nursery.start_soon(self._follow, reader, session, after, snapshot)
+            raise Overloaded(f"a socket has at most {self._bound} subscriptions; open another")
+        reader = self._readers[name] = _Reader(request_id)
+
+        async def follow() -> None:
+            await self._follow(reader, name, opening, frames)
+
+        nursery.start_soon(follow)
         await reader.opened.wait()
         if not reader.answered:
             raise Forbidden("you may not read here any more")
@@ -109,39 +173,47 @@ class Subscriptions:
         while self._readers:
             await next(iter(self._readers.values())).left.wait()
 
-    async def _follow(self, reader: _Reader, session: Session, after: Cursor | str | None, snapshot: bool) -> None:
-        sid = session.session_id
+    async def _follow(
+        self,
+        reader: _Reader,
+        name: str,
+        opening: AbstractAsyncContextManager[_Followed[T]],
+        frames: Callable[[T, JSON], Sequence[bytes]],
+    ) -> None:
+        op, ids = ("watch", {}) if name == _LIST else ("subscribe", {"session_id": name})
         try:
             with self._share(), reader.scope:
-                async with session.subscribe(after, snapshot=snapshot) as subscription:
-                    await self._deliver(reader, sid, subscription)
+                async with opening as followed:
+                    await self._deliver(reader, followed, frames)
         except PenstockError as error:
-            note_refusal(error, "subscribe", session_id=sid)
-            await self._tell_end(reader, sid, error)
+            note_refusal(error, op, **ids)
+            await self._tell_end(reader, error, ids)
         except Exception as error:  # noqa: BLE001  # one subscription's bug is not the others'
             _log.exception("a subscription failed")
-            await self._tell_end(reader, sid, error)
+            await self._tell_end(reader, error, ids)
         finally:
-            del self._readers[sid]
+            del self._readers[name]
             reader.opened.set()
             reader.left.set()
 
-    async def _tell_end(self, reader: _Reader, session_id: str, error: Exception) -> None:
+    async def _tell_end(self, reader: _Reader, error: Exception, ids: Mapping[str, str]) -> None:
         if not reader.leaving:
             request_id = None if reader.answered else reader.request_id
             reader.answered = True
-            await self._send(frame_error(request_id, error, session_id=session_id))
+            await self._send(frame_error(request_id, error, **ids))
 
-    async def _deliver(self, reader: _Reader, session_id: str, subscription: Subscription) -> None:
+    async def _deliver(
+        self, reader: _Reader, followed: _Followed[T], frames: Callable[[T, JSON], Sequence[bytes]]
+    ) -> None:
         while not reader.leaving:
             try:
-                delivery = await subscription.receive()
+                delivery = await followed.receive()
             except trio.EndOfChannel:
                 return
-            await self._tell(reader, session_id, delivery)
+            await self._tell(reader, frames(delivery, reader.request_id))
 
-    async def _tell(self, reader: _Reader, session_id: str, delivery: Delivery) -> None:
-        for frame in wire_frames(session_id, delivery, reader.request_id):
+    async def _tell(self, reader: _Reader, frames: Sequence[bytes]) -> None:
+        for frame in frames:
             if reader.leaving:
                 return
             reader.sending = True

@@ -83,7 +83,7 @@ class Approvals:
             arguments=own_json(arguments, "arguments"),
             expires_at=expires_at(expires_in),
         )
-        self._writer.put_nowait(Draft(request))
+        self._writer.put_nowait(self._writer.structure.asking(request))
         waiting = self._add(request, expires_in)
         try:
             await waiting.resolved.wait()
@@ -160,7 +160,7 @@ class Approvals:
             arguments=answer.arguments if changed else None,
             by=answer.by,
         )
-        write(Draft(event))
+        write(self._writer.structure.resolving(event))
         del self._open[answer.approval_id]
         self._resolved[answer.approval_id] = asked.tool_call_id
         waiting.answer = answer

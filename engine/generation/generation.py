@@ -58,6 +58,9 @@ class Stage(Protocol):
     def metadata(self) -> JSONObject: ...
 
     @property
+    def continues(self) -> str | None: ...
+
+    @property
     def approvals(self) -> _Approvals: ...
 
     @property
@@ -65,6 +68,9 @@ class Stage(Protocol):
 
     @property
     def approval_timeout(self) -> float: ...
+
+    @property
+    def idle_limit(self) -> float: ...
 
     @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]: ...
@@ -112,6 +118,19 @@ class Generation:
     def metadata(self) -> JSONObject:
         return self._run.metadata
 
+    @property
+    def continues(self) -> str | None:
+        """The message that was cut off and is to be gone on with, if the start named one.
+
+        What this generation writes is shown behind it, as one with it: its first message says so by itself.
+        """
+        return self._run.continues
+
+    @property
+    def idle_limit(self) -> float:
+        """How many seconds it may write nothing before it ends as ``stalled``; infinite where there is no limit."""
+        return self._run.idle_limit
+
     def message(
         self,
         *,
@@ -134,7 +153,13 @@ class Generation:
             message_id = self._into.message_id
         if parent_message_id is not None:
             parent_message_id = check_uuid(parent_message_id, "parent_message_id")
-        opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=own_metadata(metadata))
+        first = role == "assistant" and not self._run.writer.structure.message_ids
+        opened = MessageOpened(
+            role=role,
+            parent_message_id=parent_message_id,
+            metadata=own_metadata(metadata),
+            continues=self._run.continues if first else None,
+        )
         return Message(self._run.writer, opened, message_id)
 
     async def status(self, status: str, detail: JSON = None) -> None:

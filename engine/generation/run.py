@@ -75,6 +75,7 @@ class Run:
         "done",
         "ends_as",
         "failure",
+        "idle_limit",
         "launched",
         "metadata",
         "producer_name",
@@ -97,6 +98,7 @@ class Run:
         input: JSON,  # noqa: A002  the protocol's name
         metadata: JSONObject,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
     ) -> None:
         self.writer = GenerationWriter(structure, journal, config, context.message_ids)
         self.producer_name = producer_name
@@ -120,6 +122,9 @@ class Run:
         self._input = input
         self._context = context
         self._on_last_disconnect = on_last_disconnect
+        if idle_limit is None:
+            idle_limit = config.idle_limits.get(producer_name, config.idle_limit)
+        self.idle_limit = idle_limit or math.inf  # as it is stored, 0 stands for none
         self._cancelled_at: float | None = None
 
     @property
@@ -149,6 +154,11 @@ class Run:
     @property
     def generation_id(self) -> str:
         return self.structure.generation_id
+
+    @property
+    def continues(self) -> str | None:
+        """The message that it goes on with."""
+        return self.structure.continues
 
     def fence(self, why: str) -> None:
         """From here on every write of this producer raises `StaleGeneration`. The first fence stays."""
@@ -288,7 +298,7 @@ class Run:
         due: dict[LimitName, float] = {
             "expired": begun + self._config.total_limit,
             # With a lease, the producer itself says when it is taken for dead.
-            "stalled": idle_since + self._config.idle_limit if lease is None else math.inf,
+            "stalled": idle_since + self.idle_limit if lease is None else math.inf,
             "lost": math.inf if lease is None else lease.ends_at,
             "disconnected": math.inf if alone is None or len(hub) else max(begun, hub.last_left) + alone,
         }
@@ -365,37 +375,41 @@ class Run:
         by: str | None = None,
         cleanup: str | None = None,
         retract: bool = False,
+        author: str | None = None,
     ) -> Ending:
         """How the generation ends: as ``outcome``, or by itself; but a producer that raised has failed.
 
         By itself it has ``completed`` only if its producer returned. One that was cut off ends as what it was wound
-        down for, or as ``shutdown``.
+        down for, or as ``shutdown``. What an answer that did not complete has cost by then is marked as ``partial``.
         """
         code: str | None
         message: str | None
+        retryable: bool | None = None
         if self.failure is not None:
-            outcome, (code, message) = "failed", _told(self.failure)
+            outcome, (code, message, retryable) = "failed", _told(self.failure)
         elif outcome is None and self.returned:
             outcome, code, message = "completed", None, None
         else:
             outcome = outcome or self.ends_as
-            code, message = outcome.upper(), SAFE_TEXTS[outcome]
+            code, message = outcome.upper(), SAFE_TEXTS[outcome].format(idle=self.idle_limit)
         ending = Ending(
             outcome=outcome,
             code=code,
             message=message,
             superseded_by=by,
             cleanup=cleanup,
-            usage=self.usage,
+            usage=self.usage if self.usage is None or outcome == "completed" else {**self.usage, "partial": True},
             retract=retract,
+            retryable=retryable,
+            author=author,
         )
         # All else in it is of the engine's own making.
         return ending if self.failure is None and self.usage is None else writable(ending)
 
 
-def _told(failure: BaseException) -> tuple[str, str]:
-    """The code and the text that readers may see of it."""
+def _told(failure: BaseException) -> tuple[str, str, bool | None]:
+    """The code and the text that readers may see of it, and whether it may go well when it is tried again."""
     if isinstance(failure, ProducerError):
         with suppress(AttributeError):  # its raiser took them away
-            return failure.reason, failure.detail
-    return PRODUCER_FAILED
+            return failure.reason, failure.detail, failure.again
+    return *PRODUCER_FAILED, None

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
 from ..codec import PieceEncoder, Unstamped, check_data, encode_checked
-from ..events import Event, GenerationStarted, encoded_now, now
+from ..events import Event, GenerationStarted, MessageRetracted, encoded_now, now
 from ..rules.lifecycle import Draft, OpenGeneration, WaitingGeneration
+from ..rules.listing import changes_list, follow, without
 from ..stream.journal import Journal, Mark
 from ..work import Work
 
@@ -32,10 +33,13 @@ def stamp(journal: Journal, items: Iterable[Item], records: Records | None = Non
     time = now()
     offset = journal.stamped
     bodies: list[bytes] = []
+    listed = journal.listed
     for generation, draft in items:
         offset += 1
         bodies.append(encode_checked(_placed(journal, generation, draft, offset, time)))
         _record(generation, draft)
+        listed = follow(listed, generation, draft, time)
+    journal.summarize(listed)
     return journal.append(bodies, records(offset) if callable(records) else records)
 
 
@@ -77,6 +81,7 @@ class LongPart:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._events: list[Unstamped] = []
+        self._followed: list[Item | set[str | None]] = []  # of retractions in a row, their messages
         self._mark: Mark | None = None
         self._time = b""
 
@@ -86,14 +91,29 @@ class LongPart:
         for generation, draft in items:
             self._events.append(Unstamped.of(_placed(self._journal, generation, draft, 1, "")))
             _record(generation, draft)
+            if changes_list(draft.data):
+                self._follow(generation, draft)
             yield
+
+    def _follow(self, generation: OpenGeneration | WaitingGeneration | None, draft: Draft) -> None:
+        if not isinstance(draft.data, MessageRetracted):
+            self._followed.append((generation, draft))
+        elif self._followed and isinstance(self._followed[-1], set):
+            self._followed[-1].add(draft.message_id)
+        else:
+            self._followed.append({draft.message_id})
 
     def stamp(self, records: Records | None = None) -> Mark:
         """Give it its offsets, with ``records``. Raises `WriteFailed`; nothing is written then."""
         journal = self._journal
         last = journal.stamped + len(self._events)
-        self._mark = journal.reserve(len(self._events), records(last) if callable(records) else records)
+        journal.check()
         self._time = encoded_now()
+        listed, time = journal.listed, self._time.decode()
+        for item in self._followed:
+            listed = without(listed, item) if isinstance(item, set) else follow(listed, *item, time)
+        journal.summarize(listed)
+        self._mark = journal.reserve(len(self._events), records(last) if callable(records) else records)
         return self._mark
 
     def writing(self) -> Work[None]:
@@ -142,6 +162,8 @@ class PieceStamper:
         seq = self._generation.place_piece(block)
         journal.append_one(self._encode(journal.stamped + 1, encoded_now(), seq, piece))
         block.seq = seq
+        if not block.begun:
+            block.begin(piece)
 
     @property
     def next_seq(self) -> int:
@@ -155,4 +177,6 @@ class PieceStamper:
         seq = self._generation.place_piece(block)
         mark = journal.append(self._encode_all(journal.stamped + 1, encoded_now(), seq, pieces), records)
         block.seq += len(pieces)
+        if not block.begun:
+            block.begin("".join(pieces))
         return mark

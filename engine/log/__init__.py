@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .memory import MemoryLog
-from .port import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, Report, Write
+from .port import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, Report, Summary, Write
 from .sqlite.backup import CopyProgress, back_up, restore
 from .sqlite.log import SqliteLog, open_sqlite
 from .sqlite.reader import FileState, SqliteReader, open_sqlite_reader
@@ -22,6 +22,7 @@ __all__ = [
     "Report",
     "SqliteLog",
     "SqliteReader",
+    "Summary",
     "Write",
     "back_up",
     "open_sqlite",

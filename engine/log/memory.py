@@ -7,6 +7,7 @@ carried out, and reported, in one go at its end.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
@@ -17,7 +18,20 @@ from attrs import define, field
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, WriteFailed
 from .fence import Standing, admit, admit_compact
-from .port import Append, Compact, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, head_of, tell
+from .port import (
+    Append,
+    Compact,
+    Entry,
+    EventLog,
+    Head,
+    LogStatistics,
+    Report,
+    Summary,
+    Write,
+    check_plain_key,
+    head_of,
+    tell,
+)
 
 __all__ = ["MemoryLog"]
 
@@ -27,6 +41,12 @@ class _Life:
     standing: Standing
     entries: list[Entry] = field(factory=list)
     records: dict[str, bytes] = field(factory=dict)
+    summary: Summary | None = None
+
+    def head(self, session_id: str) -> Head:
+        epoch, tail, token, deleted = self.standing
+        rank, body = self.summary or (None, None)
+        return head_of(session_id, epoch, tail, token, deleted=deleted, rank=rank, body=body)
 
 
 @final
@@ -70,11 +90,12 @@ class MemoryLog(EventLog):
             life = self._lives[write.session_id] = _Life(standing)
         life.standing = standing
         if not isinstance(write, Append):
-            life.entries, life.records = [], {}
+            life.entries, life.records, life.summary = [], {}, None
         else:
             life.entries.extend(map(Entry, range(write.expected_tail + 1, standing.tail + 1), write.events))
             self._events += len(write.events)
             _set(life.records, write.records)
+            life.summary = write.summary or life.summary
         return None
 
     def _compact(self, life: _Life | None, write: Compact) -> PenstockError | None:
@@ -99,7 +120,7 @@ class MemoryLog(EventLog):
     async def head(self, session_id: str) -> Head | None:
         await self._reading()
         life = self._lives.get(session_id)
-        return None if life is None else head_of(session_id, *life.standing[:3], deleted=life.standing.deleted)
+        return None if life is None else life.head(session_id)
 
     async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
         entries = (await self._living(session_id, epoch)).entries
@@ -131,8 +152,19 @@ class MemoryLog(EventLog):
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         await self._reading()
-        living = ((session_id, life.standing) for session_id, life in self._behind(after) if not life.standing.deleted)
-        return [head_of(session_id, *standing[:3], deleted=False) for session_id, standing in islice(living, limit)]
+        living = (life.head(session_id) for session_id, life in self._behind(after) if not life.standing.deleted)
+        return list(islice(living, limit))
+
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        await self._reading()
+        place = (-math.inf, "") if behind is None else (-behind[0], behind[1])
+        found = [
+            ((-life.summary.rank, session_id), life)
+            for session_id, life in self._lives.items()
+            if life.summary is not None and session_id.startswith(prefix)
+        ]
+        ordered = sorted((at, life) for at, life in found if at > place)
+        return [life.head(at[1]) for at, life in ordered[:limit]]
 
     def statistics(self) -> LogStatistics:
         return LogStatistics(

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias, cast, final
 import trio
 from attrs import field, frozen
 
-from ..errors import PenstockError
+from ..errors import CorruptSession, PenstockError, StaleEpoch
 
 __all__ = [
     "NOWHERE",
@@ -29,6 +29,7 @@ __all__ = [
     "LogStatistics",
     "Move",
     "Report",
+    "Summary",
     "Write",
     "check_plain_key",
     "head_of",
@@ -53,10 +54,17 @@ class Entry(NamedTuple):
     body: bytes
 
 
+class Summary(NamedTuple):
+    """What a list of many sessions tells of one: its ``rank`` in the order of `EventLog.ranked`, and what is said."""
+
+    rank: int  # below 2^53 either way; the highest comes first
+    body: bytes
+
+
 @final
 @frozen(kw_only=True)
 class Head:
-    """Where a session's log stands.
+    """Where a session's log stands. ``summary`` is the last one that was set, if any was.
 
     ``deleted``: the session was deleted and not created again; the rest is what its last life ended with.
     ``damage`` tells why that cannot be said: what is stored of it makes no sense, and the rest of this is made up.
@@ -68,17 +76,19 @@ class Head:
     token: int
     deleted: bool = False
     damage: str | None = None
+    summary: Summary | None = None
 
 
 @final
 @frozen(kw_only=True)
 class Append:
-    """Append ``events`` after ``expected_tail``, set ``records``, all or nothing.
+    """Append ``events`` after ``expected_tail``, set ``records`` and ``summary``, all or nothing.
 
-    ``records`` maps a key to its new value, or to None to remove it. With ``create`` the append begins a
-    new life of the session under ``epoch``: it is refused when a living session has this id,
-    ``expected_tail`` must be 0, the epoch a new one, and the records of a former life are gone. The fence
-    holds over lives: the token must not be lower than the one the former life ended with (`Head.token`).
+    ``records`` maps a key to its new value, or to None to remove it. ``summary`` takes the place of the one before;
+    with None that one stays. With ``create`` the append begins a new life of the session under ``epoch``: it is
+    refused when a living session has this id, ``expected_tail`` must be 0, the epoch a new one, and the records and
+    the summary of a former life are gone. The fence holds over lives: the token must not be lower than the one the
+    former life ended with (`Head.token`).
     """
 
     session_id: str
@@ -87,6 +97,7 @@ class Append:
     token: int
     events: Sequence[bytes]
     records: Mapping[str, bytes | None] = field(factory=dict)
+    summary: Summary | None = None
     create: bool = False
     size: int = field()  # bytes of the events; counted here unless the caller has
 
@@ -98,7 +109,7 @@ class Append:
 @final
 @frozen(kw_only=True)
 class Delete:
-    """End this life of the session: its events and records are gone, a tombstone stays.
+    """End this life of the session: its events, records and summary are gone, a tombstone stays.
 
     With ``forced`` nothing that is stored of it is believed: whatever life there is ends, and ``epoch`` and ``token``
     are what it ends with. For a session that cannot be read.
@@ -240,6 +251,39 @@ class EventLog(abc.ABC):
         """Living sessions in order of id, behind ``after``; damaged ones, too, if they have an id."""
 
     @abc.abstractmethod
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        """Living sessions that have a summary, the highest rank first, of one rank in order of id.
+
+        Those whose id begins with ``prefix``, behind the rank and the id ``behind``. Takes about as long for a page of
+        a million sessions as for one of a few: the log keeps an index.
+        """
+
+    async def living(self, session_ids: Sequence[str]) -> dict[str, Head]:
+        """`head` of those that live, damaged ones, too: in one read, where a log can."""
+        heads = [await self.head(session_id) for session_id in session_ids]
+        return {head.session_id: head for head in heads if head is not None and not head.deleted}
+
+    async def each_record(
+        self, key: str, lives: Sequence[tuple[str, str]], *, max_bytes: float
+    ) -> list[bytes | StaleEpoch | CorruptSession | None]:
+        """What `record` gives, or raises, of each of ``lives`` (session and epoch): in one read, where a log can.
+
+        For as many of them as have no more than ``max_bytes`` in all, but one at least.
+        """
+        found: list[bytes | StaleEpoch | CorruptSession | None] = []
+        for session_id, epoch in lives:
+            value: bytes | StaleEpoch | CorruptSession | None
+            try:
+                value = await self.record(session_id, epoch, key)
+            except (StaleEpoch, CorruptSession) as error:
+                value = error
+            max_bytes -= len(value) if isinstance(value, bytes) else 0
+            if found and max_bytes < 0:
+                break
+            found.append(value)
+        return found
+
+    @abc.abstractmethod
     def statistics(self) -> LogStatistics: ...
 
     @abc.abstractmethod
@@ -247,8 +291,20 @@ class EventLog(abc.ABC):
         """Carry out what was handed over, then close. Shielded and bounded by the time the store takes."""
 
 
-def head_of(session_id: str, epoch: object, tail: object, token: object, *, deleted: bool) -> Head:
-    """The head that these make, which were stored; one with `Head.damage` where they are none."""
+def head_of(
+    session_id: str,
+    epoch: object,
+    tail: object,
+    token: object,
+    *,
+    deleted: bool,
+    rank: object = None,
+    body: object = None,
+) -> Head:
+    """The head that these make, which were stored; one with `Head.damage` where they are none.
+
+    ``rank`` and ``body`` are the summary's. One that makes no sense is none: it says nothing that the events do not.
+    """
     if deleted and not _is_number(tail):
         tail = 0  # nobody goes on from there
     wrong = [
@@ -260,16 +316,30 @@ def head_of(session_id: str, epoch: object, tail: object, token: object, *, dele
         )
         if not sound
     ]
+    summary = _summary_of(rank, body)
     if wrong:
         text = f"its {' and '.join(wrong)} cannot be read"
-        return Head(session_id=session_id, epoch=NOWHERE, tail=0, token=0, deleted=deleted, damage=text)
+        return Head(
+            session_id=session_id, epoch=NOWHERE, tail=0, token=0, deleted=deleted, damage=text, summary=summary
+        )
     return Head(
-        session_id=session_id, epoch=cast(str, epoch), tail=cast(int, tail), token=cast(int, token), deleted=deleted
+        session_id=session_id,
+        epoch=cast(str, epoch),
+        tail=cast(int, tail),
+        token=cast(int, token),
+        deleted=deleted,
+        summary=summary,
     )
 
 
-def _is_number(value: object) -> bool:
-    return type(value) is int and 0 <= value < _MOST
+def _summary_of(rank: object, body: object) -> Summary | None:
+    if not (_is_number(rank, least=1 - _MOST) and isinstance(body, bytes)):
+        return None
+    return Summary(cast(int, rank), body)
+
+
+def _is_number(value: object, *, least: int = 0) -> bool:
+    return type(value) is int and least <= value < _MOST
 
 
 def check_plain_key(key: str) -> None:

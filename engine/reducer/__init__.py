@@ -7,6 +7,7 @@ Idempotent by offset and by each block's seq, and strict: an event that does not
 - `page`: a snapshot and its JSON, shared by who asks for it
 - `folded`: what folding one event comes to
 - `content`: a message while it grows
+- `generations`: which generations are told of, and how they ended
 - `transcript`: the messages, and which of their events fit
 - `state`: the session
 """
@@ -18,11 +19,14 @@ from .page import SnapshotPage
 from .snapshot import (
     ApprovalView,
     BlockView,
+    GenerationInfo,
     GenerationView,
     InputView,
     MessageView,
+    Moment,
     QueuedView,
     QueueView,
+    ResolvedView,
     Snapshot,
 )
 from .state import SessionState
@@ -34,11 +38,14 @@ __all__ = [
     "Duplicate",
     "Folded",
     "Gap",
+    "GenerationInfo",
     "GenerationView",
     "InputView",
     "MessageView",
+    "Moment",
     "QueueView",
     "QueuedView",
+    "ResolvedView",
     "SessionState",
     "Snapshot",
     "SnapshotPage",

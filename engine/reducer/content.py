@@ -15,9 +15,10 @@ from attrs import define, field, frozen
 
 from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject
 from ..work import Work, at_once
-from .snapshot import BlockView, MessageView
+from .generations import GenerationPlace, GrowingGeneration
+from .snapshot import BlockView, MessageView, ResolvedView
 
-__all__ = ["Evicted", "GrowingBlock", "GrowingMessage", "Missing"]
+__all__ = ["Again", "Evicted", "GrowingBlock", "GrowingMessage", "Missing"]
 
 # Bytes that a message and a block take beside what they say, with the views of them (measured with `sys.getsizeof`).
 _MESSAGE: Final = 1024
@@ -124,7 +125,7 @@ class GrowingMessage:
     ``whole``: a ``message.snapshot`` gave the content, no block event of it will come any more. ``first`` and ``last``
     are the offsets between which the log has all of it, 0 where it was taken from a snapshot. ``ordinal`` is above that
     of the message before it: ``first``, where the log has it. ``weight`` is about how many bytes it takes in memory, 0
-    until that was worked out.
+    until that was worked out. ``by`` is the generation that wrote it, where that is known.
     """
 
     message_id: str
@@ -138,6 +139,12 @@ class GrowingMessage:
     job_id: str | None = None
     finish_reason: str | None = None
     usage: JSONObject | None = None
+    time: str | None = None
+    closed: str | None = None
+    author: str | None = None
+    continues: str | None = None
+    approvals: tuple[ResolvedView, ...] = ()
+    by: GrowingGeneration | None = None
     whole: bool = False
     ordinal: int = 0
     first: int = 0
@@ -159,6 +166,11 @@ class GrowingMessage:
             job_id=view.job_id,
             finish_reason=view.finish_reason,
             usage=view.usage,
+            time=view.time,
+            closed=view.closed,
+            author=view.author,
+            continues=view.continues,
+            approvals=view.approvals,
         )
 
     @property
@@ -187,16 +199,21 @@ class GrowingMessage:
                 job_id=self.job_id,
                 finish_reason=self.finish_reason,
                 usage=self.usage,
+                time=self.time,
+                closed=self.closed,
+                author=self.author,
+                continues=self.continues,
+                approvals=self.approvals,
             )
         return self.kept
 
     def weighing(self) -> Work[int]:
         """About how many bytes it takes in memory. Nothing may change meanwhile."""
-        weight = _MESSAGE
+        weight = _MESSAGE + _BLOCK * len(self.approvals)
         for block in self.blocks:
             weight += yield from block.weighing()
             yield
-        for value in (self.metadata, self.usage):
+        for value in (self.metadata, self.usage, *(resolved.arguments for resolved in self.approvals)):
             if value is not None:
                 weight += yield from _weighing(value)
         return weight
@@ -227,12 +244,32 @@ class Evicted:
 
 
 @final
-class Missing(Exception):
-    """Messages that somebody must read again, in order, before a snapshot can be made."""
+@define
+class Again:
+    """What somebody has read again for a snapshot, by the ids: messages, and the generations that wrote them."""
 
-    def __init__(self, messages: Sequence[Evicted]) -> None:
-        super().__init__("messages are evicted that a snapshot needs")
+    messages: dict[str, GrowingMessage] = field(factory=dict)
+    generations: dict[str, GrowingGeneration] = field(factory=dict)
+
+    def dismantling(self) -> Work[None]:
+        """Let go of it, bit by bit: of so much, all at once takes long."""
+        while self.messages:
+            _, message = self.messages.popitem()
+            yield from message.dismantling()
+            yield
+        while self.generations:
+            self.generations.popitem()
+            yield
+
+
+@final
+class Missing(Exception):
+    """What somebody must read again before a snapshot can be made: messages, in order, or generations."""
+
+    def __init__(self, messages: Sequence[Evicted] = (), generations: Sequence[GenerationPlace] = ()) -> None:
+        super().__init__("what a snapshot needs is not in memory")
         self.messages: Final = messages
+        self.generations: Final = generations
 
 
 def _weighing(value: JSON) -> Work[int]:

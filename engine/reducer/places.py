@@ -55,6 +55,11 @@ class _Block:
         del ids[number], numbers[3 * number : 3 * number + 3]
         return evolve(self, ids="\n".join(ids), numbers=numbers)
 
+    def with_last(self, number: int, last: int) -> Self:
+        numbers = self.numbers[:]
+        numbers[3 * number + 1] = last
+        return evolve(self, numbers=numbers)
+
     def places(self) -> list[Evicted]:
         columns = zip(self.ids.split("\n"), *(self.numbers[column::3] for column in range(3)), strict=True)
         return [Evicted(message_id=mid, first=first, last=last, weight=weight) for mid, first, last, weight in columns]
@@ -82,6 +87,12 @@ class Places:
         blocks = [*self._blocks]
         blocks[at : at + 1] = [left] if len(left) else []
         return evolve(self, blocks=tuple(blocks), count=self._count - 1)
+
+    def with_last(self, message_id: str, last: int) -> Places:
+        """All of them; of this one the log has something up to the offset ``last``. Raises `KeyError`."""
+        at, number = self._search(message_id)
+        block = self._blocks[at].with_last(number, last)
+        return evolve(self, blocks=(*self._blocks[:at], block, *self._blocks[at + 1 :]))
 
     def get(self, message_id: str) -> Evicted | None:
         try:

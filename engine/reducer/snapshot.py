@@ -17,11 +17,14 @@ from ..events import JSON, Cursor, JSONObject
 __all__ = [
     "ApprovalView",
     "BlockView",
+    "GenerationInfo",
     "GenerationView",
     "InputView",
     "MessageView",
+    "Moment",
     "QueueView",
     "QueuedView",
+    "ResolvedView",
     "Snapshot",
 ]
 
@@ -44,8 +47,27 @@ class BlockView:
 
 @final
 @frozen(kw_only=True)
+class ResolvedView:
+    """How an approval was resolved. ``name`` is what was asked for, ``arguments`` are there if they were changed."""
+
+    approval_id: str
+    approved: bool
+    tool_call_id: str | None = None
+    name: str | None = None
+    arguments: JSON = None
+    reason: str | None = None
+    by: str | None = None
+
+
+@final
+@frozen(kw_only=True)
 class MessageView:
-    """One message. ``status``: open, complete, cancelled or failed. ``blocks`` stand by their index."""
+    """One message. ``status``: open, complete, cancelled or failed. ``blocks`` stand by their index.
+
+    ``time`` is that of its first event, ``closed`` that of its end, both as events carry it; one that came whole has
+    no end of its own. ``approvals`` are those that are resolved and whose events bear its id. ``author`` is who posted
+    it, ``continues`` the message that it goes on with.
+    """
 
     message_id: str
     role: str
@@ -58,6 +80,45 @@ class MessageView:
     job_id: str | None = None
     finish_reason: str | None = None
     usage: JSONObject | None = None
+    time: str | None = None
+    closed: str | None = None
+    author: str | None = None
+    continues: str | None = None
+    approvals: tuple[ResolvedView, ...] = ()
+
+
+@final
+@frozen(kw_only=True)
+class Moment:
+    """Where in the log something stands, and when it was written: ``time`` as events carry it."""
+
+    cursor: Cursor
+    time: str
+
+
+@final
+@frozen(kw_only=True)
+class GenerationInfo:
+    """Where a generation stands, and how it ended: ``outcome`` once it has finished, ``turn`` once it has started.
+
+    ``message`` says why it did not complete, ``retryable`` whether the same may go well later, as far as is known.
+    ``author`` is who started it. ``silent``: it has opened no message, and stands behind the message ``behind``, if
+    there was one.
+    """
+
+    generation_id: str
+    state: Literal["queued", "live", "cancelling", "finished"]
+    turn: int | None = None
+    outcome: str | None = None
+    code: str | None = None
+    message: str | None = None
+    retryable: bool | None = None
+    usage: JSONObject | None = None
+    author: str | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    silent: bool = False
+    behind: str | None = None
 
 
 @final
@@ -96,6 +157,7 @@ class QueuedView:
     job_id: str | None = None
     metadata: JSONObject | None = None
     text: str | None = None
+    author: str | None = None
 
 
 @final
@@ -127,6 +189,7 @@ class _Body:
     session_id: str
     cursor: str
     messages: tuple[MessageView, ...]
+    generations: tuple[GenerationInfo, ...] = ()
     generation: GenerationView | None = None
     queue: QueueView
     approvals: tuple[ApprovalView, ...]
@@ -141,8 +204,9 @@ class Snapshot:
     """The fold of a session's log up to ``cursor``.
 
     ``messages`` are in order, the oldest first; ``more`` tells that older ones were left out, which are before the
-    message ``next``. ``turn`` is the last turn given; the JSON has it only while a generation is live, and reading it
-    back yields 0 otherwise.
+    message ``next``. ``generations``, the oldest first, are those of the messages, the last one that started, and the
+    newest that ended and wrote no message. ``turn`` is the last turn given; the JSON has it only while a generation is
+    live, and reading it back yields 0 otherwise.
     """
 
     session_id: str
@@ -155,6 +219,7 @@ class Snapshot:
     more: bool = False
     next: str | None = None
     turn: int = 0
+    generations: tuple[GenerationInfo, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         """The snapshot as ``GET`` answers it. What it holds belongs to the fold: do not change it."""
@@ -172,6 +237,7 @@ class Snapshot:
 
     def _beside(self) -> dict[str, JSON]:
         made: dict[str, JSON] = {
+            "generations": [converter.unstructure(generation) for generation in self.generations],
             "queue": {"paused": self.queue.paused, "items": [converter.unstructure(item) for item in self.queue.items]},
             "approvals": [converter.unstructure(approval) for approval in self.approvals],
             "metadata": dict(self.metadata),
@@ -193,6 +259,7 @@ class Snapshot:
             session_id=body.session_id,
             cursor=Cursor.parse(body.cursor),
             messages=body.messages,
+            generations=body.generations,
             generation=generation,
             queue=body.queue,
             approvals=body.approvals,

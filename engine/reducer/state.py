@@ -1,12 +1,13 @@
 """The state of a session, folded event by event.
 
-Owns the dispatch, the cursor, and generations, queue, approvals and inputs; messages are `transcript`'s. What
-order a writer must keep is `lifecycle`'s; the fold only refuses what it cannot follow. Events of the application
-and of types that this version does not know move the offset and nothing else.
+Owns the dispatch, the cursor, and the live generation, queue, approvals and inputs; messages are `transcript`'s, how
+generations end is `generations`'s. What order a writer must keep is `lifecycle`'s; the fold only refuses what it cannot
+follow. Events of the application and of types that this version does not know move the offset and nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Self, assert_never, final
 
 from attrs import evolve
@@ -44,10 +45,20 @@ from ..events import (
     Unknown,
 )
 from ..work import Work, at_once
-from .content import GrowingBlock, GrowingMessage
+from .content import Again, GrowingBlock, GrowingMessage, Missing
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
-from .snapshot import ApprovalView, GenerationView, InputView, MessageView, QueuedView, QueueView, Snapshot
-from .transcript import NOTHING, Again, Transcript, growing
+from .generations import GenerationPlace, Generations, GrowingGeneration, by_begin
+from .snapshot import (
+    ApprovalView,
+    GenerationInfo,
+    GenerationView,
+    InputView,
+    MessageView,
+    QueuedView,
+    QueueView,
+    Snapshot,
+)
+from .transcript import Transcript, growing
 
 __all__ = ["SessionState"]
 
@@ -65,6 +76,7 @@ class SessionState:
         self.metadata: JSONObject = {}
         self.paused = False
         self._transcript = Transcript()
+        self._generations = Generations()
         self._queue: dict[str, QueuedView] = {}
         self._approvals: dict[str, ApprovalView] = {}
 
@@ -131,33 +143,44 @@ class SessionState:
         return at_once(self.taking_snapshot(limit, before))
 
     def taking_snapshot(
-        self, limit: int | None = None, before: str | None = None, again: Again = NOTHING
+        self, limit: int | None = None, before: str | None = None, again: Again | None = None
     ) -> Work[Snapshot]:
         """`snapshot`, message by message. Nothing may be applied meanwhile.
 
-        ``again``: what was read again of evicted messages. Raises `Missing` when it lacks some.
+        ``again``: what was read again of what is evicted. Raises `Missing` when it lacks some.
         """
+        again = again or Again()
         messages, more = yield from self._transcript.paging(limit, before, again)
         first = messages[0].message_id if messages else before
-        return self._snapshot(messages, more, first if more else None)
+        return (yield from self._taking(messages, more, first if more else None, again))
 
     def encoding_snapshot(
-        self, limit: int, before: str | None, most_bytes: int, again: Again = NOTHING, *, with_open: bool
+        self, limit: int, before: str | None, most_bytes: int, again: Again | None = None, *, with_open: bool
     ) -> Work[tuple[Snapshot, bytes]]:
         """`taking_snapshot` of at most so many bytes, but of one message at least, and its JSON.
 
         ``with_open``: open messages that are older than the page are there, too, before it; what follows the snapshot
         goes on with them.
         """
+        again = again or Again()
         found, next_ = yield from self._transcript.encoding(limit, before, most_bytes, again, with_open=with_open)
-        snapshot = self._snapshot(tuple(view for view, _ in found), next_ is not None, next_)
+        messages = [message for message, _ in found]
+        snapshot = yield from self._taking(messages, next_ is not None, next_, again)
         return snapshot, snapshot.encoded([body for _, body in found])
 
-    def _snapshot(self, messages: tuple[MessageView, ...], more: bool, next_: str | None) -> Snapshot:
+    def _taking(
+        self, messages: Sequence[GrowingMessage], more: bool, next_: str | None, again: Again
+    ) -> Work[Snapshot]:
+        """A snapshot with these messages. Raises `Missing` for generations that ``again`` lacks."""
+        views: list[MessageView] = []
+        for message in messages:
+            views.append((yield from message.viewing()))
+            yield
         return Snapshot(
             session_id=self.session_id,
             cursor=self.cursor,
-            messages=messages,
+            messages=tuple(views),
+            generations=(yield from self._finding_generations(messages, again)),
             generation=self.generation,
             queue=QueueView(paused=self.paused, items=tuple(self._queue.values())),
             approvals=tuple(self._approvals.values()),
@@ -166,6 +189,54 @@ class SessionState:
             next=next_,
             turn=self.turn,
         )
+
+    def _finding_generations(
+        self, messages: Sequence[GrowingMessage], again: Again
+    ) -> Work[tuple[GenerationInfo, ...]]:
+        """Those that a snapshot with these messages shows. Raises `Missing` for those that ``again`` lacks."""
+        found: dict[str, GrowingGeneration] = {}
+        missing: dict[str, GenerationPlace] = {}
+        known = {generation.generation_id: generation for generation in self._generations.kept}
+        for message in messages:
+            yield
+            generation_id = message.generation_id
+            if generation_id is None or generation_id in found:
+                continue
+            by = message.by or known.get(generation_id) or again.generations.get(generation_id)
+            if by is not None:
+                found[generation_id] = by
+                missing.pop(generation_id, None)  # of another of its messages it was not known
+            elif message.turn is not None:
+                place = self._generations.place(generation_id, message.turn)
+                if place is not None:
+                    missing[generation_id] = place
+        if missing:
+            raise Missing(generations=tuple(missing.values()))
+        shown: list[tuple[int, int, int, GenerationInfo]] = []
+        for generation in {**found, **known}.values():
+            shown.append((*by_begin(generation), len(shown), generation.view()))
+            yield
+        shown.sort()
+        return tuple(view for *_, view in shown)
+
+    @property
+    def question(self) -> str | None:
+        """The message behind which the live generation began; None where nothing is live, or no message stood there."""
+        return None if self.generation is None else self._generations.question
+
+    def generation_info(self, generation_id: str) -> GenerationInfo | None:
+        """How the generation stands, if it waits, was the last to start, or wrote no message and is still kept."""
+        waiting = self._queue.get(generation_id)
+        if waiting is not None:
+            return GenerationInfo(generation_id=generation_id, state="queued", author=waiting.author)
+        for kept in self._generations.kept:
+            if kept.generation_id == generation_id:
+                return kept.view()
+        return None
+
+    def generation_place(self, generation_id: str, turn: int) -> GenerationPlace | None:
+        """Where the log has this generation, the one of this turn, if it has started and ended."""
+        return self._generations.place(generation_id, turn)
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, *, older_seen_at: int = 0) -> Self:
@@ -179,12 +250,27 @@ class SessionState:
         state.generation = snapshot.generation
         state.metadata = snapshot.metadata
         state.paused = snapshot.queue.paused
-        for message in snapshot.messages:
-            state._transcript.add(GrowingMessage.of(message))
+        state._take_generations(snapshot)
         state._transcript.older, state._transcript.older_seen_at = snapshot.more, older_seen_at
         state._queue = {item.generation_id: item for item in snapshot.queue.items}
         state._approvals = {approval.approval_id: approval for approval in snapshot.approvals}
         return state
+
+    def _take_generations(self, snapshot: Snapshot) -> None:
+        """The messages of a snapshot, and the generations beside them."""
+        shown = {view.generation_id: GrowingGeneration.of(view) for view in snapshot.generations}
+        live = snapshot.generation
+        if live is not None:  # a server that is older than this tells of no others
+            begun = GrowingGeneration(generation_id=live.generation_id, state=live.state, turn=live.turn)
+            self._generations.last = shown.setdefault(live.generation_id, begun)
+        else:
+            started = (each for each in shown.values() if each.started is not None)
+            self._generations.last = max(started, key=by_begin, default=None)
+        self._generations.silent = [each for each in shown.values() if each.silent and each.state == "finished"]
+        for view in snapshot.messages:
+            message = GrowingMessage.of(view)
+            message.by = shown.get(view.generation_id or "")
+            self._transcript.add(message)
 
     def _fold_past_jump(self, event: Event, blocks: list[GrowingBlock] | None) -> Folded:
         if not self._transcript.note_jump():
@@ -205,8 +291,12 @@ class SessionState:
                 return self._transcript.fold_block(event, data)
             case MessageOpened():
                 return self._open_message(event, data)
-            case MessageClosed() | MessageSnapshot() | MessageRetracted():
-                return self._transcript.fold(event, blocks)
+            case MessageClosed():
+                return self._transcript.fold(event)
+            case MessageSnapshot():
+                return self._take_whole(event, data, blocks)
+            case MessageRetracted():
+                return self._retract(event)
             case GenerationQueued():
                 return self._queue_generation(event, data)
             case GenerationStarted():
@@ -214,12 +304,14 @@ class SessionState:
             case GenerationStatus() | GenerationCancelling():
                 return self._move_generation(event, data)
             case GenerationFinished():
-                return self._finish(event)
+                return self._finish(event, data)
             case ApprovalRequested():
                 return self._request_approval(event, data)
             case ApprovalResolved():
-                if self._approvals.pop(data.approval_id, None) is None:
+                asked = self._approvals.pop(data.approval_id, None)
+                if asked is None:
                     return Gap("an open approval", f"the answer to approval {data.approval_id}")
+                self._transcript.resolve(event, data, asked.name)
             case InputAccepted():
                 return self._accept_input(event, data)
             case InputApplied() | InputReturned():
@@ -241,12 +333,37 @@ class SessionState:
     def _open_message(self, event: Event, data: MessageOpened) -> Folded:
         if event.generation_id is not None and self._live(event.generation_id) is None:
             return Gap(f"generation.started of {event.generation_id}", f"its message {event.message_id}")
-        return self._transcript.open_message(event, data)
+        folded = self._transcript.open_message(event, data)
+        if not isinstance(folded, Gap):
+            self._note_writer(event)
+        return folded
+
+    def _take_whole(self, event: Event, data: MessageSnapshot, blocks: list[GrowingBlock] | None) -> Folded:
+        is_new = not self._transcript.knows(event.message_id or "")
+        folded = self._transcript.take_whole(event, data, blocks)
+        if is_new and not isinstance(folded, Gap):
+            self._note_writer(event)
+            if data.silent is not None:
+                self._generations.carry(GrowingGeneration.forked(data.silent), event.message_id)
+        return folded
+
+    def _note_writer(self, event: Event) -> None:
+        """The message that came into being with this event is of the generation whose stamp that bears."""
+        message = self._transcript.find(event.message_id or "")
+        if message is not None and event.generation_id is not None:
+            message.by = self._generations.wrote(event.generation_id)
+
+    def _retract(self, event: Event) -> Folded:
+        folded = self._transcript.retract(event)
+        if not isinstance(folded, Gap):
+            self._generations.retract(event.message_id or "")
+        return folded
 
     def _reset(self) -> Folded:
         if self.generation is not None:
             return Gap(f"generation.finished of {self.generation.generation_id}", "session.reset")
         self._transcript.clear()
+        self._generations.clear()
         self._approvals.clear()
         self._queue.clear()
         return APPLIED
@@ -268,6 +385,7 @@ class SessionState:
             job_id=event.job_id,
             metadata=data.metadata,
             text=data.text,
+            author=data.author,
         )
         return APPLIED
 
@@ -280,6 +398,7 @@ class SessionState:
             return Gap(f"a turn above {self.turn}", f"turn {turn}")
         self._queue.pop(generation_id, None)
         self.turn = turn
+        self._generations.start(GrowingGeneration.begin(event, data, self.epoch), self._transcript.newest)
         self.generation = GenerationView(
             generation_id=generation_id,
             turn=turn,
@@ -299,14 +418,25 @@ class SessionState:
             self.generation = evolve(live, status=data.status)
         else:
             self.generation = evolve(live, state="cancelling")
+            self._generations.cancel()
         return APPLIED
 
-    def _finish(self, event: Event) -> Folded:
+    def _finish(self, event: Event, data: GenerationFinished) -> Folded:
         generation_id = stamped(event.generation_id, "generation_id", event)
         live = self._live(generation_id)
         if live is None:
-            if self._queue.pop(generation_id, None) is None:
+            waited = self._queue.pop(generation_id, None)
+            if waited is None:
                 return Gap(f"generation.started of {generation_id}", "its end")
+            ended = GrowingGeneration(
+                generation_id=generation_id,
+                author=waited.author,
+                silent=True,
+                behind=self._transcript.newest,
+                begun=event.offset or 0,
+            )
+            ended.end(event, data, self.epoch)
+            self._generations.end(ended, event.offset or 0)
             return APPLIED
         for message in self._transcript.open.values():
             if message.generation_id == generation_id:
@@ -317,6 +447,9 @@ class SessionState:
         if live.inputs:
             return Gap(f"input.returned of {live.inputs[0].input_id}", f"the end of generation {generation_id}")
         self.generation = None
+        if (last := self._generations.last) is not None and last.generation_id == generation_id:
+            last.end(event, data, self.epoch)
+            self._generations.end(last, event.offset or 0)
         return APPLIED
 
     # Approvals and inputs

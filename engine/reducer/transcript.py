@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain, islice
 from operator import attrgetter
-from types import MappingProxyType
-from typing import Final, TypeAlias, final
+from typing import final
+
+from attrs import evolve
 
 from ..codec import encoding_blocks
 from ..errors import InvalidBody, MessageNotFound
 from ..events import (
+    ApprovalRequested,
+    ApprovalResolved,
     BlockClosed,
     BlockDelta,
     BlockOpened,
@@ -34,18 +37,15 @@ from ..events import (
     is_uuid,
 )
 from ..work import Work
-from .content import Evicted, GrowingBlock, GrowingMessage, Missing
+from .content import Again, Evicted, GrowingBlock, GrowingMessage, Missing
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
+from .generations import GrowingGeneration
 from .places import BLOCK, NO_PLACES
-from .snapshot import MessageView
+from .snapshot import ResolvedView
 
-__all__ = ["NOTHING", "Again", "Transcript", "growing"]
+__all__ = ["Transcript", "growing"]
 
 _by_ordinal = attrgetter("ordinal")
-
-# What somebody has read again of messages that are evicted, by their ids.
-Again: TypeAlias = Mapping[str, MessageView]
-NOTHING: Final[Again] = MappingProxyType({})
 
 
 @final
@@ -64,6 +64,7 @@ class Transcript:
         self._weight = 0
         # For every jump of the offset that no message.snapshot has explained yet, the messages that may.
         self._unexplained: list[set[str]] = []
+        self._asked: dict[str, str | None] = {}  # what each approval is for, where nobody else keeps account of that
 
     def add(self, message: GrowingMessage) -> None:
         """Append a message whose id is new. Its ``ordinal`` is given here and never changes."""
@@ -83,6 +84,7 @@ class Transcript:
         self._by_id.clear()
         self._in_order.clear()
         self._unexplained.clear()
+        self._asked.clear()
         self.older, self.older_seen_at = False, 0
 
     def dismantling(self) -> Work[None]:
@@ -136,48 +138,46 @@ class Transcript:
             self._weight -= message.weight
 
     def paging(
-        self, limit: int | None, before: str | None, again: Again = NOTHING
-    ) -> Work[tuple[tuple[MessageView, ...], bool]]:
+        self, limit: int | None, before: str | None, again: Again | None = None
+    ) -> Work[tuple[list[GrowingMessage], bool]]:
         """The newest ``limit`` messages, or those before the message ``before``, and whether older ones exist.
 
-        Costs what it returns. Nothing may be folded meanwhile. Raises `MessageNotFound` for an unknown ``before``,
-        `InvalidBody` for a limit below 0, `Missing` for evicted messages that ``again`` lacks.
+        Each has its view. Costs what it returns. Nothing may be folded meanwhile. Raises `MessageNotFound` for an
+        unknown ``before``, `InvalidBody` for a limit below 0, `Missing` for evicted messages that ``again`` lacks.
         """
+        again = again or Again()
         start, end = self._range(limit, before)
-        views: list[MessageView] = []
+        found: list[GrowingMessage] = []
         for message in self._between(start, end):
-            if isinstance(message, GrowingMessage):
-                view = yield from message.viewing()
-            elif message.message_id in again:
-                view = again[message.message_id]
-            else:
+            there = message if isinstance(message, GrowingMessage) else again.messages.get(message.message_id)
+            if there is None:
                 raise Missing((yield from self._missing(start, end, again, math.inf)))
-            views.append(view)
+            yield from there.viewing()
+            found.append(there)
             yield
-        return tuple(views), start > 0 or self.older
+        return found, start > 0 or self.older
 
     def encoding(
-        self, limit: int, before: str | None, most_bytes: int, again: Again = NOTHING, *, with_open: bool
-    ) -> Work[tuple[list[tuple[MessageView, bytes]], str | None]]:
+        self, limit: int, before: str | None, most_bytes: int, again: Again | None = None, *, with_open: bool
+    ) -> Work[tuple[list[tuple[GrowingMessage, bytes]], str | None]]:
         """As `paging`, each with its JSON, within so many bytes but for a single one; and what older ones are before.
 
         ``with_open``: open messages before the page stand before it, for what follows them comes.
         """
+        again = again or Again()
         start, end = self._range(limit, before)
-        found: list[tuple[MessageView, bytes]] = []
+        found: list[tuple[GrowingMessage, bytes]] = []
         size = 0
         for message in islice(self._backwards(end), end - start):
-            if isinstance(message, GrowingMessage):
-                view = yield from message.viewing()
-            elif message.message_id in again:
-                view = again[message.message_id]
-            else:
+            there = message if isinstance(message, GrowingMessage) else again.messages.get(message.message_id)
+            if there is None:
                 raise Missing((yield from self._missing(start, end, again, most_bytes)))
+            view = yield from there.viewing()
             body = yield from encoding_blocks(view, view.blocks)
             size += len(body)
             if found and size > most_bytes:
                 break
-            found.append((view, body))
+            found.append((there, body))
             end -= 1
             yield
         first = found[-1][0].message_id if found else before
@@ -186,7 +186,7 @@ class Transcript:
             for left in sorted(self.open.values(), key=_by_ordinal, reverse=True):
                 if self._index(left) < end:
                     view = yield from left.viewing()
-                    found.append((view, (yield from encoding_blocks(view, view.blocks))))
+                    found.append((left, (yield from encoding_blocks(view, view.blocks))))
         return found[::-1], first if more else None
 
     def _range(self, limit: int | None, before: str | None) -> tuple[int, int]:
@@ -205,7 +205,7 @@ class Transcript:
         """Of the evicted ones in this range, but for those in ``again``: the newest, one or about so many bytes."""
         missing: list[Evicted] = []
         for message in islice(self._backwards(end), end - start):
-            if isinstance(message, Evicted) and message.message_id not in again:
+            if isinstance(message, Evicted) and message.message_id not in again.messages:
                 most -= message.weight
                 if missing and most < 0:
                     break
@@ -223,6 +223,21 @@ class Transcript:
             start = self._index(message)
         old = len(self._old)
         return self._old.ids(start) + [message.message_id for message in self._in_order[max(0, start - old) :]]
+
+    @property
+    def newest(self) -> str | None:
+        """The last message's id."""
+        last = self._in_order[-1] if self._in_order else next(self._old.backwards(len(self._old)), None)
+        return None if last is None else last.message_id
+
+    def knows(self, message_id: str) -> bool:
+        """Whether there is a message with this id."""
+        return self._known(message_id) is not None
+
+    def find(self, message_id: str) -> GrowingMessage | None:
+        """The message, if what it says is in memory."""
+        message = self._by_id.get(message_id)
+        return message if isinstance(message, GrowingMessage) else None
 
     @property
     def waits_for_snapshot(self) -> bool:
@@ -253,8 +268,13 @@ class Transcript:
                 return self.take_whole(event, data, blocks)
             case MessageRetracted():
                 return self.retract(event)
+            case ApprovalRequested() as data:
+                self._asked[data.approval_id] = data.name
+            case ApprovalResolved() as data:
+                self.resolve(event, data, self._asked.pop(data.approval_id, None))
             case _:
-                return APPLIED
+                pass
+        return APPLIED
 
     def fold_block(self, event: Event, data: BlockDelta | BlockOpened | BlockClosed) -> Folded:
         """Blocks of a message are opened by their index without a hole; each has its own seq."""
@@ -309,6 +329,8 @@ class Transcript:
                 generation_id=event.generation_id,
                 turn=event.turn,
                 job_id=event.job_id,
+                time=event.time,
+                continues=data.continues,
                 first=event.offset or 0,
             )
         )
@@ -330,6 +352,7 @@ class Transcript:
         for candidates in self._unexplained:
             candidates.discard(message_id)
         message.status = data.status
+        message.closed = event.time
         message.last = event.offset or 0
         message.kept = None
         del self.open[message_id]
@@ -345,6 +368,10 @@ class Transcript:
         """
         message_id = stamped(event.message_id, "message_id", event)
         message = self._known(message_id)
+        forked = data.generation if event.generation_id is None else None
+        generation_id, turn = event.generation_id, event.turn
+        if forked is not None:
+            generation_id, turn = forked.generation_id, forked.turn
         if blocks is None:
             blocks = [GrowingBlock.of(block) for block in data.blocks]
         if message is None:
@@ -356,9 +383,13 @@ class Transcript:
                     blocks=blocks,
                     parent_message_id=data.parent_message_id,
                     metadata=data.metadata,
-                    generation_id=event.generation_id,
-                    turn=event.turn,
+                    generation_id=generation_id,
+                    turn=turn,
                     job_id=event.job_id,
+                    time=event.time,
+                    author=data.author,
+                    continues=data.continues,
+                    by=None if forked is None else GrowingGeneration.forked(forked),
                     whole=True,
                     first=event.offset or 0,
                     last=event.offset or 0,
@@ -367,7 +398,7 @@ class Transcript:
             return APPLIED
         if isinstance(message, Evicted):
             return _complete(message, event)
-        if event.generation_id != message.generation_id:
+        if generation_id != message.generation_id:
             return _foreign(message, event)
         for index, known in enumerate(message.blocks):
             if index >= len(blocks) or blocks[index].seq < known.seq:
@@ -399,6 +430,36 @@ class Transcript:
                 self._drop(message)
             del self._in_order[self._recent(message)], self._by_id[message_id]
         return APPLIED
+
+    def resolve(self, event: Event, data: ApprovalResolved, name: str | None) -> None:
+        """The approval for ``name`` is resolved; it stays with the message that the event is stamped with.
+
+        The log has all of that message only with this event, then. One that is not here is passed over.
+        """
+        message = None if event.message_id is None else self._known(event.message_id)
+        if message is None:
+            return
+        offset = event.offset or 0
+        if isinstance(message, GrowingMessage):
+            resolved = ResolvedView(
+                approval_id=data.approval_id,
+                approved=data.approved,
+                tool_call_id=data.tool_call_id,
+                name=name,
+                arguments=data.arguments,
+                reason=data.reason,
+                by=data.by,
+            )
+            message.approvals = (*message.approvals, resolved)
+            message.kept = None
+            if not message.open:
+                message.last = offset
+                self._hold(message)
+        elif message.message_id in self._by_id:
+            place = evolve(message, last=offset)
+            self._by_id[message.message_id] = self._in_order[self._recent(message)] = place
+        else:
+            self._old = self._old.with_last(message.message_id, offset)
 
     # --- where a message stands
 

@@ -365,8 +365,9 @@ def _data(chunk: Chunk, expires_at: Callable[[], str | None]) -> Data:
                 raise InvalidBody(f"role is one of {', '.join(ROLES)}")
             opened = evolve(opened, metadata=own_metadata(opened.metadata))
             if opened.parent_message_id is not None:
-                parent = check_uuid(opened.parent_message_id, "parent_message_id")
-                return evolve(opened, parent_message_id=parent)
+                opened = evolve(opened, parent_message_id=check_uuid(opened.parent_message_id, "parent_message_id"))
+            if opened.continues is not None:
+                opened = evolve(opened, continues=check_uuid(opened.continues, "continues"))
             return opened
         case "message.closed":
             closed = structure({"status": "complete", **data}, MessageClosed)

@@ -72,7 +72,8 @@ class Compaction:
         """The whole content, as it is to be stored."""
         if self.content is None:
             return None
-        (view,), _ = yield from self.content.paging(None, None)
+        (message,), _ = yield from self.content.paging(None, None)
+        view = message.view()
         whole = _whole(view)
         data = yield from encoding_blocks(whole, map(_block, view.blocks))
         return encode_with(evolve(self.last, data=whole, block_index=None, seq=None), data)

@@ -27,11 +27,11 @@ from .states import OUTCOMES, Outcome
 
 __all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "writable"]
 
-# What an end says of itself to readers.
+# What an end says of itself to readers; ``{idle}`` is the limit of the generation that reached it, in seconds.
 SAFE_TEXTS: Final[Mapping[Outcome, str]] = {
     "superseded": "A newer answer took its place.",
     "stopped": "Stopped.",
-    "stalled": "Nothing came for too long.",
+    "stalled": "Ended because nothing came for {idle:.10g} s.",
     "expired": "It took too long.",
     "deleted": "The session was deleted.",
     "reset": "The session was reset.",
@@ -40,6 +40,9 @@ SAFE_TEXTS: Final[Mapping[Outcome, str]] = {
     "failed": "What it wrote could not be stored.",
 }
 
+# Those that are nobody's decision and nobody's mistake: the same may go well when it is started again.
+_RETRYABLE: Final = frozenset({"stalled", "expired", "lost", "shutdown"})
+
 # The code and the text of a producer that raised something of which readers must not know more.
 PRODUCER_FAILED: Final = ("PRODUCER_FAILED", "The producer raised an error.")
 
@@ -47,7 +50,10 @@ PRODUCER_FAILED: Final = ("PRODUCER_FAILED", "The producer raised an error.")
 @final
 @frozen(kw_only=True)
 class Ending:
-    """How a generation ends. ``retract``: its messages leave the transcript (rollback)."""
+    """How a generation ends. ``retract``: its messages leave the transcript (rollback). ``author``: who stopped it.
+
+    ``retryable``: whether the same may go well when it is started again, where the producer said so.
+    """
 
     outcome: Outcome
     code: str | None = None
@@ -56,6 +62,8 @@ class Ending:
     cleanup: str | None = None
     usage: Mapping[str, object] | None = None
     retract: bool = False
+    retryable: bool | None = None
+    author: str | None = None
 
     def finished(self) -> GenerationFinished:
         return GenerationFinished(
@@ -65,6 +73,8 @@ class Ending:
             superseded_by=self.superseded_by,
             cleanup=self.cleanup,
             usage=self.usage,  # type: ignore[arg-type]
+            retryable=True if self.retryable is None and self.outcome in _RETRYABLE else self.retryable,
+            author=self.author,
         )
 
 
@@ -74,7 +84,7 @@ def writable(ending: Ending) -> Ending:
         encode_data(ending.finished())
     except InvalidBody:
         code, message = PRODUCER_FAILED
-        return evolve(ending, outcome="failed", code=code, message=message, usage=None)
+        return evolve(ending, outcome="failed", code=code, message=message, usage=None, retryable=None)
     return ending
 
 
@@ -85,7 +95,7 @@ def closing(structure: OpenGeneration, ending: Ending, *, new_message_id: Callab
     """
     status = OUTCOMES[ending.outcome]
     for approval_id in [approval_id for approval_id, still in structure.approvals.items() if still]:
-        yield Draft(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
+        yield structure.resolving(ApprovalResolved(approval_id=approval_id, approved=False, reason=ending.outcome))
     for input_id in [input_id for input_id, still in structure.inputs.items() if still]:
         yield Draft(InputReturned(input_id=input_id))
     open_messages = sorted(structure.open_messages.items(), key=lambda item: item[1].number)

@@ -3,8 +3,9 @@
 A reader can trust the order of a generation's events: a block is opened before its first delta and closed before its
 message, a message is closed before the generation finishes, and the events of a block are numbered without a hole.
 `OpenGeneration` is where that is decided, for producers in this process and in others alike. It knows the structure of
-one generation and none of its content: which messages and blocks there are, which of them are open, the last seq of
-each block, which tool calls have no result yet, which approvals and inputs are open.
+one generation: which messages and blocks there are, which of them are open, the last seq of each block, which tool
+calls have no result yet, which approvals and inputs are open. Of its content it knows no more than what each text
+begins with, for lists of sessions show that.
 
 A write happens in two moves:
 
@@ -46,11 +47,11 @@ block that is written piece by piece is found once (`block_for`), and each piece
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, Literal, final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..errors import InvalidBody, StaleGeneration
 from ..events import (
@@ -86,8 +87,10 @@ __all__ = [
     "Draft",
     "MessageShape",
     "OpenGeneration",
+    "Said",
     "WaitingGeneration",
     "check_kind",
+    "first_words",
 ]
 
 # Who can speak in a message.
@@ -104,6 +107,33 @@ BLOCK_KINDS: Final[Mapping[str, frozenset[str]]] = {
 
 # The kinds that belong to a call of a tool, and name it.
 TOOL_KINDS: Final = ("tool_call", "tool_result")
+
+
+# Who says something that a list of sessions shows, and how much of it: code points, as they stand there and as shown.
+_SPEAKERS: Final = frozenset({"user", "assistant"})
+_BEGINNING: Final = 400
+_SHOWN: Final = 100
+
+
+@final
+@frozen(kw_only=True)
+class Said:
+    """The first words of a message."""
+
+    message_id: str
+    role: str
+    text: str
+
+
+def first_words(message_id: str | None, role: str, texts: Iterable[str | None]) -> Said | None:
+    """What a message of these texts begins with, in one line. None where it says nothing that is shown."""
+    if message_id is None or role not in _SPEAKERS:
+        return None
+    for text in texts:
+        words = " ".join((text or "")[:_BEGINNING].split())[:_SHOWN]
+        if words:
+            return Said(message_id=message_id, role=role, text=words)
+    return None
 
 
 @final
@@ -137,12 +167,19 @@ class Draft:
 @final
 @define
 class BlockShape:
-    """A block without its content."""
+    """A block without its content, but for what a text begins with."""
 
     kind: str
     tool_call_id: str | None = None
     seq: int = 0  # of its last event
     open: bool = True
+    begins: str = ""
+    begun: bool = True  # nothing of what is still written belongs to that
+
+    def begin(self, piece: str) -> None:
+        """Take a piece of a text that has not `begun`."""
+        self.begins = (self.begins + piece)[:_BEGINNING]
+        self.begun = len(self.begins) == _BEGINNING
 
 
 @final
@@ -151,7 +188,9 @@ class MessageShape:
     """A message without its content. Nothing of a closed one changes any more."""
 
     number: int  # in the order they were opened
+    role: str  # empty when it was retracted
     open: bool = True
+    begins: str = ""  # of one that came whole, and has no blocks here
     blocks: list[BlockShape] = field(factory=list)
     open_blocks: dict[int, BlockShape] = field(factory=dict)  # by their index
 
@@ -175,10 +214,13 @@ class OpenGeneration:
     turn: int
     job_id: str | None = None
     state: GenerationState = GenerationState.LIVE
+    continues: str | None = None  # the message that its first one goes on with
+    question: str | None = None  # the user's message that came with its start, where that is known
     _messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _open_messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _calls: dict[str, _Call] = field(factory=dict, init=False)
     _approvals: dict[str, bool] = field(factory=dict, init=False)  # id → still open
+    _asked: dict[str, tuple[str | None, str | None]] = field(factory=dict, init=False)  # id → tool call, message
     _inputs: dict[str, bool] = field(factory=dict, init=False)
     _changes: Changes = field(factory=Changes, init=False, eq=False, repr=False)
 
@@ -197,6 +239,22 @@ class OpenGeneration:
         """Every approval that was asked for, and whether it is open."""
         return self._approvals
 
+    def resolving(self, resolved: ApprovalResolved) -> Draft:
+        """What resolves an approval that was asked for: it names the tool call and bears the message of the request."""
+        tool_call_id, message_id = self._asked[resolved.approval_id]
+        return Draft(evolve(resolved, tool_call_id=tool_call_id), message_id)
+
+    def asking(self, request: ApprovalRequested) -> Draft:
+        """What asks for an approval: it bears the message of its tool call, else the newest one, else the question."""
+        call = None if request.tool_call_id is None else self._calls.get(request.tool_call_id)
+        return Draft(request, next(reversed(self._messages), self.question) if call is None else call.message_id)
+
+    def opening(self, opened: MessageOpened) -> MessageOpened:
+        """What opens a message: the first one, if it is an answer, says what it continues."""
+        if self.continues is None or self._messages or opened.role != "assistant" or opened.continues is not None:
+            return opened
+        return evolve(opened, continues=self.continues)
+
     @property
     def inputs(self) -> Mapping[str, bool]:
         """Every input that was taken in, and whether it is neither applied nor returned."""
@@ -213,6 +271,17 @@ class OpenGeneration:
     def message_ids(self) -> Collection[str]:
         """Every message of this generation, in the order they were opened; to be looked at only."""
         return self._messages.keys()
+
+    def last_said(self) -> Said | None:
+        """The first words of the last message that says something."""
+        for message_id, message in reversed(self._messages.items()):
+            if message.role not in _SPEAKERS:
+                continue  # a tool's, or retracted: of these there may be any number
+            texts = (message.begins, *(block.begins for block in message.blocks))
+            said = first_words(message_id, message.role, texts)
+            if said is not None:
+                return said
+        return None
 
     @property
     def calls(self) -> Mapping[str, str]:
@@ -282,6 +351,10 @@ class OpenGeneration:
             case BlockDelta():
                 block = self._block(draft)
                 changes.set(block, "seq", block.seq + 1)
+                if not block.begun and data.text is not None:
+                    begins = (block.begins + data.text)[:_BEGINNING]
+                    changes.set(block, "begins", begins)
+                    changes.set(block, "begun", len(begins) == _BEGINNING)
             case BlockClosed():
                 assert draft.block_index is not None
                 block = self._block(draft)
@@ -291,16 +364,23 @@ class OpenGeneration:
             case BlockOpened():
                 self._record_block(data, _named(message_id))
             case MessageOpened():
-                message = MessageShape(number=len(self._messages))
+                message = MessageShape(number=len(self._messages), role=data.role)
                 changes.put(self._messages, _named(message_id), message)
                 changes.put(self._open_messages, _named(message_id), message)
             case MessageSnapshot():
-                changes.put(self._messages, _named(message_id), MessageShape(number=len(self._messages), open=False))
+                begins = next((block.text for block in data.blocks if block.kind == "text" and block.text), "")
+                message = MessageShape(
+                    number=len(self._messages), role=data.role, open=False, begins=begins[:_BEGINNING]
+                )
+                changes.put(self._messages, _named(message_id), message)
             case MessageClosed():
                 changes.set(self._messages[_named(message_id)], "open", False)
                 changes.drop(self._open_messages, _named(message_id))
+            case MessageRetracted():
+                changes.set(self._messages[_named(message_id)], "role", "")
             case ApprovalRequested():
                 changes.put(self._approvals, data.approval_id, True)
+                changes.put(self._asked, data.approval_id, (data.tool_call_id, message_id))
             case ApprovalResolved():
                 changes.put(self._approvals, data.approval_id, False)
             case InputAccepted():
@@ -314,7 +394,7 @@ class OpenGeneration:
 
     def _record_block(self, data: BlockOpened, message_id: str) -> None:
         message, changes = self._messages[message_id], self._changes
-        block = BlockShape(data.kind, data.tool_call_id)
+        block = BlockShape(data.kind, data.tool_call_id, begun=data.kind != "text")
         changes.put(message.open_blocks, len(message.blocks), block)
         changes.append(message.blocks, block)
         if data.tool_call_id is None:
@@ -344,7 +424,11 @@ class OpenGeneration:
 
     def replay(self, event: Event) -> None:
         """Record a stored event of this generation; events of others are passed over."""
-        if event.generation_id == self.generation_id and type(event.data) is not GenerationStarted:
+        if event.generation_id != self.generation_id:
+            return
+        if isinstance(event.data, GenerationStarted):
+            self.continues = event.data.continues
+        else:
             self.record(Draft(event.data, event.message_id, event.block_index))
 
     def _check_live(self) -> None:

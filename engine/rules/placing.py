@@ -97,7 +97,7 @@ class Placing:
                 self.message_id = message_id
             case ApprovalRequested() as data:
                 if data.approval_id not in self._structure.approvals:
-                    yield Draft(data)
+                    yield self._structure.asking(data)
                     self.asked.append(data)
             case InputApplied() as data:
                 if self._structure.inputs.get(data.input_id) is not False:
@@ -126,7 +126,7 @@ class Placing:
     def _open(self, message_id: str, opened: MessageOpened) -> Draft:
         self.message_id = message_id
         self.opened.append(message_id)
-        return Draft(opened, message_id)
+        return Draft(self._structure.opening(opened), message_id)
 
     def _block(self, proposal: Proposal, data: _BlockData) -> Iterator[Draft]:
         message_id = self._named(proposal) or new_message_id()

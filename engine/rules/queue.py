@@ -28,7 +28,7 @@ _POLICIES = frozenset(policy.value for policy in Policy)
 @final
 @frozen(kw_only=True)
 class QueuedStart:
-    """A start that waits, as it is stored. ``number`` orders them; it only grows."""
+    """A start that waits, as it is stored. ``number`` orders them; it only grows. ``idle_limit``: 0 stands for none."""
 
     number: int
     generation_id: str
@@ -41,6 +41,9 @@ class QueuedStart:
     metadata: JSONObject | None = None
     replaces: str | None = None
     on_last_disconnect: float | None = None
+    idle_limit: float | None = None
+    continues: str | None = None
+    author: str | None = None
 
     @property
     def key(self) -> str:

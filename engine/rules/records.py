@@ -26,6 +26,7 @@ from attrs import frozen
 
 from ..codec import decode_json, encode_record, structure
 from ..errors import InvalidBody
+from .states import StateName
 
 __all__ = [
     "COMPACTED",
@@ -45,6 +46,7 @@ __all__ = [
     "generation_key",
     "message_key",
     "read_record",
+    "state_of",
     "to_record",
 ]
 
@@ -82,7 +84,8 @@ class SessionRecord:
 class OpenRecord:
     """The live generation; ``after`` is an offset before its first event.
 
-    ``remote``: its producer is in another process, and may go on with whoever opens the log next.
+    ``remote``: its producer is in another process, and may go on with whoever opens the log next. ``idle_limit``: 0
+    stands for none.
     """
 
     generation_id: str
@@ -91,6 +94,7 @@ class OpenRecord:
     job_id: str | None = None
     remote: bool = False
     on_last_disconnect: float | None = None
+    idle_limit: float | None = None
 
 
 @final
@@ -141,6 +145,13 @@ def to_record(
 
 def read_record(body: bytes, kind: type[T]) -> T:
     return structure(decode_json(body), kind)
+
+
+def state_of(record: GenerationRecord) -> StateName:
+    """Where a generation stands that the log knows; one that is being ended is live."""
+    if record.outcome is not None:
+        return "finished"
+    return "queued" if record.turn is None else "live"
 
 
 def check_record(key: str, body: bytes) -> None:

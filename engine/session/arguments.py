@@ -29,6 +29,7 @@ __all__ = [
     "checked_flag",
     "checked_fork_point",
     "checked_instance",
+    "checked_limit",
     "checked_message",
     "checked_page",
     "checked_policy",
@@ -91,15 +92,30 @@ def checked_seconds(given: object) -> float | None:
     """A bounded wait."""
     if given is None:
         return None
-    if type(given) is not int and type(given) is not float:
-        raise InvalidBody(f"on_last_disconnect is a number of seconds, not {type(given).__name__}")
-    try:
-        seconds = float(given)
-    except OverflowError:
-        seconds = math.inf
+    seconds = _seconds(given, "on_last_disconnect")
     if not 0 <= seconds < math.inf:
         raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
     return seconds
+
+
+def checked_limit(given: object) -> float | None:
+    """How long a generation may write nothing, as it is stored: 0 where it may for ever, for JSON has no infinity."""
+    if given is None:
+        return None
+    seconds = _seconds(given, "idle_limit")
+    if not seconds > 0:
+        raise InvalidBody("idle_limit is a number of seconds above 0, or infinite where there is no limit")
+    return 0.0 if seconds == math.inf else seconds
+
+
+def _seconds(given: object, what: str) -> float:
+    """A number, infinite if it is larger than any."""
+    if type(given) is not int and type(given) is not float:
+        raise InvalidBody(f"{what} is a number of seconds, not {type(given).__name__}")
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf if given > 0 else -math.inf
 
 
 def checked_cursor(given: object) -> Cursor:
@@ -139,7 +155,9 @@ def checked_ending(outcome: object, code: object, message: object, usage: object
     return Ending(outcome=ends_as, code=code, message=message, usage=spent)
 
 
-def checked_message(text: object, blocks: object, role: object, metadata: object) -> MessageSnapshot:
+def checked_message(
+    text: object, blocks: object, role: object, metadata: object, author: str | None = None
+) -> MessageSnapshot:
     """A message that is posted whole: of one text, or of blocks. What a tool answered is not the user's to say."""
     role = checked_choice(role, ROLES, "role")
     if (text is None) == (blocks is None):
@@ -147,7 +165,7 @@ def checked_message(text: object, blocks: object, role: object, metadata: object
     metadata = own_metadata(metadata)
     if text is not None:
         made = user_message(check_text(text, "text")).blocks
-        return MessageSnapshot(role=role, status="complete", blocks=made, metadata=metadata)
+        return MessageSnapshot(role=role, status="complete", blocks=made, metadata=metadata, author=author)
     if not isinstance(blocks, list | tuple):
         raise InvalidBody(f"blocks must be a list of objects, not {type(blocks).__name__}")
     numbered = [{"seq": 0, **check_object(block, f"blocks[{at}]")} for at, block in enumerate(blocks)]
@@ -160,4 +178,4 @@ def checked_message(text: object, blocks: object, role: object, metadata: object
             raise InvalidBody(f"a message of role user holds no {block.kind} block")
         if not 0 <= block.seq < _SAFE:
             raise InvalidBody("seq of a block is a whole number from 0, and below 2 to the power of 53")
-    return MessageSnapshot(role=role, status="complete", blocks=parsed, metadata=metadata)
+    return MessageSnapshot(role=role, status="complete", blocks=parsed, metadata=metadata, author=author)

@@ -140,7 +140,7 @@ class Core:
             self.live.cancel("its writes cannot be stored")
 
     def info(self, generation_id: str) -> GenerationInfo | None:
-        """The live generation's state, if it is this one."""
+        """The live generation's state and turn, if it is this one."""
         if self.live is None or self.live.generation_id != generation_id:
             return None
         structure = self.live.structure

@@ -52,7 +52,14 @@ def finished_first(core: Core) -> Run | None:
 
 
 async def wind_down(
-    core: Core, run: Run, outcome: Outcome, *, by: str | None = None, reason: str | None = None, retract: bool = False
+    core: Core,
+    run: Run,
+    outcome: Outcome,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    retract: bool = False,
+    author: str | None = None,
 ) -> tuple[Ending, float]:
     """Fence, cancel, wait for the clean-up at most `Config.cleanup_timeout`. Writes all but the end.
 
@@ -60,12 +67,14 @@ async def wind_down(
     before stands before it, and nothing of it comes after.
     """
     begun = trio.current_time()
-    core.commit(Transaction([(run.structure, Draft(GenerationCancelling(reason=reason or outcome, by=by)))]))
+    cancelling = GenerationCancelling(reason=reason or outcome, by=by, author=author)
+    core.commit(Transaction([(run.structure, Draft(cancelling))]))
     run.ends_as = outcome
     run.fence(f"the generation was {outcome}")
     run.cancel(reason or outcome)
     cleanup = await _await_cleanup(core, run)
-    return run.ending(outcome, by=by, cleanup=cleanup, retract=retract), trio.current_time() - begun
+    ending = run.ending(outcome, by=by, cleanup=cleanup, retract=retract, author=author)
+    return ending, trio.current_time() - begun
 
 
 async def _await_cleanup(core: Core, run: Run) -> str:
@@ -129,25 +138,30 @@ async def end_at_limit(core: Core, run: Run, limit: LimitName) -> None:
 
 
 async def stop(
-    core: Core, generation_id: str | None, reason: str, reached: Sequence[StartRequest], queue: str
+    core: Core,
+    generation_id: str | None,
+    reason: str,
+    reached: Sequence[StartRequest],
+    queue: str,
+    author: str | None,
 ) -> Stopped:
-    """Stop the live generation, or tell what became of the one meant.
+    """Stop the live generation, or tell what became of the one meant; ``author`` is who stops it.
 
     ``reached`` are the starts that were caught while they waited. ``queue`` says what becomes of the waiting
     ones when the live one is stopped, or when no id is given: ``pause``, ``continue`` or ``clear``.
     """
     live = finished_first(core)
     if live is not None and generation_id in (None, live.generation_id):
-        ending, _ = await wind_down(core, live, "stopped", reason=reason)
-        await core.settled(write_end(core, live, ending, more=after_stop(core.queue, queue, reason)))
+        ending, _ = await wind_down(core, live, "stopped", reason=reason, author=author)
+        await core.settled(write_end(core, live, ending, more=after_stop(core.queue, queue, reason, author)))
         return Stopped(state=_found(ending), generation_id=live.generation_id)
     waiting = None if generation_id is None else core.queue.find(generation_id)
     if waiting is not None:
         core.journal.check()
-        await core.settled(core.commit(all_dropped(core.queue, [waiting], "stopped")))
+        await core.settled(core.commit(all_dropped(core.queue, [waiting], "stopped", author=author)))
         return Stopped(state="stopped", generation_id=generation_id)
     if generation_id is None and live is None:
-        core.commit(after_stop(core.queue, queue, reason))
+        core.commit(after_stop(core.queue, queue, reason, author))
     await core.settled()
     return await _tell(core, generation_id, reached)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import trio
+from attrs import evolve
 
 from ..codec import encode_json
 from ..errors import GenerationActive, IdInUse, TimedOut
 from ..events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from ..generation.stamper import LongPart, stamp
 from ..results import Posted, Updated
-from ..rules.lifecycle import Draft
+from ..rules.lifecycle import Draft, Said, first_words
 from ..rules.merging import updated
 from ..rules.records import METADATA
 from ..stream.slices import in_slices
@@ -18,7 +22,10 @@ from .life import Call
 from .steps import Steps
 from .transaction import digest, posted, retracted
 
-__all__ = ["post", "retract", "update", "wait_room"]
+__all__ = ["post", "retract", "said_without", "tell_last", "update", "wait_room"]
+
+# Messages that are looked at for what was said last: what says nothing to people rarely comes in longer rows.
+_LOOKED_AT: Final = 20
 
 
 async def wait_room(core: Core) -> None:
@@ -55,24 +62,55 @@ async def post(core: Core, steps: Steps, message: MessageSnapshot, message_id: s
 async def retract(core: Core, message_id: str, *, and_after: bool) -> Cursor:
     """Take the message, and with ``and_after`` those behind it, out of the transcript. A step.
 
-    Raises `MessageNotFound`, and `GenerationActive` when one of them is the live generation's.
+    Raises `MessageNotFound`, and `GenerationActive` when one of them is the live generation's, or what that answers:
+    it would go on, and stand there without its question.
     """
     await core.settled()
+    question = await core.history.question()
     found = await core.history.message_ids(message_id)
     wanted = found if and_after else found[:1]
+    said = await said_without(core, wanted)
     # Asked for behind the last wait: the live generation opens messages meanwhile.
-    if core.live is not None and not set(wanted).isdisjoint(core.live.structure.message_ids):
+    if core.live is not None and not set(wanted).isdisjoint({question, *core.live.structure.message_ids}):
         raise GenerationActive(
-            "a message of the live generation cannot be retracted; stop it first",
+            "a message of the live generation, and what it answers, cannot be retracted; stop it first",
             session_id=core.session_id,
             message_id=message_id,
         )
     part = LongPart(core.journal)
     await in_slices(part.preparing(retracted(wanted, "retracted").items))
     mark = part.stamp()
+    tell_last(core, said)
     await in_slices(part.writing())
     await core.settled(mark)
     return core.journal.cursor_at(mark)
+
+
+async def said_without(core: Core, message_ids: Sequence[str]) -> Said | None:
+    """What lists are to tell as said last once these are retracted, which stand side by side; see `tell_last`.
+
+    None, too, where they tell of another message now.
+    """
+    last = core.journal.listed.last
+    if last is None or last.message_id not in message_ids:
+        return None
+    snapshot = await core.history.snapshot(_LOOKED_AT, message_ids[0])
+    for message in reversed(snapshot.messages):
+        texts = (block.text for block in message.blocks if block.kind == "text")
+        said = first_words(message.message_id, message.role, texts)
+        if said is not None:
+            return said
+    return None
+
+
+def tell_last(core: Core, said: Said | None) -> None:
+    """Have lists tell this, where the part that was stamped just now has taken back what they told.
+
+    To be called before that part is written, without a wait: then it is stored with it.
+    """
+    listed = core.journal.listed
+    if listed.last is None and said is not None:
+        core.journal.summarize(evolve(listed, last=said))
 
 
 async def update(core: Core, patch: JSONObject) -> Updated:

@@ -109,6 +109,9 @@ def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:
         job_id=item.job_id,
         metadata=item.metadata,
         replaces=item.replaces,
+        continues=item.continues,
+        author=item.author,
         on_last_disconnect=item.on_last_disconnect,
+        idle_limit=item.idle_limit,
         message_id=item.message_id,
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import final
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..config import Config
 from ..errors import CorruptSession, InvalidBody, StaleError, StorageError
@@ -118,10 +118,15 @@ def _adopt(core: Core, found: Found) -> None:
         policy=Policy.REJECT,
         job_id=found.open.job_id,
         on_last_disconnect=found.record.on_last_disconnect,
+        idle_limit=found.record.idle_limit,
     )
     run = make_run(core, found.open, request)
     for asked in found.approvals:
         run.approvals.note(asked)
+    told = core.journal.listed
+    if (told.running, told.approvals) != (found.open.generation_id, len(found.approvals)):  # of an older version
+        told = evolve(told, running=found.open.generation_id, approvals=len(found.approvals))
+        core.journal.summarize(told)
     for given in found.inputs:
         run.inputs.adopt(given, waiting=found.open.inputs.get(given.input_id, False))
     core.hold(run)

@@ -6,10 +6,9 @@ Owns that a session is in memory once at most, and who may enter while another d
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Final, final
@@ -26,7 +25,6 @@ from ..errors import (
     PenstockError,
     SessionDeleted,
     SessionNotFound,
-    StaleEpoch,
     StorageError,
     TimedOut,
     WriteFailed,
@@ -34,14 +32,15 @@ from ..errors import (
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from ..facts import Observer
 from ..generation.watchdog import Watchdog
-from ..log.port import Append, Delete, EventLog, Head
-from ..results import SessionInfo
+from ..log.port import Append, Delete, EventLog, Head, Summary
 from ..rules.forking import beginning
-from ..rules.records import METADATA, OPEN, OpenRecord, read_record
-from ..stream.aside import Aside, read_metadata, reading, sound
+from ..rules.listing import Listed, begun
+from ..rules.records import METADATA
+from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
 from ..stream.slices import in_slices
 from ..supervision import Supervisor, own_failure
+from .listing import Listing
 from .producers import Producers
 from .resident import Resident
 
@@ -77,6 +76,14 @@ class Registry:
         self._entering: dict[str, trio.Lock] = {}
         self.aside: Final = Aside(observer)
         self._rewritten: set[str] = set()  # by compaction, right now
+        self.listing: Final = Listing(
+            log,
+            config,
+            self.aside,
+            set_aside=self.set_aside,
+            until_closed=self._until_closed,
+            launch=partial(self.launch_apart, name="penstock list"),
+        )
 
     @property
     def residents(self) -> list[Resident]:
@@ -102,7 +109,7 @@ class Registry:
                     break
                 try:
                     first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
-                    head = await self._begin(sid, head, [encode(first)], metadata, {})
+                    head = await self._begin(sid, head, [encode(first)], metadata, {}, begun(first.time))
                 except IdInUse:
                     continue  # an earlier call was cancelled after it had handed its write over
                 self._enter(head)
@@ -142,13 +149,21 @@ class Registry:
         point = await resident.steps.take(partial(resident.fork, at))
         metadata = point.metadata if metadata is None else metadata
         begins = await in_slices(
-            beginning(point.messages, session_id=sid, source=source, cursor=point.cursor, metadata=metadata, time=now())
+            beginning(
+                point.messages,
+                point.generations,
+                session_id=sid,
+                source=source,
+                cursor=point.cursor,
+                metadata=metadata,
+                time=now(),
+            )
         )
         async with self._until_closed(), self._entrance(sid):
             head = await self._head(sid)
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
-            self._enter(await self._begin(sid, head, begins.events, metadata, begins.records))
+            self._enter(await self._begin(sid, head, begins.events, metadata, begins.records, begins.listed))
         await self.resident(sid)
 
     async def _begin(
@@ -158,6 +173,7 @@ class Registry:
         events: Sequence[bytes],
         metadata: JSONObject,
         records: Mapping[str, bytes | None],
+        listed: Listed,
     ) -> Head:
         """Write a session's first events. Raises `IdInUse` when it exists."""
         self.check_open()
@@ -172,13 +188,12 @@ class Registry:
             token=token,
             events=events,
             records=records,
+            summary=Summary(listed.rank, listed.encoded()),
             create=True,
         )
-        with trio.move_on_after(self.config.flush_timeout) as limit:
-            await self._log.write(write)
-        if limit.cancelled_caught:
+        if not await self._written(write, partial(self.listing.touch, session_id)):
             raise TimedOut("the log has not stored the session yet", session_id=session_id)
-        return Head(session_id=session_id, epoch=epoch, tail=len(events), token=token)
+        return Head(session_id=session_id, epoch=epoch, tail=len(events), token=token, summary=write.summary)
 
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory, brought there if need be.
@@ -236,16 +251,10 @@ class Registry:
     async def _discard(self, sid: SessionId) -> None:
         """End a life that cannot be brought into memory, in the log alone."""
         self.check_open()
-        reported = trio.Event()
-        refusals: list[PenstockError] = []
 
-        def report(error: PenstockError | None) -> None:
-            # Also when its caller has left, or was told that it takes too long.
-            if error is None:
-                self.aside.remove(sid)
-            else:
-                refusals.append(error)
-            reported.set()
+        def on_stored() -> None:
+            self.aside.remove(sid)
+            self.listing.touch(sid)
 
         async with self._until_closed(), self._entrance(sid):
             resident = self._residents.get(sid)
@@ -253,13 +262,31 @@ class Registry:
                 resident.abandon()
             head = await self._log.head(sid)
             token = 1 if head is None else head.token + 1
-            self._log.submit(Delete(session_id=sid, epoch=new_epoch(), token=token, forced=True), report)
-            with trio.move_on_after(self.config.flush_timeout):
-                await reported.wait()
-            if refusals:
-                raise refusals[0]
-            if not reported.is_set():
+            write = Delete(session_id=sid, epoch=new_epoch(), token=token, forced=True)
+            if not await self._written(write, on_stored):
                 raise TimedOut("the log has not deleted the session yet", session_id=sid)
+
+    async def _written(self, write: Append | Delete, on_stored: Callable[[], None]) -> bool:
+        """Hand the write over, and wait for its report, at most `Config.flush_timeout`; whether it came.
+
+        ``on_stored`` is called in that report, also when the caller has left by then. Raises what the log refuses with.
+        """
+        reported = trio.Event()
+        refusals: list[PenstockError] = []
+
+        def report(error: PenstockError | None) -> None:
+            if error is None:
+                on_stored()
+            else:
+                refusals.append(error)
+            reported.set()
+
+        self._log.submit(write, report)
+        with trio.move_on_after(self.config.flush_timeout):
+            await reported.wait()
+        if refusals:
+            raise refusals[0]
+        return reported.is_set()
 
     def is_aside(self, session_id: str) -> bool:
         """Whether there is nothing to be done in this session."""
@@ -269,6 +296,7 @@ class Registry:
         """What is stored of the session that ``error`` names cannot be read: leave it alone from here on."""
         assert error.session_id is not None
         self.aside.add(error.session_id, error)
+        self.listing.touch(error.session_id)
         resident = self._residents.get(error.session_id)
         if resident is not None:
             resident.set_aside(error)
@@ -355,41 +383,6 @@ class Registry:
             if resident is not None and self._resting.get(resident) == since and not resident.leave_if_idle():
                 del self._resting[resident]
                 self.rested(resident)
-
-    async def list(self, after: str, limit: int, most_bytes: float = math.inf) -> list[SessionInfo]:
-        """Living sessions in order of id, behind ``after``; none of them is brought into memory.
-
-        Fewer than ``limit`` where their metadata have more than ``most_bytes``; one at least, if there is any.
-        """
-        found: list[SessionInfo] = []
-        async with self._until_closed():
-            while len(found) < limit and (heads := await self._log.heads(after=after, limit=limit - len(found))):
-                after = heads[-1].session_id
-                for head in heads:
-                    with suppress(StaleEpoch):  # deleted meanwhile
-                        info, size = await self._info(head)
-                        most_bytes -= size
-                        if found and most_bytes < 0:
-                            return found
-                        found.append(info)
-        return found
-
-    async def _info(self, head: Head) -> tuple[SessionInfo, int]:
-        """What is told of it, and the bytes of its metadata."""
-        session_id, cursor = head.session_id, Cursor(head.epoch, head.tail)
-        if session_id not in self.aside:
-            try:
-                sound(head)
-                body = await self._log.record(session_id, head.epoch, METADATA)
-                metadata = read_metadata(session_id, body)
-                open_ = await self._log.record(session_id, head.epoch, OPEN)
-                with reading(session_id):
-                    live = None if open_ is None else read_record(open_, OpenRecord).generation_id
-                info = SessionInfo(session_id=session_id, cursor=cursor, metadata=metadata, generation_id=live)
-                return info, len(body or b"")
-            except CorruptSession as error:
-                self.set_aside(error)
-        return SessionInfo(session_id=session_id, cursor=cursor, metadata={}, corrupt=True), 0
 
     def check_open(self) -> None:
         """Raises `Draining` when no session may be begun or brought into memory."""

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, final
 
 import trio
+from attrs import evolve
 
 from ..config import Config
 from ..errors import (
@@ -37,6 +38,7 @@ from ..reducer import Snapshot
 from ..results import ChunksAccepted, Finished, GenerationInfo, Posted, Queued, Started, Stopped
 from ..rules.chunks import Chunk, ProducerStamp
 from ..rules.ending import Ending
+from ..rules.records import state_of
 from ..stream.budget import Budget
 from ..stream.history import ForkPoint, History
 from ..stream.hub import Degraded, Drained, Ended, Hub
@@ -107,7 +109,15 @@ class Resident:
         self.steps = Steps(config.max_steps, check=self.check, on_arrival=self._see_to_steps)
         self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=Reporter(head.session_id, observer))
         self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
-        self.journal = Journal(log, head, hub=self.hub, budget=budget, config=config, on_refused=self._on_refused)
+        self.journal = Journal(
+            log,
+            head,
+            hub=self.hub,
+            budget=budget,
+            config=config,
+            on_refused=self._on_refused,
+            on_listed=registry.listing.touch,
+        )
         self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
         message_ids = MessageIds(self.journal, self.history, config)
         self.core = Core(
@@ -370,14 +380,16 @@ class Resident:
         """Start in its turn."""
         return await self.steps.take(partial(start, self.core, request), subject=request)
 
-    async def stop(self, generation_id: str | None, reason: str, queue: str) -> Stopped:
+    async def stop(self, generation_id: str | None, reason: str, queue: str, author: str | None) -> Stopped:
         """Stop in its turn; starts that wait before it are reached at once, their producers are never called."""
         self.check(Call.END)
         self.steps.check_room()
         reached = self._waiting_starts(generation_id)
         for request in reached:
             request.stopped = True
-        return await self.steps.take(partial(stop, self.core, generation_id, reason, reached, queue), call=Call.END)
+        return await self.steps.take(
+            partial(stop, self.core, generation_id, reason, reached, queue, author), call=Call.END
+        )
 
     def _waiting_starts(self, generation_id: str | None) -> list[StartRequest]:
         starts = [subject for subject in self.steps.subjects() if isinstance(subject, StartRequest)]
@@ -410,7 +422,7 @@ class Resident:
         self.check(Call.WRITE)
         state = "live"
         if self.core.info(generation_id) is None:
-            state = (await self.history.generation_info(generation_id)).state
+            state = state_of(await self.history.found(generation_id))
         live = self.core.live  # it may have begun meanwhile
         if live is None or live.generation_id != generation_id:
             error = GenerationMismatch if state == "queued" else StaleGeneration
@@ -447,9 +459,9 @@ class Resident:
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands, of what is stored: one whose start is not was never seen."""
-        stored = await self.history.generation_info(generation_id)
+        found = await self.history.generation_info(generation_id)
         live = self.core.info(generation_id)
-        return live if live is not None and stored.turn is not None else stored
+        return found if live is None or found.turn is None else evolve(found, state=live.state)
 
     # --- delete and drain
 
@@ -497,6 +509,7 @@ class Resident:
 
     def _end(self) -> None:
         self.life.deleted = True
+        self._registry.listing.touch(self.session_id)
         self.hub.close(Ended("deleted"))
         self.close()
 

@@ -54,6 +54,7 @@ from .arguments import (
     checked_flag,
     checked_fork_point,
     checked_instance,
+    checked_limit,
     checked_message,
     checked_page,
     checked_policy,
@@ -96,8 +97,11 @@ class Session:
         metadata: JSONObject | None = ...,
         replaces: str | None = ...,
         on_last_disconnect: float | None = ...,
+        idle_limit: float | None = ...,
+        continues: str | None = ...,
         idempotency_key: str | None = ...,
         principal: str = ...,
+        author: str | None = ...,
     ) -> Started: ...
 
     @overload
@@ -113,8 +117,11 @@ class Session:
         metadata: JSONObject | None = ...,
         replaces: str | None = ...,
         on_last_disconnect: float | None = ...,
+        idle_limit: float | None = ...,
+        continues: str | None = ...,
         idempotency_key: str | None = ...,
         principal: str = ...,
+        author: str | None = ...,
     ) -> Started | Queued: ...
 
     async def start(
@@ -129,8 +136,11 @@ class Session:
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
+        idle_limit: float | None = None,
+        continues: str | None = None,
         idempotency_key: str | None = None,
         principal: str = "",
+        author: str | None = None,
     ) -> Started | Queued:
         """Start a generation; by default in place of the live one, whose clean-up is awaited first.
 
@@ -142,7 +152,11 @@ class Session:
         those), ``reject``, or ``join`` (start nothing, answer with the live one). ``replaces`` names a message that
         leaves the transcript with all that follows it: regenerate, or edit and send again. With
         ``on_last_disconnect`` the generation is stopped when nobody has been subscribed for so many seconds.
-        A start that is repeated with the same ``idempotency_key`` (and ``principal``) gets the first answer.
+        ``idle_limit`` is how many seconds it may write nothing before it ends as ``stalled``, infinite for no limit, in
+        place of its producer's (`Config.idle_limits`) or the engine's (`Config.idle_limit`).
+        ``continues`` names a message that was cut off: the first one that the producer opens says that it goes on with
+        it. A start that is repeated with the same ``idempotency_key`` (and ``principal``) gets the first answer.
+        ``author`` is who starts it, for all readers to see.
 
         Returns after the commit, just before the producer runs. Raises `GenerationActive`, `ProducerNotFound`,
         `MessageNotFound`, `IdInUse`, `IdempotencyConflict`, `InvalidBody`, `InvalidId`, `QueueFull`,
@@ -163,8 +177,11 @@ class Session:
             metadata=own_metadata(metadata),
             replaces=None if replaces is None else check_uuid(replaces, "message_id"),
             on_last_disconnect=checked_seconds(on_last_disconnect),
+            idle_limit=checked_limit(idle_limit),
+            continues=None if continues is None else check_uuid(continues, "continues"),
             idempotency_key=checked_text(idempotency_key, "idempotency_key"),
             principal=checked_principal(principal),
+            author=checked_text(author, "author"),
         )
         if isinstance(call, RemoteProducer) and input is not None:
             raise InvalidBody("a remote generation takes no input: nobody here would read it")
@@ -176,17 +193,20 @@ class Session:
         *,
         reason: str = "stopped",
         queue: Literal["pause", "continue", "clear"] = "pause",
+        author: str | None = None,
     ) -> Stopped:
         """Stop the live generation, or the one with this id, whenever its time comes. The answer is true.
 
         Waits for the clean-up at most `Config.cleanup_timeout`. What the answer had so far is kept. When the live
-        one is stopped, what waits behind it is paused until `queue_next`, goes on, or is cleared.
+        one is stopped, what waits behind it is paused until `queue_next`, goes on, or is cleared. ``author`` is who
+        stops it, for all readers to see.
         """
         checked_choice(queue, ("pause", "continue", "clear"), "queue")
         check_text(reason, "reason")
+        checked_text(author, "author")
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._registry.resident(self.session_id)).stop(generation_id, reason, queue)
+        return await (await self._registry.resident(self.session_id)).stop(generation_id, reason, queue, author)
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
@@ -207,12 +227,14 @@ class Session:
         role: str = "user",
         message_id: str | None = None,
         metadata: JSONObject | None = None,
+        author: str | None = None,
     ) -> Posted:
         """Add a whole message: ``text``, or ``blocks`` as `message.snapshot` has them.
 
-        The same ``message_id`` with the same content again changes nothing; with other content `IdInUse`.
+        ``author`` is who posts it, for all readers to see. The same ``message_id`` with the same content again changes
+        nothing, whoever posts it; with other content `IdInUse`.
         """
-        message = checked_message(text, blocks, role, metadata)
+        message = checked_message(text, blocks, role, metadata, checked_text(author, "author"))
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
         return await (await self._registry.resident(self.session_id)).post(message, mid, proposed=proposed)
@@ -220,7 +242,8 @@ class Session:
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript.
 
-        Raises `MessageNotFound`, and `GenerationActive` for a message of the live generation.
+        Raises `MessageNotFound`, and `GenerationActive` for a message of the live generation, and for the one behind
+        which that began: what it answers.
         """
         message_id = check_uuid(message_id, "message_id")
         checked_flag(and_after, "and_after")
@@ -258,18 +281,24 @@ class Session:
 
     @asynccontextmanager
     async def subscribe(
-        self, after: Cursor | str | None = None, *, live: bool = True, snapshot: bool = False
+        self,
+        after: Cursor | str | None = None,
+        *,
+        live: bool = True,
+        snapshot: bool = False,
+        limit: int | None = None,
     ) -> AsyncIterator[Subscription]:
         """Read from ``after``: a cursor, ``"now"`` for the tail, or None for the start.
 
         ``live=False`` ends at the tail; ``snapshot=True`` begins with the state and goes on behind it: with the newest
-        messages, as `snapshot_page` has them, and with those that are open. A reader
+        messages, ``limit`` of them at most, as `snapshot_page` has them, and with those that are open. A reader
         that is slow loses time, never events, and holds nobody up. Raises `InvalidCursor`, `InvalidBody`.
         """
         from_tail = type(after) is str and after == "now"
         cursor = None if after is None or from_tail else checked_cursor(after)
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
+        limit, _ = checked_page(limit, None)
         resident = await self._registry.resident(self.session_id)
         subscription = Subscription(
             resident.history,
@@ -277,6 +306,7 @@ class Session:
             from_tail=from_tail,
             live=live,
             snapshot=snapshot,
+            limit=limit,
         )
         async with subscription:
             yield subscription
@@ -431,7 +461,7 @@ class Session:
         return (await self._registry.resident(self.session_id)).presence.listed()
 
     async def generation(self, generation_id: str) -> GenerationInfo:
-        """Where the generation stands. Raises `GenerationNotFound`."""
+        """Where the generation stands, and how it ended, as snapshots tell it. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
         return await (await self._registry.resident(self.session_id)).generation(generation_id)
 

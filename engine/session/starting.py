@@ -29,6 +29,7 @@ from ..stream.journal import Mark
 from ..stream.slices import in_slices
 from .core import Core
 from .ending import ending_of, finished_first, wind_down, write_end
+from .messages import said_without, tell_last
 from .transaction import NOTHING, StartRequest, Transaction, all_dropped, ended, enqueued, replaced, started
 
 __all__ = ["begin", "begin_written", "make_run", "start"]
@@ -80,6 +81,9 @@ async def _check_ids(core: Core, request: StartRequest) -> None:
     if request.replaces is not None:
         await core.settled()
         await core.history.message_ids(request.replaces)
+    if request.continues is not None:
+        await core.settled()
+        await core.history.message_ids(request.continues)
 
 
 def _decide(core: Core, request: StartRequest, old: Run | None) -> Start | Supersede | Enqueue | Join:
@@ -153,8 +157,10 @@ async def begin(
     """
     gid = request.generation_id
     message_ids = await _retracted(core, request)
+    said = await said_without(core, message_ids)
     request.stopped = core.stops.take(gid) or request.stopped
-    structure = OpenGeneration(gid, core.turn + 1, request.job_id)
+    question = None if request.text is None else request.message_id
+    structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues, question=question)
     transaction = NOTHING
     if old is not None and ending is not None:
         transaction += ended(old.structure, ending)
@@ -176,6 +182,7 @@ async def begin(
         await in_slices(part.preparing(transaction.items))
         core.journal.raise_token()
         mark = part.stamp(lambda offset: {**transaction.records, **answer(offset)})
+        tell_last(core, said)
     core.turn = structure.turn
     core.hold(None if request.stopped else run)
     if request.text is not None:
@@ -235,6 +242,7 @@ def make_run(core: Core, structure: OpenGeneration, request: StartRequest) -> Ru
         input=request.input,
         metadata=request.metadata or {},
         on_last_disconnect=request.on_last_disconnect,
+        idle_limit=request.idle_limit,
     )
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final, final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..codec import converter, encode_json
 from ..errors import InvalidBody
@@ -109,8 +109,11 @@ class StartRequest:
     metadata: JSONObject | None = None
     replaces: str | None = None
     on_last_disconnect: float | None = None
+    idle_limit: float | None = None  # 0: none; None: its producer's
+    continues: str | None = None
     idempotency_key: str | None = None
     principal: str = ""
+    author: str | None = None
     message_id: str = field(factory=new_message_id)
     stopped: bool = False
 
@@ -132,17 +135,25 @@ class StartRequest:
             self.replaces,
             self.on_last_disconnect,
         ]
+        # Only what is given, else the digest is that of versions that did not know them.
+        if self.idle_limit is not None:
+            asked.append({"idle_limit": self.idle_limit})
+        if self.continues is not None:
+            asked.append({"continues": self.continues})
         return sha256(encode_json(asked)).hexdigest()
 
     def __attrs_post_init__(self) -> None:
         """Refuse now what a policy never takes, whatever is live."""
-        if self.policy is Policy.JOIN and self.brings_content:
-            raise InvalidBody("a start that joins brings neither text nor input")
+        if self.policy is Policy.JOIN and (self.brings_content or self.continues is not None):
+            raise InvalidBody("a start that joins brings neither text nor input, and continues nothing")
+        if self.continues is not None and (self.text is not None or self.replaces is not None):
+            raise InvalidBody("a start that continues a message brings no text, and replaces none")
 
 
-def user_message(text: str) -> MessageSnapshot:
+def user_message(text: str, author: str | None = None) -> MessageSnapshot:
     """A user's message that is one text."""
-    return MessageSnapshot(role="user", status="complete", blocks=(BlockSnapshot(kind="text", seq=0, text=text),))
+    blocks = (BlockSnapshot(kind="text", seq=0, text=text),)
+    return MessageSnapshot(role="user", status="complete", blocks=blocks, author=author)
 
 
 def posted(message: MessageSnapshot, message_id: str) -> Transaction:
@@ -152,8 +163,8 @@ def posted(message: MessageSnapshot, message_id: str) -> Transaction:
 
 
 def digest(message: MessageSnapshot) -> str:
-    """Tells whether two messages have the same content."""
-    return sha256(encode_json(converter.unstructure(message))).hexdigest()
+    """Tells whether two messages have the same content, whoever posts them."""
+    return sha256(encode_json(converter.unstructure(evolve(message, author=None)))).hexdigest()
 
 
 def retracted(message_ids: Iterable[str], reason: str) -> Transaction:
@@ -187,6 +198,9 @@ def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
         metadata=request.metadata,
         replaces=request.replaces,
         on_last_disconnect=request.on_last_disconnect,
+        idle_limit=request.idle_limit,
+        continues=request.continues,
+        author=request.author,
     )
     records = queue.add(item)
     records[generation_key(item.generation_id)] = to_record(GenerationRecord())
@@ -196,6 +210,7 @@ def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
         position=position,
         metadata=item.metadata,
         text=item.text,
+        author=item.author,
     )
     return Transaction([(WaitingGeneration(item.generation_id, item.job_id), Draft(queued))], records)
 
@@ -218,20 +233,25 @@ def dropped(queue: Queue, item: QueuedStart, ending: Ending) -> Transaction:
     """A start that waits ends without having begun; ``queue`` has it no longer when this returns."""
     was_paused = queue.paused
     records = queue.remove(item)
-    records[generation_key(item.generation_id)] = to_record(GenerationRecord(outcome=ending.outcome))
-    finished = GenerationFinished(
-        outcome=ending.outcome, code=ending.code, message=ending.message, superseded_by=ending.superseded_by
-    )
+    record = GenerationRecord(outcome=ending.outcome, code=ending.code)
+    records[generation_key(item.generation_id)] = to_record(record)
     waiting = WaitingGeneration(item.generation_id, item.job_id, GenerationState.QUEUED)
-    items: list[Item] = [(waiting, Draft(finished))]
+    items: list[Item] = [(waiting, Draft(ending.finished()))]
     if was_paused and not queue.paused:
         items.append((None, Draft(QueueResumed(reason="empty"))))
     return Transaction(items, records)
 
 
-def all_dropped(queue: Queue, items: Sequence[QueuedStart], outcome: Outcome, *, by: str | None = None) -> Transaction:
-    """Some that wait end without having begun. Stamp it at once."""
-    ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by)
+def all_dropped(
+    queue: Queue,
+    items: Sequence[QueuedStart],
+    outcome: Outcome,
+    *,
+    by: str | None = None,
+    author: str | None = None,
+) -> Transaction:
+    """Some that wait end without having begun, of themselves or because ``author`` stops them. Stamp it at once."""
+    ending = Ending(outcome=outcome, code=outcome.upper(), message=SAFE_TEXTS[outcome], superseded_by=by, author=author)
     each = [dropped(queue, item, ending) for item in list(items)]
     records: dict[str, bytes | None] = {}
     for one in each:
@@ -239,10 +259,10 @@ def all_dropped(queue: Queue, items: Sequence[QueuedStart], outcome: Outcome, *,
     return Transaction(chain.from_iterable(one.items for one in each), records)
 
 
-def after_stop(queue: Queue, choice: str, reason: str) -> Transaction:
+def after_stop(queue: Queue, choice: str, reason: str, author: str | None = None) -> Transaction:
     """What a stop makes of those that wait: ``pause``, ``continue`` or ``clear``. Stamp it at once."""
     if choice == "clear":
-        return all_dropped(queue, queue.items, "stopped")
+        return all_dropped(queue, queue.items, "stopped", author=author)
     return paused(queue, reason) if choice == "pause" else NOTHING
 
 
@@ -267,10 +287,15 @@ def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str
     """
     gid = structure.generation_id
     records: dict[str, bytes | None] = {SESSION: to_record(SessionRecord(turn=structure.turn))}
-    asked = NOTHING if request.text is None else posted(user_message(request.text), request.message_id)
+    asked = NOTHING if request.text is None else posted(user_message(request.text, request.author), request.message_id)
     items: list[Item] = []
     started = GenerationStarted(
-        producer=request.producer_name, policy=request.policy.value, supersedes=supersedes, metadata=request.metadata
+        producer=request.producer_name,
+        policy=request.policy.value,
+        supersedes=supersedes,
+        metadata=request.metadata,
+        author=request.author,
+        continues=request.continues,
     )
     items.append((structure, Draft(started)))
     if not request.stopped:
@@ -281,6 +306,7 @@ def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str
             job_id=structure.job_id,
             remote=isinstance(request.producer, RemoteProducer),
             on_last_disconnect=request.on_last_disconnect,
+            idle_limit=request.idle_limit,
         )
         records[OPEN] = to_record(open_)
         records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn))
@@ -289,5 +315,6 @@ def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str
             outcome="stopped", code="STOPPED", message="Stopped before it began.", cleanup="clean"
         )
         items.append((structure, Draft(finished)))
-        records[generation_key(gid)] = to_record(GenerationRecord(turn=structure.turn, outcome="stopped"))
+        record = GenerationRecord(turn=structure.turn, outcome="stopped", code="STOPPED")
+        records[generation_key(gid)] = to_record(record)
     return asked + Transaction(items, records)

@@ -7,7 +7,7 @@ read again by whoever asks for it. Committed state only: ``read`` shows nothing 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar, final
+from typing import Final, Protocol, TypeVar, final
 from weakref import WeakValueDictionary
 
 import trio
@@ -15,9 +15,11 @@ import trio
 from ..codec import is_large
 from ..config import Config
 from ..errors import InvalidBody
+from ..events import Event, GenerationFinished, GenerationStarted
 from ..log.port import Entry
-from ..reducer import Folded, Gap, MessageView, SessionState, Snapshot, SnapshotPage
-from ..reducer.content import Evicted, Missing
+from ..reducer import Folded, Gap, GenerationInfo, SessionState, Snapshot, SnapshotPage
+from ..reducer.content import Again, Evicted, GrowingMessage, Missing
+from ..reducer.generations import GenerationPlace, GrowingGeneration
 from ..reducer.transcript import Transcript, growing
 from ..work import Work
 from .aside import check_page, read_event, reading, reading_event, reading_in_bits
@@ -27,8 +29,15 @@ __all__ = ["Fold", "fold_to"]
 
 T = TypeVar("T")
 
-# A page of events behind an offset, as they are stored; empty at the tail. Raises `StaleEpoch`.
-Read: TypeAlias = Callable[[int], Awaitable[Sequence[Entry]]]
+
+class Read(Protocol):
+    """A page of events behind an offset, as they are stored, of at most so many; empty at the tail.
+
+    Raises `StaleEpoch`.
+    """
+
+    def __call__(self, after: int, limit: int | None = None, /) -> Awaitable[Sequence[Entry]]: ...
+
 
 # Messages that are read again at a time: what they took meanwhile is let go of at once, in about a millisecond.
 _AT_A_TIME: Final = 1024
@@ -92,19 +101,64 @@ class Fold:
         async with self._lock:
             await in_slices(self._state.dismantling())
 
-    async def _made(self, making: Callable[[dict[str, MessageView]], Work[T]]) -> T:
+    async def generation_info(self, generation_id: str, turn: int | None) -> GenerationInfo | None:
+        """How the generation stands; None where the log has no more of it than whoever asks. ``turn``: once it has one.
+
+        Raises `StaleEpoch`, `CorruptSession`.
+        """
+        async with self._lock:
+            await self._go_on()
+            known = self._state.generation_info(generation_id)
+            if known is not None or turn is None:
+                return known
+            place = self._state.generation_place(generation_id, turn)
+            return None if place is None else (await self._read_generation(place)).view()
+
+    async def question(self) -> str | None:
+        """The message behind which the live generation began; None where nothing is live, or stood before it."""
+        async with self._lock:
+            await self._go_on()
+            return self._state.question
+
+    async def _made(self, making: Callable[[Again], Work[T]]) -> T:
         """What it comes to, with what must be read again for it."""
-        again: dict[str, MessageView] = {}
+        again = Again()
         while True:
             try:
-                return await in_slices(making(again))
+                made = await in_slices(making(again))
             except Missing as missing:
-                needed = missing.messages
-            for start in range(0, len(needed), _AT_A_TIME):
-                again.update(await self._read_again(needed[start : start + _AT_A_TIME]))
+                messages, generations = missing.messages, missing.generations
+            else:
+                await in_slices(again.dismantling())
+                return made
+            for start in range(0, len(messages), _AT_A_TIME):
+                again.messages.update(await self._read_again(messages[start : start + _AT_A_TIME]))
+            for place in generations:
+                again.generations[place.generation_id] = await self._read_generation(place)
 
-    async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, MessageView]:
-        """What these messages say, from the log. They are in the transcript's order, which is that of their begin."""
+    async def _read_generation(self, place: GenerationPlace) -> GrowingGeneration:
+        """How this one began and ended, from the log."""
+        first, last = await self._read_event(place.begun), await self._read_event(place.ended)
+        with reading(self._state.session_id):
+            if (
+                not isinstance(first.data, GenerationStarted)
+                or not isinstance(last.data, GenerationFinished)
+                or {first.generation_id, last.generation_id} != {place.generation_id}
+            ):
+                raise InvalidBody(f"generation {place.generation_id} is not any more where it stood in the log")
+            generation = GrowingGeneration.begin(first, first.data, self._state.epoch)
+            generation.end(last, last.data, self._state.epoch)
+            return generation
+
+    async def _read_event(self, offset: int) -> Event:
+        entries = await self._read(offset - 1, 1)
+        with reading(self._state.session_id):
+            if not entries or entries[0].offset != offset:
+                raise InvalidBody(f"the log has nothing any more at offset {offset}")
+            return read_event(entries[0])
+
+    async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, GrowingMessage]:
+        """These messages, from the log. They are in the transcript's order, which is that of their begin."""
         session_id = self._state.session_id
         wanted = {message.message_id: message.last for message in needed}
         transcript = Transcript()
@@ -119,11 +173,11 @@ class Fold:
                     check_page(entries, position)
                 await in_slices(reading_in_bits(session_id, _folding(transcript, wanted, entries)))
                 position = entries[-1].offset
-        views, _ = await in_slices(transcript.paging(None, None))
+        messages, _ = await in_slices(transcript.paging(None, None))
         with reading(session_id):
-            if len(views) < len(wanted):
+            if len(messages) < len(wanted):
                 raise InvalidBody("messages are not any more where they stood in the log")
-        return {view.message_id: view for view in views}
+        return {message.message_id: message for message in messages}
 
 
 async def fold_to(state: SessionState, offset: int, read: Read, *, most: int | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar, cast, final
+from typing import Final, TypeVar, final
 
 from attrs import frozen
 
@@ -23,8 +23,8 @@ from ..errors import (
 )
 from ..events import Cursor, JSONObject
 from ..log.port import Entry, EventLog
-from ..reducer import MessageView, SessionState, Snapshot, SnapshotPage
-from ..results import GenerationInfo, Present
+from ..reducer import GenerationInfo, MessageView, SessionState, Snapshot, SnapshotPage
+from ..results import Present
 from ..rules.records import (
     COMPACTED,
     METADATA,
@@ -34,8 +34,8 @@ from ..rules.records import (
     generation_key,
     message_key,
     read_record,
+    state_of,
 )
-from ..rules.states import GenerationState, Outcome
 from .aside import check_page, check_readable, read_metadata, reading
 from .folding import Fold, fold_to
 from .hub import Batch, Hub
@@ -55,10 +55,14 @@ _LOOKED_AT: Final = 4096
 @final
 @frozen(kw_only=True)
 class ForkPoint:
-    """What a fork begins with. ``messages`` are for who makes the fork to use up: so many are not let go of at once."""
+    """What a fork begins with. ``generations`` are those of the messages, and perhaps others.
+
+    Both are for who makes the fork to use up: so many are not let go of at once.
+    """
 
     cursor: Cursor
     messages: deque[MessageView]
+    generations: deque[GenerationInfo]
     metadata: JSONObject
 
 
@@ -260,7 +264,7 @@ class History:
             if at.epoch != tail.epoch or not 1 <= at.offset <= tail.offset:
                 raise InvalidCursor("the cursor is of another life of this session, or past its tail")
             snapshot = await in_slices((await self.state_at(at.offset)).taking_snapshot())
-            return ForkPoint(cursor=at, messages=deque(snapshot.messages), metadata=snapshot.metadata)
+            return _fork_point(snapshot, snapshot.messages)
         snapshot = await self.snapshot()
         messages = snapshot.messages
         if at is not None:
@@ -268,7 +272,7 @@ class History:
             if at not in ids:
                 raise MessageNotFound("the session has no message with this id", message_id=at)
             messages = messages[: ids.index(at) + 1]
-        return ForkPoint(cursor=snapshot.cursor, messages=deque(messages), metadata=snapshot.metadata)
+        return _fork_point(snapshot, messages)
 
     @contextmanager
     def _living(self) -> Iterator[None]:
@@ -289,23 +293,37 @@ class History:
         """What the log knows of the generation."""
         return await self.known(generation_key(generation_id), GenerationRecord)
 
-    async def generation_info(self, generation_id: str) -> GenerationInfo:
-        """Of a generation that is not live. Raises `GenerationNotFound`."""
+    async def found(self, generation_id: str) -> GenerationRecord:
+        """What the log knows of the generation. Raises `GenerationNotFound`."""
         record = await self.generation(generation_id)
         if record is None:
             raise GenerationNotFound(
                 "the session never saw this generation", session_id=self.session_id, generation_id=generation_id
             )
-        if record.outcome is not None:
-            state = GenerationState.FINISHED
-        else:
-            state = GenerationState.QUEUED if record.turn is None else GenerationState.LIVE
+        return record
+
+    async def generation_info(self, generation_id: str) -> GenerationInfo:
+        """How the generation stands, as snapshots tell it. Raises `GenerationNotFound`.
+
+        Of one from before a reset, and of one that waited in vain long ago, only what its record has.
+        """
+        record = await self.found(generation_id)
+        with self._living():
+            info = await self._folded().generation_info(generation_id, record.turn)
+        if info is not None:
+            return info
         return GenerationInfo(
             generation_id=generation_id,
-            state=state.value,
+            state=state_of(record),
             turn=record.turn,
-            outcome=cast("Outcome | None", record.outcome),  # `session.transaction` alone writes it
+            outcome=record.outcome,
+            code=record.code,
         )
+
+    async def question(self) -> str | None:
+        """The message behind which the live generation began; None where nothing is live, or no message stood there."""
+        with self._living():
+            return await self._folded().question()
 
     async def record(self, key: str) -> bytes | None:
         """One of the session's records, as it is."""
@@ -334,3 +352,12 @@ class History:
     async def message(self, message_id: str) -> MessageRecord | None:
         """What the log knows of the message."""
         return await self.known(message_key(message_id), MessageRecord)
+
+
+def _fork_point(snapshot: Snapshot, messages: tuple[MessageView, ...]) -> ForkPoint:
+    return ForkPoint(
+        cursor=snapshot.cursor,
+        messages=deque(messages),
+        generations=deque(snapshot.generations),
+        metadata=snapshot.metadata,
+    )

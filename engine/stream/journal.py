@@ -58,7 +58,8 @@ from attrs import frozen
 from ..config import Config
 from ..errors import CorruptSession, PenstockError, TimedOut, WriteFailed
 from ..events import Cursor
-from ..log.port import Append, Entry, EventLog, Head
+from ..log.port import Append, Entry, EventLog, Head, Summary
+from ..rules.listing import Listed, read_listed
 from .budget import LARGE, Budget
 from .hub import Batch, Hub
 
@@ -97,6 +98,7 @@ class Journal:
         "_most_gathered",
         "_most_gathered_bytes",
         "_most_published",
+        "_on_listed",
         "_on_refused",
         "_pending",
         "_pending_bytes",
@@ -104,12 +106,14 @@ class Journal:
         "_reserved",
         "_size",
         "_size_submitted",
+        "_unlisted",
         "_waiting",
         "_without_events",
         "_without_events_stored",
         "_without_events_submitted",
         "committed",
         "epoch",
+        "listed",
         "refused",
         "reporter",
         "session_id",
@@ -126,6 +130,7 @@ class Journal:
         budget: Budget,
         config: Config,
         on_refused: Callable[[PenstockError], None],
+        on_listed: Callable[[str], None],
     ) -> None:
         self._log = log
         self._hub = hub
@@ -139,12 +144,15 @@ class Journal:
         self._most_published = config.subscriber_buffer
         self._line = budget.lines[False]  # by what its last write was
         self._on_refused = on_refused
+        self._on_listed = on_listed
         self.reporter = hub.reporter
         self.session_id = head.session_id
         self.epoch = head.epoch
         self.committed = head.tail
         self.stamped = head.tail
         self.token = head.token
+        self.listed = _listed(head)
+        self._unlisted = False  # what is told in a list has changed, and is not handed to the log yet
         self.refused: PenstockError | None = None
         self._life = 0
         self._without_events = 0  # parts that were taken over, handed to the log, stored
@@ -184,6 +192,12 @@ class Journal:
     def raise_token(self) -> None:
         """Fence: from here on, the log takes this session's writes with the new token only."""
         self.token += 1
+
+    def summarize(self, listed: Listed) -> None:
+        """What lists tell of the session once the part that is appended next is stored; stored with it."""
+        if listed is not self.listed:
+            self.listed = listed
+            self._unlisted = True
 
     def append(self, bodies: Sequence[bytes], records: Mapping[str, bytes | None] | None = None) -> Mark:
         """Take over events stamped ``stamped + 1 …``, with their records, as one indivisible part.
@@ -315,6 +329,7 @@ class Journal:
             self._hub.overflow()
         self.epoch, self.token = head.epoch, head.token
         self.committed = self.stamped = head.tail
+        self.listed = _listed(head)
         self.refused = None
 
     def close(self) -> None:
@@ -329,8 +344,10 @@ class Journal:
             token=self.token,
             events=self._bodies,
             records=self._records,
+            summary=Summary(self.listed.rank, self.listed.encoded()) if self._unlisted else None,
             size=self._size,
         )
+        self._unlisted = False
         self._line = self._budget.lines[self._size > LARGE * len(self._bodies)]
         self._bodies, self._records = [], {}
         self._size, self._size_submitted = 0, self._size
@@ -368,11 +385,14 @@ class Journal:
                 self._hub.publish(Batch(self.session_id, self.epoch, entries))
         finally:
             self._tell()
+        if write.summary is not None:
+            self._on_listed(self.session_id)
         self.reporter.committed(write, handed_over)
 
     def _refuse(self, error: PenstockError) -> None:
         self._budget.give_back(self.stamped - self.committed, self._size + self._size_submitted)
         self._bodies, self._records = [], {}
+        self._unlisted = False
         self._size = self._size_submitted = 0
         self._reserved, self._held = None, 0
         self._most_gathered, self._most_gathered_bytes = self._half, self._half_bytes
@@ -394,3 +414,7 @@ class Journal:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.unpark_all()
+
+
+def _listed(head: Head) -> Listed:
+    return read_listed(None if head.summary is None else head.summary.body)

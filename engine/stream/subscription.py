@@ -164,7 +164,7 @@ class Source(Protocol):
     async def page(self, after: int) -> Batch | None:
         """One page of the log behind ``after``; None at the tail. Raises `StaleEpoch`."""
 
-    async def snapshot_page(self, *, with_open: bool) -> SnapshotPage:
+    async def snapshot_page(self, limit: int | None = None, *, with_open: bool) -> SnapshotPage:
         """The session's state, its newest messages and those that are open. Raises `SessionDeleted`."""
 
 
@@ -176,10 +176,20 @@ class Subscription:
     Cancelling `receive` and calling it again loses nothing and repeats nothing.
     """
 
-    def __init__(self, source: Source, after: Cursor | None, *, from_tail: bool, live: bool, snapshot: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        after: Cursor | None,
+        *,
+        from_tail: bool,
+        live: bool,
+        snapshot: bool,
+        limit: int | None = None,
+    ) -> None:
         self._source = source
         self._live = live
         self._snapshot = snapshot
+        self._limit = limit  # of the snapshot's messages
         self._mailbox = source.hub.register()
         self._ready: list[Delivery] = []  # a few at most
         self._events: Iterator[Event] = iter(())
@@ -268,7 +278,7 @@ class Subscription:
 
     async def _take_snapshot(self) -> None:
         try:
-            page = await self._source.snapshot_page(with_open=True)
+            page = await self._source.snapshot_page(self._limit, with_open=True)
         except SessionDeleted:
             self._ready.append(self._end(Ended("deleted")))
         except CorruptSession:

@@ -154,10 +154,13 @@ class Dice:
             generation_id=self.gid,
             input=self.anything,
             on_last_disconnect=lambda: self._random.randrange(5),
+            idle_limit=lambda: self.one_of((None, 60, 3600.5)),
             metadata=lambda: {self.word(): self.anything()},
         )
         if self.rarely(4):
             made |= self.some(replaces=self.mid)
+        if self.rarely(4):
+            made |= self.some(continues=self.mid)
         return self.often(made)
 
     def post(self) -> object:

@@ -37,9 +37,10 @@ End = Literal["clean", "cut", "hang"]
 
 @frozen(kw_only=True)
 class Answer:
-    """``pieces``: bytes to send, or seconds to wait."""
+    """``pieces``: bytes to send, or seconds to wait. ``silent``: seconds in which not even the head is sent."""
 
     pieces: Sequence[bytes | float] = ()
+    silent: float = 0
     status: int = 200
     headers: Mapping[str, str] = field(factory=dict)
     end: End = "clean"
@@ -106,6 +107,7 @@ class Provider:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, stream, seen, nursery.cancel_scope)
             try:
+                await trio.sleep(answer.silent)
                 headers = {"content-type": "text/event-stream", "transfer-encoding": "chunked", **answer.headers}
                 head = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in headers.items())]
                 await stream.send_all("\r\n".join([*head, "", ""]).encode())

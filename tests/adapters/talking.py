@@ -9,7 +9,7 @@ import trio
 from attrs import define
 
 from penstock.adapters.models import Assistant, Model, Retries, Tool, open_model
-from penstock.engine import Event, GenerationFinished, JSONObject, MessageView, Session
+from penstock.engine import JSON, Config, Event, GenerationFinished, GenerationStatus, JSONObject, MessageView, Session
 from penstock.engine.testing import EngineUnderTest, open_test_engine
 from tests.adapters.providers import Provider, Wire
 
@@ -60,6 +60,11 @@ class Talk:
     async def events(self) -> list[Event]:
         return await self.world.events(self.session)
 
+    async def statuses(self) -> list[tuple[str, JSON]]:
+        """What was told of what goes on, with the detail."""
+        found = [event.data for event in await self.events()]
+        return [(data.status, data.detail) for data in found if isinstance(data, GenerationStatus)]
+
     async def until(self, text: str) -> None:
         """Wait until this stands in a block of the newest message."""
         with trio.fail_after(PATIENCE):
@@ -89,10 +94,23 @@ async def talking(
     tools: Iterable[Tool] = (),
     rounds: int = 4,
     retries: Retries = QUICK,
+    context_tokens: int | None = None,
+    first_word: float = 600,
+    show_errors: bool = False,
+    config: Config | None = None,
 ) -> AsyncIterator[Talk]:
-    assistant = Assistant(model, system=system, tools=tools, rounds=rounds, retries=retries)
+    assistant = Assistant(
+        model,
+        system=system,
+        tools=tools,
+        rounds=rounds,
+        retries=retries,
+        context_tokens=context_tokens,
+        first_word=first_word,
+        show_errors=show_errors,
+    )
     try:
-        async with open_test_engine(producers={"model": assistant}) as world:
+        async with open_test_engine(producers={"model": assistant}, config=config) as world:
             yield Talk(world, await world.engine.create_session("talk"))
     finally:
         with trio.move_on_after(1, shield=True):

@@ -49,7 +49,7 @@ async def test_the_tail_is_asked_for_until_a_cursor_is_known(autojump_clock: Moc
     terminal = Terminal(Stream(f"id: {SECOND}\n\n".encode()), Stream(END))
     await terminal.tail(after="now")
     assert terminal.server.asked == [None, SECOND]
-    assert terminal.server.queries == ["after=now", ""]
+    assert terminal.server.queries == ["heartbeat=3&after=now", "heartbeat=3"]
 
 
 async def test_a_server_that_was_never_there_is_an_error_at_once(autojump_clock: MockClock) -> None:

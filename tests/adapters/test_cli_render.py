@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import click
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,9 +75,22 @@ def test_blocks_that_stream_at_once_take_turns_by_the_line() -> None:
     ) == ('assistant (reasoning)> Hm\nassistant calls look_up> {"a":1}\nassistant (reasoning)> , yes\n')
 
 
-def test_an_end_that_is_not_complete_says_why() -> None:
-    end = GenerationFinished(outcome="failed", code="PRODUCER_FAILED", message="The model is away.")
-    assert rendered(event(end, None, None, 3)) == "-- turn 3 failed (PRODUCER_FAILED: The model is away.)\n"
+@pytest.mark.parametrize(
+    ("outcome", "code", "message", "said"),
+    [
+        ("failed", "PRODUCER_FAILED", "The model is away.", "failed (PRODUCER_FAILED: The model is away.)"),
+        ("failed", "PRODUCER_FAILED", None, "failed (PRODUCER_FAILED)"),
+        ("stalled", "STALLED", "Nothing came for 120 s.", "stalled (Nothing came for 120 s.)"),
+        ("superseded", "SUPERSEDED", "A newer answer took its place.", "superseded (A newer answer took its place.)"),
+        ("stopped", "STOPPED", "Stopped before it began.", "stopped (Stopped before it began.)"),
+        ("stopped", "STOPPED", "Stopped.", "stopped"),
+        ("lost", None, None, "lost"),
+        ("lost", None, "\x1b[2J", "lost (\u241b[2J)"),
+    ],
+)
+def test_an_end_that_is_not_complete_says_why(outcome: str, code: str | None, message: str | None, said: str) -> None:
+    end = GenerationFinished(outcome=outcome, code=code, message=message)
+    assert rendered(event(end, None, None, 3)) == f"-- turn 3 {said}\n"
 
 
 def test_following_begins_in_the_middle_of_a_message() -> None:

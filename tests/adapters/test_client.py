@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Literal
 
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 from penstock.adapters.client import BadAnswer, Client, ClientConfig, Lost, RemoteSession, Unreachable, connect
 from penstock.engine import (
@@ -37,6 +41,7 @@ from penstock.engine import (
     new_message_id,
 )
 from penstock.engine.log import Delete
+from tests.adapters.fake_streams import Stream
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.faulty import Fail, FaultyLog
 
@@ -162,6 +167,21 @@ async def test_a_live_generation_is_stopped_superseded_joined_and_queued_behind(
         assert (await session.queue_next()).generation_id == queued.generation_id
 
 
+async def test_a_start_says_how_long_it_may_write_nothing() -> None:
+    async with clients() as (_, client):
+        session = await client.create_session("demo")
+        endless = await session.start("patient", idle_limit=math.inf)
+        assert (await session.generation(endless.generation_id)).state == "live"
+        brief = await session.start("patient", idle_limit=0.05)
+        async with session.events() as events:
+            async for event in events:
+                if event.type == "generation.finished" and event.generation_id == brief.generation_id:
+                    break
+        assert (await session.generation(brief.generation_id)).outcome == "stalled"
+        with pytest.raises(InvalidBody):
+            await session.start("patient", idle_limit=0)
+
+
 # R-85 R-113
 async def test_refusals_come_as_the_errors_of_the_engine() -> None:
     async with clients() as (_, client):
@@ -198,6 +218,68 @@ async def test_a_start_is_repeated_under_its_key_and_tells_so() -> None:
         again = await session.start("story", idempotency_key="k")
         assert isinstance(again, Started)
         assert (again.generation_id, again.repeated) == (first.generation_id, True)
+
+
+class Silent(httpx.AsyncBaseTransport):
+    """A server whose first answers are lost: so many, and then it says that the start was carried out."""
+
+    def __init__(self, lost: int) -> None:
+        self.lost = lost
+        self.asked: list[tuple[float, JSONObject, str]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        body: JSONObject = json.loads(b"".join([piece async for piece in request.stream]))
+        self.asked.append((trio.current_time(), body, request.headers["Idempotency-Key"]))
+        if len(self.asked) <= self.lost:
+            await trio.sleep_forever()
+        ids = {"session_id": "demo", "generation_id": body["generation_id"]}
+        return httpx.Response(200, json={**ids, "turn": 1, "cursor": str(Cursor("e", 3))})
+
+
+# R-43 R-74
+async def test_a_start_whose_answer_is_lost_is_asked_for_again_and_is_the_same(autojump_clock: MockClock) -> None:
+    server = Silent(2)
+    async with connect("http://fake", transport=server) as client:
+        started = await client.session("demo").start(text="once")
+    assert isinstance(started, Started)
+    assert not started.repeated
+    times, bodies, keys = zip(*server.asked, strict=True)
+    lasted = [later - sooner for sooner, later in pairwise(times)]
+    assert lasted == [pytest.approx(6, abs=0.1)] * 2, "no pause behind a silence"
+    assert bodies[0] == bodies[1] == bodies[2]
+    assert set(keys) == {bodies[0]["generation_id"]} == {started.generation_id}
+
+
+# R-43 R-74
+async def test_a_start_without_any_answer_tells_its_id_and_may_be_asked_for_again(autojump_clock: MockClock) -> None:
+    server = Silent(10**6)
+    async with connect("http://fake", transport=server) as client:
+        session = client.session("demo")
+        with pytest.raises(Unreachable) as caught:
+            await session.start(text="once")
+        assert 30 <= trio.current_time() <= 47
+        assert caught.value.session_id == "demo"
+        server.lost = 0
+        started = await session.start(text="once", generation_id=caught.value.generation_id)
+    assert started.generation_id == caught.value.generation_id
+    assert len({(json.dumps(body), key) for _, body, key in server.asked}) == 1
+
+
+async def test_a_slow_line_is_no_dead_one(autojump_clock: MockClock) -> None:
+    """A large body takes its time, and so does an answer that has begun."""
+    asked: list[float] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(trio.current_time())
+        await trio.sleep(20)
+        body = json.dumps({"session_id": "demo", "message_id": new_message_id(), "cursor": str(Cursor("e", 3))})
+        return httpx.Response(201, stream=Stream(body[:9].encode(), 20.0, body[9:].encode()))
+
+    async with connect("http://fake", transport=httpx.MockTransport(answer)) as client:
+        posted = await client.session("demo").post("x" * 512 * 1024)
+    assert posted.cursor == Cursor("e", 3)
+    assert len(asked) == 1
 
 
 async def test_an_approval_and_an_input_reach_a_generation() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from inspect import isfunction, signature
 
 import pytest
@@ -39,6 +40,7 @@ from penstock.engine import (
     CorruptSession,
     Cursor,
     Event,
+    FinishFailed,
     Gap,
     InvalidBody,
     JSONObject,
@@ -311,11 +313,21 @@ def test_a_pause_is_a_random_part_of_what_doubles() -> None:
     assert backoff.next(at_least=3.0) == 3.0
     backoff.reset()
     assert backoff.next() == 0.025
+    assert [backoff.next(spent=0.04), backoff.next(spent=0.04)] == [pytest.approx(0.01), pytest.approx(0.06)]
+    assert backoff.next(3.0, spent=7.0) == 3.0, "what the server asks for is counted from its answer"
 
 
-def budget(**given: bool) -> Budget:
+def budget(*, outage: float = 0.0, now: Callable[[], float] = lambda: 0.0, **given: bool) -> Budget:
+    """Three attempts at least."""
     settings = {"renews": False, "may_recover": True} | given
-    return Budget(3, Backoff(0.05, 2.0), renews=settings["renews"], may_recover=settings["may_recover"])
+    return Budget(
+        3,
+        outage,
+        Backoff(0.05, 2.0, chance=lambda: 0.5),
+        now=now,
+        renews=settings["renews"],
+        may_recover=settings["may_recover"],
+    )
 
 
 # R-97: here as in the engine.
@@ -361,6 +373,27 @@ def test_a_session_that_could_not_be_made_has_attempts_of_its_own() -> None:
     assert [type(one.judge(trouble, making=True)) for _ in range(2)] == [Again, Again]
     one.made()
     assert [type(one.judge(trouble)) for _ in range(3)] == [Again, Again, GiveUp], "all of them anew"
+
+
+# R-78
+def test_a_budget_lasts_as_long_as_an_outage() -> None:
+    trouble, clock = Failure(error=WriteFailed(""), status=500), [100.0]
+    one = budget(outage=60.0, now=lambda: clock[0])
+    for clock[0] in (100.0, 103.0, 110.0, 158.0):
+        assert isinstance(one.judge(trouble), Again)
+    clock[0] = 159.8  # the pause, 0.4 s by now, would end behind the outage
+    assert isinstance(one.judge(trouble), GiveUp)
+    one = budget(outage=60.0, now=lambda: clock[0])
+    clock[0] += 1000.0  # however long an attempt takes, there are three
+    assert [type(one.judge(trouble)) for _ in range(3)] == [Again, Again, GiveUp]
+    one = budget(outage=60.0, now=lambda: clock[0])
+    clock[0] += 50.0
+    assert isinstance(one.judge(Failure(error=SessionNotFound(""), status=404)), Recover)
+    one.made()
+    clock[0] += 50.0
+    assert [type(one.judge(trouble)) for _ in range(4)] == [Again] * 4, "all of it anew"
+    one, ended = budget(outage=60.0), Failure(error=FinishFailed(""), status=500)
+    assert [type(one.judge(ended)) for _ in range(3)] == [Again, Again, GiveUp], "it stays so"
 
 
 def test_a_session_that_cannot_be_read_is_not_asked_again() -> None:

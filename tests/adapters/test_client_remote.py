@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,6 +25,7 @@ from penstock.engine import (
     Producer,
     SessionDeleted,
     StaleGeneration,
+    TimedOut,
 )
 from tests.adapters.serving import PATIENCE, penstock
 
@@ -240,6 +242,19 @@ async def test_approvals_and_inputs_reach_a_remote_producer() -> None:
                 if event.type == "generation.finished":
                     break
         assert types[-2:] == ["input.applied", "generation.finished"]
+
+
+async def test_a_producer_says_how_long_it_may_write_nothing() -> None:
+    async with servers() as (_, client):
+        session = await client.create_session("s")
+        async with session.produce() as generation:
+            assert generation.idle_limit == 120
+        async with session.produce(idle_limit=math.inf) as generation:
+            assert generation.idle_limit == math.inf
+        with pytest.raises((TimedOut, StaleGeneration)):
+            async with session.produce(idle_limit=0.2) as generation:
+                await generation.status("working")
+                await trio.sleep_forever()
 
 
 async def test_an_approval_that_is_not_waited_for_any_more_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -41,13 +42,27 @@ async def test_a_stream_that_ends_in_order_without_a_word_is_resumed(autojump_cl
     assert await server.read() == [1, 2]
 
 
-async def test_a_line_that_is_silent_for_three_heartbeats_is_dead(autojump_clock: MockClock) -> None:
+async def test_a_line_that_is_silent_although_it_was_asked_is_dead(autojump_clock: MockClock) -> None:
     server = Server(
-        Stream(event(1), 44.0, b": ping\n\n", 44.0, event(2), 1000.0),
+        Stream(event(1), 7.0, b": ping\n\n", 7.0, event(2), 1000.0),
         Stream(event(3), END),
     )
     assert await server.read() == [1, 2, 3]
-    assert 88 + 45 <= server.times[1] <= 88 + 45.3
+    assert 14 + 7.5 <= server.times[1] <= 14 + 7.8
+    assert server.queries == ["heartbeat=3"] * 2
+
+
+async def test_a_line_that_brings_nothing_in_time_has_more_the_next_time(autojump_clock: MockClock) -> None:
+    """One message may be a whole conversation, on a line that is slow."""
+    opened = b"id: e-0000000000000000\n\n"
+    mute, late = Stream(opened, 1000.0), Stream(opened, 29.0, event(1), 1000.0)
+    server = Server(mute, mute, mute, mute, mute, late, Stream(event(2), 1000.0), Stream(event(3), END))
+    assert await server.read() == [1, 2, 3]
+    lasted = [later - sooner for sooner, later in pairwise(server.times)]
+    # The first one told where it begins.
+    assert [int(each / 7.5) for each in lasted[:5]] == [1, 1, 2, 4, 4]
+    assert 29 + 30 <= lasted[5] <= 29 + 30 + 1
+    assert lasted[6] < 7.5 + 1, "once something came it is as patient as before"
 
 
 async def test_a_server_that_takes_a_request_and_says_nothing_is_left(autojump_clock: MockClock) -> None:
@@ -63,7 +78,7 @@ async def test_a_server_that_takes_a_request_and_says_nothing_is_left(autojump_c
 
     server = Dumb(Stream(event(1), END))
     assert await server.read() == [1]
-    assert 45 <= server.times[1] <= 45.3
+    assert server.times[1] == pytest.approx(7.5), "it has waited long enough"
 
 
 # No busy loop: what brings nothing is asked for less and less often, for ever.
@@ -294,23 +309,73 @@ async def test_a_transcript_that_does_not_add_up_asks_for_the_state(broken: byte
         assert transcript.cursor.offset <= 3
         await transcript.wait_for(lambda state: state.cursor == Cursor("e", 10))
         assert transcript.snapshots == 2
-    assert server.queries == ["snapshot=true"] * 2
+    assert server.queries == ["heartbeat=3&snapshot=true"] * 2
     assert server.asked == [None, None]
 
 
-# R-152: a state that cannot be had as a whole is no state, at the beginning as later.
-@pytest.mark.parametrize("at", ["the beginning", "a later time"])
-async def test_a_transcript_that_cannot_be_completed_is_an_error(at: str, autojump_clock: MockClock) -> None:
-    part = snapshot(Cursor("e", 9)).replace(b'"more":false', b'"more":true,"next":"m"')
-    refused: list[Answer] = [Stream(part, event(10), 1000.0), problem("FORBIDDEN")]
-    if at == "the beginning":
-        server = Server(*refused)
+def page(offset: int, *ids: str, more: bool = False) -> httpx.Response:
+    """Older messages, as they were at this offset."""
+    body: dict[str, JSON] = {
+        "session_id": "s",
+        "cursor": str(Cursor("e", offset)),
+        "messages": [{"message_id": each, "role": "user", "status": "complete", "blocks": []} for each in ids],
+        "queue": {"paused": False, "items": []},
+        "approvals": [],
+        "metadata": {},
+        "more": more,
+    }
+    return httpx.Response(200, json=body | ({"next": ids[0]} if more else {}))
+
+
+# The newest message, of more.
+PART = (
+    snapshot(Cursor("e", 9))
+    .replace(b'"more":false', b'"more":true,"next":"m"')
+    .replace(b'"messages":[]', b'"messages":[{"message_id":"m","role":"user","status":"complete","blocks":[]}]')
+)
+
+
+# R-152
+async def test_older_messages_that_cannot_be_read_are_an_error_and_may_be_asked_for_again(
+    autojump_clock: MockClock,
+) -> None:
+    server = Server(Stream(PART, event(10), 1000.0), problem("FORBIDDEN"), page(10, "k", "l"))
+    async with (
+        connect("http://fake", transport=server) as client,
+        client.session("s").transcript(limit=1) as transcript,
+    ):
+        await transcript.wait_for(lambda state: state.cursor == Cursor("e", 10))
         with pytest.raises(Forbidden):
-            async with connect("http://fake", transport=server) as client, client.session("s").transcript():
-                pass
-    else:
-        server = Server(Stream(snapshot(Cursor("e", 2)), event(5), 1000.0), *refused)
-        async with connect("http://fake", transport=server) as client, client.session("s").transcript() as transcript:
-            with pytest.raises(Forbidden):
-                await transcript.wait_for(lambda state: state.cursor == Cursor("e", 10))
-    assert server.queries[-1] == "limit=1000&before=m"
+            await transcript.older()
+        assert (transcript.more, transcript.state.message_ids()) == (True, ["m"])
+        assert not await transcript.older(2)
+        assert not transcript.more
+        assert not await transcript.older(), "there is nothing to ask for"
+        assert transcript.state.message_ids() == ["k", "l", "m"]
+        assert transcript.cursor == Cursor("e", 10)
+        assert not transcript.snapshot().more
+    assert server.queries == ["heartbeat=3&snapshot=true&limit=1", "limit=1000&before=m", "limit=2&before=m"]
+
+
+async def test_a_message_that_was_retracted_while_its_page_was_on_the_way_stays_away(
+    autojump_clock: MockClock,
+) -> None:
+    stamp = b'"message_id":"k","data":{'
+    gone = event(10).replace(b'"queue.paused"', b'"message.retracted"').replace(b'"data":{', stamp)
+    server = Server(Stream(PART, gone, 1000.0), page(9, "k", "l"), page(10, "l"))
+    async with connect("http://fake", transport=server) as client, client.session("s").transcript() as transcript:
+        await transcript.wait_for(lambda state: state.cursor == Cursor("e", 10))
+        assert not await transcript.older()
+        assert transcript.state.message_ids() == ["l", "m"]
+    assert len(server.queries) == 3
+
+
+# R-72
+async def test_a_page_before_a_message_that_is_gone_makes_the_state_begin_anew(autojump_clock: MockClock) -> None:
+    server = Server(
+        Stream(PART, 1000.0), problem("MESSAGE_NOT_FOUND"), Stream(snapshot(Cursor("e", 12)), event(13), 1000.0)
+    )
+    async with connect("http://fake", transport=server) as client, client.session("s").transcript() as transcript:
+        assert not await transcript.older()
+        assert transcript.snapshots == 2
+        assert transcript.state.message_ids() == []

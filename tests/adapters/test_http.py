@@ -134,13 +134,12 @@ async def test_a_generation_is_started_shown_and_finished() -> None:
         made = started.json()
         assert made.keys() == {"session_id", "generation_id", "turn", "cursor", "message_id"}
         assert (made["generation_id"], made["turn"]) == (body["generation_id"], 1)
-        assert await finished(world, client, made["generation_id"]) == {
-            "session_id": "s",
-            "generation_id": made["generation_id"],
-            "turn": 1,
-            "state": "finished",
-            "outcome": "completed",
-        }
+        ended = await finished(world, client, made["generation_id"])
+        (shown,) = (await client.get(S)).json()["generations"]
+        assert ended == {"session_id": "s", **shown}
+        assert shown.items() >= {"turn": 1, "state": "finished", "outcome": "completed"}.items()
+        assert shown["started"]["cursor"] < shown["finished"]["cursor"]
+        assert shown["started"]["time"] <= shown["finished"]["time"]
         assert refusal(await client.post(f"{S}/generations", json=body), 409, "ID_IN_USE")
 
 

@@ -204,6 +204,22 @@ async def unwatched_end(client: httpx.AsyncClient, generation_id: str) -> str:
             await trio.sleep(0.01)
 
 
+async def test_a_start_says_how_long_it_may_write_nothing() -> None:
+    async with serving(p=Steered()) as (_, client):
+        endless = await start(client, idle_limit=None)
+        brief = await start(client, idle_limit=0.05)
+        assert brief["superseded"]["generation_id"] == endless["generation_id"]
+        assert await unwatched_end(client, brief["generation_id"]) == "stalled"
+
+
+@pytest.mark.parametrize("value", [True, "none", "5", 0, -1, [], {}], ids=repr)
+async def test_the_seconds_of_silence_are_a_number_or_null(value: JSON) -> None:
+    async with serving(p=Steered()) as (_, client):
+        problem = refusal(await client.post(f"{S}/generations", json={"idle_limit": value}), 400, "INVALID_BODY")
+        assert "idle_limit" in problem["detail"]
+        assert "generation" not in accepted(await client.get(S), 200)
+
+
 @pytest.mark.parametrize(
     "value", [True, False, "never", "5", -1, -0.5, [], {}, None, int("9" * 400)], ids=lambda value: repr(value)[:9]
 )
@@ -448,7 +464,8 @@ async def test_sessions_are_listed_page_by_page() -> None:
         whole = accepted(await client.get("/v1/sessions"), 200)
         assert whole.keys() == {"sessions"}
         assert [session["session_id"] for session in whole["sessions"]] == ["a", "c", "d", "s"]
-        assert whole["sessions"][0].keys() == {"session_id", "cursor", "metadata"}
+        told = {"session_id", "cursor", "metadata", "created", "updated", "running", "approvals"}
+        assert whole["sessions"][0].keys() == told
         assert whole["sessions"][0]["metadata"] == {"name": "a"}
         assert whole["sessions"][-1]["generation"] == {"generation_id": started["generation_id"]}
         assert whole["sessions"][-1]["cursor"].split("-")[0] == started["cursor"].split("-")[0]
@@ -608,6 +625,8 @@ async def test_every_route_tells_what_became_of_its_session(method: str, path: s
         ("POST", "/stop", {"queue": True}, "$.queue"),
         ("POST", "/generations", {"replaces": 1}, "$.replaces"),
         ("POST", "/generations", {"replaces": None}, "$.replaces"),
+        ("POST", "/generations", {"continues": 1}, "$.continues"),
+        ("POST", "/generations", {"author": "ann"}, "author"),
         ("POST", "/generations", {"on_last_disconnect": "stop"}, "on_last_disconnect"),
         ("POST", "/generations", {"policy": "often"}, "often"),
     ],

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 import trio
 
-from penstock.engine import JSON, BlockView, MessageOpened
+from penstock.engine import JSON, BlockView, Config, MessageOpened
 from tests.adapters.providers import WIRES, Answer, Call, Wire, chat, claude, error, provider, responses, sse, whole
 from tests.adapters.talking import PATIENCE, model_of, talking
 
@@ -166,7 +166,7 @@ async def test_what_asking_again_cannot_mend_is_told_at_once(
     refused = error(status, "secret inside: key", **told)
     async with provider(refused) as server, talking(model_of(wire, server)) as talk:
         end = await talk.say("x")
-        assert (end.outcome, end.code) == ("failed", code)
+        assert (end.outcome, end.code, end.retryable) == ("failed", code, False)
         assert end.message is not None
         assert "secret" not in end.message
         assert len(server.seen) == 1
@@ -192,7 +192,7 @@ async def test_before_the_first_token_a_passing_error_is_tried_again(wire: Wire,
 async def test_attempts_have_an_end(wire: Wire) -> None:
     async with provider(*[error(503)] * 9) as server, talking(model_of(wire, server)) as talk:
         end = await talk.say("x")
-        assert (end.outcome, end.code) == ("failed", "MODEL_UNAVAILABLE")
+        assert (end.outcome, end.code, end.retryable) == ("failed", "MODEL_UNAVAILABLE", True)
         assert len(server.seen) == 4
 
 
@@ -206,6 +206,15 @@ async def test_retry_after_is_obeyed_and_one_that_is_too_long_ends_it(wire: Wire
         assert 0.15 <= trio.current_time() - begun < PATIENCE
         assert (end.outcome, end.code) == ("failed", "MODEL_RATE_LIMITED")
         assert len(server.seen) == 2
+
+
+async def test_what_would_have_to_wait_past_the_idle_limit_is_told_at_once() -> None:
+    busy = error(429, headers={"retry-after": "30"})
+    async with provider(busy) as server, talking(model_of(chat, server), config=Config(idle_limit=20)) as talk:
+        begun = trio.current_time()
+        assert (await talk.say("x")).code == "MODEL_RATE_LIMITED"
+        assert trio.current_time() - begun < PATIENCE
+        assert len(server.seen) == 1
 
 
 @every_wire
@@ -223,6 +232,18 @@ async def test_a_server_that_is_not_there_is_unavailable(wire: Wire) -> None:
     async with talking(gone) as talk:
         end = await talk.say("x")
         assert (end.outcome, end.code) == ("failed", "MODEL_UNAVAILABLE")
+
+
+@every_wire
+@pytest.mark.parametrize("status", [400, 404])
+async def test_in_open_mode_the_provider_says_itself_why_it_refuses_a_request(wire: Wire, status: int) -> None:
+    async with (
+        provider(error(status, "Unknown parameter: 'temprature'.")) as server,
+        talking(model_of(wire, server), show_errors=True) as talk,
+    ):
+        end = await talk.say("x")
+        assert end.message is not None
+        assert end.message.endswith("It says: Unknown parameter: 'temprature'.")
 
 
 def cut_in_the_middle(wire: Wire) -> list[bytes]:

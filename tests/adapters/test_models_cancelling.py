@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -11,7 +11,7 @@ import trio
 
 from penstock.adapters.models import Assistant
 from penstock.engine import Config, open_engine
-from tests.adapters.providers import WIRES, Answer, Provider, Wire, claude, provider, whole
+from tests.adapters.providers import WIRES, Answer, Call, Provider, Wire, claude, provider, whole
 from tests.adapters.talking import PATIENCE, QUICK, Talk, model_of, talking
 
 every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in WIRES])
@@ -20,12 +20,17 @@ every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in W
 AT_ONCE = 0.1
 
 
+def falling_silent(wire: Wire, *, thoughts: Sequence[str] = ()) -> Answer:
+    """An answer that goes no further than its first word, and does not end."""
+    pieces = wire.say("The first word", " and more", thoughts=thoughts)
+    cut = next(i for i, piece in enumerate(pieces) if b"first word" in piece) + 1
+    return Answer(pieces=pieces[:cut], end="hang")
+
+
 @asynccontextmanager
 async def in_the_middle(wire: Wire, end_of: str = "word") -> AsyncIterator[tuple[Talk, Provider]]:
     """An answer has begun, and its provider is silent."""
-    pieces = wire.say("The first word", " and more", thoughts=["hm"])
-    cut = next(i for i, piece in enumerate(pieces) if b"first word" in piece) + 1
-    silent = Answer(pieces=pieces[: cut if end_of == "word" else 0], end="hang")
+    silent = falling_silent(wire, thoughts=["hm"]) if end_of == "word" else Answer(end="hang")
     async with provider(silent, whole(wire, "The next.")) as server, talking(model_of(wire, server)) as talk:
         await talk.session.start("model", text="x")
         if end_of == "word":
@@ -50,6 +55,29 @@ async def test_a_stop_closes_the_providers_connection_at_once(wire: Wire, end_of
         if end_of == "word":
             last = await talk.last()
             assert (last.role, last.status, last.blocks[-1].text) == ("assistant", "cancelled", "The first word")
+
+
+@every_wire
+async def test_the_price_of_a_stopped_answer_is_said_to_be_a_part_of_it(wire: Wire) -> None:
+    call = Call("call_1", "look_up", ("{}",))
+    async with (
+        provider(falling_silent(wire), whole(wire, calls=[call]), falling_silent(wire)) as server,
+        talking(model_of(wire, server)) as talk,
+    ):
+        # What is read, Anthropic says at once; what is written, nobody does before the end.
+        begun = {"input_tokens": 10, "cached_tokens": 4, "partial": True} if wire is claude else None
+        await talk.session.start("model", text="x")
+        await talk.until("first word")
+        await talk.session.stop()
+        assert (await talk.end()).usage == begun
+        await talk.session.start("model", text="and now")
+        await (await server.wait_request(3)).sent.wait()
+        await talk.until("first word")
+        await talk.session.stop()
+        usage = (await talk.end()).usage
+        assert usage is not None
+        assert usage["partial"] is True
+        assert (usage["input_tokens"], usage["output_tokens"]) == (20 if wire is claude else 10, 5)
 
 
 @every_wire
@@ -142,9 +170,7 @@ async def test_a_stop_while_it_waits_to_ask_again_is_a_stop() -> None:
 
 @every_wire
 async def test_a_provider_that_falls_silent_is_stalled_and_left(wire: Wire) -> None:
-    pieces = wire.say("The first word")
-    silent = Answer(pieces=pieces[:-4], end="hang")
-    async with provider(silent) as server:
+    async with provider(falling_silent(wire)) as server:
         assistant = Assistant(model_of(wire, server), retries=QUICK)
         config = Config(idle_limit=0.3)
         async with open_engine(":memory:", producers={"model": assistant}, config=config) as engine:

@@ -49,6 +49,22 @@ def test_without_a_key_it_is_said_which_one_to_set(wire: Wire) -> None:
     assert "_API_KEY" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:11434/v1", "http://127.0.0.1/v1", "http://127.9.9.9", "http://[::1]:1", "http://m.localhost"],
+)
+def test_a_server_on_this_machine_needs_no_key(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_model("openai:small", base_url=url).name == "small"
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    assert open_model("openai:small").name == "small"
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1", "https://localhost.example", "http://localhost@models.example"])
+def test_a_server_elsewhere_needs_one(url: str) -> None:
+    with pytest.raises(ModelError, match="OPENAI_API_KEY"):
+        open_model("openai:small", base_url=url)
+
+
 @every_wire
 def test_the_key_is_taken_from_the_environment(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY" if wire.kind == "anthropic" else "OPENAI_API_KEY", "key")
@@ -131,6 +147,8 @@ def test_options_are_a_json_object(text: str) -> None:
         (["--model", "openai:x", "--model-options", "{"], {"OPENAI_API_KEY": "k"}, "not JSON"),
         (["--model", "openai:x", "--base-url", "x"], {"OPENAI_API_KEY": "k"}, "http://"),
         (["--system", "Be brief."], {}, "belong to a --model"),
+        (["--context-tokens", "4096"], {}, "belong to a --model"),
+        (["--model", "openai:x", "--context-tokens", "0"], {"OPENAI_API_KEY": "k"}, "--context-tokens"),
         (
             ["--model", "openai:x", "--producer", "model=penstock.adapters.echo:echo"],
             {"OPENAI_API_KEY": "k"},

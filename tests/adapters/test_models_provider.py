@@ -99,6 +99,13 @@ async def test_a_function_is_asked_for_the_key_before_each_request(wire: Wire) -
         assert seen == ["Bearer first", "Bearer second", "Bearer third"]
 
 
+@every_wire
+async def test_on_this_machine_no_key_is_needed_and_none_is_sent(wire: Wire) -> None:
+    async with provider(whole(wire, "x")) as server:
+        await answered(open_model(f"{wire.kind}:small", base_url=server.url + wire.base))
+        assert "authorization" not in server.seen[0].headers
+
+
 async def test_a_key_that_cannot_be_had_now_is_asked_for_again() -> None:
     tokens: list[str | OSError] = ["late", OSError("no route to the tokens")]
 

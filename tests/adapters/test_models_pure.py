@@ -72,6 +72,112 @@ def test_an_error_is_read_in_each_shape_that_servers_give_it(told: JSON, status:
     assert of_error(told, status=status).code == code
 
 
+def _openai(message: str, **more: JSON) -> JSON:
+    return {"error": {"message": message, "type": "invalid_request_error", **more}}
+
+
+LONG: list[tuple[str, JSON, int | None]] = [
+    (
+        "llama.cpp",
+        {
+            "error": {
+                "code": 400,
+                "message": "request (4476 tokens) exceeds the available context size (4096 tokens), try increasing it",
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 4476,
+                "n_ctx": 4096,
+            }
+        },
+        400,
+    ),
+    ("llama.cpp, older", _openai("the request exceeds the available context size. try increasing it", code=400), 400),
+    (
+        "vLLM",
+        {
+            "object": "error",
+            "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens.",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+        400,
+    ),
+    (
+        "vLLM, prompt",
+        {
+            "error": {
+                "message": "The decoder prompt (length 9254) is longer than the maximum model length of 4096.",
+                "type": "BadRequestError",
+                "code": 400,
+            }
+        },
+        400,
+    ),
+    ("Ollama", {"error": "prompt too long; exceeded max context length by 17 tokens"}, 400),
+    ("Ollama, 500", {"error": {"message": "the input length exceeds the context length", "type": "api_error"}}, 500),
+    (
+        "LM Studio",
+        {
+            "error": "Trying to keep the first 4102 tokens when context the overflows. However, the model is loaded "
+            "with context length of only 2048 tokens, which is not enough."
+        },
+        None,
+    ),
+    (
+        "LM Studio, newer",
+        _openai("The number of tokens to keep from the initial prompt is greater than the context length."),
+        400,
+    ),
+    ("OpenAI", _openai("Please shorten it.", code="context_length_exceeded", param="messages"), 400),
+    ("OpenAI, text", _openai("Your input exceeds the context window of this model."), 400),
+    (
+        "Anthropic",
+        {
+            "type": "error",
+            "error": {
+                "type": "invalid_request_error",
+                "message": "prompt is too long: 210000 tokens > 200000 maximum",
+            },
+        },
+        400,
+    ),
+    (
+        "Anthropic, sum",
+        _openai("input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease input length"),
+        400,
+    ),
+    ("Anthropic, bytes", {"type": "error", "error": {"type": "request_too_large", "message": "x"}}, 413),
+]
+
+
+@pytest.mark.parametrize(("told", "status"), [each[1:] for each in LONG], ids=[each[0] for each in LONG])
+def test_that_a_request_is_too_long_is_understood_from_every_server(told: JSON, status: int | None) -> None:
+    failure = of_error(told, status=status)
+    assert (failure.code, failure.retryable) == ("MODEL_CONTEXT_TOO_LONG", False)
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        (_openai("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."), 400, "MODEL_REJECTED"),
+        (
+            {
+                "error": {
+                    "message": "Tokens per min. Reduce the length of it.",
+                    "code": "rate_limit_exceeded",
+                }
+            },
+            429,
+            "MODEL_RATE_LIMITED",
+        ),
+        ({"error": "no key, no context window"}, 401, "MODEL_AUTH"),
+        ({"error": {"message": "the context window of the pool", "code": "insufficient_quota"}}, 429, "MODEL_QUOTA"),
+    ],
+)
+def test_what_is_refused_for_another_reason_is_not_too_long(told: JSON, status: int, code: str) -> None:
+    assert of_error(told, status=status).code == code
+
+
 def test_the_log_has_what_a_server_said_in_a_shape_of_its_own() -> None:
     assert "the pool is empty" in str(of_error({"error": {"message": "the pool is empty"}}, status=503))
     assert "the pool is empty" in str(of_error({"detail": "the pool is empty"}, status=503))
@@ -85,10 +191,24 @@ def test_what_a_provider_says_of_asking_again_counts_for_more_than_the_status() 
 
 def test_texts_for_readers_say_nothing_of_the_provider() -> None:
     told = of_error("secret inside", status=500)
-    assert "secret" not in told.text
+    assert "secret" not in told.told()
+    assert "secret" not in told.told(in_own_words=True), "it is not about the request"
     assert "secret" in str(told)  # the log has it
     assert "sk-" not in str(of_error("the key sk-12345 is wrong", status=401))
     assert all(text for text, _ in CODES.values())
+
+
+def test_why_a_request_was_not_accepted_is_told_to_who_may_know() -> None:
+    rejected = of_error(_openai("Unknown parameter:\n 'temprature'." + "x" * 600), status=400)
+    assert "temprature" not in rejected.told()
+    told = rejected.told(in_own_words=True)
+    assert told.startswith(f"{rejected.told()} It says: Unknown parameter: 'temprature'.")
+    assert len(told) < 600
+    for code, status in (("MODEL_NOT_FOUND", 404), ("MODEL_CONTEXT_TOO_LONG", 413)):
+        failure = of_error("so it is", status=status)
+        assert (failure.code, failure.told(in_own_words=True)) == (code, f"{failure.told()} It says: so it is")
+    assert "address" in of_error("", status=404).told()
+    assert "sk-1" not in of_error("sk-1", status=401).told(in_own_words=True)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +309,5 @@ def test_usage_adds_up() -> None:
     one = tokens(input_tokens=10, output_tokens=5, cached_tokens=4, reasoning_tokens=0)
     other = tokens(input_tokens=20, output_tokens=1, cached_tokens=0, reasoning_tokens=1)
     assert add(one, other) == {"input_tokens": 30, "output_tokens": 6, "cached_tokens": 4, "reasoning_tokens": 1}
+    begun = tokens(input_tokens=7, output_tokens=None, cached_tokens=0, reasoning_tokens=0)
+    assert add(one, begun) == {"input_tokens": 17, "output_tokens": 5, "cached_tokens": 4}

@@ -83,6 +83,19 @@ def test_each_way_of_breaking_off_has_its_note() -> None:
         assert word in turns[-1].text
 
 
+def test_an_answer_at_its_token_limit_is_said_to_be_cut_off_and_goes_on_if_nobody_says_otherwise() -> None:
+    cut = message("assistant", "one two", finish_reason="length")
+    asked, going_on = transcript([user("Count."), cut, user("In French.")]), transcript([user("Count."), cut])
+    assert asked[:2] == going_on[:2] == (UserTurn("Count."), AnswerTurn((Said("one two"),)))
+    told, alone = asked[2], going_on[2]
+    assert isinstance(told, UserTurn)
+    assert isinstance(alone, UserTurn)
+    assert "cut off" in told.text
+    assert told.text.endswith("\n\nIn French.")
+    assert "Go on exactly where it ended" in alone.text
+    assert "Go on" not in told.text
+
+
 def test_a_cancelled_answer_without_a_word_leaves_no_trace() -> None:
     turns = transcript([user("x"), message("assistant", status="cancelled", finish_reason="stopped"), user("y")])
     assert turns == (UserTurn("x\n\ny"),)
@@ -252,7 +265,7 @@ messages = st.builds(
     st.sampled_from(["user", "assistant", "assistant", "tool", "system", "critic"]),
     st.lists(blocks, max_size=4),
     st.sampled_from(["complete", "complete", "cancelled", "failed", "open"]),
-    st.sampled_from([None, "stop", "superseded", "stopped", "refusal"]),
+    st.sampled_from([None, "stop", "length", "superseded", "stopped", "refusal"]),
 )
 
 

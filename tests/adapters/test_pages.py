@@ -193,6 +193,44 @@ async def test_a_snapshot_is_encoded_once_for_all_who_ask_at_the_same_cursor(mon
         assert pages[-1].snapshot.cursor.offset == pages[0].snapshot.cursor.offset + 1
 
 
+@pytest.mark.parametrize("over", ["sse", "ndjson", "websocket"])
+async def test_a_stream_begins_with_as_many_messages_as_are_asked_for(over: str) -> None:
+    config = Config(snapshot_messages=5)
+    async with penstock(config=config) as world:
+        ids = await filled(world)
+        for limit, given in ((1, 1), (3, 3), (900, 5)):
+            page = await first_page(world, over, limit)
+            assert (ids_of(page), page["more"], page["next"]) == (ids[-given:], True, ids[-given])
+
+
+async def first_page(world: Penstock, over: str, limit: int) -> JSONObject:
+    if over == "websocket":
+        async with world.socket() as socket:
+            await socket.send(op="subscribe", session_id="s", snapshot=True, limit=limit, id="1")
+            _, told = await socket.until("snapshot")
+            return told  # type: ignore[return-value]
+    accept = "application/x-ndjson" if over == "ndjson" else "text/event-stream"
+    async with world.lines(f"{S}/events?snapshot=true&limit={limit}", Accept=accept) as lines:
+        while '"messages"' not in (line := await lines.next()):
+            pass
+        page: JSONObject = json.loads(line.removeprefix("data: "))
+        return page
+
+
+async def test_what_a_stream_is_asked_for_is_a_number() -> None:
+    async with penstock() as world, world.client() as client:
+        await client.put(S)
+        for query in ("limit=0", "limit=1001", "limit=x", "heartbeat=0", "heartbeat=1.5", "heartbeat=3601"):
+            answer = await client.get(f"{S}/events?live=false&snapshot=true&{query}")
+            assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_BODY"), query
+        assert (await client.get(f"{S}/events?live=false&snapshot=true&limit=7&heartbeat=60")).status_code == 200
+        async with world.socket() as socket:
+            for number, limit in enumerate((0, -1, 1.5, "3")):
+                await socket.send(op="subscribe", session_id="s", snapshot=True, limit=limit, id=number)
+                _, told = await socket.until("error")
+                assert told["error"]["code"] == "INVALID_BODY"  # type: ignore[index]
+
+
 NUMBERS: Final = ("1", "5", "1000")
 NO_NUMBERS: Final = (
     *("0", "-1", "+5", "1001", "000001000999", "01", "1_0", " 5", "5 ", "5\n", "1.0", "1e2", "0x5", "", "x", "²", "٣"),
@@ -214,7 +252,7 @@ async def test_a_number_in_a_query_is_read_as_it_is_written_and_in_no_other_way(
 
 
 @pytest.mark.parametrize("over", ["sse", "websocket"])
-async def test_a_client_keeps_the_whole_session_though_it_comes_in_pages(over: Over) -> None:
+async def test_a_client_has_the_newest_messages_and_older_ones_when_it_asks(over: Over) -> None:
     async def story(generation: Generation) -> AsyncIterator[str]:
         for word in ("water ", "finds ", "its ", "way"):
             yield word
@@ -224,8 +262,17 @@ async def test_a_client_keeps_the_whole_session_though_it_comes_in_pages(over: O
         session = client.session("s")
         with trio.fail_after(PATIENCE):
             assert [message.message_id for message in (await session.snapshot()).messages] == ids
-            async with session.transcript(over=over) as transcript:
-                assert [message.message_id for message in transcript.snapshot().messages] == ids
+            async with session.transcript(over=over, limit=1) as transcript:
+                assert transcript.state.message_ids() == ids[-1:]
+                await session.post("meanwhile")  # what comes does not move what is older
+                seen = [len(transcript.state.message_ids())]
+                while await transcript.older(3):
+                    assert transcript.more
+                    seen.append(len(transcript.state.message_ids()))
+                assert len(seen) >= 3
+                assert seen == sorted(set(seen)), "each page brings something"
+                ids.append((await session.snapshot(1)).messages[0].message_id)
+                await transcript.wait_for(lambda state: state.message_ids() == ids)
                 assert not transcript.snapshot().more
                 await session.retract(ids[0])
                 await session.start("story")

@@ -93,6 +93,7 @@ ASKS = [
 # What is not about one session, and what of it takes a token.
 OTHERS = {
     ("GET", "/v1/sessions"): True,
+    ("GET", "/v1/events"): True,
     ("POST", "/v1/tickets"): True,
     ("GET", "/metrics"): True,
     ("GET", "/healthz"): False,
@@ -179,7 +180,7 @@ async def test_every_frame_is_in_the_table() -> None:
         error = (await socket.ask(op="?", id=1, session_id="a"))["error"]
     assert isinstance(error, dict)
     ops = set(str(error["detail"]).removeprefix("op must be one of ").split(", "))
-    assert ops <= {str(frame["op"]) for frame, _ in FRAMES} | {"unsubscribe", "ping"}
+    assert ops <= {str(frame["op"]) for frame, _ in FRAMES} | {"unsubscribe", "watch", "unwatch", "ping"}
     assert right("something new", {}) == "admin"
 
 

@@ -42,6 +42,8 @@ def options(port: int) -> Options:
         port=port,
         producers={"echo": echo},
         default_producer="echo",
+        idle_limit=120.0,
+        idle_limits={},
         send_timeout=1.0,
         drain_timeout=1.0,
         edge=Edge(),

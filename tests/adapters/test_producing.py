@@ -133,7 +133,15 @@ async def test_the_first_chunk_begins_a_generation_and_is_written(face: str) -> 
         assert told["cursor"].endswith(f"-{events[-1].offset:016}")
         assert data_of(events, "generation.started")[0]["producer"] == "remote"
         assert {event.generation_id for event in events[1:]} == {GID}
-        assert await stage.generation() == {"session_id": "s", "generation_id": GID, "turn": 1, "state": "live"}
+        begun = next(event for event in events if event.type == "generation.started")
+        cursor = f"{told['cursor'].partition('-')[0]}-{begun.offset:016}"
+        assert await stage.generation() == {
+            "session_id": "s",
+            "generation_id": GID,
+            "turn": 1,
+            "state": "live",
+            "started": {"cursor": cursor, "time": begun.time},
+        }
         more = (await stage.face.chunks(delta("lo"), delta("!", message_id=message_id, block_index=0, seq=3))).done()
         assert (more["accepted"], more["duplicates"], more["message_id"]) == (2, 0, message_id)
         assert await stage.texts() == {message_id: "Hello!"}

@@ -136,6 +136,10 @@ _CHANGING: Final = (
 )
 
 
+# Behind a path: a query, if one that says nothing, goes the long way.
+LONG: Final = "?&"
+
+
 @contextmanager
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     """The requests that go the short way."""
@@ -203,7 +207,7 @@ async def test_the_short_way_tells_the_very_same(
     scopes = ("read",) if who == "reader" else ("produce",)
     more = (f"Authorization: Bearer {token(scopes=scopes)}",) if who in ("known", "reader") else ()
     outcomes = []
-    for suffix in ("", "?long"):
+    for suffix in ("", LONG):
         log = MemoryLog()
         before, counted = traffic.answers.copy(), traffic.problems.copy()
         with counting(monkeypatch) as short:
@@ -225,7 +229,7 @@ async def test_the_short_way_tells_the_very_same(
 
 async def test_the_short_way_counts_requests_as_the_long_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = []
-    for suffix in ("", "?long"):
+    for suffix in ("", LONG):
         limits = Limits(LimitsConfig(rate=0.001, burst=3.0), clock=lambda: 0.0)
         with counting(monkeypatch) as short:
             async with open_engine(MemoryLog()) as engine:
@@ -245,7 +249,7 @@ async def test_what_fails_inside_is_told_as_on_the_long_way(
         raise ZeroDivisionError("the inside")
 
     outcomes = []
-    for suffix in ("", "?long"):
+    for suffix in ("", LONG):
         with counting(monkeypatch) as short:
             async with open_engine(MemoryLog()) as engine:
                 await engine.create_session("s")
@@ -493,7 +497,7 @@ async def test_a_body_is_read_the_same_on_either_way(seed: int, monkeypatch: pyt
     with counting(monkeypatch) as short:
         by_short = await _told_for(seed, "", cut=bool(seed % 2))
         assert len(short) == 40
-        by_long = await _told_for(seed, "?long", cut=bool(seed % 2))
+        by_long = await _told_for(seed, LONG, cut=bool(seed % 2))
         assert len(short) == 40
     for one, other in zip(by_short[0], by_long[0], strict=True):
         assert MADE.sub(b"made", one) == MADE.sub(b"made", other)

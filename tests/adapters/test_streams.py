@@ -537,6 +537,20 @@ async def test_a_silent_stream_says_that_it_lives(form: str) -> None:
         assert seen.count(beat) >= 3
 
 
+@pytest.mark.parametrize(("own", "asked", "most"), [(15.0, 1, 1.9), (0.05, 60, 0.5)])
+async def test_a_stream_says_so_as_often_as_it_is_asked_to_and_no_less_than_ever(
+    own: float, asked: int, most: float
+) -> None:
+    path = f"/v1/sessions/s/events?after=now&heartbeat={asked}"
+    async with one_answer(MemoryLog(), heartbeat=own) as world, world.lines(path, accept="text/event-stream") as lines:
+        while "caught-up" not in await lines.next():
+            pass
+        begun = trio.current_time()
+        while await lines.next() != ": ping":
+            pass
+        assert trio.current_time() - begun < most
+
+
 @pytest.mark.parametrize("form", ["sse", "ndjson"])
 async def test_without_live_the_stream_ends_at_the_tail(form: str) -> None:
     log = MemoryLog()

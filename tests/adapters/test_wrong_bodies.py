@@ -98,6 +98,7 @@ REQUESTS: Final[Mapping[type, tuple[Request, ...]]] = {
     StartBody: (
         Request("POST", "/generations", {"producer": "say", "text": "x"}, op="start"),
         Request("POST", "/generations", {"producer": "say", "text": "x", "policy": "queue"}, _live, op="start"),
+        Request("POST", "/generations", {"producer": "say"}, op="start"),
     ),
     StopBody: (Request("POST", "/stop", {"reason": "enough"}, _live, op="stop"),),
     InputHead: (
@@ -140,6 +141,7 @@ _EXCLUDED: Final = {
     "TicketBody": "is about no session",
     "Body": "what a route says of its own",
     "_AuthBody": "is about no session",
+    "_WatchBody": "is about no session",
     "EmptyBody": "has no fields",
     "InputBody": "what `InputHead` and `ApprovalAnswer` are read into",
 }
@@ -236,7 +238,7 @@ async def test_what_is_wrong_in_a_body_is_refused_or_harms_nothing(body: type, n
 
 
 _SAID: Final[Mapping[str, Mapping[str, Any]]] = {
-    "message.opened": {"role": "assistant", "metadata": {"a": 1}, "parent_message_id": "{mid}"},
+    "message.opened": {"role": "assistant", "metadata": {"a": 1}, "parent_message_id": "{mid}", "continues": "{mid}"},
     "block.opened": {"kind": "tool_call", "tool_call_id": "c", "name": "look"},
     "block.delta": {"text": "x", "arguments": "{{", "value": 1},
     "block.closed": {"text": "x", "arguments": {}, "value": 1, "is_error": True},

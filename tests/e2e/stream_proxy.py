@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
-from typing import final
+from typing import TypeVar, final
 
 import trio
 
-__all__ = ["FATES", "StreamProxy"]
+__all__ = ["FATES", "StreamProxy", "in_thread"]
+
+T = TypeVar("T")
 
 # What happens to a connection, and how often of a hundred times.
 FATES = {
@@ -25,6 +28,29 @@ FATES = {
 # Bytes from the server that a connection carries before its fate, at most: more than one frame has, or nobody would
 # ever come by a page of the log.
 _LONGEST = 150_000
+
+
+@contextmanager
+def in_thread(running: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[T]:
+    """A proxy in a thread of its own: a browser is driven from this one."""
+    ready, over = threading.Event(), trio.Event()
+    made: list[tuple[T, trio.lowlevel.TrioToken]] = []
+
+    async def serve() -> None:
+        async with running() as proxy:
+            made.append((proxy, trio.lowlevel.current_trio_token()))
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(10)
+    proxy, token = made[0]
+    try:
+        yield proxy
+    finally:
+        trio.from_thread.run_sync(over.set, trio_token=token)
+        thread.join(10)
 
 
 @final

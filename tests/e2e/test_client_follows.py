@@ -10,8 +10,9 @@ import pytest
 import trio
 
 from penstock.adapters.client import ClientConfig, RemoteSession, connect
-from penstock.engine import Config, Event, Generation, GenerationFinished, SessionState, new_message_id
+from penstock.engine import CaughtUp, Config, Event, Generation, GenerationFinished, SessionState, new_message_id
 from tests.adapters.serving import penstock
+from tests.e2e.black_hole import BlackHole
 from tests.e2e.stream_proxy import StreamProxy
 
 EVENTS = 10_000
@@ -49,6 +50,34 @@ async def talk(session: RemoteSession, after: float = 0.1) -> None:
         if turn % 3 == 0:
             await session.retract(posted.message_id)
         await session.update({"turn": turn})
+
+
+# R-48
+@pytest.mark.parametrize("over", ["sse", "websocket"])
+async def test_a_line_that_dies_without_a_word_is_replaced(over: Literal["sse", "websocket"]) -> None:
+    """Also while nothing is said in the session; a quiet one that lives is kept."""
+    # So that a line is dead after a second; the connection that commands go over is, too.
+    config = ClientConfig(heartbeat=0.4, first_pause=0.02, attempt_timeout=1.0)
+    with trio.fail_after(20):
+        async with (
+            penstock(heartbeat=0.4) as server,
+            BlackHole(server.served.port).running() as hole,
+            connect(hole.url, config=config) as client,
+        ):
+            session = await client.create_session("s")
+            async with session.events(over=over) as events:
+                while not isinstance(await events.receive(), CaughtUp):
+                    pass
+                await trio.sleep(3)
+                assert events.statistics().attempts == 1
+                hole.freeze()
+                begun = trio.current_time()
+                while not isinstance(await events.receive(), CaughtUp):
+                    pass
+                assert 0.5 < trio.current_time() - begun < 3
+                posted = await session.post("and on")
+                assert (await anext(events)).message_id == posted.message_id
+                assert events.statistics().attempts == 2
 
 
 # R-54 R-56 R-67 R-70 R-123 R-124

@@ -63,7 +63,7 @@ async def test_a_producer_outlives_its_server(start_server: Callable[..., Server
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     server = await trio.to_thread.run_sync(start_server, "--port", port)
-    async with trio.open_nursery() as nursery, connect(server.url, config=STUBBORN) as client:
+    async with trio.open_nursery() as nursery, connect(server.url) as client:
 
         async def kill() -> None:
             nonlocal server

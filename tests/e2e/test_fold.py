@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.engine import JSON, SessionState, Snapshot, encode_json, to_json
+from penstock.engine.reducer.generations import SILENT_KEPT
 from tests.engine.strategies import SESSION, compact, logs
 from tests.extent import examples
 from tests.vectors.make import EPOCH, FOLDER, Wire, judge
@@ -161,6 +162,53 @@ FOLLOWED = """async () => {
 def test_a_followed_session_knows_who_is_here_and_resumes_all_the_same(blank: Page) -> None:
     here = [{"actor_id": "bob", "device_id": "desk"}]
     assert blank.evaluate(FOLLOWED) == {"same": True, "lists": [0, 1], "here": here}
+
+
+GENERATIONS = """async ([id, events, older]) => {
+  const { Fold, makeCursor } = await import("./fold.js");
+  const fold = new Fold(id);
+  for (const event of events) fold.apply(event, makeCursor("e", event.offset));
+  const ids = () => fold.generations.map((generation) => generation.generation_id);
+  const newest = ids();
+  const { ends, presence, generation, ...snapshot } = JSON.parse(JSON.stringify(fold.view()));
+  const again = new Fold(id);
+  const loaded = again.load({ ...snapshot, messages: [], more: true, next: "m" });
+  const end = again.ends[newest.at(-1)];
+  const taken = again.prepend(older);
+  return { newest, loaded, end, taken, told: again.generations.map((each) => each.generation_id), ends: again.ends };
+}"""
+
+
+def test_the_fold_keeps_the_newest_that_wrote_nothing_and_takes_the_ends_from_pages(page: Page) -> None:
+    said = {"role": "user", "status": "complete", "blocks": []}
+    events = [stamped(1, "session.created", {"metadata": {}}), stamped(2, "message.snapshot", said, message_id="m")]
+    for turn in range(1, SILENT_KEPT + 4):
+        of = {"generation_id": f"g{turn}", "turn": turn}
+        failed = {"outcome": "failed", "code": "MODEL_AUTH", "message": "no"}
+        events.append(stamped(2 * turn + 1, "generation.started", {"producer": "p", "policy": "supersede"}, **of))
+        events.append(stamped(2 * turn + 2, "generation.finished", failed, **of))
+    last = len(events)
+    kept = [f"g{turn}" for turn in range(4, SILENT_KEPT + 4)]
+    old = {"generation_id": "f", "state": "finished", "turn": 9, "outcome": "superseded"}
+    later = {"generation_id": "l", "state": "live", "started": {"cursor": f"e-{last + 1:016}", "time": ""}}
+    older = {
+        "session_id": "s",
+        "cursor": f"e-{last + 1:016}",
+        "messages": [
+            {"message_id": "m0", "role": "assistant", "status": "cancelled", "blocks": [], "generation_id": "f"}
+        ],
+        "generations": [old, later],
+        "queue": {"paused": False, "items": []},
+        "approvals": [],
+        "metadata": {},
+        "more": False,
+    }
+    told = page.evaluate(GENERATIONS, ["s", events, older])
+    assert told["newest"] == kept
+    assert (told["loaded"], told["taken"]) == ("applied", "applied")
+    assert told["end"] == {"outcome": "failed", "code": "MODEL_AUTH", "message": "no"}
+    assert told["told"] == ["f", *kept], "what began behind the state comes with its events"
+    assert told["ends"]["f"] == {"outcome": "superseded"}
 
 
 # What is done to a fold: an event is given to it, or it is made anew from its own snapshot.

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import random
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-import trio
 
 from tests.adapters.credentials import SECRET, token
 from tests.e2e import stream_proxy
-from tests.e2e.stream_proxy import StreamProxy
+from tests.e2e.stream_proxy import StreamProxy, in_thread
 from tests.e2e.streams import call
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -35,27 +32,8 @@ EVENTS = 10_000
 OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
 
 
-@contextmanager
-def bad_network(upstream: str, seed: int) -> Iterator[StreamProxy]:
-    """The proxy in a thread of its own: the browser is driven from this one."""
-    proxy = StreamProxy(random.Random(seed), int(upstream.rpartition(":")[2]))
-    ready, over = threading.Event(), trio.Event()
-    token_: list[trio.lowlevel.TrioToken] = []
-
-    async def serve() -> None:
-        async with proxy.running():
-            token_.append(trio.lowlevel.current_trio_token())
-            ready.set()
-            await over.wait()
-
-    thread = threading.Thread(target=trio.run, args=(serve,))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield proxy
-    finally:
-        trio.from_thread.run_sync(over.set, trio_token=token_[0])
-        thread.join(10)
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
 
 
 def free_port() -> int:
@@ -130,7 +108,7 @@ def test_ten_thousand_events_through_a_bad_network(
     page.on("pageerror", lambda error: complaints.append(str(error)))
     # The page itself comes from the server; what the client asks for goes through the bad network, to another origin.
     page.goto(f"{server.url}/icon.svg")
-    with bad_network(server.url, seed=7) as proxy:
+    with in_thread(StreamProxy(random.Random(7), port_of(server.url)).running) as proxy:
         page.evaluate(FOLLOW, [session_id, proxy.url, over])
         produce(server.url, session_id, EVENTS)
         snapshot = call(server.url, "GET", f"/v1/sessions/{session_id}")
@@ -184,10 +162,13 @@ SCRIPTED = """
   const asked = [];
   const server = (...answers) => async (url, { method = "GET", headers = {}, body, signal }) => {
     const { pathname, search } = new URL(url);
-    asked.push({ method, path: pathname.replace("/v1/sessions/s", "") + search, headers, at: Date.now(),
-      body: body && JSON.parse(body) });
+    const path = pathname.replace("/v1/sessions/s", "") + search.replace(/[?&]heartbeat=[0-9]+/, "");
+    asked.push({ method, path, headers, at: Date.now(), body: body && JSON.parse(body) });
     const answer = answers.length > 1 ? answers.shift() : answers[0];
     if (answer === "broken") throw new TypeError("the network is gone");
+    if (answer === "silent") {
+      return new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
+    }
     if (answer instanceof Response) return answer.clone();
     return answer.parts ? stream(signal, answer) : json(answer);
   };
@@ -247,41 +228,76 @@ def test_a_state_that_does_not_fit_is_told_and_asked_for_again(blank: Page) -> N
     assert (told["title"], told["most"]) == ("right", 1)
 
 
+# A page of one older message, in the scripts.
+OLDER = """
+      const part = snapshot(3, "t").replace('"more":false', '"more":true,"next":"m"').replace('"messages":[]',
+        '"messages":[{"message_id":"m","role":"user","status":"complete","blocks":[]}]');
+      const older = (offset = 3, message_id = "l") => ({ session_id: "s", cursor: cursor(offset), approvals: [],
+        queue: { paused: false, items: [] }, metadata: {}, more: false,
+        messages: [{ message_id, role: "user", status: "complete", blocks: [] }] });
+      const ids = () => one.getSnapshot().messages.map(({ message_id }) => message_id);
+"""
+
+
 # R-152
 def test_older_messages_that_cannot_be_read_are_told_and_asked_for_again(blank: Page) -> None:
     body = """
-      const part = snapshot(3, "t").replace('"more":false', '"more":true,"next":"m"');
-      const older = { session_id: "s", cursor: cursor(3), queue: { paused: false, items: [] }, approvals: [],
-        metadata: {}, more: false, messages: [{ message_id: "l", role: "user", status: "complete", blocks: [] }] };
-      const heard = [];
-      let tell;
-      const missing = new Promise((done) => { tell = done; });
-      const one = session(server(
-        { parts: [opened(3), part, live(3)] },
-        problem(403, "FORBIDDEN"),
-        { parts: [opened(3), live(3)] },
-        older,
-      ), { onControl: (name, data) => {
-        heard.push([name, data.code]);
-        if (name === "older-missing") tell();
-      } });
+      const one = session(server({ parts: [opened(3), part, live(3)] }, problem(403, "FORBIDDEN"), older()),
+        { limit: 7 });
       one.follow();
       await until(one, ({ connection }) => connection.state === "live");
-      await missing;
+      const before = [asked.length, ids(), one.getSnapshot().more];
+      const { code } = await one.older({ limit: 5 }).catch((error) => error);
       const { connection, more } = one.getSnapshot();
-      one.drop();
-      await until(one, ({ messages }) => messages.length === 1);
+      const [first, second] = await Promise.all([one.older(), one.older()]);
+      const none = await one.older();
       one.close();
-      const paths = asked.map(({ path }) => path);
-      return { state: connection.state, more, heard, asked: paths, after: one.getSnapshot().more };
+      return { before, code, state: connection.state, more, first, second, none, ids: ids(),
+        after: one.getSnapshot().more, asked: asked.map(({ path }) => path) };
     """
-    page = "?limit=1000&before=m"
-    assert scripted(blank, body) == {
+    assert scripted(blank, OLDER + body) == {
+        "before": [1, ["m"], True],
+        "code": "FORBIDDEN",
         "state": "live",
         "more": True,
-        "heard": [["snapshot", None], ["caught-up", None], ["older-missing", "FORBIDDEN"], ["caught-up", None]],
-        "asked": ["/events?snapshot=true", page, "/events", page],
+        "first": False,
+        "second": False,
+        "none": False,
+        "ids": ["l", "m"],
         "after": False,
+        "asked": ["/events?snapshot=true&limit=7", "?limit=5&before=m", "?limit=1000&before=m"],
+    }
+
+
+def test_a_message_that_was_retracted_while_its_page_was_on_the_way_stays_away(blank: Page) -> None:
+    body = """
+      const gone = sse(4, stamp(4, "message.retracted", {}, { message_id: "k" }));
+      const one = session(server({ parts: [opened(3), part, gone, live(4)] }, older(3, "k"), older(4)));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      await one.older();
+      one.close();
+      return { ids: ids(), asked: asked.length };
+    """
+    assert scripted(blank, OLDER + body) == {"ids": ["l", "m"], "asked": 3}
+
+
+# R-72
+def test_a_page_before_a_message_that_is_gone_makes_the_state_begin_anew(blank: Page) -> None:
+    body = """
+      const one = session(server({ parts: [opened(3), part, live(3)] }, problem(404, "MESSAGE_NOT_FOUND"),
+        { parts: [opened(9), snapshot(9, "anew"), live(9)] }));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      const more = await one.older();
+      await until(one, ({ metadata }) => metadata.title === "anew");
+      one.close();
+      return { more, after: one.getSnapshot().more, asked: asked.map(({ path }) => path) };
+    """
+    assert scripted(blank, OLDER + body) == {
+        "more": True,
+        "after": False,
+        "asked": ["/events?snapshot=true", "?limit=1000&before=m", "/events?snapshot=true"],
     }
 
 
@@ -648,6 +664,109 @@ def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
     assert stops[1]["body"] == {"generation_id": starts[0]["body"]["generation_id"]}
 
 
+# A session whose stream is written to by `tell`, and whose other requests get no answer; `id` is that of the start.
+QUIET = """
+      let id, tell;
+      const quiet = async (url, { body, signal, method = "GET" }) => {
+        const lost = new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
+        if (method === "POST") {
+          asked.push({ at: Date.now(), body: JSON.parse(body) });
+          id ??= JSON.parse(body).generation_id;
+          return lost;
+        }
+        const start = (controller) => {
+          tell = (text) => controller.enqueue(new TextEncoder().encode(text));
+          lost.catch((reason) => controller.error(reason));
+          tell(opened(0) + sse(1, stamp(1, "session.created", { metadata: {} })) + live(1));
+        };
+        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+      };
+      const one = session(quiet, { snapshot: false });
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+"""
+
+
+# R-43, R-74
+def test_a_start_without_an_answer_is_sent_again_after_some_seconds_and_is_the_same(blank: Page) -> None:
+    body = """
+      const one = session(server("silent", { session_id: "s", generation_id: "g", cursor: cursor(2), turn: 1 }));
+      const started = await one.start({ text: "once" });
+      const same = new Set(asked.map(({ body, headers }) => JSON.stringify([body, headers])));
+      const [first, second] = asked;
+      return { turn: started.turn, same: same.size, asked: asked.length, pause: second.at - first.at,
+        key: first.headers["Idempotency-Key"] === first.body.generation_id };
+    """
+    told = scripted(blank, body)
+    assert (told["turn"], told["same"], told["asked"], told["key"]) == (1, 1, 2, True)
+    assert 5_000 <= told["pause"] <= 8_500  # it waits for the browser's connections to be tried
+
+
+# R-43, R-74
+def test_the_stream_tells_what_became_of_a_start_whose_answer_is_lost(blank: Page) -> None:
+    body = """
+      const begun = Date.now();
+      const starting = one.start({ text: "once" });
+      while (id === undefined) await new Promise((done) => setTimeout(done, 5));
+      tell(sse(2, stamp(2, "generation.started", { producer: "p", policy: "supersede" },
+        { generation_id: id, turn: 1 })));
+      const started = await starting;
+      one.close();
+      return { ...started, generation_id: started.generation_id === id, took: Date.now() - begun, asked: asked.length };
+    """
+    told = scripted(blank, QUIET + body)
+    took = told.pop("took")
+    assert told == {"session_id": "s", "generation_id": True, "cursor": "e-0000000000000002", "turn": 1, "asked": 1}
+    assert 1_900 <= took <= 5_000  # its own answer would say more, and has a moment to come
+
+
+def test_a_refusal_says_whether_it_may_have_been_carried_out(blank: Page) -> None:
+    body = """
+      const said = ({ code, uncertain }) => [code, uncertain];
+      const start = (...answers) => session(server(...answers)).start({}).catch(said);
+      const reset = (answer) => session(server(answer)).reset().catch(said); // is sent once
+      return [
+        await start(problem(409, "GENERATION_ACTIVE")),
+        await start("broken", problem(409, "GENERATION_ACTIVE")), // judged under the key: it had not been
+        await start("broken", problem(401, "UNAUTHENTICATED")), // not judged
+        await reset("broken"),
+        await reset(new Response("", { status: 502 })),
+        await reset(problem(503, "OVERLOADED", true)),
+      ];
+    """
+    assert scripted(blank, body) == [
+        ["GENERATION_ACTIVE", False],
+        ["GENERATION_ACTIVE", False],
+        ["UNAUTHENTICATED", True],
+        ["UNREACHABLE", True],
+        ["BAD_ANSWER", True],
+        ["OVERLOADED", False],
+    ]
+
+
+def test_who_waits_to_connect_again_goes_when_the_page_is_back_but_not_before_the_server_allows(blank: Page) -> None:
+    body = """
+      Math.random = () => 1; // the longest pauses
+      const waits = async (...answers) => {
+        const one = session(server(...answers, { parts: [opened(0), live(0)] }), { snapshot: false });
+        const begun = Date.now();
+        one.follow();
+        await until(one, ({ connection: { state, attempts } }) => state === "waiting" && attempts === answers.length);
+        dispatchEvent(new Event("pageshow"));
+        await until(one, ({ connection }) => connection.state === "live");
+        one.close();
+        return Date.now() - begun;
+      };
+      const broken = await waits("broken", "broken", "broken"); // 250 and 500 ms, and it would be a second
+      asked.length = 0;
+      const refused = await waits(problem(503, "OVERLOADED", true, { "Retry-After": "1" }));
+      return { broken, refused };
+    """
+    told = scripted(blank, body)
+    assert told["broken"] < 1_500
+    assert told["refused"] >= 990
+
+
 # R-43, R-45, R-85
 def test_what_may_be_repeated_is_repeated_and_the_rest_is_not(blank: Page) -> None:
     body = """
@@ -720,8 +839,8 @@ def test_with_a_token_approvals_are_answered_and_a_session_is_followed(
 
 
 @OVER
-def test_a_session_that_comes_in_pages_is_whole_in_the_store(blank: Page, site: ServerProcess, over: str) -> None:
-    """Older messages come by pages; one that is open stands where it belongs once those before it are there."""
+def test_older_messages_come_in_pages_when_they_are_asked_for(blank: Page, site: ServerProcess, over: str) -> None:
+    """One that is open stands in front of them, and where it belongs once those around it are there."""
     path = f"/v1/sessions/pages-{over}"
     call(site.url, "PUT", path, {})
     for number in range(8):
@@ -732,28 +851,32 @@ def test_a_session_that_comes_in_pages_is_whole_in_the_store(blank: Page, site: 
         call(site.url, "POST", f"{path}/messages", {"text": f"{number}:" + "x" * 200_000})
     body = """async ([id, url, over]) => {
       const { Session } = await import("./penstock.js");
-      const paths = [];
-      const answer = (...args) => { paths.push(String(args[0])); return fetch(...args); };
-      window.paged = { session: new Session(id, { url, over, fetch: answer }), paths, first: null };
-      const look = () => {
-        const { messages, more } = paged.session.getSnapshot();
-        if (messages.length) paged.first ??= [messages.map(({ status }) => status), more];
-      };
-      paged.session.subscribe(look);
-      paged.session.follow();
+      const session = new Session(id, { url, over, limit: 2 });
+      const begins = ({ blocks }) => blocks[0].text.slice(0, 13).replace(/x+$/, "");
+      const shown = () => session.getSnapshot().messages.map(begins);
+      window.paged = { session, shown };
+      session.follow();
+      await new Promise((done) => {
+        const look = () => session.getSnapshot().connection.state === "live" && done();
+        session.subscribe(look);
+        look();
+      });
+      const states = [shown()];
+      for (let more = session.getSnapshot().more; more; ) {
+        more = await session.older({ limit: 3 });
+        states.push(shown());
+      }
+      return states;
     }"""
-    blank.evaluate(body, [f"pages-{over}", site.url, over])
-    blank.wait_for_function("() => paged.session.getSnapshot().messages.length === 13")
+    states = blank.evaluate(body, [f"pages-{over}", site.url, over])
+    assert states[:2] == [["begun", "10:", "11:"], ["begun", "8:", "9:", "10:", "11:"]]
+    assert [len(each) for each in states] == sorted({len(each) for each in states}), "each page brings something"
     call(site.url, "POST", f"{path}/chunks", {**open_, "data": {"text": " and on"}})
     call(site.url, "POST", f"{path}/generations/{open_['generation_id']}/finish", {})
     blank.wait_for_function("() => paged.session.getSnapshot().generation === null")
     told = blank.evaluate("""() => {
-      const { messages, more } = paged.session.getSnapshot();
       paged.session.close();
-      const text = messages.map(({ blocks }) => blocks[0].text.slice(0, 13).replace(/x+$/, ""));
-      return { text, more, first: paged.first, pages: paged.paths.filter((path) => path.includes("before=")).length };
+      return { text: paged.shown(), more: paged.session.getSnapshot().more };
     }""")
     expected = [f"{number}:" for number in range(8)] + ["begun and on"] + [f"{number}:" for number in range(8, 12)]
     assert (told["text"], told["more"]) == (expected, False)
-    assert told["first"] == [["open", "complete", "complete"], True]
-    assert told["pages"] >= 5

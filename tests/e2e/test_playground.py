@@ -118,7 +118,11 @@ def test_a_long_history_is_rendered_as_it_was_live(page: Page, site: ServerProce
     page.on("request", lambda request: pages.append(request.url) if "before=" in request.url else None)
     page.reload()
     live(a)
-    expect(answers(a, "complete")).to_have_count(321)
+    older = a.get_by_role("button", name="Older messages")
+    while (shown := answers(a, "complete").count()) < 321:
+        older.click()
+        expect(answers(a, "complete").nth(shown)).to_be_attached()
+    expect(older).to_be_hidden()
     assert answers(a).evaluate_all(texts) == before
     assert pages, "one page of the state has not all of it"
 
@@ -255,15 +259,41 @@ def test_older_messages_that_cannot_be_loaded_are_told(page: Page, site: ServerP
     page.reload()  # it is known now, and begins with its state
     live(a)
     notice = a.locator(".notice")
-    expect(notice).to_contain_text("Older messages are missing: not for you")
     said = a.locator(".message[data-role=user]")
     assert said.count() < 4
+    a.get_by_role("button", name="Older messages").click()
+    expect(notice).to_contain_text("Older messages are missing: not for you")
     page.unroute(away)
     notice.get_by_role("button", name="Try again").click()
     expect(said).to_have_count(4)
     expect(notice).to_be_hidden()
     assert [complaint for complaint in complaints if "403" not in complaint] == []
     complaints.clear()
+
+
+def test_older_messages_come_above_what_is_being_read(page: Page, site: ServerProcess) -> None:
+    session = f"{site.url}/v1/sessions/above"
+    httpx.put(session).raise_for_status()
+    for number in range(70):
+        httpx.post(f"{session}/messages", json={"text": f"message {number}"}).raise_for_status()
+    page.goto(f"{site.url}/#a=above")
+    a = panel(page, "a")
+    live(a)
+    page.reload()  # it begins with its state, which is not all of it
+    live(a)
+    said = a.locator(".message[data-role=user]")
+    expect(said).to_have_count(60)
+    a.locator(".transcript").evaluate("(each) => { each.scrollTop = 0; }")
+    read = a.get_by_text("message 10", exact=True)
+    before = read.bounding_box()
+    older = a.get_by_role("button", name="Older messages")
+    older.click()
+    expect(said).to_have_count(70)
+    expect(older).to_be_hidden()
+    after = read.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(after["y"] - before["y"]) < 3
 
 
 #

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import trio
 
-from tests.adapters.providers import WIRES, Answer, Call, Provider, provider, whole
+from tests.adapters.providers import WIRES, Answer, Call, Provider, error, provider, whole
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.panels import PATIENCE, answers, body, live, panel, say
 
@@ -143,6 +143,21 @@ def test_what_is_steered_is_heard_before_the_model_is_asked_again(opened: Open) 
         expect(a.locator(".steering")).to_be_hidden()
         expect(a.locator(".message[data-role=user]")).to_have_count(2)
         assert "But gently." in json.dumps(behind.provider.seen[1].body)
+
+
+def test_an_answer_says_that_it_was_made_without_the_oldest_turns(opened: Open) -> None:
+    too_long = error(400, "prompt is too long: 210 tokens > 200 maximum")
+    with opened(whole(WIRE, "One."), whole(WIRE, "Two."), too_long, whole(WIRE, "Three.")) as (page, behind):
+        a = panel(page, "a")
+        for number, question in enumerate(("First?", "Second?", "Third?"), 1):
+            say(a, question)
+            expect(answers(a, "complete")).to_have_count(number)
+        for _ in range(2):
+            expect(answers(a).last.locator(".end")).to_contain_text("made without the oldest 2 turns")
+            expect(answers(a).first.locator(".end")).not_to_contain_text("without")
+            page.reload()
+            live(a)
+        assert "First?" not in json.dumps(behind.provider.seen[-1].body)
 
 
 def test_a_stop_in_the_page_reaches_the_provider_within_a_tenth_of_a_second(opened: Open) -> None:

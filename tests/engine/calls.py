@@ -148,7 +148,18 @@ async def _session(scene: Scene, given: Given) -> None:
 
 
 async def _sessions(scene: Scene, given: Given) -> None:
-    await given(scene.engine.sessions, after="", limit=3, most_bytes=1000)
+    await given(scene.engine.sessions, after="", limit=3, order="id", updated=None, prefix="", most_bytes=1000)
+
+
+async def _sessions_by_activity(scene: Scene, given: Given) -> None:
+    updated = "2026-01-01T00:00:00.000Z"
+    await given(
+        scene.engine.sessions, after="x", limit=3, order="updated", updated=updated, prefix="s", most_bytes=1000
+    )
+
+
+async def _watch(scene: Scene, given: Given) -> None:
+    await given(scene.engine.watch, after=None, wants=None)
 
 
 async def _delete_session(scene: Scene, given: Given) -> None:
@@ -168,8 +179,31 @@ async def _start(scene: Scene, given: Given) -> None:
         metadata={"a": 1},
         replaces=scene.message_id,
         on_last_disconnect=60.0,
+        idle_limit=60.0,
+        continues=None,  # a message is continued without text, and with nothing replaced: `_continue`
         idempotency_key="key",
         principal="somebody",
+        author="ann",
+    )
+
+
+async def _continue(scene: Scene, given: Given) -> None:
+    await given(
+        scene.session.start,
+        producer="say",
+        text=None,
+        input={"a": 1},
+        policy="supersede",
+        job_id="job",
+        generation_id=new_generation_id(),
+        metadata={"a": 1},
+        replaces=None,
+        on_last_disconnect=60.0,
+        idle_limit=60.0,
+        continues=scene.message_id,
+        idempotency_key="key",
+        principal="somebody",
+        author="ann",
     )
 
 
@@ -182,7 +216,7 @@ async def _queue_and_start(scene: Scene, given: Given) -> None:
 async def _stop(scene: Scene, given: Given) -> None:
     live = await scene.session.start("wait")
     await scene.session.start("say", policy="queue")
-    await given(scene.session.stop, generation_id=live.generation_id, reason="enough", queue="pause")
+    await given(scene.session.stop, generation_id=live.generation_id, reason="enough", queue="pause", author="ann")
 
 
 async def _dequeue(scene: Scene, given: Given) -> None:
@@ -192,7 +226,7 @@ async def _dequeue(scene: Scene, given: Given) -> None:
 
 
 async def _post(scene: Scene, given: Given) -> None:
-    right = {"role": "user", "message_id": new_message_id(), "metadata": {"a": 1}}
+    right = {"role": "user", "message_id": new_message_id(), "metadata": {"a": 1}, "author": "ann"}
     if given.argument == "blocks" or given.argument is None:
         await given(scene.session.post, text=None, blocks=[{"kind": "text", "text": "x"}], **right)
     else:
@@ -216,7 +250,7 @@ async def _fork(scene: Scene, given: Given) -> None:
 
 
 async def _subscribe(scene: Scene, given: Given) -> None:
-    await given(scene.session.subscribe, after="now", live=True, snapshot=True)
+    await given(scene.session.subscribe, after="now", live=True, snapshot=True, limit=1)
 
 
 async def _snapshot(scene: Scene, given: Given) -> None:
@@ -392,9 +426,10 @@ async def _block_finish(scene: Scene, given: Given) -> None:
 CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.create_session": (_create,),
     "Engine.session": (_session,),
-    "Engine.sessions": (_sessions,),
+    "Engine.sessions": (_sessions, _sessions_by_activity),
+    "Engine.watch": (_watch,),
     "Engine.delete_session": (_delete_session,),
-    "Session.start": (_start, _queue_and_start),
+    "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),
     "Session.post": (_post,),

@@ -69,6 +69,7 @@ _COLUMNS: Final = {
     "events": ("id", "life", "offset", "body", "body", "body", "body", "body"),
     "records": ("life", "key", "value", "value", "value"),
     "sessions": ("life", "session", "epoch", "tail", "token", "ended"),
+    "summaries": ("life", "session", "place", "body", "body"),
 }
 
 

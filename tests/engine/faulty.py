@@ -138,6 +138,9 @@ class FaultyLog(EventLog):
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         return await self._reading().heads(after=after, limit=limit)
 
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        return await self._reading().ranked(prefix=prefix, behind=behind, limit=limit)
+
     def statistics(self) -> LogStatistics:
         inner = self.inner.statistics()
         waiting = sum(len(lane) for lane in self._lanes.values())

@@ -13,9 +13,15 @@ from tests.engine.rules import events_of
 __all__ = ["begin", "copied", "data_of", "end_of", "finished", "of_generation"]
 
 
-async def begin(session: Session, producer: str | Producer, *, on_last_disconnect: float | None = None) -> str:
+async def begin(
+    session: Session,
+    producer: str | Producer,
+    *,
+    on_last_disconnect: float | None = None,
+    idle_limit: float | None = None,
+) -> str:
     """Start it and let it run until it waits; its id."""
-    started = await session.start(producer, on_last_disconnect=on_last_disconnect)
+    started = await session.start(producer, on_last_disconnect=on_last_disconnect, idle_limit=idle_limit)
     assert isinstance(started, Started)
     await wait_all_tasks_blocked()
     return started.generation_id

@@ -100,6 +100,7 @@ class Generation:
     began: float = 0.0
     last_event: float = 0.0
     messages: list[Message] = field(factory=list)
+    question: Message | None = None  # the message behind which it began
     call: Message | None = None  # of a tool call without a result
     approval_until: float | None = None
     ends: tuple[float, str] | None = None  # a limit was reached: when it is over, as what
@@ -249,6 +250,7 @@ class Session:
             self.messages.append(Message("user", [("text", asked.text)], "complete"))
         self.turn += 1
         generation.turn = self.turn
+        generation.question = self.messages[-1] if self.messages else None
         generation.began = generation.last_event = self.now
         if generation.outcome is not None:  # it was stopped before it began
             return
@@ -425,7 +427,8 @@ class Session:
             raise Refused(MessageNotFound)
         index = ids.index(message_id)
         wanted = self.messages[index:] if and_after else [self.messages[index]]
-        if self.live is not None and any(message in self.live.messages for message in wanted):
+        live = self.live
+        if live is not None and any(message in live.messages or message is live.question for message in wanted):
             raise Refused(GenerationActive)
         self.messages = [message for message in self.messages if message not in wanted]
 

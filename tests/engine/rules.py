@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from penstock.engine import Event, EventLog, decode
+from penstock.engine.rules.listing import Listed, read_listed
+from penstock.engine.rules.records import OPEN, OpenRecord, read_record
 from penstock.engine.testing import assert_log
 
 __all__ = ["assert_rules", "events_of"]
@@ -21,6 +23,19 @@ async def events_of(log: EventLog, session_id: str) -> list[Event]:
 
 
 async def assert_rules(log: EventLog, *, closed: bool) -> None:
-    """R1 to R5 on every living session of the log, and R9 if the engine is closed."""
+    """R1 to R5 on every living session of the log, R9 if the engine is closed; and that lists tell what is so."""
     for head in await log.heads(limit=10_000):
-        assert_log(await events_of(log, head.session_id), closed=closed)
+        events = await events_of(log, head.session_id)
+        assert_log(events, closed=closed)
+        if head.summary is not None:
+            open_ = await log.record(head.session_id, head.epoch, OPEN)
+            assert_listed(read_listed(head.summary.body), events, open_)
+
+
+def assert_listed(listed: Listed, events: list[Event], open_: bytes | None) -> None:
+    """What is told in lists of the session with these events."""
+    assert listed.running == (None if open_ is None else read_record(open_, OpenRecord).generation_id)
+    assert listed.created == events[0].time
+    assert listed.updated in {event.time for event in events}
+    retracted = {event.message_id for event in events if event.data.type == "message.retracted"}
+    assert {said.message_id for said in (listed.first, listed.last) if said is not None}.isdisjoint(retracted)

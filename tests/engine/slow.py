@@ -70,6 +70,9 @@ class SlowLog(EventLog):
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         return await self.inner.heads(after=after, limit=limit)
 
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        return await self.inner.ranked(prefix=prefix, behind=behind, limit=limit)
+
     def statistics(self) -> LogStatistics:
         return self.inner.statistics()
 

@@ -22,6 +22,7 @@ from penstock.engine.events import (
     BlockSnapshot,
     Data,
     Event,
+    ForkedGeneration,
     GenerationCancelling,
     GenerationFinished,
     GenerationQueued,
@@ -98,12 +99,14 @@ class _Session:
         self.closed: list[str] = []  # messages that may be retracted
         self.turn = 0
         self.paused = False
+        self.of_approvals: dict[str, str | None] = {}  # the message of each
         self.ids = 0
         if draw(st.booleans()):
             self.put(SessionCreated(metadata=draw(json_objects)))
         else:
             self.put(SessionForked(source_session_id="s-0", source_cursor="e-0000000000000007", metadata={}))
-            self.post()
+            for _ in range(draw(st.integers(1, 3))):
+                self.post(source=True)
 
     def put(
         self, data: Data, of: _Generation | None = None, message_id: str | None = None, index: int | None = None
@@ -135,7 +138,8 @@ class _Session:
 
     # What may happen at any time
 
-    def post(self) -> None:
+    def post(self, *, source: bool = False) -> None:
+        """With ``source`` as a fork begins with it."""
         kinds = self.draw(st.lists(st.sampled_from(["text", "data"]), max_size=2))
         blocks = tuple(
             BlockSnapshot(kind="text", seq=1, text=self.draw(_texts))
@@ -146,7 +150,15 @@ class _Session:
         message_id = self.new_id()
         role = self.draw(st.sampled_from(["user", "system"]))
         metadata = self.draw(st.none() | json_objects)
-        self.put(MessageSnapshot(role=role, status="complete", blocks=blocks, metadata=metadata), None, message_id)
+        said = MessageSnapshot(
+            role=role, status="complete", blocks=blocks, metadata=metadata, author=self.draw(st.none() | st.just("ann"))
+        )
+        if source:
+            wrote = st.sampled_from([_forked(1, "superseded"), _forked(2, "failed")])
+            said = evolve(said, generation=self.draw(st.none() | wrote))
+            if self.draw(st.booleans()):
+                said = evolve(said, silent=_forked(len(self.events) + 2, "stalled"))
+        self.put(said, None, message_id)
         self.closed.append(message_id)
 
     def update(self) -> None:
@@ -166,12 +178,14 @@ class _Session:
             position=len(self.queue) + 1,
             text=self.draw(st.none() | st.just("and then?")),
             metadata=self.draw(st.none() | json_objects),
+            author=self.draw(st.none() | st.just("bob")),
         )
         self.put(queued, waiting)
         self.queue.append(waiting)
 
     def unqueue(self) -> None:
-        self.put(GenerationFinished(outcome="stopped"), self.queue.pop(self.draw(st.sampled_from([0, -1]))))
+        ended = GenerationFinished(outcome="stopped", author=self.draw(st.none() | st.just("bob")))
+        self.put(ended, self.queue.pop(self.draw(st.sampled_from([0, -1]))))
 
     def pause(self) -> None:
         self.put(QueueResumed() if self.paused else QueuePaused(reason="stopped"))
@@ -192,7 +206,11 @@ class _Session:
         self.turn += self.draw(st.sampled_from([1, 1, 2]))
         live.turn = self.turn
         metadata = self.draw(st.none() | json_objects)
-        self.put(GenerationStarted(producer="p", policy="supersede", supersedes=supersedes, metadata=metadata), live)
+        author = self.draw(st.none() | st.just("ann"))
+        started = GenerationStarted(
+            producer="p", policy="supersede", supersedes=supersedes, metadata=metadata, author=author
+        )
+        self.put(started, live)
         self.live = live
 
     def reset(self) -> None:
@@ -212,7 +230,9 @@ class _Session:
         live.open.append(message)
         live.messages.append(message.message_id)
         metadata = self.draw(st.none() | json_objects)
-        self.put(MessageOpened(role=role, parent_message_id=parent, metadata=metadata), live, message.message_id)
+        continues = self.draw(st.sampled_from([None, *self.closed]))
+        opened = MessageOpened(role=role, parent_message_id=parent, metadata=metadata, continues=continues)
+        self.put(opened, live, message.message_id)
         return message
 
     def open_block(self) -> None:
@@ -273,7 +293,11 @@ class _Session:
 
     def request_approval(self) -> None:
         approval_id = f"approval-{self.new_id()}"
-        self._live().approvals.append(approval_id)
+        live = self._live()
+        # As it was before such events bore a message, or of any that the generation wrote: it may be retracted by then.
+        of = self.draw(st.sampled_from([None, *live.messages]))
+        live.approvals.append(approval_id)
+        self.of_approvals[approval_id] = of
         asked = ApprovalRequested(
             approval_id=approval_id,
             tool_call_id=self.draw(st.none() | st.just("call")),
@@ -281,11 +305,18 @@ class _Session:
             arguments=self.draw(json_values),
             expires_at=self.draw(st.none() | st.just("2026-03-01T10:00:00.000Z")),
         )
-        self.put(asked, self.live)
+        self.put(asked, live, of)
 
     def resolve_approval(self) -> None:
         approval_id = self._take(self._live().approvals)
-        self.put(ApprovalResolved(approval_id=approval_id, approved=self.draw(st.booleans()), by="ann"), self.live)
+        resolved = ApprovalResolved(
+            approval_id=approval_id,
+            approved=self.draw(st.booleans()),
+            by="ann",
+            arguments=self.draw(json_values),
+            tool_call_id=self.draw(st.none() | st.just("call")),
+        )
+        self.put(resolved, self.live, self.of_approvals[approval_id])
 
     def accept_input(self) -> None:
         input_id = f"input-{self.new_id()}"
@@ -317,7 +348,8 @@ class _Session:
         live = self._live()
         status = "complete" if outcome == "completed" else "cancelled" if outcome in _CANCELLED else "failed"
         for approval_id in live.approvals:
-            self.put(ApprovalResolved(approval_id=approval_id, approved=False, reason=outcome), live)
+            resolved = ApprovalResolved(approval_id=approval_id, approved=False, reason=outcome)
+            self.put(resolved, live, self.of_approvals[approval_id])
         for input_id in live.inputs:
             self.put(InputReturned(input_id=input_id), live)
         for message in live.open:
@@ -336,7 +368,16 @@ class _Session:
                 if message_id in self.closed:
                     self.closed.remove(message_id)
                     self.put(MessageRetracted(reason=outcome), live, message_id)
-        self.put(GenerationFinished(outcome=outcome, cleanup="clean" if outcome in _CANCELLED else None), live)
+        code = self.draw(st.none() | st.just("MODEL_AUTH")) if outcome == "failed" else None
+        ended = GenerationFinished(
+            outcome=outcome,
+            code=code,
+            message=None if code is None else "the key is wrong",
+            cleanup="clean" if outcome in _CANCELLED else None,
+            usage=self.draw(st.none() | st.just({"tokens": 1, "partial": True})),
+            retryable=self.draw(st.none() | st.booleans()),
+        )
+        self.put(ended, live)
         self.live = None
 
     def _live(self) -> _Generation:
@@ -377,6 +418,11 @@ class _Session:
         if live.inputs:
             steps.append(self.apply_input)
         return steps
+
+
+def _forked(number: int, outcome: str) -> ForkedGeneration:
+    generation_id = f"00000000-0000-7000-8000-0000000001{number:02x}"
+    return ForkedGeneration(generation_id=generation_id, turn=number, outcome=outcome)
 
 
 @st.composite

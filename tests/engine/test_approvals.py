@@ -79,7 +79,13 @@ async def test_a_granted_approval_lets_the_producer_go_on(log: MemoryLog, autoju
         await session.input(gid, "approval", yes(open_.approval_id, reason="go on"), by="ada")
         # What the caller was told is committed.
         (resolved,) = data_of(await events_of(log, "s"), "approval.resolved")
-        assert resolved == {"approval_id": open_.approval_id, "approved": True, "reason": "go on", "by": "ada"}
+        assert resolved == {
+            "approval_id": open_.approval_id,
+            "approved": True,
+            "reason": "go on",
+            "by": "ada",
+            "tool_call_id": "c1",
+        }
         assert await end_of(session, gid) == "completed"
         assert (await session.snapshot()).approvals == ()
     assert producer.answer == Approval(
@@ -404,7 +410,12 @@ async def test_approvals_of_a_lost_generation_stand_refused(log: MemoryLog, auto
         session = await engine.session("s")
         assert (await session.snapshot()).approvals == ()
         (resolved,) = data_of(await events_of(left, "s"), "approval.resolved")
-        assert resolved == {"approval_id": approval_id, "approved": False, "reason": "lost"}
+        assert resolved == {
+            "approval_id": approval_id,
+            "approved": False,
+            "reason": "lost",
+            "tool_call_id": "c1",
+        }
         assert await end_of(session, gid) == "lost"
         with pytest.raises(StaleGeneration):
             await session.input(gid, "approval", yes(approval_id))

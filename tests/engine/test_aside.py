@@ -116,6 +116,7 @@ async def use(engine: Engine, session: Session, done: Counter[str]) -> bool:
         started.append((await session.start("say", text="new")).generation_id)
 
     async def page() -> None:
+        await engine.sessions(order="updated")
         for info in await engine.sessions():
             if info.session_id == session.session_id and info.corrupt:
                 raise CorruptSession("the list says so")
@@ -286,7 +287,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Folds]:
 @pytest.mark.usefixtures("quiet")
 # What fails is one damage, which is small as it is: there is nothing to shrink, or to explain.
 @settings(exploring(100), suppress_health_check=[*HealthCheck], phases=[Phase.reuse, Phase.generate])
-@given(damage=damages(("events", "records", "sessions")), watched=st.booleans())
+@given(damage=damages(("events", "records", "sessions", "summaries")), watched=st.booleans())
 def test_damage_in_a_file_is_the_trouble_of_one_session(
     file: tuple[Path, Folds], tmp_path_factory: pytest.TempPathFactory, damage: Damage, watched: bool
 ) -> None:

@@ -69,7 +69,7 @@ def content(path: Path, *, epochs: bool = True) -> Content:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("PRAGMA application_id").fetchone() == (0x70656E73,)
         found: Content = []
-        for table in ("sessions", "events", "records"):
+        for table in ("sessions", "events", "records", "summaries"):
             found.extend((table, *row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))
         return found if epochs else [(*row[:3], "", *row[4:]) if row[0] == "sessions" else row for row in found]
 

@@ -159,6 +159,7 @@ CALLS: Final = [
     Call("delete", lambda _, session, __: session.delete(), live=0, queued=True),
     Call("cursor", lambda _, session, __: session.cursor()),
     Call("sessions", lambda engine, _, __: engine.sessions()),
+    Call("sessions by activity", lambda engine, _, __: engine.sessions(order="updated")),
     Call("snapshot", lambda _, session, __: session.snapshot(limit=1), live=0),
     Call("subscribe", lambda _, session, __: read_all(session), live=0),
     Call("generation", lambda _, session, now: session.generation(live_id(now)), live=0),

@@ -29,6 +29,7 @@ from penstock.engine.events import (
     BlockSnapshot,
     Data,
     Event,
+    ForkedGeneration,
     KnownData,
     Unknown,
 )
@@ -49,6 +50,14 @@ _blocks = st.builds(
     is_error=st.none() | st.booleans(),
     extra=_unknown_fields,
 )
+_ends = st.builds(
+    ForkedGeneration,
+    generation_id=_texts,
+    turn=_counts,
+    outcome=_texts,
+    code=st.none() | _texts,
+    message=st.none() | _texts,
+)
 _BY_HINT: dict[object, st.SearchStrategy[object]] = {
     str: _texts,
     int: _counts,
@@ -56,6 +65,7 @@ _BY_HINT: dict[object, st.SearchStrategy[object]] = {
     str | None: st.none() | _texts,
     int | None: st.none() | _counts,
     bool | None: st.none() | st.booleans(),
+    ForkedGeneration | None: st.none() | _ends,
     tuple[BlockSnapshot, ...]: st.lists(_blocks, max_size=2).map(tuple),
 }
 _json_hint = get_type_hints(BlockDelta)["value"]

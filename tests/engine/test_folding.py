@@ -56,12 +56,12 @@ class Stored:
         self.reads = 0
         self.compacted: set[str] = set()
 
-    async def read(self, after: int) -> list[Entry]:
+    async def read(self, after: int, limit: int | None = None, /) -> list[Entry]:
         self.reads += 1
         await trio.lowlevel.checkpoint()
         there = compact(self.events[: self.tail], self.compacted) if self.compacted else self.events[: self.tail]
         found = [Entry(event.offset, encode(event)) for event in there if event.offset and event.offset > after]
-        return found[: self.page]
+        return found[: min(self.page, limit or self.page)]
 
     def fold(self, config: Config) -> Fold:
         return Fold(SESSION, EPOCH, self.read, lambda: self.tail, config)

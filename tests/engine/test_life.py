@@ -108,7 +108,7 @@ CALLS: Final[dict[str, tuple[Call, Callable[[Resident], Awaitable[object]]]]] = 
     "start": (Call.WRITE, lambda resident: resident.start(request())),
     "post": (Call.WRITE, lambda resident: resident.post(message(), new_message_id(), proposed=False)),
     "step": (Call.WRITE, lambda resident: resident.steps.take(trio.lowlevel.checkpoint)),
-    "stop": (Call.END, lambda resident: resident.stop(None, "stopped", "pause")),
+    "stop": (Call.END, lambda resident: resident.stop(None, "stopped", "pause", None)),
     "delete": (Call.END, lambda resident: resident.delete()),
 }
 

@@ -123,7 +123,13 @@ class Session:
     def __init__(self, log: MemoryLog, head: Head) -> None:
         self.log = log
         self.journal = Journal(
-            log, head, hub=Hub(10), budget=Budget(9999, 32), config=Config(), on_refused=self._refused
+            log,
+            head,
+            hub=Hub(10),
+            budget=Budget(9999, 32),
+            config=Config(),
+            on_refused=self._refused,
+            on_listed=lambda _: None,
         )
         self.generation = OpenGeneration(new_generation_id(), 1, "job")
         self.write(Draft(GenerationStarted(producer="p", policy="supersede")))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
-from penstock.engine.log import Entry, EventLog, MemoryLog, Write, open_sqlite
+from penstock.engine.log import Entry, EventLog, MemoryLog, Summary, Write, open_sqlite
 from tests.engine.faulty import FaultyLog
 from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
 
@@ -409,6 +410,116 @@ async def test_heads_are_the_living_sessions_in_order(log: EventLog) -> None:
     assert await log.heads(after="a", limit=1) == [head("b", epoch="e2")]
 
 
+async def ranked(log: EventLog, **asked: Any) -> list[str]:
+    """The ids, in order; each has the summary that `create` gave it."""
+    heads = await log.ranked(**asked)
+    assert all(head.summary is not None and head.summary.body == head.session_id.encode() for head in heads)
+    return [head.session_id for head in heads]
+
+
+async def test_the_highest_rank_comes_first_and_of_one_rank_the_lowest_id(log: EventLog) -> None:
+    for name, rank in (("b", 5), ("d", 7), ("a", 5), ("c", 5), ("e", -1)):
+        await store(log, create(b"x", of=name, rank=rank))
+    await store(log, create(b"x", of="untold"))
+    assert await ranked(log) == ["d", "a", "b", "c", "e"]
+    assert await log.ranked(limit=1) == [head("d", tail=1, summary=Summary(7, b"d"))]
+    assert await log.head("untold") == head("untold", tail=1)
+
+
+async def test_pages_by_rank_go_on_behind_the_last_one(log: EventLog) -> None:
+    await store(log, *(create(of=f"s{number:02}", rank=number // 4) for number in range(30)))
+    whole = await ranked(log)
+    seen: list[str] = []
+    behind: tuple[int, str] | None = None
+    while page := await log.ranked(behind=behind, limit=7):
+        seen += [head.session_id for head in page]
+        assert page[-1].summary is not None
+        behind = (page[-1].summary.rank, page[-1].session_id)
+    assert (
+        seen
+        == whole
+        == [f"s{number:02}" for rank in range(7, -1, -1) for number in range(4 * rank, min(4 * rank + 4, 30))]
+    )
+    assert await ranked(log, behind=(3, "s13x"), limit=2) == ["s14", "s15"]  # a place where nobody stands
+    assert await ranked(log, behind=(-100, "")) == []
+
+
+@pytest.mark.parametrize("few", [True, False])
+async def test_those_of_a_prefix_are_ranked_among_themselves(
+    log: EventLog, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not few:  # as of a prefix that a good part of all sessions have
+        monkeypatch.setattr("penstock.engine.log.sqlite.reading._HOW_MANY", "SELECT 1000000")
+    ids = ("a", "a-", "a-1", "a-2", "a.1", "b-1", "a-~", "A-1")
+    await store(log, *(create(of=name, rank=rank) for rank, name in enumerate(ids)))
+    assert await ranked(log, prefix="a-") == ["a-~", "a-2", "a-1", "a-"]
+    assert await ranked(log, prefix="a-", behind=(6, "a-~"), limit=2) == ["a-2", "a-1"]
+    assert await ranked(log, prefix="a-1") == ["a-1"]
+    assert await ranked(log, prefix="c") == []
+
+
+async def test_a_summary_stays_until_the_next_and_changes_with_the_events_or_not_at_all(log: EventLog) -> None:
+    await store(log, create(b"1", of="s", rank=3), create(b"1", of="t", rank=4))
+    await store(log, append(b"2", tail=1), append(tail=2, records={"open": b"g"}), append(tail=2, token=2))
+    assert await log.head("s") == head(tail=2, token=2, summary=Summary(3, b"s"))
+    refused = append(b"x", tail=9, token=2, summary=Summary(9, b"no"))
+    assert await kinds(log, refused, append(b"3", tail=2, token=2, summary=Summary(5, b"s"))) == [StaleEpoch, None]
+    assert await ranked(log) == ["s", "t"]
+    await store(log, append(b"4", tail=3, token=2, summary=Summary(1, b"s")), compact(remove=[1, 2]))
+    assert await ranked(log) == ["t", "s"]
+    assert await log.heads() == [
+        head("s", tail=4, token=2, summary=Summary(1, b"s")),
+        head("t", tail=1, summary=Summary(4, b"t")),
+    ]
+
+
+async def test_within_one_commit_the_last_summary_stands(log: EventLog) -> None:
+    await store(log, create(b"1", rank=1), *(append(b"x", tail=n, summary=Summary(10 - n, b"s")) for n in (1, 2, 3)))
+    assert await log.head("s") == head(tail=4, summary=Summary(7, b"s"))
+    assert await ranked(log) == ["s"]
+
+
+async def test_a_life_that_is_over_is_ranked_no_more_and_the_next_has_none_of_its_summary(log: EventLog) -> None:
+    await store(log, create(b"1", rank=1), create(b"1", of="t", rank=2), delete())
+    assert await ranked(log) == ["t"]
+    assert await log.head("s") == head(tail=1, deleted=True)
+    await store(log, create(b"1", epoch="e2"))
+    assert await ranked(log) == ["t"]
+    assert await log.head("s") == head(epoch="e2", tail=1)
+    await store(log, delete(epoch="e2"), create(b"1", epoch="e3", rank=9))
+    assert await ranked(log) == ["s", "t"]
+    await store(log, delete(epoch="e3"), create(b"1", epoch="e4", rank=0), delete("t"))
+    assert await log.ranked() == [head(epoch="e4", tail=1, summary=Summary(0, b"s"))]
+
+
+async def test_of_many_sessions_those_that_live_are_found_at_once(log: EventLog) -> None:
+    await store(log, *(create(b"x", of=name, rank=1) for name in ("a", "b", "c")), delete("b"), create(b"y", of="d"))
+    assert await log.living(["d", "b", "nobody", "a"]) == {
+        "d": head("d", tail=1),
+        "a": head("a", tail=1, summary=Summary(1, b"a")),
+    }
+    await store(log, create(b"new", of="b", epoch="e2"))
+    assert await log.living(["b"]) == {"b": head("b", epoch="e2", tail=1)}
+    assert await log.living([]) == {}
+
+
+async def test_a_record_of_many_lives_is_read_at_once(log: EventLog) -> None:
+    for name in ("a", "b", "c", "d"):
+        await store(log, create(of=name, records={} if name == "c" else {"m": name.encode() * 10}))
+    await store(log, delete("b"))
+
+    async def each(*names: str, epoch: str = "e1", max_bytes: float = 1000) -> list[object]:
+        found = await log.each_record("m", [(name, epoch) for name in names], max_bytes=max_bytes)
+        return [type(value) if isinstance(value, Exception) else value for value in found]
+
+    assert await each("d", "b", "c", "a", "nobody") == [b"d" * 10, StaleEpoch, None, b"a" * 10, StaleEpoch]
+    assert await each("a", epoch="e2") == [StaleEpoch]
+    assert await each() == []
+    assert await each("a", "c", "d", max_bytes=19) == [b"a" * 10, None]
+    assert await each("a", "d", max_bytes=20) == [b"a" * 10, b"d" * 10]
+    assert await each("a", "d", max_bytes=1) == [b"a" * 10]
+
+
 async def test_statistics_count_what_was_stored(log: EventLog) -> None:
     assert log.statistics().commits == 0
     log.submit(create(b"1", b"2"), lambda _: None)
@@ -449,6 +560,6 @@ async def test_a_closed_log_fails_writes_and_reads(log: EventLog) -> None:
     assert isinstance(error, WriteFailed)
     assert error.whole
     assert log.statistics().failed_writes == 1
-    for reading in (log.head("s"), log.heads(), log.records("s", "e1"), log.holders("open")):
+    for reading in (log.head("s"), log.heads(), log.ranked(), log.records("s", "e1"), log.holders("open")):
         with pytest.raises(StorageError):
             await reading

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from penstock.engine.log import Append, Delete, EventLog, Head, MemoryLog, Write, open_sqlite
+from penstock.engine.log import Append, Delete, EventLog, Head, MemoryLog, Summary, Write, open_sqlite
 from tests.engine.writes import bodies, kinds
 from tests.extent import examples
 
@@ -29,6 +29,7 @@ class Life:
     deleted: bool = False
     events: list[bytes] = field(factory=list)
     records: dict[str, bytes] = field(factory=dict)
+    summary: Summary | None = None
     ended_at: int = 0
 
 
@@ -44,6 +45,7 @@ class Step:
     former_epoch: bool
     events: int
     records: dict[str, bool]
+    rank: int | None
 
 
 Rounds: TypeAlias = list[list[Step]]
@@ -57,6 +59,7 @@ steps = st.builds(
     former_epoch=st.sampled_from([False] * 7 + [True]),
     events=st.integers(0, 4),
     records=st.dictionaries(st.sampled_from(KEYS), st.booleans(), max_size=2),
+    rank=st.sampled_from([None, None, -1, 0, 1, 2]),
 )
 rounds = st.lists(st.lists(steps, min_size=1, max_size=12), min_size=1, max_size=6)
 
@@ -89,6 +92,7 @@ class Model:
             token=token,
             events=[b"%d.%d" % (self.number, place) for place in range(step.events)],
             records={key: b"%d" % self.number if keep else None for key, keep in step.records.items()},
+            summary=None if step.rank is None else Summary(step.rank, b"%d" % self.number),
             create=create,
         )
         return write, self._create(life, write) if create else self._append(living, write)
@@ -98,7 +102,7 @@ class Model:
             return StaleEpoch
         if token < life.token:
             return StaleToken
-        life.deleted, life.token, life.ended_at = True, token, len(life.events)
+        life.deleted, life.token, life.ended_at, life.summary = True, token, len(life.events), None
         return None
 
     def _create(self, life: Life | None, write: Append) -> type[PenstockError] | None:
@@ -127,6 +131,7 @@ class Model:
         self.lives[write.session_id] = life
         life.token = write.token
         life.events += write.events
+        life.summary = write.summary or life.summary
         for key, value in write.records.items():
             life.records.pop(key, None)
             if value is not None:
@@ -140,12 +145,22 @@ class Model:
         if life is None:
             return None
         tail = life.ended_at if life.deleted else len(life.events)
-        return Head(session_id=name, epoch=life.epoch, tail=tail, token=life.token, deleted=life.deleted)
+        return Head(
+            session_id=name,
+            epoch=life.epoch,
+            tail=tail,
+            token=life.token,
+            deleted=life.deleted,
+            summary=life.summary,
+        )
 
 
 async def assert_like(log: EventLog, model: Model) -> None:
     living = model.living()
     assert await log.heads() == [model.head(name) for name in living]
+    ranked = sorted((-life.summary.rank, name) for name, life in living.items() if life.summary is not None)
+    assert await log.ranked() == [model.head(name) for _, name in ranked]
+    assert await log.living(SESSIONS) == {name: model.head(name) for name in living}
     for name in SESSIONS:
         assert await log.head(name) == model.head(name)
     for name, life in living.items():

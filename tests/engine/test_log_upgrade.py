@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -112,7 +113,7 @@ def everything(path: Path) -> dict[str, object]:
             name: re.sub(r"--.*", "", sql or "").replace('"', "").split()
             for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")
         }
-        tables = ("sessions", "events", "records")
+        tables = ("sessions", "events", "records", "summaries")
         rows = {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables}
     return {"version": version(path), "schema": schema, **rows}
 
@@ -296,6 +297,88 @@ def test_what_an_older_version_does_half_way_is_kept(old: Path, change: str, sli
         assert events(old) == changed
     assert events(old) == changed
     assert everything(old) == upgraded(unbegun)
+
+
+# An old session's first and last events, as version 2 had them, and what it holds open.
+SAID: Final = (
+    b'{"type":"session.created","session_id":"s","time":"2026-01-02T03:04:05.006Z","offset":1,"data":{"metadata":{}}}',
+    (
+        b'{"type":"message.snapshot","session_id":"s","time":"2026-01-02T03:04:06.000Z","offset":2,'
+        b'"message_id":"0197a1b2-0000-7000-8000-000000000001","data":{"role":"user","status":"complete",'
+        b'"blocks":[{"kind":"text","seq":0,"text":"  Who\\nwas   it? "}]}}'
+    ),
+    b'{"type":"queue.paused","session_id":"s","time":"2026-01-03T00:00:00.123Z","offset":3,"data":{}}',
+)
+
+
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database of version 2: many sessions, one of which is over, one with nothing in it."""
+    monkeypatch.setattr(upgrade, "_LIVES", 4)
+    path = tmp_path / "second.db"
+    prepare(str(path))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE summaries; PRAGMA user_version = 2")
+        for life in range(1, 20):
+            row = (life, f"s{life}", "e1", 3, 1, int(life == 7))
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", row)
+            rows = [(8 * life + 2 * number + (not number), life, 1 + number, body) for number, body in enumerate(SAID)]
+            connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows if life != 9 else [])
+        connection.execute("INSERT INTO records VALUES (3, 'open', ?)", (b'{"generation_id":"g","turn":1,"after":2}',))
+        connection.commit()
+    return path
+
+
+def summaries(path: Path) -> dict[int, tuple[str, int, dict[str, object]]]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT * FROM summaries").fetchall()
+    return {life: (session, place, json.loads(body)) for life, session, place, body in rows}
+
+
+def test_each_living_session_gets_a_summary_of_what_is_stored(second: Path) -> None:
+    prepare(str(second))
+    found = summaries(second)
+    assert found.keys() == set(range(1, 20)) - {7}
+    told = {
+        "created": "2026-01-02T03:04:05.006Z",
+        "updated": "2026-01-03T00:00:00.123Z",
+        "first": {"message_id": "0197a1b2-0000-7000-8000-000000000001", "role": "user", "text": "Who was it?"},
+    }
+    assert found[1] == ("s1", -1767398400123, told)
+    assert found[3] == ("s3", -1767398400123, {**told, "running": "g"})
+    assert found[9] == ("s9", 0, {})
+
+
+def test_summaries_are_left_at_any_slice_and_go_on_to_the_same(second: Path) -> None:
+    whole = upgraded(second)
+    slices = 0
+    while True:
+        try:
+            prepare(str(second), leave_after(1))
+            break
+        except Left:
+            slices += 1
+            assert version(second) == 2
+            assert len(summaries(second)) == min(4 * slices, 18)
+    assert slices == 5
+    assert everything(second) == whole
+
+
+def test_what_an_older_version_does_between_is_in_the_summaries(second: Path) -> None:
+    with pytest.raises(Left):
+        prepare(str(second), leave_after(2))
+    later = SAID[2].replace(b"2026-01-03", b"2026-05-05").replace(b'"offset":3', b'"offset":4')
+    with closing(sqlite3.connect(second)) as connection:
+        connection.execute("INSERT INTO events VALUES (1000, 2, 4, ?)", (later,))
+        connection.execute("UPDATE sessions SET ended = 1 WHERE life = 4")
+        connection.execute("INSERT INTO sessions VALUES (30, 's4', 'e2', 0, 1, 0)")
+        connection.commit()
+    prepare(str(second))
+    found = summaries(second)
+    assert found.keys() == {*range(1, 20), 30} - {4, 7}
+    assert found[2][2]["updated"] == "2026-05-05T00:00:00.123Z"
+    assert found[30] == ("s4", 0, {})
+    assert everything(second)["version"] == 3
 
 
 async def test_cancelled_it_stops_and_the_next_opening_goes_on(old: Path) -> None:

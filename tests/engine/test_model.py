@@ -599,15 +599,16 @@ class Driver:
 
 
 def view(snapshot: Snapshot) -> dict[str, object]:
-    """What the model knows of a snapshot."""
+    """What the model knows of a snapshot. Of a fork's messages it knows nothing of whose they were."""
     live = snapshot.generation
+    begun_here = {each.generation_id for each in snapshot.generations if each.started is not None}
     return {
         "messages": [
             (
                 message.role,
                 message.status,
                 tuple((block.kind, block.text) for block in message.blocks),
-                message.generation_id,
+                message.generation_id if message.generation_id in begun_here else None,
             )
             for message in snapshot.messages
         ],

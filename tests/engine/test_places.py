@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 from typing import Final
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +40,7 @@ def assert_same(places: Places, listed: list[Evicted], start: int, end: int) -> 
         assert places.get(one.message_id) == one
         assert places.index(one.message_id) == number
     assert places.get(OTHER) is None
-    for unknown in (places.index, places.without):
+    for unknown in (places.index, places.without, partial(places.with_last, last=1)):
         with pytest.raises(KeyError):
             unknown(OTHER)
 
@@ -51,9 +53,14 @@ def test_places_are_what_a_list_of_them_is(sizes: list[int], data: st.DataObject
     assert_same(places, listed, start, end)
     left = list(listed)
     for _ in range(data.draw(st.integers(0, len(listed)))):
-        gone = left.pop(data.draw(st.integers(0, len(left) - 1)))
-        places = places.without(gone.message_id)
-        assert places.get(gone.message_id) is None
+        at = data.draw(st.integers(0, len(left) - 1))
+        if data.draw(st.booleans()):
+            left[at] = evolve(left[at], last=left[at].last + 7)
+            places = places.with_last(left[at].message_id, left[at].last)
+        else:
+            gone = left.pop(at)
+            places = places.without(gone.message_id)
+            assert places.get(gone.message_id) is None
         assert_same(places, left, start, end)
     assert_same(kept, listed, start, end)
 

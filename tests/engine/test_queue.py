@@ -270,6 +270,8 @@ async def test_repeated_starts_get_the_first_answer(log: MemoryLog, autojump_clo
         )
         with pytest.raises(IdempotencyConflict):
             await session.start("p", text="ho", idempotency_key="k")
+        with pytest.raises(IdempotencyConflict):
+            await session.start("p", text="hi", idempotency_key="k", idle_limit=60)
         other = await session.start("p", text="ho", idempotency_key="k", principal="somebody else")
         assert other.generation_id != first.generation_id
         _, _ = await live(session)

@@ -34,7 +34,17 @@ from penstock.engine.events import (
     SessionReset,
     Unknown,
 )
-from penstock.engine.reducer import Applied, BlockView, Duplicate, Folded, Gap, MessageView, SessionState, Snapshot
+from penstock.engine.reducer import (
+    Applied,
+    BlockView,
+    Duplicate,
+    Folded,
+    Gap,
+    GenerationInfo,
+    MessageView,
+    SessionState,
+    Snapshot,
+)
 from penstock.engine.rules.ending import Ending, closing
 from penstock.engine.rules.lifecycle import Draft, OpenGeneration
 from penstock.engine.rules.states import Outcome
@@ -122,6 +132,18 @@ def test_an_answer_folds_to_its_message() -> None:  # R-51 R-52 R-59
                 "turn": 1,
                 "finish_reason": "tool_use",
                 "usage": {"out": 3},
+                "time": "2025-03-01T10:00:00.000Z",
+                "closed": "2025-03-01T10:00:00.000Z",
+            }
+        ],
+        "generations": [
+            {
+                "generation_id": GENERATION,
+                "state": "finished",
+                "turn": 1,
+                "outcome": "completed",
+                "started": {"cursor": "e1-0000000000000002", "time": "2025-03-01T10:00:00.000Z"},
+                "finished": {"cursor": "e1-0000000000000013", "time": "2025-03-01T10:00:00.000Z"},
             }
         ],
         "queue": {"paused": False, "items": []},
@@ -153,6 +175,7 @@ def test_a_snapshot_in_the_middle_of_an_answer_shows_what_is_open() -> None:  # 
             ],
             "generation_id": GENERATION,
             "turn": 1,
+            "time": "2025-03-01T10:00:00.000Z",
         }
     ]
 
@@ -587,7 +610,9 @@ def test_a_fold_goes_on_from_a_part_that_has_all_that_is_open(log: list[Event], 
         assert not isinstance(state.apply(event), Gap)
     kept = tuple(message for message in whole.snapshot().messages if message.message_id not in left_out)
     assert state.snapshot().messages == kept
-    assert evolve(state.snapshot(), messages=(), more=False, next=None) == evolve(whole.snapshot(), messages=())
+    rest = evolve(state.snapshot(), messages=(), generations=(), more=False, next=None)
+    assert rest == evolve(whole.snapshot(), messages=(), generations=())
+    assert_generations_of_messages(state.snapshot(), whole.snapshot())
 
 
 @given(logs(), st.data())
@@ -600,11 +625,30 @@ def test_a_part_and_pages_that_are_read_later_make_the_whole(log: list[Event], d
     older, _ = at_once(at_later.encoding_snapshot(1000, part.next, 10**6, with_open=False))
     known = {message.message_id: message for message in part.messages}
     merged = {message.message_id: known.get(message.message_id, message) for message in older.messages} | known
-    completed = evolve(part, messages=tuple(merged.values()), more=False, next=None)
+    ends = {each.generation_id: each for each in (*older.generations, *part.generations) if begin(each) <= cut}
+    completed = evolve(part, messages=tuple(merged.values()), generations=tuple(ends.values()), more=False, next=None)
     state = SessionState.from_snapshot(completed, older_seen_at=later)
     for event in log[cut:]:
         assert not isinstance(state.apply(event), Gap)
-    assert state.snapshot() == fold(log).snapshot()
+    assert evolve(state.snapshot(), generations=()) == evolve(fold(log).snapshot(), generations=())
+    assert_generations_of_messages(state.snapshot(), fold(log).snapshot())
+
+
+def begin(generation: GenerationInfo) -> int:
+    first = generation.started or generation.finished
+    return 0 if first is None else first.cursor.offset
+
+
+def assert_generations_of_messages(part: Snapshot, whole: Snapshot) -> None:
+    """Of the messages that it has, a part tells how their generations stand as the whole does.
+
+    Of one that wrote none it may not know what that stands behind: it was left out.
+    """
+    found = {generation.generation_id: generation for generation in part.generations}
+    wrote = {message.generation_id for message in part.messages}
+    for generation in whole.generations:
+        if generation.generation_id in wrote:
+            assert found[generation.generation_id] == generation
 
 
 @given(logs(), st.data())

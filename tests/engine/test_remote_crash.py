@@ -309,6 +309,19 @@ async def test_the_wish_to_stop_without_readers_is_kept(log: MemoryLog, autojump
         assert (await session.generation(GID)).outcome == "stopped"
 
 
+async def test_the_idle_limit_of_a_start_is_kept(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.start("remote", generation_id=GID, idle_limit=5)
+    async with open_engine(log) as engine:
+        session = await engine.session("s")
+        await session.chunks([body(GID, "a")])
+        await trio.sleep(4.9)
+        assert (await session.generation(GID)).state == "live"
+        await trio.sleep(0.2)
+        assert (await session.generation(GID)).outcome == "stalled"
+
+
 async def test_a_record_of_an_older_version_is_one_of_a_producer_that_died(autojump_clock: MockClock) -> None:
     log = MemoryLog()
     async with open_engine(log) as engine:

@@ -417,7 +417,7 @@ class Ledger:
         self.reads += 1
         return batch(after + 1, self.stored - after) if after < self.stored else None
 
-    async def snapshot_page(self, *, with_open: bool) -> SnapshotPage:
+    async def snapshot_page(self, limit: int | None = None, *, with_open: bool) -> SnapshotPage:
         raise NotImplementedError
 
 

@@ -114,6 +114,18 @@ async def said(session: Session, count: int, *, remote: bool = False) -> list[st
     return [message.message_id for message in (await session.snapshot()).messages]
 
 
+async def answered(session: Session, count: int) -> None:
+    """So many generations of one message each."""
+
+    async def producer(generation: Generation) -> None:
+        async with generation.message() as message, message.text() as block:
+            await block.write("here")
+
+    for _ in range(count):
+        await session.start(producer)
+        await trio.testing.wait_all_tasks_blocked()
+
+
 async def in_blocks(session: Session, count: int) -> None:
     """A generation of one message with so many blocks."""
     done = trio.Event()
@@ -154,6 +166,20 @@ async def snapshot_of_blocks(count: int) -> int:
         await in_blocks(session, count)
     async with opened(log) as session:
         return await longest_step(session.snapshot())
+
+
+async def snapshot_of_turns(count: int) -> int:
+    log = MemoryLog()
+    async with opened(log) as session:
+        await answered(session, count)
+    async with opened(log) as session:
+        return await longest_step(session.snapshot())
+
+
+async def fork_of_turns(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await answered(session, count)
+        return await longest_step(session.fork())
 
 
 async def fork_of_messages(count: int) -> int:
@@ -251,6 +277,8 @@ async def compaction_of_blocks(count: int) -> int:
     [
         snapshot_of_messages,
         snapshot_of_blocks,
+        snapshot_of_turns,
+        fork_of_turns,
         fork_of_messages,
         fork_of_blocks,
         snapshot_of_a_fork_of_blocks,

@@ -64,7 +64,9 @@ class Way:
         hub = Hub(config.subscriber_buffer)
         budget = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
         self.log = MemoryLog()
-        self.journal = Journal(self.log, head, hub=hub, budget=budget, config=config, on_refused=lambda _: None)
+        self.journal = Journal(
+            self.log, head, hub=hub, budget=budget, config=config, on_refused=lambda _: None, on_listed=lambda _: None
+        )
         self.journal._held = 1  # nothing leaves it
         self.structure = OpenGeneration(GENERATION, 1, "job")
         self._put = put

@@ -66,6 +66,7 @@ async def test_a_silent_generation_is_stalled(log: MemoryLog, autojump_clock: Mo
     assert data_of(events, "message.closed")[0]["status"] == "failed"
     end = finished(events)
     assert (end.outcome, end.code, end.cleanup) == ("stalled", "STALLED", "clean")
+    assert end.message == "Ended because nothing came for 120 s."
 
 
 async def test_every_event_sets_the_idle_clock_back(log: MemoryLog, autojump_clock: MockClock) -> None:
@@ -197,6 +198,64 @@ async def test_without_limits_a_generation_goes_on(log: MemoryLog, autojump_cloc
         gid = await begin(session, silent)
         await trio.sleep(24 * 3600)
         assert await end_of(session, gid) is None
+
+
+async def test_a_producer_may_have_an_idle_limit_of_its_own(log: MemoryLog, autojump_clock: MockClock) -> None:
+    limits = {"slow": 50.0, "endless": math.inf}
+    producers = dict.fromkeys(("slow", "endless", "other"), silent)
+    async with open_engine(log, producers=producers, config=Config(idle_limit=10, idle_limits=limits)) as engine:
+        session = await engine.create_session("s")
+        for name, seconds in (("slow", 50), ("other", 10)):
+            begun = trio.current_time()
+            await assert_ends_at(session, await begin(session, name), begun + seconds, "stalled")
+        gid = await begin(session, "endless")
+        await trio.sleep(24 * 3600)
+        assert await end_of(session, gid) is None
+        assert await end_of(session, await begin(session, saying("x"))) == "completed"
+    for wrong in (0, -1, math.nan):
+        with pytest.raises(ValueError, match="idle_limits"):
+            Config(idle_limits={"slow": wrong})
+
+
+async def test_a_start_may_have_an_idle_limit_of_its_own(log: MemoryLog, autojump_clock: MockClock) -> None:
+    seen: list[float] = []
+
+    async def producer(generation: Generation) -> None:
+        seen.append(generation.idle_limit)
+        await silent(generation)
+
+    config = Config(idle_limit=10, idle_limits={"p": 20})
+    async with open_engine(log, producers={"p": producer}, config=config) as engine:
+        session = await engine.create_session("s")
+        begun = trio.current_time()
+        gid = await begin(session, "p", idle_limit=2.5)
+        await assert_ends_at(session, gid, begun + 2.5, "stalled")
+        assert finished(await of_generation(log, gid)).message == "Ended because nothing came for 2.5 s."
+        endless = await begin(session, "p", idle_limit=math.inf)
+        await trio.sleep(24 * 3600)
+        assert await end_of(session, endless) is None
+        begun = trio.current_time()
+        await assert_ends_at(session, await begin(session, "p"), begun + 20, "stalled")
+        assert seen == [2.5, math.inf, 20]
+        for wrong in (0, -1, math.nan, -math.inf, -(10**400)):
+            with pytest.raises(InvalidBody):
+                await session.start("p", idle_limit=wrong)
+
+
+async def test_a_start_that_waits_keeps_its_idle_limit_over_a_restart(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with open_engine(log, producers={"p": silent}) as engine:
+        session = await engine.create_session("s")
+        await begin(session, "p")
+        first = await session.start("p", policy="queue", idle_limit=3)
+        second = await session.start("p", policy="queue", idle_limit=math.inf)
+    begun = trio.current_time()
+    async with open_engine(log, producers={"p": silent}) as engine:
+        session = await engine.session("s")
+        await assert_ends_at(session, first.generation_id, begun + 3, "stalled")
+        await trio.sleep(24 * 3600)
+        assert (await session.generation(second.generation_id)).state == "live"
 
 
 async def test_a_clean_up_that_overruns_a_limit_is_fenced(log: MemoryLog, autojump_clock: MockClock) -> None:

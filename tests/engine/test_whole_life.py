@@ -134,11 +134,11 @@ async def test_a_message_that_opens_while_those_before_it_are_retracted_stays(au
     log = SlowLog()
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
-        posted = [await session.post(f"m{i}") for i in range(2)]
         go_on = trio.Event()
         producer = ScriptedProducer().wait(go_on).say("mine").sleep(1000)
         await session.start(producer)
         await producer.run()
+        posted = [await session.post(f"m{i}") for i in range(2)]
         retracted: list[PenstockError | Cursor] = []
 
         async def retract() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from penstock.engine.errors import PenstockError
-from penstock.engine.log import Append, Compact, Delete, Entry, EventLog, Head, Write
+from penstock.engine.log import Append, Compact, Delete, Entry, EventLog, Head, Summary, Write
 
 
 def append(
@@ -17,6 +17,7 @@ def append(
     tail: int = 0,
     token: int = 1,
     records: Mapping[str, bytes | None] | None = None,
+    summary: Summary | None = None,
     create: bool = False,
 ) -> Append:
     return Append(
@@ -26,6 +27,7 @@ def append(
         token=token,
         events=events,
         records=records or {},
+        summary=summary,
         create=create,
     )
 
@@ -36,8 +38,11 @@ def create(
     epoch: str = "e1",
     token: int = 1,
     records: Mapping[str, bytes | None] | None = None,
+    rank: int | None = None,
 ) -> Append:
-    return append(*events, to=of, epoch=epoch, token=token, records=records, create=True)
+    """``rank``: with a summary that says its name."""
+    summary = None if rank is None else Summary(rank, of.encode())
+    return append(*events, to=of, epoch=epoch, token=token, records=records, summary=summary, create=True)
 
 
 def delete(of: str = "s", *, epoch: str = "e1", token: int = 1) -> Delete:
@@ -58,8 +63,16 @@ def compact(
     )
 
 
-def head(of: str = "s", *, epoch: str = "e1", tail: int = 0, token: int = 1, deleted: bool = False) -> Head:
-    return Head(session_id=of, epoch=epoch, tail=tail, token=token, deleted=deleted)
+def head(
+    of: str = "s",
+    *,
+    epoch: str = "e1",
+    tail: int = 0,
+    token: int = 1,
+    deleted: bool = False,
+    summary: Summary | None = None,
+) -> Head:
+    return Head(session_id=of, epoch=epoch, tail=tail, token=token, deleted=deleted, summary=summary)
 
 
 async def outcomes(log: EventLog, *writes: Write) -> list[PenstockError | None]:

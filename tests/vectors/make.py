@@ -202,6 +202,66 @@ def lives(log: Log) -> None:
     log.put("generation.finished", {"outcome": "completed", "usage": {"tokens": 1}}, **run(4))
 
 
+def ends(log: Log) -> None:
+    """How generations ended that wrote no message, or whose messages come from elsewhere; what approvals came to."""
+    source: Wire = {"source_session_id": "s0", "source_cursor": f"e-{9:016}", "metadata": {}}
+    log.put("session.forked", source)
+    for number, message in enumerate(("f1", "f2", "f3")):
+        end: Wire = {"generation_id": f"s0-{number % 2}", "turn": 5 + number % 2, "outcome": "superseded"}
+        if number % 2:
+            end |= {"outcome": "failed", "code": "MODEL_AUTH", "message": "the key is wrong"}
+        whole: Wire = {
+            "role": "assistant",
+            "status": "cancelled",
+            "blocks": [text("text", 1, "old")],
+            "generation": end,
+        }
+        log.put("message.snapshot", whole, message_id=message)
+    asked: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "And?")]}
+    silent: Wire = {"generation_id": "s0-2", "turn": 7, "outcome": "stalled", "code": "STALLED", "message": "Nothing."}
+    log.put("message.snapshot", {**asked, "silent": silent}, message_id="f4")
+    said: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "Hello?")], "author": "ann"}
+    log.put("message.snapshot", said, message_id="u1")
+    began: Wire = {"producer": "p", "policy": "supersede", "author": "ann"}
+    failed: Wire = {"outcome": "failed", "code": "MODEL_AUTH", "message": "the key is wrong", "retryable": False}
+    # nothing came of the first two; of the third a message did, and it was cut off
+    for turn in (1, 2):
+        log.put("generation.started", began, **run(turn))
+        log.put("generation.finished", failed, **run(turn))
+    waits: Wire = {"producer": "gone", "policy": "queue", "position": 1, "author": "bob"}
+    log.put("generation.started", began, **run(3))
+    log.put("generation.queued", waits, generation_id="q1")
+    log.put("message.opened", {"role": "assistant"}, **run(3), message_id="m1")
+    call: Wire = {"kind": "tool_call", "tool_call_id": "c1", "name": "rm"}
+    log.put("block.opened", call, **run(3), **block("m1", 0, 0))
+    log.put("approval.requested", {"approval_id": "a1", "tool_call_id": "c1", "name": "rm"}, **run(3), message_id="m1")
+    log.put("block.closed", {"arguments": {}}, **run(3), **block("m1", 0, 1))
+    cut: Wire = {"status": "complete", "finish_reason": "length"}
+    log.put("message.closed", cut, **run(3), message_id="m1")
+    no: Wire = {"approval_id": "a1", "approved": False, "tool_call_id": "c1", "reason": "not now", "by": "bob"}
+    log.put("approval.resolved", no, **run(3), message_id="m1")
+    # one that the fold keeps with no message, for it bears none
+    log.put("approval.requested", {"approval_id": "a2", "name": "mv"}, **run(3))
+    log.put("approval.resolved", {"approval_id": "a2", "approved": True, "arguments": {"n": 1}}, **run(3))
+    log.put("generation.cancelling", {"reason": "stopped", "author": "bob"}, **run(3))
+    lost: Wire = {"outcome": "failed", "code": "PRODUCER_NOT_FOUND", "message": "Nobody here can produce it."}
+    log.put("generation.finished", lost, generation_id="q1")
+    stopped: Wire = {"outcome": "stopped", "usage": {"tokens": 7, "partial": True}, "author": "bob"}
+    log.put("generation.finished", stopped, **run(3))
+    # the answer goes on
+    log.put("generation.started", {**began, "continues": "m1"}, **run(4))
+    log.put("message.opened", {"role": "assistant", "continues": "m1"}, **run(4), message_id="m2")
+    log.put("message.closed", {"status": "complete"}, **run(4), message_id="m2")
+    log.put("generation.finished", {"outcome": "completed"}, **run(4))
+    # with what they stand behind go those that wrote nothing; with its only message, the one that wrote it
+    for message in ("u1", "f1", "m1", "f4"):
+        log.put("message.retracted", {"reason": "retracted"}, message_id=message)
+    log.put("generation.started", began, **run(5))
+    log.put("message.retracted", {"reason": "retracted"}, message_id="m2")
+    log.put("generation.finished", failed, **run(5))
+    log.put("session.reset", {})
+
+
 def repeats(log: Log) -> None:
     """What a reader meets who reconnects, or has two lines at once: every event once, whatever comes again."""
     answer(log)
@@ -268,7 +328,16 @@ def refused(log: Log) -> None:
     log.again(delta, **{**ahead, "seq": 2})
 
 
-CASES: Final[tuple[Callable[[Log], None], ...]] = (answer, tools, turns, compacted, lives, repeats, refused)
+CASES: Final[tuple[Callable[[Log], None], ...]] = (
+    answer,
+    tools,
+    turns,
+    compacted,
+    lives,
+    ends,
+    repeats,
+    refused,
+)
 
 
 def judge(state: SessionState, event: Wire) -> str:

@@ -85,6 +85,8 @@ _NAMED: Final[dict[str, Schema]] = {
     "message_id": reference("Uuid"),
     "parent_message_id": reference("Uuid"),
     "replaces": reference("Uuid"),
+    "continues": reference("Uuid"),
+    "behind": reference("Uuid"),
     "cursor": reference("Cursor"),
     "source_cursor": reference("Cursor"),
     "job_id": reference("JobId"),
@@ -92,6 +94,7 @@ _NAMED: Final[dict[str, Schema]] = {
     "actor_id": reference("PresenceId"),
     "device_id": reference("PresenceId"),
     "time": reference("Time"),
+    "closed": reference("Time"),
     "expires_at": reference("Time"),
     "offset": _ORDINAL,
     "turn": _ORDINAL,
@@ -129,6 +132,19 @@ _PATIENCE: Final[Schema] = {
     "anyOf": [{"const": "continue"}, {"type": "number", "minimum": 0}],
     "default": "continue",
 }
+# What a start cannot bring that goes on with a message.
+_CONTINUES_AND: Final[Schema] = {
+    "anyOf": [
+        {"required": ["continues", "text"]},
+        {"required": ["continues", "replaces"]},
+        {"required": ["continues", "policy"], "properties": {"policy": {"const": "join"}}},
+    ]
+}
+_SILENCE: Final[Schema] = {
+    "description": "How many seconds it may write nothing before it ends as `stalled`, in place of the limit of its "
+    "producer or of the server; null: for ever.",
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}],
+}
 
 GRAMMAR: Final = Grammar(
     named=_NAMED,
@@ -146,7 +162,7 @@ GRAMMAR: Final = Grammar(
         "MessageBody": {
             "blocks": {"type": "array", "items": {"$ref": "#/components/schemas/PostedBlock"}},
         },
-        "StartBody": {"on_last_disconnect": _PATIENCE},
+        "StartBody": {"on_last_disconnect": _PATIENCE, "idle_limit": _SILENCE},
         "StopBody": {"queue": {"type": "string", "enum": ["pause", "continue", "clear"], "default": "pause"}},
         "ForkBody": {"at": {"anyOf": [reference("Cursor"), reference("Uuid")]}},
         "Chunk": {
@@ -182,16 +198,19 @@ GRAMMAR: Final = Grammar(
             },
             "ttl": {"description": "Seconds.", "type": "integer", "minimum": 1, "maximum": 3600},
         },
-        "SessionList": {"next": reference("SessionId")},
         "Snapshot": {"next": reference("Uuid")},
     },
-    also={"MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]}},
+    also={
+        "MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]},
+        "StartBody": {"not": _CONTINUES_AND},
+    },
     absent={"Snapshot": ("turn",), "Event": ("data",)},
-    required={"Snapshot": ("more",)},
+    required={"Snapshot": ("more", "generations"), "ListedSession": ("running", "approvals")},
     told={
         "Snapshot": "The state after all events up to `cursor`. `messages` are in order, the oldest first; `more` "
         "tells that older ones were left out, which are before the message `next`: the next page's `before`. "
-        "`generation` is there while one is live.",
+        "`generation` is there while one is live. `generations` are those of the messages, the last one that started, "
+        "and the newest that ended and wrote no message: the oldest first.",
         "BlockSnapshot": "One block with its whole content; `seq` is the last one its events had.",
     },
 )

@@ -12,6 +12,7 @@ from typing import Final, cast
 from penstock.engine import DATA_TYPES, JSON, Event, Present, Snapshot
 
 from ...problems import TABLE
+from ...requests.answers import ListedSession, SessionList
 from .schemas import Schema, Schemas, reference
 
 __all__ = ["add_events", "add_frames", "add_problem"]
@@ -104,6 +105,33 @@ def add_frames(schemas: Schemas) -> None:
     }
     lines.append(schemas.add("SnapshotFrame", framed))
     schemas.add("StreamLine", {"description": "An event, or a frame about the stream itself.", "anyOf": lines})
+    _add_list_frames(schemas, cursor)
+
+
+def _add_list_frames(schemas: Schemas, cursor: Schema) -> None:
+    """``ListLine``: the same of the stream of the list."""
+    for kind in (SessionList, ListedSession):
+        schemas.of(kind)
+    gone: Schema = {"properties": {"session_id": reference("SessionId")}, "required": ["session_id"]}
+    frames = {
+        "sessions": ("A page of the list, the last active first.", schemas.made["SessionList"]),
+        "session": (
+            "One that was made, or has changed: it takes the place of what was listed.",
+            schemas.made["ListedSession"],
+        ),
+        "session-gone": ("It was deleted.", gone),
+    }
+    lines: list[JSON] = []
+    for name, (told, shape) in frames.items():
+        made: Schema = {
+            "description": told,
+            "type": "object",
+            "properties": {"control": {"const": name}, "list_cursor": cursor, **cast(Schema, shape["properties"])},
+            "required": ["control", "list_cursor", *cast("list[JSON]", shape["required"])],
+        }
+        lines.append(schemas.add("".join(part.title() for part in name.split("-")) + "Frame", made))
+    lines += [reference(f"{name}Frame") for name in ("Open", "CaughtUp", "Gap", "Degraded", "End", "Drain")]
+    schemas.add("ListLine", {"description": "A frame of the stream of the list.", "anyOf": lines})
 
 
 def add_problem(schemas: Schemas) -> None:

@@ -49,7 +49,8 @@ _HIGHEST_LIFE = f"""
 SELECT max(
     coalesce((SELECT max(life) FROM sessions WHERE life {_SOUND}), 0),
     coalesce((SELECT max(life) FROM events INDEXED BY events_first WHERE id & 1 AND life {_SOUND}), 0),
-    coalesce((SELECT max(life) FROM records WHERE life {_SOUND}), 0)
+    coalesce((SELECT max(life) FROM records WHERE life {_SOUND}), 0),
+    coalesce((SELECT max(life) FROM summaries WHERE life {_SOUND}), 0)
 )
 """
 _HIGHEST_ROW = f"SELECT coalesce(max(id), 0) FROM events WHERE id {_SOUND}"

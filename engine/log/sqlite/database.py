@@ -35,8 +35,9 @@ __all__ = [
 ]
 
 _APPLICATION_ID: Final = 0x70656E73
-_VERSION: Final = 2
-_TABLES: Final = frozenset({"sessions", "events", "records"})
+_VERSION: Final = 3
+_OLDER_TABLES: Final = frozenset({"sessions", "events", "records"})
+_TABLES: Final = _OLDER_TABLES | {"summaries"}
 
 # SQLite's smallest page. It would take a smaller file for an empty one and write over it.
 _SMALLEST: Final = 512
@@ -81,7 +82,7 @@ _STORE_WIDE: Final = frozenset(
 )
 
 
-def _primary(error: BaseException) -> int:
+def _primary(error: BaseException | None) -> int:
     """SQLite's primary result code; 0 when it is none of SQLite's errors."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF if isinstance(code, int) else 0
@@ -97,7 +98,7 @@ def is_held(error: Exception) -> bool:
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def is_damaged(error: Exception) -> bool:
+def is_damaged(error: BaseException | None) -> bool:
     """Whether a database's own content is at fault."""
     return _primary(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -276,7 +277,7 @@ def _check_kind(connection: sqlite3.Connection, path: str) -> None:
             f"{path} was written by a newer penstock (schema {version}, this one knows {_VERSION}): "
             "install that version, or name another file"
         )
-    if not version or not tables >= _TABLES:
+    if not version or not tables >= (_TABLES if version == _VERSION else _OLDER_TABLES):
         raise _damaged(path, "its tables are not all there")
 
 

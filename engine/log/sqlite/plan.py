@@ -38,6 +38,11 @@ _SESSIONS_KNOWN = (
 _RECORDS = "INSERT INTO records (life, key, value) VALUES "
 _RECORDS_KNOWN = " ON CONFLICT (life, key) DO UPDATE SET value = excluded.value"
 _UNRECORD = "DELETE FROM records WHERE (life, key) IN (VALUES "
+_SUMMARIES = "INSERT INTO summaries (life, session, place, body) VALUES "
+_SUMMARIES_KNOWN = (
+    " ON CONFLICT (life) DO UPDATE SET session = excluded.session, place = excluded.place, body = excluded.body"
+)
+_UNSUMMARIZE = "DELETE FROM summaries WHERE life IN (VALUES "
 
 # One statement holds a whole round of ordinary size and still parses in a millisecond.
 _MAX_ROWS: Final = 4096
@@ -73,6 +78,7 @@ class Plan:
         self.events = 0
         self._events: list[Value] = []
         self._sessions: dict[int, tuple[Value, ...]] = {}
+        self._summaries: dict[int, tuple[Value, ...]] = {}  # by life; empty where it goes
 
     def take(self, write: Move) -> PenstockError | None:
         """Add this write, or say why it must not land; then it leaves no trace."""
@@ -96,6 +102,10 @@ class Plan:
             life = life._replace(chunk=self._add(life, write.expected_tail + 1, write.events))
             for key, value in write.records.items():
                 self.records[life.number, key] = value
+            if write.summary is not None:
+                self._summaries[life.number] = (life.number, session_id, -write.summary.rank, write.summary.body)
+        else:
+            self._summaries[life.number] = ()
         self.changed[session_id] = life
         return None
 
@@ -120,6 +130,11 @@ class Plan:
         yield from _by_rows(_SESSIONS, 6, sessions, _SESSIONS_KNOWN, max_variables)
         yield from _by_rows(_EVENTS, 4, self._events, _EVENTS_GIVEN, max_variables, _ROWS)
         yield from set_records(self.records, max_variables)
+        if self._summaries:
+            gone: list[Value] = [life for life, row in self._summaries.items() if not row]
+            yield from _by_rows(_UNSUMMARIZE, 1, gone, ")", max_variables)
+            rows: list[Value] = list(chain.from_iterable(self._summaries.values()))
+            yield from _by_rows(_SUMMARIES, 4, rows, _SUMMARIES_KNOWN, max_variables)
 
 
 def set_records(records: Mapping[tuple[int, str], bytes | None], max_variables: int) -> Iterator[Statement]:

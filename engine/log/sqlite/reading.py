@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, repeat
 from typing import Final, TypeVar
 
@@ -36,15 +36,48 @@ READERS: Final = 4
 # the disk hangs: whoever waits for the read, a session's steps above all, goes on without it.
 PATIENCE: Final = 30.0
 
+# Behind every id that begins with what stands before it; and before every place of a summary.
+_BEHIND_ALL: Final = "\U0010ffff"
+_FIRST: Final = -(2**63)
+
+# Lives that one statement asks for.
+_AT_ONCE: Final = 1000
+
 # What is small, in parts of what each event of a full page has room for: at most twice too much is fetched at once.
 _SMALL: Final = 2
 
+# Up to so many sessions of one prefix are sorted for a page. Where there are more, a page of them is found sooner among
+# all sessions, in their order.
+_SORTED: Final = 100_000
+
+_HEAD_COLUMNS = f"s.session, s.epoch, {TAIL}, s.token, s.ended, -v.place, v.body"
 _HEAD = f"""
-SELECT s.session, s.epoch, {TAIL}, s.token, s.ended
-FROM sessions AS s
+SELECT {_HEAD_COLUMNS}
+FROM sessions AS s LEFT JOIN summaries AS v ON v.life = s.life
 """
 _HEAD_OF = _HEAD + "WHERE s.session = ? ORDER BY s.ended = 0 DESC, s.life DESC LIMIT 1"
-_LIVING_HEADS = _HEAD + "INDEXED BY sessions_living WHERE s.ended = 0 AND s.session > ? ORDER BY s.session"
+_LIVING_HEADS = (
+    _HEAD.replace("sessions AS s", "sessions AS s INDEXED BY sessions_living")
+    + "WHERE s.ended = 0 AND s.session > ? ORDER BY s.session"
+)
+# A page of lives in order of their places, by either index: all in order, or those of a prefix, to be sorted.
+_RANKED = """
+SELECT life, place, session FROM summaries INDEXED BY {}
+WHERE (place, session) > (:place, :behind) AND session >= :prefix AND session < :end
+ORDER BY place, session LIMIT :limit
+"""
+_RANKED_OF_ALL = _RANKED.format("summaries_by_place")
+_RANKED_OF_FEW = _RANKED.format("summaries_by_id")
+_HOW_MANY = f"""
+SELECT count(*) FROM (
+    SELECT 1 FROM summaries INDEXED BY summaries_by_id WHERE session >= :prefix AND session < :end LIMIT {_SORTED + 1}
+)
+"""
+_HEADS_OF_LIVES = f"""
+SELECT {_HEAD_COLUMNS} FROM (VALUES {{}}) AS w
+CROSS JOIN sessions AS s ON s.life = w.column2 CROSS JOIN summaries AS v ON v.life = s.life
+WHERE s.ended = 0 ORDER BY w.column1
+"""
 
 # With a LEFT JOIN, no row: this life is over. One row of NULLs: it has nothing of the kind.
 _LIVING = "WHERE s.session = ? AND s.epoch = ? AND s.ended = 0"
@@ -67,6 +100,17 @@ SELECT r.key, r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.li
 _RECORD = f"""
 SELECT r.value FROM sessions AS s LEFT JOIN records AS r ON r.life = s.life AND r.key = ?
 {_LIVING}
+"""
+_LIVING_OF = f"""
+SELECT {_HEAD_COLUMNS} FROM (VALUES {{}}) AS w
+CROSS JOIN sessions AS s INDEXED BY sessions_living ON s.session = w.column1 AND s.ended = 0
+LEFT JOIN summaries AS v ON v.life = s.life
+"""
+# One row for each that is asked for: without a life, where that is over.
+_EACH_RECORD = """
+SELECT w.column1, s.life, r.value FROM (VALUES {}) AS w
+LEFT JOIN sessions AS s ON s.session = w.column2 AND s.epoch = w.column3 AND s.ended = 0
+LEFT JOIN records AS r ON r.life = s.life AND r.key = ?
 """
 _HOLDERS = """
 SELECT s.session, r.value FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
@@ -168,6 +212,69 @@ class SqliteReads(EventLog):
 
         return await self._query(query)
 
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        wanted: dict[str, int | str] = {"prefix": prefix, "end": prefix + _BEHIND_ALL, "place": _FIRST, "behind": ""}
+        if behind is not None:
+            wanted["place"], wanted["behind"] = -behind[0], behind[1]
+
+        def query(connection: sqlite3.Connection) -> list[Head]:
+            few = bool(prefix) and connection.execute(_HOW_MANY, wanted).fetchone()[0] <= _SORTED
+            found: list[Head] = []
+            while (missing := limit - len(found)) > 0:
+                page = connection.execute(
+                    _RANKED_OF_FEW if few else _RANKED_OF_ALL, {**wanted, "limit": missing}
+                ).fetchall()
+                found += _heads_of(connection, [life for life, _, _ in page])
+                if len(page) < missing:
+                    break
+                _, wanted["place"], wanted["behind"] = page[-1]  # of those that are damaged there is no head
+            return found
+
+        def of_one_state(connection: sqlite3.Connection) -> list[Head]:
+            """Else a session that moves between the statements stands at two places, or at none."""
+            connection.execute("BEGIN")
+            try:
+                return query(connection)
+            finally:
+                connection.rollback()
+
+        return await self._query(of_one_state)
+
+    async def living(self, session_ids: Sequence[str]) -> dict[str, Head]:
+        def query(connection: sqlite3.Connection) -> dict[str, Head]:
+            rows = ",".join(repeat("(?)", len(session_ids)))
+            return {row[0]: _head(*row) for row in connection.execute(_LIVING_OF.format(rows), session_ids)}
+
+        return await self._query(query) if session_ids else {}
+
+    async def each_record(
+        self, key: str, lives: Sequence[tuple[str, str]], *, max_bytes: float
+    ) -> list[bytes | StaleEpoch | CorruptSession | None]:
+        def query(connection: sqlite3.Connection) -> list[bytes | StaleEpoch | CorruptSession | None]:
+            found: list[bytes | StaleEpoch | CorruptSession | None] = []
+            left = max_bytes
+            asked = [each for number, life in enumerate(lives) for each in (number, *life)]
+            rows = ",".join(repeat("(?,?,?)", len(lives)))
+            with contextlib.closing(connection.execute(_EACH_RECORD.format(rows), (*asked, key))) as answers:
+                for (number, life, value), (session_id, _) in zip(answers, lives, strict=True):
+                    if number != len(found):
+                        raise ValueError("not in order")  # sorted, all of them would be read at once
+                    left -= len(value or b"")
+                    if found and left < 0:
+                        break
+                    found.append(_stale(session_id) if life is None else value)
+            return found
+
+        if not lives:
+            return []
+        try:
+            return await self._query(query)
+        except (StorageError, TypeError, ValueError) as error:
+            if isinstance(error, StorageError) and not is_damaged(error.__cause__):
+                raise
+            # Which of them is damaged they tell one by one.
+            return await super().each_record(key, lives, max_bytes=max_bytes)
+
     async def _retire(self) -> None:
         """Close the connections, once nobody reads; to be called once, with ``_closing`` set."""
         # Those in use come back by themselves. Places are given in the order they were asked for, so no read waits
@@ -213,8 +320,22 @@ class SqliteReads(EventLog):
         raise StorageError(f"cannot read: the disk has not answered for {patience:.0f} s")
 
 
-def _head(session_id: str, epoch: object, tail: object, token: object, ended: object) -> Head:
-    return head_of(session_id, epoch, tail, token, deleted=ended != 0)
+def _head(
+    session_id: str, epoch: object, tail: object, token: object, ended: object, rank: object, body: object
+) -> Head:
+    return head_of(session_id, epoch, tail, token, deleted=ended != 0, rank=rank, body=body)
+
+
+def _heads_of(connection: sqlite3.Connection, lives: Sequence[int]) -> list[Head]:
+    """In that order; none of one that is damaged."""
+    found: list[Head] = []
+    for start in range(0, len(lives), _AT_ONCE):
+        part = lives[start : start + _AT_ONCE]
+        sql = _HEADS_OF_LIVES.format(",".join(repeat("(?,?)", len(part))))
+        rows = connection.execute(sql, [each for numbered in enumerate(part) for each in numbered])
+        heads = (_head(*row) for row in rows if _is_name(row[0]))
+        found += (head for head in heads if head.summary is not None)
+    return found
 
 
 def _is_name(value: object) -> bool:

@@ -1,4 +1,4 @@
--- The schema, version 2. A database is created by this script as a whole or not at all.
+-- The schema, version 3. A database is created by this script as a whole or not at all.
 BEGIN IMMEDIATE;
 
 -- One row per life of a session; the life with the highest number is the current one. Events and records
@@ -40,6 +40,18 @@ CREATE TABLE records (
 -- Who holds a key is asked for plain keys only (`open`); compound ones (`message/…`) are many and stay out.
 CREATE INDEX records_plain ON records (key, life) WHERE instr(key, '/') = 0;
 
+-- What a list tells of each living session. The first place is the highest rank's: a rank is kept as its negative, so
+-- that places and ids go up together. Gone as soon as the life is over, so that a page of a list is a walk of either
+-- index and of nothing else; each holds all that such a walk asks for.
+CREATE TABLE summaries (
+    life    INTEGER PRIMARY KEY,
+    session TEXT    NOT NULL,
+    place   INTEGER NOT NULL,
+    body    BLOB    NOT NULL
+);
+CREATE INDEX summaries_by_place ON summaries (place, session);
+CREATE INDEX summaries_by_id ON summaries (session, place);
+
 PRAGMA application_id = 0x70656e73; -- "pens"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 COMMIT;

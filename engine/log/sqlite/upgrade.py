@@ -1,4 +1,4 @@
-"""From version 1 of the schema to version 2, in slices: it may be left at any point, and goes on from there.
+"""From an older version of the schema to version 3, in slices: it may be left at any point, and goes on from there.
 
 Version 1 had one index of events, by life and offset. Their rows are copied into a table of their own, laid out as
 `layout` says, while the old one stays as it is, and stays what the database is, until all of them are there. The new
@@ -7,6 +7,10 @@ as long as a good part of the copying, and could not be interrupted.
 
 Half-way, an older penstock may open the database and change it. Rows that it adds are copied as all others; a row that
 was copied and then changed or removed leaves a mark, and the copy begins anew.
+
+Version 2 had no summaries. Each living session gets one, made of its first events, its last one, and what it holds
+open; what that does not tell, the next turn does. Here, too, an older penstock may come between: a session that it adds
+to, or ends, loses its summary again, and gets it when the upgrade goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +20,10 @@ import sqlite3
 import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
+
+from ...rules.listing import found_again
+from ...rules.records import OPEN
+from .layout import OF_CHUNK
 
 __all__ = ["Progress", "lines", "upgrade"]
 
@@ -31,6 +39,16 @@ _PAUSE: Final = 1.0
 # commit it.
 _ROWS: Final = 4096
 _BYTES: Final = 8 * 1024 * 1024
+
+# Sessions that get their summary in one slice: three small reads of each.
+_LIVES: Final = 500
+
+# Before all lives.
+_NO_LIFE: Final = -(2**63)
+
+# Of so many first events one is what a user said first, if anybody did; larger ones are passed over.
+_FIRST: Final = 8
+_READ: Final = 64 * 1024
 
 _BEGIN: Final = """
 BEGIN IMMEDIATE;
@@ -84,6 +102,47 @@ PRAGMA user_version = 2;
 COMMIT;
 """
 
+# As in schema.sql, and what keeps it true beside an older version.
+_BEGIN_SUMMARIES: Final = """
+BEGIN IMMEDIATE;
+CREATE TABLE summaries (
+    life    INTEGER PRIMARY KEY,
+    session TEXT    NOT NULL,
+    place   INTEGER NOT NULL,
+    body    BLOB    NOT NULL
+);
+CREATE INDEX summaries_by_place ON summaries (place, session);
+CREATE INDEX summaries_by_id ON summaries (session, place);
+CREATE TRIGGER summaries_added AFTER INSERT ON events
+BEGIN DELETE FROM summaries WHERE life = new.life; END;
+CREATE TRIGGER summaries_ended AFTER UPDATE OF ended ON sessions WHEN new.ended
+BEGIN DELETE FROM summaries WHERE life = new.life; END;
+COMMIT;
+"""
+
+_FINISH_SUMMARIES: Final = """
+BEGIN IMMEDIATE;
+DROP TRIGGER summaries_added;
+DROP TRIGGER summaries_ended;
+PRAGMA user_version = 3;
+COMMIT;
+"""
+
+_WITHOUT: Final = """
+FROM sessions AS s WHERE s.ended = 0 AND s.life > ? AND NOT EXISTS (SELECT 1 FROM summaries WHERE life = s.life)
+"""
+_NEXT_WITHOUT: Final = f"SELECT s.life, s.session {_WITHOUT} ORDER BY s.life LIMIT ?"
+
+# A life's events, from either end.
+_EVENTS: Final = f"""
+SELECT CASE WHEN length(e.body) <= {_READ} THEN e.body END
+FROM {OF_CHUNK} WHERE f.life = ? AND f.id & 1 AND e.body IS NOT NULL ORDER BY f.offset {{0}}, e.offset {{0}}
+"""
+_FIRST_EVENTS: Final = f"{_EVENTS.format('')} LIMIT {_FIRST}"
+_LAST_EVENT: Final = f"{_EVENTS.format('DESC')} LIMIT 1"
+_OPEN: Final = "SELECT value FROM records WHERE life = ? AND key = ?"
+_ADD: Final = "INSERT INTO summaries (life, session, place, body) VALUES (?, ?, ?, ?)"
+
 
 def lines(path: str) -> Progress:
     """Tells of it in the log: at its beginning, each second, and at its end."""
@@ -101,14 +160,53 @@ def lines(path: str) -> Progress:
 
 
 def upgrade(connection: sqlite3.Connection, version: int, progress: Progress) -> None:
-    """Bring a database of ``version`` 1 to version 2, or finish with what was left to do behind that.
+    """Bring a database of an older ``version`` to version 3, or finish with what was left to do behind that.
 
-    Rows are counted twice: they are copied, and cleared away.
+    Rows are counted twice: they are copied, and cleared away; sessions once, behind them.
     """
-    _clear(connection, progress)
+    sessions = _living(connection) if version < 3 else 0
+    rows = 0  # of events, as far as is known
+
+    def of_rows(done: int, total: int) -> None:
+        nonlocal rows
+        rows = total
+        progress(done, total + sessions)
+
+    _clear(connection, of_rows)
     if version == 1:
-        _copy(connection, progress)
-        _clear(connection, progress)
+        _copy(connection, of_rows)
+        _clear(connection, of_rows)
+    if version < 3:
+        _summarize(connection, lambda left: progress(rows + sessions - left, rows + sessions))
+
+
+def _living(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM sessions WHERE ended = 0").fetchone()[0])
+
+
+def _summarize(connection: sqlite3.Connection, progress: Callable[[int], None]) -> None:
+    """``progress`` hears how many sessions are left."""
+    if not _has(connection, "summaries"):
+        connection.executescript(_BEGIN_SUMMARIES)
+    left = int(connection.execute(f"SELECT count(*) {_WITHOUT}", (_NO_LIFE,)).fetchone()[0])
+    last = _NO_LIFE
+    while lives := connection.execute(_NEXT_WITHOUT, (last, _LIVES)).fetchall():
+        made = [(life, session, *_summary(connection, life)) for life, session in lives]
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_ADD, made)
+        connection.execute("COMMIT")
+        last, left = lives[-1][0], max(0, left - len(lives))
+        progress(left)
+    connection.executescript(_FINISH_SUMMARIES)
+
+
+def _summary(connection: sqlite3.Connection, life: int) -> tuple[int, bytes]:
+    """Its place and its body."""
+    first = [body for (body,) in connection.execute(_FIRST_EVENTS, (life,)) if body is not None]
+    last = connection.execute(_LAST_EVENT, (life,)).fetchone()
+    open_ = connection.execute(_OPEN, (life, OPEN)).fetchone()
+    listed = found_again(first, None if last is None else last[0], None if open_ is None else open_[0])
+    return -listed.rank, listed.encoded()
 
 
 def _copy(connection: sqlite3.Connection, progress: Progress) -> None:

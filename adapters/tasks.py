@@ -23,6 +23,6 @@ async def open_tasks() -> AsyncIterator[trio.Nursery]:
             yield nursery
         except BaseException as error:  # noqa: BLE001  # raised again two lines below, Cancelled too
             failure = error
-        nursery.cancel_scope.cancel(reason="penstock: the client is done")
+        nursery.cancel_scope.cancel(reason="penstock: what they ran beside is over")
     if failure is not None:
         raise failure

@@ -1,0 +1,222 @@
+"""The generations' part of the fold: how each of those stands that a reader of the messages needs to know of.
+
+Owns which of them are kept: the last that started, the newest that ended without a message of their own, and what the
+messages hold of those that wrote them. Of all that have ended, their places in the log are kept besides, 24 bytes each:
+whoever lets go of messages reads their generations again from there.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from typing import Final, Literal, Self, final
+
+from attrs import define, frozen
+
+from ..events import (
+    Cursor,
+    Event,
+    ForkedGeneration,
+    GenerationFinished,
+    GenerationStarted,
+    JSONObject,
+)
+from .snapshot import GenerationInfo, Moment
+
+__all__ = ["SILENT_KEPT", "GenerationPlace", "Generations", "GrowingGeneration", "by_begin"]
+
+# So many that ended and wrote no message are kept. A person tries again a few times; a program that starts what fails
+# at once, for ever, must fill neither the memory nor each snapshot.
+SILENT_KEPT: Final = 32
+
+
+@final
+@define(kw_only=True, eq=False)
+class GrowingGeneration:
+    """A generation from its start to its end; its messages share it. Whoever changes it sets ``kept`` to None.
+
+    ``begun`` is the offset of its first event here, 0 where that is not known.
+    """
+
+    generation_id: str
+    state: Literal["live", "cancelling", "finished"] = "live"
+    turn: int | None = None
+    outcome: str | None = None
+    code: str | None = None
+    message: str | None = None
+    retryable: bool | None = None
+    usage: JSONObject | None = None
+    author: str | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    silent: bool = False
+    behind: str | None = None
+    begun: int = 0
+    kept: GenerationInfo | None = None
+
+    @classmethod
+    def of(cls, view: GenerationInfo) -> Self:
+        """As a snapshot shows it."""
+        first = view.started or view.finished
+        return cls(
+            generation_id=view.generation_id,
+            state="live" if view.state == "queued" else view.state,  # no snapshot shows one that waits among these
+            turn=view.turn,
+            outcome=view.outcome,
+            code=view.code,
+            message=view.message,
+            retryable=view.retryable,
+            usage=view.usage,
+            author=view.author,
+            started=view.started,
+            finished=view.finished,
+            silent=view.silent,
+            behind=view.behind,
+            begun=0 if first is None else first.cursor.offset,
+            kept=view,
+        )
+
+    @classmethod
+    def begin(cls, event: Event, data: GenerationStarted, epoch: str) -> Self:
+        """With its first event."""
+        return cls(
+            generation_id=event.generation_id or "",
+            turn=event.turn,
+            author=data.author,
+            started=_moment(event, epoch),
+            begun=event.offset or 0,
+        )
+
+    @classmethod
+    def forked(cls, said: ForkedGeneration) -> Self:
+        """As a message that it wrote tells of it in a fork."""
+        return cls(
+            generation_id=said.generation_id,
+            state="finished",
+            turn=said.turn,
+            outcome=said.outcome,
+            code=said.code,
+            message=said.message,
+        )
+
+    def end(self, event: Event, data: GenerationFinished, epoch: str) -> None:
+        """With its last event."""
+        self.state = "finished"
+        self.outcome, self.code, self.message = data.outcome, data.code, data.message
+        self.retryable, self.usage = data.retryable, data.usage
+        self.finished = _moment(event, epoch)
+        self.kept = None
+
+    def view(self) -> GenerationInfo:
+        if self.kept is None:
+            self.kept = GenerationInfo(
+                generation_id=self.generation_id,
+                state=self.state,
+                turn=self.turn,
+                outcome=self.outcome,
+                code=self.code,
+                message=self.message,
+                retryable=self.retryable,
+                usage=self.usage,
+                author=self.author,
+                started=self.started,
+                finished=self.finished,
+                silent=self.silent,
+                behind=self.behind,
+            )
+        return self.kept
+
+
+@final
+@frozen(kw_only=True)
+class GenerationPlace:
+    """Where the log has the first and the last event of a generation that has ended."""
+
+    generation_id: str
+    begun: int
+    ended: int
+
+
+@final
+class Generations:
+    """Those of one session, as far as they are kept; those of messages are held by the messages."""
+
+    def __init__(self) -> None:
+        self.last: GrowingGeneration | None = None
+        self.question: str | None = None  # the message behind which the last one began, if that was folded here
+        self.silent: list[GrowingGeneration] = []
+        # Of those that started and ended, in order.
+        self._turns: Final = array("Q")
+        self._begun: Final = array("Q")
+        self._ended: Final = array("Q")
+
+    @property
+    def kept(self) -> list[GrowingGeneration]:
+        """Those that are told of whichever messages are shown."""
+        return self.silent if self.last is None else [*self.silent, self.last]
+
+    def clear(self) -> None:
+        self.last = self.question = None
+        self.silent.clear()
+        for column in (self._turns, self._begun, self._ended):
+            del column[:]
+
+    def start(self, started: GrowingGeneration, behind: str | None) -> None:
+        """It begins behind this message, and has opened none."""
+        started.silent, started.behind = True, behind
+        self.last, self.question = started, behind
+
+    def wrote(self, generation_id: str | None) -> GrowingGeneration | None:
+        """A message comes of this one. Returns it, if it is the last."""
+        last = self.last
+        if last is None or last.generation_id != generation_id:
+            return None
+        if last.silent:
+            last.silent, last.behind, last.kept = False, None, None
+        return last
+
+    def cancel(self) -> None:
+        """The last one is being ended."""
+        if self.last is not None:
+            self.last.state, self.last.kept = "cancelling", None
+
+    def end(self, ended: GrowingGeneration, offset: int) -> None:
+        """It has ended with the event at this offset."""
+        if ended.silent:
+            self._keep_silent(ended)
+        if ended.turn is not None and ended.begun:
+            self._turns.append(ended.turn)
+            self._begun.append(ended.begun)
+            self._ended.append(offset)
+
+    def carry(self, forked: GrowingGeneration, behind: str | None) -> None:
+        """One that wrote no message came with a fork, and stands behind this message."""
+        forked.silent, forked.behind = True, behind
+        self._keep_silent(forked)
+
+    def _keep_silent(self, ended: GrowingGeneration) -> None:
+        # In the order of their begin, as snapshots show them: one that only waited may end while another runs.
+        self.silent = sorted([*self.silent, ended], key=by_begin)[-SILENT_KEPT:]
+
+    def retract(self, message_id: str) -> None:
+        """The message is gone, and with it those that stood behind it; the last one stands nowhere, then."""
+        self.silent = [silent for silent in self.silent if silent.behind != message_id]
+        last = self.last
+        if last is not None and last.behind == message_id:
+            last.silent, last.behind, last.kept = False, None, None
+
+    def place(self, generation_id: str, turn: int) -> GenerationPlace | None:
+        """Where the log has the generation of this turn, if it has started and ended."""
+        at = bisect_left(self._turns, turn)
+        if at == len(self._turns) or self._turns[at] != turn:
+            return None
+        return GenerationPlace(generation_id=generation_id, begun=self._begun[at], ended=self._ended[at])
+
+
+def by_begin(generation: GrowingGeneration) -> tuple[int, int]:
+    """What orders them, the oldest first: those of a fork's source are before all that begin in it, by their turns."""
+    return generation.begun, generation.turn or 0
+
+
+def _moment(event: Event, epoch: str) -> Moment:
+    return Moment(cursor=Cursor(epoch, event.offset or 0), time=event.time)
