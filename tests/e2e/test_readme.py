@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import websockets.exceptions
 import websockets.sync.client
 
 from tests.e2e.conftest import ServerProcess
@@ -42,7 +43,7 @@ def example(*marks: str) -> str:
 
 
 @contextmanager
-def running(program: str, folder: Path) -> Iterator[str]:
+def running(program: str, folder: Path, **variables: str) -> Iterator[str]:
     """The program, on a port of its own; in the end it gets a SIGTERM, and ends by itself without a complaint."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -51,7 +52,7 @@ def running(program: str, folder: Path) -> Iterator[str]:
     log = folder / "program.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=folder, env=ENVIRONMENT, stdout=file, stderr=file
+            [sys.executable, "-c", program], cwd=folder, env=ENVIRONMENT | variables, stdout=file, stderr=file
         )
     try:
         _wait_for(port, process, log)
@@ -135,13 +136,55 @@ def test_the_websocket_example_runs_as_it_stands(tmp_path: Path) -> None:
         assert httpx.get(f"http://{at}/v1/sessions/demo", trust_env=False).json()["code"] == "NOT_FOUND"
 
 
-def _talk_over_a_websocket(url: str) -> None:
-    with websockets.sync.client.connect(url) as ws:
-        ws.send(json.dumps({"op": "subscribe", "id": 1, "session_id": "demo"}))
-        ws.send(json.dumps({"op": "start", "id": 2, "session_id": "demo", "text": "and on"}))
+def _talk_over_a_websocket(url: str, session_id: str = "demo", **headers: str) -> None:
+    with websockets.sync.client.connect(url, additional_headers=headers) as ws:
+        ws.send(json.dumps({"op": "subscribe", "id": 1, "session_id": session_id}))
+        ws.send(json.dumps({"op": "start", "id": 2, "session_id": session_id, "text": "and on"}))
         said = ""
         while '"generation.finished"' not in said or " on" not in said:
             said += str(ws.recv(PATIENCE))
+
+
+USERS = """
+class my_users:
+    async def check(form):
+        return {"ann": 7}[form["name"]]
+
+"""
+
+
+def running_the_recipe(folder: Path) -> AbstractContextManager[str]:
+    """An application below a path of a site whose users have a cookie, as adapters/README.md has it."""
+    (recipe,) = (block for block in blocks("python", ADAPTERS) if "async def identity(headers, cookies)" in block)
+    assert len([line for line in recipe.splitlines() if line.strip()]) <= 24
+    site = example("mount(site", "websocket_handler").replace("site = QuartTrio(__name__)\n", "")
+    site = site.replace("create_app(engine)", "create_app(engine, identity=identity)")
+    site = site.replace("websocket_handler(engine)", "websocket_handler(engine, identity=identity)")
+    return running(USERS + recipe + site, folder, SITE_SECRET="only here")
+
+
+def test_a_cookie_of_the_applications_own_lets_in_as_the_recipe_says(tmp_path: Path) -> None:
+    with (
+        running_the_recipe(tmp_path) as at,
+        httpx.Client(base_url=f"http://{at}", trust_env=False) as client,
+    ):
+        assert client.get("/chat/v1/sessions").json()["code"] == "UNAUTHENTICATED"
+        login = client.post("/login", data={"name": "ann"})
+        assert (login.status_code, login.headers["location"]) == (302, "/chat/")
+        assert "SameSite=Lax" in login.headers["set-cookie"]
+        session = "/chat/v1/sessions/u7-a"
+        assert client.put(session).status_code == 201
+        assert client.put("/chat/v1/sessions/u8-a").json()["code"] == "FORBIDDEN"
+        assert "caught-up" in client.get(f"{session}/events?live=false").text
+        for foreign in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+            assert client.post(f"{session}/generations", headers=foreign).json()["code"] == "ORIGIN_REFUSED"
+        cookie = f"session={client.cookies['session']}"
+        _talk_over_a_websocket(f"ws://{at}/chat/v1/ws", "u7-a", Cookie=cookie)
+        for refused in ({"Cookie": f"{cookie}x"}, {"Cookie": cookie, "Origin": "https://evil.example"}):
+            with pytest.raises(websockets.exceptions.InvalidStatus):
+                _talk_over_a_websocket(f"ws://{at}/chat/v1/ws", "u7-a", **refused)
+        spoilt = httpx.get(f"http://{at}{session}", headers={"Cookie": f"{cookie}x"}, trust_env=False)
+        assert spoilt.status_code == 401
 
 
 def test_the_producer_example_runs_as_it_stands(tmp_path: Path, server: ServerProcess) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from quart import Response, request
 
 from penstock.engine import JSON, BlockSnapshot, Chunk, encode_json
 
+from ...access import Identity
 from ...problems import PROBLEM_JSON, TABLE
 from ...requests.bodies import ApprovalAnswer, InputHead
 from ..page import FILES
@@ -20,6 +21,9 @@ from .schemas import Schema, Schemas, reference
 from .vocabulary import add_events, add_frames, add_problem
 
 __all__ = ["add_openapi", "document"]
+
+# What the server knows people by.
+Scheme: TypeAlias = Literal["bearer", "application"]
 
 _TAGS: Final = {
     "sessions": "A session is one conversation.",
@@ -69,9 +73,9 @@ _HEADERS: Final[dict[int, Schema]] = {
 }
 
 
-def add_openapi(routes: Routes, *, secured: bool) -> None:
+def add_openapi(routes: Routes, identity: Identity) -> None:
     """Add ``/openapi.json``, as the last route: it describes those that are there, with the prefix under which this
-    server is reached. ``secured``: requests must bear a token."""
+    server is reached, and what ``identity`` knows people by."""
 
     @routes.add(
         Operation(
@@ -94,16 +98,19 @@ def add_openapi(routes: Routes, *, secured: bool) -> None:
         response.set_etag(sha256(body).hexdigest()[:32])
         return await response.make_conditional(request)
 
-    told = document(routes.operations.values(), files=FILES, secured=secured)
+    tokens: list[Scheme] = ["bearer"] if identity.takes_tokens else []
+    known_by: list[Scheme] = [*tokens, "application"] if identity.ambient else tokens
+    told = document(routes.operations.values(), files=FILES, known_by=known_by)
 
 
-def document(operations: Iterable[Operation], *, files: Collection[str], secured: bool) -> Schema:
-    """The whole document. ``files``: what is served beside the pages; ``secured``: requests must bear a token."""
+def document(operations: Iterable[Operation], *, files: Collection[str], known_by: Collection[Scheme] = ()) -> Schema:
+    """The whole document. ``files``: what is served beside the pages; ``known_by``: nobody is asked who they are
+    where there is nothing."""
     made = _Making(files)
     paths: Schema = {}
     for operation in operations:
         item = cast(Schema, paths.setdefault(operation.path, {}))
-        item[operation.method] = made.operation(operation, secured=secured)
+        item[operation.method] = made.operation(operation, known_by)
     return {
         "openapi": "3.1.0",
         "info": {"title": "penstock", "version": _version(), "summary": "Live answers", "description": _one(_ABOUT)},
@@ -118,6 +125,12 @@ def document(operations: Iterable[Operation], *, files: Collection[str], secured
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": "With a subject, scopes and patterns of session ids.",
+                },
+                "application": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Cookie",
+                    "description": "What the application that runs this server knows people by: its own cookie, say.",
                 },
                 "ticket": {
                     "type": "apiKey",
@@ -197,7 +210,7 @@ class _Making:
         )
         self.schemas.add("InputBody", {"oneOf": [reference("Approval"), reference("Steering")]})
 
-    def operation(self, told: Operation, *, secured: bool) -> Schema:
+    def operation(self, told: Operation, known_by: Collection[Scheme]) -> Schema:
         names = [part[1:-1] for part in told.path.split("/") if part.startswith("{")]
         parameters: list[JSON] = [
             {"name": name, "in": "path", "required": True, "schema": reference(_PATH[name])} for name in names
@@ -213,7 +226,7 @@ class _Making:
         answers: Schema = {str(status): self._answer(answer) for status, answer in told.answers.items()}
         answers |= self._problems(told)
         made["responses"] = dict(sorted(answers.items()))
-        made["security"] = _security(told) if secured else []
+        made["security"] = _security(told, known_by)
         return made
 
     def _body(self, body: Body) -> Schema:
@@ -281,10 +294,10 @@ def _parameter(told: Parameter) -> Schema:
     }
 
 
-def _security(told: Operation) -> list[JSON]:
-    if told.scope is None:
+def _security(told: Operation, known_by: Collection[Scheme]) -> list[JSON]:
+    if told.scope is None or not known_by:
         return []
-    made: list[JSON] = [{"bearer": [told.scope]}]
+    made: list[JSON] = [{scheme: [told.scope]} for scheme in known_by]
     if told.tag == "streams":
         made.append({"ticket": []})
     return made
