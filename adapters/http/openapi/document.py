@@ -66,6 +66,14 @@ _PATH: Final = {
     "name": "FileName",
 }
 
+# Of ids that whoever asks makes up; the others are the server's to make.
+_EXAMPLES: Final[dict[str, Schema]] = {
+    "session_id": {"example": "demo"},
+    "actor_id": {"example": "ann"},
+    "device_id": {"example": "phone"},
+    "name": {"example": "penstock.js"},
+}
+
 _HEADERS: Final[dict[int, Schema]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to authenticate: `Bearer`."}},
     429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}},
@@ -213,7 +221,8 @@ class _Making:
     def operation(self, told: Operation, known_by: Collection[Scheme]) -> Schema:
         names = [part[1:-1] for part in told.path.split("/") if part.startswith("{")]
         parameters: list[JSON] = [
-            {"name": name, "in": "path", "required": True, "schema": reference(_PATH[name])} for name in names
+            {"name": name, "in": "path", "required": True, "schema": reference(_PATH[name]), **_EXAMPLES.get(name, {})}
+            for name in names
         ]
         parameters += [_parameter(each) for each in told.parameters]
         made: Schema = {"operationId": told.id, "tags": [told.tag], "summary": told.summary}
@@ -230,10 +239,10 @@ class _Making:
         return made
 
     def _body(self, body: Body) -> Schema:
-        return {
-            "required": body.needed,
-            "content": {"application/json": {"schema": self._shape(body.shape, closed=True)}},
-        }
+        content: Schema = {"schema": self._shape(body.shape, closed=True)}
+        if body.example is not None:
+            content["example"] = body.example
+        return {"required": body.needed, "content": {"application/json": content}}
 
     def _answer(self, answer: Answer) -> Schema:
         made: Schema = {"description": answer.description}
