@@ -101,8 +101,9 @@ function parameters(list) {
 
 function body(request) {
   if (!request) return [];
-  const schema = request.content["application/json"].schema;
-  return [heading(request.required ? "Body" : "Body, or none"), used(schema)];
+  const [[media, { schema }]] = Object.entries(request.content);
+  const kind = media === "application/json" ? "" : `, ${media}`;
+  return [heading((request.required ? "Body" : "Body, or none") + kind), used(schema)];
 }
 
 function answers(responses) {

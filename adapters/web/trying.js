@@ -6,7 +6,7 @@ const JSON_TYPE = "application/json";
 const STREAMS = ["text/event-stream", "application/x-ndjson"];
 
 // Characters of an answer that are kept: a stream has no end.
-const SHOWN = 200_000;
+const SHOWN = 100_000;
 
 // What a handshake has beside its path; the key is any.
 const HANDSHAKE = [
@@ -32,7 +32,8 @@ function curl({ method, url, headers, body, unbuffered, secret }) {
   const first = ["curl", unbuffered && "-N", method !== "GET" && `-X ${method}`, plain].filter(Boolean);
   const others = headers.map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`);
   if (secret) others.unshift(`-H "${secret}"`);
-  if (body) others.push(`-d ${quoted(body)}`);
+  if (body instanceof Blob) others.push(`--data-binary ${body.name ? quoted(`@${body.name}`) : '@"$FILE"'}`);
+  else if (body) others.push(`-d ${quoted(body)}`);
   return [first.join(" "), ...others].join(" \\\n     ");
 }
 
@@ -53,7 +54,7 @@ function pretty(text) {
   }
 }
 
-/** What is asked for, of an operation and what was filled in: `values` by parameter, and a `body`. */
+/** What is asked for, of an operation and what was filled in: `values` by parameter, and a `body`, JSON or a file. */
 function request(base, method, where, operation, values, body) {
   const given = (place) => (operation.parameters ?? []).filter((each) => each.in === place && values[each.name]);
   const path = where.replace(/\{(\w+)\}/g, (_, name) => (values[name] ? escaped(values[name]) : `$${name.toUpperCase()}`));
@@ -66,9 +67,9 @@ function request(base, method, where, operation, values, body) {
     headers: [
       ...(socket ? HANDSHAKE : []),
       ...given("header").map(({ name }) => [name, values[name]]),
-      ...(body ? [["Content-Type", JSON_TYPE]] : []),
+      ...(body ? [["Content-Type", body instanceof Blob ? body.type || "application/octet-stream" : JSON_TYPE]] : []),
     ],
-    body: body ? compact(body) : undefined,
+    body: body instanceof Blob ? body : body ? compact(body) : undefined,
     unbuffered: socket || content.some((each) => STREAMS.includes(each)),
     secret: SECRETS[operation.security.flatMap(Object.keys).find((each) => each in SECRETS)],
   };
@@ -88,11 +89,18 @@ async function send({ method, url, headers, body }, shown, signal) {
     tell(shown.head, Array.from(answer.headers, ([name, value]) => `${name}: ${value}`).join("\n"));
     const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
+    let due = false;
     for (let piece = await reader?.read(); piece && !piece.done; piece = await reader.read()) {
       text = (text + piece.value).slice(-SHOWN);
-      tell(shown.body, text);
+      if (due) continue;
+      due = true;
+      requestAnimationFrame(() => {
+        due = false;
+        tell(shown.body, text);
+      });
     }
-    if (answer.headers.get("Content-Type")?.includes("json")) tell(shown.body, pretty(text));
+    if (answer.headers.get("Content-Type")?.includes("json")) text = pretty(text);
+    tell(shown.body, text);
   } catch (error) {
     if (signal.aborted) shown.status.append(", stopped");
     else tell(shown.status, `No answer: ${error.message}`);
@@ -106,8 +114,10 @@ async function send({ method, url, headers, body }, shown, signal) {
 export function asking(base, method, where, operation, { open }) {
   const parameters = operation.parameters ?? [];
   const values = Object.fromEntries(parameters.map((each) => [each.name, each.example ?? ""]));
-  const example = operation.requestBody?.content[JSON_TYPE]?.example;
-  let body = example === undefined ? "" : JSON.stringify(example, null, 2);
+  const content = operation.requestBody?.content ?? {};
+  const file = operation.requestBody && !(JSON_TYPE in content);
+  const example = content[JSON_TYPE]?.example;
+  let body = file ? new Blob() : example === undefined ? "" : JSON.stringify(example, null, 2);
   const asked = () => request(base, method, where, operation, values, body);
 
   const line = make("code");
@@ -129,7 +139,14 @@ export function asking(base, method, where, operation, { open }) {
     });
     return field(name, input, required);
   });
-  if (operation.requestBody) {
+  if (file) {
+    const input = make("input", { type: "file", required: true });
+    input.addEventListener("change", () => {
+      body = input.files[0] ?? new Blob();
+      draw();
+    });
+    fields.push(field("body, a file", input, true));
+  } else if (operation.requestBody) {
     const input = make("textarea", { text: body, rows: Math.min(12, body.split("\n").length + 1), spellcheck: "false", required: operation.requestBody.required });
     input.addEventListener("input", () => {
       body = input.value.trim();
@@ -138,7 +155,7 @@ export function asking(base, method, where, operation, { open }) {
     fields.push(field("body, as JSON", input, operation.requestBody.required));
   }
 
-  const shown = { status: make("p", { class: "status", role: "status" }), head: make("pre"), body: make("pre", { tabindex: "0", "aria-label": "The answer's body" }) };
+  const shown = { status: make("p", { class: "status", role: "status" }), head: make("pre"), body: make("pre", { role: "group", tabindex: "0", "aria-label": "The answer's body" }) };
   const answer = make("div", { class: "answer", hidden: true }, shown.status, make("details", {}, make("summary", { text: "Headers" }), shown.head), shown.body);
   const go = make("button", { type: "submit", class: "primary", text: "Send" });
   let leaving = new AbortController();

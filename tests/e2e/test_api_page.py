@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from tests.e2e.conftest import START, ServerProcess
 from tests.e2e.panels import PATIENCE
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 pytestmark = pytest.mark.browser
 
@@ -195,6 +196,30 @@ def test_what_is_filled_in_reaches_curl_and_the_server_as_it_stands(docs: Page, 
     expect(post.locator(".answer .status")).to_contain_text("201")
     told = httpx.get(f"{site.url}/v1/sessions/{session}", trust_env=False).json()
     assert [message["blocks"][0]["text"] for message in told["messages"]] == [text, text]
+
+
+def test_a_body_that_is_no_json_is_a_file(docs: Page, site: ServerProcess, tmp_path: Path) -> None:
+    told = copy.deepcopy(description())
+    post = told["paths"]["/v1/sessions/{session_id}/messages"]["post"]
+    post["requestBody"]["content"] = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    sent: list[tuple[str | None, bytes | None]] = []
+
+    def answer(route: Route) -> None:
+        sent.append((route.request.header_value("content-type"), route.request.post_data_buffer))
+        route.fulfill(body="kept")
+
+    docs.route("**/openapi.json", lambda route: route.fulfill(json=told))
+    docs.route("**/messages", answer)
+    docs.goto("about:blank")
+    docs.goto(f"{site.url}/docs#postMessage")
+    item = docs.locator("#postMessage")
+    expect(item.locator(".curl code")).to_contain_text('--data-binary @"$FILE"')
+    (tmp_path / "a drop.png").write_bytes(b"\x89PNG")
+    item.get_by_label("body, a file").set_input_files(tmp_path / "a drop.png")
+    expect(item.locator(".curl code")).to_contain_text("--data-binary '@a drop.png'")
+    item.get_by_role("button", name="Send").click()
+    expect(item.locator(".answer > pre")).to_have_text("kept")
+    assert sent == [("image/png", b"\x89PNG")]
 
 
 def test_a_server_that_asks_for_tokens_has_them_in_its_lines_and_no_forms(
