@@ -122,7 +122,8 @@ _CORRUPT = "What is stored of the session cannot be read. Deleting it works; cre
 # The same for all who are not known: what is wrong with a token helps who tries some.
 _UNKNOWN = (
     "This takes a token that this server accepts: in the header 'Authorization: Bearer <token>', or on a WebSocket "
-    'in a first frame {"op": "auth", "token": "…"}. The server\'s log has the reason.'
+    'in a first frame {"op": "auth", "token": "…"}; or what the application that runs this server knows people by. '
+    "The server's log has the reason."
 )
 
 # Of a text that may quote what a client sent: enough to see what is meant. It is told back and logged, and a mebibyte

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NewType, Self, TypeAlias, final
 
-from attrs import frozen
+from attrs import fields, frozen
 from uuid_utils import uuid7
 
 from .errors import InvalidCursor, InvalidId
@@ -182,8 +182,18 @@ class Cursor:
         return cls(match[1], int(match[2]))
 
 
-@frozen(kw_only=True)
-class _Known:
+@frozen
+class _Brief:
+    """Shown without what a field is anyway: most of an event's do not apply to it."""
+
+    def __repr__(self) -> str:
+        values = ((field, getattr(self, field.name)) for field in fields(type(self)))
+        told = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default)
+        return f"{type(self).__name__}({told})"
+
+
+@frozen(kw_only=True, repr=False)
+class _Known(_Brief):
     """What every known event data has beside its own fields."""
 
     type: ClassVar[str]
@@ -191,14 +201,14 @@ class _Known:
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SessionCreated(_Known):
     type: ClassVar[str] = "session.created"
     metadata: JSONObject
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SessionUpdated(_Known):
     """``metadata`` is the whole, merged metadata."""
 
@@ -207,7 +217,7 @@ class SessionUpdated(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SessionForked(_Known):
     type: ClassVar[str] = "session.forked"
     source_session_id: str
@@ -216,14 +226,14 @@ class SessionForked(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SessionReset(_Known):
     type: ClassVar[str] = "session.reset"
     reason: str | None = None
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class GenerationQueued(_Known):
     type: ClassVar[str] = "generation.queued"
     producer: str
@@ -235,21 +245,21 @@ class GenerationQueued(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class QueuePaused(_Known):
     type: ClassVar[str] = "queue.paused"
     reason: str | None = None
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class QueueResumed(_Known):
     type: ClassVar[str] = "queue.resumed"
     reason: str | None = None
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class GenerationStarted(_Known):
     type: ClassVar[str] = "generation.started"
     producer: str
@@ -261,7 +271,7 @@ class GenerationStarted(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class GenerationStatus(_Known):
     type: ClassVar[str] = "generation.status"
     status: str
@@ -269,7 +279,7 @@ class GenerationStatus(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class GenerationCancelling(_Known):
     type: ClassVar[str] = "generation.cancelling"
     reason: str
@@ -278,7 +288,7 @@ class GenerationCancelling(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class GenerationFinished(_Known):
     """``outcome``: completed, superseded, stopped, failed, stalled, expired, lost, shutdown, deleted or reset.
 
@@ -297,7 +307,7 @@ class GenerationFinished(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class MessageOpened(_Known):
     type: ClassVar[str] = "message.opened"
     role: str
@@ -307,7 +317,7 @@ class MessageOpened(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class MessageClosed(_Known):
     """``status``: complete, cancelled or failed."""
 
@@ -318,8 +328,8 @@ class MessageClosed(_Known):
 
 
 @final
-@frozen(kw_only=True)
-class BlockSnapshot:
+@frozen(kw_only=True, repr=False)
+class BlockSnapshot(_Brief):
     """One block with its whole content; ``seq`` is the last one its events had."""
 
     kind: str
@@ -334,8 +344,8 @@ class BlockSnapshot:
 
 
 @final
-@frozen(kw_only=True)
-class ForkedGeneration:
+@frozen(kw_only=True, repr=False)
+class ForkedGeneration(_Brief):
     """How a generation ended, where the message was forked from that tells of it."""
 
     generation_id: str
@@ -347,7 +357,7 @@ class ForkedGeneration:
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class MessageSnapshot(_Known):
     """``author`` is who posted it.
 
@@ -368,14 +378,14 @@ class MessageSnapshot(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class MessageRetracted(_Known):
     type: ClassVar[str] = "message.retracted"
     reason: str | None = None
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class BlockOpened(_Known):
     """``kind``: text, reasoning, tool_call, tool_result or data."""
 
@@ -386,7 +396,7 @@ class BlockOpened(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class BlockDelta(_Known):
     """One more piece: ``text``, or ``arguments`` (a piece of a tool call's JSON), or ``value`` (the new value)."""
 
@@ -397,7 +407,7 @@ class BlockDelta(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class BlockClosed(_Known):
     """Final fields, if any; what stands here replaces what the deltas added up to."""
 
@@ -409,7 +419,7 @@ class BlockClosed(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ApprovalRequested(_Known):
     type: ClassVar[str] = "approval.requested"
     approval_id: str
@@ -420,7 +430,7 @@ class ApprovalRequested(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ApprovalResolved(_Known):
     type: ClassVar[str] = "approval.resolved"
     approval_id: str
@@ -432,7 +442,7 @@ class ApprovalResolved(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class InputAccepted(_Known):
     """The input's content stands in ``extra``."""
 
@@ -442,21 +452,21 @@ class InputAccepted(_Known):
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class InputApplied(_Known):
     type: ClassVar[str] = "input.applied"
     input_id: str
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class InputReturned(_Known):
     type: ClassVar[str] = "input.returned"
     input_id: str
 
 
 @final
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PresenceChanged(_Known):
     """Ephemeral: never in the log, without an offset."""
 
@@ -468,8 +478,8 @@ class PresenceChanged(_Known):
 
 
 @final
-@frozen(kw_only=True)
-class App:
+@frozen(kw_only=True, repr=False)
+class App(_Brief):
     """The application's own event; its type begins with ``app.``."""
 
     type: str
@@ -477,8 +487,8 @@ class App:
 
 
 @final
-@frozen(kw_only=True)
-class Unknown:
+@frozen(kw_only=True, repr=False)
+class Unknown(_Brief):
     """A type this version does not know; kept as it came."""
 
     type: str
@@ -545,8 +555,8 @@ DATA_TYPES: Final[Mapping[str, type[KnownData]]] = {
 
 
 @final
-@frozen(kw_only=True)
-class Event:
+@frozen(kw_only=True, repr=False)
+class Event(_Brief):
     """One stamped, immutable fact in a session's log.
 
     ``offset`` is None on ephemeral events only. ``turn`` is None before the generation started. ``seq`` is

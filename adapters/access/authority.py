@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from inspect import isawaitable
 from math import inf
 from typing import Final, TypeAlias, final
 
 import trio
 
+from penstock.engine import TimedOut
+
 from ..problems import Forbidden, Unauthenticated
 from .principal import EVERYBODY, Principal, Scope, may
+from .recognition import Recognize, read_cookies, read_headers
 from .tickets import Tickets
+from .tokens import read_bearer
 
 __all__ = ["OPEN", "Authorize", "Identity", "Verify"]
 
@@ -23,6 +27,9 @@ _ASK_AGAIN: Final = 60.0
 # What an answer to that may take; the stream that it is about waits for it.
 _ANSWER_AGAIN: Final = 10.0
 
+# What it may take to know who asks; the request waits for it.
+_ANSWER: Final = 10.0
+
 # Reads a bearer token. Raises `Unauthenticated`.
 Verify: TypeAlias = Callable[[str], Principal]
 
@@ -32,7 +39,12 @@ Authorize: TypeAlias = Callable[[Principal, Scope, str | None], bool | Awaitable
 
 @final
 class Identity:
-    """Believes what ``verify`` believes; without it everybody may do everything.
+    """Believes what ``verify`` believes of a token, and what ``recognize`` says of a request that shows none.
+
+    Without both everybody may do everything. ``recognize`` is an application's own function of a request's headers, by
+    their lower-case names, and its cookies: it gives a `Principal`, or None for somebody whom it does not know. What it
+    raises refuses the request as a bug of the server's, and so does an answer of another kind; it has 10 s. With it,
+    pages of other origins are refused whatever they ask, for browsers send them along with cookies.
 
     ``authorize`` is asked on every operation, after the token's own scopes and sessions have allowed it; what it
     raises refuses the request as a bug of the server's. For what stays open, a stream or a subscription, it is asked
@@ -43,6 +55,7 @@ class Identity:
         self,
         verify: Verify | None = None,
         *,
+        recognize: Recognize | None = None,
         authorize: Authorize | None = None,
         tickets: Tickets | None = None,
         ask_again: float = _ASK_AGAIN,
@@ -50,6 +63,7 @@ class Identity:
         if not ask_again > 0:
             raise ValueError(f"ask_again must be above 0, not {ask_again!r}")
         self._verify = verify
+        self._recognize = recognize
         self._authorize = authorize
         self.ask_again: Final = inf if authorize is None else ask_again
         self.tickets: Final = tickets or Tickets()
@@ -57,14 +71,55 @@ class Identity:
     @property
     def open(self) -> bool:
         """Whether nobody is asked who they are."""
-        return self._verify is None
+        return self._verify is None and self._recognize is None
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the header ``Authorization`` is ours to read."""
+        return self._verify is not None
+
+    @property
+    def ambient(self) -> bool:
+        """Whether who asks may be known by what a browser sends by itself, whichever page made it ask."""
+        return self._recognize is not None
+
+    @classmethod
+    def of(cls, asked: Identity | Recognize) -> Identity:
+        """An identity as it is; of a function the one that asks it."""
+        return asked if isinstance(asked, Identity) else cls(recognize=asked)
+
+    async def who(self, tokens: Sequence[str], headers: Iterable[tuple[str, str]]) -> Principal | None:
+        """Who makes a request: ``tokens`` are its headers ``Authorization``, ``headers`` all of them, lower-case.
+
+        None: nothing of it says who. Raises `Unauthenticated` for a token that is not good, or for several, `TimedOut`,
+        and what the application raises.
+        """
+        if self.open:
+            return EVERYBODY
+        if self.takes_tokens and tokens:
+            if len(tokens) > 1:
+                raise Unauthenticated("there is more than one token or ticket", reason="several")
+            return self.authenticate(read_bearer(tokens[0]))
+        return None if self._recognize is None else await self._ask(self._recognize, read_headers(headers))
+
+    async def _ask(self, recognize: Recognize, headers: dict[str, str]) -> Principal | None:
+        with trio.move_on_after(_ANSWER) as limit:
+            said = recognize(headers, read_cookies(headers.get("cookie", "")))
+            principal = await said if isawaitable(said) else said
+        if limit.cancelled_caught:
+            raise TimedOut(f"who asks could not be found out within {_ANSWER:.0f} s")
+        if principal is not None:
+            if not isinstance(principal, Principal):
+                raise TypeError(f"an identity function gives a Principal or None, not {type(principal).__name__}")
+            self.check_time(principal)
+        return principal
 
     def authenticate(self, token: str | None) -> Principal:
         """Whose token this is. Raises `Unauthenticated`."""
-        if self._verify is None:
+        if self.open:
             return EVERYBODY
-        if token is None:
-            raise Unauthenticated("there is no token", reason="missing")
+        if token is None or self._verify is None:
+            raise Unauthenticated("there is no token that this server takes", reason="missing")
         principal = self._verify(token)
         self.check_time(principal)
         return principal

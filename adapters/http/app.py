@@ -14,7 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed as HttpMethodNotAllowed
 
 from penstock.engine import Engine, InvalidBody, PenstockError
 
-from ..access import OPEN, Identity
+from ..access import OPEN, Identity, Recognize
 from ..access.origins import check_host, check_origin, check_site, cross_origin, navigates
 from ..isolation import ISOLATION
 from ..problems import Answer, MethodNotAllowed, NotFound, answer, ids_in
@@ -94,7 +94,7 @@ class _App(QuartTrio):
 def create_app(
     engine: Engine,
     *,
-    identity: Identity = OPEN,
+    identity: Identity | Recognize = OPEN,
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = (),
     heartbeat: float = _HEARTBEAT,
@@ -103,13 +103,15 @@ def create_app(
 ) -> QuartTrio:
     """The application over ``engine``, for `penstock.adapters.server.accept.serve` or another ASGI server under Trio.
 
-    ``identity`` says who may do what. Without it everybody may do everything, and the server must be asked by a name
-    of its own machine or one in ``allowed_hosts`` (``*``: any), and by no page of another origin. With it such pages
-    get no answer to read and are refused whatever changes something. ``allowed_origins`` names those that may.
+    ``identity`` says who may do what; a function of headers and cookies is ``Identity(recognize=…)``. Without it
+    everybody may do everything, and the server must be asked by a name of its own machine or one in ``allowed_hosts``
+    (``*``: any), and by no page of another origin. With it such pages get no answer to read and are refused whatever
+    changes something; where cookies may say who asks, whatever they ask. ``allowed_origins`` names those that may.
     Streams say every ``heartbeat`` seconds that they live. ``metrics`` are shown at ``/metrics``. ``limits``, to be
     shared with the WebSocket's handler, is what one client may take; without it, any number. The engine's life is the
     caller's business.
     """
+    identity = Identity.of(identity)
     app = _App("penstock.http", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
@@ -122,9 +124,9 @@ def create_app(
         said, method = request.headers, request.method
         if identity.open:
             check_host(said.get("Host"), allowed_hosts)
-            if method != "OPTIONS":  # which tells nothing, and is how a page asks whether it may
-                tab = navigates(said.get("Sec-Fetch-Mode"), said.get("Sec-Fetch-Dest")) and request.endpoint == PAGE
-                check_site(said.getlist("Sec-Fetch-Site"), said.get("Origin"), allowed, navigates=tab)
+        if (identity.open or identity.ambient) and method != "OPTIONS":  # by which a page asks whether it may
+            tab = navigates(said.get("Sec-Fetch-Mode"), said.get("Sec-Fetch-Dest")) and request.endpoint == PAGE
+            check_site(said.getlist("Sec-Fetch-Site"), said.get("Origin"), allowed, navigates=tab)
         if method not in _SAFE:
             check_origin(said.get("Origin"), said.get("Host"), allowed)
 
@@ -156,7 +158,7 @@ def create_app(
     add_tickets(routes)
     add_health(routes, engine, metrics)
     add_page(routes)
-    add_openapi(routes, secured=not identity.open)
+    add_openapi(routes, identity)
     app.own_hooks = app._hooks()
     app.pushing = Pushing(app, engine, identity, bounds, allowed_origins=allowed, allowed_hosts=allowed_hosts)
     return app

@@ -51,6 +51,9 @@ LEASE: Final = header(
     "until it is said anew. A day at most.",
 )
 
+# A generation of whoever copies the examples.
+_GENERATION: Final = "0198c0de-7a11-7abc-8def-0123456789ab"
+
 _CODES: Final = (
     *SESSION,
     "GENERATION_MISMATCH",
@@ -77,7 +80,7 @@ def add_chunks(routes: Routes, engine: Engine) -> None:
             "which is no error.",
             scope="produce",
             parameters=(*_STAMP, LEASE),
-            body=Body(shape=Chunk, needed=True),
+            body=Body(shape=Chunk, needed=True, example={"generation_id": _GENERATION, "data": {"text": "water "}}),
             answers={200: json_answer("It is stored.", ChunksAnswer)},
             codes=_CODES,
         ),
@@ -97,7 +100,13 @@ def add_chunks(routes: Routes, engine: Engine) -> None:
             "that is live.",
             scope="produce",
             parameters=(*_STAMP, LEASE),
-            body=Body(shape=reference("ChunkBatch"), needed=True),
+            body=Body(
+                shape=reference("ChunkBatch"),
+                needed=True,
+                example={
+                    "chunks": [{"generation_id": _GENERATION, "data": {"text": word}} for word in ("its ", "way")]
+                },
+            ),
             answers={200: json_answer("They are stored.", ChunksAnswer)},
             codes=(*_CODES, "GENERATION_NOT_FOUND"),
         ),

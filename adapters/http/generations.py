@@ -63,7 +63,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
                 ),
                 LEASE,
             ),
-            body=Body(shape=StartBody),
+            body=Body(shape=StartBody, example={"text": "water finds its way"}),
             answers={
                 200: json_answer(
                     "It joined the live one, or was asked for before under the same key.", (StartAnswer, QueuedAnswer)
@@ -124,7 +124,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
             "lies before the producer until it takes it. Repeated under its `input_id` it changes "
             "nothing. A `by` needs the scope `produce`.",
             scope="write",
-            body=Body(shape=reference("InputBody"), needed=True),
+            body=Body(shape=reference("InputBody"), needed=True, example={"kind": "steer", "text": "be brief"}),
             answers={202: json_answer("It is taken in.", InputAnswer)},
             codes=(
                 *SESSION,

@@ -6,14 +6,14 @@ does not learn from the answer whether there is one. `Routes` asks it for the sc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final, cast
 
 from hypercorn.typing import Scope as AsgiScope
 from quart import current_app, g, request
 from quart_trio import QuartTrio
 
-from ..access import Identity, Principal, Scope, read_bearer
+from ..access import Identity, Principal, Scope
 from ..problems import Forbidden, Unauthenticated
 from ..server.limits import Limits, Place
 
@@ -21,7 +21,6 @@ __all__ = [
     "add_guard",
     "allow",
     "authenticate",
-    "bearer",
     "counted",
     "identity",
     "keeping",
@@ -52,7 +51,7 @@ def add_guard(app: QuartTrio, asked: Identity, limits: Limits, public: Collectio
         # Paths that lead nowhere, and what a resource knows, are the same for everybody.
         if request.url_rule is not None and request.method != "OPTIONS" and request.endpoint not in public:
             try:
-                authenticate()
+                await _find_out(asked)
             except Unauthenticated:
                 limits.admit_refused()
                 raise
@@ -77,26 +76,38 @@ def counted(principal: Principal) -> str | None:
     return None if identity().open else principal.subject
 
 
-def authenticate() -> Principal:
-    """Whose request this is, counted as theirs. Raises `Unauthenticated` and `RateLimited`."""
-    known = g.get("principal")
-    if isinstance(known, Principal):
-        return known
-    asked = identity()
+async def _find_out(asked: Identity) -> None:
+    """Whose request this is, counted as theirs.
+
+    Raises `Unauthenticated`, `RateLimited`, and what `Identity.who` does.
+    """
     tickets = request.args.getlist("ticket") if request.endpoint == _STREAM and not asked.open else []
-    token = None if asked.open else bearer(request.headers.getlist("Authorization"))
-    if tickets and (len(tickets) > 1 or token is not None):
+    tokens = request.headers.getlist("Authorization") if asked.takes_tokens else []
+    if tickets and len(tickets) + len(tokens) > 1:
         raise Unauthenticated("there is more than one token or ticket", reason="several")
-    principal = asked.tickets.for_stream(tickets[0]) if tickets else asked.authenticate(token)
+    principal: Principal | None
+    if tickets:
+        principal = asked.tickets.for_stream(tickets[0])
+    else:
+        principal = await asked.who(tokens, ((name.lower(), value) for name, value in request.headers.items()))
+    if principal is None:
+        raise Unauthenticated("nothing in the request says who asks", reason="missing")
     limits().admit(counted(principal))
     g.principal = principal
-    return principal
+
+
+def authenticate() -> Principal:
+    """Whose request this is, as was found out before its route was called."""
+    known = g.principal
+    assert isinstance(known, Principal)
+    return known
 
 
 async def allow(action: Scope, session_id: str | None = None) -> Principal:
     """Who asks, if they may do this to the session; with None: to the server as a whole.
 
-    Raises `Unauthenticated`, and `Forbidden` in the same words for a session that exists and one that does not.
+    Raises `Unauthenticated` when their time is over, and `Forbidden` in the same words for a session that exists and
+    one that does not.
     """
     principal = authenticate()
     await identity().check(principal, action, session_id)
@@ -106,7 +117,7 @@ async def allow(action: Scope, session_id: str | None = None) -> Principal:
 def may_list() -> Principal:
     """Who asks, if they may read sessions at all: they are told of those that are `permitted`.
 
-    Raises `Unauthenticated`, `Forbidden`.
+    Raises `Forbidden`.
     """
     principal = authenticate()
     if principal.scopes.isdisjoint({"read", "admin"}):
@@ -115,17 +126,8 @@ def may_list() -> Principal:
 
 
 async def permitted(action: Scope, session_id: str | None = None) -> bool:
-    """Whether who asks may do this. Raises `Unauthenticated`."""
+    """Whether who asks may do this."""
     return await identity().permits(authenticate(), action, session_id)
-
-
-def bearer(headers: Sequence[str]) -> str | None:
-    """The token in a request's headers ``Authorization``. Raises `Unauthenticated`."""
-    if not headers:
-        return None
-    if len(headers) > 1:
-        raise Unauthenticated("there is more than one token or ticket", reason="several")
-    return read_bearer(headers[0])
 
 
 def keeping(scope: AsgiScope, held: list[Place]) -> AsgiScope:

@@ -45,7 +45,7 @@ def add_presence(routes: Routes, engine: Engine) -> None:
             description="Put it again to stay. Readers of the stream are told at once. An actor other than the "
             "token's subject needs the scope `produce`.",
             scope="write",
-            body=Body(shape=PresenceBody),
+            body=Body(shape=PresenceBody, example={"name": "Ann"}),
             answers={200: json_answer("It is known.", PresentAnswer)},
             codes=SESSION,
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Final, TypeAlias, final
@@ -38,7 +38,6 @@ from ..requests.answers import as_json
 from ..server.limits import Limits
 from ..watching.request_ids import REQUEST_ID, request_id_of
 from .chunks import write
-from .guard import bearer
 from .intake import ClientLeft, whole_body
 from .request_log import Noted, tell
 
@@ -103,6 +102,10 @@ class Asked:
 
     def value(self, name: str) -> str | None:
         return next(iter(self.values(name)), None)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """All headers, by their lower-case names."""
+        return ((name.decode("latin-1"), value) for name, values in self.headers.items() for value in values)
 
 
 @final
@@ -207,6 +210,7 @@ class Pushing:
         host = asked.value("Host")
         if self._identity.open:
             check_host(host, self._allowed_hosts)
+        if self._identity.open or self._identity.ambient:
             check_site(asked.values("Sec-Fetch-Site"), asked.value("Origin"), self._allowed_origins)
         check_origin(asked.value("Origin"), host, self._allowed_origins)
         await self._allow(asked)
@@ -223,7 +227,9 @@ class Pushing:
     async def _allow(self, asked: Asked) -> None:
         identity = self._identity
         try:
-            principal = identity.authenticate(None if identity.open else bearer(asked.values("Authorization")))
+            principal = await identity.who(asked.values("Authorization"), asked.pairs())
+            if principal is None:
+                raise Unauthenticated("nothing in the request says who asks", reason="missing")
         except Unauthenticated:
             self._limits.admit_refused()
             raise

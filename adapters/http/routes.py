@@ -67,10 +67,11 @@ class Parameter:
 @final
 @frozen(kw_only=True)
 class Body:
-    """A JSON object. ``needed``: an empty one would be refused."""
+    """A JSON object. ``needed``: an empty one would be refused. ``example``: one that does something."""
 
     shape: Shape
     needed: bool = False
+    example: Schema | None = None
 
 
 @final

@@ -146,7 +146,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             summary="Merge metadata",
             description="As RFC 7396 has it: null removes a member, objects merge.",
             scope="write",
-            body=Body(shape=PatchBody, needed=True),
+            body=Body(shape=PatchBody, needed=True, example={"metadata": {"title": "Water"}}),
             answers={200: json_answer("All the metadata, as they are now.", UpdateAnswer)},
             codes=(*SESSION, "OVERLOADED"),
         ),
@@ -246,7 +246,7 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
             description="With `text` or with `blocks`. Repeated under its `message_id` it changes nothing. A "
             "`role` other than `user` needs the scope `produce`.",
             scope="write",
-            body=Body(shape=MessageBody, needed=True),
+            body=Body(shape=MessageBody, needed=True, example={"text": "hello"}),
             answers={
                 200: json_answer("It was there, just so.", PostAnswer),
                 201: json_answer("It is posted.", PostAnswer),

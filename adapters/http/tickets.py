@@ -40,7 +40,7 @@ def add_tickets(routes: Routes) -> None:
             description="Never more than the token may do, nor for longer. To `read` one session by a stream, "
             "again and again for an hour at most; else for one WebSocket within a minute.",
             scope="read",
-            body=Body(shape=TicketBody, needed=True),
+            body=Body(shape=TicketBody, needed=True, example={"sessions": ["demo"], "scopes": ["read"]}),
             answers={201: json_answer("The ticket.", TicketAnswer)},
         ),
     )

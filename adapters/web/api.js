@@ -1,14 +1,19 @@
 /* The API's page: openapi.json, shown. What is there is taken from the description alone. */
 
+import { make as element } from "./dom.js";
+import { choice } from "./kept.js";
+import { asking } from "./trying.js";
+
 const METHODS = ["get", "put", "patch", "post", "delete"];
 let api;
+let open = false; // whether anybody may ask for anything
 
-/** An element with attributes and children; text stays text. */
+// Where this page stands, and the operations: without the slash at its end.
+const BASE = new URL(".", location.href).href.slice(0, -1);
+
+/** An element with attributes and those of its children that there are. */
 function make(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
+  return element(name, attributes, ...children.filter((child) => child !== null && child !== undefined));
 }
 
 /** Text in which `this` is code. */
@@ -96,8 +101,9 @@ function parameters(list) {
 
 function body(request) {
   if (!request) return [];
-  const schema = request.content["application/json"].schema;
-  return [heading(request.required ? "Body" : "Body, or none"), used(schema)];
+  const [[media, { schema }]] = Object.entries(request.content);
+  const kind = media === "application/json" ? "" : `, ${media}`;
+  return [heading((request.required ? "Body" : "Body, or none") + kind), used(schema)];
 }
 
 function answers(responses) {
@@ -133,14 +139,20 @@ function item(id, summary, inside, words) {
 }
 
 function operation(method, where, each) {
-  const scope = (each.security ?? []).map((one) => one.bearer?.[0]).find(Boolean);
+  const scope = each.security.map((one) => (one.bearer ?? one.application)?.[0]).find(Boolean);
   const summary = [
     make("span", { class: "method", "data-method": method }, method.toUpperCase()),
     make("span", { class: "path" }, ...path(where)),
     make("span", { class: "summary" }, each.summary),
     scope ? make("span", { class: "scope" }, `scope ${scope}`) : null,
   ].filter(Boolean);
-  const inside = () => [told(each.description), ...parameters(each.parameters ?? []), ...body(each.requestBody), ...answers(each.responses)];
+  const inside = () => [
+    told(each.description),
+    ...parameters(each.parameters ?? []),
+    ...body(each.requestBody),
+    ...asking(BASE, method, where, each, { open }),
+    ...answers(each.responses),
+  ];
   const codes = Object.entries(each.responses).map(([status, response]) => `${status} ${resolve(response).description}`);
   return item(each.operationId, summary, inside, `${method} ${where} ${each.summary} ${codes.join(" ")}`);
 }
@@ -188,7 +200,7 @@ function find(text) {
 }
 
 /** Open what the address names. */
-function open() {
+function openNamed() {
   const element = document.getElementById(location.hash.slice(1)); // the names of schemas need no escapes
   if (element?.tagName !== "DETAILS") return;
   element.hidden = false;
@@ -196,14 +208,18 @@ function open() {
   element.scrollIntoView();
 }
 
+const theme = choice("theme");
+if (theme && theme !== "system") document.documentElement.dataset.theme = theme;
+
 try {
   const answer = await fetch("./openapi.json");
   if (!answer.ok) throw new Error(`openapi.json was answered with ${answer.status}`);
   api = await answer.json();
+  open = !Object.values(api.paths).some((each) => Object.values(each).some(({ security }) => security.length));
   draw();
   document.getElementById("find").addEventListener("input", (event) => find(event.target.value));
-  window.addEventListener("hashchange", open);
-  open();
+  window.addEventListener("hashchange", openNamed);
+  openNamed();
 } catch (error) {
   document.getElementById("api").replaceChildren(make("p", { class: "notice", "data-kind": "error", role: "alert" }, `The description cannot be shown: ${error.message}`));
 }

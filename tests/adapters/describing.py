@@ -31,7 +31,7 @@ def description(*, secured: bool = False) -> dict[str, Any]:
     """The document as a client gets it."""
     app = create_app(cast(Engine, None))  # it is asked nothing
     assert isinstance(app, _App)
-    told = document(app.routes.operations.values(), files=FILES, secured=secured)
+    told = document(app.routes.operations.values(), files=FILES, known_by=["bearer"] if secured else [])
     made: dict[str, Any] = json.loads(json.dumps(told))
     return made
 

@@ -13,7 +13,7 @@ import trio_websocket
 from attrs import define
 from hypercorn.typing import ASGIFramework
 
-from penstock.adapters.access import OPEN, Identity
+from penstock.adapters.access import OPEN, Identity, Recognize
 from penstock.adapters.http import create_app
 from penstock.adapters.server.accept import ServerConfig, WebSocketHandler, serve
 from penstock.adapters.watching.metrics import Metrics
@@ -273,7 +273,7 @@ async def penstock(
     config: Config | None = None,
     server: ServerConfig | None = None,
     socket: SocketConfig | None = None,
-    identity: Identity = OPEN,
+    identity: Identity | Recognize = OPEN,
 ) -> AsyncIterator[Penstock]:
     """An engine over ``log`` behind a server on a free port; drained when the block is left."""
     metrics = Metrics()

@@ -156,22 +156,22 @@ def test_picture_is_sound_svg_without_anything_from_outside() -> None:
 def test_readme_section_stands_between_its_markers(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    update(readme, section([filled()], "picture.svg"))
+    update(readme, section([filled()]))
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\nafter\n")
     assert "old" not in text
     assert "| sessions of 30 events/s held | 20 (10 to 30) | sse-starlette 20 |" in text
-    update(readme, section([filled()], "picture.svg"))
+    update(readme, section([filled()]))
     assert readme.read_text() == text
     readme.write_text("nothing\n")
     with pytest.raises(ValueError):
-        update(readme, section([filled()], None))
+        update(readme, section([filled()]))
 
 
 def test_a_rule_is_met_by_runs_if_each_of_them_meets_it() -> None:
     good, bad = filled(), short_of_sessions()
-    text, alone = ("\n".join(section(runs, None)) for runs in ([good, bad], [good]))
+    text, alone = ("\n".join(section(runs)) for runs in ([good, bad], [good]))
     floors = sum(rule.kind == "floor" for rule in RULES)
     held = [bool(said and said.held) for rule, (said,) in judge_each([good]) if rule.kind == "floor"]
     assert f"{sum(held)} of {floors} floors" in alone
@@ -193,7 +193,7 @@ def test_a_run_of_some_benches_has_a_column_of_its_own(tmp_path: Path) -> None:
     told = list(page([whole, part], benches(no_peers(tmp_path))))
     assert any(line.startswith("- Run 2: B10; 5 rounds") and "2026-02-03" in line for line in told)
     assert "| B3 | floor | paced sessions held, of sse-starlette | ≥ 0.45 | 1 (1 to 1): met |  |" in told
-    assert list(section([whole, part], None)) == list(section([whole], None))  # nothing of B10 is told there
+    assert list(section([whole, part])) == list(section([whole]))  # nothing of B10 is told there
 
 
 def test_runs_are_joined_round_by_round() -> None:
@@ -219,7 +219,7 @@ def test_what_is_told_is_what_the_runs_say_that_are_kept(tmp_path: Path) -> None
     text = (ROOT / "README.md").read_text()
     assert text.count(BEGIN) == text.count(END) == 1
     told = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
-    assert told.split("\n") == list(section(runs, "tests/benchmarks/performance.svg"))
+    assert told.split("\n") == list(section(runs))
     assert (folder / "RESULTS.md").read_text().splitlines() == list(page(runs, benches(no_peers(tmp_path))))
     assert (folder / "performance.svg").read_text() == plot(Run.joined(runs))
 

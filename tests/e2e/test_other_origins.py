@@ -1,10 +1,11 @@
-"""A page of another origin, in a real browser, and a server that asks nobody who they are: what the page gets."""
+"""A page of another origin, in a real browser: what it gets of a server that asks nobody who they are, or a cookie."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import START, ServerProcess
 from tests.e2e.panels import PATIENCE
+from tests.e2e.test_readme import running_the_recipe
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -126,3 +128,37 @@ def test_a_page_that_is_allowed_reads_and_hears(
     assert (got["fetch"], got["stream"]) == (True, True)
     assert (got["opaque"], got["image"], got["script"]) == (False, False, False)
     assert server.stop() == 0
+
+
+# What changes something, and what a browser sends cookies with; which of them were answered.
+WRITES = """async ([url, session]) => {
+  const asks = (path, options) =>
+    fetch(`${url}/v1/sessions/${session}${path}`, { credentials: "include", ...options })
+      .then((answer) => answer.status, () => 0);
+  const opens = () => new Promise((done) => {
+    const socket = new WebSocket(`${url.replace("http", "ws")}/v1/ws`);
+    socket.onopen = () => { socket.close(); done(true); };
+    socket.onerror = () => done(false);
+  });
+  return {
+    post: await asks("/generations", { method: "POST", mode: "no-cors", body: "{}" }),
+    read: await asks("", { mode: "no-cors" }),
+    socket: await opens(),
+  };
+}"""
+
+
+def test_a_cookie_opens_nothing_to_a_page_elsewhere_that_has_it_sent(
+    browser: Browser, elsewhere: int, tmp_path: Path
+) -> None:
+    with running_the_recipe(tmp_path) as at, browser.new_context() as context:
+        chat = f"http://{at}/chat"
+        page = context.new_page()
+        assert context.request.post(f"http://{at}/login", form={"name": "ann"}).ok
+        for session in ("u7-own", "u7-other"):
+            assert context.request.put(f"{chat}/v1/sessions/{session}").ok
+        page.goto(f"{chat}/docs")
+        assert page.evaluate(WRITES, [chat, "u7-own"]) == {"post": 201, "read": 200, "socket": True}
+        page.goto(f"http://127.0.0.1:{elsewhere}/")  # another port: the same site, to which the cookie is sent
+        assert page.evaluate(WRITES, [chat, "u7-other"]) == {"post": 0, "read": 0, "socket": False}
+        assert context.request.get(f"{chat}/v1/sessions/u7-other").json()["cursor"].endswith("-0000000000000001")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -14,7 +15,7 @@ from tests.e2e.conftest import ServerProcess
 from tests.e2e.panels import PATIENCE, answers, body, live, offsets, panel, say, session_ids, words
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.browser
 
@@ -415,3 +416,75 @@ def test_screenshot(page: Page, tmp_path: Path) -> None:
     page.screenshot(path=folder / "paused-light.png")
     page.set_viewport_size({"width": 420, "height": 860})
     page.screenshot(path=folder / "paused-narrow.png")
+
+
+GATES = """It is closed. These are the gates now:
+
+| gate | open |
+|---|---|
+| intake | 80 % |
+| penstock | 60 % |
+| spillway | 0 % |
+
+With **rain** in the night, 10 % are enough:
+"""
+
+PROGRAM = """An async generator is enough:
+
+```python
+async def poet(generation):
+    for word in ("water ", "finds ", "its ", "way"):
+        await trio.sleep(0.1)
+        yield word
+```
+
+- each word is stored, then shown;
+- a stop ends it *within its clean-up*.
+"""
+
+
+# The README's: PENSTOCK_SCREENSHOTS=tests/e2e pytest --long tests/e2e/test_playground.py -k picture
+@pytest.mark.long
+def test_the_picture_of_the_page(browser: Browser, site: ServerProcess, tmp_path: Path) -> None:
+    for session, title, question in (
+        ("station", "The spillway", "How far is the spillway open? It may rain."),
+        ("producer", "A first producer", "How do I write a producer?"),
+    ):
+        at = f"{site.url}/v1/sessions/{session}"
+        httpx.put(at, json={"metadata": {"title": title}}, trust_env=False).raise_for_status()
+        start = {"producer": "remote", "text": question, "generation_id": str(uuid4())}
+        httpx.post(f"{at}/generations", json=start, trust_env=False).raise_for_status()
+        chunks: list[dict[str, Any]] = [{"data": {"text": GATES if session == "station" else PROGRAM}}]
+        if session == "station":
+            arguments = {"gate": "spillway", "percent": 10}
+            call = {"tool_call_id": "call-1", "name": "move_gate"}
+            chunks += [
+                {"type": "block.opened", "block_index": 1, "kind": "tool_call", "data": call},
+                {"type": "block.closed", "block_index": 1, "data": {"arguments": arguments}},
+                {"type": "approval.requested", "data": {**call, "approval_id": "a-1", "arguments": arguments}},
+            ]
+        chunks = [{"generation_id": start["generation_id"], **chunk} for chunk in chunks]
+        httpx.post(f"{at}/chunks/batch", json={"chunks": chunks}, trust_env=False).raise_for_status()
+        if session == "producer":
+            httpx.post(f"{at}/generations/{start['generation_id']}/finish", json={}, trust_env=False).raise_for_status()
+    folder = Path(os.environ.get("PENSTOCK_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    with browser.new_context(viewport={"width": 1080, "height": 740}, color_scheme="light") as context:
+        page = context.new_page()
+        page.goto(f"{site.url}/#a=station&b=producer")
+        expect(page.get_by_text("move_gate").first).to_be_visible()
+        expect(page.get_by_text("10 % are enough")).to_be_visible()
+        expect(
+            panel(page, "a").get_by_role("button", name="Yes").or_(page.get_by_text("Approve")).first
+        ).to_be_visible()
+        page.evaluate("for (const each of document.querySelectorAll('details.inspector')) each.open = false")
+        picture = folder / "playground.png"
+        page.screenshot(path=picture)
+    assert 10_000 < picture.stat().st_size <= 120_000
+
+
+def test_the_picture_that_the_readme_shows_is_small() -> None:
+    picture = Path(__file__).with_name("playground.png")
+    data = picture.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert len(data) <= 120_000

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import websockets.exceptions
 import websockets.sync.client
 
+from penstock.engine import ApprovalRequested, GenerationFinished, JSONObject, MemoryLog, open_engine
 from tests.e2e.conftest import ServerProcess
 from tests.smoke import first_command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 ADAPTERS = (ROOT / "adapters" / "README.md").read_text()
+ENGINE = (ROOT / "engine" / "README.md").read_text()
 PATIENCE = 30.0
+TIMES = 2  # each program runs on what it left behind the first time, too
 ENVIRONMENT = {"PYTHONPATH": str(ROOT / ".dev"), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error"}
 
 
@@ -42,7 +49,7 @@ def example(*marks: str) -> str:
 
 
 @contextmanager
-def running(program: str, folder: Path) -> Iterator[str]:
+def running(program: str, folder: Path, **variables: str) -> Iterator[str]:
     """The program, on a port of its own; in the end it gets a SIGTERM, and ends by itself without a complaint."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -51,7 +58,7 @@ def running(program: str, folder: Path) -> Iterator[str]:
     log = folder / "program.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", program], cwd=folder, env=ENVIRONMENT, stdout=file, stderr=file
+            [sys.executable, "-c", program], cwd=folder, env=ENVIRONMENT | variables, stdout=file, stderr=file
         )
     try:
         _wait_for(port, process, log)
@@ -75,8 +82,8 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def run(arguments: list[str], cwd: Path) -> str:
-    done = subprocess.run(arguments, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+def run(arguments: list[str], cwd: Path, **variables: str) -> str:
+    done = subprocess.run(arguments, cwd=cwd, env=ENVIRONMENT | variables, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -84,17 +91,21 @@ def run(arguments: list[str], cwd: Path) -> str:
 def test_embedding_example_runs_as_it_stands(tmp_path: Path) -> None:
     program, _ = blocks("python")
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
-    printed = run([sys.executable, "-c", program], tmp_path).splitlines()
-    assert [line.split()[0] for line in printed] == [str(offset) for offset in range(1, len(printed) + 1)]
-    assert "generation.finished" in printed[-1]
-    assert "completed" in printed[-1]
+    begin = 2  # behind the event by which the session was made
+    for _ in range(TIMES):
+        printed = run([sys.executable, "-c", program], tmp_path).splitlines()
+        assert [int(line.split()[0]) for line in printed] == list(range(begin, begin + len(printed)))
+        assert "generation.finished" in printed[-1]
+        assert "completed" in printed[-1]
+        begin += len(printed)
     assert (tmp_path / "poems.db").exists()
 
 
 def test_the_client_example_runs_as_it_stands(tmp_path: Path, server: ServerProcess) -> None:
     _, program = blocks("python")
-    printed = run([sys.executable, "-c", program.replace("http://127.0.0.1:8420", server.url)], tmp_path)
-    assert printed == "user another line, please\nassistant water finds its way\n"
+    for time_ in range(TIMES):
+        printed = run([sys.executable, "-c", program.replace("http://127.0.0.1:8420", server.url)], tmp_path)
+        assert printed == "user another line, please\nassistant water finds its way\n" * (time_ + 1)
 
 
 def _follow(url: str, end: str, begun: threading.Event) -> list[str]:
@@ -111,6 +122,11 @@ def _follow(url: str, end: str, begun: threading.Event) -> list[str]:
 
 @pytest.mark.parametrize("server_", ["hypercorn", "websocket_handler"])
 def test_the_mounting_examples_run_as_they_stand(server_: str, tmp_path: Path) -> None:
+    for made in (201, 200):
+        _mount(server_, tmp_path, made)
+
+
+def _mount(server_: str, tmp_path: Path, made: int) -> None:
     begun = threading.Event()
     with ThreadPoolExecutor() as beside:
         with running(example("mount(site", server_), tmp_path) as at:
@@ -118,7 +134,7 @@ def test_the_mounting_examples_run_as_they_stand(server_: str, tmp_path: Path) -
                 assert 'href="/chat"' in client.get("/").text
                 assert "<title>" in client.get("/chat", follow_redirects=True).text
                 session = "/chat/v1/sessions/demo"
-                assert client.put(session).status_code == 201
+                assert client.put(session).status_code == made
                 assert client.post(f"{session}/generations", json={"text": "down we go"}).status_code == 201
                 assert '"completed"' in _follow(f"http://{at}{session}/events", "generation.finished", begun)[-1]
             begun.clear()
@@ -130,25 +146,124 @@ def test_the_mounting_examples_run_as_they_stand(server_: str, tmp_path: Path) -
 
 
 def test_the_websocket_example_runs_as_it_stands(tmp_path: Path) -> None:
-    with running(example("serve, None"), tmp_path) as at:
-        _talk_over_a_websocket(f"ws://{at}/v1/ws")
-        assert httpx.get(f"http://{at}/v1/sessions/demo", trust_env=False).json()["code"] == "NOT_FOUND"
+    for _ in range(TIMES):
+        with running(example("serve, None"), tmp_path) as at:
+            _talk_over_a_websocket(f"ws://{at}/v1/ws")
+            assert httpx.get(f"http://{at}/v1/sessions/demo", trust_env=False).json()["code"] == "NOT_FOUND"
 
 
-def _talk_over_a_websocket(url: str) -> None:
-    with websockets.sync.client.connect(url) as ws:
-        ws.send(json.dumps({"op": "subscribe", "id": 1, "session_id": "demo"}))
-        ws.send(json.dumps({"op": "start", "id": 2, "session_id": "demo", "text": "and on"}))
+def _talk_over_a_websocket(url: str, session_id: str = "demo", **headers: str) -> None:
+    with websockets.sync.client.connect(url, additional_headers=headers) as ws:
+        ws.send(json.dumps({"op": "subscribe", "id": 1, "session_id": session_id}))
+        ws.send(json.dumps({"op": "start", "id": 2, "session_id": session_id, "text": "and on"}))
         said = ""
         while '"generation.finished"' not in said or " on" not in said:
             said += str(ws.recv(PATIENCE))
 
 
+USERS = """
+class my_users:
+    async def check(form):
+        return {"ann": 7}[form["name"]]
+
+"""
+
+
+def running_the_recipe(folder: Path) -> AbstractContextManager[str]:
+    """An application below a path of a site whose users have a cookie, as adapters/README.md has it."""
+    (recipe,) = (block for block in blocks("python", ADAPTERS) if "async def identity(headers, cookies)" in block)
+    assert len([line for line in recipe.splitlines() if line.strip()]) <= 24
+    site = example("mount(site", "websocket_handler").replace("site = QuartTrio(__name__)\n", "")
+    site = site.replace("create_app(engine)", "create_app(engine, identity=identity)")
+    site = site.replace("websocket_handler(engine)", "websocket_handler(engine, identity=identity)")
+    return running(USERS + recipe + site, folder, SITE_SECRET="only here")
+
+
+def test_a_cookie_of_the_applications_own_lets_in_as_the_recipe_says(tmp_path: Path) -> None:
+    with (
+        running_the_recipe(tmp_path) as at,
+        httpx.Client(base_url=f"http://{at}", trust_env=False) as client,
+    ):
+        assert client.get("/chat/v1/sessions").json()["code"] == "UNAUTHENTICATED"
+        login = client.post("/login", data={"name": "ann"})
+        assert (login.status_code, login.headers["location"]) == (302, "/chat/")
+        assert "SameSite=Lax" in login.headers["set-cookie"]
+        session = "/chat/v1/sessions/u7-a"
+        assert client.put(session).status_code == 201
+        assert client.put("/chat/v1/sessions/u8-a").json()["code"] == "FORBIDDEN"
+        assert "caught-up" in client.get(f"{session}/events?live=false").text
+        for foreign in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+            assert client.post(f"{session}/generations", headers=foreign).json()["code"] == "ORIGIN_REFUSED"
+        cookie = f"session={client.cookies['session']}"
+        _talk_over_a_websocket(f"ws://{at}/chat/v1/ws", "u7-a", Cookie=cookie)
+        for refused in ({"Cookie": f"{cookie}x"}, {"Cookie": cookie, "Origin": "https://evil.example"}):
+            with pytest.raises(websockets.exceptions.InvalidStatus):
+                _talk_over_a_websocket(f"ws://{at}/chat/v1/ws", "u7-a", **refused)
+        spoilt = httpx.get(f"http://{at}{session}", headers={"Cookie": f"{cookie}x"}, trust_env=False)
+        assert spoilt.status_code == 401
+
+
 def test_the_producer_example_runs_as_it_stands(tmp_path: Path, server: ServerProcess) -> None:
     program = example("session.produce").replace("http://127.0.0.1:8420", server.url)
-    assert run([sys.executable, "-c", program], tmp_path) == "all of it is stored\n"
-    (message,) = httpx.get(f"{server.url}/v1/sessions/imports", trust_env=False).json()["messages"]
-    assert (message["status"], message["blocks"][0]["text"]) == ("complete", "row 1\nrow 2\nrow 3\n")
+    for _ in range(TIMES):
+        assert run([sys.executable, "-c", program], tmp_path) == "all of it is stored\n"
+    messages = httpx.get(f"{server.url}/v1/sessions/imports", trust_env=False).json()["messages"]
+    told = [(message["status"], message["blocks"][0]["text"]) for message in messages]
+    assert told == [("complete", "row 1\nrow 2\nrow 3\n")] * TIMES
+
+
+AGENT = """Let me
+look.
+remove {'name': 'old.log'}? Yes.
+So: old.log is gone.
+completed
+"""
+
+
+def test_the_agent_runs_as_it_stands_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    (program,) = (block for block in blocks("python", ENGINE) if "trio.run(" in block)
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    for _ in range(TIMES):
+        printed = run([sys.executable, "-c", program], tmp_path, TMPDIR=str(rooms))
+        assert [line.strip() for line in printed.splitlines()] == AGENT.splitlines()
+        assert list(rooms.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["refused", "stopped"])
+async def test_the_agent_hears_a_no_and_cleans_up_when_it_is_stopped(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (program,) = (block for block in blocks("python", ENGINE) if "trio.run(" in block)
+    made: dict[str, Any] = {}
+    exec(program.replace("trio.run(main)", ""), made)
+    async with open_engine(MemoryLog(), producers={"agent": made["agent"]}) as engine:
+        session = await engine.create_session("s")
+        async with session.subscribe("now") as subscription:
+            started = await session.start("agent", text="tidy up")
+            async for event in subscription:
+                if isinstance(event.data, ApprovalRequested):
+                    assert len(os.listdir(tmp_path)) == 1
+                    no: JSONObject = {
+                        "approval_id": event.data.approval_id,
+                        "approved": False,
+                        "reason": "not on a Friday",
+                    }
+                    if end == "refused":
+                        await session.input(started.generation_id, "approval", no)
+                    else:
+                        await session.stop()
+                if isinstance(event.data, GenerationFinished):
+                    assert event.data.outcome == {"refused": "completed"}.get(end, end)
+                    break
+        *_, result, last = (await session.snapshot()).messages
+    assert os.listdir(tmp_path) == []
+    if end == "refused":
+        assert result.blocks[0].is_error
+        assert last.blocks[0].text == "So: refused: not on a Friday."
+    else:
+        assert last.blocks[0].is_error, "a call that was not carried out has a result that says so"
 
 
 def test_every_whole_program_in_the_documents_is_run_here() -> None:
@@ -156,7 +271,11 @@ def test_every_whole_program_in_the_documents_is_run_here() -> None:
         path.relative_to(ROOT).as_posix(): sum("trio.run(" in block for block in blocks("python", path.read_text()))
         for path in [ROOT / "README.md", *ROOT.glob("engine/**/README.md"), *ROOT.glob("adapters/**/README.md")]
     }
-    assert {path: count for path, count in whole.items() if count} == {"README.md": 2, "adapters/README.md": 4}
+    assert {path: count for path, count in whole.items() if count} == {
+        "README.md": 2,
+        "engine/README.md": 1,
+        "adapters/README.md": 4,
+    }
 
 
 def test_curl_lines_show_an_answer_to_its_end(tmp_path: Path, server: ServerProcess) -> None:

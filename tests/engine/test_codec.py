@@ -9,6 +9,7 @@ from attrs import NOTHING, evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.engine import events as events_module
 from penstock.engine.codec import (
     PieceEncoder,
     check_json,
@@ -112,6 +113,18 @@ _events = st.builds(
 def test_every_event_comes_back_from_its_bytes(event: Event) -> None:
     assert decode(encode(event)) == event
     assert from_json(to_json(event)) == event
+
+
+@given(_events)
+def test_an_event_is_shown_as_it_is_written_in_code(event: Event) -> None:
+    assert eval(repr(event), dict(vars(events_module))) == event
+
+
+def test_what_does_not_apply_is_not_shown() -> None:
+    event = Event(data=BlockDelta(text="hi"), session_id="s", time="now", offset=3, extra={})
+    assert repr(event) == "Event(data=BlockDelta(text='hi'), session_id='s', time='now', offset=3)"
+    assert repr(BlockDelta(text="", extra={"later": 0})) == "BlockDelta(extra={'later': 0}, text='')"
+    assert all("__repr__" not in vars(cls) for cls in (*DATA_TYPES.values(), Event, BlockSnapshot))
 
 
 # there is one table, and no type that is written is missing in what reading goes by.

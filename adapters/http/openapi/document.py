@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from quart import Response, request
 
 from penstock.engine import JSON, BlockSnapshot, Chunk, encode_json
 
+from ...access import Identity
 from ...problems import PROBLEM_JSON, TABLE
 from ...requests.bodies import ApprovalAnswer, InputHead
 from ..page import FILES
@@ -21,6 +22,9 @@ from .schemas import Schema, Schemas, reference
 from .vocabulary import add_events, add_frames, add_problem
 
 __all__ = ["add_openapi", "document"]
+
+# What the server knows people by.
+Scheme: TypeAlias = Literal["bearer", "application"]
 
 _TAGS: Final = {
     "sessions": "A session is one conversation.",
@@ -63,6 +67,14 @@ _PATH: Final = {
     "name": "FileName",
 }
 
+# Of ids that whoever asks makes up; the others are the server's to make.
+_EXAMPLES: Final[dict[str, Schema]] = {
+    "session_id": {"example": "demo"},
+    "actor_id": {"example": "ann"},
+    "device_id": {"example": "phone"},
+    "name": {"example": "penstock.js"},
+}
+
 _HEADERS: Final[dict[int, Schema]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to authenticate: `Bearer`."}},
     429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."}},
@@ -70,9 +82,9 @@ _HEADERS: Final[dict[int, Schema]] = {
 }
 
 
-def add_openapi(routes: Routes, *, secured: bool) -> None:
+def add_openapi(routes: Routes, identity: Identity) -> None:
     """Add ``/openapi.json``, as the last route: it describes those that are there, with the prefix under which this
-    server is reached. ``secured``: requests must bear a token."""
+    server is reached, and what ``identity`` knows people by."""
 
     @routes.add(
         Operation(
@@ -95,18 +107,22 @@ def add_openapi(routes: Routes, *, secured: bool) -> None:
         response.set_etag(sha256(body).hexdigest()[:32])
         return await response.make_conditional(request)
 
+    tokens: list[Scheme] = ["bearer"] if identity.takes_tokens else []
+    known_by: list[Scheme] = [*tokens, "application"] if identity.ambient else tokens
+
     @cache  # it takes as long as all other routes together, and most servers are never asked
     def told() -> Schema:
-        return document(routes.operations.values(), files=FILES, secured=secured)
+        return document(routes.operations.values(), files=FILES, known_by=known_by)
 
 
-def document(operations: Iterable[Operation], *, files: Collection[str], secured: bool) -> Schema:
-    """The whole document. ``files``: what is served beside the pages; ``secured``: requests must bear a token."""
+def document(operations: Iterable[Operation], *, files: Collection[str], known_by: Collection[Scheme] = ()) -> Schema:
+    """The whole document. ``files``: what is served beside the pages; ``known_by``: nobody is asked who they are
+    where there is nothing."""
     made = _Making(files)
     paths: Schema = {}
     for operation in operations:
         item = cast(Schema, paths.setdefault(operation.path, {}))
-        item[operation.method] = made.operation(operation, secured=secured)
+        item[operation.method] = made.operation(operation, known_by)
     return {
         "openapi": "3.1.0",
         "info": {"title": "penstock", "version": _version(), "summary": "Live answers", "description": _one(_ABOUT)},
@@ -121,6 +137,12 @@ def document(operations: Iterable[Operation], *, files: Collection[str], secured
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": "With a subject, scopes and patterns of session ids.",
+                },
+                "application": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Cookie",
+                    "description": "What the application that runs this server knows people by: its own cookie, say.",
                 },
                 "ticket": {
                     "type": "apiKey",
@@ -200,10 +222,11 @@ class _Making:
         )
         self.schemas.add("InputBody", {"oneOf": [reference("Approval"), reference("Steering")]})
 
-    def operation(self, told: Operation, *, secured: bool) -> Schema:
+    def operation(self, told: Operation, known_by: Collection[Scheme]) -> Schema:
         names = [part[1:-1] for part in told.path.split("/") if part.startswith("{")]
         parameters: list[JSON] = [
-            {"name": name, "in": "path", "required": True, "schema": reference(_PATH[name])} for name in names
+            {"name": name, "in": "path", "required": True, "schema": reference(_PATH[name]), **_EXAMPLES.get(name, {})}
+            for name in names
         ]
         parameters += [_parameter(each) for each in told.parameters]
         made: Schema = {"operationId": told.id, "tags": [told.tag], "summary": told.summary}
@@ -216,14 +239,14 @@ class _Making:
         answers: Schema = {str(status): self._answer(answer) for status, answer in told.answers.items()}
         answers |= self._problems(told)
         made["responses"] = dict(sorted(answers.items()))
-        made["security"] = _security(told) if secured else []
+        made["security"] = _security(told, known_by)
         return made
 
     def _body(self, body: Body) -> Schema:
-        return {
-            "required": body.needed,
-            "content": {"application/json": {"schema": self._shape(body.shape, closed=True)}},
-        }
+        content: Schema = {"schema": self._shape(body.shape, closed=True)}
+        if body.example is not None:
+            content["example"] = body.example
+        return {"required": body.needed, "content": {"application/json": content}}
 
     def _answer(self, answer: Answer) -> Schema:
         made: Schema = {"description": answer.description}
@@ -284,10 +307,10 @@ def _parameter(told: Parameter) -> Schema:
     }
 
 
-def _security(told: Operation) -> list[JSON]:
-    if told.scope is None:
+def _security(told: Operation, known_by: Collection[Scheme]) -> list[JSON]:
+    if told.scope is None or not known_by:
         return []
-    made: list[JSON] = [{"bearer": [told.scope]}]
+    made: list[JSON] = [{scheme: [told.scope]} for scheme in known_by]
     if told.tag == "streams":
         made.append({"ticket": []})
     return made
