@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
+from attrs import define
+
 from penstock.engine import JSON, JSONObject, encode_json
 
 from .dialect import OPENAI, Dialect
 from .failures import of_error
 from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Finished, Piece, Spent, Words
-from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Turn, UserTurn
+from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Turn, UserTurn, parse_arguments
 from .usage import tokens
 from .wire import DONE, number, objects, parse, part, text
 
@@ -71,13 +73,33 @@ def _tool(tool: Offer) -> JSONObject:
 
 
 @final
+@define(eq=False)
+class _Open:
+    """A call that the model makes; the newest of its number. Itself the key of its pieces."""
+
+    call_id: str
+    name: str
+    arguments: str = ""  # kept where there is no id
+
+    def is_followed_by(self, call_id: str, name: str) -> bool:
+        """Whether what comes under the same number begins another call: some servers give all of them one number.
+
+        Then ids tell them apart, and where there are none, a name does that is another one or comes behind whole
+        arguments.
+        """
+        if not name or call_id:
+            return bool(name) and call_id != self.call_id
+        return name != self.name or (self.arguments != "" and parse_arguments(self.arguments) is not None)
+
+
+@final
 class ChatMeaning:
     """Reads the chunks of one answer."""
 
     def __init__(self) -> None:
         self.over = self.last = False  # what it cost comes behind the answer's end, or does not come
         self._refused = False
-        self._calls: dict[int, str] = {}  # index → id
+        self._calls: dict[int, _Open] = {}
 
     def read(self, data: str, /) -> Sequence[Piece]:
         if data == DONE:
@@ -117,12 +139,13 @@ class ChatMeaning:
         index, call_id, function = number(call, "index"), text(call, "id"), part(call, "function")
         name, arguments = text(function, "name"), text(function, "arguments")
         known = self._calls.get(index)
-        # Some servers give every call the index 0, and tell calls apart by their ids only.
-        if known is None or (call_id and call_id != known and name):
-            self._calls[index] = known = call_id
-            pieces.append(CallOpened((index, known), known, name))
+        if known is None or known.is_followed_by(call_id, name):
+            self._calls[index] = known = _Open(call_id, name)
+            pieces.append(CallOpened(known, call_id, name))
         if arguments:
-            pieces.append(CallArguments((index, known), arguments))
+            pieces.append(CallArguments(known, arguments))
+            if not known.call_id:
+                known.arguments += arguments
 
     def _reason(self, told: str) -> str:
         if self._refused:

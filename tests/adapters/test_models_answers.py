@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
@@ -17,6 +19,17 @@ every_wire = pytest.mark.parametrize("wire", WIRES, ids=[wire.kind for wire in W
 
 def texts(blocks: tuple[BlockView, ...]) -> list[tuple[str, str | None]]:
     return [(block.kind, block.text) for block in blocks]
+
+
+@asynccontextmanager
+async def answering(*deltas: dict[str, object]) -> AsyncIterator[list[BlockView]]:
+    """The calls of an answer that consists of these, in the dialect of chat completions."""
+    chunks: list[object] = [{"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]} for delta in deltas]
+    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}, "[DONE]"]
+    answer = Answer(pieces=[sse(chunk) for chunk in chunks])
+    async with provider(answer, whole(chat, "Done.")) as server, talking(model_of(chat, server)) as talk:
+        assert (await talk.say("x")).outcome == "completed"
+        yield [block for message in await talk.messages() for block in message.blocks if block.kind == "tool_call"]
 
 
 # R-4
@@ -106,6 +119,30 @@ async def test_calls_without_ids_or_with_the_same_one_are_told_apart(wire: Wire)
         assert (await talk.say("x")).outcome == "completed"
         ids = [block.tool_call_id for m in await talk.messages() for block in m.blocks if block.kind == "tool_call"]
         assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("names", [("add", "multiply"), ("add", "add")], ids=["two tools", "one tool"])
+@pytest.mark.parametrize("ids", [("a", "b"), ("", "")], ids=["told apart by id", "without ids"])
+@pytest.mark.parametrize("numbered", ["all 0", "not at all"])
+async def test_calls_that_a_server_numbers_alike_are_told_apart(
+    numbered: str, ids: tuple[str, str], names: tuple[str, str]
+) -> None:
+    """Servers that speak like OpenAI give several calls of one answer the same number, or none, and some no id."""
+    number = {"index": 0} if numbered == "all 0" else {}
+    wanted: list[tuple[str, str]] = list(zip(names, ('{"n": {}}', '{"n": 2}'), strict=True))
+    deltas: list[dict[str, object]] = []
+    for call_id, (name, arguments) in zip(ids, wanted, strict=True):
+        deltas.append({**number, "id": call_id, "function": {"name": name, "arguments": arguments[:7]}})
+        deltas.append({**number, "function": {"arguments": arguments[7:]}})
+    async with answering(*deltas) as calls:
+        assert [(call.name, call.arguments) for call in calls] == [(name, json.loads(text)) for name, text in wanted]
+        assert len({call.tool_call_id for call in calls}) == 2
+
+
+async def test_a_call_whose_name_comes_with_each_of_its_pieces_is_one() -> None:
+    pieces = ("", '{"n": {}', "}")
+    async with answering(*({"index": 0, "function": {"name": "add", "arguments": piece}} for piece in pieces)) as calls:
+        assert [(call.name, call.arguments) for call in calls] == [("add", {"n": {}})]
 
 
 @every_wire

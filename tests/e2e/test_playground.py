@@ -221,6 +221,79 @@ def test_white_space_and_every_script_survive(page: Page) -> None:
     assert answers(a).locator(".source").evaluate("element => element.textContent") == text
 
 
+def test_what_is_sent_stays_in_its_conversation_though_another_is_opened_at_once(
+    page: Page, site: ServerProcess
+) -> None:
+    a = panel(page, "a")
+    left = session_ids(page)["a"]
+    a.evaluate(
+        """(pane, text) => {
+      const field = pane.querySelector(".composer textarea");
+      field.value = text;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+      field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }));
+      pane.querySelector(".fresh").click();
+    }""",
+        words("w", 40),
+    )
+    expect(a.locator(".message")).to_have_count(0)
+    say(a, "of its own", "fast")
+    expect(body(answers(a, "complete"))).to_have_text("of its own")
+    opened = session_ids(page)["a"]
+    assert opened != left
+    page.goto(f"{site.url}/#a={left}")
+    expect(body(answers(a, "complete"))).to_have_text(words("w", 40), timeout=PATIENCE)
+    for session, text in ((left, words("w", 40)), (opened, "of its own")):
+        told = httpx.get(f"{site.url}/v1/sessions/{session}").json()["messages"]
+        assert [(message["role"], message["blocks"][0]["text"].strip()) for message in told] == [
+            ("user", text),
+            ("assistant", text),
+        ]
+
+
+def test_what_is_too_long_to_be_sent_stays_in_the_field_and_the_reason_is_told(
+    page: Page, complaints: list[str]
+) -> None:
+    a = panel(page, "a")
+    long = "x" * 1_100_000
+    field = a.locator(".composer textarea")
+    field.fill(long)
+    field.press("Enter")
+    expect(a.locator(".notice")).to_contain_text("Not sent: a body is at most 1048576 bytes")
+    assert field.input_value() == long
+    assert [complaint for complaint in complaints if "413" not in complaint] == []
+    complaints.clear()
+    say(a, "shorter", "fast")
+    expect(body(answers(a, "complete"))).to_have_text("shorter")
+
+
+def test_who_reads_further_up_stays_there_while_an_answer_grows(page: Page) -> None:
+    a = panel(page, "a")
+    say(a, "\n\n".join(words(f"line{number}-", 5) for number in range(40)), "fast")
+    expect(answers(a, "complete")).to_have_count(1)
+    say(a, "\n\n".join(words(f"row{number}-", 3) for number in range(60)), "slow")
+    expect(body(answers(a).last)).to_contain_text("row1-")
+    transcript = a.locator(".transcript")
+    from_end = "(each) => each.scrollHeight - each.scrollTop - each.clientHeight"
+    grown = """(each) => {
+      const height = each.scrollHeight;
+      return new Promise((done) => {
+        const look = () => each.scrollHeight > height + 100 ? done() : requestAnimationFrame(look);
+        look();
+      });
+    }"""
+    assert transcript.evaluate(from_end) < 2
+    transcript.evaluate("(each) => { each.scrollTop = 40; }")
+    down = a.locator(".down")
+    expect(down).to_be_visible()
+    transcript.evaluate(grown)
+    assert transcript.evaluate("(each) => each.scrollTop") == 40
+    down.click()
+    transcript.evaluate(grown)
+    assert transcript.evaluate(from_end) < 2
+    a.locator(".stop").click()
+
+
 def test_new_begins_another_session(page: Page) -> None:
     a = panel(page, "a")
     say(a, "first", "fast")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,24 @@ def test_a_tool_call_is_refused_with_a_reason(opened: Open) -> None:
         expect(body(answers(a, "complete").last)).to_have_text("Then not.")
         expect(a.locator(".fold[data-kind=tool_call]")).to_have_attribute("data-state", "failed")
         assert "there is ice" in json.dumps(behind.provider.seen[1].body)
+
+
+def test_a_question_outlives_the_page_that_showed_it(opened: Open) -> None:
+    with opened(ASKS, whole(WIRE, "It is ", "at 10 %.")) as (page, behind):
+        a = panel(page, "a")
+        say(a, "Nearly close the penstock.")
+        expect(a.locator(".approval")).to_contain_text("move_gate needs your yes")
+        page.reload()
+        live(a)
+        other = page.context.new_page()
+        other.goto(page.url)
+        for card in (a.locator(".approval"), panel(other, "a").locator(".approval")):
+            expect(card).to_contain_text("move_gate needs your yes")
+            expect(card.get_by_label("Arguments")).to_have_value(re.compile("penstock"))
+        panel(other, "a").locator(".approval").get_by_role("button", name="Approve").click()
+        expect(body(answers(a, "complete").last)).to_have_text("It is at 10 %.")
+        expect(a.locator(".approvals")).to_be_hidden()
+        assert len(behind.provider.seen) == 2
 
 
 def test_what_is_steered_is_heard_before_the_model_is_asked_again(opened: Open) -> None:

@@ -217,3 +217,18 @@ def test_the_server_is_killed_and_comes_back(
         page.goto("about:blank")
     assert again.stop() == 0
     assert "Traceback" not in again.log.read_text()
+
+
+def test_more_tabs_than_a_browser_has_connections_for(browser: Browser, running: ServerProcess) -> None:
+    """To one server a browser opens six connections for requests; streams that stay open would use them up."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    context.request.put(f"{running.url}/v1/sessions/shared")
+    pages = [context.new_page() for _ in range(9)]
+    for page in pages:
+        page.goto(f"{running.url}/#a=shared")
+        live(panel(page, "a"))
+    say(panel(pages[-1], "a"), "heard by all", "fast")
+    for page in pages:
+        expect(body(answers(panel(page, "a"), "complete"))).to_have_text("heard by all")
+    context.close()

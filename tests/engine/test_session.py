@@ -636,3 +636,24 @@ async def test_a_stale_stop_never_touches_the_newer_generation(log: MemoryLog, a
         assert (await session.stop(old.generation_id)).state == "already_done"
         producer.finish.set()
         assert outcome(await finished(session, new.generation_id)) == "completed"
+
+
+async def test_the_order_is_that_of_the_log_whatever_the_clock_says(
+    log: MemoryLog, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that is set back, and moments that are the same, put nothing out of its order."""
+    wall = [1_700_000_000 * 10**9]
+    async with open_engine(log, producers={"say": saying("an answer")}) as engine:
+        session = await engine.create_session("s")
+        monkeypatch.setattr("time.time_ns", lambda: wall[0])
+        for number in range(3):
+            wall[0] -= number * 3600 * 10**9
+            started = await session.start("say", text=f"question {number}")
+            await finished(session, started.generation_id)
+        told = [message.blocks[0].text for message in (await session.snapshot()).messages]
+        assert told == ["question 0", "an answer", "question 1", "an answer", "question 2", "an answer"]
+    events = await events_of(log, "s")
+    assert [event.offset for event in events] == list(range(1, len(events) + 1))
+    times = [event.time for event in events if event.type == "message.snapshot"]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 3
