@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .events import JSON, Cursor, JSONObject
-from .reducer import GenerationInfo
+from .reducer import GenerationInfo, MessageView
 
 __all__ = [
     "ChunksAccepted",
@@ -18,12 +18,14 @@ __all__ = [
     "Present",
     "QueueNext",
     "Queued",
+    "Restored",
     "SessionInfo",
     "Started",
     "StopState",
     "Stopped",
     "Superseded",
     "Updated",
+    "Versions",
 ]
 
 # stopped: it ran and has ended. stopping: it is fenced and its end is written, its clean-up overran.
@@ -140,6 +142,30 @@ class Posted:
     message_id: str
     cursor: Cursor
     created: bool
+
+
+@final
+@frozen(kw_only=True)
+class Versions:
+    """Versions of one message, the oldest first; ``more`` tells that others are behind the last one. ``bodies``: their
+    JSON."""
+
+    versions: tuple[MessageView, ...]
+    more: bool
+    bodies: tuple[bytes, ...] = field(default=(), eq=False, repr=False)
+
+
+@final
+@frozen(kw_only=True)
+class Restored:
+    """A version stands in the transcript. ``message_ids``: its messages, in order, from the version itself on.
+
+    ``repeated``: the first answer to the same idempotency key.
+    """
+
+    message_ids: tuple[str, ...]
+    cursor: Cursor
+    repeated: bool = False
 
 
 @final
