@@ -16,6 +16,7 @@ __all__ = [
     "LastSaid",
     "Posted",
     "Present",
+    "ProducerInfo",
     "QueueNext",
     "Queued",
     "Restored",
@@ -125,6 +126,20 @@ class SessionInfo:
     def running(self) -> bool:
         """Whether a generation is live."""
         return self.generation_id is not None
+
+
+@final
+@frozen(kw_only=True)
+class ProducerInfo:
+    """A producer that an engine runs, and what it says of itself. ``default``: a start need not name it.
+
+    ``input_schema`` is a JSON schema of the ``input`` that it takes.
+    """
+
+    name: str
+    default: bool = False
+    description: str | None = None
+    input_schema: JSONObject | None = None
 
 
 @final

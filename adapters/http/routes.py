@@ -19,6 +19,7 @@ from penstock.engine import InvalidBody, encode_json
 
 from ..access import Scope
 from ..requests.answers import as_json
+from ..requests.bodies import check_idempotency_key
 from .guard import allow
 from .openapi.schemas import Schema, reference
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "KEY",
     "LIMIT",
     "SESSION",
     "Answer",
@@ -35,8 +37,10 @@ __all__ = [
     "Routes",
     "Shape",
     "answered",
+    "behind",
     "flag",
     "header",
+    "idempotency_key",
     "json_answer",
     "no_body",
     "page_size",
@@ -205,7 +209,7 @@ _PAGE: Final = 100
 _LARGEST_PAGE: Final = 1000
 
 # What a number in a query looks like; the bound on it is not longer.
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 LIMIT: Final = Parameter(
     name="limit",
@@ -216,11 +220,20 @@ LIMIT: Final = Parameter(
 
 def page_size() -> int:
     """`LIMIT`, of the request that Quart is at. Raises `InvalidBody`."""
-    given = request.args.getlist(LIMIT.name)
+    return _number(LIMIT.name, _PAGE, least=1, most=_LARGEST_PAGE)
+
+
+def behind() -> int:
+    """``after``, of the request that Quart is at: the number behind which a page begins. Raises `InvalidBody`."""
+    return _number("after", 0, least=0, most=10**9 - 1)
+
+
+def _number(name: str, default: int, *, least: int, most: int) -> int:
+    given = request.args.getlist(name)
     if not given:
-        return _PAGE
-    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > _LARGEST_PAGE:
-        raise InvalidBody(f"{LIMIT.name} must be a whole number from 1 to {_LARGEST_PAGE}, given once")
+        return default
+    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or not least <= int(given[0]) <= most:
+        raise InvalidBody(f"{name} must be a whole number from {least} to {most}, given once")
     return int(given[0])
 
 
@@ -243,3 +256,18 @@ def query(name: str, schema: Schema | str, description: str) -> Parameter:
 def header(name: str, schema: Schema | str, description: str) -> Parameter:
     made = reference(schema) if isinstance(schema, str) else schema
     return Parameter(name=name, schema=made, description=description, place="header")
+
+
+KEY: Final = header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "Makes the request safe to repeat: for a day the same key in the same session gets the first answer.",
+)
+
+
+def idempotency_key() -> str | None:
+    """`KEY`, of the request that Quart is at. Raises `InvalidBody`."""
+    given = request.headers.getlist(KEY.name)
+    if len(given) > 1:
+        raise InvalidBody(f"there is more than one {KEY.name}")
+    return check_idempotency_key(given[0]) if given else None

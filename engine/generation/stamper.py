@@ -104,7 +104,7 @@ class LongPart:
             self._followed.append({draft.message_id})
 
     def add_whole(self, message_id: str, message: MessageSnapshot, data: bytes) -> None:
-        """A whole message of the session's own: ``data`` is what it says, as JSON. ``message`` need not say all of it."""
+        """A whole message of the session's own; ``data`` is what it says, as JSON, ``message`` some of it at least."""
         draft = Draft(message, message_id)
         self._events.append(Unstamped.made(encode_with(_placed(self._journal, None, draft, 1, ""), data)))
         self._follow(None, draft)

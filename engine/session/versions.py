@@ -78,13 +78,6 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
     if answer is not None:
         return answer
     live = finished_first(core)
-    if live is not None:
-        raise GenerationActive(
-            "an answer runs behind this message; stop it first",
-            session_id=core.session_id,
-            generation_id=live.generation_id,
-            message_id=message_id,
-        )
     await core.settled()
     found = await find(core.history, message_id)
     out: Sequence[str] = ()
@@ -95,6 +88,13 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
         if found.version == found.stands:
             return Restored(message_ids=tuple(out), cursor=core.journal.cursor)
         gone = await leaving(core, stands)
+    if live is not None:
+        raise GenerationActive(
+            "an answer runs behind this message; stop it first",
+            session_id=core.session_id,
+            generation_id=live.generation_id,
+            message_id=message_id,
+        )
     record = await record_of(core.history, found.version)
     with core.history.folding() as fold:
         messages, generations = await fold.left_with(record.first, record.left)

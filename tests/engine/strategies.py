@@ -1,7 +1,8 @@
 """Valid random logs, written by a small generator that shares nothing with the engine but the event types.
 
 `logs()` draws whole sessions: generations, interleaved blocks, tool calls, approvals, inputs, supersedes, posts,
-resets, retractions, versions that are restored, queues. `compact()` swaps the block events of closed messages for snapshots, as rule C says.
+resets, retractions, versions that are restored, queues. `compact()` swaps the block events of closed messages for
+snapshots, as rule C says.
 """
 
 from __future__ import annotations

@@ -53,7 +53,6 @@ from tests.engine.faulty import Fail, Fault, FaultyLog, Hold
 from tests.engine.strategies import EPOCH, SESSION, logs
 from tests.extent import examples
 
-
 # An hour behind all that `logs` writes.
 LATER: Final = seconds_of("2025-03-01T11:01:00.000Z")
 

@@ -234,6 +234,8 @@ async def test_nothing_is_restored_while_an_answer_runs(log: MemoryLog, autojump
         with pytest.raises(GenerationActive) as refused:
             await session.restore(first)
         assert (refused.value.generation_id, refused.value.message_id) == (live, first)
+        ids = await ids_of(session)
+        assert list((await session.restore(ids[1])).message_ids) == ids[1:]  # what stands there stays
         assert await session.cursor() == cursor
         assert numbered((await session.versions(first)).versions) == [("a", 1, 2), ("b", 2, 2)]
         await session.stop(live)
