@@ -31,7 +31,7 @@ from .lifecycle import Said, first_words
 from .listing import Listed, begun, saying
 from .records import MessageRecord, message_key, to_record
 
-__all__ = ["Beginning", "beginning", "carrying", "telling"]
+__all__ = ["Beginning", "beginning", "carrying", "digesting", "telling"]
 
 
 @final
@@ -72,7 +72,7 @@ def beginning(
     for number, message in enumerate(messages, 2):
         whole, said = yield from carrying(message)
         # As of a message that was posted: repeated with the same content, it is the same.
-        record = MessageRecord(digest=(yield from _digesting(said)))
+        record = MessageRecord(digest=(yield from digesting(said)))
         data = telling(
             said,
             author=message.author,
@@ -88,8 +88,8 @@ def beginning(
     return Beginning(events=events, records=records, listed=listed)
 
 
-def _digesting(data: bytes) -> Work[str]:
-    """`parts.digest` of what these bytes say."""
+def digesting(data: bytes) -> Work[str]:
+    """`transaction.digest` of what these bytes say."""
     made, size = sha256(), 64 * 1024
     for start in range(0, len(data), size):
         made.update(data[start : start + size])

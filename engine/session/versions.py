@@ -16,7 +16,7 @@ from ..events import ForkedGeneration, Version, new_message_id
 from ..generation.stamper import LongPart
 from ..reducer import GenerationInfo, MessageView
 from ..results import Restored
-from ..rules.forking import carrying, telling
+from ..rules.forking import carrying, digesting, telling
 from ..rules.records import MessageRecord, VersionRecord, message_key, to_record, version_key
 from ..stream.folding import Standing
 from ..stream.slices import in_slices
@@ -101,11 +101,11 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
     ids = {message.message_id: str(new_message_id()) for message in messages}
     part = LongPart(core.journal)
     await in_slices(part.preparing(retracted(out, "replaced").items))
-    await in_slices(_bringing(part, found.version, messages, generations, ids))
+    brought = await in_slices(_bringing(part, found.version, messages, generations, ids))
 
     def records(offset: int) -> Mapping[str, bytes | None]:
         return {
-            **{message_key(mid): to_record(MessageRecord()) for mid in ids.values()},
+            **brought,
             **({} if gone is None else gone.records(offset - len(part) + 1)),
             **core.answers.restored(key, offset, len(ids)),
         }
@@ -123,8 +123,9 @@ def _bringing(
     messages: Sequence[MessageView],
     generations: Mapping[str, GenerationInfo],
     ids: Mapping[str, str],
-) -> Work[None]:
-    """Add the messages to ``part``, under the new ``ids``, and with what they say of each other by these."""
+) -> Work[Mapping[str, bytes | None]]:
+    """Add the messages to ``part``, under the new ``ids``, by which they name each other; the records for them."""
+    records: dict[str, bytes | None] = {}
     for number, old in enumerate(messages):
         parent = old.parent_message_id or ""
         message = evolve(old, parent_message_id=ids.get(parent, parent) or None)
@@ -138,7 +139,11 @@ def _bringing(
             version=version if number == 0 else old.version,
         )
         part.add_whole(ids[old.message_id], whole, data)
+        # As of a message that was posted: repeated with the same content, it is the same.
+        record = MessageRecord(digest=(yield from digesting(said)))
+        records[message_key(ids[old.message_id])] = to_record(record)
         yield
+    return records
 
 
 def _end(generation: GenerationInfo) -> ForkedGeneration:
