@@ -98,7 +98,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
     record = await record_of(core.history, found.version)
     with core.history.folding() as fold:
         messages, generations = await fold.left_with(record.first, record.left)
-    ids = {message.message_id: str(new_message_id()) for message in messages}
+    ids: dict[str, str] = {}  # the new ones, by the old
     part = LongPart(core.journal)
     await in_slices(part.preparing(retracted(out, "replaced").items))
     brought = await in_slices(_bringing(part, found.version, messages, generations, ids))
@@ -122,11 +122,12 @@ def _bringing(
     version: Version,
     messages: Sequence[MessageView],
     generations: Mapping[str, GenerationInfo],
-    ids: Mapping[str, str],
+    ids: dict[str, str],
 ) -> Work[Mapping[str, bytes | None]]:
-    """Add the messages to ``part``, under the new ``ids``, by which they name each other; the records for them."""
+    """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them."""
     records: dict[str, bytes | None] = {}
     for number, old in enumerate(messages):
+        message_id = ids[old.message_id] = new_message_id()
         parent = old.parent_message_id or ""
         message = evolve(old, parent_message_id=ids.get(parent, parent) or None)
         whole, said = yield from carrying(message)
@@ -138,10 +139,10 @@ def _bringing(
             generation=None if wrote is None else _end(wrote),
             version=version if number == 0 else old.version,
         )
-        part.add_whole(ids[old.message_id], whole, data)
+        part.add_whole(message_id, whole, data)
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from digesting(said)))
-        records[message_key(ids[old.message_id])] = to_record(record)
+        records[message_key(message_id)] = to_record(record)
         yield
     return records
 

@@ -178,10 +178,12 @@ class Fold:
                 if [message.message_id for message in messages] != ids:
                     raise InvalidBody(f"the messages that left at offset {left} are not in the log")
             generations: dict[str, GenerationInfo] = {}
-            for message in messages:
+            for number, message in enumerate(messages, 1):
                 if (gid := message.generation_id) is not None and gid not in generations:
                     generations[gid] = await self._wrote(message)
-            return [message.view() for message in messages], generations
+                if number % SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+            return await in_slices(_views(messages)), generations
 
     async def brought(self, count: int, last: int) -> list[str]:
         """The ids of so many messages that came whole, one behind the other, up to the offset ``last``."""
@@ -344,6 +346,14 @@ def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequenc
         if entry.offset <= wanted.get(event.message_id or "", 0) and not isinstance(event.data, MessageRetracted):
             _must_fit(transcript.fold(event, (yield from growing(event))), entry)
         yield
+
+
+def _views(messages: Sequence[GrowingMessage]) -> Work[list[MessageView]]:
+    views: list[MessageView] = []
+    for message in messages:
+        views.append((yield from message.viewing()))
+        yield
+    return views
 
 
 def _must_fit(result: Folded, entry: Entry) -> None:

@@ -290,8 +290,8 @@ class Driver:
 
                 await self.ask(retract, lambda: model.retract(message_id, and_after=and_after))
             case Restore(message=message):
-                ids = [*reversed(model.replaced), self.message_id(model, message)]
-                restored_id = ids[message % len(ids)]
+                known = [*reversed(model.replaced), self.message_id(model, message)]
+                restored_id = known[message % len(known)]
 
                 async def restore() -> object:
                     return len((await session.restore(restored_id)).message_ids)
