@@ -135,11 +135,13 @@ async def test_its_schema_says_what_its_input_may_be() -> None:
         (info,) = engine.producer_infos
     assert info.description == "Say the session's newest user message back; repetitions are set apart by a line break."
     assert info.input_schema is not None
-    check = jsonschema_rs.validator_for(info.input_schema)
-    for value in ({}, {"delay": 0}, {"delay": 60, "repeat": 1}, {"repeat": 100_000}):
+    check = jsonschema_rs.validator_for(dict(info.input_schema))
+    right: list[JSON] = [{}, {"delay": 0}, {"delay": 60, "repeat": 1}, {"repeat": 100_000}]
+    for value in right:
         assert check.is_valid(value)
         Pace.of(value)
-    for wrong in ([], {"delay": 61}, {"delay": -1}, {"delay": "1"}, {"repeat": 0}, {"repeat": 100_001}, {"x": 1}):
-        assert not check.is_valid(wrong)
+    wrong: list[JSON] = [[], {"delay": 61}, {"delay": -1}, {"delay": "1"}, {"repeat": 0}, {"repeat": 100_001}, {"x": 1}]
+    for value in wrong:
+        assert not check.is_valid(value)
         with pytest.raises(InvalidBody):
-            Pace.of(wrong)
+            Pace.of(value)

@@ -749,7 +749,8 @@ def test_a_page_goes_back_to_an_earlier_version(blank: Page, site: ServerProcess
         return session.getSnapshot().messages;
       };
       const [question, answer] = await said({ text: "why" });
-      const shown = (messages) => messages.map(({ blocks, version }) => [blocks[0].text, version?.index, version?.count]);
+      const shown = (messages) => messages.map(
+        ({ blocks, version }) => [blocks[0].text, version?.index ?? null, version?.count ?? null]);
       const anew = shown(await said({ replaces: answer.message_id }));
       const edited = shown(await said({ text: "how", replaces: question.message_id }));
       const versions = await session.versions(question.message_id);
