@@ -9,7 +9,7 @@ from typing import final
 from attrs import frozen
 from quart import Response, request
 
-from penstock.engine import Engine, InvalidBody, JSONObject, Snapshot, new_session_id
+from penstock.engine import Engine, InvalidBody, JSONObject, Snapshot, encode_json, new_session_id
 
 from ..requests.answers import (
     DeleteAnswer,

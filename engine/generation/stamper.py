@@ -104,10 +104,16 @@ class LongPart:
             self._followed.append({draft.message_id})
 
     def add_whole(self, message_id: str, message: MessageSnapshot, data: bytes) -> None:
-        """A whole message of the session's own; ``data`` is what it says, as JSON, ``message`` some of it at least."""
-        draft = Draft(message, message_id)
-        self._events.append(Unstamped.made(encode_with(_placed(self._journal, None, draft, 1, ""), data)))
-        self._follow(None, draft)
+        """A whole message of the session's own; ``data`` is what it says, as JSON, ``message`` some of it at least.
+
+        Lists are told of it by `tell` alone.
+        """
+        event = _placed(self._journal, None, Draft(message, message_id), 1, "")
+        self._events.append(Unstamped.made(encode_with(event, data)))
+
+    def tell(self, message_id: str, message: MessageSnapshot) -> None:
+        """Have lists told of a message that was added."""
+        self._follow(None, Draft(message, message_id))
 
     def __len__(self) -> int:
         """How many events are prepared."""

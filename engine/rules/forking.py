@@ -116,11 +116,12 @@ def _said(message: MessageView) -> Said | None:
 
 
 def carrying(message: MessageView) -> Work[tuple[MessageSnapshot, bytes]]:
-    """What a message that is carried over says, block by block: but for its blocks, and as JSON with them."""
+    """What a message that is carried over says, block by block: with its first words alone, and as JSON with all."""
+    said = next((block for block in message.blocks if block.kind == "text" and block.text), None)
     whole = MessageSnapshot(
         role=message.role,
         status="cancelled" if message.status == "open" else message.status,
-        blocks=(),
+        blocks=() if said is None else (_block(said),),
         parent_message_id=message.parent_message_id,
         metadata=message.metadata,
     )

@@ -12,11 +12,12 @@ from typing import final
 from attrs import evolve, frozen
 
 from ..errors import GenerationActive
-from ..events import ForkedGeneration, Version, new_message_id
+from ..events import ForkedGeneration, MessageSnapshot, Version, new_message_id
 from ..generation.stamper import LongPart
 from ..reducer import GenerationInfo, MessageView
 from ..results import Restored
 from ..rules.forking import carrying, digesting, telling
+from ..rules.lifecycle import first_words
 from ..rules.records import MessageRecord, VersionRecord, message_key, to_record, version_key
 from ..stream.folding import Standing
 from ..stream.slices import in_slices
@@ -25,6 +26,7 @@ from ..work import Work
 from .core import Core
 from .ending import finished_first
 from .idempotency import Key
+from .messages import said_without, tell_last
 from .transaction import retracted
 
 __all__ = ["Leaving", "leaving", "restore"]
@@ -95,6 +97,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
             generation_id=live.generation_id,
             message_id=message_id,
         )
+    said = await said_without(core, out)
     record = await record_of(core.history, found.version)
     with core.history.folding() as fold:
         messages, generations = await fold.left_with(record.first, record.left)
@@ -112,6 +115,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
 
     core.journal.raise_token()
     mark = part.stamp(records)
+    tell_last(core, said)
     await in_slices(part.writing())
     await core.settled(mark)
     return Restored(message_ids=tuple(ids.values()), cursor=core.journal.cursor_at(mark))
@@ -126,6 +130,8 @@ def _bringing(
 ) -> Work[Mapping[str, bytes | None]]:
     """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them."""
     records: dict[str, bytes | None] = {}
+    asked: tuple[str, MessageSnapshot] | None = None  # what a user said first
+    last: tuple[str, MessageSnapshot] | None = None  # what was said last
     for number, old in enumerate(messages):
         message_id = ids[old.message_id] = new_message_id()
         parent = old.parent_message_id or ""
@@ -143,7 +149,13 @@ def _bringing(
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from digesting(said)))
         records[message_key(message_id)] = to_record(record)
+        if first_words(message_id, whole.role, (block.text for block in whole.blocks)) is not None:
+            last = (message_id, whole)
+            asked = last if asked is None and whole.role == "user" else asked
         yield
+    for told in (asked, last):
+        if told is not None:
+            part.tell(*told)
     return records
 
 

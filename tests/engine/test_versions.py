@@ -354,6 +354,18 @@ async def test_a_fork_begins_without_versions(log: MemoryLog, autojump_clock: Mo
         assert (await folded(log, fork)).snapshot() == await fork.snapshot()
 
 
+async def test_a_list_tells_what_a_version_says_that_is_restored(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        question = await ask(session, "a", text="why?")
+        edited = await ask(session, "b", text="how?", replaces=question)
+        for message_id, title, last in ((question, "why?", "a"), (edited, "how?", "b"), (question, "why?", "a")):
+            await session.restore(message_id)
+            (told,) = await engine.sessions()
+            assert told.last is not None
+            assert (told.title, told.last.role, told.last.text) == (title, "assistant", last)
+
+
 async def test_compaction_leaves_versions_what_they_say(autojump_clock: MockClock) -> None:
     log = MemoryLog()
     async with open_engine(log) as engine:
