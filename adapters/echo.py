@@ -104,3 +104,26 @@ async def echo(generation: Generation) -> None:
                 if pace.delay:
                     await trio.sleep(pace.delay)
                 await block.write(f"\n{piece}" if turn and not number else piece)
+
+
+# Pages make a form of it: see `Engine.producer_infos`.
+vars(echo)["input_schema"] = {
+    "type": "object",
+    "properties": {
+        "delay": {
+            "description": "Seconds before each word.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": _LONGEST_DELAY,
+            "default": _DELAY,
+        },
+        "repeat": {
+            "description": "How often the text is said.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": _MOST_REPEATS,
+            "default": 1,
+        },
+    },
+    "additionalProperties": False,
+}

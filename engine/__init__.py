@@ -56,7 +56,7 @@ from .log import (
     open_sqlite_reader,
     restore,
 )
-from .reducer import ApprovalView, BlockView, MessageView, Moment, ResolvedView, SessionState, Snapshot, SnapshotPage
+from .reducer import ApprovalView, BlockView, MessageView, ResolvedView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
     Finished,
@@ -64,14 +64,17 @@ from .results import (
     LastSaid,
     Posted,
     Present,
+    ProducerInfo,
     Queued,
     QueueNext,
+    Restored,
     SessionInfo,
     Started,
     Stopped,
     StopState,
     Superseded,
     Updated,
+    Versions,
 )
 from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
@@ -131,7 +134,6 @@ __all__ = [
     "MemoryLog",
     "Message",
     "MessageView",
-    "Moment",
     "Opened",
     "Outcome",
     "Pieces",
@@ -140,11 +142,13 @@ __all__ = [
     "PresenceListed",
     "Present",
     "Producer",
+    "ProducerInfo",
     "ProducerStamp",
     "Progress",
     "QueueNext",
     "Queued",
     "ResolvedView",
+    "Restored",
     "Session",
     "SessionInfo",
     "SessionState",
@@ -161,6 +165,7 @@ __all__ = [
     "Summary",
     "Superseded",
     "Updated",
+    "Versions",
     "Watch",
     "back_up",
     "check_json",

@@ -31,7 +31,9 @@ from .events import (
     ForkedGeneration,
     JSONObject,
     MessageSnapshot,
+    Moment,
     Unknown,
+    Version,
 )
 from .shapes import ACCEPTED, check, check_json, check_object
 from .work import Work
@@ -135,14 +137,15 @@ def _strict_converter() -> Converter:
     made.register_structure_hook_func(partial(eq, JSONObject), _json_object)
     made.register_structure_hook_func(partial(eq, JSONObject | None), _optional(_json_object))
     made.register_structure_hook_func(partial(eq, JSON), _any_json)
-    made.register_structure_hook_func(partial(eq, ForkedGeneration | None), _optional(_forked(made)))
+    for within in (ForkedGeneration, Moment, Version):
+        made.register_structure_hook_func(partial(eq, within | None), _optional(_object_of(made, within)))
     made.register_structure_hook_func(_is_array, partial(_array, made))
     return made
 
 
-def _forked(made: Converter) -> Callable[[object, type], object]:
+def _object_of(made: Converter, kind: type) -> Callable[[object, type], object]:
     def structure(value: object, _: type) -> object:
-        return made.structure(value, ForkedGeneration)
+        return made.structure(value, kind)
 
     return structure
 
@@ -442,7 +445,11 @@ class Unstamped(NamedTuple):
         """Of an event that would pass `encode_checked` and has no place yet: offset 1, no time. Raises as that."""
         assert event.offset == 1
         assert not event.time
-        body = encode_checked(event)
+        return cls.made(encode_checked(event))
+
+    @classmethod
+    def made(cls, body: bytes) -> Self:
+        """Of such an event's bytes."""
         # Whatever stands before is a name or inside a string, where a quotation mark has a backslash.
         before, _, behind = body.partition(b'"offset":1,"time":"')
         return cls(before, behind)

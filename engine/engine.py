@@ -31,7 +31,7 @@ from .log import MemoryLog, open_sqlite
 from .log.port import EventLog, Head, LogStatistics
 from .observers.log_lines import LogLines
 from .observers.reporting import Observers
-from .results import SessionInfo
+from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
 from .session.arguments import checked_choice, checked_count, checked_cursor
@@ -192,6 +192,16 @@ class Engine:
         await self._registry.delete(check_session_id(session_id))
 
     # --- state
+
+    @property
+    def producers(self) -> tuple[str, ...]:
+        """The names of the producers that a start may name, in order; ``"remote"`` is not among them."""
+        return tuple(info.name for info in self._registry.producers.infos)
+
+    @property
+    def producer_infos(self) -> tuple[ProducerInfo, ...]:
+        """The same, with what each says of itself."""
+        return self._registry.producers.infos
 
     @property
     def draining(self) -> bool:

@@ -48,6 +48,7 @@ __all__ = [
     "MessageOpened",
     "MessageRetracted",
     "MessageSnapshot",
+    "Moment",
     "PresenceChanged",
     "QueuePaused",
     "QueueResumed",
@@ -57,6 +58,7 @@ __all__ = [
     "SessionReset",
     "SessionUpdated",
     "Unknown",
+    "Version",
     "check_job_id",
     "check_path_id",
     "check_session_id",
@@ -192,6 +194,25 @@ class _Brief:
         return f"{type(self).__name__}({told})"
 
 
+@final
+@frozen(kw_only=True)
+class Moment:
+    """Where in the log something stands, and when it was written: ``time`` as events carry it."""
+
+    cursor: Cursor
+    time: str
+
+
+@final
+@frozen(kw_only=True)
+class Version:
+    """Which of ``count`` versions of one message it is, from 1. ``of``, the id of the first one, names them all."""
+
+    of: str
+    index: int
+    count: int
+
+
 @frozen(kw_only=True, repr=False)
 class _Known(_Brief):
     """What every known event data has beside its own fields."""
@@ -261,6 +282,8 @@ class QueueResumed(_Known):
 @final
 @frozen(kw_only=True, repr=False)
 class GenerationStarted(_Known):
+    """``version`` is that of the first message that it will open, where it answers anew."""
+
     type: ClassVar[str] = "generation.started"
     producer: str
     policy: str
@@ -268,6 +291,7 @@ class GenerationStarted(_Known):
     metadata: JSONObject | None = None
     author: str | None = None
     continues: str | None = None
+    version: Version | None = None
 
 
 @final
@@ -314,6 +338,7 @@ class MessageOpened(_Known):
     parent_message_id: str | None = None
     metadata: JSONObject | None = None
     continues: str | None = None
+    version: Version | None = None
 
 
 @final
@@ -346,13 +371,19 @@ class BlockSnapshot(_Brief):
 @final
 @frozen(kw_only=True, repr=False)
 class ForkedGeneration(_Brief):
-    """How a generation ended, where the message was forked from that tells of it."""
+    """How a generation ended, told by a message that was carried over: from another session, or from further above in
+    this one, which alone has the moments of its own log and all that follows them here."""
 
     generation_id: str
     turn: int
     outcome: str
     code: str | None = None
     message: str | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    retryable: bool | None = None
+    usage: JSONObject | None = None
+    author: str | None = None
     extra: JSONObject = _EMPTY
 
 
@@ -361,8 +392,8 @@ class ForkedGeneration(_Brief):
 class MessageSnapshot(_Known):
     """``author`` is who posted it.
 
-    In a fork the message bears no generation's stamp: ``generation`` is the one that wrote it, ``silent`` the newest of
-    those that began behind it and wrote none.
+    In a fork, and where a version is restored, the message bears no generation's stamp: ``generation`` is the one that
+    wrote it, ``silent`` the newest of those that began behind it and wrote none.
     """
 
     type: ClassVar[str] = "message.snapshot"
@@ -375,6 +406,7 @@ class MessageSnapshot(_Known):
     continues: str | None = None
     generation: ForkedGeneration | None = None
     silent: ForkedGeneration | None = None
+    version: Version | None = None
 
 
 @final

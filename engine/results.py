@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .events import JSON, Cursor, JSONObject
-from .reducer import GenerationInfo
+from .reducer import GenerationInfo, MessageView
 
 __all__ = [
     "ChunksAccepted",
@@ -16,14 +16,17 @@ __all__ = [
     "LastSaid",
     "Posted",
     "Present",
+    "ProducerInfo",
     "QueueNext",
     "Queued",
+    "Restored",
     "SessionInfo",
     "Started",
     "StopState",
     "Stopped",
     "Superseded",
     "Updated",
+    "Versions",
 ]
 
 # stopped: it ran and has ended. stopping: it is fenced and its end is written, its clean-up overran.
@@ -127,6 +130,20 @@ class SessionInfo:
 
 @final
 @frozen(kw_only=True)
+class ProducerInfo:
+    """A producer that an engine runs, and what it says of itself. ``default``: a start need not name it.
+
+    ``input_schema`` is a JSON schema of the ``input`` that it takes.
+    """
+
+    name: str
+    default: bool = False
+    description: str | None = None
+    input_schema: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
 class Stopped:
     state: StopState
     generation_id: str | None = None
@@ -140,6 +157,30 @@ class Posted:
     message_id: str
     cursor: Cursor
     created: bool
+
+
+@final
+@frozen(kw_only=True)
+class Versions:
+    """Versions of one message, the oldest first; ``more`` tells that others are behind the last one. ``bodies``: their
+    JSON."""
+
+    versions: tuple[MessageView, ...]
+    more: bool
+    bodies: tuple[bytes, ...] = field(default=(), eq=False, repr=False)
+
+
+@final
+@frozen(kw_only=True)
+class Restored:
+    """A version stands in the transcript. ``message_ids``: its messages, in order, from the version itself on.
+
+    ``repeated``: the first answer to the same idempotency key.
+    """
+
+    message_ids: tuple[str, ...]
+    cursor: Cursor
+    repeated: bool = False
 
 
 @final

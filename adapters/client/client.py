@@ -10,9 +10,17 @@ from typing import Final, Literal, final
 import httpx
 import trio
 
-from penstock.engine import Cursor, InvalidBody, JSONObject, SessionInfo, check_session_id, new_session_id
+from penstock.engine import (
+    Cursor,
+    InvalidBody,
+    JSONObject,
+    ProducerInfo,
+    SessionInfo,
+    check_session_id,
+    new_session_id,
+)
 
-from ..requests.answers import SessionList
+from ..requests.answers import ProducersAnswer, SessionList
 from ..tasks import open_tasks
 from .answers import read
 from .commands import Commands, given
@@ -44,6 +52,20 @@ class Client:
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         _, status = await self._commands.ask("PUT", session_path(sid), given(metadata=metadata), repeatable=True)
         return RemoteSession(self._commands, self._tasks, sid, created=status == 201)
+
+    async def producers(self) -> tuple[ProducerInfo, ...]:
+        """Those that the server runs, by name."""
+        answer, _ = await self._commands.ask("GET", "/v1/producers", repeatable=True)
+        listed = read(ProducersAnswer, answer)
+        return tuple(
+            ProducerInfo(
+                name=each.name,
+                default=each.name == listed.default,
+                description=each.description,
+                input_schema=each.input_schema,
+            )
+            for each in listed.producers
+        )
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
         """Those that live, by id, behind ``after``; at most ``limit``, of which the server gives 1000."""

@@ -61,6 +61,10 @@ class Numbering:
         """Raises `InvalidBody` when the message is not open."""
         return self._blocks(message_id).next_index
 
+    def opening(self, opened: MessageOpened) -> MessageOpened:
+        """As it is: the server adds what it knows."""
+        return opened
+
     def number(self, data: Data, message_id: str | None, block_index: int | None) -> int | None:
         """Take note of an event that is written now; its seq, if it has one. Raises `InvalidBody`; then it is not."""
         if message_id is None:

@@ -29,11 +29,13 @@ from penstock.engine import (
     Producer,
     Queued,
     QueueNext,
+    Restored,
     SessionId,
     Snapshot,
     Started,
     Stopped,
     Updated,
+    Versions,
     check_session_id,
     check_uuid,
     new_generation_id,
@@ -48,9 +50,11 @@ from ..requests.answers import (
     PresenceAnswer,
     QueueAnswer,
     ResetAnswer,
+    RestoreAnswer,
     RetractAnswer,
     StopAnswer,
     UpdateAnswer,
+    VersionsAnswer,
 )
 from .answers import read, read_started
 from .commands import Commands, given
@@ -186,6 +190,29 @@ class RemoteSession:
         path = f"/messages/{quote(message_id, safe='')}/retract"
         answer, _ = await self._ask("POST", path, {"and_after": and_after}, repeatable=False)
         return read(RetractAnswer, answer).cursor
+
+    async def versions(self, message_id: str, *, after: int = 0, limit: int | None = None) -> Versions:
+        """The versions of a message that was regenerated, or edited and sent again, the oldest first.
+
+        Those behind the number ``after``, at most ``limit`` (100; of which the server gives 1000).
+        """
+        asked = given(after=after or None, limit=limit)
+        query = {name: str(number) for name, number in asked.items()}
+        path = f"/messages/{quote(message_id, safe='')}/versions"
+        answer, _ = await self._commands.ask("GET", f"{self._path}{path}", query=query, repeatable=True)
+        found = read(VersionsAnswer, answer)
+        return Versions(versions=found.versions, more=found.more)
+
+    async def restore(self, message_id: str, *, idempotency_key: str | None = None) -> Restored:
+        """Bring back a version of a message with all that followed it, in place of what stands there now.
+
+        It goes under a key, so that one whose answer was lost is asked for again and carried out once.
+        """
+        key = str(uuid7()) if idempotency_key is None else idempotency_key
+        path = f"{self._path}/messages/{quote(message_id, safe='')}/restore"
+        answer, _ = await self._commands.ask("POST", path, {}, headers={"Idempotency-Key": key}, repeatable=True)
+        restored = read(RestoreAnswer, answer)
+        return Restored(message_ids=tuple(restored.message_ids), cursor=restored.cursor)
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""

@@ -33,6 +33,7 @@ from .openapi import add_openapi
 from .page import PAGE, add_page
 from .paths import with_path
 from .presence import add_presence
+from .producers import add_producers
 from .pushing import Pushing
 from .request_log import add_request_log, note_refusal
 from .routes import Routes
@@ -155,6 +156,7 @@ def create_app(
     add_list_events(routes, engine, heartbeat)
     add_generations(routes, engine)
     add_chunks(routes, engine)
+    add_producers(routes, engine)
     add_tickets(routes)
     add_health(routes, engine, metrics)
     add_page(routes)

@@ -21,22 +21,19 @@ from ..requests.bodies import (
     EmptyBody,
     StartBody,
     StopBody,
-    check_idempotency_key,
     put_in,
     read_body,
     read_input,
     start,
     stop,
 )
-from .chunks import LEASE, lease_in, one
-from .guard import allow, authenticate, permitted
+from .chunks import LEASE, lease_in
+from .guard import allow, authenticate
 from .intake import json_body
-from .openapi.schemas import Schema, reference
-from .routes import SESSION, Body, Operation, Routes, answered, header, json_answer
+from .openapi.schemas import reference
+from .routes import KEY, SESSION, Body, Operation, Routes, answered, idempotency_key, json_answer
 
 __all__ = ["add_generations"]
-
-_KEY: Final[Schema] = {"type": "string", "pattern": "^[!-~]{1,255}$"}
 
 _STATUS: Final = {"started": 201, "queued": 202, "joined": 200, "repeated": 200}
 
@@ -56,11 +53,7 @@ def add_generations(routes: Routes, engine: Engine) -> None:
             "`producer: remote` opens one that is driven by chunks, and needs the scope `produce`.",
             scope="write",
             parameters=(
-                header(
-                    "Idempotency-Key",
-                    _KEY,
-                    "Makes the start safe to repeat: for a day the same key in the same session gets the first answer.",
-                ),
+                KEY,
                 LEASE,
             ),
             body=Body(shape=StartBody, example={"text": "water finds its way"}),
@@ -84,16 +77,13 @@ def add_generations(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def start_generation(session_id: str) -> Response:
-        key = one(request.headers.getlist, "Idempotency-Key")
-        if key is not None:
-            check_idempotency_key(key)
+        key = idempotency_key()
         lease = lease_in(request.headers.getlist)
         body = read_body(await json_body(), StartBody)
         if body.is_remote:
             await allow("produce", session_id)
-        produces = await permitted("produce", session_id)
         session = await engine.session(session_id)
-        made, how = await start(session, body, key, principal=authenticate().subject, produces=produces, lease=lease)
+        made, how = await start(session, body, key, principal=authenticate().subject, lease=lease)
         return answered(made, _STATUS[how])
 
     @routes.add(

@@ -19,6 +19,7 @@ from penstock.engine import InvalidBody, encode_json
 
 from ..access import Scope
 from ..requests.answers import as_json
+from ..requests.bodies import check_idempotency_key
 from ..requests.listing import LARGEST_PAGE
 from .guard import allow
 from .openapi.schemas import Schema, reference
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEARTBEAT",
+    "KEY",
     "LARGEST_PAGE",
     "LIMIT",
     "SESSION",
@@ -38,8 +40,10 @@ __all__ = [
     "Routes",
     "Shape",
     "answered",
+    "behind",
     "flag",
     "header",
+    "idempotency_key",
     "json_answer",
     "no_body",
     "number",
@@ -210,7 +214,7 @@ _PAGE: Final = 100
 _LONGEST_HEARTBEAT: Final = 3600
 
 # What a number in a query looks like; the bound on it is not longer.
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 LIMIT: Final = Parameter(
     name="limit",
@@ -236,13 +240,18 @@ def page_size() -> int:
     return number(LIMIT.name, LARGEST_PAGE) or _PAGE
 
 
-def number(name: str, most: int) -> int | None:
+def behind() -> int:
+    """``after``, of the request that Quart is at: the number behind which a page begins. Raises `InvalidBody`."""
+    return number("after", 10**9 - 1, least=0) or 0
+
+
+def number(name: str, most: int, *, least: int = 1) -> int | None:
     """What the query of the request that Quart is at says under this name, if anything. Raises `InvalidBody`."""
     given = request.args.getlist(name)
     if not given:
         return None
-    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or int(given[0]) > most:
-        raise InvalidBody(f"{name} must be a whole number from 1 to {most}, given once")
+    if len(given) > 1 or _NUMBER.fullmatch(given[0]) is None or not least <= int(given[0]) <= most:
+        raise InvalidBody(f"{name} must be a whole number from {least} to {most}, given once")
     return int(given[0])
 
 
@@ -265,3 +274,18 @@ def query(name: str, schema: Schema | str, description: str) -> Parameter:
 def header(name: str, schema: Schema | str, description: str) -> Parameter:
     made = reference(schema) if isinstance(schema, str) else schema
     return Parameter(name=name, schema=made, description=description, place="header")
+
+
+KEY: Final = header(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "Makes the request safe to repeat: for a day the same key in the same session gets the first answer.",
+)
+
+
+def idempotency_key() -> str | None:
+    """`KEY`, of the request that Quart is at. Raises `InvalidBody`."""
+    given = request.headers.getlist(KEY.name)
+    if len(given) > 1:
+        raise InvalidBody(f"there is more than one {KEY.name}")
+    return check_idempotency_key(given[0]) if given else None

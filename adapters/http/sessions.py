@@ -9,7 +9,7 @@ from typing import final
 from attrs import frozen
 from quart import Response, request
 
-from penstock.engine import Engine, InvalidBody, JSONObject, Snapshot, new_session_id
+from penstock.engine import Engine, InvalidBody, JSONObject, Snapshot, encode_json, new_session_id
 
 from ..requests.answers import (
     DeleteAnswer,
@@ -17,15 +17,30 @@ from ..requests.answers import (
     PostAnswer,
     PutAnswer,
     ResetAnswer,
+    RestoreAnswer,
     RetractAnswer,
     SessionList,
     UpdateAnswer,
+    VersionsAnswer,
 )
-from ..requests.bodies import MessageBody, post, read_body
+from ..requests.bodies import EmptyBody, MessageBody, post, read_body
 from ..requests.listing import Order, Place, list_body, list_sessions
 from .guard import allow, authenticate, may_list, permitted
 from .intake import json_body
-from .routes import LIMIT, SESSION, Body, Operation, Routes, answered, json_answer, page_size, query
+from .routes import (
+    KEY,
+    LIMIT,
+    SESSION,
+    Body,
+    Operation,
+    Routes,
+    answered,
+    behind,
+    idempotency_key,
+    json_answer,
+    page_size,
+    query,
+)
 
 __all__ = ["ForkBody", "NewBody", "PatchBody", "ResetBody", "RetractBody", "add_sessions"]
 
@@ -280,3 +295,59 @@ def add_sessions(routes: Routes, engine: Engine) -> None:
         body = read_body(await json_body(), RetractBody)
         cursor = await (await engine.session(session_id)).retract(message_id, and_after=body.and_after)
         return answered(RetractAnswer(session_id=session_id, message_id=message_id.lower(), cursor=cursor))
+
+    @routes.add(
+        Operation(
+            method="get",
+            path="/v1/sessions/{session_id}/messages/{message_id}/versions",
+            id="listVersions",
+            tag="messages",
+            summary="The versions of a message that was regenerated, or edited and sent again",
+            description="The oldest first; the message is that of any of them. What followed each is not told of.",
+            scope="read",
+            parameters=(
+                LIMIT,
+                query(
+                    "after", {"type": "integer", "minimum": 0, "default": 0}, "The number behind which the page begins."
+                ),
+            ),
+            answers={200: json_answer("A page.", VersionsAnswer)},
+            codes=(*SESSION, "MESSAGE_NOT_FOUND"),
+        ),
+    )
+    async def versions(session_id: str, message_id: str) -> Response:
+        session = await engine.session(session_id)
+        found = await session.versions(message_id, after=behind(), limit=page_size())
+        head = encode_json({"session_id": session_id, "message_id": message_id.lower()})
+        more = b"true" if found.more else b"false"
+        return answered(b'%b,"versions":[%b],"more":%b}' % (head[:-1], b",".join(found.bodies), more))
+
+    @routes.add(
+        Operation(
+            method="post",
+            path="/v1/sessions/{session_id}/messages/{message_id}/restore",
+            id="restoreVersion",
+            tag="messages",
+            summary="Bring back a version of a message, with all that followed it",
+            description="In place of what stands there now, which can be restored in its turn. A version that stands "
+            "there stays as it is. While a generation is live it is `GENERATION_ACTIVE`.",
+            scope="write",
+            parameters=(KEY,),
+            body=Body(shape=EmptyBody),
+            answers={200: json_answer("It stands there.", RestoreAnswer)},
+            codes=(*SESSION, "MESSAGE_NOT_FOUND", "GENERATION_ACTIVE", "IDEMPOTENCY_CONFLICT"),
+        ),
+    )
+    async def restore(session_id: str, message_id: str) -> Response:
+        key = idempotency_key()
+        read_body(await json_body(), EmptyBody)
+        session = await engine.session(session_id)
+        restored = await session.restore(message_id, idempotency_key=key, principal=authenticate().subject)
+        return answered(
+            RestoreAnswer(
+                session_id=session_id,
+                message_id=message_id.lower(),
+                message_ids=list(restored.message_ids),
+                cursor=restored.cursor,
+            )
+        )

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Literal, Self, final
 
 from attrs import asdict, frozen
 
-from penstock.engine import JSON, Cursor, GenerationInfo, JSONObject, Moment, Present, StateName, StopState, converter
+from penstock.engine import (
+    JSON,
+    Cursor,
+    GenerationInfo,
+    JSONObject,
+    MessageView,
+    Moment,
+    Present,
+    StateName,
+    StopState,
+    Version,
+    converter,
+)
 
 if TYPE_CHECKING:
     from attrs import AttrsInstance
@@ -26,14 +38,17 @@ __all__ = [
     "InputAnswer",
     "LastWords",
     "ListedGeneration",
+    "ListedProducer",
     "ListedSession",
     "PostAnswer",
     "PresenceAnswer",
     "PresentAnswer",
+    "ProducersAnswer",
     "PutAnswer",
     "QueueAnswer",
     "QueuedAnswer",
     "ResetAnswer",
+    "RestoreAnswer",
     "RetractAnswer",
     "SessionList",
     "StartAnswer",
@@ -41,6 +56,7 @@ __all__ = [
     "SupersededAnswer",
     "TicketAnswer",
     "UpdateAnswer",
+    "VersionsAnswer",
     "as_json",
 ]
 
@@ -160,6 +176,28 @@ class RetractAnswer:
 
 @final
 @frozen(kw_only=True)
+class VersionsAnswer:
+    """The oldest first; ``more``: others are behind the last one, whose number is the next page's ``after``."""
+
+    session_id: str
+    message_id: str
+    versions: tuple[MessageView, ...]
+    more: bool
+
+
+@final
+@frozen(kw_only=True)
+class RestoreAnswer:
+    """``message_ids``: what stands there now, in order: the version itself, and what followed it."""
+
+    session_id: str
+    message_id: str
+    message_ids: list[str]
+    cursor: Cursor
+
+
+@final
+@frozen(kw_only=True)
 class SupersededAnswer:
     """What this start put an end to, and how long its clean-up took."""
 
@@ -211,6 +249,7 @@ class GenerationAnswer:
     finished: Moment | None = None
     silent: bool = False
     behind: str | None = None
+    version: Version | None = None
 
     @classmethod
     def of(cls, session_id: str, info: GenerationInfo) -> Self:
@@ -299,6 +338,25 @@ class PresenceAnswer:
 
     session_id: str
     presence: tuple[Present, ...]
+
+
+@final
+@frozen(kw_only=True)
+class ListedProducer:
+    """``input_schema``: a JSON schema of the ``input`` that it takes."""
+
+    name: str
+    description: str | None = None
+    input_schema: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
+class ProducersAnswer:
+    """In order of their names; ``default`` is the one that a start without a name gets, if there is one."""
+
+    producers: tuple[ListedProducer, ...]
+    default: str | None = None
 
 
 @final

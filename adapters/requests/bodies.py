@@ -19,7 +19,6 @@ from penstock.engine import (
     InvalidBody,
     JSONObject,
     PolicyName,
-    ProducerNotFound,
     Queued,
     Session,
     StaleError,
@@ -195,26 +194,19 @@ async def start(
     idempotency_key: str | None,
     *,
     principal: str = "",
-    produces: bool = True,
     lease: float | None = None,
 ) -> tuple[StartAnswer | QueuedAnswer, How]:
     """Start a generation for ``principal``, or have it wait; also what it came to.
 
-    Who does not produce is not told which producers there are. ``lease`` is the remote producer's that asks for it.
+    ``lease`` is the remote producer's that asks for it.
     """
     if lease is not None and not body.is_remote:
         raise InvalidBody("only the producer of a generation that is driven by chunks has a lease")
-    try:
-        made, how = await _start(session, body, idempotency_key, principal)
-        if lease is not None and how == "started":
-            with suppress(StaleError):  # it is over already, which its producer hears with its first chunk
-                await session.keep(made.generation_id, lease=lease)
-        return made, how
-    except ProducerNotFound as error:
-        if produces:
-            raise
-        detail = "no producer has this name; leave it out for the default one"
-        raise ProducerNotFound(detail, session_id=session.session_id) from error
+    made, how = await _start(session, body, idempotency_key, principal)
+    if lease is not None and how == "started":
+        with suppress(StaleError):  # it is over already, which its producer hears with its first chunk
+            await session.keep(made.generation_id, lease=lease)
+    return made, how
 
 
 async def _start(

@@ -221,7 +221,7 @@ class Transcript {
   openMessage(event, data) {
     if (this.byId.has(/** @type {string} */ (event.message_id))) return "gap";
     const stamp = pick(event, "message_id", "generation_id", "turn", "job_id", "time");
-    const said = pick(data, "role", "parent_message_id", "metadata", "continues");
+    const said = pick(data, "role", "parent_message_id", "metadata", "continues", "version");
     this.add(new Growing({ ...stamp, ...said, status: "open" }, []));
     return "applied";
   }
@@ -256,11 +256,11 @@ class Transcript {
     const message = this.byId.get(id);
     const names = ["kind", "seq", ...CONTENT, "tool_call_id", "name"];
     const blocks = data.blocks.map((/** @type {any} */ block) => pick(block, ...names));
-    // In a fork it bears no generation's stamp, but says whose it was.
+    // In a fork, and restored, it bears no generation's stamp, but says whose it was.
     const of = event.generation_id === undefined && data.generation ? data.generation : event;
     if (!message) {
       const stamp = { ...pick(event, "message_id", "job_id", "time"), ...pick(of, "generation_id", "turn") };
-      const said = pick(data, "role", "status", "parent_message_id", "metadata", "author", "continues");
+      const said = pick(data, "role", "status", "parent_message_id", "metadata", "author", "continues", "version");
       this.add(new Growing({ ...stamp, ...said }, blocks));
       this.whole.add(id);
       return "applied";
@@ -802,7 +802,7 @@ export class Fold {
   }
 
   /**
-   * In a fork a message tells how the generation ended that wrote it, and one behind it that wrote none.
+   * One that was carried over tells how the generation ended that wrote it, and one behind it that wrote none.
    *
    * @param {PenstockEvent} event
    * @param {any} data
@@ -813,7 +813,7 @@ export class Fold {
     const verdict = this.#transcript.takeWhole(event, data);
     if (verdict !== "applied" || !isNew) return verdict;
     if (event.generation_id === this.#last) this.#speak();
-    const names = ["generation_id", "turn", "outcome", "code", "message"];
+    const names = ["generation_id", "turn", ...END, "author", "started", "finished"];
     const { generation, silent } = data;
     if (generation && event.generation_id === undefined && !this.#generations.has(generation.generation_id)) {
       this.#takeGenerations([{ ...pick(generation, ...names), state: "finished" }], this.#ends);
@@ -838,7 +838,7 @@ export class Fold {
   #speak() {
     const known = this.#last === null ? undefined : this.#generations.get(this.#last);
     if (!known?.silent) return;
-    const { silent, behind, ...rest } = known;
+    const { silent, behind, version, ...rest } = known;
     this.#note(rest);
   }
 
@@ -926,7 +926,7 @@ export class Fold {
       state: "live",
     });
     const begun = { ...pick(event, "generation_id", "turn"), state: "live", ...pick(data, "author") };
-    this.#note({ ...begun, started: this.#moment(event), ...this.#silence() });
+    this.#note({ ...begun, started: this.#moment(event), ...this.#silence(), ...pick(data, "version") });
     this.#last = /** @type {string} */ (event.generation_id);
     return "applied";
   }

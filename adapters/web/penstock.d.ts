@@ -60,8 +60,18 @@ export interface Message {
   readonly author?: string;
   /** The message that was cut off, and that this one goes on with. */
   readonly continues?: string;
+  /** Which one it is of a message that was regenerated, or edited and sent again. */
+  readonly version?: Version;
   /** Those that are resolved and whose events bear its id: of its tool calls, or asked for behind it. */
   readonly approvals?: readonly Resolved[];
+}
+
+/** Which of `count` versions of one message it is, from 1. */
+export interface Version {
+  /** The id of the first one; it names them all. */
+  readonly of: string;
+  readonly index: number;
+  readonly count: number;
 }
 
 /** How an approval was resolved. */
@@ -106,6 +116,8 @@ export interface GenerationInfo {
   readonly silent?: boolean;
   /** Then: the message that it stands behind. */
   readonly behind?: string;
+  /** Then, where it answers anew: what its message would be. */
+  readonly version?: Version;
 }
 
 /** Taken in by the live generation, neither applied nor returned yet. */
@@ -361,6 +373,37 @@ export interface MessageBody {
   metadata?: JsonObject;
 }
 
+/** Versions of a message, the oldest first. */
+export interface Versions {
+  session_id: string;
+  message_id: string;
+  versions: Message[];
+  /** There are others behind the last one. */
+  more: boolean;
+}
+
+/** A version stands in the transcript; `message_ids` are its messages, in order, from the version itself on. */
+export interface Restored {
+  session_id: string;
+  message_id: string;
+  message_ids: string[];
+  cursor: string;
+}
+
+/** The producers that a server runs. */
+export interface Producers {
+  producers: ProducerInfo[];
+  /** The name of the one that a start without a name gets. */
+  default?: string;
+}
+
+export interface ProducerInfo {
+  name: string;
+  description?: string;
+  /** A JSON schema of the `input` that it takes. */
+  input_schema?: JsonObject;
+}
+
 export interface InputBody {
   kind: string;
   /** Made here unless given. */
@@ -560,6 +603,13 @@ export declare class Client {
         next?: string;
     }>;
     /**
+     * The producers that the server runs, by name, and which of them a start without a name gets.
+     *
+     * @param {Abortable} [options]
+     * @returns {Promise<Producers>}
+     */
+    producers({ signal }?: Abortable): Promise<Producers>;
+    /**
      * A ticket for those who cannot send headers, an `EventSource` say: a part of the token's rights to put into a URL.
      *
      * @param {{sessions: string[], scopes: string[], ttl?: number}} body
@@ -740,6 +790,28 @@ export declare class Session {
         message_id: string;
         cursor: string;
     }>;
+    /**
+     * The versions of a message that was regenerated, or edited and sent again, the oldest first: those behind the number
+     * `after`. The id is that of any of them.
+     *
+     * @param {string} messageId
+     * @param {{after?: number, limit?: number} & Abortable} [options]
+     * @returns {Promise<Versions>}
+     */
+    versions(messageId: string, { after, limit, signal }?: {
+        after?: number;
+        limit?: number;
+    } & Abortable): Promise<Versions>;
+    /**
+     * Bring back a version of a message with all that followed it, in place of what stands there now.
+     *
+     * @param {string} messageId
+     * @param {{key?: string} & Abortable} [options]
+     * @returns {Promise<Restored>}
+     */
+    restore(messageId: string, { key, signal }?: {
+        key?: string;
+    } & Abortable): Promise<Restored>;
     /**
      * Let a paused queue go on.
      *

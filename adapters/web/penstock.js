@@ -27,8 +27,8 @@ export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 /** @import { Frame } from "./lines.js" */
 /**
  * @import { Abortable, Connection, Following, GenerationInfo, Hooks, InputBody, Json, JsonObject, Listed, MessageBody,
- *   PenstockEvent, Place, PresenceAnswer, ServerSnapshot, Snapshot, StartBody, Started, State, StopBody,
- *   Stopped } from "./types.js"
+ *   PenstockEvent, Place, PresenceAnswer, Producers, Restored, ServerSnapshot, Snapshot, StartBody, Started, State,
+ *   StopBody, Stopped, Versions } from "./types.js"
  */
 
 /** A penstock server, as one subject. */
@@ -59,6 +59,16 @@ export class Client {
    */
   sessions({ limit, after, signal } = {}) {
     return this.#wire.ask({ method: "GET", path: `/sessions${query({ limit, after })}`, repeatable: true, signal });
+  }
+
+  /**
+   * The producers that the server runs, by name, and which of them a start without a name gets.
+   *
+   * @param {Abortable} [options]
+   * @returns {Promise<Producers>}
+   */
+  producers({ signal } = {}) {
+    return this.#wire.ask({ method: "GET", path: "/producers", repeatable: true, signal });
   }
 
   /**
@@ -704,6 +714,31 @@ export class Session {
    */
   retract(messageId, body = {}, options = {}) {
     return this.#ask("POST", `/messages/${encodeURIComponent(messageId)}/retract`, body, options);
+  }
+
+  /**
+   * The versions of a message that was regenerated, or edited and sent again, the oldest first: those behind the number
+   * `after`. The id is that of any of them.
+   *
+   * @param {string} messageId
+   * @param {{after?: number, limit?: number} & Abortable} [options]
+   * @returns {Promise<Versions>}
+   */
+  versions(messageId, { after, limit, signal } = {}) {
+    const path = `/messages/${encodeURIComponent(messageId)}/versions${query({ after, limit })}`;
+    return this.#ask("GET", path, undefined, { repeatable: true, signal });
+  }
+
+  /**
+   * Bring back a version of a message with all that followed it, in place of what stands there now.
+   *
+   * @param {string} messageId
+   * @param {{key?: string} & Abortable} [options]
+   * @returns {Promise<Restored>}
+   */
+  restore(messageId, { key = newId(), signal } = {}) {
+    const path = `/messages/${encodeURIComponent(messageId)}/restore`;
+    return this.#ask("POST", path, {}, { headers: { "Idempotency-Key": key }, repeatable: true, signal });
   }
 
   /**

@@ -94,6 +94,7 @@ const DATA = {
     "metadata?": object,
     "author?": text,
     "continues?": text,
+    "version?": (value) => wrong(value, VERSION) === null,
   },
   "generation.status": { status: text, "detail?": json },
   "generation.cancelling": { reason: text, "by?": text, "author?": text },
@@ -107,7 +108,13 @@ const DATA = {
     "retryable?": flag,
     "author?": text,
   },
-  "message.opened": { role: text, "parent_message_id?": text, "metadata?": object, "continues?": text },
+  "message.opened": {
+    role: text,
+    "parent_message_id?": text,
+    "metadata?": object,
+    "continues?": text,
+    "version?": (value) => wrong(value, VERSION) === null,
+  },
   "message.closed": { status: text, "finish_reason?": text, "usage?": object },
   "message.snapshot": {
     role: text,
@@ -119,6 +126,7 @@ const DATA = {
     "continues?": text,
     "generation?": (value) => wrong(value, FORKED) === null,
     "silent?": (value) => wrong(value, FORKED) === null,
+    "version?": (value) => wrong(value, VERSION) === null,
   },
   "message.retracted": { "reason?": text },
   "block.opened": { kind: text, "tool_call_id?": text, "name?": text },
@@ -145,13 +153,25 @@ const DATA = {
   "presence.changed": { actor_id: text, device_id: text, "name?": text, "status?": text },
 };
 
-const FORKED = shape({ generation_id: text, turn: count, outcome: text, "code?": text, "message?": text });
+const VERSION = shape({ of: text, index: count, count });
+const MOMENT = shape({ cursor: (value) => text(value) && /^[A-Za-z0-9]{1,32}-[0-9]{16}$/.test(String(value)), time: text });
+const FORKED = shape({
+  generation_id: text,
+  turn: count,
+  outcome: text,
+  "code?": text,
+  "message?": text,
+  "started?": (value) => wrong(value, MOMENT) === null,
+  "finished?": (value) => wrong(value, MOMENT) === null,
+  "retryable?": flag,
+  "usage?": object,
+  "author?": text,
+});
 
 /** What the data of each type must be. */
 const SAID = new Map(Object.entries(DATA).map(([type, fields]) => [type, shape(fields)]));
 
 const LIVE = shape({ generation_id: text, turn: count, state: text });
-const MOMENT = shape({ cursor: text, time: text });
 const INFO = shape({
   generation_id: text,
   state: text,

@@ -63,8 +63,18 @@ export interface Message {
   readonly author?: string;
   /** The message that was cut off, and that this one goes on with. */
   readonly continues?: string;
+  /** Which one it is of a message that was regenerated, or edited and sent again. */
+  readonly version?: Version;
   /** Those that are resolved and whose events bear its id: of its tool calls, or asked for behind it. */
   readonly approvals?: readonly Resolved[];
+}
+
+/** Which of `count` versions of one message it is, from 1. */
+export interface Version {
+  /** The id of the first one; it names them all. */
+  readonly of: string;
+  readonly index: number;
+  readonly count: number;
 }
 
 /** How an approval was resolved. */
@@ -109,6 +119,8 @@ export interface GenerationInfo {
   readonly silent?: boolean;
   /** Then: the message that it stands behind. */
   readonly behind?: string;
+  /** Then, where it answers anew: what its message would be. */
+  readonly version?: Version;
 }
 
 /** Taken in by the live generation, neither applied nor returned yet. */
@@ -362,6 +374,37 @@ export interface MessageBody {
   /** Made here unless given. */
   message_id?: string;
   metadata?: JsonObject;
+}
+
+/** Versions of a message, the oldest first. */
+export interface Versions {
+  session_id: string;
+  message_id: string;
+  versions: Message[];
+  /** There are others behind the last one. */
+  more: boolean;
+}
+
+/** A version stands in the transcript; `message_ids` are its messages, in order, from the version itself on. */
+export interface Restored {
+  session_id: string;
+  message_id: string;
+  message_ids: string[];
+  cursor: string;
+}
+
+/** The producers that a server runs. */
+export interface Producers {
+  producers: ProducerInfo[];
+  /** The name of the one that a start without a name gets. */
+  default?: string;
+}
+
+export interface ProducerInfo {
+  name: string;
+  description?: string;
+  /** A JSON schema of the `input` that it takes. */
+  input_schema?: JsonObject;
 }
 
 export interface InputBody {

@@ -169,10 +169,9 @@ class Commands:
         key = check_idempotency_key(value["idempotency_key"]) if "idempotency_key" in value else None
         if body.is_remote:
             await self._holder.allow("produce", session_id)
-        produces = await self._holder.may("produce", session_id)
         subject = self._holder.principal().subject
         session, lease = await self._engine.session(session_id), lease_in(value)
-        made, how = await start(session, body, key, principal=subject, produces=produces, lease=lease)
+        made, how = await start(session, body, key, principal=subject, lease=lease)
         # What HTTP says by its status.
         return {**as_json(made), how: True} if how in ("joined", "repeated") else as_json(made)
 

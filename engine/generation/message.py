@@ -56,6 +56,9 @@ class Outline(Protocol):
     def next_block_index(self, message_id: str) -> int:
         """The index that the message's next block gets. Raises `InvalidBody` when it is not open."""
 
+    def opening(self, opened: MessageOpened, /) -> MessageOpened:
+        """What opens the next message, with what is known of it beside what its producer says."""
+
 
 class Tail(Protocol):
     """The session's committed tail."""
@@ -150,7 +153,8 @@ class Message:
             self._join(opener)
             return self
         record = to_record(MessageRecord(generation_id=self._writer.generation_id))
-        self._writer.put_nowait(Draft(self._opened, self.message_id), {message_key(self.message_id): record})
+        opened = self._writer.structure.opening(self._opened)
+        self._writer.put_nowait(Draft(opened, self.message_id), {message_key(self.message_id): record})
         if self._proposed:
             self._writer.note_message(self.message_id)
         self._writer.open_messages[self.message_id] = self

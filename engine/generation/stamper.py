@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
-from ..codec import PieceEncoder, Unstamped, check_data, encode_checked
-from ..events import Event, GenerationStarted, MessageRetracted, encoded_now, now
+from ..codec import PieceEncoder, Unstamped, check_data, encode_checked, encode_with
+from ..events import Event, GenerationStarted, MessageRetracted, MessageSnapshot, encoded_now, now
 from ..rules.lifecycle import Draft, OpenGeneration, WaitingGeneration
 from ..rules.listing import changes_list, follow, without
 from ..stream.journal import Journal, Mark
@@ -102,6 +102,22 @@ class LongPart:
             self._followed[-1].add(draft.message_id)
         else:
             self._followed.append({draft.message_id})
+
+    def add_whole(self, message_id: str, message: MessageSnapshot, data: bytes) -> None:
+        """A whole message of the session's own; ``data`` is what it says, as JSON, ``message`` some of it at least.
+
+        Lists are told of it by `tell` alone.
+        """
+        event = _placed(self._journal, None, Draft(message, message_id), 1, "")
+        self._events.append(Unstamped.made(encode_with(event, data)))
+
+    def tell(self, message_id: str, message: MessageSnapshot) -> None:
+        """Have lists told of a message that was added."""
+        self._follow(None, Draft(message, message_id))
+
+    def __len__(self) -> int:
+        """How many events are prepared."""
+        return len(self._events)
 
     def stamp(self, records: Records | None = None) -> Mark:
         """Give it its offsets, with ``records``. Raises `WriteFailed`; nothing is written then."""

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Self, final
 
 from attrs import define, field, frozen
 
-from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject
+from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject, Version
 from ..work import Work, at_once
 from .generations import GenerationPlace, GrowingGeneration
 from .snapshot import BlockView, MessageView, ResolvedView
@@ -143,6 +143,7 @@ class GrowingMessage:
     closed: str | None = None
     author: str | None = None
     continues: str | None = None
+    version: Version | None = None
     approvals: tuple[ResolvedView, ...] = ()
     by: GrowingGeneration | None = None
     whole: bool = False
@@ -170,6 +171,7 @@ class GrowingMessage:
             closed=view.closed,
             author=view.author,
             continues=view.continues,
+            version=view.version,
             approvals=view.approvals,
         )
 
@@ -203,6 +205,7 @@ class GrowingMessage:
                 closed=self.closed,
                 author=self.author,
                 continues=self.continues,
+                version=self.version,
                 approvals=self.approvals,
             )
         return self.kept

@@ -20,8 +20,10 @@ from ..events import (
     GenerationFinished,
     GenerationStarted,
     JSONObject,
+    Moment,
+    Version,
 )
-from .snapshot import GenerationInfo, Moment
+from .snapshot import GenerationInfo
 
 __all__ = ["SILENT_KEPT", "GenerationPlace", "Generations", "GrowingGeneration", "by_begin"]
 
@@ -51,6 +53,7 @@ class GrowingGeneration:
     finished: Moment | None = None
     silent: bool = False
     behind: str | None = None
+    version: Version | None = None
     begun: int = 0
     kept: GenerationInfo | None = None
 
@@ -72,6 +75,7 @@ class GrowingGeneration:
             finished=view.finished,
             silent=view.silent,
             behind=view.behind,
+            version=view.version,
             begun=0 if first is None else first.cursor.offset,
             kept=view,
         )
@@ -89,7 +93,7 @@ class GrowingGeneration:
 
     @classmethod
     def forked(cls, said: ForkedGeneration) -> Self:
-        """As a message that it wrote tells of it in a fork."""
+        """As a message that it wrote tells of it, carried over."""
         return cls(
             generation_id=said.generation_id,
             state="finished",
@@ -97,6 +101,12 @@ class GrowingGeneration:
             outcome=said.outcome,
             code=said.code,
             message=said.message,
+            retryable=said.retryable,
+            usage=said.usage,
+            author=said.author,
+            started=said.started,
+            finished=said.finished,
+            begun=0 if said.started is None else said.started.cursor.offset,
         )
 
     def end(self, event: Event, data: GenerationFinished, epoch: str) -> None:
@@ -106,6 +116,11 @@ class GrowingGeneration:
         self.retryable, self.usage = data.retryable, data.usage
         self.finished = _moment(event, epoch)
         self.kept = None
+
+    def speak(self) -> None:
+        """It stands behind no message any more."""
+        if self.silent:
+            self.silent, self.behind, self.version, self.kept = False, None, None, None
 
     def view(self) -> GenerationInfo:
         if self.kept is None:
@@ -123,6 +138,7 @@ class GrowingGeneration:
                 finished=self.finished,
                 silent=self.silent,
                 behind=self.behind,
+                version=self.version,
             )
         return self.kept
 
@@ -161,9 +177,9 @@ class Generations:
         for column in (self._turns, self._begun, self._ended):
             del column[:]
 
-    def start(self, started: GrowingGeneration, behind: str | None) -> None:
-        """It begins behind this message, and has opened none."""
-        started.silent, started.behind = True, behind
+    def start(self, started: GrowingGeneration, behind: str | None, version: Version | None) -> None:
+        """It begins behind this message, and has opened none; its first will be this version."""
+        started.silent, started.behind, started.version = True, behind, version
         self.last, self.question = started, behind
 
     def wrote(self, generation_id: str | None) -> GrowingGeneration | None:
@@ -171,8 +187,7 @@ class Generations:
         last = self.last
         if last is None or last.generation_id != generation_id:
             return None
-        if last.silent:
-            last.silent, last.behind, last.kept = False, None, None
+        last.speak()
         return last
 
     def cancel(self) -> None:
@@ -203,7 +218,7 @@ class Generations:
         self.silent = [silent for silent in self.silent if silent.behind != message_id]
         last = self.last
         if last is not None and last.behind == message_id:
-            last.silent, last.behind, last.kept = False, None, None
+            last.speak()
 
     def place(self, generation_id: str, turn: int) -> GenerationPlace | None:
         """Where the log has the generation of this turn, if it has started and ended."""

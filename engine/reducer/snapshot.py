@@ -12,7 +12,7 @@ from typing import Literal, Self, final
 from attrs import frozen
 
 from ..codec import converter, encode_json, structure
-from ..events import JSON, Cursor, JSONObject
+from ..events import JSON, Cursor, JSONObject, Moment, Version
 
 __all__ = [
     "ApprovalView",
@@ -21,7 +21,6 @@ __all__ = [
     "GenerationView",
     "InputView",
     "MessageView",
-    "Moment",
     "QueueView",
     "QueuedView",
     "ResolvedView",
@@ -66,7 +65,8 @@ class MessageView:
 
     ``time`` is that of its first event, ``closed`` that of its end, both as events carry it; one that came whole has
     no end of its own. ``approvals`` are those that are resolved and whose events bear its id. ``author`` is who posted
-    it, ``continues`` the message that it goes on with.
+    it, ``continues`` the message that it goes on with. ``version`` tells which one it is of a message that was
+    regenerated, or edited and sent again.
     """
 
     message_id: str
@@ -84,16 +84,8 @@ class MessageView:
     closed: str | None = None
     author: str | None = None
     continues: str | None = None
+    version: Version | None = None
     approvals: tuple[ResolvedView, ...] = ()
-
-
-@final
-@frozen(kw_only=True)
-class Moment:
-    """Where in the log something stands, and when it was written: ``time`` as events carry it."""
-
-    cursor: Cursor
-    time: str
 
 
 @final
@@ -103,7 +95,7 @@ class GenerationInfo:
 
     ``message`` says why it did not complete, ``retryable`` whether the same may go well later, as far as is known.
     ``author`` is who started it. ``silent``: it has opened no message, and stands behind the message ``behind``, if
-    there was one.
+    there was one; ``version`` is what its message would be, where it answers anew.
     """
 
     generation_id: str
@@ -119,6 +111,7 @@ class GenerationInfo:
     finished: Moment | None = None
     silent: bool = False
     behind: str | None = None
+    version: Version | None = None
 
 
 @final

@@ -43,9 +43,10 @@ from ..events import (
     SessionReset,
     SessionUpdated,
     Unknown,
+    Version,
 )
 from ..work import Work, at_once
-from .content import Again, GrowingBlock, GrowingMessage, Missing
+from .content import Again, Evicted, GrowingBlock, GrowingMessage, Missing
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .generations import GenerationPlace, Generations, GrowingGeneration, by_begin
 from .snapshot import (
@@ -75,6 +76,7 @@ class SessionState:
         self.generation: GenerationView | None = None
         self.metadata: JSONObject = {}
         self.paused = False
+        self.reset_at = 0  # the offset of the last session.reset
         self._transcript = Transcript()
         self._generations = Generations()
         self._queue: dict[str, QueuedView] = {}
@@ -220,6 +222,27 @@ class SessionState:
         return tuple(view for *_, view in shown)
 
     @property
+    def newest(self) -> str | None:
+        """The last message's id."""
+        return self._transcript.newest
+
+    @property
+    def unspoken(self) -> Version | None:
+        """The version that the last generation was to write, where it has written none and nothing came behind it."""
+        last = self._generations.last
+        if last is None or not last.silent or last.behind != self._transcript.newest:
+            return None
+        return last.version
+
+    def version_of(self, of: str) -> str | None:
+        """The message that stands here as one of these versions."""
+        return self._transcript.version_of(of)
+
+    def standing(self, message_id: str) -> tuple[str | None, GrowingMessage | Evicted]:
+        """The message, and the id of the one before it. Raises `MessageNotFound`."""
+        return self._transcript.standing(message_id)
+
+    @property
     def question(self) -> str | None:
         """The message behind which the live generation began; None where nothing is live, or no message stood there."""
         return None if self.generation is None else self._generations.question
@@ -323,7 +346,7 @@ class SessionState:
             case SessionCreated() | SessionUpdated() | SessionForked():
                 self.metadata = data.metadata
             case SessionReset():
-                return self._reset()
+                return self._reset(event)
             case PresenceChanged() | App() | Unknown():
                 pass
             case _:
@@ -359,13 +382,14 @@ class SessionState:
             self._generations.retract(event.message_id or "")
         return folded
 
-    def _reset(self) -> Folded:
+    def _reset(self, event: Event) -> Folded:
         if self.generation is not None:
             return Gap(f"generation.finished of {self.generation.generation_id}", "session.reset")
         self._transcript.clear()
         self._generations.clear()
         self._approvals.clear()
         self._queue.clear()
+        self.reset_at = event.offset or 0
         return APPLIED
 
     # Generations
@@ -398,7 +422,8 @@ class SessionState:
             return Gap(f"a turn above {self.turn}", f"turn {turn}")
         self._queue.pop(generation_id, None)
         self.turn = turn
-        self._generations.start(GrowingGeneration.begin(event, data, self.epoch), self._transcript.newest)
+        begun = GrowingGeneration.begin(event, data, self.epoch)
+        self._generations.start(begun, self._transcript.newest, data.version)
         self.generation = GenerationView(
             generation_id=generation_id,
             turn=turn,

@@ -65,10 +65,13 @@ class Transcript:
         # For every jump of the offset that no message.snapshot has explained yet, the messages that may.
         self._unexplained: list[set[str]] = []
         self._asked: dict[str, str | None] = {}  # what each approval is for, where nobody else keeps account of that
+        self._versions: dict[str, str] = {}  # the message that is one of these versions, or was the last to be
 
     def add(self, message: GrowingMessage) -> None:
         """Append a message whose id is new. Its ``ordinal`` is given here and never changes."""
         message.ordinal = max(message.first, self._in_order[-1].ordinal + 1 if self._in_order else 0)
+        if message.version is not None:
+            self._versions[message.version.of] = message.message_id
         self._by_id[message.message_id] = message
         self._in_order.append(message)
         if message.open:
@@ -85,6 +88,7 @@ class Transcript:
         self._in_order.clear()
         self._unexplained.clear()
         self._asked.clear()
+        self._versions.clear()
         self.older, self.older_seen_at = False, 0
 
     def dismantling(self) -> Work[None]:
@@ -230,6 +234,20 @@ class Transcript:
         last = self._in_order[-1] if self._in_order else next(self._old.backwards(len(self._old)), None)
         return None if last is None else last.message_id
 
+    def version_of(self, of: str) -> str | None:
+        """The message that stands here as one of these versions."""
+        message_id = self._versions.get(of, of)
+        return message_id if self.knows(message_id) else None
+
+    def standing(self, message_id: str) -> tuple[str | None, GrowingMessage | Evicted]:
+        """The message, and the id of the one before it. Raises `MessageNotFound`."""
+        message = self._known(message_id)
+        if message is None:
+            raise MessageNotFound("the session has no message with this id", message_id=message_id)
+        at = self._index(message)
+        before = next(self._backwards(at), None)
+        return None if before is None else before.message_id, message
+
     def knows(self, message_id: str) -> bool:
         """Whether there is a message with this id."""
         return self._known(message_id) is not None
@@ -331,6 +349,7 @@ class Transcript:
                 job_id=event.job_id,
                 time=event.time,
                 continues=data.continues,
+                version=data.version,
                 first=event.offset or 0,
             )
         )
@@ -389,6 +408,7 @@ class Transcript:
                     time=event.time,
                     author=data.author,
                     continues=data.continues,
+                    version=data.version,
                     by=None if forked is None else GrowingGeneration.forked(forked),
                     whole=True,
                     first=event.offset or 0,

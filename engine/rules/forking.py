@@ -1,8 +1,8 @@
 """The beginning of a fork: what a new session's log says of the messages that it starts from.
 
-Owns how messages are carried over: each whole, under its id, without the stamp of the generation that made it, but with
-how that ended, and how one did that began behind it and wrote nothing. A message that was open is cancelled. Nothing
-else is carried.
+Owns how messages are carried over: each whole, without the stamp of the generation that made it, but with how that
+ended. In a fork it keeps its id, and says how one ended that began behind it and wrote nothing; a message that was open
+is cancelled. Nothing else is carried. Versions that are restored are carried over within their session (`versions`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,24 @@ from typing import final
 from attrs import frozen
 
 from ..codec import converter, encode, encode_json, encode_with, encoding_blocks
-from ..events import BlockSnapshot, Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked
+from ..events import (
+    JSON,
+    BlockSnapshot,
+    Cursor,
+    Event,
+    ForkedGeneration,
+    JSONObject,
+    MessageSnapshot,
+    SessionForked,
+    Version,
+)
 from ..reducer import BlockView, GenerationInfo, MessageView
 from ..work import Work
 from .lifecycle import Said, first_words
 from .listing import Listed, begun, saying
 from .records import MessageRecord, message_key, to_record
 
-__all__ = ["Beginning", "beginning"]
+__all__ = ["Beginning", "beginning", "carrying", "digesting", "telling"]
 
 
 @final
@@ -65,11 +75,16 @@ def beginning(
     while messages:
         message = messages.popleft()
         number = len(events) + 1
-        whole = _whole(message)
-        said = yield from encoding_blocks(whole, map(_block, message.blocks))
+        whole, said = yield from carrying(message)
         # As of a message that was posted: repeated with the same content, it is the same.
-        record = MessageRecord(digest=(yield from _digesting(said)))
-        data = _with_source(said, message, ends.get(message.generation_id or ""), silent.get(message.message_id))
+        record = MessageRecord(digest=(yield from digesting(said)))
+        data = telling(
+            said,
+            author=message.author,
+            continues=message.continues,
+            generation=ends.get(message.generation_id or ""),
+            silent=silent.get(message.message_id),
+        )
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)
         events.append(encode_with(event, data))
         records[message_key(message.message_id)] = to_record(record)
@@ -81,8 +96,8 @@ def beginning(
     return Beginning(events=events, records=records, listed=listed)
 
 
-def _digesting(data: bytes) -> Work[str]:
-    """`parts.digest` of what these bytes say."""
+def digesting(data: bytes) -> Work[str]:
+    """`transaction.digest` of what these bytes say."""
     made, size = sha256(), 64 * 1024
     for start in range(0, len(data), size):
         made.update(data[start : start + size])
@@ -103,34 +118,39 @@ def _end(generation: GenerationInfo) -> ForkedGeneration | None:
     )
 
 
-def _with_source(
-    said: bytes, message: MessageView, end: ForkedGeneration | None, silent: ForkedGeneration | None
-) -> bytes:
-    """What the message says, and whose it was: its last fields, as `encode` puts them."""
-    given = {
-        "author": message.author,
-        "continues": message.continues,
-        "generation": None if end is None else converter.unstructure(end),
-        "silent": None if silent is None else converter.unstructure(silent),
-    }
-    more = {name: value for name, value in given.items() if value is not None}
-    return b"%b,%b" % (said[:-1], encode_json(more)[1:]) if more else said
-
-
 def _said(message: MessageView) -> Said | None:
     texts = (block.text for block in message.blocks if block.kind == "text")
     return first_words(message.message_id, message.role, texts)
 
 
-def _whole(message: MessageView) -> MessageSnapshot:
-    """But for its blocks, of which there may be any number."""
-    return MessageSnapshot(
+def carrying(message: MessageView) -> Work[tuple[MessageSnapshot, bytes]]:
+    """What a message that is carried over says, block by block: with its first words alone, and as JSON with all."""
+    said = next((block for block in message.blocks if block.kind == "text" and block.text), None)
+    whole = MessageSnapshot(
         role=message.role,
         status="cancelled" if message.status == "open" else message.status,
-        blocks=(),
+        blocks=() if said is None else (_block(said),),
         parent_message_id=message.parent_message_id,
         metadata=message.metadata,
     )
+    return whole, (yield from encoding_blocks(whole, map(_block, message.blocks)))
+
+
+def telling(
+    said: bytes,
+    *,
+    author: str | None,
+    continues: str | None,
+    generation: ForkedGeneration | None,
+    silent: ForkedGeneration | None = None,
+    version: Version | None = None,
+) -> bytes:
+    """What the message says, and whose it was: its last fields, as `encode` puts them."""
+    given: dict[str, JSON] = {"author": author, "continues": continues}
+    for name, what in (("generation", generation), ("silent", silent), ("version", version)):
+        given[name] = None if what is None else converter.unstructure(what)
+    more = {name: value for name, value in given.items() if value is not None}
+    return b"%b,%b" % (said[:-1], encode_json(more)[1:]) if more else said
 
 
 def _block(block: BlockView) -> BlockSnapshot:

@@ -75,6 +75,7 @@ from ..events import (
     MessageOpened,
     MessageRetracted,
     MessageSnapshot,
+    Version,
 )
 from .changes import Changes
 from .states import GenerationState, next_state
@@ -216,6 +217,7 @@ class OpenGeneration:
     state: GenerationState = GenerationState.LIVE
     continues: str | None = None  # the message that its first one goes on with
     question: str | None = None  # the user's message that came with its start, where that is known
+    version: Version | None = None  # what its first message is
     _messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _open_messages: dict[str, MessageShape] = field(factory=dict, init=False)
     _calls: dict[str, _Call] = field(factory=dict, init=False)
@@ -250,10 +252,17 @@ class OpenGeneration:
         return Draft(request, next(reversed(self._messages), self.question) if call is None else call.message_id)
 
     def opening(self, opened: MessageOpened) -> MessageOpened:
-        """What opens a message: the first one, if it is an answer, says what it continues."""
-        if self.continues is None or self._messages or opened.role != "assistant" or opened.continues is not None:
+        """What opens a message: the first one says which version it is, and, if it is an answer, what it continues.
+
+        No producer says which version it is.
+        """
+        first = not self._messages
+        continues, version = opened.continues, self.version if first else None
+        if first and continues is None and opened.role == "assistant":
+            continues = self.continues
+        if continues is opened.continues and version is opened.version:
             return opened
-        return evolve(opened, continues=self.continues)
+        return evolve(opened, continues=continues, version=version)
 
     @property
     def inputs(self) -> Mapping[str, bool]:
@@ -427,7 +436,7 @@ class OpenGeneration:
         if event.generation_id != self.generation_id:
             return
         if isinstance(event.data, GenerationStarted):
-            self.continues = event.data.continues
+            self.continues, self.version = event.data.continues, event.data.version
         else:
             self.record(Draft(event.data, event.message_id, event.block_index))
 

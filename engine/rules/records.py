@@ -12,6 +12,8 @@
 ``compaction/done``   `CompactedRecord`
 ``generation/<id>``   `GenerationRecord`
 ``message/<id>``      `MessageRecord`
+``version/<id>/<…>``  `VersionRecord` of each version, by its number, that was replaced; the id is the first
+                      one's
 ``producer/<id>``     the last request that was taken of a remote producer: ``epoch`` and ``seq``
 ``idempotency/<…>``   the answer that a key got
 ====================  ====================================================================================
@@ -41,6 +43,7 @@ __all__ = [
     "MessageRecord",
     "OpenRecord",
     "SessionRecord",
+    "VersionRecord",
     "check_record",
     "dirty",
     "generation_key",
@@ -48,6 +51,8 @@ __all__ = [
     "read_record",
     "state_of",
     "to_record",
+    "version_key",
+    "versions_prefix",
 ]
 
 SESSION = "session/turn"
@@ -68,6 +73,14 @@ def message_key(message_id: str) -> str:
     return f"message/{message_id}"
 
 
+def versions_prefix(of: str) -> str:
+    return f"version/{of}/"
+
+
+def version_key(of: str, index: int) -> str:
+    return f"{versions_prefix(of)}{index:08d}"
+
+
 def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:
     """The record that goes with every end of a generation: there may be something to compact, from ``time`` on."""
     return {DIRTY: to_record(DirtyRecord(generation_id=generation_id, time=time))}
@@ -76,7 +89,10 @@ def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:
 @final
 @frozen(kw_only=True)
 class SessionRecord:
+    """``turn`` is the last one given; ``anew``: the generation that got it was to answer anew."""
+
     turn: int
+    anew: bool = False
 
 
 @final
@@ -131,14 +147,41 @@ class GenerationRecord:
 @final
 @frozen(kw_only=True)
 class MessageRecord:
-    """A message: of a generation, or posted; ``digest`` tells whether a repeated post is the same."""
+    """A message: of a generation, or posted; ``digest`` tells whether a repeated post is the same.
+
+    Of one that was replaced, ``of`` is the first of its versions, and ``index`` the number that it is among them.
+    """
 
     generation_id: str | None = None
     digest: str | None = None
+    of: str | None = None
+    index: int | None = None
+
+
+@final
+@frozen(kw_only=True)
+class VersionRecord:
+    """Where the log has a message that was replaced, from ``first`` to ``last``, and what followed it by then.
+
+    ``left`` is the offset of the event that took it out of the transcript; those behind that one tell what followed.
+    ``behind`` is the message that it stood behind.
+    """
+
+    message_id: str
+    first: int
+    last: int
+    left: int
+    behind: str | None = None
 
 
 def to_record(
-    value: SessionRecord | OpenRecord | GenerationRecord | MessageRecord | DirtyRecord | CompactedRecord,
+    value: SessionRecord
+    | OpenRecord
+    | GenerationRecord
+    | MessageRecord
+    | VersionRecord
+    | DirtyRecord
+    | CompactedRecord,
 ) -> bytes:
     return encode_record(value)
 
@@ -171,4 +214,5 @@ _KINDS: Final[Mapping[str, type]] = {
     COMPACTED: CompactedRecord,
     generation_key(""): GenerationRecord,
     message_key(""): MessageRecord,
+    "version/": VersionRecord,
 }

@@ -94,6 +94,7 @@ class Core:
     launch: Callable[[Run], None]
     queue: Queue = field(factory=Queue)  # as stamped
     turn: int = 0
+    anew: bool = False  # the generation of that turn was to answer anew
     live: Run | None = None  # assigned by `hold`
     stragglers: frozenset[Run] = _NONE
     unsettled: tuple[Mark, ...] = ()  # of starts that the log may not know yet

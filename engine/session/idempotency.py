@@ -1,6 +1,6 @@
-"""Starts that are asked for more than once under one key: the first answer, kept with the log.
+"""Starts and restores that are asked for more than once under one key: the first answer, kept with the log.
 
-The answer is written in the same part as the start, so that there is never one without the other.
+The answer is written in the same part as what was asked for, so that there is never one without the other.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from attrs import frozen
 from ..codec import encode_record
 from ..errors import IdempotencyConflict
 from ..events import Cursor
-from ..results import Queued, Started, Superseded
+from ..results import Queued, Restored, Started, Superseded
 from ..stream.history import History
 from ..stream.journal import Journal
 from .transaction import StartRequest
 
-__all__ = ["Answers"]
+__all__ = ["Answers", "Key"]
 
 _PREFIX: Final = "idempotency/"
 
@@ -30,13 +30,32 @@ _SWEEP: Final = 3600.0
 
 @final
 @frozen(kw_only=True)
+class Key:
+    """A key and whose it is; ``digest`` tells whether two requests with it ask for the same. None: no key was given."""
+
+    key: str | None
+    principal: str
+    digest: str
+
+    @property
+    def record(self) -> str:
+        name = f"{self.principal}\0{self.key}"
+        return _PREFIX + sha256(name.encode()).hexdigest()
+
+
+@final
+@frozen(kw_only=True)
 class _Answer:
-    """What a key stands for. ``at`` is the wall clock in seconds, ``offset`` that of the answer's cursor."""
+    """What a key stands for. ``at`` is the wall clock in seconds, ``offset`` that of the answer's cursor.
+
+    Of a restore, ``restored`` is how many messages it brought.
+    """
 
     digest: str
     at: float
     offset: int
-    generation_id: str
+    generation_id: str = ""
+    restored: int | None = None
     turn: int | None = None
     position: int | None = None
     message_id: str | None = None
@@ -46,7 +65,7 @@ class _Answer:
 
 @final
 class Answers:
-    """The answers of one session's starts, by principal and key."""
+    """The answers of one session, by principal and key."""
 
     __slots__ = ("_expired", "_history", "_journal", "_swept", "_ttl")
 
@@ -59,19 +78,9 @@ class Answers:
 
     async def find(self, request: StartRequest) -> Started | Queued | None:
         """The first answer to this request, marked as repeated. Raises `IdempotencyConflict` for another request."""
-        if request.idempotency_key is None:
-            return None
-        await self._sweep()
-        answer = await self._history.known(_key(request), _Answer)
+        answer = await self._find(_key(request))
         if answer is None:
             return None
-        if answer.at + self._ttl < time.time():
-            return None
-        if answer.digest != request.digest:
-            raise IdempotencyConflict(
-                "this idempotency key was used for another request; choose a new one",
-                session_id=self._journal.session_id,
-            )
         cursor = Cursor(self._journal.epoch, answer.offset)
         if answer.position is not None:
             return Queued(generation_id=answer.generation_id, position=answer.position, cursor=cursor, repeated=True)
@@ -84,6 +93,42 @@ class Answers:
             joined=answer.joined,
             repeated=True,
         )
+
+    async def find_restored(self, key: Key) -> Restored | None:
+        """The first answer to this restore, marked as repeated. Raises `IdempotencyConflict` for another request."""
+        answer = await self._find(key)
+        if answer is None:
+            return None
+        with self._history.folding() as fold:
+            brought = await fold.brought(answer.restored or 0, answer.offset)
+        return Restored(message_ids=tuple(brought), cursor=Cursor(self._journal.epoch, answer.offset), repeated=True)
+
+    async def _find(self, key: Key) -> _Answer | None:
+        if key.key is None:
+            return None
+        await self._sweep()
+        answer = await self._history.known(key.record, _Answer)
+        if answer is None or answer.at + self._ttl < time.time():
+            return None
+        if answer.digest != key.digest:
+            raise IdempotencyConflict(
+                "this idempotency key was used for another request; choose a new one",
+                session_id=self._journal.session_id,
+            )
+        return answer
+
+    def _kept(self, key: Key, answer: _Answer) -> Mapping[str, bytes | None]:
+        """What stores the answer."""
+        # Once only: a key that is used anew after this must stay.
+        old: dict[str, bytes | None] = dict.fromkeys(self._expired)
+        self._expired = ()
+        return {**old, key.record: encode_record(answer)}
+
+    def restored(self, key: Key, offset: int, count: int) -> Mapping[str, bytes | None]:
+        """What stores the answer to a restore that brought so many messages; nothing without a key."""
+        if key.key is None:
+            return {}
+        return self._kept(key, _Answer(digest=key.digest, at=time.time(), offset=offset, restored=count))
 
     def answer(
         self,
@@ -113,10 +158,7 @@ class Answers:
                 superseded=superseded,
                 joined=joined is not None,
             )
-            # Once only: a key that is used anew after this must stay.
-            old: dict[str, bytes | None] = dict.fromkeys(self._expired)
-            self._expired = ()
-            return {**old, _key(request): encode_record(answer)}
+            return self._kept(_key(request), answer)
 
         return records
 
@@ -133,6 +175,5 @@ class Answers:
         ]
 
 
-def _key(request: StartRequest) -> str:
-    name = f"{request.principal}\0{request.idempotency_key}"
-    return _PREFIX + sha256(name.encode()).hexdigest()
+def _key(request: StartRequest) -> Key:
+    return Key(key=request.idempotency_key, principal=request.principal, digest=request.digest)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterable, Mapping
-from typing import final
+from typing import cast, final
 
+from ..codec import own_json
 from ..errors import InvalidBody, ProducerNotFound
+from ..events import JSONObject
 from ..generation.generation import Producer
 from ..generation.remote import REMOTE, RemoteProducer
+from ..results import ProducerInfo
 from ..shapes import check_text, shown
 
 __all__ = ["Producers"]
@@ -35,6 +39,7 @@ class Producers:
             raise ProducerNotFound(f"the default producer {default!r} is not registered")
         self._known: dict[str, Producer] = dict(producers)
         self._default = default
+        self.infos = tuple(_info(name, self._known[name], default) for name in sorted(self._known))
 
     def named(self, name: str) -> Producer:
         """Raises `ProducerNotFound`."""
@@ -62,3 +67,21 @@ class Producers:
             raise InvalidBody("a producer is a name, an async function, an async generator function or async iterable")
         name = getattr(wanted, "__name__", None)
         return wanted, check_text(name if type(name) is str else type(wanted).__name__, "the name of a producer")
+
+
+def _info(name: str, producer: Producer, default: str | None) -> ProducerInfo:
+    """What a producer says of itself: by its attributes, where they are text and a dict, or a function's docstring.
+
+    Raises `InvalidBody` for what JSON cannot say.
+    """
+    said = getattr(producer, "description", None)
+    if said is None and inspect.isfunction(producer):
+        said = (inspect.getdoc(producer) or "").partition("\n")[0] or None
+    schema = getattr(producer, "input_schema", None)
+    what = f"input_schema of the producer {name!r}"
+    return ProducerInfo(
+        name=name,
+        default=name == default,
+        description=check_text(said, f"description of the producer {name!r}") if type(said) is str else None,
+        input_schema=cast("JSONObject", own_json(schema, what)) if isinstance(schema, dict) else None,
+    )

@@ -44,6 +44,7 @@ class Found:
     """The session's last turn and queue, and the generation it holds open."""
 
     turn: int
+    anew: bool
     queue: Queue
     open: OpenGeneration | None = None  # its structure, rebuilt from its events
     record: OpenRecord | None = None
@@ -76,7 +77,7 @@ async def settle(
     found = await find(core.log, head, core.config)
     core.journal.restart(head)
     core.journal.raise_token()
-    core.turn, core.queue = found.turn, found.queue
+    core.turn, core.anew, core.queue = found.turn, found.anew, found.queue
     if keep_remote and found.remote:
         with reading(core.session_id):
             _adopt(core, found)
@@ -146,10 +147,10 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
     waiting = {} if standing is None else await log.records(session_id, head.epoch, Queue.prefix())
     body = await log.record(session_id, head.epoch, OPEN)
     with reading(session_id):
-        turn = 0 if session is None else read_record(session, SessionRecord).turn
+        last = SessionRecord(turn=0) if session is None else read_record(session, SessionRecord)
         queue = Queue.load(waiting, standing)
         if body is None:
-            return Found(turn=turn, queue=queue)
+            return Found(turn=last.turn, anew=last.anew, queue=queue)
         record = read_record(body, OpenRecord)
         found = _Finding(record, head)
     while found.position < head.tail:
@@ -164,7 +165,7 @@ async def find(log: EventLog, head: Head, config: Config) -> Found:
             with reading(session_id):
                 found.take(entries[start : start + SLICE])
     with reading(session_id):
-        return found.found(turn, queue)
+        return found.found(last, queue)
 
 
 @final
@@ -207,12 +208,13 @@ class _Finding:
             case _:
                 pass
 
-    def found(self, turn: int, queue: Queue) -> Found:
+    def found(self, last: SessionRecord, queue: Queue) -> Found:
         structure_ = self._structure
         if not self._started or structure_.state is GenerationState.FINISHED:
             raise InvalidBody(f"the index says that {structure_.generation_id} is open, the log does not")
         return Found(
-            turn=max(turn, structure_.turn),
+            turn=max(last.turn, structure_.turn),
+            anew=last.anew,
             queue=queue,
             open=structure_,
             record=self._record,

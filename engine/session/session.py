@@ -37,18 +37,22 @@ from ..results import (
     Present,
     Queued,
     QueueNext,
+    Restored,
     Started,
     Stopped,
     Updated,
+    Versions,
 )
 from ..rules.chunks import Chunk, ProducerStamp, check_chunks
 from ..rules.merging import own_metadata
 from ..rules.policy import PolicyName
 from ..shapes import check_object, check_text, checked_text
 from ..stream.subscription import Subscription
+from ..stream.versions import list_versions
 from ..supervision import protected
 from .arguments import (
     checked_choice,
+    checked_count,
     checked_cursor,
     checked_ending,
     checked_flag,
@@ -62,11 +66,13 @@ from .arguments import (
     checked_seconds,
 )
 from .ending import reset
+from .idempotency import Key
 from .life import Call
 from .messages import retract, update
 from .queue import dequeue, queue_next
 from .registry import Registry
 from .transaction import StartRequest
+from .versions import restore
 
 __all__ = ["Session"]
 
@@ -249,6 +255,38 @@ class Session:
         checked_flag(and_after, "and_after")
         resident = await self._registry.resident(self.session_id)
         return await resident.steps.take(partial(retract, resident.core, message_id, and_after=and_after))
+
+    async def versions(self, message_id: str, *, after: int = 0, limit: int | None = None) -> Versions:
+        """The versions of a message that was regenerated, or edited and sent again, the oldest first; it is among them.
+
+        ``message_id`` is that of any of them. Those behind the number ``after``: ``limit`` of them (at most 1000),
+        within `Config.snapshot_bytes`, but one at least. Each has its `Version`; what followed it is not told of.
+        Raises `MessageNotFound` where none of them stands in the transcript, or could at its end.
+        """
+        message_id = check_uuid(message_id, "message_id")
+        checked_count(after, "after")
+        if limit is not None:
+            checked_count(limit, "limit")
+        resident = await self._registry.resident(self.session_id)
+        return await list_versions(resident.history, self._registry.config, message_id, after, limit)
+
+    async def restore(self, message_id: str, *, idempotency_key: str | None = None, principal: str = "") -> Restored:
+        """Bring back a version of a message with all that followed it, in place of what stands there now.
+
+        ``message_id`` is that of the version, as `versions` shows it. Its messages come whole, under new ids; it keeps
+        its number, and what it takes the place of can be restored in its turn. A version that stands in the transcript
+        stays as it is. Repeated with the same ``idempotency_key`` (and ``principal``) it gets the first answer.
+
+        Raises `MessageNotFound`, `GenerationActive` while a generation is live, `IdempotencyConflict`, `WriteFailed`.
+        """
+        message_id = check_uuid(message_id, "message_id")
+        key = Key(
+            key=checked_text(idempotency_key, "idempotency_key"),
+            principal=checked_principal(principal),
+            digest=f"restore {message_id}",
+        )
+        resident = await self._registry.resident(self.session_id)
+        return await resident.steps.take(partial(restore, resident.core, message_id, key))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""

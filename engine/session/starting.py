@@ -6,7 +6,7 @@ of one. What is refused is refused before anything is cancelled or written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
 from ..errors import (
@@ -18,6 +18,7 @@ from ..errors import (
     QueueFull,
     TimedOut,
 )
+from ..events import Version
 from ..generation.run import Run
 from ..generation.stamper import LongPart
 from ..results import Queued, Started, Superseded
@@ -31,6 +32,7 @@ from .core import Core
 from .ending import ending_of, finished_first, wind_down, write_end
 from .messages import said_without, tell_last
 from .transaction import NOTHING, StartRequest, Transaction, all_dropped, ended, enqueued, replaced, started
+from .versions import Leaving, leaving
 
 __all__ = ["begin", "begin_written", "make_run", "start"]
 
@@ -157,16 +159,23 @@ async def begin(
     """
     gid = request.generation_id
     message_ids = await _retracted(core, request)
+    rolls_back = ending is not None and ending.retract
+    gone, version = await _anew(core, request, message_ids, old.structure.message_ids if old and rolls_back else ())
     said = await said_without(core, message_ids)
     request.stopped = core.stops.take(gid) or request.stopped
     question = None if request.text is None else request.message_id
-    structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues, question=question)
+    structure = OpenGeneration(
+        gid,
+        core.turn + 1,
+        request.job_id,
+        continues=request.continues,
+        question=question,
+        version=version if question is None else None,
+    )
+    before = NOTHING if old is None or ending is None else ended(old.structure, ending)
     transaction = NOTHING
-    if old is not None and ending is not None:
-        transaction += ended(old.structure, ending)
     if request.replaces is not None:
-        rolled_back = ending is not None and ending.retract
-        transaction += replaced(message_ids, None if old is None else old.structure, rolled_back=rolled_back)
+        transaction += replaced(message_ids, None if old is None else old.structure, rolled_back=rolls_back)
     if waited is not None:
         transaction += Transaction(records=core.queue.remove(waited))
     transaction += started(
@@ -174,16 +183,24 @@ async def begin(
         request,
         supersedes=None if superseded is None else superseded.generation_id,
         after=core.journal.stamped,
+        version=version,
     )
     run = make_run(core, structure, request)
     answer = core.answers.answer(request, turn=structure.turn, superseded=superseded)
     part = LongPart(core.journal)  # it may retract any number of messages
     with nullcontext() if old is None else ending_of(core, old):
+        await in_slices(part.preparing(before.items))
+        ends = len(part)
         await in_slices(part.preparing(transaction.items))
+
+        def records(offset: int) -> Mapping[str, bytes | None]:
+            left = {} if gone is None else gone.records(offset - len(part) + ends + 1)
+            return {**before.records, **transaction.records, **left, **answer(offset)}
+
         core.journal.raise_token()
-        mark = part.stamp(lambda offset: {**transaction.records, **answer(offset)})
+        mark = part.stamp(records)
         tell_last(core, said)
-    core.turn = structure.turn
+    core.turn, core.anew = structure.turn, structure.version is not None
     core.hold(None if request.stopped else run)
     if request.text is not None:
         core.message_ids.note(request.message_id, mark)
@@ -225,7 +242,7 @@ def begin_written(
         core.hold(run)
         run.launched = True
         core.launch(run)
-    core.turn = structure.turn
+    core.turn, core.anew = structure.turn, False
     core.note_unsettled(mark)
     return mark, run
 
@@ -255,6 +272,25 @@ async def _retracted(core: Core, request: StartRequest) -> list[str]:
         return await core.history.message_ids(request.replaces)
     except MessageNotFound:
         return []  # it left the transcript while the start waited
+
+
+async def _anew(
+    core: Core, request: StartRequest, message_ids: Sequence[str], rolled_back: Collection[str]
+) -> tuple[Leaving | None, Version | None]:
+    """What leaves for another version of it, and which version comes; what is rolled back is none, and gives it up.
+
+    So does an answer anew that wrote nothing: what is asked for next, with nothing new said, takes its number.
+    """
+    if message_ids:
+        gone = await leaving(core, message_ids[0])
+        if message_ids[0] in rolled_back:
+            return None, gone.standing.message.version
+        return gone, gone.next
+    if core.anew and request.replaces is None and request.text is None and request.continues is None:
+        await core.settled()
+        with core.history.folding() as fold:
+            return None, await fold.unspoken()
+    return None, None
 
 
 async def _committed_or_ended(core: Core, mark: Mark, run: Run) -> None:

@@ -26,6 +26,7 @@ from ..events import (
     MessageSnapshot,
     QueuePaused,
     QueueResumed,
+    Version,
     new_message_id,
     now,
 )
@@ -150,10 +151,10 @@ class StartRequest:
             raise InvalidBody("a start that continues a message brings no text, and replaces none")
 
 
-def user_message(text: str, author: str | None = None) -> MessageSnapshot:
+def user_message(text: str, author: str | None = None, version: Version | None = None) -> MessageSnapshot:
     """A user's message that is one text."""
     blocks = (BlockSnapshot(kind="text", seq=0, text=text),)
-    return MessageSnapshot(role="user", status="complete", blocks=blocks, author=author)
+    return MessageSnapshot(role="user", status="complete", blocks=blocks, author=author, version=version)
 
 
 def posted(message: MessageSnapshot, message_id: str) -> Transaction:
@@ -164,7 +165,7 @@ def posted(message: MessageSnapshot, message_id: str) -> Transaction:
 
 def digest(message: MessageSnapshot) -> str:
     """Tells whether two messages have the same content, whoever posts them."""
-    return sha256(encode_json(converter.unstructure(evolve(message, author=None)))).hexdigest()
+    return sha256(encode_json(converter.unstructure(evolve(message, author=None, version=None)))).hexdigest()
 
 
 def retracted(message_ids: Iterable[str], reason: str) -> Transaction:
@@ -280,14 +281,24 @@ def resumed(queue: Queue, reason: str) -> Transaction:
     return Transaction([(None, Draft(QueueResumed(reason=reason)))], queue.pause(False))
 
 
-def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str | None, after: int) -> Transaction:
+def started(
+    structure: OpenGeneration,
+    request: StartRequest,
+    *,
+    supersedes: str | None,
+    after: int,
+    version: Version | None = None,
+) -> Transaction:
     """The user's message, if there is one, then `started`; a start that a stop reached also finishes.
 
-    ``after`` is an offset before the part's first event.
+    ``after`` is an offset before the part's first event, ``version`` what the user's message is.
     """
     gid = structure.generation_id
-    records: dict[str, bytes | None] = {SESSION: to_record(SessionRecord(turn=structure.turn))}
-    asked = NOTHING if request.text is None else posted(user_message(request.text, request.author), request.message_id)
+    session = SessionRecord(turn=structure.turn, anew=structure.version is not None)
+    records: dict[str, bytes | None] = {SESSION: to_record(session)}
+    asked = NOTHING
+    if request.text is not None:
+        asked = posted(user_message(request.text, request.author, version), request.message_id)
     items: list[Item] = []
     started = GenerationStarted(
         producer=request.producer_name,
@@ -296,6 +307,7 @@ def started(structure: OpenGeneration, request: StartRequest, *, supersedes: str
         metadata=request.metadata,
         author=request.author,
         continues=request.continues,
+        version=structure.version,
     )
     items.append((structure, Draft(started)))
     if not request.stopped:

@@ -11,13 +11,14 @@ from typing import Final, Protocol, TypeVar, final
 from weakref import WeakValueDictionary
 
 import trio
+from attrs import frozen
 
 from ..codec import is_large
 from ..config import Config
 from ..errors import InvalidBody
-from ..events import Event, GenerationFinished, GenerationStarted
+from ..events import Event, GenerationFinished, GenerationStarted, MessageRetracted, MessageSnapshot, Version
 from ..log.port import Entry
-from ..reducer import Folded, Gap, GenerationInfo, SessionState, Snapshot, SnapshotPage
+from ..reducer import Folded, Gap, GenerationInfo, MessageView, SessionState, Snapshot, SnapshotPage
 from ..reducer.content import Again, Evicted, GrowingMessage, Missing
 from ..reducer.generations import GenerationPlace, GrowingGeneration
 from ..reducer.transcript import Transcript, growing
@@ -25,7 +26,7 @@ from ..work import Work
 from .aside import check_page, read_event, reading, reading_event, reading_in_bits
 from .slices import SLICE, in_slices
 
-__all__ = ["Fold", "fold_to"]
+__all__ = ["Fold", "Standing", "fold_to"]
 
 T = TypeVar("T")
 
@@ -41,6 +42,17 @@ class Read(Protocol):
 
 # Messages that are read again at a time: what they took meanwhile is let go of at once, in about a millisecond.
 _AT_A_TIME: Final = 1024
+
+
+@final
+@frozen(kw_only=True)
+class Standing:
+    """A message of the transcript, where the log has it, and the message before it. ``last``: 0 while it is open."""
+
+    message: MessageView
+    first: int
+    last: int
+    behind: str | None
 
 
 @final
@@ -120,6 +132,99 @@ class Fold:
             await self._go_on()
             return self._state.question
 
+    # --- versions
+
+    async def standing(self, message_id: str) -> Standing:
+        """Raises `MessageNotFound`, `StaleEpoch`, `CorruptSession`."""
+        async with self._lock:
+            await self._go_on()
+            behind, known = self._state.standing(message_id)
+            message = (await self._read_again([known]))[message_id] if isinstance(known, Evicted) else known
+            view = await in_slices(message.viewing())
+            return Standing(message=view, first=known.first, last=known.last, behind=behind)
+
+    async def version_of(self, of: str) -> str | None:
+        """The message that stands here as one of these versions."""
+        async with self._lock:
+            await self._go_on()
+            return self._state.version_of(of)
+
+    async def unspoken(self) -> Version | None:
+        """See `SessionState.unspoken`."""
+        async with self._lock:
+            await self._go_on()
+            return self._state.unspoken
+
+    async def is_vacant(self, left: int, behind: str | None) -> bool:
+        """Whether one that left at this offset could stand at the end again: what it stood behind is the last."""
+        async with self._lock:
+            await self._go_on()
+            return left > self._state.reset_at and self._state.newest == behind
+
+    async def left(self, message_id: str, first: int, last: int) -> MessageView:
+        """A message that left the transcript, from where the log has it. Raises `StaleEpoch`, `CorruptSession`."""
+        async with self._lock:
+            place = Evicted(message_id=message_id, first=first, last=last, weight=0)
+            return await in_slices((await self._read_again([place]))[message_id].viewing())
+
+    async def left_with(self, first: int, left: int) -> tuple[list[MessageView], dict[str, GenerationInfo]]:
+        """All messages that left with the one at ``left``, in order, and the generations that wrote them.
+
+        ``first`` is the offset at which the first of them began. Raises `StaleEpoch`, `CorruptSession`.
+        """
+        async with self._lock:
+            await self._go_on()
+            ids = [event.message_id or "" for event in await self._run_of(MessageRetracted, left)]
+            transcript = Transcript()
+            await self._fold_between(transcript, dict.fromkeys(ids, left - 1), first - 1, left - 1)
+            messages, _ = await in_slices(transcript.paging(None, None))
+            with reading(self._state.session_id):
+                if [message.message_id for message in messages] != ids:
+                    raise InvalidBody(f"the messages that left at offset {left} are not in the log")
+            generations: dict[str, GenerationInfo] = {}
+            for number, message in enumerate(messages, 1):
+                if (gid := message.generation_id) is not None and gid not in generations:
+                    generations[gid] = await self._wrote(message)
+                if number % SLICE == 0:
+                    await trio.lowlevel.checkpoint()
+            return await in_slices(_views(messages)), generations
+
+    async def brought(self, count: int, last: int) -> list[str]:
+        """The ids of so many messages that came whole, one behind the other, up to the offset ``last``."""
+        async with self._lock:
+            return [event.message_id or "" for event in await self._run_of(MessageSnapshot, last - count + 1)][:count]
+
+    async def _wrote(self, message: GrowingMessage) -> GenerationInfo:
+        """The generation that wrote a message that has left."""
+        if message.by is not None:
+            return message.by.view()
+        gid, turn = message.generation_id or "", message.turn or 0
+        known = self._state.generation_info(gid)
+        if known is not None:
+            return known
+        place = self._state.generation_place(gid, turn)
+        with reading(self._state.session_id):
+            if place is None:
+                raise InvalidBody(f"the log has no end of generation {gid}")
+        return (await self._read_generation(place)).view()
+
+    async def _run_of(self, kind: type, offset: int) -> list[Event]:
+        """The event at this offset, and those right behind it, as far as they say this."""
+        found: list[Event] = []
+        while True:
+            entries = await self._read(offset - 1 + len(found))
+            for start in range(0, len(entries), SLICE):
+                if start:
+                    await trio.lowlevel.checkpoint()
+                with reading(self._state.session_id):
+                    for entry in entries[start : start + SLICE]:
+                        event = read_event(entry)
+                        if not isinstance(event.data, kind) or event.offset != offset + len(found):
+                            return found
+                        found.append(event)
+            if not entries:
+                return found
+
     async def _made(self, making: Callable[[Again], Work[T]]) -> T:
         """What it comes to, with what must be read again for it."""
         again = Again()
@@ -159,25 +264,29 @@ class Fold:
 
     async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, GrowingMessage]:
         """These messages, from the log. They are in the transcript's order, which is that of their begin."""
-        session_id = self._state.session_id
         wanted = {message.message_id: message.last for message in needed}
         transcript = Transcript()
         position = 0
         for message in needed:
-            position = max(position, message.first - 1)
-            while position < message.last:
-                entries = await self._read(position)
-                with reading(session_id):
-                    if not entries:
-                        raise InvalidBody(f"the log ends before offset {message.last}")
-                    check_page(entries, position)
-                await in_slices(reading_in_bits(session_id, _folding(transcript, wanted, entries)))
-                position = entries[-1].offset
+            position = await self._fold_between(transcript, wanted, max(position, message.first - 1), message.last)
         messages, _ = await in_slices(transcript.paging(None, None))
-        with reading(session_id):
+        with reading(self._state.session_id):
             if len(messages) < len(wanted):
                 raise InvalidBody("messages are not any more where they stood in the log")
         return {message.message_id: message for message in messages}
+
+    async def _fold_between(self, transcript: Transcript, wanted: Mapping[str, int], after: int, until: int) -> int:
+        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least."""
+        session_id = self._state.session_id
+        while after < until:
+            entries = await self._read(after)
+            with reading(session_id):
+                if not entries:
+                    raise InvalidBody(f"the log ends before offset {until}")
+                check_page(entries, after)
+            await in_slices(reading_in_bits(session_id, _folding(transcript, wanted, entries)))
+            after = entries[-1].offset
+        return after
 
 
 async def fold_to(state: SessionState, offset: int, read: Read, *, most: int | None = None) -> None:
@@ -236,12 +345,23 @@ def _applying(state: SessionState, entries: Sequence[Entry], offset: int) -> Wor
 
 
 def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequence[Entry]) -> Work[None]:
-    """Fold what is of the messages that are wanted, each up to its last offset. Raises `InvalidBody`."""
+    """Fold what is of the messages that are wanted, each up to its last offset, whether it left later or by then.
+
+    Raises `InvalidBody`.
+    """
     for entry in entries:
         event = yield from reading_event(entry)
-        if entry.offset <= wanted.get(event.message_id or "", 0):
+        if entry.offset <= wanted.get(event.message_id or "", 0) and not isinstance(event.data, MessageRetracted):
             _must_fit(transcript.fold(event, (yield from growing(event))), entry)
         yield
+
+
+def _views(messages: Sequence[GrowingMessage]) -> Work[list[MessageView]]:
+    views: list[MessageView] = []
+    for message in messages:
+        views.append((yield from message.viewing()))
+        yield
+    return views
 
 
 def _must_fit(result: Folded, entry: Entry) -> None:

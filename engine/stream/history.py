@@ -320,6 +320,12 @@ class History:
             code=record.code,
         )
 
+    @contextmanager
+    def folding(self) -> Iterator[Fold]:
+        """The fold, for whoever asks it for more than `History` has a name for."""
+        with self._living():
+            yield self._folded()
+
     async def question(self) -> str | None:
         """The message behind which the live generation began; None where nothing is live, or no message stood there."""
         with self._living():

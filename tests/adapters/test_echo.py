@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import jsonschema_rs
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.adapters.echo import Pace, echo, pieces
-from penstock.engine import JSON, Event, Generation, InvalidBody, Snapshot, open_engine
+from penstock.engine import JSON, Event, Generation, InvalidBody, MemoryLog, Snapshot, open_engine
 
 
 @given(st.text())
@@ -127,3 +128,20 @@ async def test_bad_input_ends_as_failed_with_its_reason(autojump_clock: trio.tes
     assert getattr(end.data, "outcome", None) == "failed"
     assert getattr(end.data, "code", None) == "INVALID_BODY"
     assert "delay" in getattr(end.data, "message", "")
+
+
+async def test_its_schema_says_what_its_input_may_be() -> None:
+    async with open_engine(MemoryLog(), producers={"echo": echo}) as engine:
+        (info,) = engine.producer_infos
+    assert info.description == "Say the session's newest user message back; repetitions are set apart by a line break."
+    assert info.input_schema is not None
+    check = jsonschema_rs.validator_for(dict(info.input_schema))
+    right: list[JSON] = [{}, {"delay": 0}, {"delay": 60, "repeat": 1}, {"repeat": 100_000}]
+    for value in right:
+        assert check.is_valid(value)
+        Pace.of(value)
+    wrong: list[JSON] = [[], {"delay": 61}, {"delay": -1}, {"delay": "1"}, {"repeat": 0}, {"repeat": 100_001}, {"x": 1}]
+    for value in wrong:
+        assert not check.is_valid(value)
+        with pytest.raises(InvalidBody):
+            Pace.of(value)

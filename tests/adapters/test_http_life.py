@@ -574,6 +574,7 @@ WRITES = [
     ("POST", "/reset", {}),
     ("POST", "/fork", {}),
     ("POST", f"/messages/{UNKNOWN}/retract", {}),
+    ("POST", f"/messages/{UNKNOWN}/restore", {}),
     ("POST", "/generations", {"policy": "queue"}),
     ("POST", f"/generations/{UNKNOWN}/inputs", {"kind": "steer"}),
     ("POST", "/queue/next", {}),
@@ -618,6 +619,7 @@ async def test_every_route_tells_what_became_of_its_session(method: str, path: s
         ("POST", f"/messages/{UNKNOWN}/retract", {"and_after": "true"}, "$.and_after"),
         ("POST", f"/messages/{UNKNOWN}/retract", {"and_after": 1}, "$.and_after"),
         ("POST", f"/messages/{UNKNOWN}/retract", {"reason": "x"}, "'reason'"),
+        ("POST", f"/messages/{UNKNOWN}/restore", {"index": 1}, "'index'"),
         ("POST", "/queue/next", {"x": 1}, "'x'"),
         ("POST", "/queue/next", [], "object"),
         ("POST", "/stop", {"queue": "drop"}, "drop"),
@@ -652,6 +654,8 @@ async def test_routes_know_their_methods() -> None:
             (f"{S}/queue/{UNKNOWN}", "DELETE, OPTIONS"),
             (f"{S}/generations/{UNKNOWN}/inputs", "OPTIONS, POST"),
             (f"{S}/messages/{UNKNOWN}/retract", "OPTIONS, POST"),
+            (f"{S}/messages/{UNKNOWN}/restore", "OPTIONS, POST"),
+            (f"{S}/messages/{UNKNOWN}/versions", "GET, HEAD, OPTIONS"),
         ):
             answer = await client.put(path)
             refusal(answer, 405, "METHOD_NOT_ALLOWED")
@@ -674,6 +678,8 @@ async def test_two_sessions_never_touch_each_other() -> None:
         for method, path, body, code in (
             ("DELETE", f"/queue/{waiting['generation_id']}", {}, "GENERATION_NOT_FOUND"),
             ("POST", f"/messages/{message_id}/retract", {}, "MESSAGE_NOT_FOUND"),
+            ("POST", f"/messages/{message_id}/restore", {}, "MESSAGE_NOT_FOUND"),
+            ("GET", f"/messages/{message_id}/versions", {}, "MESSAGE_NOT_FOUND"),
             ("POST", "/generations", {"replaces": message_id, "producer": "p"}, "MESSAGE_NOT_FOUND"),
             ("POST", f"/generations/{other['generation_id']}/inputs", {"kind": "steer"}, "GENERATION_NOT_FOUND"),
             ("GET", f"/generations/{other['generation_id']}", {}, "GENERATION_NOT_FOUND"),

@@ -285,7 +285,7 @@ FATES = ["take"] * 40 + ["lose", "twice", "again", "snapshot", "swap", "renumber
 def journeys(draw: st.DrawFn) -> list[Step]:
     """A log, compacted or not, as a reader may meet it: lost, repeated, taken up again from before and from a snapshot,
     in another order, with events of others between, and with some that lack a part."""
-    events = draw(logs())
+    events = draw(logs(epoch=EPOCH))
     ids = sorted({event.message_id for event in events if event.message_id is not None})
     chosen = set(draw(st.lists(st.sampled_from(ids), unique=True)) if ids else [])
     told: list[Wire] = [dict(to_json(event)) for event in compact(events, chosen)]

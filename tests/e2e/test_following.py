@@ -839,6 +839,50 @@ def test_with_a_token_approvals_are_answered_and_a_session_is_followed(
 
 
 @OVER
+def test_a_page_goes_back_to_an_earlier_version(blank: Page, site: ServerProcess, over: str) -> None:
+    body = """async ([url, over]) => {
+      const { Client } = await import("./penstock.js");
+      const client = new Client({ url });
+      const session = client.session(`versions-${over}`, { over });
+      await session.create();
+      session.follow();
+      const reached = (test) => new Promise((done) => {
+        const look = () => test(session.getSnapshot()) && done();
+        session.subscribe(look);
+        look();
+      });
+      const said = async (body) => {
+        const { generation_id: id } = await session.start({ producer: "echo", input: { delay: 0 }, ...body });
+        await reached(({ ends }) => ends[id] !== undefined);
+        return session.getSnapshot().messages;
+      };
+      const [question, answer] = await said({ text: "why" });
+      const shown = (messages) => messages.map(
+        ({ blocks, version }) => [blocks[0].text, version?.index ?? null, version?.count ?? null]);
+      const anew = shown(await said({ replaces: answer.message_id }));
+      const edited = shown(await said({ text: "how", replaces: question.message_id }));
+      const versions = await session.versions(question.message_id);
+      const page = await session.versions(question.message_id, { after: 1, limit: 1 });
+      const restored = await session.restore(question.message_id);
+      await reached(({ cursor }) => cursor === restored.cursor);
+      const { connection, ends, presence, generation, ...now } = session.getSnapshot();
+      session.close();
+      return { anew, edited, versions: shown(versions.versions), page: shown(page.versions), more: versions.more,
+        restored: restored.message_ids, now, server: await session.fetchSnapshot(), back: shown(now.messages),
+        producers: (await client.producers()).producers.map(({ name }) => name) };
+    }"""
+    told = blank.evaluate(body, [site.url, over])
+    assert told["anew"] == [["why", None, None], ["why", 2, 2]]
+    assert told["edited"] == [["how", 2, 2], ["how", None, None]]
+    assert told["versions"] == [["why", 1, 2], ["how", 2, 2]]
+    assert (told["page"], told["more"]) == ([["how", 2, 2]], False)
+    assert told["back"] == [["why", 1, 2], ["why", 2, 2]]
+    assert told["restored"] == [message["message_id"] for message in told["now"]["messages"]]
+    assert told["now"] == told["server"]
+    assert "echo" in told["producers"]
+
+
+@OVER
 def test_older_messages_come_in_pages_when_they_are_asked_for(blank: Page, site: ServerProcess, over: str) -> None:
     """One that is open stands in front of them, and where it belongs once those around it are there."""
     path = f"/v1/sessions/pages-{over}"

@@ -237,6 +237,22 @@ async def _retract(scene: Scene, given: Given) -> None:
     await given(scene.session.retract, message_id=scene.message_id, and_after=False)
 
 
+async def _replaced(scene: Scene) -> str:
+    """The id of a version that another one stands in place of."""
+    await scene.session.start("say", text="anew", replaces=scene.message_id)
+    await trio.sleep(0.3)
+    return scene.message_id
+
+
+async def _versions(scene: Scene, given: Given) -> None:
+    await given(scene.session.versions, message_id=await _replaced(scene), after=0, limit=2)
+
+
+async def _restore(scene: Scene, given: Given) -> None:
+    message_id = await _replaced(scene)
+    await given(scene.session.restore, message_id=message_id, idempotency_key="key", principal="somebody")
+
+
 async def _update(scene: Scene, given: Given) -> None:
     await given(scene.session.update, patch={"a": {"b": None}})
 
@@ -434,6 +450,8 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Session.dequeue": (_dequeue,),
     "Session.post": (_post,),
     "Session.retract": (_retract,),
+    "Session.versions": (_versions,),
+    "Session.restore": (_restore,),
     "Session.update": (_update,),
     "Session.reset": (_reset,),
     "Session.fork": (_fork,),

@@ -27,6 +27,7 @@ from penstock.engine import (
     Posted,
     Queued,
     QueueNext,
+    Restored,
     SessionForked,
     SessionReset,
     SessionUpdated,
@@ -132,7 +133,7 @@ class Ledger:
         mine = [life for key, life in lives.items() if key[0] == told.session_id]
         answer = told.answer
         match answer:
-            case Started() | Queued() | QueueNext() | Posted() | Updated():
+            case Started() | Queued() | QueueNext() | Posted() | Updated() | Restored():
                 life = lives.get((told.session_id, answer.cursor.epoch))
                 if life is None or life.at(answer.cursor.offset) is None:
                     yield "its cursor is not in the log"
@@ -215,6 +216,12 @@ def _check_in(told: Told, life: _Life) -> Iterator[str]:
             if not events or (posted.created and events[0].offset != posted.cursor.offset):
                 yield f"the log has {events}"
             assert isinstance(told.operation, Post)
+        case Restored() as restored:
+            told_by = [e for e in life.events if e.offset is not None and e.offset <= restored.cursor.offset]
+            came = {e.message_id for e in told_by if isinstance(e.data, MessageOpened | MessageSnapshot)}
+            missing = [message_id for message_id in restored.message_ids if message_id not in came]
+            if missing or not restored.message_ids:
+                yield f"the messages {missing} are not in the log by then"
         case Updated() as updated:
             event = life.at(updated.cursor.offset)
             if event is None or event.data != SessionUpdated(metadata=updated.metadata):

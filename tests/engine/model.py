@@ -55,6 +55,18 @@ class Refused(Exception):
 
 
 @define(eq=False)
+class Place:
+    """Where versions of a message stand: those that were replaced, by number, each with what followed it."""
+
+    left: dict[int, list[Message]] = field(factory=dict)
+    behind: Message | None = None  # what the one replaced last stood behind
+    resets: int = 0
+
+    def __deepcopy__(self, _: object) -> Place:
+        return self
+
+
+@define(eq=False)
 class Message:
     role: str
     blocks: list[tuple[str, str | None]]
@@ -62,6 +74,8 @@ class Message:
     generation_id: str | None = None
     message_id: str | None = None  # as seen, where the engine makes it
     seq: int = 0  # of a remote one's block: its last event's
+    place: Place | None = None
+    index: int = 1
 
     def view(self) -> tuple[object, ...]:
         return (self.role, self.status, tuple(self.blocks), self.generation_id)
@@ -111,6 +125,7 @@ class Generation:
     unheard: bool = False  # it was begun in another process, and its producer has not spoken since
     asked_people: bool = False
     applied: set[str] = field(factory=set)
+    version: tuple[Place, int] | None = None  # what its first message is
 
     @property
     def does(self) -> str:
@@ -148,6 +163,9 @@ class Session:
     number: tuple[int, int] | None = None  # the last request of the remote producer: epoch and seq
     watchers: int = 0
     last_left: float = -math.inf
+    last: Generation | None = None  # the last one that started
+    replaced: dict[str, tuple[Place, int]] = field(factory=dict)  # which version each message was that was replaced
+    resets: int = 0
 
     # --- time
 
@@ -239,15 +257,21 @@ class Session:
 
     def _write(self, live: Generation, role: str, blocks: list[tuple[str, str | None]], status: str) -> Message:
         message = Message(role, blocks, status, live.generation_id)
+        if live.version is not None and not live.messages:
+            message.place, message.index = live.version
         live.messages.append(message)
         self.messages.append(message)
         return message
 
-    def begin(self, generation: Generation) -> None:
-        """It starts, and does what it does without waiting."""
+    def begin(self, generation: Generation, version: tuple[Place, int] | None = None) -> None:
+        """It starts, and does what it does without waiting. ``version`` is that of its question, else of its answer."""
         asked = generation.asked
         if asked.text is not None:
             self.messages.append(Message("user", [("text", asked.text)], "complete"))
+            if version is not None:
+                self.messages[-1].place, self.messages[-1].index = version
+        generation.version = None if asked.text is not None else version
+        self.last = generation
         self.turn += 1
         generation.turn = self.turn
         generation.question = self.messages[-1] if self.messages else None
@@ -293,10 +317,74 @@ class Session:
     def _begin_waiting(self) -> Generation:
         generation = self.queue.pop(0)
         self.paused = self.paused and bool(self.queue)
-        replaced = self._from(generation.asked.replaces)
-        self.messages = [message for message in self.messages if message not in replaced]
-        self.begin(generation)
+        self.begin(generation, self._replace(generation.asked))
         return generation
+
+    def _replace(self, asked: StartOf, rolled_back: Iterable[Message] = ()) -> tuple[Place, int] | None:
+        """Take out what is rolled back, and what the start replaces; which version comes in its place, if one does."""
+        rolled_back = list(rolled_back)
+        replaced = self._from(asked.replaces)
+        version = None
+        if replaced and replaced[0] in rolled_back:
+            head = replaced[0]
+            version = None if head.place is None else (head.place, head.index)
+        elif replaced:
+            version = self._leave([message for message in replaced if message not in rolled_back])
+        elif asked.replaces is None and asked.text is None and self.last is not None and not self.last.messages:
+            stands = self.last.question is (self.messages[-1] if self.messages else None)
+            version = self.last.version if stands else None
+        self._remove([*rolled_back, *replaced])
+        return version
+
+    def _leave(self, tail: list[Message]) -> tuple[Place, int]:
+        """These leave for another version of the first; what the next new one would be."""
+        head = tail[0]
+        assert head.message_id is not None
+        place = head.place = head.place or Place()
+        place.left[head.index] = tail
+        at = self.messages.index(head)
+        place.behind = self.messages[at - 1] if at else None
+        place.resets = self.resets
+        self.replaced[head.message_id] = place, head.index
+        return place, max(place.left) + 1
+
+    def _remove(self, gone: Iterable[Message]) -> None:
+        gone = list(gone)
+        self.messages = [message for message in self.messages if message not in gone]
+        if self.last is not None and not self.last.messages and self.last.question in gone:
+            self.last.version = None  # it stands nowhere any more
+
+    def heads(self, place: Place) -> list[Message]:
+        """Its versions, the oldest first."""
+        heads = {index: tail[0] for index, tail in place.left.items()}
+        heads |= {message.index: message for message in self.messages if message.place is place}
+        return [heads[index] for index in sorted(heads)]
+
+    def restore(self, message_id: str) -> int:
+        """How many messages stand there then, from the version on."""
+        at = next((at for at, message in enumerate(self.messages) if message.message_id == message_id), None)
+        if at is not None:
+            return len(self.messages) - at
+        if message_id not in self.replaced:
+            raise Refused(MessageNotFound)
+        place, index = self.replaced[message_id]
+        at = next((at for at, message in enumerate(self.messages) if message.place is place), len(self.messages))
+        if at == len(self.messages):
+            if place.resets != self.resets or place.behind is not (self.messages[-1] if self.messages else None):
+                raise Refused(MessageNotFound)
+        elif self.messages[at].index == index:
+            return len(self.messages) - at
+        if self.live is not None:
+            raise Refused(GenerationActive)
+        if at < len(self.messages):
+            tail = self.messages[at:]
+            self._leave(tail)
+            self._remove(tail)
+        for message in place.left[index]:
+            again = copy.copy(message)
+            again.message_id = None
+            self.messages.append(again)
+        return len(self.messages) - at
 
     def _from(self, message_id: str | None) -> list[Message]:
         """The message and what follows it."""
@@ -368,14 +456,11 @@ class Session:
         if self.live is not None:
             old, cost = self.wind_down("superseded")
             answer["superseded"] = (old.generation_id, old.cleanup, round(cost, 3))
-            replaced = self._from(asked.replaces)
-            if asked.policy == "rollback":
-                self.messages = [message for message in self.messages if message not in old.messages]
+            version = self._replace(asked, old.messages if asked.policy == "rollback" else ())
         else:
-            replaced = self._from(asked.replaces)
-        self.messages = [message for message in self.messages if message not in replaced]
+            version = self._replace(asked)
         generation = self._made(asked)
-        self.begin(generation)
+        self.begin(generation, version)
         return {**answer, "generation_id": generation.generation_id, "turn": generation.turn}
 
     def stop(self, generation_id: str | None, choice: str) -> tuple[str, str | None]:
@@ -430,7 +515,7 @@ class Session:
         live = self.live
         if live is not None and any(message in live.messages or message is live.question for message in wanted):
             raise Refused(GenerationActive)
-        self.messages = [message for message in self.messages if message not in wanted]
+        self._remove(wanted)
 
     @property
     def unused(self) -> bool:
@@ -443,6 +528,8 @@ class Session:
             self.wind_down("reset")
         self._drop(self.queue, "reset")
         self.messages = []
+        self.last = None
+        self.resets += 1
 
     def input(self, generation_id: str, kind: str, do: str, input_id: str) -> None:
         found = self.generations.get(generation_id)

@@ -33,6 +33,7 @@ __all__ = [
     "QueueNext",
     "Reset",
     "Restart",
+    "Restore",
     "Retract",
     "Say",
     "Start",
@@ -99,6 +100,13 @@ class Retract:
     session: int
     message: int
     and_after: bool
+
+
+@final
+@frozen
+class Restore:
+    session: int
+    message: int
 
 
 @final
@@ -225,6 +233,7 @@ Operation: TypeAlias = (
     | Dequeue
     | Post
     | Retract
+    | Restore
     | Update
     | GiveInput
     | Reset
@@ -280,6 +289,7 @@ _REQUESTS: Final[_Weighted] = [
     (3, st.builds(Dequeue, _SESSION, _INDEX)),
     (4, st.builds(Post, _SESSION, _TEXT, st.none() | _INDEX)),
     (4, st.builds(Retract, _SESSION, _INDEX, st.booleans())),
+    (5, st.builds(Restore, _SESSION, _INDEX)),
     (2, st.builds(Update, _SESSION, _METADATA)),
     (2, st.builds(Reset, _SESSION)),
     (1, st.builds(Delete, _SESSION)),

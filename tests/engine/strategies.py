@@ -1,7 +1,8 @@
 """Valid random logs, written by a small generator that shares nothing with the engine but the event types.
 
 `logs()` draws whole sessions: generations, interleaved blocks, tool calls, approvals, inputs, supersedes, posts,
-resets, retractions, queues. `compact()` swaps the block events of closed messages for snapshots, as rule C says.
+resets, retractions, versions that are restored, queues. `compact()` swaps the block events of closed messages for
+snapshots, as rule C says.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from penstock.engine.events import (
     BlockDelta,
     BlockOpened,
     BlockSnapshot,
+    Cursor,
     Data,
     Event,
     ForkedGeneration,
@@ -35,6 +37,7 @@ from penstock.engine.events import (
     MessageOpened,
     MessageRetracted,
     MessageSnapshot,
+    Moment,
     QueuePaused,
     QueueResumed,
     SessionCreated,
@@ -42,11 +45,13 @@ from penstock.engine.events import (
     SessionReset,
     SessionUpdated,
     Unknown,
+    Version,
 )
 
-__all__ = ["SESSION", "compact", "json_objects", "json_values", "logs"]
+__all__ = ["EPOCH", "SESSION", "compact", "json_objects", "json_values", "logs"]
 
 SESSION = "s-1"
+EPOCH = "e1"
 
 _texts = st.text(max_size=6)
 json_values: st.SearchStrategy[JSON] = st.recursive(
@@ -55,6 +60,8 @@ json_values: st.SearchStrategy[JSON] = st.recursive(
     max_leaves=4,
 )
 json_objects: st.SearchStrategy[dict[str, JSON]] = st.dictionaries(_texts, json_values, max_size=2)
+
+_versions = st.none() | st.builds(Version, of=st.just("first"), index=st.integers(1, 3), count=st.just(3))
 
 _CANCELLED = {"superseded", "stopped", "shutdown", "reset"}
 
@@ -86,13 +93,17 @@ class _Generation:
     calls: list[str] = field(factory=list)  # without a result
     approvals: list[str] = field(factory=list)
     inputs: list[str] = field(factory=list)
+    author: str | None = None
+    started: Moment | None = None
 
 
 class _Session:
     """Writes a session step by step; `steps` says which steps are possible now."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
+    def __init__(self, draw: st.DrawFn, epoch: str) -> None:
         self.draw = draw
+        self.epoch = epoch
+        self.ended: list[ForkedGeneration] = []
         self.events: list[Event] = []
         self.live: _Generation | None = None
         self.queue: list[_Generation] = []
@@ -138,8 +149,8 @@ class _Session:
 
     # What may happen at any time
 
-    def post(self, *, source: bool = False) -> None:
-        """With ``source`` as a fork begins with it."""
+    def post(self, *, source: bool = False, wrote: ForkedGeneration | None = None) -> None:
+        """With ``source`` as a fork begins with it; with ``wrote`` as a version is restored."""
         kinds = self.draw(st.lists(st.sampled_from(["text", "data"]), max_size=2))
         blocks = tuple(
             BlockSnapshot(kind="text", seq=1, text=self.draw(_texts))
@@ -153,13 +164,19 @@ class _Session:
         said = MessageSnapshot(
             role=role, status="complete", blocks=blocks, metadata=metadata, author=self.draw(st.none() | st.just("ann"))
         )
+        if wrote is not None:
+            said = evolve(said, generation=wrote, version=self.draw(_versions))
         if source:
-            wrote = st.sampled_from([_forked(1, "superseded"), _forked(2, "failed")])
-            said = evolve(said, generation=self.draw(st.none() | wrote))
+            others = st.sampled_from([_forked(1, "superseded"), _forked(2, "failed")])
+            said = evolve(said, generation=self.draw(st.none() | others))
             if self.draw(st.booleans()):
                 said = evolve(said, silent=_forked(len(self.events) + 2, "stalled"))
         self.put(said, None, message_id)
         self.closed.append(message_id)
+
+    def restore(self) -> None:
+        """A version comes back, with all that is told of the generation that wrote it."""
+        self.post(wrote=self.draw(st.sampled_from(self.ended)))
 
     def update(self) -> None:
         self.put(SessionUpdated(metadata=self.draw(json_objects)))
@@ -208,9 +225,15 @@ class _Session:
         metadata = self.draw(st.none() | json_objects)
         author = self.draw(st.none() | st.just("ann"))
         started = GenerationStarted(
-            producer="p", policy="supersede", supersedes=supersedes, metadata=metadata, author=author
+            producer="p",
+            policy="supersede",
+            supersedes=supersedes,
+            metadata=metadata,
+            author=author,
+            version=self.draw(_versions),
         )
         self.put(started, live)
+        live.author, live.started = author, self.moment()
         self.live = live
 
     def reset(self) -> None:
@@ -231,7 +254,13 @@ class _Session:
         live.messages.append(message.message_id)
         metadata = self.draw(st.none() | json_objects)
         continues = self.draw(st.sampled_from([None, *self.closed]))
-        opened = MessageOpened(role=role, parent_message_id=parent, metadata=metadata, continues=continues)
+        opened = MessageOpened(
+            role=role,
+            parent_message_id=parent,
+            metadata=metadata,
+            continues=continues,
+            version=self.draw(_versions),
+        )
         self.put(opened, live, message.message_id)
         return message
 
@@ -378,7 +407,26 @@ class _Session:
             retryable=self.draw(st.none() | st.booleans()),
         )
         self.put(ended, live)
+        assert live.turn is not None
+        all_that_is_told = ForkedGeneration(
+            generation_id=live.generation_id,
+            turn=live.turn,
+            outcome=outcome,
+            code=code,
+            message=ended.message,
+            started=live.started,
+            finished=self.moment(),
+            retryable=ended.retryable,
+            usage=ended.usage,
+            author=live.author,
+        )
+        if live.messages:
+            self.ended.append(all_that_is_told)
         self.live = None
+
+    def moment(self) -> Moment:
+        """Of the last event."""
+        return Moment(cursor=Cursor(self.epoch, len(self.events)), time=self.events[-1].time)
 
     def _live(self) -> _Generation:
         assert self.live is not None
@@ -401,6 +449,8 @@ class _Session:
             others.append(self.unqueue)
         if self.closed:
             others.append(self.retract)
+        if self.ended:
+            others.append(self.restore)
         live = self.live
         if live is None:
             return [*([self.start] * 12), self.reset, *others]
@@ -426,9 +476,9 @@ def _forked(number: int, outcome: str) -> ForkedGeneration:
 
 
 @st.composite
-def logs(draw: st.DrawFn, *, max_steps: int = 40, closed: bool = False) -> list[Event]:
+def logs(draw: st.DrawFn, *, max_steps: int = 40, closed: bool = False, epoch: str = EPOCH) -> list[Event]:
     """A valid log of the session `SESSION`; with ``closed`` nothing is live at its end."""
-    session = _Session(draw)
+    session = _Session(draw, epoch)
     for _ in range(draw(st.integers(0, max_steps))):
         draw(st.sampled_from(session.steps()))()
     if closed and session.live is not None:

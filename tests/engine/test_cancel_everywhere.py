@@ -109,6 +109,7 @@ class Call:
     live: float | None = None  # a generation is live, and its clean-up takes so long
     queued: bool = False
     remote: bool = False  # the live one is a remote producer's
+    anew: bool = False  # the last message stands in place of another version of it
 
     def __str__(self) -> str:
         return self.name
@@ -132,6 +133,8 @@ CALLS: Final = [
     Call("fork at a message", lambda _, session, now: session.fork("fork", at=now.messages[0].message_id)),
     Call("fork at a cursor", lambda _, session, now: session.fork("fork", at=now.cursor)),
     Call("retract", lambda _, session, now: session.retract(now.messages[0].message_id, and_after=True)),
+    Call("versions", lambda _, session, now: session.versions(other_version(now)), anew=True),
+    Call("restore", lambda _, session, now: session.restore(other_version(now), idempotency_key="k"), anew=True),
     Call("update", lambda _, session, __: session.update({"a": None, "b": 2})),
     Call("queue", lambda _, session, __: session.start("say", policy="queue", text="q"), live=0),
     Call("latest", lambda _, session, __: session.start("say", policy="latest", text="q"), live=0, queued=True),
@@ -166,6 +169,12 @@ CALLS: Final = [
 ]
 
 
+def other_version(snapshot: Snapshot) -> str:
+    version = snapshot.messages[1].version
+    assert version is not None
+    return version.of
+
+
 def live_id(snapshot: Snapshot) -> str:
     assert snapshot.generation is not None
     return snapshot.generation.generation_id
@@ -192,7 +201,10 @@ def test_a_caller_leaves_at_any_step(call: Call) -> None:
         async with open_engine(log, producers={"say": saying("said"), "old": saying("x")}, config=CONFIG) as engine:
             session = await engine.create_session("s", metadata={"a": 1})
             await session.post("one")
-            await session.post("two")
+            two = await session.post("two")
+            if call.anew:
+                await session.start("say", text="2", replaces=two.message_id)
+                await trio.sleep(20)
             live = Steered(shield=call.live or 0.0)
             if call.live is not None or call.queued:
                 await session.start(live)

@@ -28,11 +28,14 @@ from penstock.engine.events import (
     App,
     BlockDelta,
     BlockSnapshot,
+    Cursor,
     Data,
     Event,
     ForkedGeneration,
     KnownData,
+    Moment,
     Unknown,
+    Version,
 )
 from tests.engine.strategies import json_objects, json_values, logs
 
@@ -58,6 +61,9 @@ _ends = st.builds(
     outcome=_texts,
     code=st.none() | _texts,
     message=st.none() | _texts,
+    started=st.none() | st.builds(Moment, cursor=st.just(Cursor("e", 7)), time=_texts),
+    usage=st.none() | json_objects,
+    author=st.none() | _texts,
 )
 _BY_HINT: dict[object, st.SearchStrategy[object]] = {
     str: _texts,
@@ -67,6 +73,7 @@ _BY_HINT: dict[object, st.SearchStrategy[object]] = {
     int | None: st.none() | _counts,
     bool | None: st.none() | st.booleans(),
     ForkedGeneration | None: st.none() | _ends,
+    Version | None: st.none() | st.builds(Version, of=_texts, index=_counts, count=_counts),
     tuple[BlockSnapshot, ...]: st.lists(_blocks, max_size=2).map(tuple),
 }
 _json_hint = get_type_hints(BlockDelta)["value"]

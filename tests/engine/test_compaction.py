@@ -50,10 +50,8 @@ from penstock.engine.rules.records import COMPACTED, DIRTY, OPEN, OpenRecord, di
 from penstock.engine.testing import check_log
 from tests.engine import strategies
 from tests.engine.faulty import Fail, Fault, FaultyLog, Hold
-from tests.engine.strategies import SESSION, logs
+from tests.engine.strategies import EPOCH, SESSION, logs
 from tests.extent import examples
-
-EPOCH: Final = "e1"
 
 # An hour behind all that `logs` writes.
 LATER: Final = seconds_of("2025-03-01T11:01:00.000Z")

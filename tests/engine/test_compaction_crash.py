@@ -12,7 +12,8 @@ from penstock.engine import Compactor, Config, Event, SessionState, decode, open
 from penstock.engine.log import EventLog
 from penstock.engine.reducer import Gap
 from penstock.engine.testing import check_log
-from tests.engine.test_compaction import EPOCH, Story, Writing, blocks_of
+from tests.engine.strategies import EPOCH
+from tests.engine.test_compaction import Story, Writing, blocks_of
 
 # Compacts in pieces of five, and says so after each; another session is written to meanwhile.
 COMPACTOR = """

@@ -40,9 +40,8 @@ from penstock.engine.reducer import SessionState
 from penstock.engine.reducer.content import Evicted
 from penstock.engine.stream.folding import Fold
 from penstock.engine.work import at_once
-from tests.engine.strategies import SESSION, compact, logs
+from tests.engine.strategies import EPOCH, SESSION, compact, logs
 
-EPOCH: Final = "e1"
 MIB: Final = 1024 * 1024
 
 

@@ -29,6 +29,7 @@ from penstock.engine import (
     IdInUse,
     JSONObject,
     MemoryLog,
+    MessageView,
     Opened,
     ProducerStamp,
     Queued,
@@ -65,6 +66,7 @@ from tests.engine.operations import (
     QueueNext,
     Reset,
     Restart,
+    Restore,
     Retract,
     Say,
     Start,
@@ -196,6 +198,12 @@ class Driver:
             plain.message_id = real.message_id
             text = plain.blocks[0][1] if plain.role == "user" else None
             assert model.posts.setdefault(real.message_id, text) == text
+            assert (real.version is None) == (plain.place is None)
+            if real.version is not None and plain.place is not None:
+                heads = model.heads(plain.place)
+                assert (real.version.index, real.version.count) == (plain.index, len(heads))
+                versions = (await session.versions(real.message_id)).versions
+                assert [looks(each) for each in versions] == [head.view()[:3] for head in heads]
         seen = self.seen.setdefault(session_id, [])
         if not seen or seen[-1][0] != snapshot.cursor:
             seen.append((snapshot.cursor, copy.deepcopy(model.messages), copy.deepcopy(model.metadata)))
@@ -281,6 +289,14 @@ class Driver:
                     await session.retract(message_id, and_after=and_after)
 
                 await self.ask(retract, lambda: model.retract(message_id, and_after=and_after))
+            case Restore(message=message):
+                known = [*reversed(model.replaced), self.message_id(model, message)]
+                restored_id = known[message % len(known)]
+
+                async def restore() -> object:
+                    return len((await session.restore(restored_id)).message_ids)
+
+                await self.ask(restore, lambda: model.restore(restored_id))
             case Update(patch=patch):
 
                 async def update() -> object:
@@ -495,6 +511,7 @@ class Driver:
         made = said.Session(now=trio.current_time(), new_id=str, metadata=given)
         for message in copy.deepcopy(messages):
             message.generation_id = None
+            message.place, message.index = None, 1
             message.status = "cancelled" if message.status == "open" else message.status
             made.messages.append(message)
             if message.message_id is not None:
@@ -598,18 +615,17 @@ class Driver:
             assert self.log.tail(head.session_id, head.epoch) == head.tail
 
 
+def looks(message: MessageView) -> tuple[object, ...]:
+    return message.role, message.status, tuple((block.kind, block.text) for block in message.blocks)
+
+
 def view(snapshot: Snapshot) -> dict[str, object]:
     """What the model knows of a snapshot. Of a fork's messages it knows nothing of whose they were."""
     live = snapshot.generation
     begun_here = {each.generation_id for each in snapshot.generations if each.started is not None}
     return {
         "messages": [
-            (
-                message.role,
-                message.status,
-                tuple((block.kind, block.text) for block in message.blocks),
-                message.generation_id if message.generation_id in begun_here else None,
-            )
+            (*looks(message), message.generation_id if message.generation_id in begun_here else None)
             for message in snapshot.messages
         ],
         "live": None

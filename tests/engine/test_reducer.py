@@ -49,9 +49,8 @@ from penstock.engine.rules.ending import Ending, closing
 from penstock.engine.rules.lifecycle import Draft, OpenGeneration
 from penstock.engine.rules.states import Outcome
 from penstock.engine.work import at_once
-from tests.engine.strategies import SESSION, compact, logs
+from tests.engine.strategies import EPOCH, SESSION, compact, logs
 
-EPOCH = "e1"
 GENERATION, OTHER = "00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"
 MESSAGE, SECOND = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"
 

@@ -32,7 +32,8 @@ from penstock.engine.rules.compacting import seconds_of
 from tests.engine.faulty import FaultyLog
 from tests.engine.producers import saying
 from tests.engine.slow import SlowLog, turns
-from tests.engine.test_compaction import EPOCH, Story, Writing
+from tests.engine.strategies import EPOCH
+from tests.engine.test_compaction import Story, Writing
 
 
 async def session(log: MemoryLog, name: str, answers: int) -> float:

@@ -220,6 +220,35 @@ async def replacement(count: int) -> int:
         return await longest_step(session.start(answer, replaces=first))
 
 
+async def restored(session: Session) -> int:
+    first = (await session.snapshot(limit=None)).messages[0].message_id
+    await session.start(answer, replaces=first)
+    await trio.testing.wait_all_tasks_blocked()
+    await session.restore(first)
+    anew = (await session.snapshot(limit=None)).messages[0].message_id
+    await session.start(answer, replaces=anew)
+    await trio.testing.wait_all_tasks_blocked()
+    return await longest_step(session.restore(anew))
+
+
+async def restoring_of_messages(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await said(session, count)
+        return await restored(session)
+
+
+async def restoring_of_blocks(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await in_blocks(session, count)
+        return await restored(session)
+
+
+async def restoring_of_turns(count: int) -> int:
+    async with opened(MemoryLog()) as session:
+        await answered(session, count)
+        return await restored(session)
+
+
 async def replacement_beside_a_live_one(count: int) -> int:
     async with opened(MemoryLog()) as session:
         first = (await said(session, count))[0]
@@ -285,6 +314,9 @@ async def compaction_of_blocks(count: int) -> int:
         compaction_beside_a_fork_of_blocks,
         replacement,
         replacement_beside_a_live_one,
+        restoring_of_messages,
+        restoring_of_blocks,
+        restoring_of_turns,
         rollback,
         retraction,
         opening_of_a_remote_generation,

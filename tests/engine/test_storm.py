@@ -63,6 +63,7 @@ from tests.engine.operations import (
     Post,
     QueueNext,
     Reset,
+    Restore,
     Retract,
     Start,
     Stop,
@@ -350,7 +351,7 @@ class Storm:
                 return ids[asked.which % len(ids)], None
             case Post():
                 return None, None if asked.message is None else messages[asked.message % len(messages)]
-            case Retract():
+            case Retract() | Restore():
                 return None, messages[asked.message % len(messages)]
             case _:
                 return None, None
@@ -370,6 +371,8 @@ class Storm:
                     idempotency_key=asked.key,
                 )
                 self.generations[session.session_id].append(started.generation_id)
+                if message_id is not None:
+                    self.messages[session.session_id].append(message_id)  # it may be restored
                 return started
             case Stop():
                 return await session.stop(generation_id, queue=asked.queue)  # type: ignore[arg-type]
@@ -386,6 +389,9 @@ class Storm:
             case Retract():
                 assert message_id is not None
                 return await session.retract(message_id, and_after=asked.and_after)
+            case Restore():
+                assert message_id is not None
+                return await session.restore(message_id)
             case Update():
                 return await session.update(asked.patch)
             case GiveInput():

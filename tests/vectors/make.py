@@ -262,6 +262,63 @@ def ends(log: Log) -> None:
     log.put("session.reset", {})
 
 
+def versions(log: Log) -> None:
+    """An answer is given anew, in vain at first; what it replaced comes back, and leaves again."""
+    log.put("session.created", {"metadata": {}})
+    said: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "Why?")]}
+    log.put("message.snapshot", said, message_id="u1")
+    began: Wire = {"producer": "p", "policy": "supersede", "author": "ann"}
+
+    def message(message_id: str, turn: int, opened: Mapping[str, JSON], piece: str) -> None:
+        log.put("message.opened", {"role": "assistant", **opened}, **run(turn), message_id=message_id)
+        log.put("block.opened", {"kind": "text"}, **run(turn), **block(message_id, 0, 0))
+        log.put("block.delta", {"text": piece}, **run(turn), **block(message_id, 0, 1))
+        log.put("block.closed", {}, **run(turn), **block(message_id, 0, 2))
+        log.put("message.closed", {"status": "complete"}, **run(turn), message_id=message_id)
+
+    first = log.put("generation.started", began, **run(1))
+    message("m1", 1, {}, "Because.")
+    message("m2", 1, {"parent_message_id": "m1"}, "So.")
+    usage: Wire = {
+        "outcome": "failed",
+        "code": "MODEL_AUTH",
+        "retryable": False,
+        "usage": {"tokens": 3, "partial": True},
+    }
+    last = log.put("generation.finished", usage, **run(1))
+    # the second part of it anew: of the first generation one message stays
+    second: Wire = {"of": "m2", "index": 2, "count": 2}
+    log.put("message.retracted", {"reason": "replaced"}, message_id="m2")
+    log.put("generation.started", {**began, "version": second}, **run(2))
+    log.put("generation.finished", {"outcome": "failed"}, **run(2))
+    log.put("generation.started", {**began, "version": second}, **run(3))
+    message("m3", 3, {"version": second}, "Hence.")
+    log.put("generation.finished", {"outcome": "completed"}, **run(3))
+    wrote: Wire = {**run(1), **usage, "author": "ann"}
+    for name, event in (("started", first), ("finished", last)):
+        wrote[name] = {"cursor": f"{EPOCH}-{event['offset']:016}", "time": event["time"]}
+    whole: Wire = {"role": "assistant", "status": "complete", "blocks": [text("text", 2, "So.")], "generation": wrote}
+    log.put("message.retracted", {"reason": "replaced"}, message_id="m3")
+    log.put("message.snapshot", {**whole, "version": {**second, "index": 1}}, message_id="m4")
+    # the whole answer anew, and back: nothing of its generation was left
+    for message_id in ("m1", "m4"):
+        log.put("message.retracted", {"reason": "replaced"}, message_id=message_id)
+    log.put("generation.started", {**began, "version": {"of": "m1", "index": 2, "count": 2}}, **run(4))
+    log.put("generation.finished", {"outcome": "stopped"}, **run(4))
+    log.put("message.snapshot", {**whole, "version": {"of": "m1", "index": 1, "count": 1}}, message_id="m5")
+    log.put("message.snapshot", {**whole, "version": {**second, "index": 1}}, message_id="m6")
+    edited: Wire = {"of": "u1", "index": 2, "count": 2}
+    for message_id in ("u1", "m5", "m6"):
+        log.put("message.retracted", {"reason": "replaced"}, message_id=message_id)
+    log.put("message.snapshot", {**said, "version": edited}, message_id="u2")
+    bad: Wire = {"of": "u1", "index": "2", "count": 2}
+    ahead = log.offset + 1
+    log.again(first, offset=ahead, **run(9), data={**began, "version": bad})
+    log.again(first, offset=ahead, type="message.snapshot", data={**said, "version": bad}, message_id="u3")
+    broken: Wire = {**wrote, "started": {"cursor": "e-1", "time": ""}}
+    log.again(first, offset=ahead, type="message.snapshot", data={**whole, "generation": broken}, message_id="u3")
+
+
 def repeats(log: Log) -> None:
     """What a reader meets who reconnects, or has two lines at once: every event once, whatever comes again."""
     answer(log)
@@ -335,6 +392,7 @@ CASES: Final[tuple[Callable[[Log], None], ...]] = (
     compacted,
     lives,
     ends,
+    versions,
     repeats,
     refused,
 )

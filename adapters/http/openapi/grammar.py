@@ -151,6 +151,8 @@ GRAMMAR: Final = Grammar(
     own={
         "MessageView": {"status": {"type": "string", "enum": ["open", "complete", "cancelled", "failed"]}},
         "BlockView": {"kind": _ANY_KIND},
+        "Version": {"of": reference("Uuid"), "index": _ORDINAL, "count": _ORDINAL},
+        "RestoreAnswer": {"message_ids": {"type": "array", "items": reference("Uuid")}},
         "BlockSnapshot": {"kind": _ANY_KIND},
         "GenerationCancelling": {"by": reference("Uuid")},
         "MessageClosed": {"status": _CLOSED},

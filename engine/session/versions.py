@@ -1,0 +1,175 @@
+"""What leaves the transcript for another version of it, and how a version comes back.
+
+Owns what is written about both. A version that is restored is the same version again, whatever its messages are called:
+it keeps its number, and the one that stood there keeps its own, so that going back and forth adds none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+from attrs import evolve, frozen
+
+from ..errors import GenerationActive
+from ..events import ForkedGeneration, MessageSnapshot, Version, new_message_id
+from ..generation.stamper import LongPart
+from ..reducer import GenerationInfo, MessageView
+from ..results import Restored
+from ..rules.forking import carrying, digesting, telling
+from ..rules.lifecycle import first_words
+from ..rules.records import MessageRecord, VersionRecord, message_key, to_record, version_key
+from ..stream.folding import Standing
+from ..stream.slices import in_slices
+from ..stream.versions import find, record_of, version_of
+from ..work import Work
+from .core import Core
+from .ending import finished_first
+from .idempotency import Key
+from .messages import said_without, tell_last
+from .transaction import retracted
+
+__all__ = ["Leaving", "leaving", "restore"]
+
+
+@final
+@frozen
+class Leaving:
+    """A message that is about to leave the transcript, with all that follows it, for another version of it."""
+
+    standing: Standing
+    known: MessageRecord
+
+    @property
+    def next(self) -> Version:
+        """What a new one in its place would be."""
+        version = version_of(self.standing.message)
+        return evolve(version, index=version.count + 1, count=version.count + 1)
+
+    def records(self, left: int) -> Mapping[str, bytes | None]:
+        """What tells where to find it again, once it has left with the event at this offset."""
+        standing, version = self.standing, version_of(self.standing.message)
+        message_id = standing.message.message_id
+        where = VersionRecord(
+            message_id=message_id,
+            first=standing.first,
+            last=standing.last or left - 1,  # one that is open is closed right before it leaves
+            left=left,
+            behind=standing.behind,
+        )
+        return {
+            version_key(version.of, version.index): to_record(where),
+            message_key(message_id): to_record(evolve(self.known, of=version.of, index=version.index)),
+        }
+
+
+async def leaving(core: Core, message_id: str) -> Leaving:
+    """The message as it stands. Raises `MessageNotFound`."""
+    with core.history.folding() as fold:
+        standing = await fold.standing(message_id)
+    return Leaving(standing, await core.message_ids.find(message_id) or MessageRecord())
+
+
+async def restore(core: Core, message_id: str, key: Key) -> Restored:
+    """Take out what stands in place of a version, and bring that back with all that followed it. A step.
+
+    One that stands there already stays as it is. Raises `MessageNotFound`, `GenerationActive`, `IdempotencyConflict`.
+    """
+    await core.settled()
+    answer = await core.answers.find_restored(key)
+    if answer is not None:
+        return answer
+    live = finished_first(core)
+    await core.settled()
+    found = await find(core.history, message_id)
+    out: Sequence[str] = ()
+    gone: Leaving | None = None
+    if found.standing is not None:
+        stands = found.standing.message.message_id
+        out = await core.history.message_ids(stands)
+        if found.version == found.stands:
+            return Restored(message_ids=tuple(out), cursor=core.journal.cursor)
+        gone = await leaving(core, stands)
+    if live is not None:
+        raise GenerationActive(
+            "an answer runs behind this message; stop it first",
+            session_id=core.session_id,
+            generation_id=live.generation_id,
+            message_id=message_id,
+        )
+    said = await said_without(core, out)
+    record = await record_of(core.history, found.version)
+    with core.history.folding() as fold:
+        messages, generations = await fold.left_with(record.first, record.left)
+    ids: dict[str, str] = {}  # the new ones, by the old
+    part = LongPart(core.journal)
+    await in_slices(part.preparing(retracted(out, "replaced").items))
+    brought = await in_slices(_bringing(part, found.version, messages, generations, ids))
+
+    def records(offset: int) -> Mapping[str, bytes | None]:
+        return {
+            **brought,
+            **({} if gone is None else gone.records(offset - len(part) + 1)),
+            **core.answers.restored(key, offset, len(ids)),
+        }
+
+    core.journal.raise_token()
+    mark = part.stamp(records)
+    tell_last(core, said)
+    await in_slices(part.writing())
+    await core.settled(mark)
+    return Restored(message_ids=tuple(ids.values()), cursor=core.journal.cursor_at(mark))
+
+
+def _bringing(
+    part: LongPart,
+    version: Version,
+    messages: Sequence[MessageView],
+    generations: Mapping[str, GenerationInfo],
+    ids: dict[str, str],
+) -> Work[Mapping[str, bytes | None]]:
+    """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them."""
+    records: dict[str, bytes | None] = {}
+    asked: tuple[str, MessageSnapshot] | None = None  # what a user said first
+    last: tuple[str, MessageSnapshot] | None = None  # what was said last
+    for number, old in enumerate(messages):
+        message_id = ids[old.message_id] = new_message_id()
+        parent = old.parent_message_id or ""
+        message = evolve(old, parent_message_id=ids.get(parent, parent) or None)
+        whole, said = yield from carrying(message)
+        wrote = generations.get(old.generation_id or "")
+        data = telling(
+            said,
+            author=old.author,
+            continues=None if old.continues is None else ids.get(old.continues, old.continues),
+            generation=None if wrote is None else _end(wrote),
+            version=version if number == 0 else old.version,
+        )
+        part.add_whole(message_id, whole, data)
+        # As of a message that was posted: repeated with the same content, it is the same.
+        record = MessageRecord(digest=(yield from digesting(said)))
+        records[message_key(message_id)] = to_record(record)
+        if first_words(message_id, whole.role, (block.text for block in whole.blocks)) is not None:
+            last = (message_id, whole)
+            asked = last if asked is None and whole.role == "user" else asked
+        yield
+    for told in (asked, last):
+        if told is not None:
+            part.tell(*told)
+    return records
+
+
+def _end(generation: GenerationInfo) -> ForkedGeneration:
+    """All that snapshots tell of a generation that has ended."""
+    return ForkedGeneration(
+        generation_id=generation.generation_id,
+        turn=generation.turn or 0,
+        outcome=generation.outcome or "",
+        code=generation.code,
+        message=generation.message,
+        started=generation.started,
+        finished=generation.finished,
+        retryable=generation.retryable,
+        usage=generation.usage,
+        author=generation.author,
+    )
