@@ -46,6 +46,7 @@ from .log import (
     EventLog,
     FileState,
     Head,
+    Keep,
     LogStatistics,
     MemoryLog,
     SqliteLog,
@@ -59,6 +60,8 @@ from .log import (
 from .reducer import ApprovalView, BlockView, MessageView, Moment, ResolvedView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
+    FileInfo,
+    FileKept,
     Finished,
     GenerationInfo,
     LastSaid,
@@ -117,6 +120,8 @@ __all__ = [
     "Entry",
     "Ephemeral",
     "EventLog",
+    "FileInfo",
+    "FileKept",
     "FileState",
     "Finished",
     "Gap",
@@ -124,6 +129,7 @@ __all__ = [
     "GenerationInfo",
     "Head",
     "Input",
+    "Keep",
     "LastSaid",
     "ListChange",
     "ListDelivery",

@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 from penstock.engine import (
     JSON,
     Cursor,
+    FileKept,
     Generation,
     GenerationInfo,
     InvalidBody,
@@ -54,6 +55,7 @@ from ..requests.answers import (
 )
 from .answers import read, read_started
 from .commands import Commands, given
+from .files import keep_file, read_file
 from .lines import Over
 from .place import Place
 from .producing import Opening, Production
@@ -90,6 +92,7 @@ class RemoteSession:
         producer: str | None = None,
         *,
         text: str | None = None,
+        message: JSONObject | None = None,
         input: JSON = None,  # noqa: A002  the protocol's name
         policy: PolicyName = "supersede",
         job_id: str | None = None,
@@ -114,6 +117,7 @@ class RemoteSession:
         body = given(
             producer=producer,
             text=text,
+            message=message,
             input=input,
             policy=policy,
             job_id=job_id,
@@ -180,6 +184,17 @@ class RemoteSession:
         created = status == 201 or message_id is None
         posted = read(PostAnswer, answer)
         return Posted(message_id=posted.message_id, cursor=posted.cursor, created=created)
+
+    async def keep_file(self, content: bytes, *, media_type: str, filename: str | None = None) -> FileKept:
+        """Keep a file with this session, for messages to name, as `engine.Session.keep_file`.
+
+        Sent again while there is no answer: the same file is kept once.
+        """
+        return await keep_file(self._commands, self.session_id, content, media_type=media_type, filename=filename)
+
+    async def read_file(self, file_id: str) -> bytes:
+        """The whole of one of the session's files. Raises `FileNotFound`."""
+        return await read_file(self._commands, self.session_id, file_id)
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript."""

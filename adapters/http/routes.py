@@ -67,10 +67,11 @@ class Parameter:
 @final
 @frozen(kw_only=True)
 class Body:
-    """A JSON object. ``needed``: an empty one would be refused."""
+    """A JSON object, or what ``media`` says. ``needed``: an empty one would be refused."""
 
     shape: Shape
     needed: bool = False
+    media: str = "application/json"
 
 
 @final

@@ -25,7 +25,7 @@ export interface PenstockEvent {
 }
 
 export interface Block {
-  /** `text`, `reasoning`, `tool_call`, `tool_result`, `data`. */
+  /** `text`, `reasoning`, `tool_call`, `tool_result`, `data`, `image`, `file`, `source`. */
   readonly kind: string;
   /** The last one folded. */
   readonly seq: number;
@@ -38,6 +38,15 @@ export interface Block {
   readonly tool_call_id?: string;
   readonly name?: string;
   readonly is_error?: boolean;
+  /** Of an image or a file, as its sender says: `image/png`. */
+  readonly media_type?: string;
+  /** An image, a file or a source is one of the session's files, or stands at `url`. */
+  readonly file_id?: string;
+  /** http or https. */
+  readonly url?: string;
+  readonly filename?: string;
+  /** Of a source. */
+  readonly title?: string;
 }
 
 export interface Message {

@@ -14,7 +14,7 @@ from typing import final
 from attrs import frozen
 
 from ..codec import converter, encode, encode_json, encode_with, encoding_blocks
-from ..events import BlockSnapshot, Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked
+from ..events import Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked
 from ..reducer import BlockView, GenerationInfo, MessageView
 from ..work import Work
 from .lifecycle import Said, first_words
@@ -61,7 +61,7 @@ def beginning(
     listed = begun(time)
     for number, message in enumerate(messages, 2):
         whole = _whole(message)
-        said = yield from encoding_blocks(whole, map(_block, message.blocks))
+        said = yield from encoding_blocks(whole, map(BlockView.whole, message.blocks))
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from _digesting(said)))
         data = _with_source(said, message, ends.get(message.generation_id or ""), silent.get(message.message_id))
@@ -122,17 +122,4 @@ def _whole(message: MessageView) -> MessageSnapshot:
         blocks=(),
         parent_message_id=message.parent_message_id,
         metadata=message.metadata,
-    )
-
-
-def _block(block: BlockView) -> BlockSnapshot:
-    return BlockSnapshot(
-        kind=block.kind,
-        seq=block.seq,
-        text=block.text,
-        arguments=block.arguments,
-        value=block.value,
-        tool_call_id=block.tool_call_id,
-        name=block.name,
-        is_error=block.is_error,
     )

@@ -42,6 +42,12 @@ async def start(core: Core, request: StartRequest) -> Started | Queued:
     if answer is not None:
         return answer
     await _check_ids(core, request)
+    async with core.message_ids.claiming(request.message_id if request.names_message else None):
+        return await _start(core, request)
+
+
+async def _start(core: Core, request: StartRequest) -> Started | Queued:
+    """What its ids do not stand in the way of."""
     old = finished_first(core)
     decision = _decide(core, request, old)
     match decision:
@@ -159,7 +165,7 @@ async def begin(
     message_ids = await _retracted(core, request)
     said = await said_without(core, message_ids)
     request.stopped = core.stops.take(gid) or request.stopped
-    question = None if request.text is None else request.message_id
+    question = request.message_id if request.brings_message else None
     structure = OpenGeneration(gid, core.turn + 1, request.job_id, continues=request.continues, question=question)
     transaction = NOTHING
     if old is not None and ending is not None:
@@ -185,7 +191,7 @@ async def begin(
         tell_last(core, said)
     core.turn = structure.turn
     core.hold(None if request.stopped else run)
-    if request.text is not None:
+    if question is not None:
         core.message_ids.note(request.message_id, mark)
     await in_slices(part.writing())
     await _committed_or_ended(core, mark, run)
@@ -196,7 +202,7 @@ async def begin(
         generation_id=gid,
         turn=structure.turn,
         cursor=core.journal.cursor_at(mark),
-        message_id=None if request.text is None else request.message_id,
+        message_id=question,
         superseded=superseded,
     )
 
