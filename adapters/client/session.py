@@ -324,6 +324,7 @@ class RemoteSession:
         input: JSON = None,  # noqa: A002  the protocol's name
         policy: PolicyName | None = None,
         text: str | None = None,
+        message: JSONObject | None = None,
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
@@ -352,7 +353,7 @@ class RemoteSession:
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")
         if policy in ("queue", "latest") and not listen:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
-        asked = (policy, text, metadata, replaces, on_last_disconnect, idle_limit, continues)
+        asked = (policy, text, message, metadata, replaces, on_last_disconnect, idle_limit, continues)
         starts = any(each is not None for each in asked)
         opening = Opening(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
@@ -370,6 +371,7 @@ class RemoteSession:
                 self.start,
                 "remote",
                 text=text,
+                message=message,
                 policy=policy or "supersede",
                 job_id=job_id,
                 generation_id=opening.generation_id,
@@ -389,6 +391,7 @@ class RemoteSession:
         *,
         input: JSON = None,  # noqa: A002  the protocol's name
         text: str | None = None,
+        message: JSONObject | None = None,
         policy: PolicyName = "supersede",
         job_id: str | None = None,
         generation_id: str | None = None,
@@ -409,6 +412,7 @@ class RemoteSession:
             input=input,
             policy=policy,
             text=text,
+            message=message,
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,

@@ -62,8 +62,6 @@ def streamed(scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[HTTPScope,
 
 def add_files(routes: Routes, engine: Engine) -> None:
     """Add the routes over ``engine``."""
-    # As long as its size allows a body of `BODY_BYTES`.
-    seconds = BODY_SECONDS * max(1.0, engine.config.file_bytes / BODY_BYTES)
 
     @routes.add(
         Operation(
@@ -97,6 +95,8 @@ def add_files(routes: Routes, engine: Engine) -> None:
         if len(names) > 1:
             raise InvalidBody("filename is given more than once")
         session = await engine.session(session_id)
+        # Over the same slow line as any other body.
+        seconds = BODY_SECONDS * max(1.0, engine.config.file_bytes / BODY_BYTES)
         try:
             kept = await session.keep_file(
                 body.within(seconds),

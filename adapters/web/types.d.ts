@@ -327,6 +327,8 @@ export interface Following {
 export interface StartBody {
   producer?: string;
   text?: string;
+  /** In place of `text`: the user's message, with more than words in it. */
+  message?: { blocks: Json[]; message_id?: string; metadata?: JsonObject };
   input?: Json;
   policy?: "supersede" | "rollback" | "queue" | "latest" | "reject" | "join";
   replaces?: string;
@@ -371,6 +373,17 @@ export interface MessageBody {
   /** Made here unless given. */
   message_id?: string;
   metadata?: JsonObject;
+}
+
+/** A file that the session keeps. */
+export interface KeptFile {
+  session_id: string;
+  file_id: string;
+  media_type: string;
+  /** Bytes. */
+  size: number;
+  /** Without what deceives; absent where nothing of it was left. */
+  filename?: string;
 }
 
 export interface InputBody {

@@ -390,6 +390,8 @@ class Session:
         `TimedOut`, `Draining`; nothing of it is kept then, nor when the caller is cancelled. ``content`` is closed, if
         it is a generator.
         """
+        if not isinstance(content, bytes | AsyncIterable):
+            raise InvalidBody(f"content is bytes, or an async iterable of bytes, not {type(content).__name__}")
         check_media_type(media_type)
         filename = checked_filename(filename)
         if size is not None:

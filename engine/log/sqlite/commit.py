@@ -141,13 +141,11 @@ class Committer:
         """Remove a few of the life's records; whether there are more."""
         connection = self._connected()
         found = connection.execute(_RECORDS_SIZES, step).fetchall()
-        last, size = "", 0
-        for last, length in found:
-            size += length
-            if size >= _PURGED_BYTES:
-                break
-        connection.execute(_PURGE_RECORDS, (step[0], last))
-        return len(found) == step[1] or (bool(found) and last != found[-1][0])
+        sums = itertools.accumulate(length for _, length in found)
+        count = next((number for number, size in enumerate(sums, 1) if size >= _PURGED_BYTES), len(found))
+        if count:
+            connection.execute(_PURGE_RECORDS, (step[0], found[count - 1][0]))
+        return count < len(found) or count == step[1]
 
     def finish_checkpoint(self) -> None:
         """Move what a `Checkpointer` has left, so that the write-ahead log begins again at its start."""
