@@ -23,6 +23,7 @@ from .dialect import Dialect, Meaning
 from .failures import ModelFailure, of_error
 from .model import Answer, Key, Request
 from .pieces import Piece
+from .transcript import Attached
 from .wire import garbled
 
 __all__ = ["ProviderModel"]
@@ -59,6 +60,9 @@ class ProviderModel:
         self._http: Final = httpx.AsyncClient(
             base_url=url, verify=_trusted(), timeout=_TIMEOUT, limits=_LIMITS, follow_redirects=True
         )
+
+    def shows(self, attached: Attached, /) -> bool:
+        return self._dialect.shows(attached)
 
     async def ask(self, request: Request) -> Answer:
         content = encode_json({**self._dialect.body(self.name, request), **self._options})

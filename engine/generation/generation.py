@@ -195,12 +195,14 @@ class Generation:
         """
         return await self._run.take_snapshot(limit, before)
 
-    async def read_file(self, file_id: str) -> bytes:
-        """The whole of one of the session's files, which a block of kind image, file or source names.
+    async def read_file(self, file_id: str, *, limit: int | None = None) -> bytes:
+        """One of the session's files, which a block of kind image, file or source names; at most ``limit`` bytes of it.
 
-        At most `Config.file_bytes`. Raises `FileNotFound`, `InvalidId`.
+        Raises `FileNotFound`, `InvalidId`, `InvalidBody`.
         """
-        return await self._run.read_file(check_path_id(file_id, "a file_id"), 0, None)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidBody("limit is a whole number, 0 or more")
+        return await self._run.read_file(check_path_id(file_id, "a file_id"), 0, limit)
 
     def cursor(self) -> Cursor:
         """The session's committed tail."""

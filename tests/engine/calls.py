@@ -296,7 +296,7 @@ async def _read_file(scene: Scene, given: Given) -> None:
 
 async def _own_file(scene: Scene, given: Given) -> None:
     file_id = await _file(scene)
-    await scene.inside(lambda generation: given(generation.read_file, file_id=file_id))
+    await scene.inside(lambda generation: given(generation.read_file, file_id=file_id, limit=1))
 
 
 async def _steer(scene: Scene, given: Given) -> None:
