@@ -67,7 +67,7 @@ class Checkpointer:
         self._thread.start()
 
     def committed(self, commits: int, events: int) -> None:
-        """So many more. Called by the writing thread, as all but `start`."""
+        """So many more, or what counts for them. Called by the writing thread, as all but `start`."""
         self._written += commits + events
         if self._written >= self._enough:
             self._counted, self._written = self._written, 0

@@ -15,17 +15,20 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, final
 
 from ...errors import PenstockError, WriteFailed
-from ..port import Compact, Delete, Report, Write
+from ..port import Compact, Delete, Keep, Report, Write
 from .checkpoint import Checkpointer
 from .commit import Committer, failure
 from .probe import Probe
-from .rounds import Handed, Rounds
+from .rounds import Handed, Rounds, weight
 from .watch import FileWatch
 
 __all__ = ["Outcome", "Writer"]
 
 # While nobody writes, the file and the store are looked at this often: seconds.
 _PERIOD: Final = 1.0
+
+# Bytes: a part of a file fills as many pages as it has of these, and counts for as many events, for the checkpointer.
+_PAGE: Final = 4096
 
 
 @final
@@ -147,7 +150,8 @@ class Writer:
             else:
                 self._note(errors)
         self._tell([(report, error) for (_, report), error in zip(handed, errors, strict=True)])
-        self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored)
+        kept = sum(weight(write) for write in writes if isinstance(write, Keep)) // _PAGE
+        self._checkpointer.committed(self._committer.commits - commits, self._committer.events - stored + kept)
         if self._purge_failed and self._committer.commits > commits:
             self._to_purge, self._purge_failed = True, False
         self._to_purge |= any(isinstance(write, Delete) for write in writes)
