@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 from attrs import define, evolve
 from uuid_utils import uuid7
 
-from ..codec import encode_json
+from ..codec import decode_json, encode_json
 from ..errors import (
     FileNotFound,
     FileTooLarge,
@@ -38,6 +38,7 @@ from ..log.port import Keep
 from ..results import FileInfo, FileKept
 from ..rules.attachments import NAMING_KINDS, looks_like
 from ..rules.records import FILES, PART, UPLOADING, FileRecord, UploadsRecord, file_key, part_keys, to_record
+from ..stream.aside import reading
 from ..upkeep.files import removed_parts
 from .core import Core
 
@@ -57,7 +58,7 @@ class _Coming:
 
     upload: str
     most: int
-    settled: bool = False  # there is nothing left to be removed by whoever gives up
+    left: bool = False  # there may be something to be removed by whoever gives up
 
 
 @final
@@ -82,8 +83,8 @@ class Files:
                 raise self._too_large()
             most = size
         coming = _Coming(str(uuid7()), most)
-        await self._reserve(coming)
         try:
+            await self._reserve(coming)
             async with _closing(_pieces(content) if isinstance(content, bytes) else content) as pieces:
                 stored, digest = await self._store(coming, pieces, media_type)
             if size not in (None, stored):
@@ -91,7 +92,7 @@ class Files:
             file = FileRecord(media_type=media_type, size=stored, upload=coming.upload, filename=filename)
             return await self._finish(coming, file, digest)
         except BaseException:
-            if not coming.settled:
+            if coming.left:
                 with trio.move_on_after(self._core.config.flush_timeout, shield=True), suppress(PenstockError):
                     async with self._changing:
                         await self._discard(coming)
@@ -139,12 +140,13 @@ class Files:
 
     async def _reserve(self, coming: _Coming) -> None:
         async with self._changing:
-            kept = sum(_counted(file.size) for file in (await self._kept()).values())
             others = await self._coming()
+            taken = await self._taken() + sum(map(_counted, others.values()))
             # One is let in that there may be no room for: it may be one that is there.
             room = self._core.config.session_file_bytes + _counted(self._core.config.file_bytes)
-            if kept + sum(map(_counted, others.values())) + _counted(coming.most) > room:
+            if taken + _counted(coming.most) > room:
                 raise self._full()
+            coming.left = True
             await self._write({UPLOADING: to_record(UploadsRecord(most={**others, coming.upload: coming.most}))})
 
     async def _store(self, coming: _Coming, content: AsyncIterable[bytes], media_type: str) -> tuple[int, bytes]:
@@ -162,9 +164,10 @@ class Files:
             if not looked and size >= _BEGINNING:
                 _check_type(media_type, held)
                 looked = True
-            while len(held) >= PART:
-                await self._write({next(keys): bytes(held[:PART])})
-                del held[:PART]
+            whole = len(held) - len(held) % PART
+            for start in range(0, whole, PART):
+                await self._write({next(keys): bytes(held[start : start + PART])})
+            del held[:whole]
         if not looked:
             _check_type(media_type, held)
         if held:
@@ -176,18 +179,20 @@ class Files:
         said = encode_json([digest.hex(), file.media_type, file.filename])
         file_id = sha256(said).hexdigest()[:32]
         async with self._changing:
-            kept = await self._kept()
-            known = kept.get(file_key(file_id))
+            known = await self._core.history.known(file_key(file_id), FileRecord)
             if known is not None:
                 await self._discard(coming)
-                coming.settled = True
+                coming.left = False
                 return FileKept(file=_info(file_id, known), created=False)
-            taken = sum(_counted(each.size) for each in kept.values())
-            if taken + _counted(file.size) > self._core.config.session_file_bytes:
+            if await self._taken() + _counted(file.size) > self._core.config.session_file_bytes:
                 raise self._full()
             records = {file_key(file_id): to_record(file), **await self._without(coming.upload)}
-            coming.settled = True  # from here on only the log knows
-            await self._write(records)
+            coming.left = False  # who leaves now, or is told `TimedOut`, does not know what becomes of it
+            try:
+                await self._write(records)
+            except StorageError:
+                coming.left = True
+                raise
         return FileKept(file=_info(file_id, file), created=True)
 
     async def _discard(self, coming: _Coming) -> None:
@@ -206,8 +211,11 @@ class Files:
             raise FileNotFound("the session keeps no file with this id", session_id=self._core.session_id)
         return file
 
-    async def _kept(self) -> dict[str, FileRecord]:
-        return await self._core.history.all_known(FILES, FileRecord)
+    async def _taken(self) -> int:
+        """What the session's files count, all in all. There may be a thousand: of each only its size is looked at."""
+        bodies = await self._core.history.records(FILES)
+        with reading(self._core.session_id):
+            return sum(_counted(cast("dict[str, int]", decode_json(body))["size"]) for body in bodies.values())
 
     async def _coming(self) -> dict[str, int]:
         record = await self._core.history.known(UPLOADING, UploadsRecord)

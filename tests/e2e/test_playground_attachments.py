@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.panels import PATIENCE, answers, live, panel
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import FilePayload, Locator, Page
 
 pytestmark = pytest.mark.browser
 
@@ -80,8 +80,8 @@ def opened(page: Page) -> Locator:
 def test_a_picture_goes_with_the_message_and_is_shown_in_it(page: Page, how: str) -> None:
     conversation = opened(page)
     if how == "pick":
-        picked = {"name": "weir.png", "mimeType": "image/png", "buffer": png()}
-        conversation.locator(".composer input[type=file]").set_input_files([picked])
+        picked: FilePayload = {"name": "weir.png", "mimeType": "image/png", "buffer": png()}
+        conversation.locator(".composer input[type=file]").set_input_files(picked)
     else:
         bring(conversation, how, "weir.png", "image/png", png())
     chip = conversation.locator(".attached li")
@@ -178,7 +178,8 @@ CLIENT: Final = """async (content) => {
     const { message_id } = await session.start({ message });
     const { messages } = await session.fetchSnapshot();
     return {
-      first, again, nameless, missing, type: blob.type, same: read.length === bytes.length && read.every((each, at) => each === bytes[at]),
+      first, again, nameless, missing, type: blob.type,
+      same: read.length === bytes.length && read.every((each, at) => each === bytes[at]),
       shown: messages.find((each) => each.message_id === message_id).blocks,
     };
 }"""
