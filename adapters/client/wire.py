@@ -97,8 +97,8 @@ class Wire:
     ) -> Answer:
         """One request, once. A body is JSON unless ``headers`` say otherwise.
 
-        Raises `Unreachable` when no answer comes in time: one that is ``repeatable`` has less, and one with a file in it,
-        either way, has ``within`` so many seconds.
+        Raises `Unreachable` when no answer comes in time: one that is ``repeatable`` has
+        less, and one with a file in it, either way, has ``within`` so many seconds.
         """
         limit = self.config.request_timeout if within is None else within
         if repeatable and within is None:
