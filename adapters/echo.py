@@ -1,4 +1,5 @@
-"""The built-in producer ``echo``: says back what the user said last, word by word, at a human pace.
+"""The built-in producer ``echo``: says back what the user said last, word by word, at a human pace, and shows what was
+attached to it.
 
 With it every behaviour of the engine can be watched with no model at hand. Its input, all of it optional, is
 ``{"delay": seconds before each word, "repeat": how often the text is said}``.
@@ -14,9 +15,9 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from penstock.engine import JSON, Generation, InvalidBody, ProducerError, Snapshot
+from penstock.engine import JSON, Block, BlockView, Generation, InvalidBody, Message, MessageView, ProducerError
 
-__all__ = ["Pace", "echo", "last_said", "pieces"]
+__all__ = ["Pace", "echo", "pieces"]
 
 # A person reads four to five words a second; twelve a second is brisk and still seen as words.
 _DELAY: Final = 0.08
@@ -73,19 +74,29 @@ def pieces(text: str) -> Iterator[str]:
     return (match[0] for match in _PIECE.finditer(text))
 
 
-def last_said(snapshot: Snapshot) -> str | None:
-    """The text of the newest user message; None if there is none."""
-    for message in reversed(snapshot.messages):
-        if message.role == "user":
-            return "".join(block.text or "" for block in message.blocks if block.kind == "text")
-    return None
+def _text(message: MessageView) -> str:
+    return "\n\n".join(filter(None, (block.text for block in message.blocks if block.kind == "text")))
 
 
-async def _said(generation: Generation) -> str | None:
+async def _show(message: Message, block: BlockView) -> None:
+    """Name what was attached."""
+    if block.kind == "source":
+        await message.source(url=block.url, file_id=block.file_id, title=block.title)
+    elif block.kind in ("image", "file"):
+        show = message.image if block.kind == "image" else message.file
+        await show(file_id=block.file_id, url=block.url, media_type=block.media_type, filename=block.filename)
+
+
+async def _asked(generation: Generation) -> MessageView | None:
+    """The newest user message; None if there is none."""
     page = await generation.snapshot(limit=_PAGE)
-    while (said := last_said(page)) is None and page.more:
+    while True:
+        for message in reversed(page.messages):
+            if message.role == "user":
+                return message
+        if not page.more:
+            return None
         page = await generation.snapshot(limit=_PAGE, before=page.next)
-    return said
 
 
 async def echo(generation: Generation) -> None:
@@ -97,13 +108,16 @@ async def echo(generation: Generation) -> None:
         pace = Pace.of(generation.input)
     except InvalidBody as error:
         raise ProducerError(error.detail, reason=error.code) from error
-    text = await _said(generation) or _NOTHING_SAID
-    async with generation.message() as message, message.text() as block:
-        for turn in range(pace.repeat):
-            for number, piece in enumerate(pieces(text)):
-                if pace.delay:
-                    await trio.sleep(pace.delay)
-                await block.write(f"\n{piece}" if turn and not number else piece)
+    asked = await _asked(generation)
+    blocks = () if asked is None else asked.blocks
+    attached = [block for block in blocks if block.kind in ("image", "file", "source")]
+    text = (_text(asked) if asked is not None else "") or ("" if attached else _NOTHING_SAID)
+    async with generation.message() as message:
+        if text:
+            async with message.text() as block:
+                await _say(block, text, pace)
+        for each in attached:
+            await _show(message, each)
 
 
 # Pages make a form of it: see `Engine.producer_infos`.
@@ -127,3 +141,11 @@ vars(echo)["input_schema"] = {
     },
     "additionalProperties": False,
 }
+
+
+async def _say(block: Block, text: str, pace: Pace) -> None:
+    for turn in range(pace.repeat):
+        for number, piece in enumerate(pieces(text)):
+            if pace.delay:
+                await trio.sleep(pace.delay)
+            await block.write(f"\n{piece}" if turn and not number else piece)

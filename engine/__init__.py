@@ -46,6 +46,7 @@ from .log import (
     EventLog,
     FileState,
     Head,
+    Keep,
     LogStatistics,
     MemoryLog,
     SqliteLog,
@@ -59,6 +60,8 @@ from .log import (
 from .reducer import ApprovalView, BlockView, MessageView, ResolvedView, SessionState, Snapshot, SnapshotPage
 from .results import (
     ChunksAccepted,
+    FileInfo,
+    FileKept,
     Finished,
     GenerationInfo,
     LastSaid,
@@ -120,6 +123,8 @@ __all__ = [
     "Entry",
     "Ephemeral",
     "EventLog",
+    "FileInfo",
+    "FileKept",
     "FileState",
     "Finished",
     "Gap",
@@ -127,6 +132,7 @@ __all__ = [
     "GenerationInfo",
     "Head",
     "Input",
+    "Keep",
     "LastSaid",
     "ListChange",
     "ListDelivery",

@@ -164,5 +164,13 @@ class Config:
     # the single pieces, which are most of what is stored. 0: as soon as its generation has ended; None: never.
     compact_after: float | None = field(default=3600.0, validator=_not_negative_or_none)
 
+    # Bytes of one file that a session keeps: what model providers take as one picture at most (20 MB at OpenAI), and a
+    # photograph or a scanned letter twice over.
+    file_bytes: int = field(default=20 * 1024 * 1024, validator=_positive)
+
+    # And of all of a session's files: some dozen of the largest. They are in every backup, and a fork copies them. Each
+    # counts as 256 KiB at least, so that there are a thousand at most.
+    session_file_bytes: int = field(default=256 * 1024 * 1024, validator=_positive)
+
     # Sessions whose last event is older are deleted. No default age: what people said is theirs to delete.
     session_max_age: float | None = field(default=None, validator=_positive_or_none)

@@ -45,6 +45,7 @@ from .stream.hub import Drained
 from .stream.watch import Watch
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
 from .upkeep.compaction import Compactor
+from .upkeep.files import finish_copies, sweep_uploads
 from .upkeep.retention import expire_sessions
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
@@ -293,13 +294,14 @@ class Engine:
                 await self._close_log()
 
     async def _keep_up(self) -> None:
-        """Compact what is old, and delete what is too old, until the engine closes."""
+        """Compact what is old, delete what is too old, and give forks what they lack, until the engine closes."""
         with self._upkeep:
             async with trio.open_nursery() as nursery:
                 for work, name in (
                     (self._registry.let_go, "penstock memory"),
                     (Compactor(self._log, self.config, aside=self._registry).run, "penstock compaction"),
                     (self._expire, "penstock retention"),
+                    (partial(finish_copies, self._log), "penstock files"),
                 ):
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
 
@@ -341,6 +343,10 @@ class Engine:
                 else:  # it would be so with every other one
                     self._failure = error
 
+        try:
+            await sweep_uploads(self._log)
+        except PenstockError as error:
+            self._failure = error
         for key in (OPEN, QUEUED):
             await self._bring_holders(key, bring)
         if self._failure is not None:

@@ -17,6 +17,8 @@ __all__ = [
     "DatabaseError",
     "DatabaseInUse",
     "Draining",
+    "FileNotFound",
+    "FileTooLarge",
     "FinishFailed",
     "GapError",
     "GenerationActive",
@@ -140,6 +142,20 @@ class ApprovalNotFound(CallerError):
     """No such approval is open: it was resolved before, or never asked for."""
 
     code = "APPROVAL_NOT_FOUND"
+
+
+@final
+class FileNotFound(CallerError):
+    """The session keeps no file with this id."""
+
+    code = "NOT_FOUND"
+
+
+@final
+class FileTooLarge(CallerError):
+    """The file, or all the files of its session, would have more bytes than may be."""
+
+    code = "BODY_TOO_LARGE"
 
 
 @final

@@ -365,6 +365,11 @@ class BlockSnapshot(_Brief):
     tool_call_id: str | None = None
     name: str | None = None
     is_error: bool | None = None
+    media_type: str | None = None
+    file_id: str | None = None
+    url: str | None = None
+    filename: str | None = None
+    title: str | None = None
     extra: JSONObject = _EMPTY
 
 
@@ -419,12 +424,20 @@ class MessageRetracted(_Known):
 @final
 @frozen(kw_only=True, repr=False)
 class BlockOpened(_Known):
-    """``kind``: text, reasoning, tool_call, tool_result or data."""
+    """``kind``: text, reasoning, tool_call, tool_result, data, image, file or source.
+
+    What an image, a file or a source is stands at ``file_id``, one of the session's files, or at ``url``.
+    """
 
     type: ClassVar[str] = "block.opened"
     kind: str
     tool_call_id: str | None = None
     name: str | None = None
+    media_type: str | None = None
+    file_id: str | None = None
+    url: str | None = None
+    filename: str | None = None
+    title: str | None = None
 
 
 @final

@@ -11,6 +11,8 @@ from .reducer import GenerationInfo, MessageView
 
 __all__ = [
     "ChunksAccepted",
+    "FileInfo",
+    "FileKept",
     "Finished",
     "GenerationInfo",
     "LastSaid",
@@ -33,6 +35,26 @@ __all__ = [
 # already_done: it had ended before, or failed while it was being stopped. nothing_active: nothing ran. pending: not
 # seen yet; its start will be stopped.
 StopState: TypeAlias = Literal["stopped", "stopping", "already_done", "nothing_active", "pending"]
+
+
+@final
+@frozen(kw_only=True)
+class FileInfo:
+    """A file that a session keeps. ``size`` in bytes; ``media_type`` is what its sender said it is."""
+
+    file_id: str
+    media_type: str
+    size: int
+    filename: str | None = None
+
+
+@final
+@frozen(kw_only=True)
+class FileKept:
+    """A file is durable. ``created``: it was not there before, with this content, type and name."""
+
+    file: FileInfo
+    created: bool
 
 
 @final

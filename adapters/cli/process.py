@@ -63,6 +63,8 @@ class Options:
     idle_limits: Mapping[str, float]  # of single producers, by name
     send_timeout: float  # seconds
     drain_timeout: float  # seconds
+    file_bytes: int = Config().file_bytes
+    session_file_bytes: int = Config().session_file_bytes
     edge: Edge
 
     @property
@@ -148,7 +150,11 @@ async def _serve(
             producers=options.producers,
             default_producer=options.default_producer,
             config=Config(
-                drain_timeout=options.drain_timeout, idle_limit=options.idle_limit, idle_limits=options.idle_limits
+                drain_timeout=options.drain_timeout,
+                idle_limit=options.idle_limit,
+                idle_limits=options.idle_limits,
+                file_bytes=options.file_bytes,
+                session_file_bytes=options.session_file_bytes,
             ),
             observer=metrics,
         ) as engine:

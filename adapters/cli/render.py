@@ -112,6 +112,8 @@ class Transcript:
                 self._roles[message] = role
             case BlockOpened(kind=kind, name=name):
                 self._labels[key] = self._label(message, kind, name)
+                if named := _named(event.data):
+                    return self._write(key, named, exactly=True)
             case BlockDelta(text=text, arguments=arguments, value=value):
                 return self._write(key, _content(text, arguments, value), exactly=text is None)
             case BlockClosed():
@@ -194,6 +196,8 @@ def _note(event: Event) -> str | None:
             return "the queue is paused" + ("" if reason is None else f" ({clean(reason)})")
         case QueueResumed():
             return "the queue goes on"
+        case GenerationStatus(status="unseen", detail={"files": [*files]}):
+            return f"{turn}: the model is not shown {_short(', '.join(map(str, files)))}"
         case GenerationStatus(status=status):
             return f"{turn}: {clean(status)}"
         case GenerationFinished():
@@ -232,7 +236,13 @@ def _short(text: str) -> str:
 
 
 def _content_of(block: BlockSnapshot) -> str:
-    return _content(block.text, block.arguments, block.value)
+    return _named(block) or _content(block.text, block.arguments, block.value)
+
+
+def _named(block: BlockOpened | BlockSnapshot) -> str:
+    """What an image, a file or a source names."""
+    told = (block.title, block.filename, block.media_type and f"({block.media_type})", block.url)
+    return " ".join(filter(None, told)) or block.file_id or ""
 
 
 def _content(text: str | None, arguments: JSON, value: JSON) -> str:

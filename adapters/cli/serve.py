@@ -21,6 +21,7 @@ __all__ = ["serve"]
 
 
 _SECONDS: Final = click.FloatRange(min=0, min_open=True)
+_MIB: Final = 1024 * 1024
 
 _IDLE_LIMIT: Final = Config().idle_limit
 
@@ -88,6 +89,22 @@ def _idle_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
     type=_SECONDS,
     help="The time answers and connections get to end in on SIGTERM or Ctrl-C.",
 )
+@click.option(
+    "--file-limit",
+    metavar="MIB",
+    default=Config().file_bytes // _MIB,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The largest file that a session keeps.",
+)
+@click.option(
+    "--session-file-limit",
+    metavar="MIB",
+    default=Config().session_file_bytes // _MIB,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="All files of one session. They lie in the database.",
+)
 @model_options
 @edge_options
 @click.option(
@@ -114,6 +131,8 @@ def serve(
     idle_limits: dict[str, float],
     send_timeout: float,
     drain_timeout: float,
+    file_limit: int,
+    session_file_limit: int,
     model: ChosenModel | None,
     edge: Edge,
     log_level: str,
@@ -168,6 +187,8 @@ def serve(
                 idle_limits=idle_limits,
                 send_timeout=send_timeout,
                 drain_timeout=drain_timeout,
+                file_bytes=file_limit * _MIB,
+                session_file_bytes=session_file_limit * _MIB,
                 edge=edge,
             )
         )

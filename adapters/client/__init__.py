@@ -12,6 +12,7 @@ The names, results and errors are the engine's. From the outside in:
 - `reading`, `transcript`: a stream that reconnects for ever, and the state that it adds up to
 - `listing`: the list of sessions, by pages and as it changes
 - `producing`, `hearing`, `writer`, `farewell`: a remote producer under the engine's own `Generation`
+- `files`: what a session keeps beside its messages
 - `sending`, `following`, `commands`: tasks and requests, and when they are repeated
 - `lines`, `wire`: connections
 - pure: `batching`, `numbering`, `retrying`, `backoff`, `place`, `frames`, `answers`, `refusals`, `config`

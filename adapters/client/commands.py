@@ -16,7 +16,7 @@ from penstock.engine import JSON, CapacityError, JSONObject, PenstockError, chec
 from ..problems import Unauthenticated
 from .answers import parsed
 from .backoff import Backoff
-from .wire import Wire
+from .wire import Answer, Wire
 
 __all__ = ["Commands", "given"]
 
@@ -49,6 +49,24 @@ class Commands:
         refuses with.
         """
         content = None if body is None else encode_json(check_json(body, "the body"))
+        answer = await self.exchange(method, path, content, query=query, headers=headers, repeatable=repeatable)
+        return parsed(answer.body), answer.status
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        within: float | None = None,
+        repeatable: bool,
+    ) -> Answer:
+        """The answer as it came, to a body that is what it is. Each attempt has ``within`` seconds.
+
+        Raises as `ask`, but for what is said of JSON.
+        """
         config = self.wire.config
         backoff = Backoff(config.first_pause, config.longest_pause)
         given_up = trio.current_time() + config.patience
@@ -59,11 +77,11 @@ class Commands:
                 # It is cut short only where another attempt may follow.
                 again = repeatable and config.patience > 0
                 answer = await self.wire.exchange(
-                    method, path, body=content, query=query, headers=headers, repeatable=again
+                    method, path, body=content, query=query, headers=headers, repeatable=again, within=within
                 )
                 if answer.refusal is not None:
                     raise answer.refusal
-                return parsed(answer.body), answer.status
+                return answer
             except Unauthenticated:
                 # Refused before anything was done: another token, if there is one to be had, and once.
                 if renewed or not self.wire.renews:

@@ -21,6 +21,9 @@ class ClientConfig:
     # long once more.
     request_timeout: float = 30.0
 
+    # A file may have some megabytes, and a phone's line a hundred kilobytes a second.
+    file_timeout: float = 300.0
+
     # What is safe to repeat is sent again when its answer has not begun by then: nothing else tells that a line is
     # dead, and the next attempt takes another one. A request with a large body has a second more for each 32 KiB.
     attempt_timeout: float = 6.0

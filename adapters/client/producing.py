@@ -41,6 +41,7 @@ from penstock.engine import (
 from ..requests.answers import ChunksAnswer
 from .commands import Commands
 from .farewell import Farewell
+from .files import read_file
 from .hearing import Approvals, Hearing, Inputs
 from .numbering import Numbering
 from .place import Place
@@ -134,6 +135,14 @@ class Production:
     async def _snapshot(self, limit: int | None, before: str | None) -> Snapshot:
         await self.writer.flush()
         return await take_snapshot(self._commands, self._session_id, limit, before)
+
+    @property
+    def read_file(self) -> Callable[[str, int, int | None], Awaitable[bytes]]:
+        return self._read_file
+
+    async def _read_file(self, file_id: str, start: int, limit: int | None) -> bytes:
+        content = await read_file(self._commands, self._session_id, file_id)
+        return content[start : None if limit is None else start + limit]
 
     def cleanup(self) -> trio.CancelScope:
         begun = trio.current_time() if self._cancelled_at is None else self._cancelled_at

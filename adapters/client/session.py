@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 from penstock.engine import (
     JSON,
     Cursor,
+    FileKept,
     Generation,
     GenerationInfo,
     InvalidBody,
@@ -58,6 +59,7 @@ from ..requests.answers import (
 )
 from .answers import read, read_started
 from .commands import Commands, given
+from .files import keep_file, read_file
 from .lines import Over
 from .place import Place
 from .producing import Opening, Production
@@ -94,6 +96,7 @@ class RemoteSession:
         producer: str | None = None,
         *,
         text: str | None = None,
+        message: JSONObject | None = None,
         input: JSON = None,  # noqa: A002  the protocol's name
         policy: PolicyName = "supersede",
         job_id: str | None = None,
@@ -118,6 +121,7 @@ class RemoteSession:
         body = given(
             producer=producer,
             text=text,
+            message=message,
             input=input,
             policy=policy,
             job_id=job_id,
@@ -184,6 +188,17 @@ class RemoteSession:
         created = status == 201 or message_id is None
         posted = read(PostAnswer, answer)
         return Posted(message_id=posted.message_id, cursor=posted.cursor, created=created)
+
+    async def keep_file(self, content: bytes, *, media_type: str, filename: str | None = None) -> FileKept:
+        """Keep a file with this session, for messages to name, as `engine.Session.keep_file`.
+
+        Sent again while there is no answer: the same file is kept once.
+        """
+        return await keep_file(self._commands, self.session_id, content, media_type=media_type, filename=filename)
+
+    async def read_file(self, file_id: str) -> bytes:
+        """The whole of one of the session's files. Raises `FileNotFound`."""
+        return await read_file(self._commands, self.session_id, file_id)
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript."""
@@ -336,6 +351,7 @@ class RemoteSession:
         input: JSON = None,  # noqa: A002  the protocol's name
         policy: PolicyName | None = None,
         text: str | None = None,
+        message: JSONObject | None = None,
         metadata: JSONObject | None = None,
         replaces: str | None = None,
         on_last_disconnect: float | None = None,
@@ -364,7 +380,7 @@ class RemoteSession:
             raise InvalidBody("a producer has a generation of its own; it cannot join the live one")
         if policy in ("queue", "latest") and not listen:
             raise InvalidBody("a producer that waits for its turn hears of it only with listen=True")
-        asked = (policy, text, metadata, replaces, on_last_disconnect, idle_limit, continues)
+        asked = (policy, text, message, metadata, replaces, on_last_disconnect, idle_limit, continues)
         starts = any(each is not None for each in asked)
         opening = Opening(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
@@ -382,6 +398,7 @@ class RemoteSession:
                 self.start,
                 "remote",
                 text=text,
+                message=message,
                 policy=policy or "supersede",
                 job_id=job_id,
                 generation_id=opening.generation_id,
@@ -401,6 +418,7 @@ class RemoteSession:
         *,
         input: JSON = None,  # noqa: A002  the protocol's name
         text: str | None = None,
+        message: JSONObject | None = None,
         policy: PolicyName = "supersede",
         job_id: str | None = None,
         generation_id: str | None = None,
@@ -421,6 +439,7 @@ class RemoteSession:
             input=input,
             policy=policy,
             text=text,
+            message=message,
             metadata=metadata,
             replaces=replaces,
             on_last_disconnect=on_last_disconnect,

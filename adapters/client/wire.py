@@ -104,25 +104,26 @@ class Wire:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
+        within: float | None = None,
     ) -> Answer:
-        """One request, once.
+        """One request, once. A body is JSON unless ``headers`` say otherwise.
 
-        Raises `Unreachable` when no answer comes in time (one that is ``repeatable`` has less), and `InvalidBody` for a
-        header that cannot be sent.
+        Raises `Unreachable` when no answer comes in time (one that is ``repeatable`` has less, and one with a file in
+        it, either way, has ``within`` so many seconds), and `InvalidBody` for a header that cannot be sent.
         """
-        limit = self.config.request_timeout
-        if repeatable:
+        limit = self.config.request_timeout if within is None else within
+        if repeatable and within is None:
             limit = min(limit, self.config.attempt_timeout + len(body or b"") / _SLOW)
         made = dict(headers or {})
         if body is not None:
-            made |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+            made = {"Content-Type": "application/json", "Content-Length": str(len(body)), **made}
         try:
             with trio.fail_after(limit):
                 made |= await self.headers()
                 request = self.http.build_request(method, self.url + path, params=dict(query or {}), headers=made)
                 request.stream = WholeBody(body or b"")
                 response = await self.http.send(request, stream=True)
-            await self._read_whole(response)
+            await self._read_whole(response, within)
         except (UnicodeEncodeError, httpx.LocalProtocolError) as error:
             raise InvalidBody(f"a header cannot be sent: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
@@ -165,10 +166,10 @@ class Wire:
         finally:
             await self._close(response)
 
-    async def _read_whole(self, response: httpx.Response) -> None:
+    async def _read_whole(self, response: httpx.Response, within: float | None = None) -> None:
         """The rest of an answer that has begun. Raises `trio.TooSlowError`."""
         try:
-            with trio.fail_after(self.config.request_timeout):
+            with trio.fail_after(self.config.request_timeout if within is None else within):
                 await response.aread()
         finally:
             await self._close(response)

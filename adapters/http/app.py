@@ -24,6 +24,7 @@ from ..server.limits import UNLIMITED, Limits, Place
 from ..watching.metrics import Metrics
 from .chunks import add_chunks
 from .events import add_events
+from .files import add_files, brings_file, streamed
 from .generations import add_generations
 from .guard import add_guard, keeping
 from .health import add_health
@@ -76,11 +77,14 @@ class _App(QuartTrio):
             except InvalidBody as error:
                 await _refuse(error, send)
                 return
-            if (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
+            scope = with_path(scope)
+            if brings_file(scope):
+                scope, receive = streamed(scope, receive)
+            elif (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
                 receive = bounded(receive, most)
             held: list[Place] = []
             try:
-                await super().asgi_app(keeping(with_path(scope), held), receive, send)
+                await super().asgi_app(keeping(scope, held), receive, send)
             finally:
                 for place in held:
                     place.leave()
@@ -151,6 +155,7 @@ def create_app(
     app.register_error_handler(PenstockError, _on_error)
     app.register_error_handler(HTTPException, _on_http_error)
     add_sessions(routes, engine)
+    add_files(routes, engine)
     add_presence(routes, engine)
     add_events(routes, engine, heartbeat)
     add_list_events(routes, engine, heartbeat)

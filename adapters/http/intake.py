@@ -1,14 +1,16 @@
 """A request's body: how it is read on every route, and what of it reaches Quart.
 
-There is one way in, `whole_body`, with one bound in bytes and one in time, over whatever delivers the pieces: the
-server itself where chunks are answered without Quart, and elsewhere Quart, which collects them. What JSON it is,
-`parsed` says. Quart is held to the same bound while it collects: see `bounded`.
+A file is read piece by piece, past Quart, by `Streamed`. For all else there is one way in, `whole_body`, with one bound
+in bytes and one in time, over whatever delivers the pieces: the server itself where chunks are answered without Quart,
+and elsewhere Quart, which collects them. What JSON it is, `parsed` says. Quart is held to the same bound while it
+collects: see `bounded`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias, cast
+from typing import Final, Self, TypeAlias, cast, final
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, HTTPRequestEvent
@@ -23,6 +25,7 @@ __all__ = [
     "BODY_BYTES",
     "BODY_SECONDS",
     "ClientLeft",
+    "Streamed",
     "body_of_request",
     "bounded",
     "json_body",
@@ -107,6 +110,49 @@ def too_large(most: float) -> BodyTooLarge:
 
 def too_slow() -> SlowRequest:
     return SlowRequest("the body did not arrive in time")
+
+
+@final
+class Streamed:
+    """A body that its route reads piece by piece: an async iterator of bytes, for one reader.
+
+    Quart, which would collect all of it, is given an empty one by `receive`, and what comes behind the real one.
+    """
+
+    def __init__(self, receive: ASGIReceiveCallable) -> None:
+        self._receive = receive
+        self._told = False
+        self._over = trio.Event()
+        self._deadline = math.inf
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if not self._told:
+            self._told = True
+            return HTTPRequestEvent(type="http.request", body=b"", more_body=False)
+        await self._over.wait()
+        return await self._receive()
+
+    def within(self, seconds: float) -> Self:
+        """Have it be whole so many seconds from now."""
+        self._deadline = trio.current_time() + seconds
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises `SlowRequest`, and `ClientLeft`."""
+        if self._over.is_set():
+            raise StopAsyncIteration
+        with trio.CancelScope(deadline=min(self._deadline, trio.current_time() + BODY_SECONDS)) as limit:
+            event = await self._receive()
+        if limit.cancelled_caught:
+            raise too_slow()
+        if event["type"] != "http.request":
+            raise ClientLeft
+        if not event.get("more_body", False):
+            self._over.set()
+        return event.get("body", b"")
 
 
 def bounded(receive: ASGIReceiveCallable, most: int) -> ASGIReceiveCallable:

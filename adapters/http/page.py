@@ -30,9 +30,9 @@ _TYPES: Final = {
 # What there is, by name.
 FILES: Final = tuple(sorted(path.name for path in _FOLDER.iterdir() if path.suffix in _TYPES))
 
-# Nothing from anywhere else, nothing inline, in nobody's frame.
+# Nothing from anywhere else, nothing inline, in nobody's frame. A blob is a picture that the page has read by itself.
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -71,11 +71,15 @@ class Parameter:
 @final
 @frozen(kw_only=True)
 class Body:
-    """A JSON object. ``needed``: an empty one would be refused. ``example``: one that does something."""
+    """A JSON object, or what ``media`` says.
+
+    ``needed``: an empty one would be refused. ``example``: one that does something.
+    """
 
     shape: Shape
     needed: bool = False
     example: Schema | None = None
+    media: str = "application/json"
 
 
 @final

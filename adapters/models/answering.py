@@ -22,6 +22,7 @@ from uuid_utils import uuid4
 from penstock.engine import JSON, Block, Generation, InvalidBody, JSONObject, Message, check_json
 
 from ..halves import Halves, mended
+from .attaching import unattached
 from .failures import ModelFailure
 from .model import Answer, Model, Request
 from .pieces import CARRIED, CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
@@ -109,6 +110,8 @@ async def answer(ledger: Ledger, model: Model, request: Request, retries: Retrie
         attempt += 1
         if request.left_out:
             await generation.status("shortened", {"left_out": request.left_out})
+        if request.unseen:
+            await generation.status("unseen", {"files": list(request.unseen)})
         writer = _Writer(ledger, model.name, request)
         try:
             await _attempt(generation, model, request, writer, first_word)
@@ -141,8 +144,12 @@ async def answer(ledger: Ledger, model: Model, request: Request, retries: Retrie
 
 
 def _shorter(request: Request, failure: ModelFailure) -> Request:
-    """What can be asked in place of a request that was too long; the request itself if there is no such thing."""
-    return halved(request) if failure.code == "MODEL_CONTEXT_TOO_LONG" else request
+    """What can be asked in place of a request that was too long, or had something attached that the model does not
+    take; the request itself if there is no such thing."""
+    if failure.code == "MODEL_CONTEXT_TOO_LONG":
+        shorter = halved(request)
+        return unattached(request) if shorter is request else shorter
+    return unattached(request) if failure.code == "MODEL_REJECTED" else request
 
 
 async def _attempt(generation: Generation, model: Model, request: Request, writer: _Writer, first_word: float) -> None:
@@ -192,6 +199,8 @@ class _Writer:
         self._metadata: Final[dict[str, JSON]] = {"model": model}
         if request.left_out:
             self._metadata["left_out"] = request.left_out
+        if request.unseen:
+            self._metadata["unseen"] = list(request.unseen)
         self._carries: Final = bool(request.tools)  # without tools nothing is sent back, and none is kept for it
         self._stack = AsyncExitStack()
         self._message: Message | None = None

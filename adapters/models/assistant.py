@@ -15,6 +15,7 @@ from penstock.engine import Generation, Input, JSONObject, ProducerError
 
 from ..halves import mended
 from .answering import Answered, Asked, Ledger, answer
+from .attaching import attached
 from .failures import ModelFailure
 from .model import Model, Request
 from .retries import Retries
@@ -96,6 +97,7 @@ class Assistant:
         if not turns:
             raise ModelFailure("MODEL_NOTHING_ASKED", "no user message")
         request = Request(turns=turns, system=self._system, tools=offers(self._tools))
+        request = await attached(generation, request, self._model)
         if self._context_tokens is not None:
             request = fitted(request, self._context_tokens)
         return await answer(ledger, self._model, request, self._retries, self._first_word)

@@ -9,11 +9,11 @@ from attrs import define
 
 from penstock.engine import JSON, JSONObject, encode_json
 
-from .dialect import OPENAI, Dialect
+from .dialect import DRAWN, OPENAI, PDF, Dialect
 from .failures import of_error
 from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Finished, Piece, Spent, Words
-from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Turn, UserTurn, parse_arguments
+from .transcript import AnswerTurn, Attached, Call, ResultsTurn, Said, SystemTurn, Turn, UserTurn, parse_arguments
 from .usage import tokens
 from .wire import DONE, number, objects, parse, part, text
 
@@ -48,8 +48,8 @@ def messages(turns: Sequence[Turn], system: str | None) -> list[JSONObject]:
         match turn:
             case SystemTurn(text):
                 made.append({"role": "system", "content": text})
-            case UserTurn(text):
-                made.append({"role": "user", "content": text})
+            case UserTurn(text, attached):
+                made.append({"role": "user", "content": _content(text, attached)})
             case AnswerTurn(parts):
                 text = "\n\n".join(part.text for part in parts if isinstance(part, Said))
                 calls = [_call(part) for part in parts if isinstance(part, Call)]
@@ -60,6 +60,24 @@ def messages(turns: Sequence[Turn], system: str | None) -> list[JSONObject]:
                     for result in results
                 ]
     return made
+
+
+def _content(text: str, attached: Sequence[Attached]) -> JSON:
+    if not attached:
+        return text
+    return [*map(_attached, attached), *([{"type": "text", "text": text}] if text else ())]
+
+
+def _attached(attached: Attached) -> JSONObject:
+    if attached.kind == "image":
+        return {"type": "image_url", "image_url": {"url": attached.address}}
+    return {"type": "file", "file": {"filename": attached.filename or "file.pdf", "file_data": attached.address}}
+
+
+def _shows(attached: Attached) -> bool:
+    if attached.kind == "image":
+        return attached.url is not None or attached.media_type in DRAWN
+    return attached.file_id is not None and attached.media_type == PDF
 
 
 def _call(call: Call) -> JSONObject:
@@ -162,4 +180,4 @@ def _usage(usage: JSONObject) -> JSONObject:
     )
 
 
-CHAT: Final = Dialect(provider=OPENAI, path="chat/completions", body=_body, meaning=ChatMeaning)
+CHAT: Final = Dialect(provider=OPENAI, path="chat/completions", body=_body, meaning=ChatMeaning, shows=_shows)

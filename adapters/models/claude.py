@@ -7,11 +7,11 @@ from typing import Final, final
 
 from penstock.engine import JSON, JSONObject, encode_json
 
-from .dialect import ANTHROPIC, Dialect
+from .dialect import ANTHROPIC, DRAWN, PDF, Dialect
 from .failures import of_error
 from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
-from .transcript import AnswerTurn, Call, Result, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
+from .transcript import AnswerTurn, Attached, Call, Result, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
 from .usage import tokens
 from .wire import number, parse, part, text
 
@@ -21,6 +21,9 @@ _DIALECT: Final = "anthropic"
 
 # The provider wants a limit in every request. This one fits every model that is on offer; `options` may raise it.
 _MAX_TOKENS: Final = 8192
+
+# Bytes: 5 MiB of base64, which is what the provider counts.
+_LARGEST_IMAGE: Final = 5 * 1024 * 1024 * 3 // 4
 
 _REASONS: Final[Mapping[str, str]] = {
     "end_turn": "stop",
@@ -70,8 +73,8 @@ def _blocks(turn: Turn) -> list[JSONObject]:
     match turn:
         case SystemTurn():
             return []
-        case UserTurn(text):
-            return [_text(text)]
+        case UserTurn(text, attached):
+            return [*map(_attached, attached), *([_text(text)] if text else ())]
         case AnswerTurn(parts):
             return [block for part in parts if (block := _block(part)) is not None]
         case ResultsTurn(results):
@@ -83,6 +86,24 @@ def _result(result: Result) -> JSONObject:
     if result.is_error:
         made["is_error"] = True
     return made
+
+
+def _attached(attached: Attached) -> JSONObject:
+    source: JSONObject
+    if attached.url is not None:
+        source = {"type": "url", "url": attached.url}
+    else:
+        source = {"type": "base64", "media_type": attached.media_type, "data": attached.base64}
+    if attached.kind == "image":
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source, **({"title": attached.filename} if attached.filename else {})}
+
+
+def _shows(attached: Attached) -> bool:
+    if attached.kind == "image":
+        fits = attached.content is None or len(attached.content) <= _LARGEST_IMAGE
+        return fits and (attached.url is not None or attached.media_type in DRAWN)
+    return attached.media_type == PDF
 
 
 def _text(said: str) -> JSONObject:
@@ -209,4 +230,4 @@ class ClaudeMeaning:
         )
 
 
-CLAUDE: Final = Dialect(provider=ANTHROPIC, path="v1/messages", body=_body, meaning=ClaudeMeaning)
+CLAUDE: Final = Dialect(provider=ANTHROPIC, path="v1/messages", body=_body, meaning=ClaudeMeaning, shows=_shows)

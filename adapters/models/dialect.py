@@ -12,8 +12,13 @@ from penstock.engine import JSONObject
 
 from .model import Request
 from .pieces import Piece
+from .transcript import Attached
 
-__all__ = ["ANTHROPIC", "OPENAI", "Dialect", "Meaning", "Provider", "sendable"]
+__all__ = ["ANTHROPIC", "DRAWN", "OPENAI", "PDF", "Dialect", "Meaning", "Provider", "sendable"]
+
+# The types of pictures that every provider takes, and the one of documents.
+DRAWN: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+PDF: Final = "application/pdf"
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -97,3 +102,4 @@ class Dialect:
     path: str  # below the base URL
     body: Callable[[str, Request], JSONObject]  # of a request to the model of this name
     meaning: Callable[[], Meaning]  # a new one for each answer
+    shows: Callable[[Attached], bool]  # whether `body` has a place for it

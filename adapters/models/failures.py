@@ -78,6 +78,10 @@ _TOO_LONG: Final = re.compile(
     r"context (length|limit|size|window)|prompt (is )?too long|maximum model length|reduce the length", re.IGNORECASE
 )
 
+# What servers say with the status of their own trouble, of a model that takes words only: llama.cpp ("image input is
+# not supported"), Ollama ("missing data required for image input").
+_NO_PICTURES: Final = re.compile(r"(image|audio|file) input", re.IGNORECASE)
+
 # What those come as by their words and statuses alone.
 _MAY_BE_LONG: Final = frozenset({"MODEL_REJECTED", "MODEL_UNAVAILABLE"})
 
@@ -124,6 +128,8 @@ def of_error(told: JSON, *, status: int | None = None, headers: Mapping[str, str
     message = str(said.get("message") or error)
     if known in _MAY_BE_LONG and _TOO_LONG.search(message):
         known = "MODEL_CONTEXT_TOO_LONG"
+    elif known == "MODEL_UNAVAILABLE" and _NO_PICTURES.search(message):
+        known = "MODEL_REJECTED"
     # What is said of a key may hold a piece of it.
     why = f"status {status}" if known == "MODEL_AUTH" else message
     headers = headers or {}

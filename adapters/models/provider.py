@@ -23,6 +23,7 @@ from .dialect import Dialect, Meaning, sendable
 from .failures import ModelFailure, of_error
 from .model import Answer, Key, Request
 from .pieces import Piece
+from .transcript import Attached
 from .wire import garbled
 
 __all__ = ["ProviderModel"]
@@ -69,6 +70,9 @@ class ProviderModel:
             limits=_LIMITS,
             follow_redirects=True,
         )
+
+    def shows(self, attached: Attached, /) -> bool:
+        return self._dialect.shows(attached)
 
     async def ask(self, request: Request) -> Answer:
         content = encode_json({**self._dialect.body(self.name, request), **self._options})

@@ -7,11 +7,11 @@ from typing import Final, cast, final
 
 from penstock.engine import JSON, JSONObject, encode_json
 
-from .dialect import OPENAI, Dialect
+from .dialect import DRAWN, OPENAI, PDF, Dialect
 from .failures import of_error
 from .model import Offer, Request
 from .pieces import CallArguments, CallOpened, Carried, Closed, Finished, Piece, Spent, Words
-from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
+from .transcript import AnswerTurn, Attached, Call, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
 from .usage import tokens
 from .wire import DONE, number, parse, part, text
 
@@ -36,8 +36,8 @@ def items(turns: Sequence[Turn]) -> list[JSONObject]:
         match turn:
             case SystemTurn(text):
                 made.append({"role": "system", "content": text})
-            case UserTurn(text):
-                made.append({"role": "user", "content": text})
+            case UserTurn(text, attached):
+                made.append({"role": "user", "content": _content(text, attached)})
             case AnswerTurn(parts):
                 made += [item for part in parts if (item := _item(part)) is not None]
             case ResultsTurn(results):
@@ -46,6 +46,26 @@ def items(turns: Sequence[Turn]) -> list[JSONObject]:
                     for result in results
                 ]
     return made
+
+
+def _content(text: str, attached: Sequence[Attached]) -> JSON:
+    if not attached:
+        return text
+    return [*map(_attached, attached), *([{"type": "input_text", "text": text}] if text else ())]
+
+
+def _attached(attached: Attached) -> JSONObject:
+    if attached.kind == "image":
+        return {"type": "input_image", "image_url": attached.address, "detail": "auto"}
+    if attached.url is not None:
+        return {"type": "input_file", "file_url": attached.url}
+    return {"type": "input_file", "filename": attached.filename or "file.pdf", "file_data": attached.address}
+
+
+def _shows(attached: Attached) -> bool:
+    if attached.kind == "image":
+        return attached.url is not None or attached.media_type in DRAWN
+    return attached.url is not None or attached.media_type == PDF
 
 
 def _item(part: Said | Thought | Call) -> JSONObject | None:
@@ -153,4 +173,4 @@ class ResponsesMeaning:
         return "tool_calls" if self._called else "stop"
 
 
-RESPONSES: Final = Dialect(provider=OPENAI, path="responses", body=_body, meaning=ResponsesMeaning)
+RESPONSES: Final = Dialect(provider=OPENAI, path="responses", body=_body, meaning=ResponsesMeaning, shows=_shows)

@@ -16,7 +16,7 @@ from attrs import evolve
 from penstock.engine import encode_json
 
 from .model import Offer, Request
-from .transcript import AnswerTurn, Call, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
+from .transcript import AnswerTurn, Attached, Call, ResultsTurn, Said, SystemTurn, Thought, Turn, UserTurn
 
 __all__ = ["fitted", "halved"]
 
@@ -26,6 +26,11 @@ _TOKEN: Final = 3
 
 # And what marks a message as one, in bytes: its role, and where it begins and ends.
 _MARKS: Final = 4 * _TOKEN
+
+# What a picture takes, in the same measure: some 1 600 tokens at most, at any provider's. A page of a document takes
+# about as much, and has some tens of kilobytes.
+_PICTURE: Final = 1600 * _TOKEN
+_PAGES: Final = 10
 
 # The part of the context that is the conversation's; the answer has the rest.
 _SHARE: Final = 0.75
@@ -60,7 +65,7 @@ def _leave_out(request: Request, most: int) -> Request:
     first = turns[cut]
     assert isinstance(first, UserTurn)
     kept = (turn for turn in turns[:cut] if isinstance(turn, SystemTurn))
-    told = UserTurn(f"{_LEFT_OUT}\n\n{first.text}")
+    told = evolve(first, text=f"{_LEFT_OUT}\n\n{first.text}")
     return evolve(request, turns=(*kept, told, *turns[cut + 1 :]), left_out=request.left_out + dropped)
 
 
@@ -71,12 +76,20 @@ def _sizes(turns: Sequence[Turn]) -> int:
 
 def _size(turn: Turn) -> int:
     match turn:
-        case UserTurn(text) | SystemTurn(text):
+        case UserTurn(text, attached):
+            return _MARKS + len(text.encode()) + sum(map(_attached_size, attached))
+        case SystemTurn(text):
             return _MARKS + len(text.encode())
         case AnswerTurn(parts):
             return _MARKS + sum(map(_part_size, parts))
         case ResultsTurn(results):
             return sum(_MARKS + len(result.text.encode()) for result in results)
+
+
+def _attached_size(attached: Attached) -> int:
+    if attached.kind == "image" or attached.content is None:
+        return _PICTURE
+    return max(_PICTURE, len(attached.content) // _PAGES)
 
 
 def _part_size(part: Said | Thought | Call) -> int:

@@ -14,6 +14,7 @@ user's, because a model imitates what it finds in its own.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias, final
 
@@ -25,6 +26,7 @@ from .pieces import CARRIED
 
 __all__ = [
     "AnswerTurn",
+    "Attached",
     "Call",
     "Result",
     "ResultsTurn",
@@ -101,9 +103,36 @@ class Result:
 
 
 @final
+@frozen(kw_only=True)
+class Attached:
+    """A picture (``image``) or a file that the user attached; ``content`` is there once it was read."""
+
+    kind: str
+    media_type: str | None = None
+    filename: str | None = None
+    file_id: str | None = None
+    url: str | None = None
+    content: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        return self.filename or self.url or f"of type {self.media_type or 'unknown'}"
+
+    @property
+    def base64(self) -> str:
+        return b64encode(self.content or b"").decode()
+
+    @property
+    def address(self) -> str:
+        """Where it stands: its own address, or one that is all of it."""
+        return self.url or f"data:{self.media_type};base64,{self.base64}"
+
+
+@final
 @frozen
 class UserTurn:
     text: str
+    attached: tuple[Attached, ...] = ()
 
 
 @final
@@ -193,11 +222,12 @@ class _Turns:
         if message.role == "assistant":
             self._add_answer(message)
         elif message.role != "tool":
-            text = "\n\n".join(filter(None, (_said(block) for block in message.blocks)))
+            text = "\n\n".join(filter(None, (_said(block) or _named(block) for block in message.blocks)))
+            attached = tuple(filter(None, map(_attached, message.blocks)))
             if text and message.role in ("system", "developer"):
                 self._turns.append(SystemTurn(text))
-            elif text:
-                self._add_user(text)
+            elif text or attached:
+                self._add_user(text, attached)
         else:
             self._add_results(message)
 
@@ -212,13 +242,14 @@ class _Turns:
             call_id = waiting.call_id
             waiting.answer.results[call_id] = Result(call_id, _result_text(block), block.is_error is True)
 
-    def _add_user(self, text: str) -> None:
+    def _add_user(self, text: str, attached: tuple[Attached, ...] = ()) -> None:
         if self._note is not None:
             text, self._note = f"{self._note}\n\n{text}" if text else self._note, None
         if self._turns and isinstance(last := self._turns[-1], UserTurn):
-            self._turns[-1] = UserTurn(f"{last.text}\n\n{text}")
+            both = "\n\n".join(filter(None, (last.text, text)))
+            self._turns[-1] = UserTurn(both, last.attached + attached)
         else:
-            self._turns.append(UserTurn(text))
+            self._turns.append(UserTurn(text, attached))
 
     def _add_answer(self, message: MessageView) -> None:
         parts: list[Said | Thought | Call] = []
@@ -290,6 +321,26 @@ def _name(block: BlockView) -> str:
 def _said(block: BlockView) -> str:
     """The block's text without the space around it, on which some providers insist; empty if it has none."""
     return (block.text or "").strip() if block.kind == "text" else ""
+
+
+def _attached(block: BlockView) -> Attached | None:
+    """What the block attaches: a picture, a file, or a source that is one."""
+    if block.kind not in ("image", "file") and not (block.kind == "source" and block.file_id):
+        return None
+    return Attached(
+        kind="image" if block.kind == "image" else "file",
+        media_type=block.media_type,
+        filename=block.filename or block.title,
+        file_id=block.file_id,
+        url=block.url,
+    )
+
+
+def _named(block: BlockView) -> str:
+    """What a source says that stands elsewhere; empty of any other block."""
+    if block.kind != "source" or block.url is None:
+        return ""
+    return f"[Source: {block.title} {block.url}]" if block.title else f"[Source: {block.url}]"
 
 
 def _result_text(block: BlockView) -> str:

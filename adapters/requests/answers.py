@@ -31,6 +31,7 @@ __all__ = [
     "ChunksAnswer",
     "DeleteAnswer",
     "DequeueAnswer",
+    "FileAnswer",
     "FinishAnswer",
     "ForkAnswer",
     "GenerationAnswer",
@@ -164,6 +165,18 @@ class PostAnswer:
     session_id: str
     message_id: str
     cursor: Cursor
+
+
+@final
+@frozen(kw_only=True)
+class FileAnswer:
+    """The file is kept, under this id and this name."""
+
+    session_id: str
+    file_id: str
+    media_type: str
+    size: int
+    filename: str | None = None
 
 
 @final

@@ -37,6 +37,7 @@ __all__ = [
     "InputBody",
     "InputHead",
     "MessageBody",
+    "QuestionBody",
     "StartBody",
     "StopBody",
     "check_idempotency_key",
@@ -79,9 +80,20 @@ class MessageBody:
 
 @final
 @frozen(kw_only=True)
+class QuestionBody:
+    """The user's message that a start brings, where it is more than a text."""
+
+    blocks: list[JSONObject]
+    message_id: str | None = None
+    metadata: JSONObject | None = None
+
+
+@final
+@frozen(kw_only=True)
 class StartBody:
     producer: str | None = None
     text: str | None = None
+    message: JSONObject | None = None
     input: JSON = None
     policy: str = "supersede"
     job_id: str | None = None
@@ -212,9 +224,12 @@ async def start(
 async def _start(
     session: Session, body: StartBody, idempotency_key: str | None, principal: str
 ) -> tuple[StartAnswer | QueuedAnswer, How]:
+    if body.message is not None:
+        read_body(body.message, QuestionBody)
     started = await session.start(
         body.producer,
         text=body.text,
+        message=body.message,
         input=body.input,
         policy=cast("PolicyName", body.policy),  # the engine refuses any other word
         job_id=body.job_id,

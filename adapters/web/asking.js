@@ -7,6 +7,7 @@ const LONGEST_PAUSE = 10_000; // what a person in front of a page accepts to wai
 const LONGEST_RETRY_AFTER = 300_000; // what a server may ask for; more is a mistake in a header
 const REQUEST_TIMEOUT = 30_000; // a start may wait for the old one's clean-up (2 s) and for a commit (10 s at most)
 const ATTEMPT = 6_000; // until an answer begins to what is safe to repeat: the line may be dead, and says nothing of it
+const FILE_TIMEOUT = 300_000; // a file may have some megabytes, and a phone's line a hundred kilobytes a second
 const SLOW = 32; // bytes in a millisecond: a line that takes less of a large body is not dead for that
 const PATIENCE = 40_000; // what is safe to repeat is repeated for so long: the server restarts, the network changes
 const CONNECTIONS = 6; // that a browser keeps to a server
@@ -169,6 +170,8 @@ export function pause(milliseconds, signal, atLeast = 0) {
  * @property {string} method
  * @property {string} path behind `/v1`
  * @property {unknown} [body] JSON
+ * @property {Blob} [file] in place of a body: it is sent as it is
+ * @property {boolean} [bytes] the answer is a file, too
  * @property {Record<string, string>} [headers]
  * @property {boolean} [repeatable] it is carried out once however often it comes
  * @property {AbortSignal} [signal]
@@ -289,7 +292,7 @@ export class Wire {
    * @param {AbortSignal} signal
    * @param {boolean} refused
    */
-  async #once({ method, path, body, headers, repeatable }, signal, refused) {
+  async #once({ method, path, body, file, bytes, headers, repeatable }, signal, refused) {
     const request = new AbortController();
     const leave = () => request.abort(signal.reason);
     const late = () => {
@@ -297,8 +300,10 @@ export class Wire {
       this.shake();
     };
     const text = body === undefined ? undefined : JSON.stringify(body);
+    const type = file ? file.type || "application/octet-stream" : text && "application/json";
     const attempt = ATTEMPT + (text?.length ?? 0) / SLOW;
-    let limit = setTimeout(late, repeatable ? Math.min(attempt, REQUEST_TIMEOUT) : REQUEST_TIMEOUT);
+    const whole = file || bytes ? FILE_TIMEOUT : REQUEST_TIMEOUT;
+    let limit = setTimeout(late, repeatable && !file ? Math.min(attempt, REQUEST_TIMEOUT) : whole);
     if (signal.aborted) leave();
     signal.addEventListener("abort", leave);
     try {
@@ -306,16 +311,16 @@ export class Wire {
         this.at(path),
         {
           method,
-          headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
-          body: text,
+          headers: type === undefined ? headers : { "Content-Type": type, ...headers },
+          body: file ?? text,
           signal: request.signal,
         },
         refused,
       );
       clearTimeout(limit);
-      limit = setTimeout(late, REQUEST_TIMEOUT); // an answer that has begun, on a line that may be slow
+      limit = setTimeout(late, whole); // an answer that has begun, on a line that may be slow
       if (response.status === 204) return null;
-      return await response.json().catch((cause) => {
+      return await (bytes ? response.blob() : response.json()).catch((cause) => {
         request.signal.throwIfAborted();
         throw unreachable("the answer broke off", cause);
       });

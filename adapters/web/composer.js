@@ -1,5 +1,6 @@
 /* Where a message is written. What could not be sent comes back into the field. */
 
+import { Attachments } from "./attachments.js";
 import { tell } from "./dom.js";
 
 export class Composer {
@@ -10,11 +11,12 @@ export class Composer {
   #stop;
   #send;
   #hint;
-  #unsent = []; // texts, in order: the first is on its way
+  #attachments;
+  #unsent = []; // texts and what is attached to them, in order: the first is on its way
   #busy = false;
 
   /**
-   * @param {{send(text: string, choices: object): Promise<boolean>, stop(): void, typing(text: string): void,
+   * @param {{send(text: string, choices: object, attached: object[]): Promise<boolean>, stop(): void, typing(text: string): void,
    *   editLast(): void}} does `send` says whether it went
    */
   constructor(root, does) {
@@ -30,6 +32,7 @@ export class Composer {
     });
     this.#stop.addEventListener("click", () => does.stop());
     this.#does = does;
+    this.#attachments = new Attachments(root, this.#field);
     this.#policy.addEventListener("change", () => this.#draw());
     this.#field.addEventListener("input", () => does.typing(this.#field.value));
     this.#field.addEventListener("keydown", (event) => {
@@ -65,7 +68,7 @@ export class Composer {
 
   /** What has not gone out yet is not sent any more. */
   hold() {
-    for (const { text } of this.#unsent.splice(1).reverse()) this.giveBack(text);
+    for (const { text, attached } of this.#unsent.splice(1).reverse()) this.giveBack(text, attached);
   }
 
   #draw() {
@@ -82,25 +85,27 @@ export class Composer {
   }
 
   /** Give back what was not used; what is being written meanwhile stays behind it. */
-  giveBack(text) {
+  giveBack(text, attached = []) {
     this.#field.value = this.#field.value ? `${text}\n${this.#field.value}` : text;
+    this.#attachments.giveBack(attached);
   }
 
   /** One after the other, in their order, however quickly they are sent. */
   async #submit() {
     const text = this.#field.value;
-    if (!text.trim()) return;
+    if (!text.trim() && this.#attachments.empty) return;
+    const attached = this.#attachments.take();
     this.#field.value = "";
     this.#does.typing("");
-    this.#unsent.push({ text, choices: this.choices });
+    this.#unsent.push({ text, choices: this.choices, attached });
     if (this.#unsent.length > 1) return;
     for (let next = this.#unsent[0]; next; next = this.#unsent[0]) {
       this.#draw();
-      const sent = await this.#does.send(next.text, next.choices);
+      const sent = await this.#does.send(next.text, next.choices, next.attached);
       this.#unsent.shift();
       if (sent) continue;
-      for (const { text: behind } of this.#unsent.splice(0).reverse()) this.giveBack(behind);
-      this.giveBack(next.text);
+      for (const behind of this.#unsent.splice(0).reverse()) this.giveBack(behind.text, behind.attached);
+      this.giveBack(next.text, next.attached);
     }
     this.#draw();
   }

@@ -84,6 +84,9 @@ const END = ["outcome", "code", "message", "retryable", "usage"];
 /** So many that ended and wrote no message are kept: as many as the server keeps. */
 const SILENT_KEPT = 32;
 
+// What a block's opening says of it, which stays.
+const HEAD = ["kind", "tool_call_id", "name", "media_type", "file_id", "url", "filename", "title"];
+
 const CONTENT = ["text", "arguments", "value", "is_error"]; // of a block, as its end may replace it
 
 /** A message while it grows; what a reader gets of it is `view()`, kept until it changes. */
@@ -254,7 +257,7 @@ class Transcript {
   takeWhole(event, data) {
     const id = /** @type {string} */ (event.message_id);
     const message = this.byId.get(id);
-    const names = ["kind", "seq", ...CONTENT, "tool_call_id", "name"];
+    const names = ["seq", ...HEAD, ...CONTENT];
     const blocks = data.blocks.map((/** @type {any} */ block) => pick(block, ...names));
     // In a fork, and restored, it bears no generation's stamp, but says whose it was.
     const of = event.generation_id === undefined && data.generation ? data.generation : event;
@@ -324,7 +327,7 @@ class Transcript {
     if (!message.open || this.whole.has(id)) return "gap";
     if (event.type === "block.opened") {
       if (index !== message.blocks.length || seq !== 0) return "gap";
-      message.blocks.push({ ...pick(data, "kind", "tool_call_id", "name"), seq: 0, open: true });
+      message.blocks.push({ ...pick(data, ...HEAD), seq: 0, open: true });
     } else {
       if (!block?.open || seq !== block.seq + 1) return "gap";
       if (event.type === "block.delta") add(block, data);

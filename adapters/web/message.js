@@ -1,5 +1,6 @@
 /* One message as an element: its blocks, and what can be done with it. */
 
+import { LONG, Named, NAMING, unseen } from "./attachments.js";
 import { copy, exact, grow, icon, iconButton, make, tell } from "./dom.js";
 import { Prose } from "./prose.js";
 
@@ -129,9 +130,24 @@ function labelled(label, text) {
   return make("div", { class: "part" }, make("span", { text: label }), make("pre", { tabindex: "0", text }));
 }
 
-function made(block, role) {
+/** What somebody pasted, and that is longer than a screen. */
+class Pasted extends Folded {
+  constructor() {
+    super("text", "source");
+  }
+
+  update({ text = "" }) {
+    tell(this.title, "Pasted text");
+    tell(this.state, text.slice(0, 90).replace(/\s+/g, " ").trim());
+    this.show((inside) => inside.replaceChildren(make("pre", { tabindex: "0", text })));
+  }
+}
+
+function made(block, role, does) {
+  if (NAMING.includes(block.kind)) return new Named(block.kind, does.read);
   switch (block.kind) {
     case "text":
+      if (role === "user" && block.text?.length > LONG) return new Pasted();
       return role === "assistant" ? new Formed() : new Plain();
     case "reasoning":
       return new Reasoning();
@@ -188,9 +204,11 @@ export class MessageView {
   #actions = make("span", { class: "does" });
   #source = null;
   #context = null;
+  #does;
 
-  /** @param {{edit(message: object): void, fork(message: object): void}} does */
+  /** @param {{edit(message: object): void, fork(message: object): void, read(fileId: string): Promise<Blob>}} does */
   constructor(message, does) {
+    this.#does = does;
     const fork = iconButton("fork", "Fork from here", () => does.fork(this.message), "fork");
     const copied = iconButton("copy", "Copy the text", () => copy(said(this.message), copied), "copy");
     const source = iconButton("source", "Show as written", () => this.#toggle(source), "as-written");
@@ -214,7 +232,7 @@ export class MessageView {
       message.blocks.forEach((block, index) => {
         let view = this.#blocks[index];
         if (!view) {
-          view = made(block, message.role);
+          view = made(block, message.role, this.#does);
           this.#blocks.push(view);
           this.#body.append(view.element);
         }
@@ -223,7 +241,7 @@ export class MessageView {
       this.element.hidden = isAnswered(message, context.calls);
       if (this.#source) grow(this.#source.firstChild, said(message));
     }
-    tell(this.#end, [ending(message, state), leftOut(message)].filter(Boolean).join(" · "));
+    tell(this.#end, [ending(message, state), leftOut(message), unseen(message)].filter(Boolean).join(" · "));
   }
 
   #toggle(button) {

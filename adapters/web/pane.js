@@ -1,5 +1,6 @@
 /* A pane: one conversation, with all that can be seen of it and done in it. */
 
+import { attachedTo, brought } from "./attachments.js";
 import { announce } from "./announcer.js";
 import { Approvals } from "./approvals.js";
 import { Company } from "./company.js";
@@ -45,6 +46,7 @@ export class Pane {
       edit: (message) => this.#edit(message),
       fork: (message) => this.#fork(message),
       older: () => this.#older(),
+      read: (fileId) => this.#session.readFile(fileId),
     };
     const notice = new Notice(this.$(".notice"));
     this.#parts = {
@@ -58,7 +60,7 @@ export class Pane {
       lifeline: new Lifeline(this.$(".pill"), notice),
     };
     this.#composer = new Composer(this.$(".composer"), {
-      send: (text, choices) => this.#send(text, choices),
+      send: (text, choices, attached) => this.#send(text, choices, attached),
       stop: () => this.#stop(),
       typing: (text) => this.#parts.company.typing(text),
       editLast: () => this.#editLast(),
@@ -267,13 +269,14 @@ export class Pane {
 
   // --- what is done
 
-  async #send(text, choices) {
+  async #send(text, choices, attached) {
     const { generation, messages, metadata } = this.#session.getSnapshot();
     this.#parts.transcript.toEnd();
-    if (choices.policy === "steer" && generation) return this.#steer(generation.generation_id, text);
+    if (choices.policy === "steer" && generation && !attached.length) return this.#steer(generation.generation_id, text);
     const { policy, ...rest } = choices;
+    const later = generation ? "queue" : undefined; // what is attached does not go into an answer that runs
     const session = this.#session;
-    const sent = await this.#start("Not sent", { text, ...rest, policy: policy === "steer" ? undefined : policy });
+    const sent = await this.#start("Not sent", { text, attached, ...rest, policy: policy === "steer" ? later : policy });
     if (sent && !metadata.title && !messages.length && !session.getSnapshot().metadata.title) {
       const name = text.trim().split("\n")[0].replace(/^[#>*\s-]+/, "").slice(0, TITLE) || "Untitled";
       session.update({ title: name }).then(() => this.#app.refresh(), () => {}); // it stays untitled
@@ -296,7 +299,8 @@ export class Pane {
     const { input } = this.#composer.choices;
     const made = { generation_id: id, job_id: job, ...(input && { input }), ...body };
     if (made.policy === undefined) delete made.policy;
-    return this.#settle(otherwise, (session) => session.start(made), (session) => session.stop({ generation_id: id }));
+    const command = async (session) => session.start(await brought(session, made));
+    return this.#settle(otherwise, command, (session) => session.stop({ generation_id: id }));
   }
 
   /**
@@ -346,7 +350,9 @@ export class Pane {
     const element = this.$(`.message[data-id="${CSS.escape(message.message_id)}"]`);
     if (element.classList.contains("edited")) return;
     const text = await editIn(element, said(message));
-    if (text !== null) await this.#start("Not sent", { text, replaces: message.message_id, policy: "supersede" });
+    if (text === null) return this.focus();
+    const attached = attachedTo(message);
+    await this.#start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
     this.focus();
   }
 

@@ -22,7 +22,7 @@ export interface PenstockEvent {
 }
 
 export interface Block {
-  /** `text`, `reasoning`, `tool_call`, `tool_result`, `data`. */
+  /** `text`, `reasoning`, `tool_call`, `tool_result`, `data`, `image`, `file`, `source`. */
   readonly kind: string;
   /** The last one folded. */
   readonly seq: number;
@@ -35,6 +35,15 @@ export interface Block {
   readonly tool_call_id?: string;
   readonly name?: string;
   readonly is_error?: boolean;
+  /** Of an image or a file, as its sender says: `image/png`. */
+  readonly media_type?: string;
+  /** An image, a file or a source is one of the session's files, or stands at `url`. */
+  readonly file_id?: string;
+  /** http or https. */
+  readonly url?: string;
+  readonly filename?: string;
+  /** Of a source. */
+  readonly title?: string;
 }
 
 export interface Message {
@@ -327,6 +336,8 @@ export interface Following {
 export interface StartBody {
   producer?: string;
   text?: string;
+  /** In place of `text`: the user's message, with more than words in it. */
+  message?: { blocks: Json[]; message_id?: string; metadata?: JsonObject };
   input?: Json;
   policy?: "supersede" | "rollback" | "queue" | "latest" | "reject" | "join";
   replaces?: string;
@@ -402,6 +413,17 @@ export interface ProducerInfo {
   description?: string;
   /** A JSON schema of the `input` that it takes. */
   input_schema?: JsonObject;
+}
+
+/** A file that the session keeps. */
+export interface KeptFile {
+  session_id: string;
+  file_id: string;
+  media_type: string;
+  /** Bytes. */
+  size: number;
+  /** Without what deceives; absent where nothing of it was left. */
+  filename?: string;
 }
 
 export interface InputBody {
@@ -733,6 +755,25 @@ export declare class Session {
         message_id: string;
         cursor: string;
     }>;
+    /**
+     * Keep a file with the session, for blocks of kind `image`, `file` and `source` to name. Sent again, with the same
+     * content, type and name, it is the same file.
+     *
+     * @param {Blob} file its `type` is what it is said to be
+     * @param {{filename?: string} & Abortable} [options] a `File` brings its name
+     * @returns {Promise<KeptFile>}
+     */
+    keepFile(file: Blob, { filename, signal }?: {
+        filename?: string;
+    } & Abortable): Promise<KeptFile>;
+    /**
+     * One of the session's files, as it was sent. Its `type` is that of a picture that may be shown, or says nothing.
+     *
+     * @param {string} fileId
+     * @param {Abortable} [options]
+     * @returns {Promise<Blob>}
+     */
+    readFile(fileId: string, { signal }?: Abortable): Promise<Blob>;
     /**
      * Send an input into a live generation.
      *

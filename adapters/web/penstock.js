@@ -26,9 +26,9 @@ export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
 
 /** @import { Frame } from "./lines.js" */
 /**
- * @import { Abortable, Connection, Following, GenerationInfo, Hooks, InputBody, Json, JsonObject, Listed, MessageBody,
- *   PenstockEvent, Place, PresenceAnswer, Producers, Restored, ServerSnapshot, Snapshot, StartBody, Started, State,
- *   StopBody, Stopped, Versions } from "./types.js"
+ * @import { Abortable, Connection, Following, GenerationInfo, Hooks, InputBody, Json, JsonObject, KeptFile, Listed,
+ *   MessageBody, PenstockEvent, Place, PresenceAnswer, Producers, Restored, ServerSnapshot, Snapshot, StartBody,
+ *   Started, State, StopBody, Stopped, Versions } from "./types.js"
  */
 
 /** A penstock server, as one subject. */
@@ -574,7 +574,7 @@ export class Session {
    * @param {string} method
    * @param {string} path
    * @param {object} [body]
-   * @param {{repeatable?: boolean, headers?: Record<string, string>} & Abortable} [options]
+   * @param {{repeatable?: boolean, headers?: Record<string, string>, file?: Blob, bytes?: boolean} & Abortable} [options]
    */
   #ask(method, path, body, options = {}) {
     return this.#wire.ask({ method, path: `/sessions/${encodeURIComponent(this.sessionId)}${path}`, body, ...options });
@@ -654,6 +654,30 @@ export class Session {
    */
   post(body, options = {}) {
     return this.#ask("POST", "/messages", { message_id: newId(), ...body }, { ...options, repeatable: true });
+  }
+
+  /**
+   * Keep a file with the session, for blocks of kind `image`, `file` and `source` to name. Sent again, with the same
+   * content, type and name, it is the same file.
+   *
+   * @param {Blob} file its `type` is what it is said to be
+   * @param {{filename?: string} & Abortable} [options] a `File` brings its name
+   * @returns {Promise<KeptFile>}
+   */
+  keepFile(file, { filename = /** @type {any} */ (file).name, signal } = {}) {
+    return this.#ask("POST", `/files${query({ filename })}`, undefined, { file, signal, repeatable: true });
+  }
+
+  /**
+   * One of the session's files, as it was sent. Its `type` is that of a picture that may be shown, or says nothing.
+   *
+   * @param {string} fileId
+   * @param {Abortable} [options]
+   * @returns {Promise<Blob>}
+   */
+  readFile(fileId, { signal } = {}) {
+    const path = `/files/${encodeURIComponent(fileId)}`;
+    return this.#ask("GET", path, undefined, { bytes: true, signal, repeatable: true });
   }
 
   /**

@@ -37,16 +37,19 @@ function shape(fields) {
   });
 }
 
-const BLOCK = shape({
+/** What a block's opening says. @type {{[name: string]: Check}} */
+const HEAD = {
   kind: text,
-  seq: count,
-  "text?": text,
-  "arguments?": json,
-  "value?": json,
   "tool_call_id?": text,
   "name?": text,
-  "is_error?": flag,
-});
+  "media_type?": text,
+  "file_id?": text,
+  "url?": text,
+  "filename?": text,
+  "title?": text,
+};
+
+const BLOCK = shape({ ...HEAD, seq: count, "text?": text, "arguments?": json, "value?": json, "is_error?": flag });
 
 const STAMP = shape({
   type: text,
@@ -129,7 +132,7 @@ const DATA = {
     "version?": (value) => wrong(value, VERSION) === null,
   },
   "message.retracted": { "reason?": text },
-  "block.opened": { kind: text, "tool_call_id?": text, "name?": text },
+  "block.opened": HEAD,
   "block.delta": { "text?": text, "arguments?": text, "value?": json },
   "block.closed": { "text?": text, "arguments?": json, "value?": json, "is_error?": flag },
   "approval.requested": {

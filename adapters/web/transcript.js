@@ -6,7 +6,11 @@ import { callKey, MessageView } from "./message.js";
 const NEAR = 60; // pixels from the end that still count as being there
 
 /** Of what a producer says it does, what is no plain word. */
-const WORK = new Map([["shortened", "thinking, without the oldest turns"], ["waiting", "waiting for the first word"]]);
+const WORK = new Map([
+  ["shortened", "thinking, without the oldest turns"],
+  ["unseen", "thinking, without what is attached"],
+  ["waiting", "waiting for the first word"],
+]);
 
 export class Transcript {
   #root;

@@ -25,7 +25,7 @@ export interface PenstockEvent {
 }
 
 export interface Block {
-  /** `text`, `reasoning`, `tool_call`, `tool_result`, `data`. */
+  /** `text`, `reasoning`, `tool_call`, `tool_result`, `data`, `image`, `file`, `source`. */
   readonly kind: string;
   /** The last one folded. */
   readonly seq: number;
@@ -38,6 +38,15 @@ export interface Block {
   readonly tool_call_id?: string;
   readonly name?: string;
   readonly is_error?: boolean;
+  /** Of an image or a file, as its sender says: `image/png`. */
+  readonly media_type?: string;
+  /** An image, a file or a source is one of the session's files, or stands at `url`. */
+  readonly file_id?: string;
+  /** http or https. */
+  readonly url?: string;
+  readonly filename?: string;
+  /** Of a source. */
+  readonly title?: string;
 }
 
 export interface Message {
@@ -330,6 +339,8 @@ export interface Following {
 export interface StartBody {
   producer?: string;
   text?: string;
+  /** In place of `text`: the user's message, with more than words in it. */
+  message?: { blocks: Json[]; message_id?: string; metadata?: JsonObject };
   input?: Json;
   policy?: "supersede" | "rollback" | "queue" | "latest" | "reject" | "join";
   replaces?: string;
@@ -405,6 +416,17 @@ export interface ProducerInfo {
   description?: string;
   /** A JSON schema of the `input` that it takes. */
   input_schema?: JsonObject;
+}
+
+/** A file that the session keeps. */
+export interface KeptFile {
+  session_id: string;
+  file_id: string;
+  media_type: string;
+  /** Bytes. */
+  size: number;
+  /** Without what deceives; absent where nothing of it was left. */
+  filename?: string;
 }
 
 export interface InputBody {

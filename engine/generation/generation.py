@@ -20,6 +20,7 @@ from ..events import (
     InputApplied,
     JSONObject,
     MessageOpened,
+    check_path_id,
     check_uuid,
 )
 from ..reducer import Snapshot
@@ -74,6 +75,9 @@ class Stage(Protocol):
 
     @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]: ...
+
+    @property
+    def read_file(self) -> Callable[[str, int, int | None], Awaitable[bytes]]: ...
 
     def cleanup(self) -> trio.CancelScope: ...
 
@@ -190,6 +194,15 @@ class Generation:
         producer has use for. Raises as that does.
         """
         return await self._run.take_snapshot(limit, before)
+
+    async def read_file(self, file_id: str, *, limit: int | None = None) -> bytes:
+        """One of the session's files, which a block of kind image, file or source names; at most ``limit`` bytes of it.
+
+        Raises `FileNotFound`, `InvalidId`, `InvalidBody`.
+        """
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidBody("limit is a whole number, 0 or more")
+        return await self._run.read_file(check_path_id(file_id, "a file_id"), 0, limit)
 
     def cursor(self) -> Cursor:
         """The session's committed tail."""

@@ -207,6 +207,37 @@ class Message:
         """A value of the application's own; each write replaces it."""
         return self._block(BlockOpened(kind="data", name=name))
 
+    async def image(
+        self,
+        *,
+        file_id: str | None = None,
+        url: str | None = None,
+        media_type: str | None = None,
+        filename: str | None = None,
+    ) -> None:
+        """A picture: one of the session's files, or what stands at an http or https address. Raises `InvalidBody`."""
+        said = BlockOpened(kind="image", file_id=file_id, url=url, media_type=media_type, filename=filename)
+        await self._whole(said)
+
+    async def file(
+        self,
+        *,
+        file_id: str | None = None,
+        url: str | None = None,
+        media_type: str | None = None,
+        filename: str | None = None,
+    ) -> None:
+        """As `image`, of anything else."""
+        await self._whole(BlockOpened(kind="file", file_id=file_id, url=url, media_type=media_type, filename=filename))
+
+    async def source(self, *, url: str | None = None, file_id: str | None = None, title: str | None = None) -> None:
+        """What the message draws on: an address, or one of the session's files. Raises `InvalidBody`."""
+        await self._whole(BlockOpened(kind="source", file_id=file_id, url=url, title=title))
+
+    async def _whole(self, opened: BlockOpened) -> None:
+        async with self._block(opened):
+            pass
+
     def _block(self, opened: BlockOpened) -> Block:
         return Block(self._writer, self.message_id, opened)
 

@@ -51,6 +51,7 @@ class RunContext:
     message_ids: MessageIds
     find_producer: Callable[[str], Producer]
     take_snapshot: Callable[[int | None, str | None], Awaitable[Snapshot]]
+    read_file: Callable[[str, int, int | None], Awaitable[bytes]]
     on_done: Callable[[Run], None]
     on_limit: Callable[[Run, LimitName], None]
 
@@ -146,6 +147,10 @@ class Run:
     @property
     def take_snapshot(self) -> Callable[[int | None, str | None], Awaitable[Snapshot]]:
         return self._context.take_snapshot
+
+    @property
+    def read_file(self) -> Callable[[str, int, int | None], Awaitable[bytes]]:
+        return self._context.read_file
 
     @property
     def structure(self) -> OpenGeneration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .memory import MemoryLog
-from .port import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, Report, Summary, Write
+from .port import Append, Compact, Delete, Entry, EventLog, Head, Keep, LogStatistics, Report, Summary, Write
 from .sqlite.backup import CopyProgress, back_up, restore
 from .sqlite.log import SqliteLog, open_sqlite
 from .sqlite.reader import FileState, SqliteReader, open_sqlite_reader
@@ -17,6 +17,7 @@ __all__ = [
     "EventLog",
     "FileState",
     "Head",
+    "Keep",
     "LogStatistics",
     "MemoryLog",
     "Report",

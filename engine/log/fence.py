@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
 from ..rules.admission import TokenVerdict, admit_token
-from .port import Append, Compact, Delete, Move
+from .port import Append, Compact, Delete, Keep, Move
 
 __all__ = ["Standing", "admit", "admit_compact"]
 
@@ -38,6 +38,8 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
         return Standing(write.epoch, 0, write.token, True)
     if standing.deleted or standing.epoch != write.epoch:
         return StaleEpoch("this life of the session is over", session_id=write.session_id)
+    if isinstance(write, Keep):
+        return standing
     if admit_token(standing.token, write.token) is TokenVerdict.STALE:
         return _overtaken(write)
     if not isinstance(write, Append):

@@ -21,6 +21,7 @@ from .fence import Standing, admit, admit_compact
 from .port import (
     Append,
     Compact,
+    Delete,
     Entry,
     EventLog,
     Head,
@@ -89,13 +90,14 @@ class MemoryLog(EventLog):
         if life is None or standing.deleted or standing.epoch != life.standing.epoch:
             life = self._lives[write.session_id] = _Life(standing)
         life.standing = standing
-        if not isinstance(write, Append):
+        if isinstance(write, Delete):
             life.entries, life.records, life.summary = [], {}, None
-        else:
+            return None
+        if isinstance(write, Append):
             life.entries.extend(map(Entry, range(write.expected_tail + 1, standing.tail + 1), write.events))
             self._events += len(write.events)
-            _set(life.records, write.records)
             life.summary = write.summary or life.summary
+        _set(life.records, write.records)
         return None
 
     def _compact(self, life: _Life | None, write: Compact) -> PenstockError | None:

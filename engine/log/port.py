@@ -26,6 +26,7 @@ __all__ = [
     "Entry",
     "EventLog",
     "Head",
+    "Keep",
     "LogStatistics",
     "Move",
     "Report",
@@ -145,8 +146,24 @@ class Compact:
     forget: Mapping[str, bytes] = field(factory=dict)
 
 
-# What moves a session: its tail, its token, its life.
-Move: TypeAlias = Append | Delete
+@final
+@frozen(kw_only=True)
+class Keep:
+    """Set ``records``, all or nothing, beside whatever else is written to this life: for what is in no order with it.
+
+    It needs no token and moves nothing, so it can neither be overtaken nor overtake. It is refused with `StaleEpoch`
+    when this life is over, and for no other reason.
+
+    Keep it small, some hundred KiB: it shares its commit with the appends of others.
+    """
+
+    session_id: str
+    epoch: str
+    records: Mapping[str, bytes | None]
+
+
+# What moves a session, its tail, its token, its life, or shares the commits of what does.
+Move: TypeAlias = Append | Delete | Keep
 Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
@@ -193,7 +210,7 @@ class EventLog(abc.ABC):
     def submit(self, write: Write, report: Report) -> None:
         """Hand over one write; ``report`` is called after its commit or its refusal.
 
-        Never blocks, never calls ``report`` before it returns. Appends and deletes of one session are carried
+        Never blocks, never calls ``report`` before it returns. All but a `Compact` of one session are carried
         out in the order they were handed over, each by itself: one refused write of a commit takes no
         other with it. A `Compact` comes after what was handed over before it, and gives way to
         everything else: it is carried out once no append or delete waits, in a commit of its own. What was

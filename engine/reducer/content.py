@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final, Self, final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject, Version
 from ..work import Work, at_once
@@ -22,7 +22,7 @@ __all__ = ["Again", "Evicted", "GrowingBlock", "GrowingMessage", "Missing"]
 
 # Bytes that a message and a block take beside what they say, with the views of them (measured with `sys.getsizeof`).
 _MESSAGE: Final = 1024
-_BLOCK: Final = 512
+_BLOCK: Final = 768
 
 # Values inside a JSON value that are weighed in one bit of work.
 _WEIGHED: Final = 64
@@ -39,14 +39,12 @@ def _joined(pieces: list[str]) -> str | None:
 class GrowingBlock:
     """A block and its watermark ``seq``. ``arguments`` are pieces until a value stands in ``parsed``.
 
-    Whoever changes it sets ``kept`` to None.
+    ``head`` is what its opening said, and nothing that came since. Whoever changes the block sets ``kept`` to None.
     """
 
-    kind: str
+    head: BlockView
     seq: int
     open: bool
-    tool_call_id: str | None = None
-    name: str | None = None
     is_error: bool | None = None
     text: list[str] = field(factory=list)
     arguments: list[str] = field(factory=list)
@@ -61,11 +59,9 @@ class GrowingBlock:
         arguments = content.arguments
         pieces = [arguments] if is_open and isinstance(arguments, str) else []
         return cls(
-            kind=content.kind,
+            head=BlockView.opened(content),
             seq=content.seq,
             open=is_open,
-            tool_call_id=content.tool_call_id,
-            name=content.name,
             is_error=content.is_error,
             text=[] if content.text is None else [content.text],
             arguments=pieces,
@@ -103,15 +99,13 @@ class GrowingBlock:
 
     def view(self) -> BlockView:
         if self.kept is None:
-            self.kept = BlockView(
-                kind=self.kind,
+            self.kept = evolve(
+                self.head,
                 seq=self.seq,
                 open=self.open,
                 text=_joined(self.text),
                 arguments=_joined(self.arguments) if self.parsed is None else self.parsed,
                 value=self.value,
-                tool_call_id=self.tool_call_id,
-                name=self.name,
                 is_error=self.is_error,
             )
         return self.kept

@@ -12,7 +12,7 @@ from typing import Literal, Self, final
 from attrs import frozen
 
 from ..codec import converter, encode_json, structure
-from ..events import JSON, Cursor, JSONObject, Moment, Version
+from ..events import JSON, BlockOpened, BlockSnapshot, Cursor, JSONObject, Moment, Version
 
 __all__ = [
     "ApprovalView",
@@ -31,7 +31,10 @@ __all__ = [
 @final
 @frozen(kw_only=True)
 class BlockView:
-    """One block. ``seq`` is the last one folded; ``arguments`` is text while a tool call streams, then its value."""
+    """One block. ``seq`` is the last one folded; ``arguments`` is text while a tool call streams, then its value.
+
+    An image, a file or a source is one of the session's files, ``file_id``, or stands at ``url``.
+    """
 
     kind: str
     seq: int
@@ -42,6 +45,44 @@ class BlockView:
     tool_call_id: str | None = None
     name: str | None = None
     is_error: bool | None = None
+    media_type: str | None = None
+    file_id: str | None = None
+    url: str | None = None
+    filename: str | None = None
+    title: str | None = None
+
+    @classmethod
+    def opened(cls, said: BlockOpened | BlockSnapshot | BlockView) -> Self:
+        """The block with nothing in it: what its opening says, which stays."""
+        return cls(
+            kind=said.kind,
+            seq=0,
+            tool_call_id=said.tool_call_id,
+            name=said.name,
+            media_type=said.media_type,
+            file_id=said.file_id,
+            url=said.url,
+            filename=said.filename,
+            title=said.title,
+        )
+
+    def whole(self) -> BlockSnapshot:
+        """The block as a ``message.snapshot`` has it."""
+        return BlockSnapshot(
+            kind=self.kind,
+            seq=self.seq,
+            text=self.text,
+            arguments=self.arguments,
+            value=self.value,
+            tool_call_id=self.tool_call_id,
+            name=self.name,
+            is_error=self.is_error,
+            media_type=self.media_type,
+            file_id=self.file_id,
+            url=self.url,
+            filename=self.filename,
+            title=self.title,
+        )
 
 
 @final

@@ -41,7 +41,7 @@ from .content import Again, Evicted, GrowingBlock, GrowingMessage, Missing
 from .folded import APPLIED, DUPLICATE, Folded, Gap, stamped
 from .generations import GrowingGeneration
 from .places import BLOCK, NO_PLACES
-from .snapshot import ResolvedView
+from .snapshot import BlockView, ResolvedView
 
 __all__ = ["Transcript", "growing"]
 
@@ -315,9 +315,7 @@ class Transcript:
         if isinstance(data, BlockOpened):
             if index != len(blocks) or seq != 0:
                 return Gap(f"block {len(blocks)} with seq 0", f"block {index} opened with seq {seq}")
-            blocks.append(
-                GrowingBlock(kind=data.kind, seq=0, open=True, tool_call_id=data.tool_call_id, name=data.name)
-            )
+            blocks.append(GrowingBlock(head=BlockView.opened(data), seq=0, open=True))
         else:
             if block is None:
                 return Gap(f"block.opened of block {index}", f"{event.type} with seq {seq}")

@@ -21,7 +21,6 @@ from ..events import (
     BlockClosed,
     BlockDelta,
     BlockOpened,
-    BlockSnapshot,
     Event,
     MessageClosed,
     MessageOpened,
@@ -75,7 +74,7 @@ class Compaction:
         (message,), _ = yield from self.content.paging(None, None)
         view = message.view()
         whole = _whole(view)
-        data = yield from encoding_blocks(whole, map(_block, view.blocks))
+        data = yield from encoding_blocks(whole, map(BlockView.whole, view.blocks))
         return encode_with(evolve(self.last, data=whole, block_index=None, seq=None), data)
 
     def pieces(self, size: int) -> Iterator[tuple[int, ...]]:
@@ -213,17 +212,4 @@ def _whole(view: MessageView) -> MessageSnapshot:
         blocks=(),
         parent_message_id=view.parent_message_id,
         metadata=view.metadata,
-    )
-
-
-def _block(view: BlockView) -> BlockSnapshot:
-    return BlockSnapshot(
-        kind=view.kind,
-        seq=view.seq,
-        text=view.text,
-        arguments=view.arguments,
-        value=view.value,
-        tool_call_id=view.tool_call_id,
-        name=view.name,
-        is_error=view.is_error,
     )

@@ -10,26 +10,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import final
 
 from attrs import frozen
 
 from ..codec import converter, encode, encode_json, encode_with, encoding_blocks
-from ..events import (
-    JSON,
-    BlockSnapshot,
-    Cursor,
-    Event,
-    ForkedGeneration,
-    JSONObject,
-    MessageSnapshot,
-    SessionForked,
-    Version,
-)
+from ..events import JSON, Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked, Version
 from ..reducer import BlockView, GenerationInfo, MessageView
 from ..work import Work
 from .lifecycle import Said, first_words
-from .listing import Listed, begun, saying
+from .listing import Listed, begun, saying, words_of
 from .records import MessageRecord, message_key, to_record
 
 __all__ = ["Beginning", "beginning", "carrying", "digesting", "telling"]
@@ -38,10 +29,11 @@ __all__ = ["Beginning", "beginning", "carrying", "digesting", "telling"]
 @final
 @frozen(kw_only=True)
 class Beginning:
-    """The new log's events, from offset 1 on, and the records that go with them."""
+    """The new log's events, from offset 1 on, the records that go with them, and which files its messages name."""
 
     events: Sequence[bytes]
     records: dict[str, bytes | None]
+    file_ids: list[str]
     listed: Listed
 
 
@@ -71,6 +63,7 @@ def beginning(
     forked = SessionForked(source_session_id=source, source_cursor=str(cursor), metadata=metadata)
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
     records: dict[str, bytes | None] = {}
+    named: dict[str, None] = {}
     listed = begun(time)
     while messages:
         message = messages.popleft()
@@ -89,11 +82,12 @@ def beginning(
         events.append(encode_with(event, data))
         records[message_key(message.message_id)] = to_record(record)
         listed = saying(listed, _said(message))
+        named.update((block.file_id, None) for block in message.blocks if block.file_id is not None)
         yield
     while ends:
         ends.popitem()
         yield
-    return Beginning(events=events, records=records, listed=listed)
+    return Beginning(events=events, records=records, file_ids=list(named), listed=listed)
 
 
 def digesting(data: bytes) -> Work[str]:
@@ -119,21 +113,22 @@ def _end(generation: GenerationInfo) -> ForkedGeneration | None:
 
 
 def _said(message: MessageView) -> Said | None:
-    texts = (block.text for block in message.blocks if block.kind == "text")
-    return first_words(message.message_id, message.role, texts)
+    return first_words(message.message_id, message.role, words_of(message.blocks))
 
 
 def carrying(message: MessageView) -> Work[tuple[MessageSnapshot, bytes]]:
     """What a message that is carried over says, block by block: with its first words alone, and as JSON with all."""
-    said = next((block for block in message.blocks if block.kind == "text" and block.text), None)
+    texts = (block for block in message.blocks if block.kind == "text" and block.text)
+    names = (block for block in message.blocks if block.kind != "text" and any(words_of((block,))))
+    said = next(chain(texts, names), None)
     whole = MessageSnapshot(
         role=message.role,
         status="cancelled" if message.status == "open" else message.status,
-        blocks=() if said is None else (_block(said),),
+        blocks=() if said is None else (said.whole(),),
         parent_message_id=message.parent_message_id,
         metadata=message.metadata,
     )
-    return whole, (yield from encoding_blocks(whole, map(_block, message.blocks)))
+    return whole, (yield from encoding_blocks(whole, map(BlockView.whole, message.blocks)))
 
 
 def telling(
@@ -151,16 +146,3 @@ def telling(
         given[name] = None if what is None else converter.unstructure(what)
     more = {name: value for name, value in given.items() if value is not None}
     return b"%b,%b" % (said[:-1], encode_json(more)[1:]) if more else said
-
-
-def _block(block: BlockView) -> BlockSnapshot:
-    return BlockSnapshot(
-        kind=block.kind,
-        seq=block.seq,
-        text=block.text,
-        arguments=block.arguments,
-        value=block.value,
-        tool_call_id=block.tool_call_id,
-        name=block.name,
-        is_error=block.is_error,
-    )

@@ -77,6 +77,7 @@ from ..events import (
     MessageSnapshot,
     Version,
 )
+from .attachments import NAMING_KINDS, check_named
 from .changes import Changes
 from .states import GenerationState, next_state
 
@@ -104,6 +105,7 @@ BLOCK_KINDS: Final[Mapping[str, frozenset[str]]] = {
     "tool_call": frozenset({"arguments"}),
     "tool_result": frozenset({"text", "value"}),
     "data": frozenset({"value"}),
+    **dict.fromkeys(NAMING_KINDS, frozenset()),
 }
 
 # The kinds that belong to a call of a tool, and name it.
@@ -468,19 +470,22 @@ class OpenGeneration:
 
 
 def check_kind(block: BlockOpened | BlockSnapshot) -> None:
-    """Raises `InvalidBody` for a kind that there is not, and for a tool's block that does not say whose it is."""
+    """Raises `InvalidBody` for a kind that there is not, and for a block that does not say whose, or what, it is."""
     if block.kind not in BLOCK_KINDS:
         raise InvalidBody(f"kind must be one of {', '.join(BLOCK_KINDS)}, not {block.kind!r:.80}")
     if block.kind in TOOL_KINDS and not block.tool_call_id:
         raise InvalidBody(f"a {block.kind} block needs a tool_call_id")
     if block.kind == "tool_call" and not block.name:
         raise InvalidBody("a tool_call block needs the tool's name")
+    check_named(block)
 
 
 def _check_delta(kind: str, data: BlockDelta) -> None:
     allowed = BLOCK_KINDS[kind]
     if data.text is not None and data.arguments is data.value is None and "text" in allowed:
         return  # nearly all
+    if not allowed:
+        raise InvalidBody(f"a block of kind {kind} is opened and closed, and takes nothing in between")
     given = 0
     for name, value in (("text", data.text), ("arguments", data.arguments), ("value", data.value)):
         if value is not None:

@@ -7,7 +7,8 @@ begins, when it ends, and where it asks for an approval.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from typing import Final, final
 
 from attrs import evolve, frozen
@@ -16,6 +17,7 @@ from ..codec import decode, decode_json, encode_record, structure
 from ..events import (
     ApprovalRequested,
     ApprovalResolved,
+    BlockSnapshot,
     Data,
     GenerationFinished,
     GenerationQueued,
@@ -26,11 +28,24 @@ from ..events import (
     SessionReset,
     SessionUpdated,
 )
+from ..reducer import BlockView
+from .attachments import NAMING_KINDS
 from .compacting import seconds_of
 from .lifecycle import Draft, OpenGeneration, Said, WaitingGeneration, first_words
 from .records import OpenRecord, read_record
 
-__all__ = ["Listed", "begun", "changes_list", "follow", "found_again", "read_listed", "saying", "title_of", "without"]
+__all__ = [
+    "Listed",
+    "begun",
+    "changes_list",
+    "follow",
+    "found_again",
+    "read_listed",
+    "saying",
+    "title_of",
+    "without",
+    "words_of",
+]
 
 
 @final
@@ -118,7 +133,14 @@ def begun(time: str) -> Listed:
 
 
 def _said(message_id: str | None, message: MessageSnapshot) -> Said | None:
-    return first_words(message_id, message.role, (block.text for block in message.blocks if block.kind == "text"))
+    return first_words(message_id, message.role, words_of(message.blocks))
+
+
+def words_of(blocks: Sequence[BlockSnapshot | BlockView]) -> Iterator[str | None]:
+    """Where the words of a message are looked for: in its texts, else in the names of what it attaches."""
+    texts = (block.text for block in blocks if block.kind == "text")
+    names = (block.filename or block.title or block.url for block in blocks if block.kind in NAMING_KINDS)
+    return chain(texts, names)
 
 
 def saying(listed: Listed, said: Said | None) -> Listed:

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from ..codec import decode_json, encode_record, structure
 from ..errors import InvalidBody
-from ..events import JSON, JSONObject
+from ..events import JSON, JSONObject, MessageSnapshot
 from .policy import Policy
 from .records import QUEUED
 
@@ -36,6 +36,7 @@ class QueuedStart:
     policy: str
     message_id: str
     text: str | None = None
+    message: MessageSnapshot | None = None
     input: JSON = None
     job_id: str | None = None
     metadata: JSONObject | None = None

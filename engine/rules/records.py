@@ -16,38 +16,58 @@
                       one's
 ``producer/<id>``     the last request that was taken of a remote producer: ``epoch`` and ``seq``
 ``idempotency/<…>``   the answer that a key got
+``file/<id>``         `FileRecord`
+``part/<upload>/<n>`` some of a file's bytes, as they are: no JSON
+``uploading``         `UploadsRecord` while files are on their way; opening the engine reads its holders, and
+                      removes what a crash left of them
+``copying``           `CopyingRecord` of a fork until it has its source's files; opening the engine reads its
+                      holders, too
 ====================  ====================================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from attrs import frozen
 
 from ..codec import decode_json, encode_record, structure
 from ..errors import InvalidBody
+from ..events import JSON, JSONObject
 from .states import StateName
+
+if TYPE_CHECKING:
+    from attrs import AttrsInstance
 
 __all__ = [
     "COMPACTED",
+    "COPYING",
     "DIRTY",
+    "FILES",
     "METADATA",
     "OPEN",
+    "PART",
     "QUEUED",
+    "READABLE",
     "SESSION",
+    "UPLOADING",
     "CompactedRecord",
+    "CopyingRecord",
     "DirtyRecord",
+    "FileRecord",
     "GenerationRecord",
     "MessageRecord",
     "OpenRecord",
     "SessionRecord",
+    "UploadsRecord",
     "VersionRecord",
     "check_record",
     "dirty",
+    "file_key",
     "generation_key",
     "message_key",
+    "part_keys",
     "read_record",
     "state_of",
     "to_record",
@@ -61,6 +81,19 @@ DIRTY = "dirty"
 COMPACTED = "compaction/done"
 QUEUED = "queued"
 METADATA = "session/metadata"
+FILES = "file/"
+UPLOADING = "uploading"
+COPYING = "copying"
+
+# What the keys of all records begin with that say something by themselves: all but the parts of files.
+READABLE: Final = (
+    *("session/", OPEN, QUEUED, DIRTY, "compaction/", "generation/", "message/", "version/", "producer/"),
+    "idempotency/",
+    *(FILES, UPLOADING, COPYING),
+)
+
+# Bytes of a file in one record: what is in memory of one that comes or goes, and a commit of a few milliseconds.
+PART: Final = 256 * 1024
 
 T = TypeVar("T")
 
@@ -79,6 +112,15 @@ def versions_prefix(of: str) -> str:
 
 def version_key(of: str, index: int) -> str:
     return f"{versions_prefix(of)}{index:08d}"
+
+
+def file_key(file_id: str) -> str:
+    return f"{FILES}{file_id}"
+
+
+def part_keys(upload: str, size: int) -> list[str]:
+    """The keys of the parts of so many bytes, in order."""
+    return [f"part/{upload}/{number:06d}" for number in range(-(-size // PART))]
 
 
 def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:
@@ -174,15 +216,40 @@ class VersionRecord:
     behind: str | None = None
 
 
-def to_record(
-    value: SessionRecord
-    | OpenRecord
-    | GenerationRecord
-    | MessageRecord
-    | VersionRecord
-    | DirtyRecord
-    | CompactedRecord,
-) -> bytes:
+@final
+@frozen(kw_only=True)
+class FileRecord:
+    """A file that is kept whole; ``upload`` is what its parts are found by."""
+
+    media_type: str
+    size: int
+    upload: str
+    filename: str | None = None
+
+    @property
+    def part_keys(self) -> list[str]:
+        return part_keys(self.upload, self.size)
+
+
+@final
+@frozen(kw_only=True)
+class UploadsRecord:
+    """Files on their way, with how many bytes each may have at most."""
+
+    most: JSONObject
+
+
+@final
+@frozen(kw_only=True)
+class CopyingRecord:
+    """The files, by their ids, that a fork is still to get, and the life of the session that has them."""
+
+    session_id: str
+    epoch: str
+    file_ids: JSON
+
+
+def to_record(value: AttrsInstance) -> bytes:
     return encode_record(value)
 
 
@@ -215,4 +282,7 @@ _KINDS: Final[Mapping[str, type]] = {
     generation_key(""): GenerationRecord,
     message_key(""): MessageRecord,
     "version/": VersionRecord,
+    file_key(""): FileRecord,
+    UPLOADING: UploadsRecord,
+    COPYING: CopyingRecord,
 }

@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeVar, cast
 from ..codec import own_json, structure
 from ..errors import InvalidBody
 from ..events import BlockSnapshot, Cursor, JSONObject, MessageSnapshot, check_uuid, is_uuid
+from ..rules.attachments import clean_filename
 from ..rules.ending import Ending
 from ..rules.lifecycle import ROLES, TOOL_KINDS, check_kind
 from ..rules.merging import own_metadata
@@ -26,6 +27,7 @@ __all__ = [
     "checked_count",
     "checked_cursor",
     "checked_ending",
+    "checked_filename",
     "checked_flag",
     "checked_fork_point",
     "checked_instance",
@@ -34,6 +36,7 @@ __all__ = [
     "checked_page",
     "checked_policy",
     "checked_principal",
+    "checked_question",
     "checked_seconds",
 ]
 
@@ -166,6 +169,23 @@ def checked_message(
     if text is not None:
         made = user_message(check_text(text, "text")).blocks
         return MessageSnapshot(role=role, status="complete", blocks=made, metadata=metadata, author=author)
+    return MessageSnapshot(
+        role=role, status="complete", blocks=_checked_blocks(blocks, role), metadata=metadata, author=author
+    )
+
+
+def checked_question(given: object, author: str | None) -> tuple[MessageSnapshot, str | None]:
+    """The user's message that a start brings, ``{blocks, message_id?, metadata?}``; and its id, if it has one."""
+    said = dict(check_object(given, "message"))
+    blocks, message_id, metadata = (said.pop(name, None) for name in ("blocks", "message_id", "metadata"))
+    if said:
+        raise InvalidBody(f"message has no field {next(iter(said))!r:.80}; it has blocks, message_id, metadata")
+    if message_id is not None:
+        message_id = check_uuid(check_text(message_id, "message_id of message"), "message_id")
+    return checked_message(None, blocks, "user", metadata, author), message_id
+
+
+def _checked_blocks(blocks: object, role: str) -> tuple[BlockSnapshot, ...]:
     if not isinstance(blocks, list | tuple):
         raise InvalidBody(f"blocks must be a list of objects, not {type(blocks).__name__}")
     numbered = [{"seq": 0, **check_object(block, f"blocks[{at}]")} for at, block in enumerate(blocks)]
@@ -178,4 +198,9 @@ def checked_message(
             raise InvalidBody(f"a message of role user holds no {block.kind} block")
         if not 0 <= block.seq < _SAFE:
             raise InvalidBody("seq of a block is a whole number from 0, and below 2 to the power of 53")
-    return MessageSnapshot(role=role, status="complete", blocks=parsed, metadata=metadata, author=author)
+    return parsed
+
+
+def checked_filename(given: object) -> str | None:
+    """What a file is called, without what deceives; None where it has no name, or one that says nothing."""
+    return None if given is None else clean_filename(check_text(given, "filename"))

@@ -154,7 +154,7 @@ class Answers:
                 generation_id=joined or request.generation_id,
                 turn=turn,
                 position=position,
-                message_id=None if request.text is None else request.message_id,
+                message_id=request.message_id if request.brings_message else None,
                 superseded=superseded,
                 joined=joined is not None,
             )

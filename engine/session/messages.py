@@ -14,6 +14,7 @@ from ..events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from ..generation.stamper import LongPart, stamp
 from ..results import Posted, Updated
 from ..rules.lifecycle import Draft, Said, first_words
+from ..rules.listing import words_of
 from ..rules.merging import updated
 from ..rules.records import METADATA
 from ..stream.slices import in_slices
@@ -96,8 +97,7 @@ async def said_without(core: Core, message_ids: Sequence[str]) -> Said | None:
         return None
     snapshot = await core.history.snapshot(_LOOKED_AT, message_ids[0])
     for message in reversed(snapshot.messages):
-        texts = (block.text for block in message.blocks if block.kind == "text")
-        said = first_words(message.message_id, message.role, texts)
+        said = first_words(message.message_id, message.role, words_of(message.blocks))
         if said is not None:
             return said
     return None

@@ -11,6 +11,7 @@ import logging
 import trio
 
 from ..errors import GenerationNotFound, ProducerNotFound, StorageError, TimedOut
+from ..events import new_message_id
 from ..generation.generation import Producer
 from ..results import QueueNext
 from ..rules.ending import Ending
@@ -79,7 +80,12 @@ async def _start_next(core: Core) -> str | None:
             ending = Ending(outcome="failed", code="PRODUCER_NOT_FOUND", message="Nobody here can produce it.")
             core.commit(dropped(core.queue, item, ending))
             continue
-        await begin(core, _request_of(item, producer), waited=item)
+        request = _request_of(item, producer)
+        named = None if item.message is None else item.message_id
+        if named is not None and await core.message_ids.find(named) is not None:  # used by somebody while this waited
+            named = request.message_id = new_message_id()
+        async with core.message_ids.claiming(named):
+            await begin(core, request, waited=item)
         return item.generation_id
     return None
 
@@ -105,6 +111,7 @@ def _request_of(item: QueuedStart, producer: Producer) -> StartRequest:
         registered=True,
         policy=Policy(item.policy),
         text=item.text,
+        message=item.message,
         input=item.input,
         job_id=item.job_id,
         metadata=item.metadata,

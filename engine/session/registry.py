@@ -35,11 +35,12 @@ from ..generation.watchdog import Watchdog
 from ..log.port import Append, Delete, EventLog, Head, Summary
 from ..rules.forking import beginning
 from ..rules.listing import Listed, begun
-from ..rules.records import METADATA
+from ..rules.records import COPYING, METADATA, CopyingRecord, to_record
 from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
 from ..stream.slices import in_slices
 from ..supervision import Supervisor, own_failure
+from ..upkeep.files import copy_files
 from .listing import Listing
 from .producers import Producers
 from .resident import Resident
@@ -159,11 +160,16 @@ class Registry:
                 time=now(),
             )
         )
+        files = CopyingRecord(session_id=source, epoch=point.cursor.epoch, file_ids=begins.file_ids)
+        records = {**begins.records, COPYING: to_record(files)} if begins.file_ids else begins.records
         async with self._until_closed(), self._entrance(sid):
             head = await self._head(sid)
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
-            self._enter(await self._begin(sid, head, begins.events, metadata, begins.records, begins.listed))
+            head = await self._begin(sid, head, begins.events, metadata, records, begins.listed)
+            if begins.file_ids:
+                await copy_files(self._log, sid, head.epoch, files)
+            self._enter(head)
         await self.resident(sid)
 
     async def _begin(

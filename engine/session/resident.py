@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, final
@@ -35,7 +35,7 @@ from ..generation.run import LimitName, Run, RunContext
 from ..log.port import EventLog, Head
 from ..observers.reporting import Reporter
 from ..reducer import Snapshot
-from ..results import ChunksAccepted, Finished, GenerationInfo, Posted, Queued, Started, Stopped
+from ..results import ChunksAccepted, FileKept, Finished, GenerationInfo, Posted, Queued, Started, Stopped
 from ..rules.chunks import Chunk, ProducerStamp
 from ..rules.ending import Ending
 from ..rules.records import state_of
@@ -49,6 +49,7 @@ from ..supervision import EXITS, own_failure
 from .arguments import checked_page
 from .core import Core
 from .ending import end_at_limit, end_corrupt, end_live, finish, forget, leave, remove, stop
+from .files import Files
 from .idempotency import Answers
 from .life import Call, Life, Phase
 from .messages import post
@@ -77,6 +78,7 @@ class Resident:
     __slots__ = (
         "_config",
         "_failure",
+        "_files",
         "_nursery",
         "_opening",
         "_registry",
@@ -133,12 +135,14 @@ class Resident:
                 message_ids=message_ids,
                 find_producer=registry.producers.named,
                 take_snapshot=self.take_snapshot,
+                read_file=self.read_file,
                 on_done=self.on_done,
                 on_limit=self.on_limit,
             ),
             launch=self._launch,
         )
         self._remotes: Remotes | None = None  # most sessions have none, and are never deleted
+        self._files: Files | None = None  # likewise
         self.life = Life(head.session_id)
         self._repairing = False
         self._using = 0
@@ -163,6 +167,13 @@ class Resident:
         if self._remotes is None:
             self._remotes = Remotes(self.core, self.steps)
         return self._remotes
+
+    @property
+    def files(self) -> Files:
+        """The files that it keeps; made when the first is asked for."""
+        if self._files is None:
+            self._files = Files(self.core, partial(self.check, Call.WRITE))
+        return self._files
 
     @property
     def writable(self) -> bool:
@@ -376,8 +387,22 @@ class Resident:
 
     # --- what sessions are asked for
 
+    async def keep_file(
+        self, content: bytes | AsyncIterable[bytes], media_type: str, filename: str | None, size: int | None
+    ) -> FileKept:
+        """Take a file in, beside the steps."""
+        self.check(Call.WRITE)
+        with self._in_use():
+            return await self.files.keep(content, media_type, filename, size)
+
+    async def read_file(self, file_id: str, start: int, limit: int | None) -> bytes:
+        return await self.files.read(file_id, start, limit)
+
     async def start(self, request: StartRequest) -> Started | Queued:
         """Start in its turn."""
+        if request.message is not None:
+            with self._in_use():
+                request.message = await self.files.named(request.message)
         return await self.steps.take(partial(start, self.core, request), subject=request)
 
     async def stop(self, generation_id: str | None, reason: str, queue: str, author: str | None) -> Stopped:
@@ -399,6 +424,7 @@ class Resident:
         """Append a whole message, beside the steps: a post does not wait for anybody's clean-up."""
         self.check(Call.WRITE)
         with self._in_use():
+            message = await self.files.named(message)
             return await post(self.core, self.steps, message, message_id, proposed=proposed)
 
     @contextmanager

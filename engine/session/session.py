@@ -19,6 +19,7 @@ from ..events import (
     JSONObject,
     SessionId,
     check_job_id,
+    check_path_id,
     check_session_id,
     check_uuid,
     new_generation_id,
@@ -31,6 +32,8 @@ from ..generation.remote import RemoteProducer
 from ..reducer import Snapshot, SnapshotPage
 from ..results import (
     ChunksAccepted,
+    FileInfo,
+    FileKept,
     Finished,
     GenerationInfo,
     Posted,
@@ -43,6 +46,7 @@ from ..results import (
     Updated,
     Versions,
 )
+from ..rules.attachments import check_media_type
 from ..rules.chunks import Chunk, ProducerStamp, check_chunks
 from ..rules.merging import own_metadata
 from ..rules.policy import PolicyName
@@ -55,6 +59,7 @@ from .arguments import (
     checked_count,
     checked_cursor,
     checked_ending,
+    checked_filename,
     checked_flag,
     checked_fork_point,
     checked_instance,
@@ -63,6 +68,7 @@ from .arguments import (
     checked_page,
     checked_policy,
     checked_principal,
+    checked_question,
     checked_seconds,
 )
 from .ending import reset
@@ -96,6 +102,7 @@ class Session:
         producer: str | Producer | AsyncIterable[str] | None = ...,
         *,
         text: str | None = ...,
+        message: JSONObject | None = ...,
         input: JSON = ...,
         policy: Literal["supersede", "rollback", "reject", "join"] = ...,
         job_id: str | None = ...,
@@ -116,6 +123,7 @@ class Session:
         producer: str | Producer | AsyncIterable[str] | None = ...,
         *,
         text: str | None = ...,
+        message: JSONObject | None = ...,
         input: JSON = ...,
         policy: PolicyName,
         job_id: str | None = ...,
@@ -135,6 +143,7 @@ class Session:
         producer: str | Producer | AsyncIterable[str] | None = None,
         *,
         text: str | None = None,
+        message: JSONObject | None = None,
         input: JSON = None,  # noqa: A002  the protocol's name
         policy: PolicyName = "supersede",
         job_id: str | None = None,
@@ -153,7 +162,8 @@ class Session:
         ``producer`` is a registered name, an async function or async generator function of a `Generation`,
         an async iterable of text, ``"remote"`` for one in another process that writes by `chunks`, or None for the
         engine's default. ``text`` posts the user's message in the
-        same commit. ``policy`` says what a live generation means: ``supersede``, ``rollback`` (its messages
+        same commit; so does ``message``, which has more than a text: ``{blocks, message_id?, metadata?}``, with blocks
+        as `post` takes them. ``policy`` says what a live generation means: ``supersede``, ``rollback`` (its messages
         are retracted too), ``queue`` (wait behind it and those that wait already), ``latest`` (wait in place of
         those), ``reject``, or ``join`` (start nothing, answer with the live one). ``replaces`` names a message that
         leaves the transcript with all that follows it: regenerate, or edit and send again. With
@@ -170,6 +180,8 @@ class Session:
         `WriteFailed` came from the very commit.
         """
         call, name = self._registry.producers.find(producer)
+        checked_text(author, "author")
+        question, message_id = (None, None) if message is None else checked_question(message, author)
         request = StartRequest(
             generation_id=new_generation_id() if generation_id is None else check_uuid(generation_id, "generation_id"),
             proposed=generation_id is not None,
@@ -178,6 +190,9 @@ class Session:
             registered=producer is None or isinstance(producer, str),
             policy=checked_policy(policy),
             text=checked_text(text, "text"),
+            message=question,
+            message_id=message_id or new_message_id(),
+            names_message=message_id is not None,
             input=own_json(input, "input"),
             job_id=None if job_id is None else check_job_id(job_id),
             metadata=own_metadata(metadata),
@@ -187,7 +202,7 @@ class Session:
             continues=None if continues is None else check_uuid(continues, "continues"),
             idempotency_key=checked_text(idempotency_key, "idempotency_key"),
             principal=checked_principal(principal),
-            author=checked_text(author, "author"),
+            author=author,
         )
         if isinstance(call, RemoteProducer) and input is not None:
             raise InvalidBody("a remote generation takes no input: nobody here would read it")
@@ -237,6 +252,8 @@ class Session:
     ) -> Posted:
         """Add a whole message: ``text``, or ``blocks`` as `message.snapshot` has them.
 
+        A block that has a ``file_id`` names one of the session's files (`keep_file`), and says of it what the session
+        knows.
         ``author`` is who posts it, for all readers to see. The same ``message_id`` with the same content again changes
         nothing, whoever posts it; with other content `IdInUse`.
         """
@@ -388,6 +405,54 @@ class Session:
         checked_text(by, "by")
         resident = await self._registry.resident(self.session_id)
         return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
+
+    # --- files
+
+    async def keep_file(
+        self,
+        content: bytes | AsyncIterable[bytes],
+        *,
+        media_type: str,
+        filename: str | None = None,
+        size: int | None = None,
+    ) -> FileKept:
+        """Keep a file with this session, for blocks of kind image, file and source to name; durable when this returns.
+
+        Sent again, with the same content, type and name, it is the same file. ``media_type`` has no parameters; a file
+        that is said to be a PNG, JPEG, GIF or WebP must begin as one. ``filename`` loses what deceives: folders, and
+        characters that are not printed. With ``size`` it must have just so many bytes. The file is gone with the
+        session; a fork has a copy of those that its messages name.
+
+        Raises `FileTooLarge` past `Config.file_bytes` or `Config.session_file_bytes`, `InvalidBody`, `WriteFailed`,
+        `TimedOut`, `Draining`; nothing of it is kept then, nor when the caller is cancelled. ``content`` is closed, if
+        it is a generator.
+        """
+        if not isinstance(content, bytes | AsyncIterable):
+            raise InvalidBody(f"content is bytes, or an async iterable of bytes, not {type(content).__name__}")
+        check_media_type(media_type)
+        filename = checked_filename(filename)
+        if size is not None:
+            checked_count(size, "size")
+        elif isinstance(content, bytes):
+            size = len(content)
+        resident = await self._registry.resident(self.session_id)
+        return await resident.keep_file(content, media_type, filename, size)
+
+    async def file(self, file_id: str) -> FileInfo:
+        """What the session knows of a file that it keeps. Raises `FileNotFound`, `InvalidId`."""
+        check_path_id(file_id, "a file_id")
+        return await (await self._registry.resident(self.session_id)).files.info(file_id)
+
+    async def read_file(self, file_id: str, *, start: int = 0, limit: int | None = None) -> bytes:
+        """The file's bytes from ``start`` on, at most ``limit`` of them; none behind its end.
+
+        Raises `FileNotFound`, `InvalidId`, `InvalidBody`.
+        """
+        check_path_id(file_id, "a file_id")
+        checked_count(start, "start")
+        if limit is not None:
+            checked_count(limit, "limit")
+        return await (await self._registry.resident(self.session_id)).read_file(file_id, start, limit)
 
     # --- remote producers
 

@@ -44,6 +44,12 @@ async def start(core: Core, request: StartRequest) -> Started | Queued:
     if answer is not None:
         return answer
     await _check_ids(core, request)
+    async with core.message_ids.claiming(request.message_id if request.names_message else None):
+        return await _start(core, request)
+
+
+async def _start(core: Core, request: StartRequest) -> Started | Queued:
+    """What its ids do not stand in the way of."""
     old = finished_first(core)
     decision = _decide(core, request, old)
     match decision:
@@ -163,7 +169,7 @@ async def begin(
     gone, version = await _anew(core, request, message_ids, old.structure.message_ids if old and rolls_back else ())
     said = await said_without(core, message_ids)
     request.stopped = core.stops.take(gid) or request.stopped
-    question = None if request.text is None else request.message_id
+    question = request.message_id if request.brings_message else None
     structure = OpenGeneration(
         gid,
         core.turn + 1,
@@ -202,7 +208,7 @@ async def begin(
         tell_last(core, said)
     core.turn, core.anew = structure.turn, structure.version is not None
     core.hold(None if request.stopped else run)
-    if request.text is not None:
+    if question is not None:
         core.message_ids.note(request.message_id, mark)
     await in_slices(part.writing())
     await _committed_or_ended(core, mark, run)
@@ -213,7 +219,7 @@ async def begin(
         generation_id=gid,
         turn=structure.turn,
         cursor=core.journal.cursor_at(mark),
-        message_id=None if request.text is None else request.message_id,
+        message_id=question,
         superseded=superseded,
     )
 
@@ -286,7 +292,7 @@ async def _anew(
         if message_ids[0] in rolled_back:
             return None, gone.standing.message.version
         return gone, gone.next
-    if core.anew and request.replaces is None and request.text is None and request.continues is None:
+    if core.anew and request.replaces is None and not request.brings_message and request.continues is None:
         await core.settled()
         with core.history.folding() as fold:
             return None, await fold.unspoken()

@@ -115,12 +115,23 @@ class StartRequest:
     idempotency_key: str | None = None
     principal: str = ""
     author: str | None = None
+    message: MessageSnapshot | None = None  # where it is more than a text
     message_id: str = field(factory=new_message_id)
+    names_message: bool = False  # the caller chose that id
     stopped: bool = False
 
     @property
+    def asked(self) -> MessageSnapshot | None:
+        """The user's message that comes with it."""
+        return self.message if self.text is None else user_message(self.text, self.author)
+
+    @property
+    def brings_message(self) -> bool:
+        return self.text is not None or self.message is not None
+
+    @property
     def brings_content(self) -> bool:
-        return self.text is not None or self.input is not None
+        return self.brings_message or self.input is not None
 
     @property
     def digest(self) -> str:
@@ -141,20 +152,30 @@ class StartRequest:
             asked.append({"idle_limit": self.idle_limit})
         if self.continues is not None:
             asked.append({"continues": self.continues})
+        if self.message is not None:
+            asked.append({"message": digest(self.message), "id": self.message_id if self.names_message else None})
         return sha256(encode_json(asked)).hexdigest()
 
     def __attrs_post_init__(self) -> None:
         """Refuse now what a policy never takes, whatever is live."""
         if self.policy is Policy.JOIN and (self.brings_content or self.continues is not None):
             raise InvalidBody("a start that joins brings neither text nor input, and continues nothing")
-        if self.continues is not None and (self.text is not None or self.replaces is not None):
+        if self.continues is not None and (self.brings_message or self.replaces is not None):
             raise InvalidBody("a start that continues a message brings no text, and replaces none")
+        if self.text is not None and self.message is not None:
+            raise InvalidBody("a start brings either text or message")
 
 
-def user_message(text: str, author: str | None = None, version: Version | None = None) -> MessageSnapshot:
+def user_message(text: str, author: str | None = None) -> MessageSnapshot:
     """A user's message that is one text."""
     blocks = (BlockSnapshot(kind="text", seq=0, text=text),)
-    return MessageSnapshot(role="user", status="complete", blocks=blocks, author=author, version=version)
+    return MessageSnapshot(role="user", status="complete", blocks=blocks, author=author)
+
+
+def _words(message: MessageSnapshot | None) -> str | None:
+    """What it says in words: its texts, one below the other."""
+    texts = [block.text for block in (message.blocks if message else ()) if block.kind == "text" and block.text]
+    return "\n\n".join(texts) if texts else None
 
 
 def posted(message: MessageSnapshot, message_id: str) -> Transaction:
@@ -194,6 +215,7 @@ def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
         policy=request.policy.value,
         message_id=request.message_id,
         text=request.text,
+        message=request.message,
         input=request.input,
         job_id=request.job_id,
         metadata=request.metadata,
@@ -210,7 +232,7 @@ def enqueued(queue: Queue, request: StartRequest, position: int) -> Transaction:
         policy=item.policy,
         position=position,
         metadata=item.metadata,
-        text=item.text,
+        text=_words(item.message) if item.text is None else item.text,
         author=item.author,
     )
     return Transaction([(WaitingGeneration(item.generation_id, item.job_id), Draft(queued))], records)
@@ -297,8 +319,8 @@ def started(
     session = SessionRecord(turn=structure.turn, anew=structure.version is not None)
     records: dict[str, bytes | None] = {SESSION: to_record(session)}
     asked = NOTHING
-    if request.text is not None:
-        asked = posted(user_message(request.text, request.author, version), request.message_id)
+    if request.asked is not None:
+        asked = posted(evolve(request.asked, version=version), request.message_id)
     items: list[Item] = []
     started = GenerationStarted(
         producer=request.producer_name,

@@ -18,6 +18,7 @@ from ..reducer import GenerationInfo, MessageView
 from ..results import Restored
 from ..rules.forking import carrying, digesting, telling
 from ..rules.lifecycle import first_words
+from ..rules.listing import words_of
 from ..rules.records import MessageRecord, VersionRecord, message_key, to_record, version_key
 from ..stream.folding import Standing
 from ..stream.slices import in_slices
@@ -149,7 +150,7 @@ def _bringing(
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from digesting(said)))
         records[message_key(message_id)] = to_record(record)
-        if first_words(message_id, whole.role, (block.text for block in whole.blocks)) is not None:
+        if first_words(message_id, whole.role, words_of(whole.blocks)) is not None:
             last = (message_id, whole)
             asked = last if asked is None and whole.role == "user" else asked
         yield

@@ -343,12 +343,16 @@ class History:
             with reading(self.session_id):
                 return None if body is None else read_record(body, kind)
 
+    async def records(self, prefix: str) -> dict[str, bytes]:
+        """Those under ``prefix``, as they are."""
+        with self._living():
+            return await self._log.records(self.session_id, self._journal.epoch, prefix)
+
     async def all_known(self, prefix: str, kind: type[T]) -> dict[str, T]:
         """What those under ``prefix`` say."""
-        with self._living():
-            bodies = await self._log.records(self.session_id, self._journal.epoch, prefix)
-            with reading(self.session_id):
-                return {key: read_record(body, kind) for key, body in bodies.items()}
+        bodies = await self.records(prefix)
+        with self._living(), reading(self.session_id):
+            return {key: read_record(body, kind) for key, body in bodies.items()}
 
     async def metadata(self) -> JSONObject:
         """The session's metadata."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import final
 
 from ..config import Config
@@ -18,13 +19,14 @@ __all__ = ["MessageIds"]
 class MessageIds:
     """Of one session in memory."""
 
-    __slots__ = ("_asked", "_config", "_history", "_journal", "_stamped")
+    __slots__ = ("_asked", "_claimed", "_config", "_history", "_journal", "_stamped")
 
     def __init__(self, journal: Journal, history: History, config: Config) -> None:
         self._journal = journal
         self._history = history
         self._config = config
         self._stamped: dict[str, Mark] = {}
+        self._claimed: list[str] = []  # ids that somebody is about to stamp
         self._asked: list[str] = []  # ids that the log is being asked for: what becomes of them meanwhile is kept
 
     def note(self, message_id: str, mark: Mark) -> None:
@@ -33,6 +35,22 @@ class MessageIds:
             mid: m for mid, m in self._stamped.items() if mid in self._asked or not self._journal.settled(m)
         }
         self._stamped[message_id] = mark
+
+    @asynccontextmanager
+    async def claiming(self, message_id: str | None) -> AsyncIterator[None]:
+        """Keep this id, if there is one, for who is in here, who may wait before it is stamped.
+
+        Raises `IdInUse` when the session knows a message with this id.
+        """
+        if message_id is None:
+            yield
+            return
+        await self.check_new(message_id)
+        self._claimed.append(message_id)
+        try:
+            yield
+        finally:
+            self._claimed.remove(message_id)
 
     async def owners(self, message_ids: Collection[str]) -> dict[str, str | None]:
         """Of those that the session knows: the generation, or None for a posted one. Holds as `check_new` does."""
@@ -63,7 +81,8 @@ class MessageIds:
                     if record is not None:
                         found[message_id] = record
                 if all(mid in found or self._stamped.get(mid) is mark for mid, mark in marks.items()):
-                    return found
+                    claimed = (mid for mid in self._claimed if mid in marks)
+                    return {**dict.fromkeys(claimed, MessageRecord()), **found}
         finally:
             for message_id in message_ids:
                 self._asked.remove(message_id)

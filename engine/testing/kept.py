@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import final
 
-from .. import Append, Compact, Delete, Entry, EventLog, Head, LogStatistics, PenstockError
+from .. import Append, Compact, Delete, Entry, EventLog, Head, Keep, LogStatistics, PenstockError
 
 __all__ = ["KeptLog"]
 
@@ -34,7 +34,7 @@ class KeptLog(EventLog):
         """The committed tail of this life at this very moment."""
         return len(self._lives.get((session_id, epoch), ()))
 
-    def submit(self, write: Append | Delete | Compact, report: Callable[[PenstockError | None], None]) -> None:
+    def submit(self, write: Append | Delete | Keep | Compact, report: Callable[[PenstockError | None], None]) -> None:
         def reported(error: PenstockError | None) -> None:
             if error is None and isinstance(write, Append):
                 entries = self._lives.setdefault((write.session_id, write.epoch), [])

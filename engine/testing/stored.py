@@ -16,7 +16,7 @@ from ..errors import CorruptSession, InvalidBody
 from ..events import Event, GenerationFinished, GenerationStarted
 from ..log.port import EventLog, Head
 from ..reducer import Gap, SessionState
-from ..rules.records import OPEN, OpenRecord, check_record, read_record
+from ..rules.records import OPEN, READABLE, OpenRecord, check_record, read_record
 from ..session.recovery import find
 from ..stream.aside import check_page, read_event, reading, sound
 from .log_rules import LogCheck
@@ -168,13 +168,13 @@ class _Fold:
 async def _check_records(log: EventLog, head: Head) -> list[Violation]:
     """What of the records, and of what is open, could not be read."""
     found: list[Violation] = []
-    records = await log.records(head.session_id, head.epoch)
-    for key, body in records.items():
-        try:
-            with reading(head.session_id):
-                check_record(key, body)
-        except CorruptSession as error:
-            found.append(Violation("stored", None, f"the record {key} cannot be read: {error.detail}"))
+    for prefix in READABLE:
+        for key, body in (await log.records(head.session_id, head.epoch, prefix)).items():
+            try:
+                with reading(head.session_id):
+                    check_record(key, body)
+            except CorruptSession as error:
+                found.append(Violation("stored", None, f"the record {key} cannot be read: {error.detail}"))
     if not found:
         try:
             await find(log, head, Config())

@@ -20,7 +20,7 @@ SID: Final = "s"
 _GIDS: Final = tuple(f"0198c0de-0000-7000-8000-00000000000{n}" for n in range(3))
 _MIDS: Final = tuple(f"0198c0de-0000-7000-8000-0000000000a{n}" for n in range(3))
 _POLICIES: Final = ("supersede", "rollback", "queue", "latest", "reject", "join")
-_KINDS: Final = ("text", "reasoning", "tool_call", "tool_result", "data")
+_KINDS: Final = ("text", "reasoning", "tool_call", "tool_result", "data", "image", "file", "source")
 _TYPES: Final = (
     "message.opened",
     "message.closed",
@@ -118,6 +118,8 @@ class Dice:
                 return {"arguments": self.often(self.word())}
             case 5:
                 return {"value": self.anything()}
+            case 6 if self.rarely(2):
+                return self.naming()
             case 6:
                 return self.some(kind=lambda: self.one_of(_KINDS), tool_call_id=self.word, name=self.word)
             case 7:
@@ -126,6 +128,16 @@ class Dice:
                 return self.some(status=self.word, role=lambda: "assistant", input_id=self.word, is_error=lambda: True)
             case _:
                 return {}
+
+    def naming(self) -> object:
+        """What a block of kind image, file or source says."""
+        at = self.one_of(({"url": "https://example.org/a"}, {"file_id": "f"}, {"url": self.word()}, {}))
+        said = self.some(media_type=lambda: "image/png", filename=self.word, title=self.word)
+        return {"kind": self.one_of(_KINDS[-3:]), **at, **(said if self.rarely(3) else {})}
+
+    def blocks(self) -> object:
+        texts = {"kind": "text", "text": self.word()}
+        return self.often([self.often(self.naming() if self.rarely(3) else texts) for _ in range(2)])
 
     def chunk(self) -> object:
         made = {"generation_id": self.often(self.gid()), "data": self.often(self.data())}
@@ -158,6 +170,9 @@ class Dice:
             metadata=lambda: {self.word(): self.anything()},
         )
         if self.rarely(4):
+            made.pop("text", None)
+            made |= self.some(message=lambda: self.some(blocks=self.blocks, message_id=self.mid, metadata=dict))
+        if self.rarely(4):
             made |= self.some(replaces=self.mid)
         if self.rarely(4):
             made |= self.some(continues=self.mid)
@@ -167,7 +182,7 @@ class Dice:
         role = self.one_of(("user", "user", "tool", "system"))
         made = self.some(role=lambda: role, message_id=self.mid, metadata=dict)
         text = {"text": self.often(self.word())}
-        return self.often({**made, **(text if not self.rarely(4) else {"blocks": self.anything()})})
+        return self.often({**made, **(text if not self.rarely(4) else {"blocks": self.blocks()})})
 
     def input(self) -> object:
         kind = self.one_of(("approval", "steer", "steer"))
@@ -229,9 +244,11 @@ class Dice:
             ("POST", f"{base}/generations/{gid}/inputs", self.input),
             ("POST", f"{base}/messages", self.post),
             ("POST", f"{base}/stop", self.stop),
+            ("POST", f"{base}/files", self.anything),
             ("PUT", f"{base}/presence/a/b", self.presence),
             ("GET", f"{base}/events?live=false&after=", self.cursor),
             ("GET", f"{base}/generations/{gid}", self.anything),
+            ("GET", f"{base}/files/f", self.anything),
         ]
         method, path, draw = self.one_of(routes)
         if method == "GET":

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from penstock.engine import (
     Event,
     GenerationFinished,
     GenerationQueued,
+    GenerationStatus,
     InputAccepted,
     InputApplied,
     InputReturned,
@@ -158,6 +161,28 @@ def test_a_tool_call_shows_its_arguments_once_and_its_result_whether_it_went_wel
         'assistant calls add> {"a":1}',
         'assistant calls sub> {"b": 2}',
         "tool result> no result (an error)",
+    ]
+
+
+def test_what_a_message_names_is_told_on_one_line() -> None:
+    picture: dict[str, Any] = {"kind": "image", "media_type": "image/png", "filename": "a.png", "file_id": "f"}
+    source = BlockOpened(kind="source", url="https://example.org/", title="Where\u202e it stands")
+    posted = MessageSnapshot(role="user", status="complete", blocks=(BlockSnapshot(seq=0, **picture),))
+    assert rendered(
+        event(posted, "u", None),
+        event(MessageOpened(role="assistant"), block_index=None),
+        event(BlockOpened(**picture)),
+        event(BlockClosed()),
+        event(source, block_index=1),
+        event(BlockClosed(), block_index=1),
+        event(BlockOpened(kind="file", file_id="g"), block_index=2),
+        event(GenerationStatus(status="unseen", detail={"files": ["a.mp4", "b\n.svg"]}), None, None),
+    ).splitlines() == [
+        "user (image)> a.png (image/png)",
+        "assistant (image)> a.png (image/png)",
+        "assistant (source)> Where\\u202e it stands https://example.org/",
+        "assistant (file)> g",
+        "-- turn 1: the model is not shown a.mp4, b .svg",
     ]
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import jsonschema_rs
 import pytest
 import trio
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.adapters.echo import Pace, echo, pieces
-from penstock.engine import JSON, Event, Generation, InvalidBody, MemoryLog, Snapshot, open_engine
+from penstock.engine import JSON, Event, Generation, InvalidBody, JSONObject, MemoryLog, Snapshot, open_engine
+from penstock.engine.testing import open_test_engine
 
 
 @given(st.text())
@@ -145,3 +147,24 @@ async def test_its_schema_says_what_its_input_may_be() -> None:
         assert not check.is_valid(value)
         with pytest.raises(InvalidBody):
             Pace.of(value)
+
+
+async def test_echo_shows_what_was_attached(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_test_engine(producers={"echo": echo}) as test:
+        session = await test.engine.create_session()
+        file = (await session.keep_file(b"x", media_type="text/plain", filename="a.txt")).file
+        named: list[JSONObject] = [
+            {"kind": "file", "file_id": file.file_id},
+            {"kind": "image", "url": "https://example.org/a.png"},
+            {"kind": "source", "url": "https://example.org/", "title": "A"},
+        ]
+        words: list[JSONObject] = [{"kind": "text", "text": each} for each in ("one", "two")]
+        for blocks, said in (([*words, *named], ["one\n\ntwo"]), (named, [])):
+            await session.start("echo", message={"blocks": blocks})
+            await test.settle()
+            await trio.sleep(9)
+            asked, answer = (await session.snapshot()).messages[-2:]
+            assert [block.text for block in answer.blocks if block.kind == "text"] == said
+            assert [evolve(block, seq=0) for block in answer.blocks if block.kind != "text"] == list(
+                asked.blocks[len(blocks) - 3 :]
+            )

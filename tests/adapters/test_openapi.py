@@ -53,7 +53,7 @@ def test_every_success_names_the_ids_that_its_path_names() -> None:
     for (method, path), operation in operations(told).items():
         named = {part[1:-1] for part in path.split("/") if part.startswith("{")}
         for status, answer in operation["responses"].items():
-            if "session_id" not in named or not status.startswith("2") or path.endswith("/events"):
+            if "session_id" not in named or not status.startswith("2") or path.endswith(("/events", "/{file_id}")):
                 continue
             shape = answer["content"]["application/json"]["schema"]
             while "$ref" in shape:
@@ -190,6 +190,9 @@ async def everything(generation: Generation) -> None:
         await generation.approve("look", arguments={"at": 1}, tool_call_id="call-1")
         async with message.data(name="d") as data:
             await data.put({"any": "thing"})
+        await message.image(url="https://example.org/a.png", media_type="image/png", filename="a.png")
+        await message.file(file_id="f", media_type="text/plain")
+        await message.source(url="http://example.org/", title="A")
     await generation.app("app.done", {"any": ["thing"]})
     await generation.apply(await generation.receive_input())
     await trio.sleep_forever()
@@ -201,6 +204,9 @@ async def test_every_kind_of_event_is_as_it_is_described() -> None:
         await client.put(S)
         await client.patch(S, json={"metadata": {"k": 1}})
         posted = (await client.post(f"{S}/messages", json={"text": "hello"})).json()
+        file_id = (await client.post(f"{S}/files", content=b"x")).json()["file_id"]
+        await client.get(f"{S}/files/{file_id}")
+        asked = {"blocks": [{"kind": "file", "file_id": file_id}, {"kind": "text", "text": "?"}], "metadata": {"k": 1}}
         body = {"producer": "everything", "text": "go", "job_id": "j", "metadata": {"k": 1}}
         first = (await client.post(f"{S}/generations", json=body)).json()["generation_id"]
         inputs = f"{S}/generations/{first}/inputs"
@@ -215,7 +221,7 @@ async def test_every_kind_of_event_is_as_it_is_described() -> None:
                 while "input.applied" not in await lines.next():
                     pass
         await client.post(inputs, json={"kind": "steer", "text": "nobody takes this"})
-        await client.post(f"{S}/generations", json={"producer": "waits", "policy": "queue", "text": "then"})
+        await client.post(f"{S}/generations", json={"producer": "waits", "policy": "queue", "message": asked})
         await client.get(S)
         await client.post(f"{S}/stop", json={"reason": "enough"})
         await client.post(f"{S}/queue/next")

@@ -45,8 +45,9 @@ class Ask:
         return f"{self.method} {self.rule} {self.also}".strip()
 
     def path(self, session_id: str) -> str:
-        filled = self.rule.replace("<session_id>", session_id).replace("<generation_id>", GID)
-        return filled.replace("<message_id>", MID).replace("<actor_id>", "ann").replace("<device_id>", "phone")
+        held = {"session_id": session_id, "generation_id": GID, "message_id": MID, "file_id": "f"}
+        held |= {"actor_id": "ann", "device_id": "phone"}
+        return re.sub(r"<(\w+)>", lambda found: held[found[1]], self.rule)
 
 
 S = "/v1/sessions/<session_id>"
@@ -65,7 +66,10 @@ ASKS = [
     Ask("POST", f"{S}/messages/<message_id>/retract", ("write",)),
     Ask("GET", f"{S}/messages/<message_id>/versions", ("read",)),
     Ask("POST", f"{S}/messages/<message_id>/restore", ("write",)),
+    Ask("POST", f"{S}/files", ("write",), {"any": "thing"}),
+    Ask("GET", f"{S}/files/<file_id>", ("read",)),
     Ask("POST", f"{S}/generations", ("write",), {"text": "x"}),
+    Ask("POST", f"{S}/generations", ("write",), {"message": {"blocks": []}}, "with a message"),
     Ask("POST", f"{S}/generations", ("write", "produce"), {"producer": "remote"}, "remote"),
     Ask("POST", f"{S}/generations", ("write",), {"nonsense": 1}, "malformed"),
     Ask("GET", G, ("read",)),
@@ -112,6 +116,7 @@ FRAMES: list[tuple[dict[str, JSON], tuple[str, ...]]] = [
     ({"op": "subscribe"}, ("read",)),
     ({"op": "subscribe", "after": "now", "snapshot": True}, ("read",)),
     ({"op": "start", "text": "x"}, ("write",)),
+    ({"op": "start", "message": {"blocks": []}}, ("write",)),
     ({"op": "start", "producer": "remote"}, ("write", "produce")),
     ({"op": "stop"}, ("write",)),
     ({"op": "post", "text": "x"}, ("write",)),

@@ -18,7 +18,7 @@ from attrs import fields, frozen, has
 
 from penstock import adapters
 from penstock.adapters.http.sessions import ForkBody, NewBody, PatchBody, ResetBody, RetractBody
-from penstock.adapters.requests.bodies import ApprovalAnswer, InputHead, MessageBody, StartBody, StopBody
+from penstock.adapters.requests.bodies import ApprovalAnswer, InputHead, MessageBody, QuestionBody, StartBody, StopBody
 from penstock.adapters.requests.chunks import FinishBody
 from penstock.adapters.requests.presence import PresenceBody, PresenceFrame
 from penstock.adapters.websocket.commands import _SubscribeBody
@@ -87,6 +87,8 @@ class Request:
 
 _CHUNK = {"generation_id": "{gid}", "message_id": "{mid}", "type": "block.delta", "data": {"text": "y"}}
 
+_QUESTION = {"blocks": [{"kind": "text", "text": "x"}], "metadata": {"a": 1}}
+
 # For each body the requests that have it.
 REQUESTS: Final[Mapping[type, tuple[Request, ...]]] = {
     NewBody: (Request("PUT", "", {"metadata": {"a": 1}}),),
@@ -99,6 +101,7 @@ REQUESTS: Final[Mapping[type, tuple[Request, ...]]] = {
         Request("POST", "/generations", {"producer": "say", "text": "x"}, op="start"),
         Request("POST", "/generations", {"producer": "say", "text": "x", "policy": "queue"}, _live, op="start"),
         Request("POST", "/generations", {"producer": "say"}, op="start"),
+        Request("POST", "/generations", {"producer": "say", "message": _QUESTION}, op="start"),
     ),
     StopBody: (Request("POST", "/stop", {"reason": "enough"}, _live, op="stop"),),
     InputHead: (
@@ -143,6 +146,7 @@ _EXCLUDED: Final = {
     "_AuthBody": "is about no session",
     "_WatchBody": "is about no session",
     "EmptyBody": "has no fields",
+    "QuestionBody": "stands in a `StartBody`: `test_what_is_wrong_in_a_question_is_refused_or_harms_nothing`",
     "InputBody": "what `InputHead` and `ApprovalAnswer` are read into",
 }
 
@@ -215,8 +219,8 @@ async def test_what_is_wrong_in_a_body_is_refused_or_harms_nothing(body: type, n
             found = await request.prepare(session)
             before = await session.cursor()
             right = request.filled(found, {**request.body, name: _HOLE})
-            if body is MessageBody and name == "blocks":
-                del right["text"]
+            if (body, name) in ((MessageBody, "blocks"), (StartBody, "message")):
+                right.pop("text", None)
             text = json.dumps(right).replace(json.dumps(_HOLE), _TEXTS[label])
             send = _send_frame if socket else _send
             with trio.fail_after(30):
@@ -235,6 +239,30 @@ async def test_what_is_wrong_in_a_body_is_refused_or_harms_nothing(body: type, n
         await each(lambda session_id: assert_works(world.engine, session_id), changed)
         await each(lambda session_id: assert_answers(world.engine, session_id), unchanged)
     await assert_log_works(log, changed)
+
+
+@pytest.mark.further
+@pytest.mark.parametrize("name", [field.name for field in fields(QuestionBody)])
+async def test_what_is_wrong_in_a_question_is_refused_or_harms_nothing(name: str) -> None:
+    log = MemoryLog()
+    async with penstock(log, producers=PRODUCERS, config=CONFIG) as world:
+
+        async def one(case: tuple[int, str]) -> None:
+            number, label = case
+            session = await world.engine.create_session(str(number))
+            before = await session.cursor()
+            body = {"producer": "say", "message": {**_QUESTION, name: _HOLE}}
+            text = json.dumps(body).replace(json.dumps(_HOLE), _TEXTS[label])
+            request = Request("POST", "/generations", {}, op="start")
+            send = _send_frame if number % 2 else _send
+            with trio.fail_after(30):
+                if await send(world, request, text, {}, session.session_id) is not None:
+                    assert await session.cursor() == before, label
+
+        await each(one, list(enumerate(some(_TEXTS, name))))
+        ids = await all_of(world.engine)
+        await each(lambda session_id: assert_works(world.engine, session_id), ids)
+    await assert_log_works(log, ids)
 
 
 _SAID: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -120,11 +120,16 @@ def run(line: str, **variables: str) -> tuple[int, str]:
 LINES = {
     "createSession": 201,
     "listSessions": 200,
+    "listProducers": 200,
     "updateSession": 200,
     "startGeneration": 201,
     "stopGeneration": 200,
     "postMessage": 201,
+    "listVersions": 200,
+    "restoreVersion": 200,
     "retractMessage": 200,
+    "sendFile": 201,
+    "readFile": 200,
     "writeChunk": 200,
     "writeChunks": 200,
     "sendInput": 202,
@@ -156,8 +161,9 @@ LINES = {
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl is installed")
 def test_every_operation_has_a_line_for_curl_that_works_as_it_stands(
-    browser: Browser, start_server: Callable[..., ServerProcess]
+    browser: Browser, start_server: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
+    (tmp_path / "a drop").write_text("of water")
     server = start_server()
     with browser.new_context() as context:
         page = context.new_page()
@@ -165,7 +171,7 @@ def test_every_operation_has_a_line_for_curl_that_works_as_it_stands(
         expect(page.locator("#startGeneration .curl")).to_be_visible()
         lines = curl_lines(page)
     assert lines.keys() == LINES.keys()
-    ids: dict[str, str] = {}
+    ids = {"FILE": str(tmp_path / "a drop")}
     for operation, status in LINES.items():
         variables = dict(ids)
         if operation == "removeFromQueue":
@@ -176,7 +182,7 @@ def test_every_operation_has_a_line_for_curl_that_works_as_it_stands(
         assert got == status, (operation, lines[operation], body)
         told: dict[str, Any] = httpx.Response(200, text=body).json() if body.startswith("{") else {}
         if operation != "removeFromQueue":
-            ids |= {name.upper(): told[name] for name in ("generation_id", "message_id") if name in told}
+            ids |= {name.upper(): told[name] for name in ("generation_id", "message_id", "file_id") if name in told}
         if operation == "readEvents":
             assert "event: caught-up" in body, "it is shown as it comes"
     assert server.stop() == 0

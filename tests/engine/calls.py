@@ -167,11 +167,23 @@ async def _delete_session(scene: Scene, given: Given) -> None:
     await given(scene.engine.delete_session, session_id=other.session_id)
 
 
+async def _file(scene: Scene) -> str:
+    return (await scene.session.keep_file(b"x", media_type="text/plain")).file.file_id
+
+
+async def _question(scene: Scene) -> dict[str, Any]:
+    file: dict[str, Any] = {"kind": "file", "file_id": await _file(scene)}
+    return {"blocks": [{"kind": "text", "text": "x"}, file], "message_id": new_message_id(), "metadata": {"a": 1}}
+
+
 async def _start(scene: Scene, given: Given) -> None:
+    # Of a text and a message a start has one.
+    brings = "message" if given.argument in ("message", None) else "text"
     await given(
         scene.session.start,
         producer="say",
-        text="x",
+        text="x" if brings == "text" else None,
+        message=await _question(scene) if brings == "message" else None,
         input={"a": 1},
         policy="supersede",
         job_id="job",
@@ -192,6 +204,7 @@ async def _continue(scene: Scene, given: Given) -> None:
         scene.session.start,
         producer="say",
         text=None,
+        message=None,
         input={"a": 1},
         policy="supersede",
         job_id="job",
@@ -283,6 +296,23 @@ async def _generation(scene: Scene, given: Given) -> None:
 
 async def _wait_fenced(scene: Scene, given: Given) -> None:
     await given(scene.session.wait_fenced, generation_id=scene.generation_id)
+
+
+async def _keep_file(scene: Scene, given: Given) -> None:
+    await given(scene.session.keep_file, content=b"x", media_type="text/plain", filename="a.txt", size=1)
+
+
+async def _look_at_file(scene: Scene, given: Given) -> None:
+    await given(scene.session.file, file_id=await _file(scene))
+
+
+async def _read_file(scene: Scene, given: Given) -> None:
+    await given(scene.session.read_file, file_id=await _file(scene), start=0, limit=1)
+
+
+async def _own_file(scene: Scene, given: Given) -> None:
+    file_id = await _file(scene)
+    await scene.inside(lambda generation: given(generation.read_file, file_id=file_id, limit=1))
 
 
 async def _steer(scene: Scene, given: Given) -> None:
@@ -411,6 +441,36 @@ async def _data(scene: Scene, given: Given) -> None:
     await scene.inside(work)
 
 
+async def _image(scene: Scene, given: Given) -> None:
+    async def work(generation: Generation) -> None:
+        async with generation.message() as message:
+            file_id = None if given.argument == "url" else "f"
+            url = "https://example.org/" if given.argument == "url" else None
+            await given(message.image, file_id=file_id, url=url, media_type="image/png", filename="a.png")
+
+    await scene.inside(work)
+
+
+async def _named_file(scene: Scene, given: Given) -> None:
+    async def work(generation: Generation) -> None:
+        async with generation.message() as message:
+            file_id = "f" if given.argument == "file_id" else None
+            url = None if given.argument == "file_id" else "https://example.org/"
+            await given(message.file, file_id=file_id, url=url, media_type="text/plain", filename="a.txt")
+
+    await scene.inside(work)
+
+
+async def _source(scene: Scene, given: Given) -> None:
+    async def work(generation: Generation) -> None:
+        async with generation.message() as message:
+            file_id = "f" if given.argument == "file_id" else None
+            url = None if given.argument == "file_id" else "https://example.org/"
+            await given(message.source, url=url, file_id=file_id, title="A")
+
+    await scene.inside(work)
+
+
 async def _write(scene: Scene, given: Given) -> None:
     async def work(generation: Generation) -> None:
         async with generation.message() as message, message.text() as block:
@@ -460,6 +520,9 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Session.snapshot_page": (_snapshot_page,),
     "Session.generation": (_generation,),
     "Session.wait_fenced": (_wait_fenced,),
+    "Session.keep_file": (_keep_file,),
+    "Session.file": (_look_at_file,),
+    "Session.read_file": (_read_file,),
     "Session.input": (_steer, _answer),
     "Session.chunks": (_chunks, _pieces),
     "Session.keep": (_keep,),
@@ -469,6 +532,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Generation.message": (_message,),
     "Generation.status": (_status,),
     "Generation.snapshot": (_own_snapshot,),
+    "Generation.read_file": (_own_file,),
     "Generation.app": (_app,),
     "Generation.report_usage": (_report_usage,),
     "Generation.approve": (_approve,),
@@ -478,6 +542,9 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Message.tool_call": (_tool_call,),
     "Message.tool_result": (_tool_result,),
     "Message.data": (_data,),
+    "Message.image": (_image,),
+    "Message.file": (_named_file,),
+    "Message.source": (_source,),
     "Block.write": (_write,),
     "Block.put": (_put,),
     "Block.finish": (_block_finish,),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, fields
 from hypothesis import strategies as st
 
 from penstock.engine.events import (
@@ -62,6 +62,9 @@ json_values: st.SearchStrategy[JSON] = st.recursive(
 json_objects: st.SearchStrategy[dict[str, JSON]] = st.dictionaries(_texts, json_values, max_size=2)
 
 _versions = st.none() | st.builds(Version, of=st.just("first"), index=st.integers(1, 3), count=st.just(3))
+
+# Kinds of blocks that are opened and closed, with nothing in between.
+NAMING = ("image", "file", "source")
 
 _CANCELLED = {"superseded", "stopped", "shutdown", "reset"}
 
@@ -266,15 +269,26 @@ class _Session:
 
     def open_block(self) -> None:
         live = self._live()
-        kinds = ["text", "reasoning", "data", "tool_call", *(["tool_result"] if live.calls else [])]
+        kinds = ["text", "reasoning", "data", "tool_call", *NAMING, *(["tool_result"] if live.calls else [])]
         kind = self.draw(st.sampled_from(kinds))
         call = name = None
+        if kind in NAMING:
+            self._open_block(self._pick(live.open), self._naming(kind))
+            return
         if kind == "tool_call":
             call, name = f"call-{self.new_id()}", "search"
             live.calls.append(call)
         elif kind == "tool_result":
             call = live.calls.pop(self.draw(st.sampled_from([0, -1])))
         self._open_block(self._pick(live.open), BlockOpened(kind=kind, tool_call_id=call, name=name))
+
+    def _naming(self, kind: str) -> BlockOpened:
+        """Of an image, a file or a source."""
+        file_id, url = self.draw(st.sampled_from((("f-1", None), (None, "https://example.org/水"))))
+        if kind == "source":
+            return BlockOpened(kind=kind, title=self.draw(st.none() | _texts), file_id=file_id, url=url)
+        type_, name = self.draw(st.sampled_from(((None, "a.png"), ("image/png", None), ("image/png", "水.png"))))
+        return BlockOpened(kind=kind, media_type=type_, filename=name, file_id=file_id, url=url)
 
     def _open_block(self, message: _Message, data: BlockOpened) -> int:
         message.blocks.append(_Block(data.kind))
@@ -284,6 +298,9 @@ class _Session:
     def delta(self) -> None:
         message, index = self._pick_block()
         block = message.blocks[index]
+        if block.kind in NAMING:  # it takes none
+            self.close_block()
+            return
         block.seq += 1
         if block.kind in ("text", "reasoning"):
             data = BlockDelta(text=self.draw(_texts))
@@ -519,7 +536,8 @@ def _blocks(events: Sequence[Event]) -> tuple[BlockSnapshot, ...]:
         assert seq is not None
         match data:
             case BlockOpened():
-                blocks[index] = BlockSnapshot(kind=data.kind, seq=0, tool_call_id=data.tool_call_id, name=data.name)
+                said = {each.name: getattr(data, each.name) for each in fields(BlockOpened)}
+                blocks[index] = BlockSnapshot(seq=0, **said)
             case BlockDelta(text=str(text)):
                 blocks[index] = evolve(blocks[index], seq=seq, text=(blocks[index].text or "") + text)
             case BlockDelta(arguments=str(piece)):

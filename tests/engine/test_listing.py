@@ -134,6 +134,18 @@ async def test_only_what_users_and_assistants_say_in_text_is_told(log: MemoryLog
         assert (await settled(engine)).last == LastSaid(role="assistant", text="so far")
 
 
+async def test_of_a_message_without_words_what_is_attached_is_told(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        picture = {"kind": "image", "url": "https://example.org/a.png", "filename": "a.png"}
+        await session.post(blocks=[picture])
+        assert (await info(engine)).title == "a.png"
+        again = await session.post(blocks=[picture, {"kind": "text", "text": "And?"}])
+        assert (await info(engine)).last == LastSaid(role="user", text="And?")
+        await session.retract(again.message_id)
+        assert (await info(engine)).last == LastSaid(role="user", text="a.png")
+
+
 async def test_what_is_taken_back_is_told_no_longer(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log, producers=PRODUCERS) as engine:
         session = await engine.create_session("s")

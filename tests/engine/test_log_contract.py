@@ -12,7 +12,7 @@ import trio
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
 from penstock.engine.log import Entry, EventLog, MemoryLog, Summary, Write, open_sqlite
 from tests.engine.faulty import FaultyLog
-from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
+from tests.engine.writes import append, bodies, compact, create, delete, entries, head, keep, kinds, outcomes, store
 
 
 @pytest.fixture(params=["memory", "sqlite", "faulty"])
@@ -266,6 +266,31 @@ async def test_a_new_life_needs_a_new_epoch_and_no_lower_token(log: EventLog) ->
     assert await kinds(log, create(b"x", token=6), create(b"x", epoch="e2", token=5)) == [StaleEpoch, StaleToken]
     assert await log.head("s") == head(tail=1, token=6, deleted=True)
     await store(log, create(b"2", epoch="e2", token=6))
+
+
+async def test_records_are_kept_beside_whatever_else_is_written(log: EventLog) -> None:
+    await store(log, create(b"1", token=4, records={"a": b"1", "b": b"1"}))
+    await store(
+        log,
+        append(b"2", tail=1, token=4, records={"a": b"2"}),
+        keep(records={"a": b"3", "b": None, "part/1": bytes(300_000)}),
+        append(b"3", tail=2, token=5, records={"c": b"1"}),
+    )
+    assert await log.records("s", "e1") == {"a": b"3", "c": b"1", "part/1": bytes(300_000)}
+    assert await log.head("s") == head(tail=3, token=5)
+    assert await bodies(log) == [b"1", b"2", b"3"]
+    await store(log, keep(records={"part/1": None}), keep(records={}))
+    assert await log.records("s", "e1") == {"a": b"3", "c": b"1"}
+
+
+async def test_nothing_is_kept_of_a_life_that_is_over(log: EventLog) -> None:
+    refused = keep(records={"r": b"x"})
+    assert await kinds(log, refused) == [StaleEpoch]
+    await store(log, create(b"1"))
+    assert await kinds(log, keep(epoch="e2", records={"r": b"x"}), delete(), refused) == [StaleEpoch, None, StaleEpoch]
+    await store(log, create(b"2", epoch="e2"))
+    assert await kinds(log, refused) == [StaleEpoch]
+    assert await log.records("s", "e2") == {}
 
 
 async def test_reads_show_what_was_replaced_and_pass_over_what_was_removed(log: EventLog) -> None:

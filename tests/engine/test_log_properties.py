@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from penstock.engine.log import Append, Delete, EventLog, Head, MemoryLog, Summary, Write, open_sqlite
+from penstock.engine.log import Append, Delete, EventLog, Head, Keep, MemoryLog, Summary, Write, open_sqlite
 from tests.engine.writes import bodies, kinds
 from tests.extent import examples
 
@@ -53,7 +53,7 @@ Rounds: TypeAlias = list[list[Step]]
 steps = st.builds(
     Step,
     session_id=st.sampled_from(SESSIONS),
-    kind=st.sampled_from(["append", "append", "append", "append", "create", "create", "delete"]),
+    kind=st.sampled_from(["append", "append", "append", "append", "create", "create", "delete", "keep"]),
     off_tail=st.sampled_from([0, 0, 0, 0, 0, -1, 1, 7]),
     off_token=st.sampled_from([0, 0, 0, 0, 1, -1]),
     former_epoch=st.sampled_from([False] * 7 + [True]),
@@ -80,6 +80,10 @@ class Model:
         tail = max(0, (len(living.events) if living else 0) + step.off_tail)
         if step.kind == "delete":
             return Delete(session_id=step.session_id, epoch=epoch, token=token), self._delete(living, epoch, token)
+        records = {key: b"%d" % self.number if keep else None for key, keep in step.records.items()}
+        if step.kind == "keep":
+            kept = Keep(session_id=step.session_id, epoch=epoch, records=records)
+            return kept, self._keep(living, kept)
         create = step.kind == "create"
         if create and not step.former_epoch:
             epoch = f"e{self.number}"
@@ -91,7 +95,7 @@ class Model:
             expected_tail=tail,
             token=token,
             events=[b"%d.%d" % (self.number, place) for place in range(step.events)],
-            records={key: b"%d" % self.number if keep else None for key, keep in step.records.items()},
+            records=records,
             summary=None if step.rank is None else Summary(step.rank, b"%d" % self.number),
             create=create,
         )
@@ -132,6 +136,15 @@ class Model:
         life.token = write.token
         life.events += write.events
         life.summary = write.summary or life.summary
+        self._set(life, write)
+
+    def _keep(self, life: Life | None, write: Keep) -> type[PenstockError] | None:
+        if life is None or life.epoch != write.epoch:
+            return StaleEpoch
+        self._set(life, write)
+        return None
+
+    def _set(self, life: Life, write: Append | Keep) -> None:
         for key, value in write.records.items():
             life.records.pop(key, None)
             if value is not None:

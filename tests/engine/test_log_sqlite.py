@@ -22,7 +22,7 @@ from penstock.engine.log.sqlite import commit, reading, rewrite
 from penstock.engine.log.sqlite.commit import Committer
 from penstock.engine.log.sqlite.database import connect, prepare
 from penstock.engine.log.sqlite.writer import Outcome
-from tests.engine.writes import append, bodies, compact, create, delete, entries, head, kinds, outcomes, store
+from tests.engine.writes import append, bodies, compact, create, delete, entries, head, keep, kinds, outcomes, store
 
 Fault: TypeAlias = Callable[[str], sqlite3.Error | None]
 
@@ -212,6 +212,7 @@ async def test_every_commit_is_synced(log: SqliteLog, tmp_path: Path) -> None:
         commit._HIGHEST_LIFE,
         commit._HIGHEST_ROW,
         commit._PURGE_EVENTS,
+        commit._RECORDS_SIZES,
         commit._PURGE_RECORDS,
         rewrite._REPLACE,
         rewrite._REMOVE.format("(?2), (?3)"),
@@ -281,6 +282,22 @@ async def test_a_deleted_life_is_purged_when_there_is_nothing_else_to_do(
     assert rows(path, "SELECT key, value FROM records") == [("r", b"new")]
     assert rows(path, "SELECT epoch, ended FROM sessions") == [("e2", 0)]
     await log.aclose()
+
+
+def test_a_purge_takes_about_a_mebibyte_of_records_at_a_time(committer: Committer, path: str) -> None:
+    mebibyte = 1024 * 1024
+    sizes = [3 * mebibyte, *[mebibyte // 4] * 9, *[1] * 600]
+    records = {f"r/{number:03}": bytes(size) for number, size in enumerate(sizes)}
+    assert committer.carry_out([create(b"x"), keep(records=records), delete()]) == [None] * 3
+    removed, left = [], sum(sizes)
+    while committer.purge():
+        ((still,),) = rows(path, "SELECT coalesce(sum(length(value)), 0) FROM records")
+        assert isinstance(still, int)
+        removed.append(left - still)
+        left = still
+    assert (left, rows(path, "SELECT ended FROM sessions")) == (0, [(2,)])
+    assert removed[0] == 3 * mebibyte
+    assert max(removed[1:]) <= mebibyte + mebibyte // 4
 
 
 def test_a_purge_goes_in_small_steps_and_leaves_the_tombstone(committer: Committer, path: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from penstock.engine.errors import PenstockError
-from penstock.engine.log import Append, Compact, Delete, Entry, EventLog, Head, Summary, Write
+from penstock.engine.log import Append, Compact, Delete, Entry, EventLog, Head, Keep, Summary, Write
 
 
 def append(
@@ -61,6 +61,10 @@ def compact(
     return Compact(
         session_id=of, epoch=epoch, replace=replace or {}, remove=remove, records=records or {}, forget=forget or {}
     )
+
+
+def keep(of: str = "s", *, epoch: str = "e1", records: Mapping[str, bytes | None]) -> Keep:
+    return Keep(session_id=of, epoch=epoch, records=records)
 
 
 def head(

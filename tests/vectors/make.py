@@ -202,6 +202,37 @@ def lives(log: Log) -> None:
     log.put("generation.finished", {"outcome": "completed", "usage": {"tokens": 1}}, **run(4))
 
 
+def named(log: Log) -> None:
+    """Pictures, files and sources: posted, written by a producer, and come whole."""
+    log.put("session.created", {"metadata": {}})
+    picture: Wire = {"kind": "image", "seq": 0, "media_type": "image/png", "file_id": "f1", "filename": "pen水.png"}
+    paper: Wire = {"kind": "file", "seq": 0, "media_type": "application/pdf", "url": "https://example.org/a.pdf"}
+    asked: Wire = {"role": "user", "status": "complete", "blocks": [text("text", 0, "What is this?"), picture, paper]}
+    log.put("message.snapshot", {**asked, "metadata": {"n": 1}}, message_id="u1")
+    log.put("generation.started", {"producer": "p", "policy": "supersede"}, **run(1))
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m1")
+    said: list[Wire] = [
+        {"kind": "image", "url": "https://example.org/b.png"},
+        {"kind": "source", "url": "https://example.org/", "title": "Where it stands"},
+        {"kind": "source", "file_id": "f1"},
+    ]
+    for index, head in enumerate(said):
+        log.put("block.opened", head, **run(1), **block("m1", index, 0))
+        log.put("block.closed", {}, **run(1), **block("m1", index, 1))
+    log.put("message.closed", {"status": "complete"}, **run(1), message_id="m1")
+    # one that was compacted, of which one block had been read
+    log.put("message.opened", {"role": "assistant"}, **run(1), message_id="m2")
+    log.put("block.opened", said[1], **run(1), **block("m2", 0, 0))
+    log.skip(2)
+    whole: Wire = {"role": "assistant", "status": "complete", "blocks": [{**said[1], "seq": 1}, {**said[0], "seq": 1}]}
+    log.put("message.snapshot", whole, **run(1), message_id="m2")
+    log.put("message.closed", {"status": "complete"}, **run(1), message_id="m2")
+    log.put("generation.finished", {"outcome": "completed"}, **run(1))
+    for name in ("media_type", "file_id", "url", "filename", "title"):
+        opened = log.put("app.note", {})
+        log.again(opened, type="block.opened", data={**said[0], name: 1}, **run(1), **block("m3", 0, 0))
+
+
 def ends(log: Log) -> None:
     """How generations ended that wrote no message, or whose messages come from elsewhere; what approvals came to."""
     source: Wire = {"source_session_id": "s0", "source_cursor": f"e-{9:016}", "metadata": {}}
@@ -391,6 +422,7 @@ CASES: Final[tuple[Callable[[Log], None], ...]] = (
     turns,
     compacted,
     lives,
+    named,
     ends,
     versions,
     repeats,

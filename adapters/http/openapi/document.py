@@ -14,7 +14,7 @@ from penstock.engine import JSON, BlockSnapshot, Chunk, encode_json
 
 from ...access import Identity
 from ...problems import PROBLEM_JSON, TABLE
-from ...requests.bodies import ApprovalAnswer, InputHead
+from ...requests.bodies import ApprovalAnswer, InputHead, QuestionBody
 from ..page import FILES
 from ..routes import Answer, Body, Operation, Parameter, Routes, Shape, no_body
 from .grammar import GRAMMAR, KIND, SHARED, WORD
@@ -29,6 +29,7 @@ Scheme: TypeAlias = Literal["bearer", "application"]
 _TAGS: Final = {
     "sessions": "A session is one conversation.",
     "messages": "What stands in it beside the answers.",
+    "files": "Pictures and documents that messages name.",
     "generations": "One run of a producer, which makes the answer. At most one is live in a session.",
     "producing": "What a producer in another process writes.",
     "queue": "Generations that wait for the live one.",
@@ -64,6 +65,7 @@ _PATH: Final = {
     "message_id": "Uuid",
     "actor_id": "PresenceId",
     "device_id": "PresenceId",
+    "file_id": "FileId",
     "name": "FileName",
 }
 
@@ -197,10 +199,14 @@ class _Making:
         self.schemas.of(BlockSnapshot)
         whole = self.schemas.made["BlockSnapshot"]
         fields_of_block = cast(Schema, whole["properties"]) | {"kind": KIND}
-        told = "A block as it is to stand. A tool's has `tool_call_id`, a tool call also `name`."
+        told = (
+            "A block as it is to stand. A tool's has `tool_call_id`, a tool call also `name`; an image, a file or a "
+            "source has `file_id`, one of the session's files, or `url`. Of a file the session knows type and name."
+        )
         self.schemas.add(
             "PostedBlock", {**whole, "properties": fields_of_block, "description": told, "required": ["kind"]}
         )
+        self.schemas.of(QuestionBody, closed=True)
         head, answer = Schemas(GRAMMAR), Schemas(GRAMMAR)
         head.of(InputHead)
         answer.of(ApprovalAnswer, closed=True)
@@ -246,7 +252,7 @@ class _Making:
         content: Schema = {"schema": self._shape(body.shape, closed=True)}
         if body.example is not None:
             content["example"] = body.example
-        return {"required": body.needed, "content": {"application/json": content}}
+        return {"required": body.needed, "content": {body.media: content}}
 
     def _answer(self, answer: Answer) -> Schema:
         made: Schema = {"description": answer.description}

@@ -15,7 +15,7 @@ __all__ = ["GRAMMAR", "KIND", "SHARED", "WORD"]
 
 _ROLES: Final = ["user", "assistant", "tool", "system"]
 _POLICIES: Final = ["supersede", "rollback", "queue", "latest", "reject", "join"]
-_KINDS: Final = ["text", "reasoning", "tool_call", "tool_result", "data"]
+_KINDS: Final = ["text", "reasoning", "tool_call", "tool_result", "data", "image", "file", "source"]
 _CHUNKS: Final = [
     "message.opened",
     "message.closed",
@@ -60,6 +60,19 @@ SHARED: Final[dict[str, Schema]] = {
         "pattern": "^[A-Za-z0-9]{1,32}-[0-9]{16}$",
         "examples": ["3f2a9c0d1b7e4a58-0000000000000009"],
     },
+    "FileId": {"description": "Names one of a session's files; fits one segment of a path.", **_SEGMENT},
+    "Url": {
+        "description": "http or https. The server never asks there.",
+        "type": "string",
+        "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^ \\\\]+$",
+        "maxLength": 8192,
+    },
+    "MediaType": {
+        "description": "In lower case, without parameters.",
+        "type": "string",
+        "pattern": "^[a-z0-9][a-z0-9!#$&^_.+-]{0,62}/[a-z0-9][a-z0-9!#$&^_.+-]{0,62}$",
+        "examples": ["image/png"],
+    },
     "JobId": {
         "description": "Printable characters; every event of the generation carries it.",
         "type": "string",
@@ -93,6 +106,9 @@ _NAMED: Final[dict[str, Schema]] = {
     "input_id": reference("InputId"),
     "actor_id": reference("PresenceId"),
     "device_id": reference("PresenceId"),
+    "file_id": reference("FileId"),
+    "media_type": reference("MediaType"),
+    "url": reference("Url"),
     "time": reference("Time"),
     "closed": reference("Time"),
     "expires_at": reference("Time"),
@@ -132,11 +148,13 @@ _PATIENCE: Final[Schema] = {
     "anyOf": [{"const": "continue"}, {"type": "number", "minimum": 0}],
     "default": "continue",
 }
-# What a start cannot bring that goes on with a message.
-_CONTINUES_AND: Final[Schema] = {
+# What a start cannot bring together.
+_TOGETHER: Final[Schema] = {
     "anyOf": [
         {"required": ["continues", "text"]},
+        {"required": ["continues", "message"]},
         {"required": ["continues", "replaces"]},
+        {"required": ["text", "message"]},
         {"required": ["continues", "policy"], "properties": {"policy": {"const": "join"}}},
     ]
 }
@@ -164,7 +182,8 @@ GRAMMAR: Final = Grammar(
         "MessageBody": {
             "blocks": {"type": "array", "items": {"$ref": "#/components/schemas/PostedBlock"}},
         },
-        "StartBody": {"on_last_disconnect": _PATIENCE, "idle_limit": _SILENCE},
+        "QuestionBody": {"blocks": {"type": "array", "items": {"$ref": "#/components/schemas/PostedBlock"}}},
+        "StartBody": {"on_last_disconnect": _PATIENCE, "idle_limit": _SILENCE, "message": reference("QuestionBody")},
         "StopBody": {"queue": {"type": "string", "enum": ["pause", "continue", "clear"], "default": "pause"}},
         "ForkBody": {"at": {"anyOf": [reference("Cursor"), reference("Uuid")]}},
         "Chunk": {
@@ -204,7 +223,7 @@ GRAMMAR: Final = Grammar(
     },
     also={
         "MessageBody": {"oneOf": [{"required": ["text"]}, {"required": ["blocks"]}]},
-        "StartBody": {"not": _CONTINUES_AND},
+        "StartBody": {"not": _TOGETHER},
     },
     absent={"Snapshot": ("turn",), "Event": ("data",)},
     required={"Snapshot": ("more", "generations"), "ListedSession": ("running", "approvals")},

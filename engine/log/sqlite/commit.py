@@ -40,8 +40,10 @@ __all__ = ["Committer", "failure"]
 # fetches those that are missing.
 _REMEMBERED: Final = 16 * 1024
 
-# Rows a purge removes per transaction: a write that comes meanwhile waits a millisecond or two.
+# Rows a purge removes per transaction, and bytes of records past the first: a write that comes meanwhile waits a
+# millisecond or two.
 _PURGED_AT_ONCE: Final = 512
+_PURGED_BYTES: Final = 1024 * 1024
 
 # Numbers begin at 1 and do not come near half of what there can be: one behind that is damage, and no other follows it.
 _SOUND = f"BETWEEN 0 AND {2**62}"
@@ -64,9 +66,8 @@ DELETE FROM events WHERE id IN (
     SELECT e.id FROM {OF_CHUNK} WHERE f.life = ?1 AND f.id & 1 ORDER BY f.offset DESC, e.offset DESC LIMIT ?2
 )
 """
-_PURGE_RECORDS = """
-DELETE FROM records WHERE life = ?1 AND key IN (SELECT key FROM records WHERE life = ?1 LIMIT ?2)
-"""
+_RECORDS_SIZES = "SELECT key, length(value) FROM records WHERE life = ? ORDER BY key LIMIT ?"
+_PURGE_RECORDS = "DELETE FROM records WHERE life = ? AND key <= ?"
 _DROP_FORMER = """
 DELETE FROM sessions AS s
 WHERE life = ?1 AND EXISTS (SELECT 1 FROM sessions AS n WHERE n.session = s.session AND n.life > ?1)
@@ -127,7 +128,7 @@ class Committer:
         step = (found[0], _PURGED_AT_ONCE)
         try:
             connection.execute("BEGIN IMMEDIATE")
-            if all(connection.execute(sql, step).rowcount < _PURGED_AT_ONCE for sql in (_PURGE_EVENTS, _PURGE_RECORDS)):
+            if connection.execute(_PURGE_EVENTS, step).rowcount < _PURGED_AT_ONCE and not self._purge_records(step):
                 connection.execute(_DROP_FORMER, found)
                 connection.execute(f"UPDATE sessions SET ended = {DELETED_PURGED} WHERE life = ?", found)
             connection.execute("COMMIT")
@@ -135,6 +136,16 @@ class Committer:
             self._roll_back()
             raise
         return True
+
+    def _purge_records(self, step: tuple[int, int]) -> bool:
+        """Remove a few of the life's records; whether there are more."""
+        connection = self._connected()
+        found = connection.execute(_RECORDS_SIZES, step).fetchall()
+        sums = itertools.accumulate(length for _, length in found)
+        count = next((number for number, size in enumerate(sums, 1) if size >= _PURGED_BYTES), len(found))
+        if count:
+            connection.execute(_PURGE_RECORDS, (step[0], found[count - 1][0]))
+        return count < len(found) or count == step[1]
 
     def finish_checkpoint(self) -> None:
         """Move what a `Checkpointer` has left, so that the write-ahead log begins again at its start."""

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 
 from ...errors import PenstockError
 from ..fence import Standing, admit
-from ..port import Append, Move
+from ..port import Append, Delete, Move
 from .layout import CHUNK
 
 __all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value", "set_records"]
@@ -98,14 +98,15 @@ class Plan:
             life = Life(life.number, after, life.chunk)
         if before is None or before.token != after.token or after.deleted or not _has_content(write):
             self._sessions[life.number] = _row(life, session_id, DELETED if after.deleted else LIVING)
-        if isinstance(write, Append):
-            life = life._replace(chunk=self._add(life, write.expected_tail + 1, write.events))
+        if isinstance(write, Delete):
+            self._summaries[life.number] = ()
+        else:
             for key, value in write.records.items():
                 self.records[life.number, key] = value
+        if isinstance(write, Append):
+            life = life._replace(chunk=self._add(life, write.expected_tail + 1, write.events))
             if write.summary is not None:
                 self._summaries[life.number] = (life.number, session_id, -write.summary.rank, write.summary.body)
-        else:
-            self._summaries[life.number] = ()
         self.changed[session_id] = life
         return None
 
@@ -152,7 +153,7 @@ def set_records(records: Mapping[tuple[int, str], bytes | None], max_variables: 
 
 def _has_content(write: Move) -> bool:
     # An empty append is stored too: whoever asks for one learns whether anything can be.
-    return isinstance(write, Append) and bool(write.events or write.records)
+    return not isinstance(write, Delete) and bool(write.records or (isinstance(write, Append) and write.events))
 
 
 def _row(life: Life, session_id: str, ended: int) -> tuple[Value, ...]:
