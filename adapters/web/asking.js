@@ -332,6 +332,18 @@ export class Wire {
 }
 
 /**
+ * What is asked for, as it stands in a URL.
+ *
+ * @internal
+ * @param {{[name: string]: string | number | undefined}} fields
+ * @returns {string}
+ */
+export function query(fields) {
+  const given = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
+/**
  * A new id for a generation, a message, an input: a random UUID. `crypto.randomUUID` is there on secure pages only.
  *
  * @returns {string}

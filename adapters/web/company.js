@@ -1,6 +1,6 @@
 /* Who else is in a conversation, and telling them that we are. */
 
-import { hue, make } from "./dom.js";
+import { hue, make, plain } from "./dom.js";
 
 const RENEWED = 25_000; // the server forgets after a minute
 const TYPING = 3000;
@@ -74,7 +74,7 @@ export class Company {
     this.#shown = presence;
     const people = new Map();
     for (const { actor_id: actor, device_id: device, name, status } of presence) {
-      const person = people.get(actor) ?? { actor, name: name ?? actor, devices: 0, typing: false };
+      const person = people.get(actor) ?? { actor, name: plain(name ?? actor), devices: 0, typing: false };
       person.devices += 1;
       const self = actor === this.#identity.actor && device === this.#device;
       person.typing ||= status === "typing" && !self;
@@ -86,7 +86,7 @@ export class Company {
   #badge({ actor, name, devices, typing }) {
     const you = actor === this.#identity.actor ? " (you)" : "";
     const told = `${name}${you}${devices > 1 ? `, on ${devices} devices` : ""}${typing ? ", typing" : ""}`;
-    const letters = name.split(/\s+/).map((word) => [...word][0] ?? "").join("").slice(0, 2).toUpperCase() || "?";
+    const letters = name.trim().split(/\s+/, 2).map((word) => [...word][0] ?? "").join("").toUpperCase() || "?";
     const badge = make("li", { title: told, "aria-label": told, data: { typing, actor } }, make("span", { text: letters }));
     if (devices > 1) badge.append(make("small", { text: String(devices) }));
     badge.style.setProperty("--hue", hue(actor));

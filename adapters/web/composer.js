@@ -1,40 +1,74 @@
-/* Where a message is written. What could not be sent comes back into the field. */
+/* Where a message is written, and what goes with it: who answers, with which input, and what it does to an answer that
+ * runs. What could not be sent comes back into the field; what is written and not sent is kept for each conversation.
+ */
 
 import { Attachments } from "./attachments.js";
-import { tell } from "./dom.js";
+import { make, plain, tell } from "./dom.js";
+import { draft } from "./kept.js";
+
+const KEPT = 300; // milliseconds behind the last key
+
+/** What a message does while an answer runs: in plain words, and what the hint says of it. */
+export const POLICIES = {
+  supersede: { word: "interrupt it", told: "ends the answer that runs" },
+  rollback: { word: "take it back", told: "takes back the answer that runs" },
+  queue: { word: "wait in line", told: "waits for its turn" },
+  latest: { word: "replace what waits", told: "waits in place of others" },
+  reject: { word: "do not send", told: "is refused while an answer runs" },
+  steer: { word: "tell the answer", told: "goes into the answer that runs" },
+};
 
 export class Composer {
   #field;
   #does;
   #policy;
-  #pace;
+  #producer;
+  #giving;
+  #given;
   #stop;
   #send;
   #hint;
+  #sessionId = "";
   #attachments;
-  #unsent = []; // texts and what is attached to them, in order: the first is on its way
+  #aside = new Map(); // what is attached in other conversations, by their ids
+  #unsent = []; // {sessionId, to, text, choices, attached} in order: the first is on its way
   #busy = false;
+  #keeping;
+  #known = new Map(); // producers, by what the choice of them says: nothing for the server's own
 
   /**
-   * @param {{send(text: string, choices: object, attached: object[]): Promise<boolean>, stop(): void, typing(text: string): void,
-   *   editLast(): void}} does `send` says whether it went
+   * @param {{to(): object, send(text: string, choices: object, to: object, attached: object[]): Promise<boolean>, stop(): void,
+   *   typing(text: string): void, editLast(): void}} does `to`: where what is written now goes; `send` says whether it went
    */
   constructor(root, does) {
-    this.#field = root.querySelector("textarea");
+    this.#field = root.querySelector(".field");
     this.#policy = root.querySelector(".policy select");
-    this.#pace = root.querySelector(".pace select");
+    this.#producer = root.querySelector(".producer select");
+    this.#giving = root.querySelector(".giving");
+    this.#given = root.querySelector(".given");
     this.#stop = root.querySelector(".stop");
     this.#send = root.querySelector(".send");
     this.#hint = root.querySelector(".hint");
-    root.addEventListener("submit", (event) => {
+    this.#does = does;
+    const options = Object.entries(POLICIES).map(([value, { word, told }]) => make("option", { value, text: word, title: `${value}: it ${told}` }));
+    this.#policy.append(...options);
+    root.querySelector(".composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
     this.#stop.addEventListener("click", () => does.stop());
-    this.#does = does;
-    this.#attachments = new Attachments(root, this.#field);
+    this.#attachments = new Attachments(root.querySelector(".composer"), this.#field);
     this.#policy.addEventListener("change", () => this.#draw());
-    this.#field.addEventListener("input", () => does.typing(this.#field.value));
+    this.#producer.addEventListener("change", () => this.#describe());
+    this.#giving.popoverTargetElement = this.#given;
+    this.#given.addEventListener("input", () => this.#check());
+    this.#given.addEventListener("keydown", (event) => event.stopPropagation()); // Escape is for it, not for the answer
+    this.#field.addEventListener("input", () => {
+      does.typing(this.#field.value);
+      clearTimeout(this.#keeping);
+      this.#keeping = setTimeout(() => this.#keep(), KEPT);
+    });
+    addEventListener("pagehide", () => this.#keep());
     this.#field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
@@ -44,22 +78,109 @@ export class Composer {
         does.editLast();
       }
     });
+    this.#draw();
   }
 
   focus() {
     this.#field.focus({ preventScroll: true });
   }
 
+  get empty() {
+    return !this.#field.value && this.#attachments.empty && !this.sending;
+  }
+
+  // --- drafts
+
+  /** The conversation is another one: what was written there stays there. */
+  turnTo(sessionId) {
+    this.#keep();
+    if (!this.#attachments.empty) this.#aside.set(this.#sessionId, this.#attachments.take());
+    this.#sessionId = sessionId;
+    this.#field.value = draft(sessionId);
+    this.#attachments.giveBack(this.#aside.get(sessionId) ?? []);
+    this.#aside.delete(sessionId);
+  }
+
+  #keep() {
+    clearTimeout(this.#keeping);
+    if (this.#sessionId) draft(this.#sessionId, this.#field.value);
+  }
+
+  /** Give back what was not used, where it was written; what is being written there meanwhile stays behind it. */
+  giveBack(text, attached = [], sessionId = this.#sessionId) {
+    const here = sessionId === this.#sessionId;
+    const behind = here ? this.#field.value : draft(sessionId);
+    const whole = [text, behind].filter(Boolean).join("\n");
+    draft(sessionId, whole);
+    if (here) {
+      this.#field.value = whole;
+      this.#attachments.giveBack(attached);
+    } else {
+      this.#aside.set(sessionId, [...(this.#aside.get(sessionId) ?? []), ...attached]);
+    }
+  }
+
+  // --- what goes with a message
+
+  /** Those who may answer, as the server tells of them. */
+  offer({ producers, default: own }) {
+    const chosen = this.#producer.value;
+    this.#known = new Map(producers.map((each) => [each.name === own ? "" : each.name, each]));
+    this.#producer.replaceChildren(...[...this.#known].map(([value, { name }]) => make("option", { value, text: plain(name) })));
+    if (this.#known.has(chosen)) this.#producer.value = chosen;
+    this.#producer.closest(".producer").hidden = this.#known.size < 2;
+    this.#describe();
+  }
+
+  /** What the one that is chosen is, and what it may be given. */
+  #describe() {
+    const { description = "", input_schema: schema } = this.#known.get(this.#producer.value) ?? {};
+    this.#producer.title = plain(description);
+    const fields = Object.entries(schema?.properties ?? {}).map(([name, { type }]) => `${name}: ${type ?? "anything"}`);
+    tell(this.#given.querySelector("small"), plain(fields.join(", ")));
+  }
+
   /** What every start from here says of itself. */
   get choices() {
-    const pace = this.#pace.value;
-    return { policy: this.#policy.value, ...(pace && { input: JSON.parse(pace) }) };
+    const given = this.#read();
+    return {
+      policy: this.#policy.value,
+      ...(this.#producer.value && { producer: this.#producer.value }),
+      ...(given !== undefined && { input: given }),
+    };
+  }
+
+  /** What the producer is given; undefined where that is nothing, or no JSON. */
+  #read() {
+    try {
+      return JSON.parse(this.#given.querySelector("textarea").value || "null") ?? undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Whether what the producer is to be given is JSON. */
+  #check() {
+    const text = this.#given.querySelector("textarea").value.trim();
+    const bad = text !== "" && text !== "null" && this.#read() === undefined;
+    this.#giving.setAttribute("aria-pressed", String(text !== "")); // something is given
+    tell(this.#given.querySelector(".problem"), bad ? "This is no JSON." : "");
+    return !bad;
   }
 
   render({ generation }) {
     this.#busy = generation !== null;
     this.#draw();
   }
+
+  #draw() {
+    this.#stop.disabled = !this.#busy && !this.sending;
+    const { told } = POLICIES[this.#policy.value];
+    this.#policy.title = `If an answer runs, the message ${told} (${this.#policy.value})`;
+    tell(this.#hint, this.#busy ? told : "");
+  }
+
+  // --- sending
 
   /** Something was sent, and the server has not answered yet. */
   get sending() {
@@ -68,44 +189,31 @@ export class Composer {
 
   /** What has not gone out yet is not sent any more. */
   hold() {
-    for (const { text, attached } of this.#unsent.splice(1).reverse()) this.giveBack(text, attached);
-  }
-
-  #draw() {
-    this.#stop.disabled = !this.#busy && !this.sending;
-    const told = {
-      supersede: "ends the answer that runs",
-      rollback: "takes back the answer that runs",
-      queue: "waits for its turn",
-      latest: "waits in place of others",
-      reject: "is refused while an answer runs",
-      steer: "goes into the answer that runs",
-    };
-    tell(this.#hint, this.#busy ? told[this.#policy.value] : "");
-  }
-
-  /** Give back what was not used; what is being written meanwhile stays behind it. */
-  giveBack(text, attached = []) {
-    this.#field.value = this.#field.value ? `${text}\n${this.#field.value}` : text;
-    this.#attachments.giveBack(attached);
+    for (const { text, attached, sessionId } of this.#unsent.splice(1).reverse()) this.giveBack(text, attached, sessionId);
   }
 
   /** One after the other, in their order, however quickly they are sent. */
   async #submit() {
     const text = this.#field.value;
     if (!text.trim() && this.#attachments.empty) return;
-    const attached = this.#attachments.take();
+    if (!this.#check()) {
+      this.#given.showPopover();
+      this.#given.querySelector("textarea").focus();
+      return;
+    }
     this.#field.value = "";
+    this.#keep();
     this.#does.typing("");
-    this.#unsent.push({ text, choices: this.choices, attached });
+    const [sessionId, attached] = [this.#sessionId, this.#attachments.take()];
+    this.#unsent.push({ sessionId, to: this.#does.to(), text, choices: this.choices, attached });
     if (this.#unsent.length > 1) return;
     for (let next = this.#unsent[0]; next; next = this.#unsent[0]) {
       this.#draw();
-      const sent = await this.#does.send(next.text, next.choices, next.attached);
+      const sent = await this.#does.send(next.text, next.choices, next.to, next.attached);
       this.#unsent.shift();
       if (sent) continue;
-      for (const behind of this.#unsent.splice(0).reverse()) this.giveBack(behind.text, behind.attached);
-      this.giveBack(next.text, next.attached);
+      for (const behind of this.#unsent.splice(0).reverse()) this.giveBack(behind.text, behind.attached, behind.sessionId);
+      this.giveBack(next.text, next.attached, next.sessionId);
     }
     this.#draw();
   }

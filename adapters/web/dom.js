@@ -55,6 +55,16 @@ export function exact(text) {
   );
 }
 
+// Of those, what makes a text look like another one: controls, spaces of no width, marks and embeddings that turn its
+// direction. Not what joins emoji and letters.
+const DECEPTIVE = /[\p{Cc}\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\ufff9-\ufffb]/gu;
+
+/** A name, a title or a message in one line, which nothing in it can make look like another one. */
+export function plain(text) {
+  const line = text.replace(/\s*\n\s*|\t/g, " ");
+  return line.replace(DECEPTIVE, (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 /** The last characters tell two ids of version 7 apart; the first ones are the time. */
 export function short(id) {
   return id === undefined ? "" : id.slice(-6);

@@ -70,7 +70,7 @@ export class Identity {
     return choice("name") ?? (this.actor === this.guest ? `Guest ${this.guest.slice(-4)}` : this.actor);
   }
 
-  /** An id for a new conversation: of those that the token is good for, and so that the newest is listed first. */
+  /** An id for a new conversation: of those that the token is good for, and so that by id the newest is listed first. */
   newSessionId() {
     const id = `c${(1e14 - Date.now()).toString(36)}-${random(4)}`;
     const { sessions } = this.#claims;

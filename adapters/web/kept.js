@@ -17,3 +17,21 @@ export const choice = (key, value) => at("localStorage", `penstock.${key}`, valu
 
 /** What belongs to this tab, and ends with it. */
 export const ofTab = (key, value) => at("sessionStorage", `penstock.${key}`, value);
+
+const DRAFTS = 20; // conversations
+const LONGEST = 20_000; // characters of one
+
+/** What was written and not sent in a conversation; with a text that is kept, in this tab, with "" forgotten. */
+export function draft(sessionId, text) {
+  let drafts = [];
+  try {
+    drafts = JSON.parse(ofTab("drafts") ?? "[]");
+  } catch {
+    // somebody else's
+  }
+  if (text === undefined) return drafts.find(([id]) => id === sessionId)?.[1] ?? "";
+  drafts = drafts.filter(([id]) => id !== sessionId).slice(1 - DRAFTS);
+  if (text) drafts.push([sessionId, text.slice(0, LONGEST)]);
+  ofTab("drafts", drafts.length ? JSON.stringify(drafts) : null);
+  return text;
+}

@@ -1,7 +1,7 @@
 /* How a conversation hangs on its server: the pill, what is said of cuts and resumes, and the way back. */
 
 import { announce } from "./announcer.js";
-import { tell } from "./dom.js";
+import { plain, tell } from "./dom.js";
 
 const TOLD = {
   connecting: "connecting",
@@ -24,7 +24,7 @@ export class Notice {
   }
 
   say(text, { kind = "note", label, press } = {}) {
-    tell(this.#root.firstElementChild, text);
+    tell(this.#root.firstElementChild, plain(text));
     this.#root.dataset.kind = kind;
     this.#root.hidden = !text;
     this.#root.lastElementChild.hidden = label === undefined;
@@ -83,15 +83,20 @@ export class Lifeline {
       }
       this.#cutAt = null;
     } else if (state === "refused") {
-      const wants = problem.code === "UNAUTHENTICATED";
-      const way = wants ? { label: "Give a token", press: does.token } : { label: "Try again", press: does.again };
-      this.#notice.say(problem.message, { kind: "error", ...way });
+      this.refuse(problem, does);
     } else if (state === "ended") {
       this.#notice.say(`This conversation has ended (${reason}).`, { kind: "ended", label: "Begin another", press: does.anew });
     }
     clearInterval(this.#counting);
     if (state === "waiting") this.#counting = setInterval(() => this.#count(), 500);
     this.#count();
+  }
+
+  /** The server will not have it. */
+  refuse(problem, does) {
+    const wants = problem.code === "UNAUTHENTICATED";
+    const way = wants ? { label: "Give a token", press: does.token } : { label: "Try again", press: does.again };
+    this.#notice.say(problem.message, { kind: "error", ...way });
   }
 
   #count() {

@@ -1,7 +1,8 @@
-/* One connection that tells of a session, as server-sent events or on a WebSocket: frames, until it breaks.
+/* One connection that tells of a session, or of the list of them, as server-sent events or on a WebSocket: frames, until
+ * it breaks.
  *
  * Both forms become the same frames. A connection that is silent for too long is dead, whatever TCP says. Who reconnects,
- * and what the frames mean, is penstock.js's.
+ * and what the frames mean, is penstock.js's, and listing.js's for the list.
  */
 
 import { onReturn, Problem, unreachable } from "./asking.js";
@@ -26,12 +27,13 @@ const HIDDEN = 6; // times as long a page that nobody looks at waits before it a
  *
  * - `opened`: it stands; what follows begins behind this place
  * - `event`: as it came, unchecked; `cursor` is null where it has no place in the log
- * - `control`: `snapshot`, `caught-up`, `gap`, `presence`, `degraded`, `end`, `drain`
+ * - `control`: `snapshot`, `caught-up`, `gap`, `presence`, `degraded`, `end`, `drain`; of the list `sessions`, `session`,
+ *   `session-gone`, each with the `cursor` behind it
  * - `later`: come back after so many milliseconds, not before
  * - `bad`: what came cannot be read
  *
  * @typedef {{kind: "opened", cursor: string} | {kind: "event", event: any, cursor: string | null}
- *   | {kind: "control", name: string, data: any} | {kind: "later", milliseconds: number}
+ *   | {kind: "control", name: string, data: any, cursor?: string | null} | {kind: "later", milliseconds: number}
  *   | {kind: "bad", reason: string}} Frame
  */
 
@@ -39,10 +41,10 @@ const HIDDEN = 6; // times as long a page that nobody looks at waits before it a
  * What a connection is asked for.
  *
  * @typedef {object} Asks
- * @property {string} sessionId
+ * @property {string | null} sessionId null is the list
  * @property {string | null} after the cursor behind which to begin; null is the start
  * @property {boolean} snapshot begin with the state instead
- * @property {number} [limit] of the state's messages
+ * @property {number} [limit] of the state's messages, of the list's first page
  * @property {boolean} refused the last token was
  * @property {number} silence milliseconds
  * @property {AbortSignal} signal leaves the connection; the frames then just end
@@ -150,14 +152,14 @@ function fromStream({ id, event, data, retry }) {
   } catch (error) {
     return [...frames, { kind: "bad", reason: String(error) }];
   }
-  if (event) frames.push({ kind: "control", name: event, data: value });
+  if (event) frames.push({ kind: "control", name: event, data: value, cursor: id ?? null });
   else if (value?.offset !== undefined && id === undefined) frames.push({ kind: "bad", reason: "an event has no id" });
   else frames.push({ kind: "event", event: value, cursor: id ?? null });
   return frames;
 }
 
 /**
- * Follow a session as server-sent events, read by `fetch`: that takes headers, and `EventSource` does not.
+ * Follow a session, or the list, as server-sent events, read by `fetch`: that takes headers, and `EventSource` does not.
  *
  * @internal
  * @param {Wire} wire
@@ -186,9 +188,9 @@ export async function* openStream(wire, { sessionId, after, snapshot, limit, ref
     if (!snapshot && after !== null) headers["Last-Event-ID"] = after;
     const asked = new URLSearchParams();
     if (snapshot) asked.set("snapshot", "true");
-    if (snapshot && limit !== undefined) asked.set("limit", String(limit));
+    if ((snapshot || sessionId === null) && limit !== undefined) asked.set("limit", String(limit));
     asked.set("heartbeat", String(Math.min(Math.max(1, Math.floor(silence / 2000)), LONGEST_HEARTBEAT)));
-    const url = wire.at(`/sessions/${encodeURIComponent(sessionId)}/events?${asked}`);
+    const url = wire.at(`${sessionId === null ? "" : `/sessions/${encodeURIComponent(sessionId)}`}/events?${asked}`);
     const response = await wire.open(url, { headers, signal: line.signal }, refused).catch(broken);
     const form = response.headers.get("Content-Type")?.split(";")[0];
     if (form !== "text/event-stream" || response.body === null) {
@@ -215,7 +217,7 @@ export async function* openStream(wire, { sessionId, after, snapshot, limit, ref
 const SUBSCRIBED = 1; // the id of our request
 
 /**
- * Follow a session on a WebSocket of its own. A browser shows nobody the server's pings, so we ask for an answer.
+ * Follow a session, or the list, on a WebSocket of its own. A browser shows nobody the server's pings, so we ask for an answer.
  *
  * @internal
  * @param {Wire} wire
@@ -254,7 +256,8 @@ export async function* openSocket(wire, { sessionId, after, snapshot, limit, ref
     pulse.heard();
     if (token !== null) tell({ op: "auth", token });
     const place = snapshot ? { snapshot: true, limit } : after === null ? {} : { after };
-    tell({ op: "subscribe", id: SUBSCRIBED, session_id: sessionId, ...place });
+    if (sessionId === null) tell({ op: "watch", id: SUBSCRIBED, limit, ...place });
+    else tell({ op: "subscribe", id: SUBSCRIBED, session_id: sessionId, ...place });
   };
   socket.onmessage = ({ data }) => {
     pulse.heard();
@@ -288,7 +291,7 @@ export async function* openSocket(wire, { sessionId, after, snapshot, limit, ref
 
 /**
  * @param {unknown} data
- * @param {string} sessionId
+ * @param {string | null} sessionId
  * @returns {Frame[] | Problem}
  */
 function fromSocket(data, sessionId) {
@@ -314,11 +317,11 @@ function fromSocket(data, sessionId) {
     case undefined:
       return [{ kind: "bad", reason: "a frame without op" }];
     default: {
-      const { op: name, ...said } = frame;
-      if (said.session_id !== undefined && said.session_id !== sessionId) {
+      const { op: name, list_cursor: cursor = null, ...said } = frame;
+      if (sessionId !== null && said.session_id !== undefined && said.session_id !== sessionId) {
         return [{ kind: "bad", reason: `${name} of another session` }];
       }
-      return [{ kind: "control", name, data: said }];
+      return [{ kind: "control", name, data: said, cursor }];
     }
   }
 }

@@ -1,20 +1,10 @@
 /* One message as an element: its blocks, and what can be done with it. */
 
 import { LONG, Named, NAMING, unseen } from "./attachments.js";
-import { copy, exact, grow, icon, iconButton, make, tell } from "./dom.js";
+import { copy, exact, grow, icon, iconButton, make, plain, tell } from "./dom.js";
+import { ended } from "./endings.js";
 import { Prose } from "./prose.js";
-
-const ENDS = {
-  superseded: "superseded",
-  stopped: "stopped",
-  failed: "failed",
-  stalled: "stalled",
-  expired: "out of time",
-  lost: "lost: its process died",
-  shutdown: "ended by a shutdown",
-  deleted: "deleted",
-  reset: "reset",
-};
+import { Switcher } from "./versions.js";
 
 function pretty(value) {
   return exact(typeof value === "string" ? value : JSON.stringify(value, null, 2));
@@ -22,7 +12,7 @@ function pretty(value) {
 
 /** A text without any form. */
 class Plain {
-  element = make("div", { class: "block", data: { kind: "text" } });
+  element = make("div", { class: "block", dir: "auto", data: { kind: "text" } });
   #node = document.createTextNode("");
 
   constructor() {
@@ -36,7 +26,7 @@ class Plain {
 
 /** A text as Markdown. */
 class Formed {
-  element = make("div", { class: "block prose", data: { kind: "text" } });
+  element = make("div", { class: "block prose", dir: "auto", data: { kind: "text" } });
   #prose = new Prose(this.element);
 
   update({ text = "" }) {
@@ -46,7 +36,7 @@ class Formed {
 
 /** Something folded: its inside is drawn only while it is open. */
 class Folded {
-  #inside = make("div", { class: "inside" });
+  #inside = make("div", { class: "inside", dir: "auto" });
   #draw = () => {};
 
   constructor(kind, drawing) {
@@ -77,7 +67,7 @@ class Reasoning extends Folded {
   update({ text = "", open }) {
     this.element.dataset.open = open ?? false;
     tell(this.title, open ? "Thinking" : "Thoughts");
-    tell(this.state, open ? text.slice(-90).replace(/\s+/g, " ").trim() : "");
+    tell(this.state, open ? plain(text.slice(-90).replace(/^[\udc00-\udfff]/, "").replace(/\s+/g, " ")).trim() : "");
     this.show((inside) => (this.#prose ??= new Prose(inside)).update(text));
   }
 }
@@ -177,11 +167,14 @@ export function isAnswered(message, calls) {
 function ending(message, { generation, ends }) {
   if (message.role === "user") return "";
   if (message.status === "open") return generation?.state === "cancelling" ? "stopping…" : "";
-  if (message.status === "complete") return taken(message.usage);
-  const end = ends[message.generation_id];
-  const outcome = end?.outcome ?? message.finish_reason ?? message.status;
-  const told = ENDS[outcome] ?? outcome;
-  return ["failed", "stalled"].includes(outcome) && end?.message ? `${told}: ${end.message}` : told;
+  if (message.status === "complete") return isCutOff(message) ? "cut off at the token limit" : taken(message.usage);
+  const outcome = message.finish_reason ?? message.status;
+  return ended(ends[message.generation_id] ?? { outcome });
+}
+
+/** Whether an answer reached the most that it could be, and can be gone on with. */
+export function isCutOff({ role, status, finish_reason: reason }) {
+  return role === "assistant" && status === "complete" && reason === "length";
 }
 
 /** What a model was not shown, of a conversation that is too long for it. */
@@ -202,11 +195,15 @@ export class MessageView {
   #body = make("div", { class: "body" });
   #end = make("span", { class: "end" });
   #actions = make("span", { class: "does" });
+  #versions;
   #source = null;
   #context = null;
   #does;
 
-  /** @param {{edit(message: object): void, fork(message: object): void, read(fileId: string): Promise<Blob>}} does */
+  /**
+   * @param {{edit(message: object): void, fork(message: object): void, turn(messageId: string, index: number): void,
+   *   read(fileId: string): Promise<Blob>}} does
+   */
   constructor(message, does) {
     this.#does = does;
     const fork = iconButton("fork", "Fork from here", () => does.fork(this.message), "fork");
@@ -215,7 +212,8 @@ export class MessageView {
     const edit = iconButton("edit", "Edit and send again", () => does.edit(this.message), "edit");
     if (message.role === "user") this.#actions.append(edit, copied, fork);
     else if (message.role === "assistant") this.#actions.append(copied, source, fork);
-    this.foot = make("div", { class: "foot" }, this.#end, this.#actions);
+    this.#versions = new Switcher((index) => does.turn(this.message.message_id, index));
+    this.foot = make("div", { class: "foot" }, this.#versions.element, this.#end, this.#actions);
     const names = { user: "You", assistant: "Answer", tool: "Tool", system: "System" };
     const attributes = { class: "message", "aria-label": names[message.role] ?? message.role };
     const data = { id: message.message_id, role: message.role };
@@ -241,6 +239,7 @@ export class MessageView {
       this.element.hidden = isAnswered(message, context.calls);
       if (this.#source) grow(this.#source.firstChild, said(message));
     }
+    this.#versions.update(message.version, state.generation !== null);
     tell(this.#end, [ending(message, state), leftOut(message), unseen(message)].filter(Boolean).join(" · "));
   }
 

@@ -1,37 +1,40 @@
-/* A pane: one conversation, with all that can be seen of it and done in it. */
+/* A pane: one conversation, with all that can be seen of it and done in it.
+ *
+ *   head         what it is called, how it hangs on its server (lifeline.js), who is there (company.js), the menu
+ *   messages     and the answers that ended without one (transcript.js)
+ *   asked        approvals.js; what waits, what was sent into the answer (waiting.js); the notice
+ *   composer     composer.js; what becomes of what is sent is sending.js's
+ *   inspector    each event, closed unless somebody looks (inspector.js)
+ */
 
-import { attachedTo, brought } from "./attachments.js";
+import { attachedTo } from "./attachments.js";
 import { announce } from "./announcer.js";
 import { Approvals } from "./approvals.js";
 import { Company } from "./company.js";
 import { Composer } from "./composer.js";
-import { title } from "./conversations.js";
 import { copy, exact, tell } from "./dom.js";
+import { ended } from "./endings.js";
 import { Inspector } from "./inspector.js";
 import { choice } from "./kept.js";
 import { Lifeline, Notice } from "./lifeline.js";
-import { said } from "./message.js";
-import { newId } from "./penstock.js";
+import { isCutOff, said } from "./message.js";
+import { Sending } from "./sending.js";
+import { titleOf } from "./titles.js";
 import { editIn, Transcript } from "./transcript.js";
 import { Steering, WaitingList } from "./waiting.js";
 
 const DROP_PAUSE = 1500; // long enough to see that the answer goes on without us
-const TITLE = 60; // characters of the first message that a conversation is called by
 const TRIES = 2; // connections on a WebSocket before the event stream is taken: something on the way knows no WebSocket
 const PAGE = 60; // messages: a few screenfuls
-const LATE = 8000; // longer than an attempt may take
-const WIDE = matchMedia("(min-width: 861px)");
 
 export class Pane {
   #app;
   #session = null;
   #over = choice("over") ?? "websocket"; // a browser has six connections to a server for event streams of all tabs
-  #known = false; // it was there before
   #reached = false; // a connection stood, on this way
   #parts;
   #composer;
-  #sent = 0;
-  #steered = new Map(); // texts, by input id
+  #sending;
   #drawing = false;
   #live = null;
 
@@ -41,14 +44,17 @@ export class Pane {
     this.key = key;
     this.root = document.getElementById("panel").content.firstElementChild.cloneNode(true);
     this.root.dataset.panel = key;
+    const notice = new Notice(this.$(".notice"));
     const does = {
-      regenerate: (messageId) => this.#start("Not asked again", { replaces: messageId, policy: "reject" }),
+      regenerate: (messageId) => this.#sending.start("Not asked again", { replaces: messageId, policy: "reject" }),
+      retry: () => this.#retry(),
+      goOn: (messageId) => this.#sending.start("Not gone on", { continues: messageId, policy: "reject" }),
       edit: (message) => this.#edit(message),
       fork: (message) => this.#fork(message),
+      turn: (messageId, index) => this.#turnVersion(messageId, index),
       older: () => this.#older(),
       read: (fileId) => this.#session.readFile(fileId),
     };
-    const notice = new Notice(this.$(".notice"));
     this.#parts = {
       notice,
       transcript: new Transcript(this.root, does),
@@ -59,12 +65,14 @@ export class Pane {
       company: new Company(this.$(".present"), app.identity, key),
       lifeline: new Lifeline(this.$(".pill"), notice),
     };
-    this.#composer = new Composer(this.$(".composer"), {
-      send: (text, choices, attached) => this.#send(text, choices, attached),
-      stop: () => this.#stop(),
+    this.#composer = new Composer(this.root, {
+      to: () => this.#sending.to,
+      send: (text, choices, to, attached) => this.#send(text, choices, to, attached),
+      stop: () => this.#sending.stop(),
       typing: (text) => this.#parts.company.typing(text),
       editLast: () => this.#editLast(),
     });
+    this.#sending = new Sending(key, notice, this.#composer, () => this.#begun());
     this.#listen();
   }
 
@@ -76,21 +84,15 @@ export class Pane {
     const press = (selector, listener) => this.$(selector).addEventListener("click", listener);
     press(".next", () => this.#do("Not resumed", (session) => session.queueNext()));
     press(".drop", () => this.#session.drop(DROP_PAUSE));
-    press(".fresh", () => this.open(this.#app.identity.newSessionId(), false));
-    press(".rename", () => this.#app.rename(this.sessionId, this.#session.getSnapshot().metadata));
-    press(".reset", () => this.#app.reset(this.sessionId, this.#session.getSnapshot().metadata));
-    press(".delete", () => this.#app.remove(this.sessionId, this.#session.getSnapshot().metadata));
+    press(".fresh", () => this.begin());
+    press(".rename", () => this.#app.rename(this.#listed));
+    press(".reset", () => this.#app.reset(this.#listed));
+    press(".delete", () => this.#app.remove(this.#listed));
     press(".copy-id", (event) => copy(this.sessionId, event.currentTarget));
     press(".over", () => this.#turnOver(this.#over === "sse" ? "websocket" : "sse"));
     press(".close-pane", () => this.#app.close(this));
-    const inspector = this.$(".inspector");
-    inspector.open = (choice("inspector") ?? "open") === "open" && WIDE.matches;
-    inspector.addEventListener("toggle", () => {
-      if (WIDE.matches) choice("inspector", inspector.open ? "open" : "closed");
-      this.draw();
-    });
     this.root.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !event.defaultPrevented && !event.isComposing) this.#stop();
+      if (event.key === "Escape" && !event.defaultPrevented && !event.isComposing) this.#sending.stop();
     });
     const menu = this.$(".menu");
     menu.addEventListener("click", (event) => event.target.closest("button") && (menu.open = false));
@@ -109,26 +111,53 @@ export class Pane {
     return this.#session?.sessionId;
   }
 
+  get #missing() {
+    return this.#sending.to.missing;
+  }
+
+  /** It is not on the server, as far as is known, and nothing is on its way that makes it. */
+  get missing() {
+    return this.#missing && !this.#composer.sending;
+  }
+
+  /** As the list would tell of it. */
+  get #listed() {
+    return { session_id: this.sessionId, metadata: this.#session.getSnapshot().metadata, title: this.title };
+  }
+
   get title() {
-    return this.#session ? title(this.sessionId, this.#session.getSnapshot().metadata) : "";
+    if (!this.#session) return "";
+    return this.#missing ? "New conversation" : titleOf(this.#session.getSnapshot());
   }
 
   focus() {
     this.#composer.focus();
   }
 
-  /** Show another session. `known`: it was open before, so begin with a snapshot instead of the whole log. */
-  async open(sessionId, known) {
+  /** Those who may answer. */
+  offer(producers) {
+    this.#composer.offer(producers);
+  }
+
+  /** A new conversation. */
+  begin() {
+    if (!this.#missing || !this.#composer.empty) this.open(this.#app.identity.newSessionId(), { missing: true });
+    this.focus();
+  }
+
+  /**
+   * Show another session. `missing`: nobody has made it; one that the server does not know is so, too.
+   *
+   * @param {{missing?: boolean, told?: boolean}} [how] `told`: by the address, which has it already
+   */
+  async open(sessionId, { missing = false, told = false } = {}) {
     this.#leave();
     this.#parts.transcript.clear();
-    this.#parts.inspector.clear();
     this.#parts.lifeline.begin();
     this.#parts.notice.clear();
     this.#live = null;
-    this.#steered.clear();
     const session = this.#app.client.session(sessionId, {
       over: this.#over,
-      snapshot: known,
       limit: PAGE,
       onEvent: (event, _cursor, verdict) => this.#event(event, verdict, session),
       onControl: (name, data) => this.#control(name, data),
@@ -136,17 +165,25 @@ export class Pane {
     });
     session.subscribe(() => this.draw());
     this.#session = session;
-    this.#known = known;
     this.#reached = false;
+    this.#parts.inspector.begin(session);
+    this.#composer.turnTo(sessionId);
+    this.#turn(missing);
     tell(this.$(".over"), `Over ${this.#over === "sse" ? "WebSocket" : "event stream"} instead`);
-    this.#app.opened();
-    try {
-      await session.create();
-    } catch (problem) {
-      const mayRead = problem.code === "FORBIDDEN"; // perhaps it is there, and may be looked at
-      if (!mayRead) return this.#connection(session, { state: "refused", problem, attempts: 0 });
-    }
-    if (this.#session === session) await session.follow();
+    this.#app.opened(told);
+    this.draw();
+    if (!missing) await session.follow();
+  }
+
+  #turn(missing) {
+    this.root.dataset.missing = missing;
+    this.#sending.begin(this.#session, missing);
+  }
+
+  /** The session was made by what was sent. */
+  #begun() {
+    this.root.dataset.missing = false;
+    this.#session.follow();
   }
 
   #leave() {
@@ -157,6 +194,7 @@ export class Pane {
   /** The pane is taken off the page. */
   close() {
     this.#leave();
+    this.#composer.turnTo("");
     this.#session = null;
     this.root.remove();
   }
@@ -168,30 +206,37 @@ export class Pane {
 
   /** Open the same session again, from its state. */
   reopen() {
-    return this.open(this.sessionId, true);
+    return this.open(this.sessionId, { told: true });
   }
 
-  /** There is another token: open again what it may see. What was never open becomes one that it is good for. */
+  /** There is another token: open again what it may see. What was never there becomes one that it is good for. */
   admit() {
-    const { cursor } = this.#session.getSnapshot();
-    return cursor === null && !this.#known ? this.open(this.#app.identity.newSessionId(), false) : this.reopen();
+    if (!this.#missing) return this.reopen();
+    return this.open(this.#app.identity.newSessionId(), { missing: true, told: true });
+  }
+
+  /** The server asks who we are, before anything was opened. */
+  refuse(problem) {
+    if (this.#missing) this.#parts.lifeline.refuse(problem, this.#ways);
+  }
+
+  get #ways() {
+    return { again: () => this.reopen(), anew: () => this.begin(), token: () => this.#app.askToken() };
   }
 
   #turnOver(over) {
     this.#over = over;
     choice("over", over);
-    return this.reopen();
+    return this.#missing ? undefined : this.reopen();
   }
 
   #event(event, verdict, session) {
     this.#parts.inspector.event(event, verdict, session.getSnapshot().connection.state === "live");
     if (event.offset !== undefined) this.#parts.notice.clear("degraded"); // it stores again
-    if (event.type === "input.returned" && this.#steered.has(event.data.input_id)) {
-      const text = this.#steered.get(event.data.input_id);
-      this.#parts.notice.say(`The answer ended without using: ${text}`);
-      this.#composer.giveBack(text);
-    }
-    if (event.type.startsWith("input.") && event.type !== "input.accepted") this.#steered.delete(event.data.input_id);
+    const text = this.#sending.returned(event);
+    if (text === undefined) return;
+    this.#parts.notice.say(`The answer ended without using: ${text}`);
+    this.#composer.giveBack(text);
   }
 
   #control(name, data) {
@@ -203,21 +248,21 @@ export class Pane {
 
   #connection(session, connection) {
     if (session !== this.#session) return; // the pane shows another session by now
-    const { state, attempts } = connection;
+    const { state, attempts, problem } = connection;
     const { cursor } = session.getSnapshot();
     this.$(".drop").disabled = !["live", "replaying"].includes(state);
-    this.#parts.lifeline.turn(connection, cursor, {
-      again: () => this.reopen(),
-      anew: () => this.$(".fresh").click(),
-      token: () => this.#app.askToken(),
-    });
+    if (problem?.code === "SESSION_NOT_FOUND" && state === "refused" && cursor === null) {
+      this.#turn(true);
+      this.draw();
+      return;
+    }
+    this.#parts.lifeline.turn(connection, cursor, this.#ways);
     if (state === "waiting" && cursor) this.#parts.inspector.control("(cut)", { resumes_after: cursor });
     if (state === "live") {
       this.#reached = true;
       this.#parts.company.arrive(session);
     }
     if (state === "ended" || state === "refused") this.#parts.company.forget();
-    if (state === "ended") this.#app.gone(session.sessionId);
     if (state === "waiting" && !this.#reached && attempts >= TRIES && this.#over === "websocket" && navigator.onLine) {
       this.#over = "sse"; // not kept: the next page tries the better way first
       this.reopen();
@@ -244,12 +289,12 @@ export class Pane {
     waiting.render(state);
     steering.render(state);
     for (const { name } of approvals.render(state)) announce(`${exact(name ?? "A step")} needs your yes.`);
-    inspector.render(state.cursor);
+    inspector.render();
     company.render(state);
     this.#composer.render(state);
-    const name = title(this.sessionId, state.metadata);
+    const name = this.title;
     tell(this.$("h2"), name);
-    this.$("h2").title = this.sessionId;
+    this.$("h2").title = name;
     this.root.setAttribute("aria-label", `Pane ${this.key.toUpperCase()}: ${name}`);
     this.root.dataset.busy = state.generation !== null;
     if (!state.more) this.#parts.notice.clear("older");
@@ -261,74 +306,24 @@ export class Pane {
     const before = this.#live;
     this.#live = generation?.generation_id ?? null;
     if (before === null || before === this.#live) return;
-    const { outcome } = ends[before] ?? {};
+    const end = ends[before] ?? {};
     const answer = messages.findLast((message) => message.generation_id === before && message.role === "assistant");
-    if (outcome === "completed" && this.#app.current === this) announce(`Answer: ${answer ? said(answer) : "none"}`);
-    else if (outcome) announce(`${this.title}: the answer is ${outcome}.`);
+    if (end.outcome === "completed" && this.#app.current === this) announce(`Answer: ${answer ? said(answer) : "none"}`);
+    else if (end.outcome) announce(`${this.title}: the answer ended; ${ended(end)}`);
   }
 
   // --- what is done
 
-  async #send(text, choices, attached) {
-    const { generation, messages, metadata } = this.#session.getSnapshot();
-    this.#parts.transcript.toEnd();
-    if (choices.policy === "steer" && generation && !attached.length) return this.#steer(generation.generation_id, text);
-    const { policy, ...rest } = choices;
-    const later = generation ? "queue" : undefined; // what is attached does not go into an answer that runs
-    const session = this.#session;
-    const sent = await this.#start("Not sent", { text, attached, ...rest, policy: policy === "steer" ? later : policy });
-    if (sent && !metadata.title && !messages.length && !session.getSnapshot().metadata.title) {
-      const name = text.trim().split("\n")[0].replace(/^[#>*\s-]+/, "").slice(0, TITLE) || "Untitled";
-      session.update({ title: name }).then(() => this.#app.refresh(), () => {}); // it stays untitled
-    }
-    return Boolean(sent);
+  #send(text, choices, to, attached) {
+    if (to === this.#sending.to) this.#parts.transcript.toEnd();
+    return this.#sending.say(text, choices, to, attached);
   }
 
-  async #steer(generationId, text) {
-    const id = newId();
-    this.#steered.set(id, text);
-    const sent = await this.#settle("Not sent", (session) => session.input(generationId, { kind: "steer", text, input_id: id }));
-    if (!sent) this.#steered.delete(id);
-    return Boolean(sent);
-  }
-
-  #start(otherwise, body) {
-    this.#sent += 1;
-    const id = newId(); // and the key: however often it is sent, it is one start
-    const job = `${this.key}-${this.#sent}`;
-    const { input } = this.#composer.choices;
-    const made = { generation_id: id, job_id: job, ...(input && { input }), ...body };
-    if (made.policy === undefined) delete made.policy;
-    const command = async (session) => session.start(await brought(session, made));
-    return this.#settle(otherwise, command, (session) => session.stop({ generation_id: id }));
-  }
-
-  /**
-   * As `#do`, what may be repeated: until it is known what became of it, for nothing is told as not sent that may have been.
-   * Stopped meanwhile, `stop` finds out whether it had gone.
-   */
-  async #settle(otherwise, command, stop) {
-    const session = this.#session;
-    const { notice } = this.#parts;
-    const told = "No answer yet. It is asked for again until there is one, and nothing is sent twice.";
-    const late = setTimeout(() => notice.say(told, { kind: "unanswered" }), LATE);
-    try {
-      for (let next = command; ; ) {
-        try {
-          const answer = await next(session);
-          notice.clear("error");
-          if (answer.state !== "pending") return answer;
-          notice.say("Stopped before it was sent.");
-          return false;
-        } catch (problem) {
-          if (problem.name === "AbortError" && next === command && stop) next = stop;
-          else if (!problem.uncertain || !problem.retryable) return this.#failed(otherwise, problem);
-        }
-      }
-    } finally {
-      clearTimeout(late);
-      notice.clear("unanswered");
-    }
+  /** Ask again for an answer that ended before its first word. */
+  #retry() {
+    const last = this.#session.getSnapshot().messages.at(-1);
+    const body = isCutOff(last ?? {}) ? { continues: last.message_id } : {};
+    return this.#sending.start("Not asked again", { ...body, policy: "reject" });
   }
 
   async #older() {
@@ -342,6 +337,14 @@ export class Pane {
     }
   }
 
+  /** Another version of a message takes its place, with all that followed it. */
+  #turnVersion(messageId, index) {
+    return this.#do("Not brought back", async (session) => {
+      const { versions } = await session.versions(messageId, { after: index - 1, limit: 1 });
+      return session.restore(versions[0].message_id);
+    });
+  }
+
   regenerate() {
     this.#parts.transcript.again();
   }
@@ -350,9 +353,8 @@ export class Pane {
     const element = this.$(`.message[data-id="${CSS.escape(message.message_id)}"]`);
     if (element.classList.contains("edited")) return;
     const text = await editIn(element, said(message));
-    if (text === null) return this.focus();
     const attached = attachedTo(message);
-    await this.#start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
+    if (text !== null) await this.#sending.start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
     this.focus();
   }
 
@@ -364,7 +366,7 @@ export class Pane {
   async #fork(message) {
     const { metadata } = this.#session.getSnapshot();
     const body = {
-      at: message.message_id,
+      at: message.last_message_id ?? message.message_id,
       session_id: this.#app.identity.newSessionId(),
       metadata: { ...metadata, title: `${this.title} (fork)` },
     };
@@ -376,33 +378,7 @@ export class Pane {
     return this.#do("Not answered", (session) => (yes ? session.approve(id, more) : session.refuse(id, more)));
   }
 
-  async #stop() {
-    if (!this.#session) return;
-    const { generation } = this.#session.getSnapshot();
-    if (!generation && !this.#composer.sending) return;
-    this.#composer.hold();
-    // without a name it also reaches a start of ours that is not answered yet
-    const named = this.#composer.sending ? {} : { generation_id: generation.generation_id };
-    const stopped = await this.#do("Not stopped", (session) => session.stop(named));
-    if (stopped?.state === "stopping") {
-      this.#parts.notice.say("Stopped; the producer is still cleaning up and can write no more.");
-    }
-  }
-
-  /** Carry out a command; a refusal is told. What the server answered, true where it answers with nothing. */
-  async #do(otherwise, command) {
-    try {
-      const answer = await command(this.#session);
-      this.#parts.notice.clear("error");
-      return answer ?? true;
-    } catch (problem) {
-      return this.#failed(otherwise, problem);
-    }
-  }
-
-  #failed(otherwise, problem) {
-    const told = problem.uncertain ? `${otherwise}, perhaps` : otherwise;
-    this.#parts.notice.say(`${told}: ${problem.message}`, { kind: "error" });
-    return false;
+  #do(otherwise, command) {
+    return this.#sending.carryOut(otherwise, command);
   }
 }

@@ -433,13 +433,35 @@ export interface InputBody {
   [name: string]: Json | undefined;
 }
 
+/** A session as the list tells of it. */
 export interface Listed {
   session_id: string;
   cursor: string;
   metadata: JsonObject;
+  /** Of its first event; this and what follows older servers do not tell. */
+  created?: string;
+  /** When something was done in it last: a turn begun or ended, a message posted, an approval asked for. */
+  updated?: string;
+  /** `metadata.title`, else how the first message of a user begins. */
+  title?: string;
+  /** A generation is live. */
+  running?: boolean;
+  /** How many are open. */
+  approvals?: number;
+  /** How the last message of a user or an assistant begins. */
+  last?: { role: string; text: string };
   generation?: { generation_id: string };
   /** What is stored of it cannot be read: all that can be done with it is to delete it. */
   corrupt?: true;
+}
+
+/** The list as it is known, and the connection that tells of it; nothing in it ever changes. */
+export interface Listings {
+  /** The last active first. */
+  readonly sessions: readonly Listed[];
+  /** There are others that are not here: `older` fetches a page of them. */
+  readonly more: boolean;
+  readonly connection: Connection;
 }
 
 /**
@@ -599,6 +621,45 @@ export declare class FrameParser {
     push(bytes: Uint8Array): SseFrame[];
 }
 
+export declare class Listing {
+    /** @param {Place & {over?: "sse" | "websocket", limit?: number}} [options] `limit`: sessions that it begins with */
+    constructor({ over, limit, ...place }?: Place & {
+        over?: "sse" | "websocket";
+        limit?: number;
+    });
+    /**
+     * Call the listener after each change. Gives a function that ends it.
+     *
+     * @readonly
+     * @param {() => void} listener
+     * @returns {() => void}
+     */
+    readonly subscribe: (listener: () => void) => () => void;
+    /**
+     * The list now. Unchangeable; the same object until something in it changes.
+     *
+     * @readonly
+     * @returns {Listings}
+     */
+    readonly getSnapshot: () => Listings;
+    /**
+     * Keep the list up to date until the signal, or a refusal; reconnects by itself.
+     *
+     * @param {Abortable} [options]
+     * @returns {Promise<Connection>} how it ended
+     */
+    follow({ signal }?: Abortable): Promise<Connection>;
+    /**
+     * Fetch a page of those that were active before the ones that are here. Whether there are more then.
+     *
+     * @param {{limit?: number} & Abortable} [options]
+     * @returns {Promise<boolean>}
+     */
+    older({ limit, signal }?: {
+        limit?: number;
+    } & Abortable): Promise<boolean>;
+}
+
 /** A penstock server, as one subject. */
 export declare class Client {
     /** @param {Place} [place] without a URL the server that the page comes from */
@@ -612,14 +673,15 @@ export declare class Client {
      */
     session(sessionId: string, options?: Following & Hooks): Session;
     /**
-     * A page of the sessions that live, by id; `next` is the next page's `after`.
+     * A page of the sessions that live, by id, or the last active first; `next` is the next page's `after`.
      *
-     * @param {{limit?: number, after?: string} & Abortable} [options]
+     * @param {{limit?: number, after?: string, order?: "id" | "updated"} & Abortable} [options]
      * @returns {Promise<{sessions: Listed[], next?: string}>}
      */
-    sessions({ limit, after, signal }?: {
+    sessions({ limit, after, order, signal }?: {
         limit?: number;
         after?: string;
+        order?: "id" | "updated";
     } & Abortable): Promise<{
         sessions: Listed[];
         next?: string;
@@ -631,6 +693,17 @@ export declare class Client {
      * @returns {Promise<Producers>}
      */
     producers({ signal }?: Abortable): Promise<Producers>;
+    /**
+     * The list of the sessions that one may read, as a store that is kept up to date while it is followed. Each call makes
+     * another one.
+     *
+     * @param {{over?: "sse" | "websocket", limit?: number}} [options] `limit`: sessions that it begins with, 100 unless given
+     * @returns {Listing}
+     */
+    list(options?: {
+        over?: "sse" | "websocket";
+        limit?: number;
+    }): Listing;
     /**
      * A ticket for those who cannot send headers, an `EventSource` say: a part of the token's rights to put into a URL.
      *
@@ -707,6 +780,17 @@ export declare class Session {
     older({ limit, signal }?: {
         limit?: number;
     } & Abortable): Promise<boolean>;
+    /**
+     * Events before an offset, as they stand in the log; the store is not touched. At most so many, in their order; none
+     * where there are none. What was compacted is told as it is now.
+     *
+     * @param {{before: number, limit?: number} & Abortable} asked
+     * @returns {Promise<PenstockEvent[]>}
+     */
+    history({ before, limit, signal }: {
+        before: number;
+        limit?: number;
+    } & Abortable): Promise<PenstockEvent[]>;
     /**
      * Make the session, if there is none.
      *

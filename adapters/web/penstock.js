@@ -9,20 +9,21 @@
  *   await session.start({ text: "Hello" });
  *
  * The parts stand in files of their own, each usable alone: fold.js (events to the state of a session), lines.js (one
- * connection), asking.js (requests and refusals), shapes.js (what a whole event is). For editors there is penstock.d.ts;
+ * connection), asking.js (requests and refusals), listing.js (the list of sessions), shapes.js (what a whole event is). For editors there is penstock.d.ts;
  * it is made from the comments here and there, and from types.d.ts.
  */
 
-import { Backoff, GOOD, newId, pause, Problem, Wire } from "./asking.js";
+import { Backoff, GOOD, newId, pause, Problem, query, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
 import { FrameParser, openSocket, openStream, SILENCE } from "./lines.js";
+import { Listing } from "./listing.js";
 
 const LARGEST_PAGE = 1000; // messages that a server gives at once
 
 // Refusals that say of a session which was followed that it has ended.
 const ENDS = new Map([["SESSION_DELETED", "deleted"], ["CORRUPT_SESSION", "corrupt"]]);
 
-export { Fold, FrameParser, makeCursor, newId, parseCursor, Problem };
+export { Fold, FrameParser, Listing, makeCursor, newId, parseCursor, Problem };
 
 /** @import { Frame } from "./lines.js" */
 /**
@@ -52,13 +53,24 @@ export class Client {
   }
 
   /**
-   * A page of the sessions that live, by id; `next` is the next page's `after`.
+   * A page of the sessions that live, by id, or the last active first; `next` is the next page's `after`.
    *
-   * @param {{limit?: number, after?: string} & Abortable} [options]
+   * @param {{limit?: number, after?: string, order?: "id" | "updated"} & Abortable} [options]
    * @returns {Promise<{sessions: Listed[], next?: string}>}
    */
-  sessions({ limit, after, signal } = {}) {
-    return this.#wire.ask({ method: "GET", path: `/sessions${query({ limit, after })}`, repeatable: true, signal });
+  sessions({ limit, after, order, signal } = {}) {
+    return this.#wire.ask({ method: "GET", path: `/sessions${query({ order, limit, after })}`, repeatable: true, signal });
+  }
+
+  /**
+   * The list of the sessions that one may read, as a store that is kept up to date while it is followed. Each call makes
+   * another one.
+   *
+   * @param {{over?: "sse" | "websocket", limit?: number}} [options] `limit`: sessions that it begins with, 100 unless given
+   * @returns {Listing}
+   */
+  list(options = {}) {
+    return new Listing({ ...options, ...this.#wire.place });
   }
 
   /**
@@ -81,15 +93,6 @@ export class Client {
   ticket(body, { signal } = {}) {
     return this.#wire.ask({ method: "POST", path: "/tickets", body, repeatable: true, signal });
   }
-}
-
-/**
- * @param {{[name: string]: string | number | undefined}} fields
- * @returns {string}
- */
-function query(fields) {
-  const given = Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
-  return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
 const GRACE = 2_000; // milliseconds that a start's own answer, which says more, may come behind the stream's
@@ -566,6 +569,45 @@ export class Session {
       throw new Problem({ detail: `a page that is ${verdict}`, retryable: true });
     }
     return this.#fold.more;
+  }
+
+  /**
+   * Events before an offset, as they stand in the log; the store is not touched. At most so many, in their order; none
+   * where there are none. What was compacted is told as it is now.
+   *
+   * @param {{before: number, limit?: number} & Abortable} asked
+   * @returns {Promise<PenstockEvent[]>}
+   */
+  async history({ before, limit = 500, signal }) {
+    const leaving = new AbortController();
+    const leave = () => leaving.abort();
+    if (signal?.aborted) leave();
+    signal?.addEventListener("abort", leave);
+    const epoch = this.#fold.epoch ?? "";
+    /** @type {PenstockEvent[]} */
+    const events = [];
+    try {
+      // where some were compacted, offsets are missing: further back, then
+      for (let from = before - 1, step = limit; from > 0 && !events.length && !leaving.signal.aborted; step *= 4) {
+        from = Math.max(0, from - step);
+        const after = from ? makeCursor(epoch, from) : null;
+        const place = { sessionId: this.sessionId, after, snapshot: false, refused: false, silence: this.#silence };
+        const lines = openStream(this.#wire, { ...place, signal: leaving.signal });
+        reading: for await (const frames of lines) {
+          for (const frame of frames) {
+            if (frame.kind === "control" && frame.name === "caught-up") break reading;
+            if (frame.kind !== "event" || frame.event.offset === undefined) continue;
+            if (frame.event.offset >= before) break reading;
+            events.push(frame.event);
+          }
+        }
+      }
+      signal?.throwIfAborted();
+      return events.slice(-limit);
+    } finally {
+      signal?.removeEventListener("abort", leave);
+      leave();
+    }
   }
 
   // --- commands

@@ -1,15 +1,24 @@
-/* The playground: panes side by side, the list of conversations, and what concerns all of them. */
+/* The page: the list of conversations, the panes that show some of them, and what concerns all. One pane to begin with; up
+ * to four stand side by side. The address names what is shown, so that a reload, Back, Forward and another tab show it, too.
+ */
 
-import { Conversations, title } from "./conversations.js";
+import { Conversations } from "./conversations.js";
 import { ask } from "./dialogs.js";
 import { make } from "./dom.js";
 import { Identity } from "./identity.js";
 import { choice } from "./kept.js";
 import { Pane } from "./pane.js";
 import { Client } from "./penstock.js";
+import { title } from "./titles.js";
 
 const LETTERS = "abcd";
 const THEMES = { system: "as the system", light: "light", dark: "dark" };
+
+/** What an address shows, by the panes' letters. */
+function shownBy(hash) {
+  const told = new URLSearchParams(hash.slice(1));
+  return new Map([...LETTERS].filter((key) => told.get(key)).map((key) => [key, told.get(key)]));
+}
 
 class App {
   identity = new Identity();
@@ -18,42 +27,47 @@ class App {
   #stage = document.querySelector(".stage");
   #tabs = document.querySelector(".tabs");
   #list;
+  #leaving = new AbortController(); // the list
+  #producers = { producers: [] };
 
   constructor() {
     this.current = null;
-    this.#list = new Conversations(document.getElementById("conversations"), this.client, {
+    this.#list = new Conversations(document.getElementById("conversations"), {
       open: (id) => {
-        this.current.open(id, true);
+        if (id !== this.current.sessionId) this.current.open(id);
         this.showList(false);
         this.current.focus();
       },
-      rename: (id, metadata) => this.rename(id, metadata),
-      remove: (id, metadata) => this.remove(id, metadata),
+      rename: (listed) => this.rename(listed),
+      remove: (listed) => this.remove(listed),
     });
-    const told = new URLSearchParams(location.hash.slice(1));
-    const keys = [...LETTERS].filter((key) => told.has(key));
-    for (const key of keys.length ? keys : ["a", "b"]) this.#add(key, told.get(key));
+    const told = shownBy(location.hash);
+    for (const [key, id] of told) this.#add(key, id, { told: true });
+    if (!told.size) this.#add("a", this.identity.newSessionId(), { missing: true, told: true });
     this.#choose(this.#panes[0]);
+    this.opened(true);
     this.#listen();
-    this.refresh();
+    this.#followList();
     this.current.focus();
   }
 
   // --- panes
 
-  #add(key, sessionId) {
+  #add(key, sessionId, how) {
     const pane = new Pane(key, this);
     const place = this.#panes.findIndex((each) => each.key > key);
     this.#panes.splice(place < 0 ? this.#panes.length : place, 0, pane);
     const after = this.#panes[this.#panes.indexOf(pane) + 1]?.root ?? null;
     document.getElementById("panels").insertBefore(pane.root, after);
+    pane.offer(this.#producers);
     pane.root.addEventListener("focusin", () => this.#choose(pane));
     pane.root.addEventListener("pointerdown", () => this.#choose(pane));
-    pane.open(sessionId ?? this.identity.newSessionId(), Boolean(sessionId));
+    pane.open(sessionId, how);
     return pane;
   }
 
   #choose(pane) {
+    if (this.current === pane) return;
     this.current = pane;
     for (const each of this.#panes) each.root.dataset.current = each === pane;
     this.#drawTabs();
@@ -69,43 +83,61 @@ class App {
     document.getElementById("panels").dataset.count = this.#panes.length;
   }
 
-  /** Another pane, if there is room for one. */
+  /** Another pane, if there is room for one; without an id it shows a new conversation. */
   add(sessionId) {
     const key = [...LETTERS].find((letter) => !this.#panes.some((pane) => pane.key === letter));
     if (key === undefined) return false;
-    const pane = this.#add(key, sessionId);
+    const pane = this.#add(key, sessionId ?? this.identity.newSessionId(), { missing: sessionId === undefined });
     this.#choose(pane);
     pane.focus();
     return true;
   }
 
   openBeside(pane, sessionId) {
-    if (!this.add(sessionId)) pane.open(sessionId, true);
-    this.refresh();
+    if (!this.add(sessionId)) pane.open(sessionId);
   }
 
   close(pane) {
     if (this.#panes.length === 1) return;
-    this.#panes.splice(this.#panes.indexOf(pane), 1);
-    pane.close();
+    this.#remove(pane);
     this.opened();
-    if (this.current === pane) this.#choose(this.#panes[0]);
-    this.#drawTabs();
     this.current.focus();
   }
 
-  /** The sessions' ids stand in the address, so that a reload, or another tab, shows the same ones. */
-  opened() {
+  #remove(pane) {
+    this.#panes.splice(this.#panes.indexOf(pane), 1);
+    pane.close();
+    if (this.current === pane) this.#choose(this.#panes[0]);
+    else this.#drawTabs();
+  }
+
+  /** Panes show others than before. `told`: as the address has it already, which is put right where it is not whole. */
+  opened(told = false) {
+    if (this.current === null) return; // not all of them are there yet
     const shown = this.#panes.filter((pane) => pane.sessionId !== undefined);
-    history.replaceState(null, "", `#${new URLSearchParams(shown.map((pane) => [pane.key, pane.sessionId]))}`);
+    const address = `#${new URLSearchParams(shown.map((pane) => [pane.key, pane.sessionId]))}`;
+    if (address !== location.hash) history[told ? "replaceState" : "pushState"](null, "", address);
     const open = new Map();
-    for (const pane of shown) open.set(pane.sessionId, [...(open.get(pane.sessionId) ?? []), pane.key]);
+    for (const pane of shown) open.set(pane.sessionId, [...(open.get(pane.sessionId) ?? []), shown.length > 1 ? pane.key : ""]);
     this.#list.setOpen(open);
+    this.#drawTabs();
+  }
+
+  /** The address is another one: Back, Forward, or somebody wrote it. */
+  #goThere() {
+    const told = shownBy(location.hash);
+    if (!told.size) told.set("a", this.identity.newSessionId());
+    for (const pane of [...this.#panes]) if (!told.has(pane.key) && this.#panes.length > 1) this.#remove(pane);
+    for (const [key, id] of told) {
+      const pane = this.#panes.find((each) => each.key === key);
+      if (!pane) this.#add(key, id, { told: true });
+      else if (pane.sessionId !== id) pane.open(id, { told: true });
+    }
+    this.opened(true);
   }
 
   /** A pane was drawn. */
   drawn(pane, state) {
-    if (state.connection.state !== "ended") this.#list.know(pane.sessionId, state.metadata, state.generation !== null);
     const tab = this.#tabs.querySelector(`[data-key=${pane.key}]`);
     if (tab) tab.dataset.busy = state.generation !== null;
     if (pane === this.current) {
@@ -116,47 +148,66 @@ class App {
 
   // --- conversations
 
-  refresh() {
-    return this.#list.refresh();
+  /** The list, from now on as the token of now may see it. */
+  async #followList() {
+    this.#leaving.abort();
+    const leaving = new AbortController();
+    this.#leaving = leaving;
+    const listing = this.client.list({ over: choice("over") ?? "websocket" });
+    listing.subscribe(() => this.#listed(listing));
+    this.#list.show(listing);
+    this.#askProducers();
+    const { problem } = await listing.follow({ signal: leaving.signal });
+    if (problem && !leaving.signal.aborted) for (const pane of this.#panes) pane.refuse(problem);
   }
 
-  gone(sessionId) {
-    this.#list.forget(sessionId);
-  }
-
-  async rename(id, metadata) {
-    const fields = [{ name: "title", label: "Title", value: title(id, metadata) }];
-    const said = await ask({ title: "Rename the conversation", confirm: "Rename", fields });
-    if (said) await this.#try(() => this.client.session(id).update({ title: said.title.trim() || null }));
-  }
-
-  async reset(id, metadata) {
-    const text = "What runs is stopped, what waits is dropped, and all messages are gone.";
-    const yes = await ask({ title: `Empty “${title(id, metadata)}”?`, text, confirm: "Empty it", danger: true });
-    if (yes) await this.#try(() => this.client.session(id).reset());
-  }
-
-  async remove(id, metadata) {
-    const text = "What runs is stopped, and the conversation is gone for everybody.";
-    const yes = await ask({ title: `Delete “${title(id, metadata)}”?`, text, confirm: "Delete", danger: true });
-    if (yes && (await this.#try(() => this.client.session(id).delete()))) this.gone(id);
-  }
-
-  async #try(command) {
+  async #askProducers() {
     try {
-      await command();
-      this.refresh();
-      return true;
+      this.#producers = await this.client.producers();
+    } catch {
+      return; // who may not ask has the server's own choice
+    }
+    for (const pane of this.#panes) pane.offer(this.#producers);
+  }
+
+  /** What somebody else has made meanwhile is there now. */
+  #listed(listing) {
+    const missing = this.#panes.filter((pane) => pane.missing);
+    if (!missing.length || listing.getSnapshot().connection.state !== "live") return;
+    const ids = new Set(listing.getSnapshot().sessions.map(({ session_id: id }) => id));
+    for (const pane of missing) if (ids.has(pane.sessionId)) pane.reopen();
+  }
+
+  async rename(listed) {
+    const fields = [{ name: "title", label: "Title", value: title(listed) }];
+    const said = await ask({ title: "Rename the conversation", confirm: "Rename", fields });
+    if (said) await this.#try(listed, (session) => session.update({ title: said.title.trim() || null }));
+  }
+
+  async reset(listed) {
+    const text = "What runs is stopped, what waits is dropped, and all messages are gone.";
+    const yes = await ask({ title: `Empty “${title(listed)}”?`, text, confirm: "Empty it", danger: true });
+    if (yes) await this.#try(listed, (session) => session.reset());
+  }
+
+  async remove(listed) {
+    const text = "What runs is stopped, and the conversation is gone for everybody.";
+    const yes = await ask({ title: `Delete “${title(listed)}”?`, text, confirm: "Delete", danger: true });
+    if (yes) await this.#try(listed, (session) => session.delete());
+  }
+
+  async #try({ session_id: id }, command) {
+    try {
+      await command(this.client.session(id));
     } catch (problem) {
       await ask({ title: "This did not work", text: problem.message, confirm: "Close", cancel: false });
-      return false;
     }
   }
 
   async askToken() {
     await this.identity.change();
     for (const pane of this.#panes) pane.admit();
-    this.refresh();
+    this.#followList();
   }
 
   // --- the page
@@ -199,23 +250,13 @@ class App {
     this.#theme(choice("theme") ?? "system");
     this.#stage.classList.toggle("unlisted", choice("list") === "closed");
     addEventListener("offline", () => this.#panes.forEach((pane) => pane.probe()));
-    addEventListener("hashchange", () => this.#follow());
+    addEventListener("popstate", () => this.#goThere());
     document.addEventListener("keydown", (event) => this.#keyboard(event, shortcuts));
-  }
-
-  /** Somebody wrote another address. */
-  #follow() {
-    const told = new URLSearchParams(location.hash.slice(1));
-    for (const pane of this.#panes) {
-      const id = told.get(pane.key);
-      if (id && id !== pane.sessionId) pane.open(id, true);
-    }
   }
 
   #begin() {
     this.showList(false);
-    this.current.open(this.identity.newSessionId(), false);
-    this.current.focus();
+    this.current.begin();
   }
 
   #keyboard(event, shortcuts) {

@@ -5,7 +5,8 @@
  */
 
 import { split } from "./blocks.js";
-import { copy, grow, icon, iconButton, make } from "./dom.js";
+import { copy, grow, icon, iconButton, make, plain, tell } from "./dom.js";
+import { Highlighted } from "./highlight.js";
 import { parse } from "./inline.js";
 
 const DEEPEST = 8; // quotes and lists in each other; what lies deeper is shown as it is
@@ -58,7 +59,7 @@ function draw(node) {
 }
 
 function anchor(href, ...children) {
-  return make("a", { href, target: "_blank", rel: "noopener noreferrer nofollow", title: href }, ...children);
+  return make("a", { href, target: "_blank", rel: "noopener noreferrer nofollow", title: plain(href) }, ...children);
 }
 
 /** How each kind of block is drawn: gives its element, and a function that takes the block as it is now. */
@@ -78,13 +79,15 @@ const DRAWN = {
   },
   code() {
     const node = document.createTextNode("");
+    const colours = new Highlighted(node);
     const language = make("span");
     const button = iconButton("copy", "Copy this code", () => copy(node.data, button));
     const lines = make("pre", { tabindex: "0" }, make("code", {}, node));
     const element = make("figure", { class: "code" }, make("figcaption", {}, language, button), lines);
     const update = (block) => {
       grow(node, block.text);
-      if (language.textContent !== block.language) language.textContent = block.language;
+      tell(language, plain(block.language));
+      colours.update(block);
     };
     return { element, update };
   },

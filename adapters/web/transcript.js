@@ -1,7 +1,11 @@
-/* The messages of a conversation as elements, in order; touches only what changed. */
+/* The messages of a conversation as elements, in order, and the answers that ended before their first word; touches only
+ * what changed.
+ */
 
-import { iconButton, make, tell } from "./dom.js";
-import { callKey, MessageView } from "./message.js";
+import { iconButton, make, plain, tell } from "./dom.js";
+import { Ended } from "./endings.js";
+import { Joining } from "./joining.js";
+import { callKey, isCutOff, MessageView } from "./message.js";
 
 const NEAR = 60; // pixels from the end that still count as being there
 
@@ -19,16 +23,21 @@ export class Transcript {
   #down;
   #older;
   #first; // the id of the message that stood first
-  #shown = new Map();
+  #shown = new Map(); // views of messages, by their ids
+  #ended = new Map(); // views of answers without a message, by their generations' ids
+  #joining = new Joining();
   #stuck = true; // to its end, until somebody scrolls back
   #context = { results: new Map(), calls: new Set(), approvals: [], live: null };
   #does;
   #again;
   #replaces;
+  #retry;
+  #goOn;
+  #continues;
 
   /**
-   * @param {{regenerate(messageId: string): void, edit(message: object): void, fork(message: object): void,
-   *   older(): void}} does
+   * @param {{regenerate(messageId: string): void, retry(): void, goOn(messageId: string): void, edit(message: object): void,
+   *   fork(message: object): void, turn(messageId: string, index: number): void, older(): void}} does
    */
   constructor(pane, does) {
     this.#root = pane.querySelector(".transcript");
@@ -38,7 +47,10 @@ export class Transcript {
     this.#older = pane.querySelector(".older");
     this.#older.addEventListener("click", () => does.older());
     this.#does = does;
-    this.#again = iconButton("again", "Regenerate: take this answer back and ask for another one", () => does.regenerate(this.#replaces), "again");
+    this.#again = iconButton("again", "Regenerate: take this answer back and ask for another one", () => this.again(), "again");
+    const button = (text, name, click) => make("button", { type: "button", class: `quiet ${name}`, text, on: { click } });
+    this.#retry = button("Try again", "retry", () => this.again());
+    this.#goOn = button("Go on", "go-on", () => does.goOn(this.#continues));
     this.#root.addEventListener("scroll", () => {
       this.#stuck = this.#root.scrollHeight - this.#root.scrollTop - this.#root.clientHeight < NEAR;
       this.#down.hidden = this.#stuck;
@@ -58,43 +70,81 @@ export class Transcript {
   }
 
   clear() {
-    this.#again.remove();
-    for (const view of this.#shown.values()) view.element.remove();
-    this.#shown.clear();
+    for (const button of [this.#again, this.#retry, this.#goOn]) button.remove();
+    for (const views of [this.#shown, this.#ended]) {
+      for (const view of views.values()) view.element.remove();
+      views.clear();
+    }
+    this.#joining = new Joining();
     this.#empty.hidden = false;
     this.#stuck = true;
   }
 
   render(state) {
+    const focused = this.#root.contains(document.activeElement);
+    this.#draw(state);
+    // a button that was pressed and is gone leaves those who use no mouse where they were
+    if (focused && !(this.#root.contains(document.activeElement) && document.activeElement.checkVisibility())) this.#root.focus({ preventScroll: true });
+  }
+
+  #draw(state) {
     const { messages } = state;
     const first = this.#first;
     this.#first = messages[0]?.message_id;
     const fromEnd = first === this.#first ? 0 : this.#root.scrollHeight - this.#root.scrollTop;
-    const there = new Set(messages.map((message) => message.message_id));
-    for (const [id, view] of this.#shown) {
-      if (there.has(id)) continue;
-      view.element.remove();
-      this.#shown.delete(id);
-    }
+    const joined = this.#joining.join(messages);
+    const there = new Set(joined.map(({ message }) => message.message_id));
+    const silent = this.#silent(state);
+    for (const [id, view] of this.#shown) if (!there.has(id)) this.#take(this.#shown, id, view);
+    for (const [id, view] of this.#ended) if (!silent.ids.has(id)) this.#take(this.#ended, id, view);
     this.#know(messages, state);
     let before = this.#empty;
-    for (const message of messages) {
+    const put = (element) => {
+      if (before.nextSibling !== element) before.after(element);
+      before = element;
+    };
+    for (const generation of silent.behind.get(undefined) ?? []) put(this.#tellEnd(generation, silent.last));
+    for (const { message, parts } of joined) {
       let view = this.#shown.get(message.message_id);
       if (!view) {
         view = new MessageView(message, this.#does);
         this.#shown.set(message.message_id, view);
       }
-      if (before.nextSibling !== view.element) before.after(view.element);
+      put(view.element);
       view.update(message, state, this.#context);
-      before = view.element;
+      for (const { message_id: id } of parts) {
+        for (const generation of silent.behind.get(id) ?? []) put(this.#tellEnd(generation, silent.last));
+      }
     }
-    this.#offer(messages, state.generation);
+    this.#offer(joined, state.generation, silent.last);
     this.#showWork(messages, state);
-    this.#empty.hidden = messages.length > 0;
+    this.#empty.hidden = messages.length > 0 || silent.ids.size > 0;
     this.#older.hidden = !state.more;
     // what is being read stays where it is when older messages come above it
-    if (first !== this.#first && there.has(first)) this.#root.scrollTop = this.#root.scrollHeight - fromEnd;
+    if (first !== this.#first && this.#shown.has(first)) this.#root.scrollTop = this.#root.scrollHeight - fromEnd;
     this.#follow();
+  }
+
+  #take(views, id, view) {
+    view.element.remove();
+    views.delete(id);
+  }
+
+  /** The answers that ended and have no message: by the message that they stand behind; `last` has nothing behind it. */
+  #silent({ generations, generation: live, messages }) {
+    const ended = generations.filter(({ silent, state }) => silent && state === "finished");
+    const behind = Map.groupBy(ended, ({ behind: id }) => id);
+    const newest = generations.at(-1);
+    const isLast = live === null && newest?.silent && newest.behind === messages.at(-1)?.message_id;
+    return { behind, ids: new Set(ended.map(({ generation_id: id }) => id)), last: isLast ? newest : null };
+  }
+
+  #tellEnd(generation, last) {
+    const { generation_id: id } = generation;
+    const view = this.#ended.get(id) ?? new Ended(id, this.#does);
+    this.#ended.set(id, view);
+    view.update(generation, generation === last);
+    return view.element;
   }
 
   /** What messages must know of each other; the same object as long as that is the same. */
@@ -119,24 +169,32 @@ export class Transcript {
   }
 
   /** The last answer can be asked for anew, once it has ended: all that its generation said is replaced. */
-  #offer(messages, generation) {
-    const last = messages.at(-1);
-    if (generation !== null || !["assistant", "tool"].includes(last?.role)) {
-      this.#again.remove();
-      this.#replaces = undefined;
-      return;
+  #offer(joined, generation, silent) {
+    const { message: last, parts } = joined.at(-1) ?? {};
+    this.#replaces = undefined;
+    this.#continues = undefined;
+    if (generation === null && ["assistant", "tool"].includes(last?.role)) {
+      const { generation_id: id } = parts[0];
+      const first = id === undefined ? last : joined.find((each) => each.parts.some((part) => part.generation_id === id)).message;
+      this.#replaces = first.message_id;
+      if (isCutOff(last) && !silent) this.#continues = parts.at(-1).message_id;
     }
-    const { generation_id: id } = last;
-    const first = id === undefined ? last : messages.find((message) => message.generation_id === id);
-    this.#replaces = first.message_id;
-    const shown = messages.findLast((message) => !this.#shown.get(message.message_id).element.hidden) ?? last;
-    const { foot } = this.#shown.get(shown.message_id);
-    if (this.#again.parentNode !== foot.lastChild) foot.lastChild.prepend(this.#again);
+    const shown = joined.findLast(({ message }) => !this.#shown.get(message.message_id).element.hidden) ?? joined.at(-1);
+    const foot = shown && this.#shown.get(shown.message.message_id).foot;
+    const does = foot?.lastChild;
+    const offer = (button, offered, place, before) => {
+      if (!offered) button.remove();
+      else if (button.parentNode !== place) place.insertBefore(button, before);
+    };
+    offer(this.#again, this.#replaces !== undefined, does, does?.firstChild);
+    offer(this.#retry, this.#replaces !== undefined && last.status === "failed", foot, does);
+    offer(this.#goOn, this.#continues !== undefined, foot, does);
   }
 
-  /** Regenerate the last answer, if that is possible now. */
+  /** Ask again for the last answer, if that is possible now. */
   again() {
     if (this.#replaces !== undefined) this.#does.regenerate(this.#replaces);
+    else if (this.#root.querySelector(".ended .retry:not([hidden])")) this.#does.retry();
   }
 
   /** Something is under way, and nothing of it can be read yet. */
@@ -144,7 +202,7 @@ export class Transcript {
     const writes = messages.some((message) => message.status === "open" && message.blocks.length > 0);
     this.#working.hidden = generation === null || writes || approvals.length > 0;
     const { state, status = "" } = generation ?? {};
-    tell(this.#working.lastElementChild, state === "cancelling" ? "stopping" : (WORK.get(status) ?? status));
+    tell(this.#working.lastElementChild, state === "cancelling" ? "stopping" : plain(WORK.get(status) ?? status));
   }
 }
 

@@ -436,11 +436,33 @@ export interface InputBody {
   [name: string]: Json | undefined;
 }
 
+/** A session as the list tells of it. */
 export interface Listed {
   session_id: string;
   cursor: string;
   metadata: JsonObject;
+  /** Of its first event; this and what follows older servers do not tell. */
+  created?: string;
+  /** When something was done in it last: a turn begun or ended, a message posted, an approval asked for. */
+  updated?: string;
+  /** `metadata.title`, else how the first message of a user begins. */
+  title?: string;
+  /** A generation is live. */
+  running?: boolean;
+  /** How many are open. */
+  approvals?: number;
+  /** How the last message of a user or an assistant begins. */
+  last?: { role: string; text: string };
   generation?: { generation_id: string };
   /** What is stored of it cannot be read: all that can be done with it is to delete it. */
   corrupt?: true;
+}
+
+/** The list as it is known, and the connection that tells of it; nothing in it ever changes. */
+export interface Listings {
+  /** The last active first. */
+  readonly sessions: readonly Listed[];
+  /** There are others that are not here: `older` fetches a page of them. */
+  readonly more: boolean;
+  readonly connection: Connection;
 }

@@ -1,6 +1,7 @@
 /* What has not had its turn: starts that wait in the queue, and inputs that the answer has not used yet. */
 
-import { make, tell } from "./dom.js";
+import { make, plain, tell } from "./dom.js";
+import { POLICIES } from "./composer.js";
 
 export class WaitingList {
   #root;
@@ -32,7 +33,7 @@ export class WaitingList {
     return make(
       "li",
       {},
-      make("span", { class: "what", title: `${policy}: ${id}`, text: text ?? "(no text)" }),
+      make("span", { class: "what", dir: "auto", title: POLICIES[policy]?.told ?? policy, text: text === undefined ? "(no text)" : plain(text) }),
       make("button", { ...out, on: { click: () => this.#takeOut(id) } }),
     );
   }
@@ -52,7 +53,7 @@ export class Steering {
     inputs.forEach((input, index) => {
       if (!this.#root.children[index]) this.#root.append(make("li"));
       const text = input.content?.text ?? JSON.stringify(input.content ?? {});
-      tell(this.#root.children[index], `${input.kind}: ${text}`);
+      tell(this.#root.children[index], plain(`${input.kind}: ${text}`));
     });
   }
 }

@@ -12,7 +12,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+from uuid import uuid4
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -160,13 +163,16 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def page(browser: Browser, site: ServerProcess, complaints: list[str]) -> Iterator[Page]:
-    """The page, open and live. That the console stays silent is part of every test."""
+    """The page with two conversations, open and live. That the console stays silent is part of every test."""
     context = browser.new_context(viewport={"width": 1360, "height": 860})
     context.set_default_timeout(PATIENCE)
     opened = context.new_page()
     opened.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(f"{site.url}/")
+    ids = {key: str(uuid4()) for key in "ab"}
+    for session_id in ids.values():
+        httpx.put(f"{site.url}/v1/sessions/{session_id}").raise_for_status()
+    opened.goto(f"{site.url}/#{urlencode(ids)}")
     for key in "ab":
         live(panel(opened, key))
     yield opened

@@ -9,8 +9,9 @@ from typing import Final
 
 import pytest
 
-__all__ = ["COMMONMARK", "EVENTSOURCE", "PYRIGHT", "TYPESCRIPT", "install", "node"]
+__all__ = ["AXE", "COMMONMARK", "EVENTSOURCE", "PYRIGHT", "TYPESCRIPT", "install", "node"]
 
+AXE: Final = "axe-core@4.14.1"  # what of a page is hard to use for whom; by rules of WCAG and beyond
 COMMONMARK: Final = "commonmark-spec@0.31.2"  # the specification with its examples; its text is CC-BY-SA
 EVENTSOURCE: Final = "eventsource@3.0.7"  # the last line that runs on the node of Debian 12
 PYRIGHT: Final = "pyright@1.1.414"

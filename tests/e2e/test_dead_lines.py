@@ -115,6 +115,7 @@ def test_the_page_does_not_take_for_not_sent_what_was(browser: Browser, hole: Bl
     session_id = str(uuid4())
     context = browser.new_context()
     page = context.new_page()
+    page.request.put(f"{site.url}/v1/sessions/{session_id}")
     page.goto(f"{hole.url}/#a={session_id}")
     a = panel(page, "a")
     live(a)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import START, ServerProcess
-from tests.e2e.panels import PATIENCE
+from tests.e2e.panels import PATIENCE, live, panel, say
 from tests.e2e.test_readme import running_the_recipe
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -98,7 +98,8 @@ def test_a_page_elsewhere_gets_nothing_and_who_follows_its_link_gets_the_page(
             frame.wait_for_url("chrome-error://**")
         page.evaluate("(url) => { location.href = url }", f"{server.url}/")
         page.wait_for_url(f"{server.url}/*")
-        page.locator("text=live").first.wait_for()
+        say(panel(page, "a"), "hello")
+        live(panel(page, "a"))
     log = server.log.read_text()
     assert "ORIGIN_REFUSED" in log
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.adapters.credentials import SECRET, token
@@ -35,6 +36,7 @@ def listed(page: Page, title: str) -> Locator:
 
 def test_conversations_are_listed_opened_renamed_and_deleted(page: Page) -> None:
     a = panel(page, "a")
+    page.get_by_role("button", name="New conversation", exact=True).click()
     say(a, "# About *levees*\nand more", "fast")
     expect(answers(a, "complete")).to_have_count(1)
     first = session_ids(page)["a"]
@@ -57,6 +59,7 @@ def test_conversations_are_listed_opened_renamed_and_deleted(page: Page) -> None
     expect(a.locator(".notice")).to_contain_text("has ended (deleted)")
     expect(listed(page, "Levees")).to_have_count(0)
     a.get_by_role("button", name="Begin another").click()
+    say(a, "and another", "fast")
     live(a)
 
 
@@ -118,7 +121,7 @@ def test_what_was_steered_in_vain_is_given_back(page: Page) -> None:
     a = panel(page, "a")
     say(a, words("w", 200))
     expect(body(answers(a, "open"))).to_contain_text("w2")
-    a.locator(".policy select").select_option(label="steer")
+    a.locator(".policy select").select_option("steer")
     say(a, "to the left")
     expect(a.locator(".steering li")).to_have_text("steer: to the left")
     a.locator(".stop").click()
@@ -160,8 +163,8 @@ def test_where_no_websocket_gets_through_the_event_stream_does(browser: Browser,
     page = context.new_page()
     page.goto(site.url)
     a = panel(page, "a")
-    live(a)
     say(a, "all the same", "fast")
+    live(a)
     expect(body(answers(a, "complete"))).to_have_text("all the same")
     context.close()
 
@@ -224,8 +227,10 @@ def narrow(browser: Browser) -> Iterator[BrowserContext]:
 
 
 def test_a_narrow_screen_shows_one_pane_and_the_list_on_demand(narrow: BrowserContext, site: ServerProcess) -> None:
+    for key in "ab":
+        httpx.put(f"{site.url}/v1/sessions/narrow-{key}").raise_for_status()
     page = narrow.new_page()
-    page.goto(site.url)
+    page.goto(f"{site.url}/#a=narrow-a&b=narrow-b")
     a, b = panel(page, "a"), panel(page, "b")
     live(a)
     expect(b).to_be_hidden()
@@ -239,6 +244,7 @@ def test_a_narrow_screen_shows_one_pane_and_the_list_on_demand(narrow: BrowserCo
         + "x" * 300
         + "\n```\n"
         + "y" * 300,
+        "fast",
     )
     expect(answers(a, "complete")).to_have_count(1)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -279,9 +285,10 @@ def test_a_token_is_asked_for_and_kept_for_the_tab_only(guarded: ServerProcess, 
     a.get_by_role("button", name="Give a token").click()
     dialog.locator("input[name=token]").fill(made)
     dialog.get_by_role("button", name="Use it").click()
+    expect(dialog).to_have_count(0)
+    say(a, "with leave", "fast")
     live(a)
     assert session_ids(page)["a"].startswith("ann-")
-    say(a, "with leave", "fast")
     expect(body(answers(a, "complete"))).to_have_text("with leave")
     expect(a.locator(".present li")).to_have_attribute("data-actor", "ann")
     page.reload()

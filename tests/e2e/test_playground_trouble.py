@@ -49,6 +49,7 @@ def tabs(browser: Browser, running: ServerProcess) -> Iterator[Tabs]:
         page = context.new_page()
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.request.put(f"{running.url}/v1/sessions/{session}")
         page.goto(f"{running.url}/#a={session}")
         live(panel(page, "a"))
         return page
@@ -127,10 +128,10 @@ def test_three_tabs_type_stop_and_supersede(tabs: Tabs, running: ServerProcess) 
 # R-107
 def test_what_is_sent_in_a_row_goes_out_in_its_order_and_nothing_is_lost(tabs: Tabs, running: ServerProcess) -> None:
     one, two = panel(tabs["one"], "a"), panel(tabs["two"], "a")
-    one.locator(".policy select").select_option(label="queue")
+    one.locator(".policy select").select_option("queue")
     one.locator(".composer").evaluate("""(form) => {
       for (const text of ["one", "two", "three"]) {
-        form.querySelector("textarea").value = text;
+        form.querySelector(".field").value = text;
         form.requestSubmit();
       }
     }""")

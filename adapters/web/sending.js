@@ -1,0 +1,169 @@
+/* What a pane sends: starts, inputs, stops. It is asked for until it is known what became of it, also where the pane shows
+ * another conversation by then: what is sent goes where it was written.
+ */
+
+import { brought } from "./attachments.js";
+import { newId } from "./penstock.js";
+import { firstWords } from "./titles.js";
+
+const LATE = 8000; // milliseconds; longer than an attempt may take
+
+/** A conversation to send to. A missing one is made with what is sent first. */
+class Target {
+  #making = new AbortController();
+
+  constructor(session, missing) {
+    this.session = session;
+    this.missing = missing;
+  }
+
+  /** @param {string} title */
+  async make(title) {
+    if (!this.missing) return;
+    await this.session.create(title ? { metadata: { title } } : {}, { signal: this.#making.signal });
+    this.missing = false;
+  }
+
+  /** What would make it does not, if that is under way. */
+  leave() {
+    this.#making.abort(new DOMException("it was stopped before it began", "AbortError"));
+    this.#making = new AbortController();
+  }
+}
+
+export class Sending {
+  #key;
+  #notice;
+  #composer;
+  #made;
+  #sent = 0;
+  #steered = new Map(); // texts, by input id
+
+  /** @param {() => void} made the conversation that is shown was */
+  constructor(key, notice, composer, made) {
+    this.#key = key;
+    this.#notice = notice;
+    this.#composer = composer;
+    this.#made = made;
+    this.to = null;
+  }
+
+  /** Another session is shown, which is there, or is to be made. */
+  begin(session, missing) {
+    this.to = new Target(session, missing);
+    this.#steered.clear();
+  }
+
+  /** A text of the composer's, and what is attached to it. Whether it went. */
+  async say(text, { policy, ...rest }, to, attached) {
+    const { generation } = to.session.getSnapshot();
+    if (policy === "steer" && generation && !attached.length) return this.#steer(generation.generation_id, text, to);
+    const later = generation ? "queue" : undefined; // what is attached does not go into an answer that runs
+    const body = { text, attached, ...rest, policy: policy === "steer" ? later : policy };
+    return Boolean(await this.start("Not sent", body, { to, title: firstWords(text) }));
+  }
+
+  async #steer(generationId, text, to) {
+    const id = newId();
+    this.#steered.set(id, text);
+    const input = { kind: "steer", text, input_id: id };
+    const sent = await this.#settle("Not sent", to, () => to.session.input(generationId, input));
+    if (!sent) this.#steered.delete(id);
+    return Boolean(sent);
+  }
+
+  /** What was sent into an answer, and that did not use it; undefined for what we did not send. */
+  returned({ type, data }) {
+    if (!type.startsWith("input.") || type === "input.accepted") return undefined;
+    const text = this.#steered.get(data.input_id);
+    this.#steered.delete(data.input_id);
+    return type === "input.returned" ? text : undefined;
+  }
+
+  /** Start an answer; what the composer chose goes with it. */
+  start(otherwise, body, { to = this.to, title = "" } = {}) {
+    this.#sent += 1;
+    const id = newId(); // and the key: however often it is sent, it is one start
+    const { producer, input } = this.#composer.choices;
+    const made = { generation_id: id, job_id: `${this.#key}-${this.#sent}`, producer, input, ...body };
+    for (const name of Object.keys(made)) if (made[name] === undefined) delete made[name];
+    const send = async () => to.session.start(await brought(to.session, made));
+    const command = async () => {
+      await this.#make(to, title);
+      return send().catch(async (problem) => {
+        if (problem.code !== "SESSION_NOT_FOUND" || to.session.getSnapshot().cursor !== null) throw problem;
+        to.missing = true; // it was sent before that was known
+        await this.#make(to, title);
+        return send();
+      });
+    };
+    return this.#settle(otherwise, to, command, () => to.session.stop({ generation_id: id }));
+  }
+
+  async #make(to, title) {
+    const { missing } = to;
+    await to.make(title);
+    if (missing && to === this.to) this.#made();
+  }
+
+  /**
+   * As `carryOut`, what may be repeated: until it is known what became of it, for nothing is told as not sent that may have
+   * been. Stopped meanwhile, `stop` finds out whether it had gone.
+   */
+  async #settle(otherwise, to, command, stop) {
+    const told = "No answer yet. It is asked for again until there is one, and nothing is sent twice.";
+    const late = setTimeout(() => this.#notice.say(told, { kind: "unanswered" }), LATE);
+    try {
+      for (let next = command; ; ) {
+        try {
+          const answer = await next();
+          this.#notice.clear("error");
+          if (answer.state !== "pending") return answer;
+          return this.#unsent();
+        } catch (problem) {
+          const left = problem.name === "AbortError";
+          if (left && to.missing) return this.#unsent(); // there is no session that it could have gone to
+          if (left && next === command && stop) next = stop;
+          else if (!problem.uncertain || !problem.retryable) return this.failed(otherwise, problem);
+        }
+      }
+    } finally {
+      clearTimeout(late);
+      this.#notice.clear("unanswered");
+    }
+  }
+
+  #unsent() {
+    this.#notice.say("Stopped before it was sent.");
+    return false;
+  }
+
+  async stop() {
+    const { session, missing } = this.to;
+    const { generation } = session.getSnapshot();
+    if (!generation && !this.#composer.sending) return;
+    this.#composer.hold();
+    if (missing) return this.to.leave();
+    // without a name it also reaches a start of ours that is not answered yet
+    const named = this.#composer.sending ? {} : { generation_id: generation.generation_id };
+    const stopped = await this.carryOut("Not stopped", () => session.stop(named));
+    if (stopped?.state === "stopping") this.#notice.say("Stopped; the producer is still cleaning up and can write no more.");
+  }
+
+  /** Carry out a command; a refusal is told. What the server answered, true where it answers with nothing. */
+  async carryOut(otherwise, command) {
+    try {
+      const answer = await command(this.to.session);
+      this.#notice.clear("error");
+      return answer ?? true;
+    } catch (problem) {
+      return this.failed(otherwise, problem);
+    }
+  }
+
+  failed(otherwise, problem) {
+    const told = problem.uncertain ? `${otherwise}, perhaps` : otherwise;
+    this.#notice.say(`${told}: ${problem.message}`, { kind: "error" });
+    return false;
+  }
+}

@@ -1,0 +1,57 @@
+"""Producers for tests of the page: one that goes wrong in the way it is asked to, and one that pours."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import trio
+
+from penstock.adapters.echo import last_said
+from penstock.engine import Generation, ProducerError
+
+__all__ = ["CUT", "REST", "WRONG_KEY", "flood", "wayward"]
+
+WRONG_KEY: Final = "The model's provider does not accept this server's key."
+
+# A text that is cut off within code, and what goes on with it.
+CUT: Final = "It goes like this:\n\n```py\nfor drop in wa"
+REST: Final = "ter:\n    wheel.turn(drop)\n```\n\nThat is **all**."
+
+# A piece each 1/600 s, and a new paragraph each 60.
+_PIECES: Final = 6000
+_RATE: Final = 600
+
+_asked: Final[set[str]] = set()
+
+
+async def wayward(generation: Generation) -> None:
+    """Do what the last message names: ``wrong key``, ``wrong once``, ``silence``, ``nothing``, ``break``, ``cut``."""
+    said = last_said(await generation.snapshot(limit=20)) or ""
+    first = said not in _asked
+    _asked.add(said)
+    if "wrong key" in said or ("wrong once" in said and first):
+        raise ProducerError(WRONG_KEY, reason="MODEL_AUTH")
+    if "silence" in said:
+        await trio.sleep_forever()
+    if "nothing" in said:
+        return
+    async with generation.message() as message, message.text() as block:
+        if "cut" in said:
+            await block.write(REST if generation.continues else CUT)
+            message.finish(reason="stop" if generation.continues else "length")
+        elif "break" in said and first:
+            await block.write("So far")
+            raise ProducerError("The model's answer broke off before its end.", reason="MODEL_INTERRUPTED", again=True)
+        else:
+            await block.write(f"You said {said}.")
+
+
+async def flood(generation: Generation) -> None:
+    """Write pieces of a long text, quickly."""
+    at = trio.current_time()
+    async with generation.message() as message, message.text() as block:
+        for number in itertools.islice(itertools.count(), _PIECES):
+            at += 1 / _RATE
+            await trio.sleep_until(at)
+            await block.write(f"word{number} " + ("\n\n" if number % 60 == 59 else ""))

@@ -1,0 +1,172 @@
+"""penstock.js in a real browser: the list of conversations, followed, is what the server has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.adapters.credentials import SECRET, token
+from tests.e2e.conftest import ServerProcess
+from tests.e2e.panels import PATIENCE
+from tests.e2e.test_following import free_port
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
+Start = Callable[..., ServerProcess]
+
+# A list that is followed, as `list`; what it holds is what `shown` gives.
+FOLLOW = """async ([options, place]) => {
+  const { Client } = await import("./penstock.js");
+  window.list = new Client(place).list(options);
+  window.leaving = new AbortController();
+  window.end = list.follow({ signal: leaving.signal });
+}"""
+IDS = "() => list.getSnapshot().sessions.map(({ session_id }) => session_id)"
+LIVE = "() => list.getSnapshot().connection.state === 'live'"
+
+
+@pytest.fixture
+def follow(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """A page of a server's that follows its list, and is live."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+
+    def opened(url: str, live: str = LIVE, place: dict[str, Any] | None = None, **options: object) -> Page:
+        page = context.new_page()
+        page.goto(f"{url}/icon.svg")
+        page.evaluate(FOLLOW, [options, place or {}])
+        page.wait_for_function(live)
+        return page
+
+    yield opened
+    context.close()
+
+
+def make(url: str, *session_ids: str) -> None:
+    for session_id in session_ids:
+        httpx.put(f"{url}/v1/sessions/{session_id}").raise_for_status()
+        httpx.post(f"{url}/v1/sessions/{session_id}/messages", json={"text": session_id}).raise_for_status()
+
+
+def becomes(page: Page, *session_ids: str) -> None:
+    """The list holds these, in their order."""
+    page.wait_for_function(f"(wanted) => ({IDS})().join() === wanted", arg=",".join(session_ids))
+
+
+@OVER
+def test_the_list_is_what_the_server_has_in_its_order(
+    server: ServerProcess, follow: Callable[..., Page], over: str
+) -> None:
+    make(server.url, "one", "two", "three")
+    page = follow(server.url, over=over)
+    becomes(page, "three", "two", "one")
+    make(server.url, "four")
+    becomes(page, "four", "three", "two", "one")
+    make(server.url, "two")
+    becomes(page, "two", "four", "three", "one")
+    httpx.delete(f"{server.url}/v1/sessions/four").raise_for_status()
+    becomes(page, "two", "three", "one")
+    told = page.evaluate("() => list.getSnapshot().sessions")
+    assert told == httpx.get(f"{server.url}/v1/sessions?order=updated").json()["sessions"]
+    assert page.evaluate("() => list.getSnapshot() === list.getSnapshot()")
+    assert page.evaluate("() => { leaving.abort(); return end; }") == {"state": "idle", "attempts": 1}
+
+
+@OVER
+def test_older_pages_come_when_asked_for_and_bring_back_nothing_that_is_gone(
+    server: ServerProcess, follow: Callable[..., Page], over: str
+) -> None:
+    names = [f"s{number}" for number in range(9)]
+    make(server.url, *names)
+    page = follow(server.url, over=over, limit=3)
+    becomes(page, "s8", "s7", "s6")
+    assert page.evaluate("() => list.getSnapshot().more")
+    httpx.delete(f"{server.url}/v1/sessions/s4").raise_for_status()
+    make(server.url, "s0")  # from a page that is not here
+    becomes(page, "s0", "s8", "s7", "s6")
+    assert page.evaluate("() => list.older({ limit: 3 })")
+    becomes(page, "s0", "s8", "s7", "s6", "s5", "s3", "s2")
+    assert page.evaluate("() => list.older({ limit: 3 })") is False
+    becomes(page, "s0", "s8", "s7", "s6", "s5", "s3", "s2", "s1")
+    assert page.evaluate("() => list.getSnapshot().more") is False
+    assert page.evaluate("() => list.older()") is False
+
+
+@OVER
+def test_behind_a_restart_the_list_begins_anew(start_server: Start, follow: Callable[..., Page], over: str) -> None:
+    port = str(free_port())
+    server = start_server("--port", port)
+    make(server.url, "one", "two")
+    page = follow(server.url, over=over)
+    server.kill()
+    page.wait_for_function("() => list.getSnapshot().connection.state === 'waiting'")
+    again = start_server("--port", port)
+    httpx.delete(f"{again.url}/v1/sessions/two").raise_for_status()
+    make(again.url, "three")
+    page.wait_for_function(LIVE)
+    becomes(page, "three", "one")
+    assert again.stop() == 0
+
+
+def test_where_no_websocket_gets_through_the_event_stream_does(browser: Browser, server: ServerProcess) -> None:
+    make(server.url, "one")
+    context = browser.new_context()
+    context.route_web_socket("**/v1/ws", lambda socket: socket.close())
+    page = context.new_page()
+    page.goto(f"{server.url}/icon.svg")
+    page.evaluate(FOLLOW, [{"over": "websocket"}, {}])
+    page.wait_for_function(LIVE, timeout=PATIENCE)
+    becomes(page, "one")
+    context.close()
+
+
+@OVER
+def test_a_token_sees_its_own_and_without_one_the_list_is_refused(
+    start_server: Start, follow: Callable[..., Page], tmp_path: Any, over: str
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(SECRET)
+    server = start_server("--jwt-key", str(key))
+    everything = {"Authorization": f"Bearer {token(('*',), ('read', 'write'))}"}
+    for session_id in ("ann-1", "bob-1"):
+        httpx.put(f"{server.url}/v1/sessions/{session_id}", headers=everything).raise_for_status()
+    page = follow(server.url, place={"token": token(("ann-*",), ("read",))}, over=over)
+    becomes(page, "ann-1")
+    refused = follow(server.url, "() => list.getSnapshot().connection.state === 'refused'", over=over)
+    assert refused.evaluate("() => list.getSnapshot().connection.problem.code") == "UNAUTHENTICATED"
+    assert server.stop() == 0
+
+
+@OVER
+def test_the_events_before_are_those_of_the_log(server: ServerProcess, browser: Browser, over: str) -> None:
+    session = f"{server.url}/v1/sessions/{uuid4()}"
+    httpx.put(session).raise_for_status()
+    for number in range(20):
+        httpx.post(f"{session}/messages", json={"text": f"{number}"}).raise_for_status()
+    page = browser.new_page()
+    page.goto(f"{server.url}/icon.svg")
+    pages: list[list[int]] = page.evaluate(
+        """async ([id, over]) => {
+      const { Client } = await import("./penstock.js");
+      const one = new Client().session(id, { over });
+      one.subscribe(() => one.getSnapshot().connection.state === "live" && one.close());
+      await one.follow();
+      const found = [];
+      for (let before = 22; before > 1; before = found.at(-1)[0]) {
+        found.push((await one.history({ before, limit: 8 })).map(({ offset }) => offset));
+      }
+      found.push(await one.history({ before: 1 }));
+      return found;
+    }""",
+        [session.rpartition("/")[2], over],
+    )
+    assert pages == [list(range(14, 22)), list(range(6, 14)), list(range(1, 6)), []]
+    page.close()
