@@ -6,6 +6,7 @@ it keeps its number, and the one that stood there keeps its own, so that going b
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import final
 
@@ -125,15 +126,19 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
 def _bringing(
     part: LongPart,
     version: Version,
-    messages: Sequence[MessageView],
-    generations: Mapping[str, GenerationInfo],
+    messages: deque[MessageView],
+    generations: dict[str, GenerationInfo],
     ids: dict[str, str],
 ) -> Work[Mapping[str, bytes | None]]:
-    """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them."""
+    """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them.
+
+    What is added is taken out of ``messages``, and all of ``generations``.
+    """
     records: dict[str, bytes | None] = {}
     asked: tuple[str, MessageSnapshot] | None = None  # what a user said first
     last: tuple[str, MessageSnapshot] | None = None  # what was said last
-    for number, old in enumerate(messages):
+    while messages:
+        old = messages.popleft()
         message_id = ids[old.message_id] = new_message_id()
         parent = old.parent_message_id or ""
         message = evolve(old, parent_message_id=ids.get(parent, parent) or None)
@@ -144,7 +149,7 @@ def _bringing(
             author=old.author,
             continues=None if old.continues is None else ids.get(old.continues, old.continues),
             generation=None if wrote is None else _end(wrote),
-            version=version if number == 0 else old.version,
+            version=old.version if records else version,
         )
         part.add_whole(message_id, whole, data)
         # As of a message that was posted: repeated with the same content, it is the same.
@@ -157,6 +162,9 @@ def _bringing(
     for told in (asked, last):
         if told is not None:
             part.tell(*told)
+    while generations:
+        generations.popitem()
+        yield
     return records
 
 

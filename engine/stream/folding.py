@@ -6,6 +6,7 @@ read again by whoever asks for it. Committed state only: ``read`` shows nothing 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar, final
 from weakref import WeakValueDictionary
@@ -167,10 +168,11 @@ class Fold:
             place = Evicted(message_id=message_id, first=first, last=last, weight=0)
             return await in_slices((await self._read_again([place]))[message_id].viewing())
 
-    async def left_with(self, first: int, left: int) -> tuple[list[MessageView], dict[str, GenerationInfo]]:
+    async def left_with(self, first: int, left: int) -> tuple[deque[MessageView], dict[str, GenerationInfo]]:
         """All messages that left with the one at ``left``, in order, and the generations that wrote them.
 
-        ``first`` is the offset at which the first of them began. Raises `StaleEpoch`, `CorruptSession`.
+        Both are for the caller to use up: so many are not let go of at once. ``first`` is the offset at which the first
+        of them began. Raises `StaleEpoch`, `CorruptSession`.
         """
         async with self._lock:
             await self._go_on()
@@ -187,7 +189,10 @@ class Fold:
                     generations[gid] = await self._wrote(message)
                 if number % SLICE == 0:
                     await trio.lowlevel.checkpoint()
-            return await in_slices(_views(messages)), generations
+            views = await in_slices(_views(messages))
+            messages.clear()
+            await in_slices(transcript.dismantling())
+            return views, generations
 
     async def brought(self, count: int, last: int) -> list[str]:
         """The ids of so many messages that came whole, one behind the other, up to the offset ``last``."""
@@ -356,8 +361,8 @@ def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequenc
         yield
 
 
-def _views(messages: Sequence[GrowingMessage]) -> Work[list[MessageView]]:
-    views: list[MessageView] = []
+def _views(messages: Sequence[GrowingMessage]) -> Work[deque[MessageView]]:
+    views: deque[MessageView] = deque()
     for message in messages:
         views.append((yield from message.viewing()))
         yield

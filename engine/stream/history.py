@@ -263,7 +263,9 @@ class History:
         if isinstance(at, Cursor):
             if at.epoch != tail.epoch or not 1 <= at.offset <= tail.offset:
                 raise InvalidCursor("the cursor is of another life of this session, or past its tail")
-            snapshot = await in_slices((await self.state_at(at.offset)).taking_snapshot())
+            state = await self.state_at(at.offset)
+            snapshot = await in_slices(state.taking_snapshot())
+            await in_slices(state.dismantling())
             return _fork_point(snapshot, snapshot.messages)
         snapshot = await self.snapshot()
         messages = snapshot.messages

@@ -76,6 +76,25 @@ def opened(page: Page) -> Locator:
     return conversation
 
 
+def test_what_is_attached_stays_with_its_conversation(page: Page) -> None:
+    conversation = opened(page)
+    chip = conversation.locator(".attached li")
+    bring(conversation, "paste", "weir.png", "image/png", png())
+    assert chip.count() == 1
+    conversation.locator(".fresh").click()
+    conversation.get_by_text("Nothing said yet.").wait_for()
+    assert chip.count() == 0
+    send(conversation, "Something else.")
+    answers(conversation, "complete").wait_for(timeout=PATIENCE)
+    assert question(conversation).locator("img").count() == 0
+    page.go_back()
+    chip.wait_for(timeout=PATIENCE)
+    live(conversation)
+    send(conversation, "What is this?")
+    question(conversation).locator("img.picture").wait_for(timeout=PATIENCE)
+    assert chip.count() == 0
+
+
 @pytest.mark.parametrize("how", ["paste", "drop", "pick"])
 def test_a_picture_goes_with_the_message_and_is_shown_in_it(page: Page, how: str) -> None:
     conversation = opened(page)
