@@ -7,7 +7,6 @@ from typing import Final
 
 import trio
 
-from penstock.adapters.echo import last_said
 from penstock.engine import Generation, ProducerError
 
 __all__ = ["CUT", "REST", "WRONG_KEY", "flood", "wayward"]
@@ -27,7 +26,8 @@ _asked: Final[set[str]] = set()
 
 async def wayward(generation: Generation) -> None:
     """Do what the last message names: ``wrong key``, ``wrong once``, ``silence``, ``nothing``, ``break``, ``cut``."""
-    said = last_said(await generation.snapshot(limit=20)) or ""
+    asked = [message for message in (await generation.snapshot(limit=20)).messages if message.role == "user"]
+    said = "".join(block.text or "" for block in asked[-1].blocks) if asked else ""
     first = said not in _asked
     _asked.add(said)
     if "wrong key" in said or ("wrong once" in said and first):
