@@ -687,13 +687,6 @@ export declare class Client {
         next?: string;
     }>;
     /**
-     * The producers that the server runs, by name, and which of them a start without a name gets.
-     *
-     * @param {Abortable} [options]
-     * @returns {Promise<Producers>}
-     */
-    producers({ signal }?: Abortable): Promise<Producers>;
-    /**
      * The list of the sessions that one may read, as a store that is kept up to date while it is followed. Each call makes
      * another one.
      *
@@ -704,6 +697,13 @@ export declare class Client {
         over?: "sse" | "websocket";
         limit?: number;
     }): Listing;
+    /**
+     * The producers that the server runs, by name, and which of them a start without a name gets.
+     *
+     * @param {Abortable} [options]
+     * @returns {Promise<Producers>}
+     */
+    producers({ signal }?: Abortable): Promise<Producers>;
     /**
      * A ticket for those who cannot send headers, an `EventSource` say: a part of the token's rights to put into a URL.
      *
