@@ -20,6 +20,7 @@ from penstock.engine import (
     Config,
     Draining,
     Engine,
+    FileNotFound,
     Generation,
     GenerationFinished,
     GenerationNotFound,
@@ -373,6 +374,11 @@ CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "dequeue": lambda engine, session: session.dequeue(GID),
     "post": lambda engine, session: session.post("p"),
     "retract": lambda engine, session: session.retract(MID),
+    "versions": lambda engine, session: session.versions(MID),
+    "restore": lambda engine, session: session.restore(MID),
+    "keep_file": lambda engine, session: session.keep_file(b"x", media_type="text/plain"),
+    "file": lambda engine, session: session.file("f"),
+    "read_file": lambda engine, session: session.read_file("f"),
     "update": lambda engine, session: session.update({"a": 1}),
     "reset": lambda engine, session: session.reset(),
     "fork": lambda engine, session: session.fork("new"),
@@ -402,6 +408,7 @@ def test_the_calls_are_all_there_are() -> None:
         if callable(method) and not name.startswith("_")
     }
     inner = {"resident", "fork_session", "producer", "statistics", "drain"}
+    inner.add("watch")  # it does not wait: of an engine that ends it tells so itself
     assert public - inner == {name.split()[0] for name in CALLS}
 
 
@@ -426,7 +433,7 @@ async def test_what_is_asked_while_an_engine_ends_is_done_or_said_to_be_draining
         async with trio.open_nursery() as nursery:
 
             async def ask(engine: Engine, session: Session) -> None:
-                with contextlib.suppress(Draining, GenerationNotFound, MessageNotFound, SessionNotFound):
+                with contextlib.suppress(Draining, FileNotFound, GenerationNotFound, MessageNotFound, SessionNotFound):
                     await CALLS[call](engine, session)
 
             async with open_engine(":memory:") as engine:
