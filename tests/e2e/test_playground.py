@@ -286,7 +286,7 @@ def test_what_is_too_long_to_be_sent_stays_in_the_field_and_the_reason_is_told(
 def test_who_reads_further_up_stays_there_while_an_answer_grows(page: Page) -> None:
     a = panel(page, "a")
     say(a, "\n\n".join(words(f"line{number}-", 5) for number in range(40)), "fast")
-    expect(answers(a, "complete")).to_have_count(1)
+    expect(answers(a, "complete")).to_have_count(1, timeout=PATIENCE)
     say(a, "\n\n".join(words(f"row{number}-", 3) for number in range(60)), "slow")
     expect(body(answers(a).last)).to_contain_text("row1-")
     transcript = a.locator(".transcript")
