@@ -12,7 +12,7 @@ from tests.benchmarks.rules import Kind, Verdict, judge_each
 from tests.benchmarks.samples import Cell, Run
 from tests.benchmarks.table import figure, spread, table
 
-__all__ = ["BEGIN", "END", "RESULTS", "page", "section", "update"]
+__all__ = ["BEGIN", "END", "RESULTS", "page", "section", "shown", "update"]
 
 BEGIN: Final = "<!-- performance: written by python -m tests.benchmarks --readme -->"
 END: Final = "<!-- /performance -->"
@@ -41,10 +41,15 @@ _ROWS: Final = (
 )
 
 
+def shown(runs: Sequence[Run]) -> list[Run]:
+    """Those that have something for the README's section and the picture in it."""
+    benches = {row[0] for row in _ROWS}
+    return [run for run in runs if any(cell.bench in benches for cell in run.samples)]
+
+
 def section(runs: Sequence[Run], plot: str | None) -> Iterator[str]:
-    """Line by line, of the runs that have something for it. ``plot`` is the picture's path as the README links it."""
-    told = {row[0] for row in _ROWS}
-    runs = [run for run in runs if any(cell.bench in told for cell in run.samples)]
+    """Line by line. ``plot`` is the picture's path as the README links it."""
+    runs = shown(runs)
     run = Run.joined(runs)
     yield (
         f"{_where(run)}; {_rounds(runs)} (range). Peers store nothing (sse-starlette, raw-trio), "

@@ -21,7 +21,7 @@ from tests.benchmarks.measures.b3_paced import largest
 from tests.benchmarks.measures.b9_growth import power
 from tests.benchmarks.peers.install import Peers, Unavailable
 from tests.benchmarks.plot import plot
-from tests.benchmarks.readme import BEGIN, END, page, section, update
+from tests.benchmarks.readme import BEGIN, END, page, section, shown, update
 from tests.benchmarks.rounds import benches, measure
 from tests.benchmarks.rules import RULES, Rule, Verdict, judge, judge_each
 from tests.benchmarks.samples import Cell, Delays, Run, Spread
@@ -221,7 +221,7 @@ def test_what_is_told_is_what_the_runs_say_that_are_kept(tmp_path: Path) -> None
     told = text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
     assert told.split("\n") == list(section(runs, "tests/benchmarks/performance.svg"))
     assert (folder / "RESULTS.md").read_text().splitlines() == list(page(runs, benches(no_peers(tmp_path))))
-    assert (folder / "performance.svg").read_text() == plot(Run.joined(runs))
+    assert (folder / "performance.svg").read_text() == plot(Run.joined(shown(runs)))
 
 
 def test_table_names_what_was_skipped_and_what_failed(tmp_path: Path) -> None:
