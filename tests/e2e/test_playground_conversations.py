@@ -239,6 +239,7 @@ def test_a_narrow_screen_shows_one_pane_and_the_list_on_demand(narrow: BrowserCo
         + "x" * 300
         + "\n```\n"
         + "y" * 300,
+        "fast",
     )
     expect(answers(a, "complete")).to_have_count(1)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
