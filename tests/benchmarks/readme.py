@@ -49,10 +49,10 @@ def shown(runs: Sequence[Run]) -> list[Run]:
 
 def section(runs: Sequence[Run], plot: str | None) -> Iterator[str]:
     """Line by line. ``plot`` is the picture's path as the README links it."""
-    runs = shown(runs)
-    run = Run.joined(runs)
+    told = shown(runs)
+    run = Run.joined(told)
     yield (
-        f"{_where(run)}; {_rounds(runs)} (range). Peers store nothing (sse-starlette, raw-trio), "
+        f"{_where(run)}; {_rounds(told)} (range). Peers store nothing (sse-starlette, raw-trio), "
         "or what their names say."
     )
     yield ""
@@ -68,7 +68,8 @@ def section(runs: Sequence[Run], plot: str | None) -> Iterator[str]:
     yield ""
     yield (
         f"Of the rules that were fixed beforehand, {_met('floor', runs)} and {_met('aim', runs)} are met"
-        f"{' in each run' if len(runs) > 1 else ''}: [all figures]({RESULTS}), [what bounds the rest]({_BOUNDS})."
+        f"{' in each of their runs' if len(runs) > 1 else ''}: "
+        f"[all figures]({RESULTS}), [what bounds the rest]({_BOUNDS})."
     )
     if plot is not None:
         yield ""
