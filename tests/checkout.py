@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["ROOT", "environment", "pass_on"]
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).resolve().parents[1]  # also where `.dev` leads here
 
 
 def pass_on() -> None:

@@ -19,7 +19,7 @@ from tests.benchmarks.children import ROOT
 from tests.benchmarks.machine import describe
 from tests.benchmarks.peers.install import Peers
 from tests.benchmarks.plot import plot
-from tests.benchmarks.readme import PICTURE, RESULTS, page, section, update
+from tests.benchmarks.readme import PICTURE, RESULTS, page, section, shown, update
 from tests.benchmarks.rounds import benches, measure
 from tests.benchmarks.rules import judge
 from tests.benchmarks.samples import Run
@@ -160,7 +160,7 @@ def _only(names: Sequence[str], run: Run) -> Run:
 def _tell(runs: Sequence[Run], known: Sequence[Bench]) -> None:
     """In the README, and in what it links."""
     results = ROOT / RESULTS
-    results.with_name(PICTURE).write_text(plot(Run.joined(runs)))
+    results.with_name(PICTURE).write_text(plot(Run.joined(shown(runs))))
     results.write_text("\n".join(page(runs, known)) + "\n")
     update(ROOT / "README.md", section(runs))
 

@@ -20,7 +20,7 @@ from penstock.engine import JSON
 
 __all__ = ["ROOT", "Child", "ChildFailed", "cpu_seconds", "perform", "python", "resident_bytes", "work"]
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).resolve().parents[2]  # also where `.dev` leads here
 
 # For a worker's task. The longest takes some minutes.
 _PATIENCE: Final = 900.0

@@ -12,7 +12,7 @@ from tests.benchmarks.rules import Kind, Verdict, judge_each
 from tests.benchmarks.samples import Cell, Run
 from tests.benchmarks.table import figure, spread, table
 
-__all__ = ["BEGIN", "END", "PICTURE", "RESULTS", "page", "section", "update"]
+__all__ = ["BEGIN", "END", "PICTURE", "RESULTS", "page", "section", "shown", "update"]
 
 BEGIN: Final = "<!-- performance: written by python -m tests.benchmarks --readme -->"
 END: Final = "<!-- /performance -->"
@@ -34,12 +34,17 @@ _ROWS: Final = (
 )
 
 
+def shown(runs: Sequence[Run]) -> list[Run]:
+    """Those that have something for the README's section and the picture beside RESULTS."""
+    benches = {row[0] for row in _ROWS}
+    return [run for run in runs if any(cell.bench in benches for cell in run.samples)]
+
+
 def section(runs: Sequence[Run]) -> Iterator[str]:
-    """Line by line, of the runs that have something for it."""
-    told = {row[0] for row in _ROWS}
-    runs = [run for run in runs if any(cell.bench in told for cell in run.samples)]
-    run = Run.joined(runs)
-    yield f"{_where(run)}; {_rounds(runs)} (range). sse-starlette stores nothing, the others what their names say."
+    """Line by line."""
+    told = shown(runs)
+    run = Run.joined(told)
+    yield f"{_where(run)}; {_rounds(told)} (range). sse-starlette stores nothing, the others what their names say."
     yield ""
     yield "| | penstock | beside it |"
     yield "|---|---|---|"
@@ -53,7 +58,8 @@ def section(runs: Sequence[Run]) -> Iterator[str]:
     yield ""
     yield (
         f"Of the rules that were fixed beforehand, {_met('floor', runs)} and {_met('aim', runs)} are met"
-        f"{' in each run' if len(runs) > 1 else ''}: [all figures]({RESULTS}), [what bounds the rest]({_BOUNDS})."
+        f"{' in each of their runs' if len(runs) > 1 else ''}: "
+        f"[all figures]({RESULTS}), [what bounds the rest]({_BOUNDS})."
     )
 
 

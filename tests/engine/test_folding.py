@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 from unittest.mock import patch
 
@@ -43,6 +43,13 @@ from penstock.engine.work import at_once
 from tests.engine.strategies import EPOCH, SESSION, compact, logs
 
 MIB: Final = 1024 * 1024
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """What is evicted is read again a few messages at a time, so that there is more than one time."""
+    with patch("penstock.engine.stream.folding._AT_A_TIME", 3):
+        yield
 
 
 class Stored:
@@ -279,6 +286,7 @@ async def test_messages_that_are_not_where_they_stood_are_damage_and_not_read_fo
     assert len((await fold.snapshot(4, None)).messages) == 4, "what is sound is shown"
 
 
+@patch("penstock.engine.stream.folding._AT_A_TIME", 10)
 async def test_what_is_read_again_is_what_was_asked_for_and_no_more() -> None:
     stored = Stored([post(offset) for offset in range(1, 101)], 10)
     stored.tail = 100

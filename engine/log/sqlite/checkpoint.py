@@ -31,8 +31,8 @@ _PASSES: Final = 3
 _FIRST: Final = 512
 _MOST: Final = 32 * _PAGES
 
-# And bytes: large events lie on pages of their own, which none moves again. With more between two looks, those who
-# commit beside values of 1 MiB wait longer for the disk (measured: of 100 commits one took 250 ms without this bound).
+# And bytes: large events lie on pages of their own, which none moves again. With more between two looks, who commits
+# beside values of 1 MiB waits longer for the disk (measured: of 100 commits one took 250 ms without this bound).
 _BYTES: Final = 4 * 1024 * 1024
 
 # Seconds until what little a quiet server wrote is moved, too. A copy of the file alone then lacks no more than that,
