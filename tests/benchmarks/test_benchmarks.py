@@ -37,7 +37,7 @@ def no_peers(folder: Path) -> Peers:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 11)])
+@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 12)])
 def test_every_bench_runs(name: str, tmp_path: Path) -> None:
     peers = no_peers(tmp_path)
     (bench,) = (bench for bench in benches(peers) if bench.name == name)
