@@ -85,6 +85,7 @@ QUICK: Final = Sizes(
     event_sizes=(64, 512, 4096),
     large=10_000,
     listed=(10_000, 100_000),
+    page=50,
     pages=50,
     changes=20,
 )

@@ -62,8 +62,8 @@ class _Served:
         self._held = held
         self._changes = itertools.count()
 
-    def token(self, pattern: str = "*") -> str:
-        return _token(self._signer, pattern)
+    def token(self, subject: str, pattern: str = "*") -> str:
+        return _token(self._signer, subject, pattern)
 
     def note_holds(self) -> None:
         """From here on, note how long the loop is held."""
@@ -72,8 +72,9 @@ class _Served:
         self.penstock.ask("POST", "/v1/sessions/holds/generations", given)
 
     def held(self) -> float:
-        """The longest hold since, in seconds."""
+        """The longest hold since, in seconds; none is noted any more, for that costs the server some time, too."""
         time.sleep(2 * holds.TOLD)
+        self.penstock.ask("POST", "/v1/sessions/holds/stop")
         return float(self._held.read_text())
 
     def change(self) -> None:
@@ -93,10 +94,8 @@ class _Served:
                 self.penstock.ask("POST", f"/v1/sessions/{session_id}/generations", start)
 
 
-def _token(signer: Signer, pattern: str) -> str:
-    return make_token(
-        signer, subject=f"reader of {pattern}", scopes=("read", "write"), sessions=(pattern,), ttl=24 * 3600
-    )
+def _token(signer: Signer, subject: str, pattern: str = "*") -> str:
+    return make_token(signer, subject=subject, scopes=("read", "write"), sessions=(pattern,), ttl=24 * 3600)
 
 
 @contextmanager
@@ -108,7 +107,7 @@ def _served(context: Context, sessions: int) -> Iterator[_Served]:
     db = _filled(context, sessions)
     options = ("--jwt-key", str(key), "--rate", "1000000", "--idle-limit", "none")
     options += ("--producer", "holds=tests.benchmarks.holds:holds")
-    with open_penstock(db.parent, db=db.name, options=options, token=_token(signer, "*")) as penstock:
+    with open_penstock(db.parent, db=db.name, options=options, token=_token(signer, "writer")) as penstock:
         yield _Served(penstock, signer, sessions, held)
 
 
@@ -129,7 +128,7 @@ def _pages(context: Context, served: _Served) -> dict[str, float]:
     middle = served.sessions // 2
     served.note_holds()
     for whose, pattern in listed.PATTERNS.items():
-        token = served.token(pattern)
+        token = served.token(whose, pattern)
         with closing(connected(served.address)) as connection:
             for name, behind in (("first", ""), ("deep", f"&after={listed.place(middle)}")):
                 pages = [_page(connection, token, limit, behind) for _ in range(context.sizes.pages)]
@@ -201,14 +200,17 @@ def _stream(
 
 
 def _watchers(context: Context, served: _Served) -> list[Viewer]:
-    """They come back to where the list stands, as a page of it has what was stamped before."""
+    """Each with a token of their own. They come back to where the list stands: a page of it has what was stamped before."""
+    sizes = context.sizes
     with closing(connected(served.address)) as connection:
-        connection.request("GET", "/v1/events?live=false&limit=1", headers={"Authorization": f"Bearer {served.token()}"})
+        headers = {"Authorization": f"Bearer {served.token('looker')}"}
+        connection.request("GET", "/v1/events?live=false&limit=1", headers=headers)
         found = re.search(_CAUGHT_UP + rb"id: (\S+)", connection.getresponse().read())
     if found is None:
         raise Incomplete("the list's stream was not caught up")
-    request = get(f"/v1/events?after={found[1].decode()}", served.token())
-    return [Viewer(sends=(request,), expected=context.sizes.changes + 1, ready=_CAUGHT_UP)] * context.sizes.watching
+    path = f"/v1/events?after={found[1].decode()}"
+    requests = (get(path, served.token(f"watcher {number}")) for number in range(sizes.watching))
+    return [Viewer(sends=(request,), expected=sizes.changes + 1, ready=_CAUGHT_UP) for request in requests]
 
 
 def _broadcast(peers: Peers) -> Measuring:
@@ -234,7 +236,7 @@ def _beside(context: Context, served: _Served) -> dict[str, float]:
     """How long it takes to open the page, while the list changes, and what holds the loop meanwhile."""
     opened: list[int] = []
     held: list[float] = []
-    token = served.token()
+    token = served.token("opener")
 
     def go() -> None:
         served.note_holds()
