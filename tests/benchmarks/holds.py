@@ -56,4 +56,6 @@ async def holds(generation: Generation) -> None:
             await trio.sleep(TOLD)
             if found.longest > told:
                 told = found.longest
-                path.write_text(str(told))
+                beside = path.with_name(f"{path.name}.part")
+                beside.write_text(str(told))
+                beside.replace(path)  # who reads it meanwhile reads a number

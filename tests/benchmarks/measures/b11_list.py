@@ -1,4 +1,4 @@
-"""B11: the list of very many sessions: its pages, its stream to many watchers, and a page that is opened beside them."""
+"""B11: the list of very many sessions: its pages, its stream to many watchers, and how soon a browser has its page."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import msgspec
 from attrs import asdict
 
 from penstock.adapters.access.tokens import Signer, make_token
+from penstock.engine import JSONObject
 from tests.benchmarks import holds, listed
 from tests.benchmarks.bench import Bench, Context, Incomplete, Measuring
 from tests.benchmarks.children import work
@@ -68,7 +69,7 @@ class _Served:
     def note_holds(self) -> None:
         """From here on, note how long the loop is held."""
         self.penstock.ask("PUT", "/v1/sessions/holds")
-        given = {"producer": "holds", "input": {"path": str(self._held)}}
+        given: JSONObject = {"producer": "holds", "input": {"path": str(self._held)}}
         self.penstock.ask("POST", "/v1/sessions/holds/generations", given)
 
     def held(self) -> float:
@@ -83,14 +84,14 @@ class _Served:
         session_id, stamp = listed.session_id(self.sessions - 1 - number), stamped(time.monotonic_ns(), _STAMP)
         match number % 3:
             case 0:
-                made = {"metadata": {"title": "The upper lake", "note": stamp}}
+                made: JSONObject = {"metadata": {"title": "The upper lake", "note": stamp}}
                 self.penstock.ask("PUT", f"/v1/sessions/made-{secrets.token_hex(8)}", made)
             case 1:
-                changed = {"metadata": {"title": "The lower lake", "note": stamp}}
+                changed: JSONObject = {"metadata": {"title": "The lower lake", "note": stamp}}
                 self.penstock.ask("PATCH", f"/v1/sessions/{session_id}", changed)
             case _:
-                given = {"count": 1, "size": _STAMP, "begin": time.monotonic_ns() + _NEVER}
-                start = {"producer": "source", "text": stamp, "input": given}
+                given: JSONObject = {"count": 1, "size": _STAMP, "begin": time.monotonic_ns() + _NEVER}
+                start: JSONObject = {"producer": "source", "text": stamp, "input": given}
                 self.penstock.ask("POST", f"/v1/sessions/{session_id}/generations", start)
 
 
@@ -105,8 +106,8 @@ def _served(context: Context, sessions: int) -> Iterator[_Served]:
     key, held = context.folder / "key", context.folder / f"held-{sessions}"
     key.write_text(secret)
     db = _filled(context, sessions)
-    options = ("--jwt-key", str(key), "--rate", "1000000", "--idle-limit", "none")
-    options += ("--producer", "holds=tests.benchmarks.holds:holds")
+    options = ["--jwt-key", str(key), "--rate", "1000000", "--idle-limit", "none"]
+    options += ["--producer", "holds=tests.benchmarks.holds:holds"]
     with open_penstock(db.parent, db=db.name, options=options, token=_token(signer, "writer")) as penstock:
         yield _Served(penstock, signer, sessions, held)
 
@@ -200,7 +201,7 @@ def _stream(
 
 
 def _watchers(context: Context, served: _Served) -> list[Viewer]:
-    """Each with a token of their own. They come back to where the list stands: a page of it has what was stamped before."""
+    """Each with a token of their own. They come back to where the list stands: its page has stamps from before."""
     sizes = context.sizes
     with closing(connected(served.address)) as connection:
         headers = {"Authorization": f"Bearer {served.token('looker')}"}
@@ -260,7 +261,7 @@ def _beside(context: Context, served: _Served) -> dict[str, float]:
 
 
 def _open(address: tuple[str, int], token: str, session_id: str) -> int:
-    """The nanoseconds until a browser has what it shows: the page, and then the list and a session, beside each other."""
+    """The nanoseconds until a browser has what it shows: the page, then the list and a session beside each other."""
     begun = time.monotonic_ns()
     with socket.create_connection(address, timeout=_PATIENCE) as page:
         page.sendall(get("/"))
