@@ -58,6 +58,7 @@ class Sizes:
     page: int = 100  # sessions
     pages: int = 200  # that are timed, of each kind
     changes: int = 60  # to the list, of which as many hear as watch in B7
+    looks: int = 10  # of a browser
 
 
 FULL: Final = Sizes()
@@ -88,6 +89,7 @@ QUICK: Final = Sizes(
     page=50,
     pages=50,
     changes=20,
+    looks=5,
 )
 
 TINY: Final = Sizes(
@@ -122,4 +124,5 @@ TINY: Final = Sizes(
     page=5,
     pages=3,
     changes=4,
+    looks=1,
 )

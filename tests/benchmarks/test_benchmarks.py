@@ -55,6 +55,22 @@ def test_every_bench_runs(name: str, tmp_path: Path) -> None:
     assert asked <= shapes
 
 
+@pytest.mark.long
+def test_a_browser_is_measured_where_there_is_one(tmp_path: Path) -> None:
+    peers = no_peers(tmp_path)
+    (bench,) = (bench for bench in benches(peers) if bench.name == "B11")
+    run = Run({})
+    measure([bench], run, sizes=TINY, peers=peers, place=tmp_path, systems=["chromium"])
+    if run.skipped:
+        pytest.skip(run.skipped["chromium"])
+    assert run.notes == []
+    painted, listed = (
+        run.samples[Cell("B11", "chromium", f"opened.{shown}_p50_ms")][0] for shown in ("painted", "listed")
+    )
+    assert painted > 0
+    assert listed > 0
+
+
 def shape(cell: Cell) -> str:
     """The metric's name, with each of its numbers as n; but for those behind a letter, as in p99."""
     return re.sub(r"\b\d+", "n", cell.metric)

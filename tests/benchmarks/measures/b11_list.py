@@ -7,6 +7,7 @@ import itertools
 import re
 import secrets
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from penstock.engine import JSONObject
 from tests.benchmarks import holds, listed
 from tests.benchmarks.bench import Bench, Context, Incomplete, Measuring
 from tests.benchmarks.children import work
+from tests.benchmarks.measures.browser import looks
 from tests.benchmarks.measures.reading import MILLI, complete, processor_seconds
 from tests.benchmarks.payload import stamped
 from tests.benchmarks.peers.install import Peers
@@ -43,7 +45,7 @@ _SETTLE: Final = 0.5
 
 # Of the text that a change bears, and of one that makes an event of sse-starlette's as long as the list's.
 _STAMP: Final = 40
-_AS_LONG: Final = 200
+_AS_LONG: Final = 150
 
 # Later than any server that is started here is ended, in nanoseconds.
 _NEVER: Final = 10**13
@@ -104,6 +106,7 @@ def _served(context: Context, sessions: int) -> Iterator[_Served]:
     secret = secrets.token_hex(32)
     signer = Signer(algorithm="HS256", key=secret.encode(), public=secret.encode())
     key, held = context.folder / "key", context.folder / f"held-{sessions}"
+    key.touch(0o600)
     key.write_text(secret)
     db = _filled(context, sessions)
     options = ["--jwt-key", str(key), "--rate", "1000000", "--idle-limit", "none"]
@@ -200,9 +203,8 @@ def _stream(
     }
 
 
-def _watchers(context: Context, served: _Served) -> list[Viewer]:
+def _watchers(context: Context, served: _Served, changes: int) -> list[Viewer]:
     """Each with a token of their own. They come back to where the list stands: its page has stamps from before."""
-    sizes = context.sizes
     with closing(connected(served.address)) as connection:
         headers = {"Authorization": f"Bearer {served.token('looker')}"}
         connection.request("GET", "/v1/events?live=false&limit=1", headers=headers)
@@ -210,8 +212,8 @@ def _watchers(context: Context, served: _Served) -> list[Viewer]:
     if found is None:
         raise Incomplete("the list's stream was not caught up")
     path = f"/v1/events?after={found[1].decode()}"
-    requests = (get(path, served.token(f"watcher {number}")) for number in range(sizes.watching))
-    return [Viewer(sends=(request,), expected=sizes.changes + 1, ready=_CAUGHT_UP) for request in requests]
+    requests = (get(path, served.token(f"watcher {number}")) for number in range(context.sizes.watching))
+    return [Viewer(sends=(request,), expected=changes, ready=_CAUGHT_UP) for request in requests]
 
 
 def _broadcast(peers: Peers) -> Measuring:
@@ -250,7 +252,7 @@ def _beside(context: Context, served: _Served) -> dict[str, float]:
         held.append(served.held())
         served.change()
 
-    viewers = _watchers(context, served)
+    viewers = _watchers(context, served, context.sizes.changes + 1)
     complete(watch(context.folder, served.address, viewers, seconds=_PATIENCE, stamps=True, on_ready=go))
     delays = Delays.of(opened)
     return {
@@ -283,13 +285,35 @@ def _until(stream: socket.socket, mark: bytes) -> None:
             raise Incomplete(f"there was no {mark!r} in {data[:300]!r}")
 
 
+def _chromium(context: Context) -> dict[str, float]:
+    """The same as a person sees it, by a browser that was never there, beside the watchers."""
+    found: list[tuple[float, float]] = []
+    with _served(context, context.sizes.listed[0]) as served:
+
+        def go() -> None:
+            url = f"http://{served.address[0]}:{served.address[1]}/"
+            found.extend(looks(url, served.token("looker"), context.sizes.looks))
+            served.change()
+
+        viewers = _watchers(context, served, 1)
+        complete(watch(context.folder, served.address, viewers, seconds=_PATIENCE, stamps=True, on_ready=go))
+    painted, shown = zip(*found, strict=True)
+    return {
+        "opened.painted_p50_ms": statistics.median(painted),
+        "opened.painted_most_ms": max(painted),
+        "opened.listed_p50_ms": statistics.median(shown),
+        "opened.listed_most_ms": max(shown),
+    }
+
+
 def _penstock(context: Context) -> dict[str, float]:
     found: dict[str, float] = {}
     for number, sessions in enumerate(context.sizes.listed):
         with _served(context, sessions) as served:
             found |= {f"pages[{sessions}].{name}": value for name, value in _pages(context, served).items()}
             if not number:
-                found |= _stream(context, served.penstock, _watchers(context, served), served.change)
+                viewers = _watchers(context, served, context.sizes.changes + 1)
+                found |= _stream(context, served.penstock, viewers, served.change)
                 found |= _beside(context, served)
     return found
 
@@ -299,5 +323,6 @@ def b11(peers: Peers) -> Bench:
         "penstock": _penstock,
         "raw-sqlite": _raw_pages,
         "sse-starlette": _broadcast(peers),
+        "chromium": _chromium,
     }
     return Bench("B11", "The list of very many sessions: pages, its stream, and what is opened beside it", systems)
