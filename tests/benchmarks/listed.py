@@ -38,6 +38,7 @@ _QUESTION: Final = "How does the water of the upper lake come to the mill?"
 
 
 def session_id(number: int) -> str:
+    """Such as ``t3-u7-0000073``."""
     return f"t{number % 10}-u{number // 10 % 10}-{number:07d}"
 
 
@@ -47,7 +48,7 @@ def updated(number: int) -> str:
 
 
 def rank(number: int) -> int:
-    """The same as the log orders by it."""
+    """The same in milliseconds since 1970: what the log orders by."""
     return int((_BEGIN.timestamp() + number) * 1000)
 
 
