@@ -279,6 +279,7 @@ class FollowedList:
         self._watch: Watch = engine.watch(after, wants=wants)
         self._to_list: Cursor | None = None  # the list is to be told anew, and goes on from there
         self._lists = after is None
+        self._answers: dict[str, bool] = {}  # by session, for the page that is being made
         self._change: ListChange | None = None  # of which it is not known yet whether it may be told
 
     async def __aenter__(self) -> Self:
@@ -333,15 +334,23 @@ class FollowedList:
         """Nothing: whether a change may be told has to be asked."""
 
     async def _page(self, cursor: Cursor) -> Told:
+        """Cancelled and called again, it asks of no session again: all the answers may take longer than who receives
+        waits at a time."""
         found, place = await list_sessions(
             self._engine,
             self._patterns,
-            self._permitted,
+            self._known,
             order="updated",
             after=None,
             page_size=self._page_size,
         )
+        self._answers.clear()
         return Told("sessions", list_body(found, place), cursor)
+
+    async def _known(self, session_id: str) -> bool:
+        if session_id not in self._answers:
+            self._answers[session_id] = await self._permitted(session_id)
+        return self._answers[session_id]
 
 
 def list_body(found: Sequence[bytes], place: str | None) -> bytes:
