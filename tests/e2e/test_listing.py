@@ -128,8 +128,8 @@ def test_where_no_websocket_gets_through_the_event_stream_does(browser: Browser,
     context.close()
 
 
-# A list that is followed where the server says `scripts`, one on each connection, the last again and again; and where it
-# is asked to begin.
+# A list that is followed where a server says `scripts`, one on each connection, the last one again and again. What it
+# holds then, and where each connection was asked to begin.
 SCRIPTED = """async ([over, scripts]) => {
   const { Client } = await import("./penstock.js");
   const asked = [];
