@@ -137,13 +137,12 @@ def add_files(routes: Routes, engine: Engine) -> None:
         file = await session.file(file_id)
         headers = {
             "Content-Disposition": _disposition(file.filename),
-            "Content-Length": str(file.size),
             "Content-Security-Policy": _POLICY,
         }
         content_type = file.media_type if file.media_type in _DRAWN else _BYTES
         body = b"" if request.method == "HEAD" else _Content(session, file)
         response = Response(body, 200, headers, content_type=content_type)
-        response.headers["Content-Length"] = str(file.size)
+        response.headers["Content-Length"] = str(file.size)  # also of the answer to HEAD, whose body is empty
         response.timeout = None  # its reader takes its time; the server sees to one that takes nothing
         return response
 
