@@ -68,7 +68,7 @@ class Client:
         )
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
-        """Those that live, by id, behind ``after``; at most ``limit``, of which the server gives 1000."""
+        """Those that live, by id, behind ``after``; at most ``limit``, which is 1000 or less."""
         return list((await self.sessions_page(after or None, limit, order="id")).sessions)
 
     async def sessions_page(

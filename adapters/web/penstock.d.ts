@@ -809,7 +809,9 @@ export declare class Session {
      * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
      * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
      * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
-     * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
+     * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same. With a `key` no
+     * id is made here: the same start again under that key is the same, and neither the stream nor `stop` knows it before its
+     * answer.
      *
      * @param {StartBody} [body]
      * @param {{key?: string} & Abortable} [options]

@@ -637,14 +637,17 @@ export class Session {
    * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
    * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
    * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
-   * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
+   * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same. With a `key` no
+   * id is made here: the same start again under that key is the same, and neither the stream nor `stop` knows it before its
+   * answer.
    *
    * @param {StartBody} [body]
    * @param {{key?: string} & Abortable} [options]
    * @returns {Promise<Started>}
    */
   async start(body = {}, { key, signal } = {}) {
-    const made = body.policy === "join" || body.generation_id ? body : { generation_id: newId(), ...body };
+    const whole = body.generation_id || body.policy === "join" || key !== undefined;
+    const made = whole ? body : { generation_id: newId(), ...body };
     const id = made.generation_id ?? "";
     // one that waits in the queue is no answer that a stop is meant for
     const unsettled = new Unsettled(id !== "" && body.policy !== "queue" && body.policy !== "latest");

@@ -703,6 +703,18 @@ def test_a_start_without_an_answer_is_sent_again_after_some_seconds_and_is_the_s
 
 
 # R-43, R-74
+def test_a_start_under_a_key_of_the_callers_is_the_same_whoever_repeats_it(blank: Page) -> None:
+    body = """
+      for (const page of [1, 2]) { // as behind a reload
+        const one = session(server({ session_id: "s", generation_id: "g", cursor: cursor(2), turn: 1 }));
+        await one.start({ text: "once" }, { key: "order-7" });
+      }
+      return asked.map(({ body, headers }) => [body, headers["Idempotency-Key"]]);
+    """
+    assert scripted(blank, body) == [[{"text": "once"}, "order-7"]] * 2
+
+
+# R-43, R-74
 def test_the_stream_tells_what_became_of_a_start_whose_answer_is_lost(blank: Page) -> None:
     body = """
       const begun = Date.now();
