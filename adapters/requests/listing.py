@@ -60,7 +60,8 @@ _NEVER: Final = "1970-01-01T00:00:00.000Z"
 
 _PLACE: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)(.+)", re.ASCII)
 
-# Of a page's place that must not be read. It holds as long as the process, and is as long whatever it is of.
+# Encrypts where a page begins, if that names a session that its reader may not know of; all are padded to one length.
+# The key is as old as the process.
 _SEAL: Final = Fernet(Fernet.generate_key())
 _SEALED: Final = "*"  # in no id
 _PADDED: Final = 176
@@ -122,7 +123,7 @@ class Place:
         raise InvalidCursor("after is no `next` of a page in this order, or of one before the server was started")
 
     def encode(self, *, openly: bool) -> str:
-        """As a page's ``next``. Not openly: of a session that the reader may not know of."""
+        """As a page's ``next``: readable if ``openly``, else encrypted."""
         text = self.updated + self.session_id
         return text if openly else _SEALED + _SEAL.encrypt(text.ljust(_PADDED).encode()).decode()
 
@@ -277,8 +278,8 @@ class FollowedList:
         self._permitted = permitted
         self._page_size = page_size
         self._watch: Watch = engine.watch(after, wants=wants)
-        self._to_list: Cursor | None = None  # the list is to be told anew, and goes on from there
-        self._lists = after is None
+        self._page_due: Cursor | None = None  # a page comes next, and what changes behind this
+        self._begins_with_page = after is None
         self._answers: dict[str, bool] = {}  # by session, for the page that is being made
         self._change: ListChange | None = None  # of which it is not known yet whether it may be told
 
@@ -304,9 +305,9 @@ class FollowedList:
 
     async def _receive(self) -> ListFrame | Opened | Gap | CaughtUp | Drained:
         while True:
-            if self._to_list is not None:
-                page = await self._page(self._to_list)
-                self._to_list = None
+            if self._page_due is not None:
+                page = await self._page(self._page_due)
+                self._page_due = None
                 return page
             if self._change is not None:
                 change = self._change
@@ -320,10 +321,10 @@ class FollowedList:
                 case ListChange():
                     self._change = delivery
                     continue
-                case Opened(cursor=cursor) if self._lists:
-                    self._to_list = cursor
+                case Opened(cursor=cursor) if self._begins_with_page:
+                    self._page_due = cursor
                 case Gap(resumed=cursor):
-                    self._to_list = cursor
+                    self._page_due = cursor
                 case CaughtUp():
                     self._over = not self._live
                 case _:
