@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self, cast, final
 from urllib.parse import quote
 
+from attrs import asdict
 from hypercorn.typing import ASGIReceiveCallable, HTTPScope
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
@@ -106,14 +107,7 @@ def add_files(routes: Routes, engine: Engine) -> None:
             )
         except ClientLeft as error:
             raise InvalidBody("the file did not come whole") from error
-        file = kept.file
-        made = FileAnswer(
-            session_id=session_id,
-            file_id=file.file_id,
-            media_type=file.media_type,
-            size=file.size,
-            filename=file.filename,
-        )
+        made = FileAnswer(session_id=session_id, **asdict(kept.file))
         return answered(made, 201 if kept.created else 200)
 
     @routes.add(
