@@ -39,6 +39,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "authentication_error": "MODEL_AUTH",
     "billing_error": "MODEL_QUOTA",
     "billing_hard_limit_reached": "MODEL_QUOTA",
+    "billing_not_active": "MODEL_QUOTA",
     "bio_policy": "MODEL_REFUSED",
     "content_filter": "MODEL_REFUSED",
     "content_policy_violation": "MODEL_REFUSED",

@@ -24,6 +24,7 @@ from penstock.engine import JSON
     [
         (429, (), "MODEL_RATE_LIMITED"),
         (429, ("insufficient_quota", "insufficient_quota"), "MODEL_QUOTA"),
+        (429, ("billing_not_active", "billing_not_active"), "MODEL_QUOTA"),
         (400, ("context_length_exceeded", "invalid_request_error"), "MODEL_CONTEXT_TOO_LONG"),
         (404, (None, "invalid_request_error"), "MODEL_NOT_FOUND"),
         (401, (None, "invalid_request_error"), "MODEL_AUTH"),
