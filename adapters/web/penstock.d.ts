@@ -822,7 +822,8 @@ export declare class Session {
     } & Abortable): Promise<Started>;
     /**
      * Stop what runs, or the generation that is named. Without a name it also stops starts of ours that the server has
-     * not answered yet, whether they have reached it or not.
+     * not answered yet, whether they have reached it or not. What is known to run is stopped by its name: asked for again, it
+     * stops nothing that was started behind it.
      *
      * @param {StopBody} [body]
      * @param {Abortable} [options]

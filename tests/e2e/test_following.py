@@ -664,6 +664,23 @@ def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
     assert stops[1]["body"] == {"generation_id": starts[0]["body"]["generation_id"]}
 
 
+# R-47
+def test_a_stop_that_is_asked_for_again_names_what_it_is_to_stop(blank: Page) -> None:
+    body = """
+      const generation = { generation_id: "g", turn: 1, state: "live" };
+      const state = { session_id: "s", cursor: cursor(3), messages: [], generation,
+        queue: { paused: false, items: [] }, approvals: [], metadata: {}, more: false };
+      const parts = [opened(3), told("snapshot", state), live(3)];
+      const one = session(server({ parts }, "broken", { state: "stopped" }));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      const stopped = await one.stop();
+      one.close();
+      return [stopped.state, ...asked.filter(({ path }) => path === "/stop").map(({ body }) => body)];
+    """
+    assert scripted(blank, body) == ["stopped", *[{"generation_id": "g"}] * 2]
+
+
 # A session whose stream is written to by `tell`, and whose other requests get no answer; `id` is that of the start.
 QUIET = """
       let id, tell;
