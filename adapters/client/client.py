@@ -9,6 +9,7 @@ from typing import Final, Literal, final
 
 import httpx
 import trio
+from attrs import asdict
 
 from penstock.engine import (
     Cursor,
@@ -58,12 +59,7 @@ class Client:
         answer, _ = await self._commands.ask("GET", "/v1/producers", repeatable=True)
         listed = read(ProducersAnswer, answer)
         return tuple(
-            ProducerInfo(
-                name=each.name,
-                default=each.name == listed.default,
-                description=each.description,
-                input_schema=each.input_schema,
-            )
+            ProducerInfo(default=each.name == listed.default, **asdict(each, recurse=False))
             for each in listed.producers
         )
 
