@@ -24,7 +24,7 @@ from .intake import BODY_BYTES, BODY_SECONDS, ClientLeft, Streamed
 from .openapi.schemas import Schema
 from .routes import SESSION, Answer, Body, Operation, Routes, answered, json_answer, query
 
-__all__ = ["add_files", "brings_file", "streamed"]
+__all__ = ["add_files", "brings_file", "without_body"]
 
 _PATH: Final = re.compile(r"/v1/sessions/[^/]+/files")
 _STREAMED: Final = "penstock.streamed"
@@ -55,7 +55,7 @@ def brings_file(scope: HTTPScope) -> bool:
     return scope["method"] == "POST" and _PATH.fullmatch(path) is not None
 
 
-def streamed(scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[HTTPScope, ASGIReceiveCallable]:
+def without_body(scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[HTTPScope, ASGIReceiveCallable]:
     """The request for Quart, which is not to collect the body; `add_files` finds that in the scope."""
     body = Streamed(receive)
     return cast("HTTPScope", {**scope, _STREAMED: body}), body.receive
