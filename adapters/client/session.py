@@ -209,7 +209,7 @@ class RemoteSession:
     async def versions(self, message_id: str, *, after: int = 0, limit: int | None = None) -> Versions:
         """The versions of a message that was regenerated, or edited and sent again, the oldest first.
 
-        Those behind the number ``after``, at most ``limit`` (100; of which the server gives 1000).
+        Those behind the number ``after``, at most ``limit``: 100 unless said, 1000 or less.
         """
         asked = given(after=after or None, limit=limit)
         query = {name: str(number) for name, number in asked.items()}

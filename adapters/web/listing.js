@@ -144,17 +144,23 @@ export class Listing {
     const asks = { sessionId: null, after: this.#cursor, snapshot: false, limit: this.#limit, refused, silence: SILENCE, signal };
     for await (const frames of open(this.#wire, asks)) {
       line.connected = true;
+      let over = false;
       for (const frame of frames) {
         if (frame.kind === "later") line.later = frame.milliseconds;
-        else if (frame.kind === "control") this.#take(frame, line);
+        else if (frame.kind === "control") over ||= this.#take(frame, line);
+        else over ||= frame.kind === "bad"; // what it told would be missing
       }
       this.#tell();
+      if (over) return;
     }
   }
 
   /**
+   * Take in one frame. Whether nothing more comes on this connection, which may stand all the same.
+   *
    * @param {Frame & {kind: "control"}} frame
    * @param {{expired: boolean, later: number}} line
+   * @returns {boolean}
    */
   #take({ name, data, cursor }, line) {
     if (name === "sessions") {
@@ -172,7 +178,8 @@ export class Listing {
       line.expired = data?.reason === "token-expired";
       if (line.expired) line.later = 0; // the server is well, only our token is not
     }
-    if (cursor) this.#cursor = cursor;
+    if (cursor && name !== "gap") this.#cursor = cursor; // behind a gap only the page says where we are
+    return name === "drain" || name === "degraded";
   }
 
   /**

@@ -37,6 +37,7 @@ export class Pane {
   #sending;
   #drawing = false;
   #live = null;
+  #closed = new AbortController();
 
   /** @param {string} key a letter: its name in the address */
   constructor(key, app) {
@@ -62,7 +63,7 @@ export class Pane {
       steering: new Steering(this.$(".steering")),
       approvals: new Approvals(this.$(".approvals"), (id, yes, more) => this.#answer(id, yes, more)),
       inspector: new Inspector(this.$(".inspector")),
-      company: new Company(this.$(".present"), app.identity, key),
+      company: new Company(this.$(".present"), app.identity, key, this.#closed.signal),
       lifeline: new Lifeline(this.$(".pill"), notice),
     };
     this.#composer = new Composer(this.root, {
@@ -71,7 +72,7 @@ export class Pane {
       stop: () => this.#sending.stop(),
       typing: (text) => this.#parts.company.typing(text),
       editLast: () => this.#editLast(),
-    });
+    }, this.#closed.signal);
     this.#sending = new Sending(key, notice, this.#composer, () => this.#begun());
     this.#listen();
   }
@@ -196,6 +197,9 @@ export class Pane {
     this.#leave();
     this.#composer.turnTo("");
     this.#session = null;
+    this.#closed.abort();
+    this.#parts.approvals.render({ approvals: [] }); // nothing counts seconds any more
+    this.#parts.lifeline.turn({ state: "idle" }, null, {});
     this.root.remove();
   }
 

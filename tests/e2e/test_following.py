@@ -664,6 +664,23 @@ def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
     assert stops[1]["body"] == {"generation_id": starts[0]["body"]["generation_id"]}
 
 
+# R-47
+def test_a_stop_that_is_asked_for_again_names_what_it_is_to_stop(blank: Page) -> None:
+    body = """
+      const generation = { generation_id: "g", turn: 1, state: "live" };
+      const state = { session_id: "s", cursor: cursor(3), messages: [], generation,
+        queue: { paused: false, items: [] }, approvals: [], metadata: {}, more: false };
+      const parts = [opened(3), told("snapshot", state), live(3)];
+      const one = session(server({ parts }, "broken", { state: "stopped" }));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      const stopped = await one.stop();
+      one.close();
+      return [stopped.state, ...asked.filter(({ path }) => path === "/stop").map(({ body }) => body)];
+    """
+    assert scripted(blank, body) == ["stopped", *[{"generation_id": "g"}] * 2]
+
+
 # A session whose stream is written to by `tell`, and whose other requests get no answer; `id` is that of the start.
 QUIET = """
       let id, tell;
@@ -700,6 +717,18 @@ def test_a_start_without_an_answer_is_sent_again_after_some_seconds_and_is_the_s
     told = scripted(blank, body)
     assert (told["turn"], told["same"], told["asked"], told["key"]) == (1, 1, 2, True)
     assert 5_000 <= told["pause"] <= 8_500  # it waits for the browser's connections to be tried
+
+
+# R-43, R-74
+def test_a_start_under_a_key_of_the_callers_is_the_same_whoever_repeats_it(blank: Page) -> None:
+    body = """
+      for (const page of [1, 2]) { // as behind a reload
+        const one = session(server({ session_id: "s", generation_id: "g", cursor: cursor(2), turn: 1 }));
+        await one.start({ text: "once" }, { key: "order-7" });
+      }
+      return asked.map(({ body, headers }) => [body, headers["Idempotency-Key"]]);
+    """
+    assert scripted(blank, body) == [[{"text": "once"}, "order-7"]] * 2
 
 
 # R-43, R-74
