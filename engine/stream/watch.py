@@ -46,7 +46,7 @@ _AT_ONCE: Final = 100
 
 # So many of those who follow are told before everybody else has a turn. Each of them takes some 40 µs to send it on
 # (measured), so a thousand at once would hold the loop for 40 ms.
-_LOT: Final = 100
+_LOT: Final = 25
 
 # Of each of these sessions what is listed now, None where it is gone, in their order.
 _Read: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[SessionInfo | None]]]
