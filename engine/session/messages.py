@@ -88,13 +88,10 @@ async def retract(core: Core, message_id: str, *, and_after: bool) -> Cursor:
 
 
 async def said_without(core: Core, message_ids: Sequence[str]) -> Said | None:
-    """What lists are to tell as said last once these are retracted, which stand side by side; see `tell_last`.
-
-    None, too, where they tell of another message now.
-    """
+    """What lists are to tell as said last once these are retracted, which stand side by side; see `tell_last`."""
     last = core.journal.listed.last
     if last is None or last.message_id not in message_ids:
-        return None
+        return last
     snapshot = await core.history.snapshot(_LOOKED_AT, message_ids[0])
     for message in reversed(snapshot.messages):
         said = first_words(message.message_id, message.role, words_of(message.blocks))
