@@ -37,7 +37,10 @@ __all__ = ["Leaving", "leaving", "restore"]
 @final
 @frozen
 class Leaving:
-    """A message that is about to leave the transcript, with all that follows it, for another version of it."""
+    """A message that is about to leave the transcript, with all that follows it, for another version of it.
+
+    `Standing.last` is 0 where more of it comes right before it leaves.
+    """
 
     standing: Standing
     known: MessageRecord
@@ -55,7 +58,7 @@ class Leaving:
         where = VersionRecord(
             message_id=message_id,
             first=standing.first,
-            last=standing.last or left - 1,  # one that is open is closed right before it leaves
+            last=standing.last or left - 1,
             left=left,
             behind=standing.behind,
         )
@@ -66,9 +69,11 @@ class Leaving:
 
 
 async def leaving(core: Core, message_id: str) -> Leaving:
-    """The message as it stands. Raises `MessageNotFound`."""
+    """The message as it stands; what is live ends before it leaves. Raises `MessageNotFound`."""
     with core.history.folding() as fold:
         standing = await fold.standing(message_id)
+    if core.live is not None and message_id in core.live.structure.asked_in:
+        standing = evolve(standing, last=0)  # the end says that what was asked for is refused
     return Leaving(standing, await core.message_ids.find(message_id) or MessageRecord())
 
 

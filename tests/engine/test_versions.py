@@ -258,6 +258,29 @@ async def test_an_answer_that_is_replaced_while_it_runs_is_a_version(log: Memory
         assert (await session.snapshot()).generations[0].outcome == "superseded"
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+async def test_what_was_asked_for_stays_with_a_version_that_is_replaced_meanwhile(
+    speaks: bool, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    """With the question, or with the answer: each leaves while the approval is open, which is refused right then."""
+
+    async def asking(generation: Generation) -> None:
+        if speaks:
+            async with generation.message() as message, message.text() as block:
+                await block.write("let me look")
+        await generation.approve("look")
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.start(asking, text="why?")
+        await trio.testing.wait_all_tasks_blocked()
+        first = (await ids_of(session))[-1]
+        await ask(session, "b", text=None if speaks else "how?", replaces=first)
+        former, now = (await session.versions(first)).versions
+        assert [(each.name, each.approved, each.reason) for each in former.approvals] == [("look", False, "superseded")]
+        assert now.approvals == ()
+
+
 async def test_what_is_rolled_back_is_no_version(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
