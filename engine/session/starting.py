@@ -294,8 +294,7 @@ async def _anew(
         return gone, gone.next
     if core.anew and request.replaces is None and not request.brings_message and request.continues is None:
         await core.settled()
-        with core.history.folding() as fold:
-            return None, await fold.unspoken()
+        return None, await core.history.ask(lambda fold: fold.unspoken())
     return None, None
 
 

@@ -70,8 +70,7 @@ class Leaving:
 
 async def leaving(core: Core, message_id: str) -> Leaving:
     """The message as it stands; what is live ends before it leaves. Raises `MessageNotFound`."""
-    with core.history.folding() as fold:
-        standing = await fold.standing(message_id)
+    standing = await core.history.ask(lambda fold: fold.standing(message_id))
     if core.live is not None and message_id in core.live.structure.asked_in:
         standing = evolve(standing, last=0)  # the end says that what was asked for is refused
     return Leaving(standing, await core.message_ids.find(message_id) or MessageRecord())
@@ -106,8 +105,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
         )
     said = await said_without(core, out)
     record = await record_of(core.history, found.version)
-    with core.history.folding() as fold:
-        messages, generations = await fold.left_with(record.first, record.left)
+    messages, generations = await core.history.ask(lambda fold: fold.left_with(record.first, record.left))
     ids: dict[str, str] = {}  # the new ones, by the old
     part = LongPart(core.journal)
     await in_slices(part.preparing(retracted(out, "replaced").items))

@@ -139,16 +139,20 @@ class Fold:
         """Raises `MessageNotFound`, `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             await self._go_on()
-            behind, known = self._state.standing(message_id)
-            message = (await self._read_again([known]))[message_id] if isinstance(known, Evicted) else known
-            view = await in_slices(message.viewing())
-            return Standing(message=view, first=known.first, last=known.last, behind=behind)
+            return await self._standing(message_id)
 
-    async def version_of(self, of: str) -> str | None:
-        """The message that stands here as one of these versions."""
+    async def standing_version(self, of: str) -> Standing | None:
+        """The message that stands here as one of these versions. Raises `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             await self._go_on()
-            return self._state.version_of(of)
+            message_id = self._state.version_of(of)
+            return None if message_id is None else await self._standing(message_id)
+
+    async def _standing(self, message_id: str) -> Standing:
+        behind, known = self._state.standing(message_id)
+        message = (await self._read_again([known]))[message_id] if isinstance(known, Evicted) else known
+        view = await in_slices(message.viewing())
+        return Standing(message=view, first=known.first, last=known.last, behind=behind)
 
     async def unspoken(self) -> Version | None:
         """See `SessionState.unspoken`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -39,6 +40,7 @@ from tests.engine.living import begin, end_of
 from tests.engine.producers import Steered, saying
 from tests.engine.remotes import body
 from tests.engine.rules import events_of
+from tests.engine.slow import SlowLog, turns
 from tests.extent import examples
 
 
@@ -430,6 +432,34 @@ async def test_versions_come_in_pages_within_a_bound(log: MemoryLog, autojump_cl
                 await session.versions(newest, **wrong)
         with pytest.raises(InvalidId):
             await session.versions("newest")
+
+
+@pytest.mark.parametrize("turn", range(0, 24, 2))
+@pytest.mark.parametrize("restores", [False, True])
+async def test_versions_are_told_whatever_becomes_of_the_session_meanwhile(
+    turn: int, restores: bool, autojump_clock: MockClock
+) -> None:
+    """At any moment it leaves memory, or another one is restored."""
+    log = SlowLog()
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await ask(session, "a", text="why?")
+        first = (await ids_of(session))[1]
+        await ask(session, "b" if restores else None, replaces=first)
+        (resident,) = engine._registry.residents
+        log.turns = deque([2])
+
+        async def meanwhile() -> None:
+            await turns(turn)
+            if restores:
+                await session.restore(first)
+            else:
+                resident.leave_if_idle()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(meanwhile)
+            found = await session.versions(first)
+        assert [text_of(each) for each in found.versions] == (["a", "b"] if restores else ["a"])
 
 
 async def test_who_writes_chunks_does_not_say_which_version_it_is(log: MemoryLog, autojump_clock: MockClock) -> None:
