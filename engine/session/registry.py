@@ -167,8 +167,13 @@ class Registry:
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
             head = await self._begin(sid, head, begins.events, metadata, records, begins.listed)
-            if begins.file_ids:
-                await copy_files(self._log, sid, head.epoch, files)
+            try:
+                if begins.file_ids:
+                    await copy_files(self._log, sid, head.epoch, files)
+            except PenstockError:  # then there is no fork; if that cannot be stored, the next opening copies the rest
+                gone = Delete(session_id=sid, epoch=head.epoch, token=head.token + 1)
+                await self._written(gone, partial(self.listing.touch, sid))
+                raise
             self._enter(head)
         await self.resident(sid)
 
