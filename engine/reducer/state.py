@@ -357,24 +357,23 @@ class SessionState:
         if event.generation_id is not None and self._live(event.generation_id) is None:
             return Gap(f"generation.started of {event.generation_id}", f"its message {event.message_id}")
         folded = self._transcript.open_message(event, data)
-        if not isinstance(folded, Gap):
-            self._note_writer(event)
+        self._note_writer(event)
         return folded
 
     def _take_whole(self, event: Event, data: MessageSnapshot, blocks: list[GrowingBlock] | None) -> Folded:
-        is_new = not self._transcript.knows(event.message_id or "")
         folded = self._transcript.take_whole(event, data, blocks)
-        if is_new and not isinstance(folded, Gap):
-            self._note_writer(event)
-            if data.silent is not None:
-                self._generations.carry(GrowingGeneration.forked(data.silent), event.message_id)
+        if self._note_writer(event) and data.silent is not None:
+            self._generations.carry(GrowingGeneration.forked(data.silent), event.message_id)
         return folded
 
-    def _note_writer(self, event: Event) -> None:
-        """The message that came into being with this event is of the generation whose stamp that bears."""
+    def _note_writer(self, event: Event) -> bool:
+        """Whether a message came into being with this event; it is of the generation whose stamp that bears, then."""
         message = self._transcript.find(event.message_id or "")
-        if message is not None and event.generation_id is not None:
+        if message is None or message.first != event.offset:
+            return False
+        if event.generation_id is not None:
             message.by = self._generations.wrote(event.generation_id)
+        return True
 
     def _retract(self, event: Event) -> Folded:
         folded = self._transcript.retract(event)

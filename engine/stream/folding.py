@@ -180,7 +180,7 @@ class Fold:
         """
         async with self._lock:
             await self._go_on()
-            ids = [event.message_id or "" for event in await self._run_of(MessageRetracted, left)]
+            ids = await self._run_of(MessageRetracted, left)
             transcript = Transcript()
             await self._fold_between(transcript, dict.fromkeys(ids, left - 1), first - 1, left - 1)
             messages, _ = await in_slices(transcript.paging(None, None))
@@ -201,7 +201,7 @@ class Fold:
     async def brought(self, count: int, last: int) -> list[str]:
         """The ids of so many messages that came whole, one behind the other, up to the offset ``last``."""
         async with self._lock:
-            return [event.message_id or "" for event in await self._run_of(MessageSnapshot, last - count + 1)][:count]
+            return await self._run_of(MessageSnapshot, last - count + 1, count)
 
     async def _wrote(self, message: GrowingMessage) -> GenerationInfo:
         """The generation that wrote a message that has left."""
@@ -217,22 +217,17 @@ class Fold:
                 raise InvalidBody(f"the log has no end of generation {gid}")
         return (await self._read_generation(place)).view()
 
-    async def _run_of(self, kind: type, offset: int) -> list[Event]:
-        """The event at this offset, and those right behind it, as far as they say this."""
-        found: list[Event] = []
-        while True:
+    async def _run_of(self, kind: type, offset: int, most: int | None = None) -> list[str]:
+        """The messages of the event at this offset, and of those right behind it that say the same: ``most`` at most."""
+        found: list[str] = []
+        while most is None or len(found) < most:
             entries = await self._read(offset - 1 + len(found))
-            for start in range(0, len(entries), SLICE):
-                if start:
-                    await trio.lowlevel.checkpoint()
-                with reading(self._state.session_id):
-                    for entry in entries[start : start + SLICE]:
-                        event = read_event(entry)
-                        if not isinstance(event.data, kind) or event.offset != offset + len(found):
-                            return found
-                        found.append(event)
-            if not entries:
-                return found
+            run = _run(entries, kind, offset + len(found))
+            here = await in_slices(reading_in_bits(self._state.session_id, run))
+            found += here
+            if not here or len(here) < len(entries):
+                break
+        return found[:most]
 
     async def _made(self, making: Callable[[Again], Work[T]]) -> T:
         """What it comes to, with what must be read again for it."""
@@ -363,6 +358,18 @@ def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequenc
         if entry.offset <= wanted.get(event.message_id or "", 0) and not isinstance(event.data, MessageRetracted):
             _must_fit(transcript.fold(event, (yield from growing(event))), entry)
         yield
+
+
+def _run(entries: Sequence[Entry], kind: type, offset: int) -> Work[list[str]]:
+    """The messages of the first of these, from this offset on, as far as they say this and none is missing."""
+    found: list[str] = []
+    for entry in entries:
+        event = yield from reading_event(entry)
+        if not isinstance(event.data, kind) or event.offset != offset + len(found):
+            break
+        found.append(event.message_id or "")
+        yield
+    return found
 
 
 def _views(messages: Sequence[GrowingMessage]) -> Work[deque[MessageView]]:
