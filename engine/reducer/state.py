@@ -76,7 +76,7 @@ class SessionState:
         self.generation: GenerationView | None = None
         self.metadata: JSONObject = {}
         self.paused = False
-        self.reset_at = 0  # the offset of the last session.reset
+        self._reset_at = 0  # the offset of the last session.reset
         self._transcript = Transcript()
         self._generations = Generations()
         self._queue: dict[str, QueuedView] = {}
@@ -221,10 +221,9 @@ class SessionState:
         shown.sort()
         return tuple(view for *_, view in shown)
 
-    @property
-    def newest(self) -> str | None:
-        """The last message's id."""
-        return self._transcript.newest
+    def is_vacant(self, left: int, behind: str | None) -> bool:
+        """Whether what left at this offset could stand at the end again: what it stood behind is the last message."""
+        return left > self._reset_at and self._transcript.newest == behind
 
     @property
     def unspoken(self) -> Version | None:
@@ -388,7 +387,7 @@ class SessionState:
         self._generations.clear()
         self._approvals.clear()
         self._queue.clear()
-        self.reset_at = event.offset or 0
+        self._reset_at = event.offset or 0
         return APPLIED
 
     # Generations

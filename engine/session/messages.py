@@ -67,7 +67,7 @@ async def retract(core: Core, message_id: str, *, and_after: bool) -> Cursor:
     it would go on, and stand there without its question.
     """
     await core.settled()
-    question = await core.history.ask(lambda fold: fold.question())
+    question = await core.history.ask_state(lambda state: state.question)
     found = await core.history.message_ids(message_id)
     wanted = found if and_after else found[:1]
     said = await said_without(core, wanted)

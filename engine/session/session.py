@@ -424,8 +424,8 @@ class Session:
         session; a fork has a copy of those that its messages name.
 
         Raises `FileTooLarge` past `Config.file_bytes` or `Config.session_file_bytes`, `InvalidBody`, `WriteFailed`,
-        `TimedOut`, `Draining`; nothing of it is kept then, nor when the caller is cancelled. ``content`` is closed, if
-        it is a generator.
+        `Draining`; nothing of it is kept then. Whoever is told `TimedOut`, or is cancelled while the last of it is
+        stored, does not know whether it is kept, and sends it again. ``content`` is closed, if it is a generator.
         """
         if not isinstance(content, bytes | AsyncIterable):
             raise InvalidBody(f"content is bytes, or an async iterable of bytes, not {type(content).__name__}")

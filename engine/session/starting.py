@@ -294,7 +294,7 @@ async def _anew(
         return gone, gone.next
     if core.anew and request.replaces is None and not request.brings_message and request.continues is None:
         await core.settled()
-        return None, await core.history.ask(lambda fold: fold.unspoken())
+        return None, await core.history.ask_state(lambda state: state.unspoken)
     return None, None
 
 

@@ -17,7 +17,7 @@ from attrs import frozen
 from ..codec import is_large
 from ..config import Config
 from ..errors import InvalidBody
-from ..events import Event, GenerationFinished, GenerationStarted, MessageRetracted, MessageSnapshot, Version
+from ..events import Event, GenerationFinished, GenerationStarted, MessageRetracted, MessageSnapshot
 from ..log.port import Entry
 from ..reducer import Folded, Gap, GenerationInfo, MessageView, SessionState, Snapshot, SnapshotPage
 from ..reducer.content import Again, Evicted, GrowingMessage, Missing
@@ -103,11 +103,11 @@ class Fold:
                 page = self._pages[key] = SnapshotPage(*made)
             return page
 
-    async def message_ids(self, first: str | None) -> list[str]:
-        """See `SessionState.message_ids`."""
+    async def ask(self, question: Callable[[SessionState], T]) -> T:
+        """What the state at the tail says to this question. Raises `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             await self._go_on()
-            return self._state.message_ids(first)
+            return question(self._state)
 
     async def dismantle(self) -> None:
         """Let go of it, in slices, behind those who wait for it. Nobody may use it from then on."""
@@ -126,12 +126,6 @@ class Fold:
                 return known
             place = self._state.generation_place(generation_id, turn)
             return None if place is None else (await self._read_generation(place)).view()
-
-    async def question(self) -> str | None:
-        """The message behind which the live generation began; None where nothing is live, or stood before it."""
-        async with self._lock:
-            await self._go_on()
-            return self._state.question
 
     # --- versions
 
@@ -153,18 +147,6 @@ class Fold:
         message = (await self._read_again([known]))[message_id] if isinstance(known, Evicted) else known
         view = await in_slices(message.viewing())
         return Standing(message=view, first=known.first, last=known.last, behind=behind)
-
-    async def unspoken(self) -> Version | None:
-        """See `SessionState.unspoken`."""
-        async with self._lock:
-            await self._go_on()
-            return self._state.unspoken
-
-    async def is_vacant(self, left: int, behind: str | None) -> bool:
-        """Whether one that left at this offset could stand at the end again: what it stood behind is the last."""
-        async with self._lock:
-            await self._go_on()
-            return left > self._state.reset_at and self._state.newest == behind
 
     async def left(self, message_id: str, first: int, last: int) -> MessageView:
         """A message that left the transcript, from where the log has it. Raises `StaleEpoch`, `CorruptSession`."""
@@ -218,7 +200,7 @@ class Fold:
         return (await self._read_generation(place)).view()
 
     async def _run_of(self, kind: type, offset: int, most: int | None = None) -> list[str]:
-        """The messages of the event at this offset, and of those right behind it that say the same: ``most`` at most."""
+        """The messages of the event at this offset, and of those right behind it of the same kind: ``most`` at most."""
         found: list[str] = []
         while most is None or len(found) < most:
             entries = await self._read(offset - 1 + len(found))

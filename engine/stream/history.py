@@ -239,7 +239,7 @@ class History:
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
-        return await self.ask(lambda fold: fold.message_ids(first))
+        return await self.ask_state(lambda state: state.message_ids(first))
 
     async def state_at(self, offset: int) -> SessionState:
         """A fold of its own, up to an earlier ``offset``. Raises `InvalidCursor` inside a compacted range."""
@@ -322,6 +322,10 @@ class History:
         """What the fold says to one question. Behind it the session may leave memory, and the fold is let go of."""
         with self._living():
             return await question(self._folded())
+
+    async def ask_state(self, question: Callable[[SessionState], T]) -> T:
+        """What the state at the tail says to one question."""
+        return await self.ask(lambda fold: fold.ask(question))
 
     async def record(self, key: str) -> bytes | None:
         """One of the session's records, as it is."""

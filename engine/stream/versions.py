@@ -63,7 +63,7 @@ async def find(history: History, message_id: str) -> Found:
         return Found(evolve(version, count=version_of(stands.message).count), stands)
     records = await history.all_known(versions_prefix(version.of), VersionRecord)
     last = max(records.values(), key=lambda record: record.left, default=None)
-    if last is None or not await history.ask(lambda fold: fold.is_vacant(last.left, last.behind)):
+    if last is None or not await history.ask_state(lambda state: state.is_vacant(last.left, last.behind)):
         raise MessageNotFound("no version of this message has its place in the transcript", message_id=message_id)
     return Found(evolve(version, count=len(records)), None)
 
