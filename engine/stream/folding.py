@@ -144,7 +144,7 @@ class Fold:
 
     async def _standing(self, message_id: str) -> Standing:
         behind, known = self._state.standing(message_id)
-        message = (await self._read_again([known]))[message_id] if isinstance(known, Evicted) else known
+        message = await self._read_one(known) if isinstance(known, Evicted) else known
         view = await in_slices(message.viewing())
         return Standing(message=view, first=known.first, last=known.last, behind=behind)
 
@@ -152,7 +152,7 @@ class Fold:
         """A message that left the transcript, from where the log has it. Raises `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             place = Evicted(message_id=message_id, first=first, last=last, weight=0)
-            return await in_slices((await self._read_again([place]))[message_id].viewing())
+            return await in_slices((await self._read_one(place)).viewing())
 
     async def left_with(self, first: int, left: int) -> tuple[deque[MessageView], dict[str, GenerationInfo]]:
         """All messages that left with the one at ``left``, in order, and the generations that wrote them.
@@ -163,8 +163,8 @@ class Fold:
         async with self._lock:
             await self._go_on()
             ids = await self._run_of(MessageRetracted, left)
-            transcript = Transcript()
-            await self._fold_between(transcript, dict.fromkeys(ids, left - 1), first - 1, left - 1)
+            transcript, again = Transcript(), Again()
+            await self._fold_between(transcript, again, dict.fromkeys(ids, left - 1), first - 1, left - 1)
             messages, _ = await in_slices(transcript.paging(None, None))
             with reading(self._state.session_id):
                 if [message.message_id for message in messages] != ids:
@@ -172,12 +172,13 @@ class Fold:
             generations: dict[str, GenerationInfo] = {}
             for number, message in enumerate(messages, 1):
                 if (gid := message.generation_id) is not None and gid not in generations:
-                    generations[gid] = await self._wrote(message)
+                    generations[gid] = await self._wrote(message, again)
                 if number % SLICE == 0:
                     await trio.lowlevel.checkpoint()
             views = await in_slices(_views(messages))
             messages.clear()
             await in_slices(transcript.dismantling())
+            await in_slices(again.dismantling())
             return views, generations
 
     async def brought(self, count: int, last: int) -> list[str]:
@@ -185,11 +186,12 @@ class Fold:
         async with self._lock:
             return await self._run_of(MessageSnapshot, last - count + 1, count)
 
-    async def _wrote(self, message: GrowingMessage) -> GenerationInfo:
+    async def _wrote(self, message: GrowingMessage, again: Again) -> GenerationInfo:
         """The generation that wrote a message that has left."""
-        if message.by is not None:
-            return message.by.view()
         gid, turn = message.generation_id or "", message.turn or 0
+        by = message.by or again.generations.get(gid)
+        if by is not None:
+            return by.view()
         known = self._state.generation_info(gid)
         if known is not None:
             return known
@@ -223,7 +225,7 @@ class Fold:
                 await in_slices(again.dismantling())
                 return made
             for start in range(0, len(messages), _AT_A_TIME):
-                again.messages.update(await self._read_again(messages[start : start + _AT_A_TIME]))
+                await self._read_again(messages[start : start + _AT_A_TIME], again)
             for place in generations:
                 again.generations[place.generation_id] = await self._read_generation(place)
 
@@ -248,29 +250,41 @@ class Fold:
                 raise InvalidBody(f"the log has nothing any more at offset {offset}")
             return read_event(entries[0])
 
-    async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, GrowingMessage]:
-        """These messages, from the log. They are in the transcript's order, which is that of their begin."""
+    async def _read_one(self, place: Evicted) -> GrowingMessage:
+        """This message, from the log."""
+        again = Again()
+        await self._read_again([place], again)
+        return again.messages[place.message_id]
+
+    async def _read_again(self, needed: Sequence[Evicted], again: Again) -> None:
+        """Take these messages from the log. They are in the transcript's order, which is that of their begin."""
         wanted = {message.message_id: message.last for message in needed}
         transcript = Transcript()
         position = 0
         for message in needed:
-            position = await self._fold_between(transcript, wanted, max(position, message.first - 1), message.last)
+            after = max(position, message.first - 1)
+            position = await self._fold_between(transcript, again, wanted, after, message.last)
         messages, _ = await in_slices(transcript.paging(None, None))
         with reading(self._state.session_id):
             if len(messages) < len(wanted):
                 raise InvalidBody("messages are not any more where they stood in the log")
-        return {message.message_id: message for message in messages}
+        again.messages.update((message.message_id, message) for message in messages)
 
-    async def _fold_between(self, transcript: Transcript, wanted: Mapping[str, int], after: int, until: int) -> int:
-        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least."""
-        session_id = self._state.session_id
+    async def _fold_between(
+        self, transcript: Transcript, again: Again, wanted: Mapping[str, int], after: int, until: int
+    ) -> int:
+        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least.
+
+        ``again`` hears of the generations that are passed.
+        """
+        session_id, epoch = self._state.session_id, self._state.epoch
         while after < until:
             entries = await self._read(after)
             with reading(session_id):
                 if not entries:
                     raise InvalidBody(f"the log ends before offset {until}")
                 check_page(entries, after)
-            await in_slices(reading_in_bits(session_id, _folding(transcript, wanted, entries)))
+            await in_slices(reading_in_bits(session_id, _folding(transcript, again, epoch, wanted, entries)))
             after = entries[-1].offset
         return after
 
@@ -330,7 +344,9 @@ def _applying(state: SessionState, entries: Sequence[Entry], offset: int) -> Wor
     return False
 
 
-def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequence[Entry]) -> Work[None]:
+def _folding(
+    transcript: Transcript, again: Again, epoch: str, wanted: Mapping[str, int], entries: Sequence[Entry]
+) -> Work[None]:
     """Fold what is of the messages that are wanted, each up to its last offset, whether it left later or by then.
 
     Raises `InvalidBody`.
@@ -339,6 +355,7 @@ def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequenc
         event = yield from reading_event(entry)
         if entry.offset <= wanted.get(event.message_id or "", 0) and not isinstance(event.data, MessageRetracted):
             _must_fit(transcript.fold(event, (yield from growing(event))), entry)
+        again.note(event, epoch)
         yield
 
 

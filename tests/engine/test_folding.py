@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 from unittest.mock import patch
 
@@ -113,7 +114,7 @@ def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
             wanted = at_once(whole.encoding_snapshot(count, before, config.snapshot_bytes, with_open=with_open))
             assert (page.snapshot, page.body) == wanted
             assert await fold.ask(SessionState.message_ids) == whole.message_ids()
-            assert await fold.ask(lambda state: state.message_ids(before)) == whole.message_ids(before)
+            assert await fold.ask(partial(SessionState.message_ids, first=before)) == whole.message_ids(before)
             with pytest.raises(MessageNotFound):
                 await fold.snapshot(None, "nobody")
 
