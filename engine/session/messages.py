@@ -13,8 +13,8 @@ from ..errors import GenerationActive, IdInUse, TimedOut
 from ..events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from ..generation.stamper import LongPart, stamp
 from ..results import Posted, Updated
-from ..rules.lifecycle import Draft, Said, first_words
-from ..rules.listing import words_of
+from ..rules.lifecycle import Draft, Said
+from ..rules.listing import said_in
 from ..rules.merging import updated
 from ..rules.records import METADATA
 from ..stream.slices import in_slices
@@ -94,7 +94,7 @@ async def said_without(core: Core, message_ids: Sequence[str]) -> Said | None:
         return last
     snapshot = await core.history.snapshot(_LOOKED_AT, message_ids[0])
     for message in reversed(snapshot.messages):
-        said = first_words(message.message_id, message.role, words_of(message.blocks))
+        said = said_in(message.message_id, message)
         if said is not None:
             return said
     return None

@@ -17,9 +17,8 @@ from ..events import ForkedGeneration, MessageSnapshot, Version, new_message_id
 from ..generation.stamper import LongPart
 from ..reducer import GenerationInfo, MessageView
 from ..results import Restored
-from ..rules.forking import carrying, digesting, telling
-from ..rules.lifecycle import first_words
-from ..rules.listing import words_of
+from ..rules.forking import carrying, digesting, end_of, telling
+from ..rules.listing import said_in
 from ..rules.records import MessageRecord, VersionRecord, message_key, to_record, version_key
 from ..stream.folding import Standing
 from ..stream.slices import in_slices
@@ -158,7 +157,7 @@ def _bringing(
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from digesting(said)))
         records[message_key(message_id)] = to_record(record)
-        if first_words(message_id, whole.role, words_of(whole.blocks)) is not None:
+        if said_in(message_id, whole) is not None:
             last = (message_id, whole)
             asked = last if asked is None and whole.role == "user" else asked
         yield
@@ -171,14 +170,11 @@ def _bringing(
     return records
 
 
-def _end(generation: GenerationInfo) -> ForkedGeneration:
-    """All that snapshots tell of a generation that has ended."""
-    return ForkedGeneration(
-        generation_id=generation.generation_id,
-        turn=generation.turn or 0,
-        outcome=generation.outcome or "",
-        code=generation.code,
-        message=generation.message,
+def _end(generation: GenerationInfo) -> ForkedGeneration | None:
+    """How it ended, with all that snapshots tell of that."""
+    end = end_of(generation)
+    return end and evolve(
+        end,
         started=generation.started,
         finished=generation.finished,
         retryable=generation.retryable,

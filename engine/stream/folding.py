@@ -17,7 +17,7 @@ from attrs import frozen
 from ..codec import is_large
 from ..config import Config
 from ..errors import InvalidBody
-from ..events import Event, GenerationFinished, GenerationStarted, MessageRetracted, MessageSnapshot
+from ..events import Event, MessageRetracted, MessageSnapshot
 from ..log.port import Entry
 from ..reducer import Folded, Gap, GenerationInfo, MessageView, SessionState, Snapshot, SnapshotPage
 from ..reducer.content import Again, Evicted, GrowingMessage, Missing
@@ -125,7 +125,7 @@ class Fold:
             if known is not None or turn is None:
                 return known
             place = self._state.generation_place(generation_id, turn)
-            return None if place is None else (await self._read_generation(place)).view()
+            return None if place is None else (await self._read_generation(place, Again())).view()
 
     # --- versions
 
@@ -172,7 +172,8 @@ class Fold:
             generations: dict[str, GenerationInfo] = {}
             for number, message in enumerate(messages, 1):
                 if (gid := message.generation_id) is not None and gid not in generations:
-                    generations[gid] = await self._wrote(message, again)
+                    by = message.by or again.generations.get(gid) or await self._read_writer(message, again)
+                    generations[gid] = by.view()
                 if number % SLICE == 0:
                     await trio.lowlevel.checkpoint()
             views = await in_slices(_views(messages))
@@ -186,20 +187,13 @@ class Fold:
         async with self._lock:
             return await self._run_of(MessageSnapshot, last - count + 1, count)
 
-    async def _wrote(self, message: GrowingMessage, again: Again) -> GenerationInfo:
-        """The generation that wrote a message that has left."""
-        gid, turn = message.generation_id or "", message.turn or 0
-        by = message.by or again.generations.get(gid)
-        if by is not None:
-            return by.view()
-        known = self._state.generation_info(gid)
-        if known is not None:
-            return known
-        place = self._state.generation_place(gid, turn)
+    async def _read_writer(self, message: GrowingMessage, again: Again) -> GrowingGeneration:
+        """The generation that wrote a message that has left, from the log."""
+        place = self._state.generation_place(message.generation_id or "", message.turn or 0)
         with reading(self._state.session_id):
             if place is None:
-                raise InvalidBody(f"the log has no end of generation {gid}")
-        return (await self._read_generation(place)).view()
+                raise InvalidBody(f"the log has no end of generation {message.generation_id}")
+        return await self._read_generation(place, again)
 
     async def _run_of(self, kind: type, offset: int, most: int | None = None) -> list[str]:
         """The messages of the event at this offset, and of those right behind it of the same kind: ``most`` at most."""
@@ -227,21 +221,16 @@ class Fold:
             for start in range(0, len(messages), _AT_A_TIME):
                 await self._read_again(messages[start : start + _AT_A_TIME], again)
             for place in generations:
-                again.generations[place.generation_id] = await self._read_generation(place)
+                await self._read_generation(place, again)
 
-    async def _read_generation(self, place: GenerationPlace) -> GrowingGeneration:
+    async def _read_generation(self, place: GenerationPlace, again: Again) -> GrowingGeneration:
         """How this one began and ended, from the log."""
-        first, last = await self._read_event(place.begun), await self._read_event(place.ended)
+        for offset in (place.begun, place.ended):
+            again.note(await self._read_event(offset), self._state.epoch)
         with reading(self._state.session_id):
-            if (
-                not isinstance(first.data, GenerationStarted)
-                or not isinstance(last.data, GenerationFinished)
-                or {first.generation_id, last.generation_id} != {place.generation_id}
-            ):
+            if place.generation_id not in again.generations:
                 raise InvalidBody(f"generation {place.generation_id} is not any more where it stood in the log")
-            generation = GrowingGeneration.begin(first, first.data, self._state.epoch)
-            generation.end(last, last.data, self._state.epoch)
-            return generation
+        return again.generations[place.generation_id]
 
     async def _read_event(self, offset: int) -> Event:
         entries = await self._read(offset - 1, 1)
