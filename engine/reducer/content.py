@@ -24,7 +24,7 @@ from ..events import (
     JSONObject,
     Version,
 )
-from ..work import Work, at_once
+from ..work import Work, at_once, emptying
 from .generations import GenerationPlace, GrowingGeneration
 from .snapshot import BlockView, MessageView, ResolvedView
 
@@ -277,9 +277,7 @@ class Again:
             _, message = self.messages.popitem()
             yield from message.dismantling()
             yield
-        while self.generations:
-            self.generations.popitem()
-            yield
+        yield from emptying(self.generations)
 
 
 @final

@@ -18,7 +18,7 @@ from attrs import frozen
 from ..codec import converter, encode, encode_json, encode_with, encoding_blocks
 from ..events import JSON, Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked, Version
 from ..reducer import BlockView, GenerationInfo, MessageView
-from ..work import Work
+from ..work import Work, emptying
 from .listing import Listed, begun, said_in, saying, words_of
 from .records import MessageRecord, message_key, to_record
 
@@ -83,9 +83,7 @@ def beginning(
         listed = saying(listed, said_in(message.message_id, message))
         named.update((block.file_id, None) for block in message.blocks if block.file_id is not None)
         yield
-    while ends:
-        ends.popitem()
-        yield
+    yield from emptying(ends)
     return Beginning(events=events, records=records, file_ids=list(named), listed=listed)
 
 

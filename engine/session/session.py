@@ -327,8 +327,9 @@ class Session:
     ) -> Session:
         """A new, independent session that begins with this one's messages: all, or those up to ``at``.
 
-        ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given.
-        Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`.
+        ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given. The
+        files that its messages name are copied. Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`, and `WriteFailed`
+        where there is no new session because something of it could not be stored.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         await self._registry.fork(sid, self.session_id, checked_fork_point(at), own_metadata(metadata))

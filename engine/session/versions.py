@@ -23,7 +23,7 @@ from ..rules.records import MessageRecord, VersionRecord, message_key, to_record
 from ..stream.folding import Standing
 from ..stream.slices import in_slices
 from ..stream.versions import find, record_of, version_of
-from ..work import Work
+from ..work import Work, emptying
 from .core import Core
 from .ending import finished_first
 from .idempotency import Key
@@ -122,6 +122,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
     tell_last(core, said)
     await in_slices(part.writing())
     await core.settled(mark)
+    await in_slices(emptying(brought))
     return Restored(message_ids=tuple(ids.values()), cursor=core.journal.cursor_at(mark))
 
 
@@ -131,7 +132,7 @@ def _bringing(
     messages: deque[MessageView],
     generations: dict[str, GenerationInfo],
     ids: dict[str, str],
-) -> Work[Mapping[str, bytes | None]]:
+) -> Work[dict[str, bytes | None]]:
     """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them.
 
     What is added is taken out of ``messages``, and all of ``generations``.
@@ -164,9 +165,7 @@ def _bringing(
     for told in (asked, last):
         if told is not None:
             part.tell(*told)
-    while generations:
-        generations.popitem()
-        yield
+    yield from emptying(generations)
     return records
 
 
