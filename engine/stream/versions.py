@@ -53,10 +53,13 @@ async def find(history: History, message_id: str) -> Found:
     Raises `MessageNotFound` for a message that nobody saw, that was retracted and not replaced, or whose place is gone:
     no version stands in the transcript, and others came behind what they stood behind.
     """
-    known = await history.message(message_id)
-    if known is None or known.of is None or known.index is None:
+    try:
         standing = await history.ask(lambda fold: fold.standing(message_id))
         return Found(version_of(standing.message), standing)
+    except MessageNotFound:
+        known = await history.message(message_id)  # not before: it may be replaced at any moment
+        if known is None or known.of is None or known.index is None:
+            raise
     version = Version(of=known.of, index=known.index, count=known.index)
     stands = await history.ask(lambda fold: fold.standing_version(version.of))
     if stands is not None:
