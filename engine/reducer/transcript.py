@@ -96,6 +96,7 @@ class Transcript:
         self._by_id.clear()
         while self._in_order:
             message = self._in_order.pop()
+            self._held.pop(message.message_id, None)
             if isinstance(message, GrowingMessage):
                 yield from message.dismantling()
             yield
