@@ -125,7 +125,7 @@ class Fold:
             if known is not None or turn is None:
                 return known
             place = self._state.generation_place(generation_id, turn)
-            return None if place is None else (await self._read_generation(place, Again())).view()
+            return None if place is None else (await self._read_generation(place, Again())).info
 
     # --- versions
 
@@ -173,7 +173,7 @@ class Fold:
             for number, message in enumerate(messages, 1):
                 if (gid := message.generation_id) is not None and gid not in generations:
                     by = message.by or again.generations.get(gid) or await self._read_writer(message, again)
-                    generations[gid] = by.view()
+                    generations[gid] = by.info
                 if number % SLICE == 0:
                     await trio.lowlevel.checkpoint()
             views = await in_slices(_views(messages))
