@@ -342,8 +342,8 @@ async def test_the_first_answer_of_a_start_that_continues_says_so(log: MemoryLog
 
     async def twice(generation: Generation) -> None:
         seen.append(generation.continues)
-        for role in ("assistant", "assistant"):
-            async with generation.message(role=role) as message, message.text() as block:
+        for made in [generation.message(), generation.message()]:  # which is the first is known when one is opened
+            async with made as message, message.text() as block:
                 await block.write("and more")
 
     async with open_engine(log, producers={"twice": twice}) as engine:
