@@ -163,14 +163,16 @@ async def test_what_is_taken_back_is_told_no_longer(log: MemoryLog, autojump_clo
         assert (told.title, told.last, told.running) == (None, None, False)
 
 
+@pytest.mark.parametrize("running", [False, True])
 async def test_while_an_answer_is_made_anew_the_question_is_what_was_said_last(
-    log: MemoryLog, autojump_clock: MockClock
+    running: bool, log: MemoryLog, autojump_clock: MockClock
 ) -> None:
+    """Also when the former answer was still running."""
     live = Steered()
     async with open_engine(log, producers={"live": live, **PRODUCERS}) as engine:
         session = await engine.create_session("s")
-        await session.start("say", text="Who?")
-        await settled(engine)
+        await session.start(Steered() if running else "say", text="Who?")
+        await wait_all_tasks_blocked() if running else await settled(engine)
         answer = (await session.snapshot()).messages[-1]
         await session.start("live", replaces=answer.message_id)
         await live.started.wait()
