@@ -63,7 +63,7 @@ class Commands:
         within: float | None = None,
         repeatable: bool,
     ) -> Answer:
-        """The answer as it came, to a body that is what it is. Each attempt has ``within`` seconds.
+        """The answer as it came, to a body that is what it is. Each attempt has ``within`` seconds at most.
 
         Raises as `ask`, but for what is said of JSON.
         """
