@@ -20,8 +20,12 @@ export class Company {
     this.#root = root;
     this.#device = `${identity.device}.${place}`;
     this.#identity = identity;
-    addEventListener("pagehide", () => this.leave());
-    addEventListener("pageshow", (event) => event.persisted && this.#session && this.arrive(this.#session));
+    addEventListener("pagehide", () => {
+      const session = this.#session;
+      this.leave();
+      const back = (event) => event.persisted && session && this.arrive(session);
+      addEventListener("pageshow", back, { once: true });
+    });
   }
 
   /** Be seen in this session from now on. */

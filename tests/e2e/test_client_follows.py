@@ -19,6 +19,7 @@ from penstock.engine import (
     Generation,
     GenerationFinished,
     JSONObject,
+    ListChange,
     Queued,
     SessionState,
     Started,
@@ -91,6 +92,28 @@ async def test_a_line_that_dies_without_a_word_is_replaced(over: Literal["sse", 
                 posted = await session.post("and on")
                 assert (await anext(events)).message_id == posted.message_id
                 assert events.statistics().attempts == 2
+
+
+#
+async def test_a_list_whose_line_died_has_what_came_meanwhile() -> None:
+    config = ClientConfig(heartbeat=0.4, first_pause=0.02, attempt_timeout=1.0)
+    with trio.fail_after(20):
+        async with (
+            penstock(heartbeat=0.4) as server,
+            BlackHole(server.served.port).running() as hole,
+            connect(server.url) as near,
+            connect(hole.url, config=config) as client,
+            client.watch() as changes,
+        ):
+            while not isinstance(await changes.receive(), CaughtUp):
+                pass
+            hole.freeze()
+            begun = trio.current_time()
+            await near.create_session("meanwhile")
+            change = await anext(changes)
+            assert isinstance(change, ListChange)
+            assert change.session_id == "meanwhile"
+            assert 0.5 < trio.current_time() - begun < 3
 
 
 @frozen
