@@ -74,7 +74,7 @@ def said(site: ServerProcess, session_id: str) -> list[str]:
 
 #
 @OVER
-@pytest.mark.parametrize("event", ["online", "pageshow", None])
+@pytest.mark.parametrize("event", ["online", "pageshow", "visibilitychange", None])
 def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
     far: Page, hole: BlackHole, over: str, event: str | None
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
     hole.freeze()
     begun = time.monotonic()
     if event is not None:
-        far.evaluate("(name) => dispatchEvent(new Event(name))", event)
+        far.evaluate("(name) => document.dispatchEvent(new Event(name, { bubbles: true }))", event)
     far.wait_for_function(LIVE, arg=2)
     assert time.monotonic() - begun < SOON
 
