@@ -108,8 +108,8 @@ class Wire:
     ) -> Answer:
         """One request, once. A body is JSON unless ``headers`` say otherwise.
 
-        Raises `Unreachable` when no answer comes in time (in ``within`` seconds, where there is a file in it either
-        way; where it is ``repeatable`` it is to begin sooner), and `InvalidBody` for a header that cannot be sent.
+        Raises `Unreachable` when no answer comes in time, and `InvalidBody` for a header that cannot be sent. With a
+        file in it, either way, an answer has ``within`` so many seconds; one that is ``repeatable`` begins sooner.
         """
         limit = self.config.request_timeout if within is None else within
         if repeatable:

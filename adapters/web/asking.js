@@ -6,7 +6,7 @@ const FIRST_PAUSE = 250; // milliseconds; below what a person notices
 const LONGEST_PAUSE = 10_000; // what a person in front of a page accepts to wait after the server is back
 const LONGEST_RETRY_AFTER = 300_000; // what a server may ask for; more is a mistake in a header
 const REQUEST_TIMEOUT = 30_000; // a start may wait for the old one's clean-up (2 s) and for a commit (10 s at most)
-const ATTEMPT = 6_000; // until an answer begins to what is safe to repeat: the line may be dead, and says nothing of it
+const ATTEMPT = 6_000; // until an answer begins to what is safe to repeat, or goes on: a dead line says nothing of it
 const FILE_TIMEOUT = 300_000; // a file may have some megabytes, and a phone's line a hundred kilobytes a second
 const SLOW = 32; // bytes in a millisecond: a line that takes so few of a large body, or of a file, is not dead for that
 const PATIENCE = 40_000; // what is safe to repeat is repeated for so long: the server restarts, the network changes
@@ -304,9 +304,9 @@ export class Wire {
     const whole = file ? FILE_TIMEOUT : REQUEST_TIMEOUT;
     const attempt = ATTEMPT + (file?.size ?? text?.length ?? 0) / SLOW;
     let limit = setTimeout(late, repeatable ? Math.min(attempt, whole) : whole);
-    const wait = (/** @type {number} */ milliseconds) => {
+    const heard = () => {
       clearTimeout(limit);
-      limit = setTimeout(late, milliseconds);
+      limit = setTimeout(late, ATTEMPT); // for the next piece of the answer, on a line that may be slow
     };
     if (signal.aborted) leave();
     signal.addEventListener("abort", leave);
@@ -321,9 +321,10 @@ export class Wire {
         },
         refused,
       );
-      wait(REQUEST_TIMEOUT); // an answer that has begun, on a line that may be slow
+      heard();
       if (response.status === 204) return null;
-      return await (bytes ? fileOf(response, () => wait(ATTEMPT)) : response.json()).catch((cause) => {
+      const read = bodyOf(response, heard).then(async (told) => (bytes ? told : JSON.parse(await told.text())));
+      return await read.catch((cause) => {
         request.signal.throwIfAborted();
         throw unreachable("the answer broke off", cause);
       });
@@ -335,13 +336,13 @@ export class Wire {
 }
 
 /**
- * The file that is answered with.
+ * What is answered.
  *
  * @param {Response} response
  * @param {() => void} heard called with each piece of it
  * @returns {Promise<Blob>}
  */
-async function fileOf(response, heard) {
+async function bodyOf(response, heard) {
   const reader = response.body?.getReader();
   const pieces = [];
   for (let read = await reader?.read(); read && !read.done; read = await reader?.read()) {
