@@ -83,7 +83,8 @@ async def test_one_that_came_back_may_stay_away_as_long_again(autojump_clock: Mo
 
 
 async def test_one_that_came_back_and_said_nothing_may_stay_away_as_long_again(autojump_clock: MockClock) -> None:
-    quiet = Stream(control("caught-up", json.dumps({"cursor": FIRST})), *[5.0, b":\n\n"] * 20)
+    beats: list[float | bytes] = [5.0, b":\n\n"] * 20
+    quiet = Stream(control("caught-up", json.dumps({"cursor": FIRST})), *beats)
     terminal = Terminal(Stream(event(1)), quiet, httpx.ConnectError("refused"), Stream(event(2), END))
     await terminal.tail()
     assert terminal.offsets == [1, 2]
