@@ -230,8 +230,11 @@ class RemoteSession:
         return Restored(message_ids=tuple(restored.message_ids), cursor=restored.cursor)
 
     async def update(self, patch: JSONObject) -> Updated:
-        """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
-        answer, _ = await self._ask("PATCH", "", {"metadata": patch}, repeatable=False)
+        """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge).
+
+        One whose answer was lost is sent again: to merge it twice is to merge it once.
+        """
+        answer, _ = await self._ask("PATCH", "", {"metadata": patch}, repeatable=True)
         updated = read(UpdateAnswer, answer)
         return Updated(metadata=updated.metadata, cursor=updated.cursor)
 

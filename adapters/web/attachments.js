@@ -153,20 +153,21 @@ function preview(file) {
  *
  * @param {import("./penstock.js").Session} session
  * @param {{text?: string, attached?: Item[], [name: string]: any}} asked
+ * @param {AbortSignal} signal
  */
-export async function brought(session, { attached = [], ...body }) {
+export async function brought(session, { attached = [], ...body }, signal) {
   if (!attached.length) return body;
   const { text, ...rest } = body;
   const blocks = text?.trim() ? [{ kind: "text", text }] : [];
-  for (const item of attached) blocks.push(await blockOf(session, item));
+  for (const item of attached) blocks.push(await blockOf(session, item, signal));
   return { ...rest, message: { blocks } };
 }
 
-async function blockOf(session, item) {
+async function blockOf(session, item, signal) {
   if (item.text !== undefined) return { kind: "text", text: item.text };
   if (item.block) return item.block;
   if (item.sent?.sessionId !== session.sessionId) {
-    const { file_id, media_type } = await session.keepFile(item.file);
+    const { file_id, media_type } = await session.keepFile(item.file, { signal });
     const kind = media_type.startsWith("image/") ? "image" : "file";
     item.sent = { sessionId: session.sessionId, block: { kind, file_id } };
   }

@@ -23,8 +23,13 @@ export class Company {
     this.#root = root;
     this.#device = `${identity.device}.${place}`;
     this.#identity = identity;
-    addEventListener("pagehide", () => this.leave(), { signal });
-    addEventListener("pageshow", (event) => event.persisted && this.#session && this.arrive(this.#session), { signal });
+    const left = () => {
+      const session = this.#session;
+      this.leave();
+      const back = (event) => event.persisted && session && this.arrive(session);
+      addEventListener("pageshow", back, { once: true, signal });
+    };
+    addEventListener("pagehide", left, { signal });
   }
 
   /** Be seen in this session from now on. */

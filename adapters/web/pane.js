@@ -358,8 +358,11 @@ export class Pane {
     if (element.classList.contains("edited")) return;
     const text = await editIn(element, said(message));
     const attached = attachedTo(message);
-    if (text !== null) await this.#sending.start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
     this.focus();
+    if (text === null) return;
+    const { sessionId } = this;
+    const sent = await this.#sending.start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
+    if (!sent) this.#composer.giveBack(text, attached, sessionId);
   }
 
   #editLast() {

@@ -15,7 +15,7 @@
 
 import { Backoff, GOOD, newId, pause, Problem, query, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
-import { FrameParser, openSocket, openStream, SILENCE } from "./lines.js";
+import { FrameParser, openSocket, openStream, SILENCE, SLOWEST } from "./lines.js";
 import { Listing } from "./listing.js";
 
 const LARGEST_PAGE = 1000; // messages that a server gives at once
@@ -96,7 +96,6 @@ export class Client {
 }
 
 const GRACE = 2_000; // milliseconds that a start's own answer, which says more, may come behind the stream's
-const SLOWEST = 2; // doublings of the silence that a line may keep: a snapshot is one message on a WebSocket
 
 /** A start that is not answered yet. */
 class Unsettled {

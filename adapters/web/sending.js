@@ -10,7 +10,7 @@ const LATE = 8000; // milliseconds; longer than an attempt may take
 
 /** A conversation to send to. A missing one is made with what is sent first. */
 class Target {
-  #making = new AbortController();
+  #leaving = new AbortController();
 
   constructor(session, missing) {
     this.session = session;
@@ -20,14 +20,19 @@ class Target {
   /** @param {string} title */
   async make(title) {
     if (!this.missing) return;
-    await this.session.create(title ? { metadata: { title } } : {}, { signal: this.#making.signal });
+    await this.session.create(title ? { metadata: { title } } : {}, { signal: this.signal });
     this.missing = false;
   }
 
-  /** What would make it does not, if that is under way. */
+  /** Of what goes before a start: what makes the session, and files. */
+  get signal() {
+    return this.#leaving.signal;
+  }
+
+  /** What goes before a start does not, if it is under way. */
   leave() {
-    this.#making.abort(new DOMException("it was stopped before it began", "AbortError"));
-    this.#making = new AbortController();
+    this.#leaving.abort(new DOMException("it was stopped before it began", "AbortError"));
+    this.#leaving = new AbortController();
   }
 }
 
@@ -87,7 +92,7 @@ export class Sending {
     const { producer, input } = this.#composer.choices;
     const made = { generation_id: id, job_id: `${this.#key}-${this.#sent}`, producer, input, ...body };
     for (const name of Object.keys(made)) if (made[name] === undefined) delete made[name];
-    const send = async () => to.session.start(await brought(to.session, made));
+    const send = async () => to.session.start(await brought(to.session, made, to.signal));
     const command = async () => {
       await this.#make(to, title);
       return send().catch(async (problem) => {
@@ -143,7 +148,8 @@ export class Sending {
     const { generation } = session.getSnapshot();
     if (!generation && !this.#composer.sending) return;
     this.#composer.hold();
-    if (missing) return this.to.leave();
+    this.to.leave();
+    if (missing) return;
     // without a name it also reaches a start of ours that is not answered yet
     const named = this.#composer.sending ? {} : { generation_id: generation.generation_id };
     const stopped = await this.carryOut("Not stopped", () => session.stop(named));

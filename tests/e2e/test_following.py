@@ -641,6 +641,29 @@ def test_a_quiet_socket_is_not_given_up(blank: Page) -> None:
     assert scripted(blank, body) == ["live", 1]
 
 
+def test_a_file_that_stops_coming_is_asked_for_again(blank: Page) -> None:
+    body = """async () => {
+      const { Client } = await import("./penstock.js");
+      let asked = 0;
+      const fetch = async (url, { signal }) => {
+        const dies = (asked += 1) === 1;
+        const start = (pieces) => {
+          pieces.enqueue(Uint8Array.of(1, 2));
+          if (dies) return signal.addEventListener("abort", () => pieces.error(signal.reason));
+          pieces.enqueue(Uint8Array.of(3));
+          pieces.close();
+        };
+        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "image/png" } });
+      };
+      const begun = Date.now();
+      const file = await new Client({ fetch }).session("s").readFile("f");
+      return { bytes: [...new Uint8Array(await file.arrayBuffer())], type: file.type, asked, took: Date.now() - begun };
+    }"""
+    told = blank.evaluate(body)
+    assert told.pop("took") < 10_000
+    assert told == {"bytes": [1, 2, 3], "type": "image/png", "asked": 2}
+
+
 # R-47
 def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
     body = """

@@ -116,6 +116,40 @@ def test_behind_a_restart_the_list_begins_anew(start_server: Start, follow: Call
     assert again.stop() == 0
 
 
+def test_a_page_that_takes_longer_than_a_line_may_be_silent_comes_in_the_end(blank: Page) -> None:
+    """On a WebSocket it is one message, and nothing of it is heard before its end."""
+    body = """async () => {
+      const { setTimeout: real } = globalThis;
+      globalThis.setTimeout = (call, milliseconds) => real(call, milliseconds / 20);
+      class Slow {
+        OPEN = 1;
+        readyState = 1;
+        constructor() { real(() => this.onopen?.()); }
+        send(text) {
+          const { op, id } = JSON.parse(text);
+          if (op !== "watch") return;
+          const cursor = "e-0000000000000001";
+          const tell = (frame) => this.onmessage?.({ data: JSON.stringify(frame) });
+          real(() => tell({ op: "reply", id, result: { cursor } }));
+          setTimeout(() => {
+            tell({ op: "sessions", sessions: [{ session_id: "s" }], list_cursor: cursor });
+            tell({ op: "caught-up", list_cursor: cursor });
+          }, 10_000);
+        }
+        close() {}
+      }
+      const { Client } = await import("./penstock.js");
+      const list = new Client({ WebSocket: Slow }).list({ over: "websocket" });
+      const isLive = () => list.getSnapshot().connection.state === "live";
+      const live = new Promise((done) => list.subscribe(() => isLive() && done()));
+      list.follow();
+      await live;
+      const { sessions, connection } = list.getSnapshot();
+      return { ids: sessions.map(({ session_id }) => session_id), attempts: connection.attempts };
+    }"""
+    assert blank.evaluate(body) == {"ids": ["s"], "attempts": 2}
+
+
 def test_where_no_websocket_gets_through_the_event_stream_does(browser: Browser, server: ServerProcess) -> None:
     make(server.url, "one")
     context = browser.new_context()
