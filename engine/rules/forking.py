@@ -20,7 +20,7 @@ from ..events import JSON, Cursor, Event, ForkedGeneration, JSONObject, MessageS
 from ..reducer import BlockView, GenerationInfo, MessageView
 from ..work import Work, emptying
 from .listing import Listed, begun, said_in, saying, words_of
-from .records import MessageRecord, message_key, to_record
+from .records import GenerationRecord, MessageRecord, generation_key, message_key, to_record
 
 __all__ = ["Beginning", "beginning", "carrying", "digesting", "end_of", "telling"]
 
@@ -51,17 +51,21 @@ def beginning(
     ``generations`` are those that a snapshot with these messages shows. Each is taken out of ``messages`` and
     ``generations``. Raises `InvalidBody`.
     """
-    ends: dict[str, ForkedGeneration | None] = {}
-    silent: dict[str | None, ForkedGeneration | None] = {}
+    ends: dict[str, ForkedGeneration] = {}
+    silent: dict[str | None, ForkedGeneration] = {}
+    records: dict[str, bytes | None] = {}
     while generations:
         generation = generations.popleft()
-        ends[generation.generation_id] = end_of(generation)
-        if generation.silent:
-            silent[generation.behind] = ends[generation.generation_id]
+        end = end_of(generation)
+        if end is not None:
+            ends[generation.generation_id] = end
+            if generation.silent:
+                silent[generation.behind] = end
+            # Its id is taken here, too. Its turn was one of the source's.
+            records[generation_key(end.generation_id)] = to_record(GenerationRecord(outcome=end.outcome, code=end.code))
         yield
     forked = SessionForked(source_session_id=source, source_cursor=str(cursor), metadata=metadata)
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
-    records: dict[str, bytes | None] = {}
     named: dict[str, None] = {}
     listed = begun(time)
     while messages:

@@ -54,7 +54,7 @@ def rank(number: int) -> int:
 
 def place(number: int) -> str:
     """``after`` for the page behind this one, in the order of activity."""
-    return Place(updated(number), session_id(number)).told(openly=True)
+    return Place(updated(number), session_id(number)).encode(openly=True)
 
 
 def page(whose: str, behind: int, limit: int) -> list[str]:
