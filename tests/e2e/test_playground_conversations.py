@@ -303,7 +303,7 @@ def test_a_token_is_asked_for_and_kept_for_the_tab_only(guarded: ServerProcess, 
     assert [complaint for complaint in complaints if "401" not in complaint] == []
 
 
-def test_who_gives_a_token_when_asked_may_begin_a_conversation_at_once(guarded: ServerProcess, browser: Browser) -> None:
+def test_who_gives_a_token_when_asked_may_begin_a_conversation(guarded: ServerProcess, browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 1360, "height": 860})
     page.set_default_timeout(PATIENCE)
     page.goto(f"{guarded.url.removesuffix('/chat')}/chat/")
