@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Final, final
 
-import click
+try:
+    import click
+except ModuleNotFoundError as error:
+    raise SystemExit("penstock: its commands take the extra 'server': pip install '.[server]'") from error
 
 __all__ = ["main"]
 

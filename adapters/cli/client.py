@@ -21,6 +21,7 @@ import trio
 from penstock.engine import CaughtUp, Degraded, Drained, Ended, Gap, InvalidBody, PenstockError
 
 from ..client import Arrived, Client, ClientConfig, Delivery, Events, Lost, Unreachable, connect
+from ..problems import Unauthenticated
 
 __all__ = [
     "DEFAULT_URL",
@@ -88,7 +89,12 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
         raise click.ClickException(str(error)) from error
     except Unreachable as error:
         raise click.ClickException(
-            f"{error.detail}; start one with 'penstock serve' or name another with --url"
+            f"{error.detail} Start one with 'penstock serve', or name another with --url."
+        ) from error
+    except Unauthenticated as error:
+        raise click.ClickException(
+            "the server takes a token, and none was shown that is good: put it into PENSTOCK_TOKEN, or name its file "
+            f"with --token-file; 'penstock token' makes one [{error.code}]"
         ) from error
     except PenstockError as error:
         raise click.ClickException(f"{error.detail} [{error.code}]") from error

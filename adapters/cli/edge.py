@@ -114,7 +114,12 @@ _OPTIONS: Final = (
         help="Where a proxy has put the server, like /penstock.",
     ),
     click.option(
-        "--max-connections", metavar="N", default=_CONNECTIONS, show_default=True, type=_COUNT, help="At a time."
+        "--max-connections",
+        metavar="N",
+        default=_CONNECTIONS,
+        show_default=True,
+        type=_COUNT,
+        help="Connections at a time.",
     ),
     click.option(
         "--peer-connections",
@@ -126,7 +131,7 @@ _OPTIONS: Final = (
         "--peer-rate",
         metavar="N",
         type=click.FloatRange(min=0, min_open=True),
-        help=f"New ones a second, likewise.  [default: {_PEER_RATE:g}; on a loopback address, any]",
+        help=f"New connections a second, likewise.  [default: {_PEER_RATE:g}; on a loopback address, any]",
     ),
     click.option(
         "--rate",
@@ -134,7 +139,9 @@ _OPTIONS: Final = (
         type=click.FloatRange(min=0, min_open=True),
         help=f"Requests a second that one client may make.  [default: {_LIMITS.rate:g}; without tokens, any]",
     ),
-    click.option("--burst", metavar="N", type=click.FloatRange(min=1), help="And at once.  [default: what 2 s bring]"),
+    click.option(
+        "--burst", metavar="N", type=click.FloatRange(min=1), help="Of these at once.  [default: what 2 s bring]"
+    ),
     click.option(
         "--auth-failures",
         metavar="N",
@@ -146,13 +153,13 @@ _OPTIONS: Final = (
         "--client-connections",
         metavar="N",
         type=_COUNT,
-        help=f"At work for one client.  [default: {_LIMITS.connections:g}; without tokens, any]",
+        help=f"Connections at work for one client.  [default: {_LIMITS.connections:g}; without tokens, any]",
     ),
     click.option(
         "--client-subscriptions",
         metavar="N",
         type=_COUNT,
-        help=f"Of one client.  [default: {_LIMITS.subscriptions:g}; without tokens, any]",
+        help=f"Subscriptions of one client.  [default: {_LIMITS.subscriptions:g}; without tokens, any]",
     ),
 )
 

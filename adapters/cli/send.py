@@ -39,7 +39,7 @@ def _input(_: click.Context, __: click.Parameter, value: str | None) -> JSON:
     try:
         return decode_json(value.encode())
     except (InvalidBody, UnicodeEncodeError) as error:
-        raise click.BadParameter(f"this is no JSON: {error}") from error
+        raise click.BadParameter(f"this is {error}") from error
 
 
 @click.command()

@@ -180,7 +180,10 @@ class Wire:
             await response.aclose()
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        told = str(error) or type(error).__name__
+        cause: BaseException | None = error
+        while cause is not None and not str(cause):  # httpx says nothing of a TLS handshake that failed; its cause does
+            cause = cause.__cause__ or cause.__context__
+        told = type(error).__name__ if cause is None else str(cause)
         return Unreachable(f"no answer from {self.url} ({told}); is a penstock server there?")
 
 

@@ -107,6 +107,13 @@ export class Composer {
     if (this.#sessionId) draft(this.#sessionId, this.#field.value);
   }
 
+  /** Take what is written and attached here, for `giveBack`. */
+  take() {
+    const written = [this.#field.value, this.#attachments.take()];
+    this.#field.value = "";
+    return written;
+  }
+
   /** Give back what was not used, where it was written; what is being written there meanwhile stays behind it. */
   giveBack(text, attached = [], sessionId = this.#sessionId) {
     const here = sessionId === this.#sessionId;

@@ -25,7 +25,7 @@ export function ask({ title, text, confirm, danger = false, cancel = true, field
     };
     const dialog = make(
       "dialog",
-      { class: "box", "aria-label": title, on: { close: () => (dialog.remove(), resolve(answer)) } },
+      { class: "box", "aria-label": title, on: { close: () => (leave(dialog), resolve(answer)) } },
       make(
         "form",
         { on: { submit: said } },
@@ -44,4 +44,12 @@ export function ask({ title, text, confirm, danger = false, cancel = true, field
     dialog.showModal();
     dialog.querySelector("input")?.select();
   });
+}
+
+/** Take it off the page. Chromium gives the focus back, at times without the caret: what is typed then goes nowhere. */
+function leave(dialog) {
+  dialog.remove();
+  const back = document.activeElement;
+  back.blur();
+  back.focus();
 }

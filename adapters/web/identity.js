@@ -27,8 +27,11 @@ export class Identity {
   #token = ofTab("token");
   #asking = null;
   #declined = false; // asked and not given: not asked again before somebody wants to
+  #given;
 
-  constructor() {
+  /** @param {() => void} given a token was, whoever asked for it */
+  constructor(given) {
+    this.#given = given;
     this.device = ofTab("device") ?? ofTab("device", `tab-${random(4)}`);
     this.guest = choice("guest") ?? choice("guest", `guest-${random(4)}`);
   }
@@ -52,6 +55,7 @@ export class Identity {
       if (said === null) return this.#token;
       this.#token = ofTab("token", said.token.trim() || null);
       if (said.name.trim() !== this.name) choice("name", said.name.trim().slice(0, 60) || null);
+      this.#given();
       return this.#token;
     });
     return this.#asking;

@@ -213,10 +213,11 @@ export class Pane {
     return this.open(this.sessionId, { told: true });
   }
 
-  /** There is another token: open again what it may see. What was never there becomes one that it is good for. */
+  /** It was never there: become one that the token is good for, with what is written here. */
   admit() {
-    if (!this.#missing) return this.reopen();
-    return this.open(this.#app.identity.newSessionId(), { missing: true, told: true });
+    const written = this.#composer.take();
+    this.open(this.#app.identity.newSessionId(), { missing: true, told: true });
+    this.#composer.giveBack(...written);
   }
 
   /** The server asks who we are, before anything was opened. */

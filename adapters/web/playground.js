@@ -21,7 +21,7 @@ function shownBy(hash) {
 }
 
 class App {
-  identity = new Identity();
+  identity = new Identity(() => this.#admit());
   client = new Client({ token: this.identity.token });
   #panes = [];
   #stage = document.querySelector(".stage");
@@ -207,8 +207,13 @@ class App {
 
   async askToken() {
     await this.identity.change();
-    for (const pane of this.#panes) pane.admit();
+    for (const pane of this.#panes) if (!pane.missing) pane.reopen();
     this.#followList();
+  }
+
+  /** There is a token: what is new has an id from before it. */
+  #admit() {
+    for (const pane of this.#panes) if (pane.missing) pane.admit();
   }
 
   // --- the page

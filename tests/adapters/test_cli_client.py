@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from penstock.adapters.cli.approve import approve
 from penstock.adapters.cli.client import PATIENCE, ClientError, Following, connected, run
 from penstock.adapters.client import Arrived, BadAnswer, Refused, Unreachable
+from penstock.adapters.problems import Unauthenticated
 from penstock.engine import Cursor, Ended, PenstockError, SessionNotFound, SessionState, Started
 from tests.adapters.fake_streams import BROKEN, END, Server, Stream, control, event, problem
 
@@ -121,7 +122,8 @@ async def test_something_that_is_no_penstock_server_is_told_as_such(autojump_clo
     [
         (SessionNotFound("there is no such session"), "there is no such session [SESSION_NOT_FOUND]"),
         (ClientError("the token cannot be read"), "the token cannot be read"),
-        (Unreachable("no answer"), "start one with 'penstock serve'"),
+        (Unreachable("no answer."), "no answer. Start one with 'penstock serve'"),
+        (Unauthenticated("nobody"), "PENSTOCK_TOKEN"),
     ],
 )
 def test_what_cannot_go_on_is_one_clear_line(error: PenstockError | ClientError, told: str) -> None:

@@ -29,7 +29,7 @@ async def test_streams_and_commands_over_tls(over: Literal["sse", "websocket"], 
                     posted = await session.post("hello")
                     assert (await anext(events)).message_id == posted.message_id
             async with connect(url, config=ClientConfig(patience=0.0)) as client:
-                with pytest.raises(Unreachable):
+                with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
                     await client.session("s").snapshot()
                 async with client.session("s").events(over=over) as events:
                     await events.receive()

@@ -188,3 +188,10 @@ def test_a_command_is_loaded_without_what_only_others_need(commands: tuple[str, 
         )
         done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "", command
+
+
+def test_the_command_says_which_extra_it_takes() -> None:
+    probe = "import sys; sys.modules['click'] = None; from penstock.adapters.cli import main"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "penstock: its commands take the extra 'server': pip install '.[server]'\n"

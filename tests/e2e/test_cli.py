@@ -115,7 +115,7 @@ def test_send_exits_with_1_if_the_answer_was_not_completed(site: ServerProcess) 
     ("arguments", "hint"),
     [
         (["send", "talk", "x", "--producer", "nobody"], "PRODUCER_NOT_FOUND"),
-        (["send", "talk", "x", "--input", "{"], "no JSON"),
+        (["send", "talk", "x", "--input", "{"], "not JSON"),
         (["send", "a b", "x"], "INVALID_ID"),
         (["send", "talk", "x", "--policy", "join"], "--policy"),
         (["tail", "unheard-of"], "SESSION_NOT_FOUND"),

@@ -6,19 +6,17 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.e2e.conftest import START, ServerProcess
-from tests.e2e.panels import PATIENCE, live, panel, say
-from tests.e2e.test_readme import running_the_recipe
+from tests.e2e.panels import PATIENCE, answers, body, live, panel, say
+from tests.e2e.test_readme import blocks, running_the_recipe
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from playwright.sync_api import Browser, ConsoleMessage, expect
 
 pytestmark = pytest.mark.browser
 
@@ -131,6 +129,27 @@ def test_a_page_that_is_allowed_reads_and_hears(
     assert server.stop() == 0
 
 
+def test_the_readmes_page_of_another_server_shows_an_answer(
+    browser: Browser, start_server: Callable[..., ServerProcess], elsewhere: int
+) -> None:
+    (program,) = blocks("js")
+    origin = f"http://localhost:{elsewhere}"
+    server = start_server("--allow-origin", origin)
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(origin)
+        with page.expect_console_message(lambda told: "assistant hello complete" in _messages(told)):
+            page.add_script_tag(content=program.replace("http://127.0.0.1:8420", server.url), type="module")
+    assert server.stop() == 0
+
+
+def _messages(told: ConsoleMessage) -> list[str]:
+    """What the page logged: messages, as their role, their text and their status."""
+    logged = told.args[0].json_value()
+    return [f"{each['role']} {each['blocks'][0].get('text')} {each['status']}" for each in logged if each["blocks"]]
+
+
 # What changes something, and what a browser sends cookies with; which of them were answered.
 WRITES = """async ([url, session]) => {
   const asks = (path, options) =>
@@ -147,6 +166,16 @@ WRITES = """async ([url, session]) => {
     socket: await opens(),
   };
 }"""
+
+
+def test_who_is_known_by_a_cookie_talks_where_the_login_leads(browser: Browser, tmp_path: Path) -> None:
+    with running_the_recipe(tmp_path) as at, browser.new_context() as context:
+        login = context.request.post(f"http://{at}/login", form={"name": "ann"}, max_redirects=0)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"http://{at}{login.headers['location']}")
+        say(panel(page, "a"), "hello")
+        expect(body(answers(panel(page, "a"), "complete"))).to_have_text("hello")
 
 
 def test_a_cookie_opens_nothing_to_a_page_elsewhere_that_has_it_sent(

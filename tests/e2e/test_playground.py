@@ -512,7 +512,6 @@ GATES = """It is closed. These are the gates now:
 
 | gate | open |
 |---|---|
-| intake | 80 % |
 | penstock | 60 % |
 | spillway | 0 % |
 
@@ -523,7 +522,7 @@ PROGRAM = """An async generator is enough:
 
 ```python
 async def poet(generation):
-    for word in ("water ", "finds ", "its ", "way"):
+    for word in WORDS:
         await trio.sleep(0.1)
         yield word
 ```
@@ -533,41 +532,63 @@ async def poet(generation):
 """
 
 
+def answer(at: str, *chunks: dict[str, Any], done: bool = True, **start: Any) -> str:
+    """Start an answer in the session at this address, and write it. The id of its message."""
+
+    def post(path: str, body: dict[str, Any]) -> Any:
+        return httpx.post(f"{at}/{path}", json=body, trust_env=False).raise_for_status().json()
+
+    generation = str(uuid4())
+    post("generations", {"producer": "remote", "generation_id": generation, **start})
+    told = post("chunks/batch", {"chunks": [{"generation_id": generation, **chunk} for chunk in chunks]})
+    if done:
+        post(f"generations/{generation}/finish", {})
+    return str(told["message_id"])
+
+
 # The README's: PENSTOCK_SCREENSHOTS=tests/e2e pytest --long tests/e2e/test_playground.py -k picture
 @pytest.mark.long
 def test_the_picture_of_the_page(browser: Browser, site: ServerProcess, tmp_path: Path) -> None:
-    for session, title, question in (
-        ("station", "The spillway", "How far is the spillway open? It may rain."),
-        ("producer", "A first producer", "How do I write a producer?"),
-    ):
+    titles = {
+        "hum": "Turbine two hums",
+        "rain": "Rain this week",
+        "producer": "A first producer",
+        "station": "The spillway",
+    }
+    hum, rain, producer, station = (f"{site.url}/v1/sessions/{session}" for session in titles)
+    for session, title in titles.items():
         at = f"{site.url}/v1/sessions/{session}"
         httpx.put(at, json={"metadata": {"title": title}}, trust_env=False).raise_for_status()
-        start = {"producer": "remote", "text": question, "generation_id": str(uuid4())}
-        httpx.post(f"{at}/generations", json=start, trust_env=False).raise_for_status()
-        chunks: list[dict[str, Any]] = [{"data": {"text": GATES if session == "station" else PROGRAM}}]
-        if session == "station":
-            arguments = {"gate": "spillway", "percent": 10}
-            call = {"tool_call_id": "call-1", "name": "move_gate"}
-            chunks += [
-                {"type": "block.opened", "block_index": 1, "kind": "tool_call", "data": call},
-                {"type": "block.closed", "block_index": 1, "data": {"arguments": arguments}},
-                {"type": "approval.requested", "data": {**call, "approval_id": "a-1", "arguments": arguments}},
-            ]
-        chunks = [{"generation_id": start["generation_id"], **chunk} for chunk in chunks]
-        httpx.post(f"{at}/chunks/batch", json={"chunks": chunks}, trust_env=False).raise_for_status()
-        if session == "producer":
-            httpx.post(f"{at}/generations/{start['generation_id']}/finish", json={}, trust_env=False).raise_for_status()
+    answer(hum, {"data": {"text": "Since Monday."}}, text="Since when?")
+    answer(rain, {"data": {"text": "On Tuesday"}}, text="When does it rain?", done=False)
+    first = answer(producer, {"data": {"text": "Ask me again."}}, text="How do I write a producer?")
+    answer(producer, {"data": {"text": PROGRAM}}, replaces=first)
+    answer(producer, {"data": {"text": "What was said so far"}}, text="And when I stop it?", done=False)
+    arguments = {"gate": "spillway", "percent": 10}
+    call = {"tool_call_id": "call-1", "name": "move_gate"}
+    answer(
+        station,
+        {"data": {"text": GATES}},
+        {"type": "block.opened", "block_index": 1, "kind": "tool_call", "data": call},
+        {"type": "block.closed", "block_index": 1, "data": {"arguments": arguments}},
+        {"type": "approval.requested", "data": {**call, "approval_id": "a-1", "arguments": arguments}},
+        text="Is the spillway open?",
+        done=False,
+    )
+    httpx.put(f"{station}/presence/ann/desk", json={"name": "Ann Lee"}, trust_env=False).raise_for_status()
     folder = Path(os.environ.get("PENSTOCK_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     with browser.new_context(viewport={"width": 1080, "height": 740}, color_scheme="light") as context:
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{site.url}/#a=station&b=producer")
-        expect(page.get_by_text("move_gate").first).to_be_visible()
-        expect(page.get_by_text("10 % are enough")).to_be_visible()
-        expect(
-            panel(page, "a").get_by_role("button", name="Yes").or_(page.get_by_text("Approve")).first
-        ).to_be_visible()
-        page.evaluate("for (const each of document.querySelectorAll('details.inspector')) each.open = false")
+        a, b = panel(page, "a"), panel(page, "b")
+        expect(a.get_by_text("10 % are enough")).to_be_visible()
+        expect(a.get_by_role("button", name="Approve")).to_be_visible()
+        expect(a.locator(".present li")).to_have_count(2)
+        expect(b.locator(".versions .place:visible")).to_have_text("2/2")
+        expect(b.get_by_text("What was said so far")).to_be_visible()
+        expect(page.get_by_text("Turbine two hums")).to_be_visible()
         picture = folder / "playground.png"
         page.screenshot(path=picture)
     assert 10_000 < picture.stat().st_size <= 120_000

@@ -316,3 +316,20 @@ def test_a_token_is_asked_for_and_kept_for_the_tab_only(guarded: ServerProcess, 
     assert not any("eyJ" in kept[place] for place in (0, 2, 3))
     context.close()
     assert [complaint for complaint in complaints if "401" not in complaint] == []
+
+
+def test_who_gives_a_token_when_asked_may_begin_a_conversation(guarded: ServerProcess, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 1360, "height": 860})
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{guarded.url.removesuffix('/chat')}/chat/")
+    dialog, a = page.locator("dialog[open]"), panel(page, "a")
+    dialog.wait_for()
+    a.locator(".field").evaluate("(field) => { field.value = 'written before'; }")
+    dialog.locator("input[name=token]").fill(token(("ann-*",), ("read", "write")))
+    dialog.get_by_role("button", name="Use it").click()
+    expect(dialog).to_have_count(0)
+    expect(a.locator(".field")).to_have_value("written before")
+    assert session_ids(page)["a"].startswith("ann-")
+    a.locator(".field").press("Enter")
+    expect(body(answers(a, "complete"))).to_have_text("written before")
+    page.close()

@@ -186,7 +186,7 @@ def test_a_cookie_of_the_applications_own_lets_in_as_the_recipe_says(tmp_path: P
     ):
         assert client.get("/chat/v1/sessions").json()["code"] == "UNAUTHENTICATED"
         login = client.post("/login", data={"name": "ann"})
-        assert (login.status_code, login.headers["location"]) == (302, "/chat/")
+        assert (login.status_code, login.headers["location"]) == (302, "/chat/#a=u7-1")
         assert "SameSite=Lax" in login.headers["set-cookie"]
         session = "/chat/v1/sessions/u7-a"
         assert client.put(session).status_code == 201
@@ -237,7 +237,7 @@ async def test_the_agent_hears_a_no_and_cleans_up_when_it_is_stopped(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (program,) = (block for block in blocks("python", ENGINE) if "trio.run(" in block)
     made: dict[str, Any] = {}
-    exec(program.replace("trio.run(main)", ""), made)
+    exec(program, made)
     async with open_engine(MemoryLog(), producers={"agent": made["agent"]}) as engine:
         session = await engine.create_session("s")
         async with session.subscribe("now") as subscription:
