@@ -66,7 +66,7 @@ class Fold:
         self._read: Final = read
         self._tail: Final = tail
         self._config: Final = config
-        self._state: Final = SessionState(session_id, epoch)
+        self._state = SessionState(session_id, epoch)
         self._lock: Final = trio.Lock()
         # Those that somebody holds, by what was asked for.
         self._pages: Final[WeakValueDictionary[tuple[int, int, str | None, bool], SnapshotPage]] = WeakValueDictionary()
@@ -110,9 +110,10 @@ class Fold:
             return self._state.message_ids(first)
 
     async def dismantle(self) -> None:
-        """Let go of it, in slices, behind those who wait for it. Nobody may use it from then on."""
+        """Let go of what is folded, in slices, behind those who wait for it. Who still asks folds from the beginning."""
         async with self._lock:
-            await in_slices(self._state.dismantling())
+            state, self._state = self._state, SessionState(self._state.session_id, self._state.epoch)
+            await in_slices(state.dismantling())
 
     async def generation_info(self, generation_id: str, turn: int | None) -> GenerationInfo | None:
         """How the generation stands; None where the log has no more of it than whoever asks. ``turn``: once it has one.
