@@ -24,8 +24,8 @@ __all__ = ["FIRST_WORD", "patience"]
 # Seconds. A small machine reads some ten thousand tokens in them; who waits for longer has given up.
 FIRST_WORD: Final = 600.0
 
-# Seconds from one status to the next, at most: soon enough that nobody takes the silence for the end. And at least: each
-# is stored, and a start may ask for any idle limit. Of one that is shorter, a silent model reaches the end.
+# Seconds from one status to the next, at most: soon enough that nobody takes the silence for the end. And at least:
+# each is stored, and a start may ask for any idle limit; one that is shorter ends a silent model.
 _TELL: Final = 30.0
 _TELL_AT_LEAST: Final = 0.1
 

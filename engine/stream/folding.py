@@ -110,7 +110,7 @@ class Fold:
             return self._state.message_ids(first)
 
     async def dismantle(self) -> None:
-        """Let go of what is folded, in slices, behind those who wait for it. Who still asks folds from the beginning."""
+        """Let go of what is folded, in slices, behind those who wait for it. Who asks later folds it anew."""
         async with self._lock:
             state, self._state = self._state, SessionState(self._state.session_id, self._state.epoch)
             await in_slices(state.dismantling())
