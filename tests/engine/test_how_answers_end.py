@@ -387,6 +387,46 @@ async def test_what_an_answer_cost_that_did_not_complete_is_told_as_a_part(
         assert (await session.generation(gid)).usage == usage
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+@pytest.mark.parametrize("remote", [False, True])
+async def test_what_ends_say_is_bounded_and_so_are_snapshots_of_many(
+    speaks: bool, remote: bool, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    """What is told of generations is not weighed with the messages of a page."""
+    longest, most = "\U0001f600" * 100_000, {"x": "y" * (8 * 1024 - 8)}
+    too_large = {"x": "y" * (8 * 1024 - 7)}
+
+    async def producer(generation: Generation) -> None:
+        if speaks:
+            async with generation.message() as message, message.text() as block:
+                await block.write("a")
+        with pytest.raises(InvalidBody):
+            generation.report_usage(too_large)
+        generation.report_usage({"x": "y" * (8 * 1024 - 30)})
+        raise ProducerError(longest, reason=longest)
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        for _ in range(40):
+            if not remote:
+                await end_of(session, await begin(session, producer))
+                continue
+            started = await session.start("remote")
+            assert isinstance(started, Started)
+            if speaks:
+                await session.chunks([Chunk(generation_id=started.generation_id, data={"text": "a"})])
+            with pytest.raises(InvalidBody):
+                await session.finish(started.generation_id, usage=too_large)
+            await session.finish(started.generation_id, outcome="failed", code=longest, message=longest, usage=most)
+        last = (await session.snapshot()).generations[-1]
+        assert last.usage is not None
+        assert longest.startswith(last.code or "-")
+        assert longest.startswith(last.message or "-")
+        assert len((await session.snapshot_page(40)).body) < 40 * 20 * 1024
+        assert len((await session.snapshot_page(1)).body) < 33 * 20 * 1024
+    await assert_rules(log, closed=True)
+
+
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_question_is_not_retracted_while_its_answer_runs(
     begun: bool, log: MemoryLog, autojump_clock: MockClock
