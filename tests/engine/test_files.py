@@ -400,6 +400,31 @@ async def test_a_message_names_no_file_that_is_not_there(kind: str, autojump_clo
         assert await session.cursor() == before
 
 
+@pytest.mark.parametrize("way", ["post", "start"])
+async def test_a_file_that_a_message_names_over_and_over_is_looked_up_once(
+    way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request has room for twenty thousand names."""
+    asked: list[str] = []
+    record = MemoryLog.record
+
+    async def noted(self: MemoryLog, session_id: str, epoch: str, key: str) -> bytes | None:
+        asked.append(key)
+        return await record(self, session_id, epoch, key)
+
+    monkeypatch.setattr(MemoryLog, "record", noted)
+    async with open_engine(MemoryLog()) as engine:
+        session = await engine.create_session("s")
+        ids = [(await session.keep_file(content(9, seed), media_type="text/plain")).file.file_id for seed in range(2)]
+        blocks: list[JSONObject] = [{"kind": "file", "file_id": file_id} for file_id in ids * 500]
+        asked.clear()
+        if way == "post":
+            await session.post(blocks=blocks)
+        else:
+            await session.start(Steered(), message={"blocks": blocks})
+        assert sorted(key for key in asked if key.startswith("file/")) == sorted(f"file/{each}" for each in ids)
+
+
 async def test_a_start_brings_a_message_in_one_append(autojump_clock: MockClock) -> None:
     seen: list[bytes] = []
 
