@@ -6,7 +6,8 @@ is read from the log, so it is never more than what is stored:
 
     touch        a commit, in its report: the session gets the next number
        │
-    the teller   one task, while anybody follows: reads what is listed of those that were touched, many in one read
+    the teller   one task, while anybody follows: reads what is listed of those that were touched, many in one read;
+       │         then it pauses, so that a session that changes and changes is told of some times a second
        │
     mailboxes    of those who want to hear of that session; each bounded
 
@@ -43,6 +44,10 @@ T = TypeVar("T")
 
 # Sessions that are read at a time.
 _AT_ONCE: Final = 100
+
+# Seconds from one time that something is told to the next, for a session may change a thousand times in a second, and
+# each time costs everybody who follows. Nobody sees a list change more often.
+_PAUSE: Final = 0.05
 
 # Of each of these sessions what is listed now, None where it is gone, in their order.
 _Read: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[SessionInfo | None]]]
@@ -161,6 +166,8 @@ class Changes:
                     for watch in self._watches:
                         watch.put(change)
                 self._told = page[-1][1]
+                if len(page) < _AT_ONCE:
+                    await trio.sleep(_PAUSE)
         finally:
             self._telling = False
 
