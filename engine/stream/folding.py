@@ -179,7 +179,7 @@ class Fold:
             await self._go_on()
             ids = [event.message_id or "" for event in await self._run_of(MessageRetracted, left)]
             transcript = Transcript()
-            await self._fold_between(transcript, dict.fromkeys(ids, left - 1), first - 1, left - 1)
+            await self._fold_between(transcript, dict.fromkeys(ids, left - 1), first - 1, left - 1, left - 1)
             messages, _ = await in_slices(transcript.paging(None, None))
             with reading(self._state.session_id):
                 if [message.message_id for message in messages] != ids:
@@ -272,20 +272,25 @@ class Fold:
         """These messages, from the log. They are in the transcript's order, which is that of their begin."""
         wanted = {message.message_id: message.last for message in needed}
         transcript = Transcript()
-        position = 0
+        position, end = 0, max(wanted.values(), default=0)
         for message in needed:
-            position = await self._fold_between(transcript, wanted, max(position, message.first - 1), message.last)
+            position = await self._fold_between(transcript, wanted, max(position, message.first - 1), message.last, end)
         messages, _ = await in_slices(transcript.paging(None, None))
         with reading(self._state.session_id):
             if len(messages) < len(wanted):
                 raise InvalidBody("messages are not any more where they stood in the log")
         return {message.message_id: message for message in messages}
 
-    async def _fold_between(self, transcript: Transcript, wanted: Mapping[str, int], after: int, until: int) -> int:
-        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least."""
+    async def _fold_between(
+        self, transcript: Transcript, wanted: Mapping[str, int], after: int, until: int, end: int
+    ) -> int:
+        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least.
+
+        Nothing is wanted behind ``end``.
+        """
         session_id = self._state.session_id
         while after < until:
-            entries = await self._read(after)
+            entries = await self._read(after, min(self._config.page_events, end - after))
             with reading(session_id):
                 if not entries:
                     raise InvalidBody(f"the log ends before offset {until}")

@@ -60,6 +60,7 @@ class Stored:
         self.tail = 0
         self.page = page
         self.reads = 0
+        self.given = 0  # events
         self.compacted: set[str] = set()
 
     async def read(self, after: int, limit: int | None = None, /) -> list[Entry]:
@@ -67,7 +68,9 @@ class Stored:
         await trio.lowlevel.checkpoint()
         there = compact(self.events[: self.tail], self.compacted) if self.compacted else self.events[: self.tail]
         found = [Entry(event.offset, encode(event)) for event in there if event.offset and event.offset > after]
-        return found[: min(self.page, limit or self.page)]
+        found = found[: min(self.page, limit or self.page)]
+        self.given += len(found)
+        return found
 
     def fold(self, config: Config) -> Fold:
         return Fold(SESSION, EPOCH, self.read, lambda: self.tail, config)
@@ -294,11 +297,15 @@ async def test_what_is_read_again_is_what_was_asked_for_and_no_more() -> None:
     stored.tail = 100
     fold = stored.fold(Config(fold_bytes=1))
     await fold.go_on()
-    stored.reads = 0
+    stored.reads = stored.given = 0
     ids = await fold.message_ids(None)
     page = await fold.page(10, ids[50], with_open=False)
     assert [message.message_id for message in page.snapshot.messages] == ids[40:50]
-    assert stored.reads == 1
+    assert (stored.reads, stored.given) == (1, 10)
+    stored.reads = stored.given = 0
+    assert (await fold.left(ids[20], 21, 21)).message_id == ids[20]
+    assert (await fold.standing(ids[30])).message.message_id == ids[30]
+    assert (stored.reads, stored.given) == (2, 2)
 
 
 async def test_cancelled_while_it_reads_again_a_fold_is_as_before() -> None:
