@@ -139,7 +139,7 @@ async def test_a_generation_is_read_again_with_two_reads_of_one_event() -> None:
     fold = Fold("s", "e", read, lambda: len(events), Config(fold_bytes=1))
     page = await fold.page(1, message_id(10), with_open=False)
     assert [each.turn for each in page.snapshot.generations] == [9, 19]
-    assert reads == [(24, 1), (26, 1)], "what begins behind the eighth, and what ends it"
+    assert reads == [(25, 1), (24, 1), (26, 1)], "the ninth message, what begins before it, and what ends it"
 
 
 def message_id(turn: int) -> str:
