@@ -6,6 +6,7 @@ Owns that a session is in memory once at most, and who may enter while another d
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -46,6 +47,8 @@ from .producers import Producers
 from .resident import Resident
 
 __all__ = ["Registry"]
+
+logger = logging.getLogger("penstock.session")
 
 
 @final
@@ -168,7 +171,10 @@ class Registry:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
             head = await self._begin(sid, head, begins.events, metadata, records, begins.listed)
             if begins.file_ids:
-                await copy_files(self._log, sid, head.epoch, files)
+                try:
+                    await copy_files(self._log, sid, head.epoch, files)
+                except PenstockError as error:  # the session is there, and the record of what it lacks
+                    logger.warning("session %s: files of %s come later: %s", sid, source, error)
             self._enter(head)
         await self.resident(sid)
 

@@ -45,6 +45,7 @@ from penstock.engine import (
     open_sqlite,
     restore,
 )
+from penstock.engine.log import Write
 from penstock.engine.rules.records import PART, UPLOADING
 from penstock.engine.testing import open_test_engine
 from penstock.engine.testing.stored import check_session
@@ -357,6 +358,31 @@ async def test_a_fork_has_its_own_copy_of_what_its_messages_name(autojump_clock:
         assert await whole.read_file(ids[2]) == content(PART + 2, 2)
         assert await test.log.holders("copying") == []
         assert len(await kept_records(test.log, fork)) == 2 + 3
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+async def test_a_fork_gets_later_what_could_not_be_copied_at_once(number: int, autojump_clock: MockClock) -> None:
+    """Whichever write of the copying fails: the session is there, and its maker is not told that it is not."""
+    log = FaultyLog(MemoryLog())
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        whole = content(PART + 1)
+        file_id = (await session.keep_file(whole, media_type="text/plain")).file.file_id
+        await session.post(blocks=[{"kind": "file", "file_id": file_id}])
+        copied: list[Write] = []
+
+        def fail(_: int, write: Write) -> Fail | None:
+            if isinstance(write, Keep) and write.session_id == "fork":
+                copied.append(write)
+                return Fail() if len(copied) == number + 1 else None
+            return None
+
+        log.schedule = fail
+        fork = await session.fork("fork")
+        await trio.sleep(61)
+        assert await fork.read_file(file_id) == whole
+        assert await log.holders("copying") == []
+        assert [key.partition("/")[0] for key in await kept_records(log, fork)] == ["file", "part", "part"]
 
 
 # --- messages that name files
