@@ -301,9 +301,15 @@ class Engine:
                     (self._registry.let_go, "penstock memory"),
                     (Compactor(self._log, self.config, aside=self._registry).run, "penstock compaction"),
                     (self._expire, "penstock retention"),
-                    (partial(finish_copies, self._log), "penstock files"),
+                    (self._give_files, "penstock files"),
                 ):
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
+
+    async def _give_files(self) -> None:
+        """Of forks whose copying failed, or was cut off by a crash."""
+        while True:
+            await finish_copies(self._log, begins=self._registry.expects)
+            await trio.sleep(_UPKEEP_PAUSE)
 
     async def _expire(self) -> None:
         while (age := self.config.session_max_age) is not None:

@@ -60,6 +60,7 @@ class _Reading:
     generation: Generation
     shows: Callable[[Attached], bool]
     room: int = _MOST
+    contents: dict[str, bytes | None] = field(factory=dict)  # of the files that were read; None: not to be shown
     unseen: list[str] = field(factory=list)
 
     async def turn(self, turn: Turn) -> Turn:
@@ -84,17 +85,29 @@ class _Reading:
             return None
         if each.file_id is None:
             return each  # the provider asks there
-        most = min(self.room, _LONGEST_TEXT) if is_text else self.room
-        try:
-            content = await self.generation.read_file(each.file_id, limit=most + 1)
-        except FileNotFound:
+        content = await self._content(each.file_id, min(self.room, _LONGEST_TEXT) if is_text else self.room)
+        if content is None:
             return None
-        shown = _decoded(content) if is_text else evolve(each, content=content)
-        if len(content) > most or (isinstance(shown, Attached) and not self.shows(shown)):
+        shown = _decoded(content) if is_text else self._shown(evolve(each, content=content))
+        if shown is None:
+            self.contents[each.file_id] = None
             return None
-        if shown is not None:
-            self.room -= len(content)
+        self.room -= len(content)
         return shown
+
+    async def _content(self, file_id: str, most: int) -> bytes | None:
+        """What the file has, if that is at most so many bytes. It is read once: there is never more room later."""
+        if file_id not in self.contents:
+            try:
+                read = await self.generation.read_file(file_id, limit=most + 1)
+            except FileNotFound:
+                read = None
+            self.contents[file_id] = None if read is None or len(read) > most else read
+        content = self.contents[file_id]
+        return None if content is None or len(content) > most else content
+
+    def _shown(self, whole: Attached) -> Attached | None:
+        return whole if self.shows(whole) else None
 
 
 def _decoded(content: bytes) -> str | None:

@@ -295,11 +295,12 @@ class _Turns:
         if self._note is not None:
             self._add_user(_GO_ON_THERE if self._note == _CUT_OFF else "")
         made = [turn for each in self._turns for turn in (each.turns() if isinstance(each, _Answer) else (each,))]
-        if isinstance(made[-1], AnswerTurn):
+        # Some providers are told what the system says elsewhere, and not between the others.
+        spoken = [at for at, turn in enumerate(made) if not isinstance(turn, SystemTurn)]
+        if isinstance(made[spoken[-1]], AnswerTurn):
             made.append(UserTurn(_GO_ON))
-        first = next(i for i, turn in enumerate(made) if not isinstance(turn, SystemTurn))
-        if isinstance(made[first], AnswerTurn):
-            made.insert(first, UserTurn(_BEGINNING))
+        if isinstance(made[spoken[0]], AnswerTurn):
+            made.insert(spoken[0], UserTurn(_BEGINNING))
         return tuple(made)
 
 

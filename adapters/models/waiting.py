@@ -24,8 +24,10 @@ __all__ = ["FIRST_WORD", "patience"]
 # Seconds. A small machine reads some ten thousand tokens in them; who waits for longer has given up.
 FIRST_WORD: Final = 600.0
 
-# Seconds from one status to the next: soon enough that nobody takes the silence for the end.
+# Seconds from one status to the next, at most: soon enough that nobody takes the silence for the end. And at least:
+# each is stored, and a start may ask for any idle limit; one that is shorter ends a silent model.
 _TELL: Final = 30.0
+_TELL_AT_LEAST: Final = 0.1
 
 
 @asynccontextmanager
@@ -46,7 +48,7 @@ async def patience(generation: Generation, first_word: float) -> AsyncIterator[N
 
 async def _tell(generation: Generation) -> None:
     """That the model is waited for, often enough for the idle limit."""
-    begun, pause = trio.current_time(), min(_TELL, generation.idle_limit / 2)
+    begun, pause = trio.current_time(), max(_TELL_AT_LEAST, min(_TELL, generation.idle_limit / 2))
     with suppress(PenstockError):  # whoever writes next hears of it
         while True:
             await trio.sleep(pause)

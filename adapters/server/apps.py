@@ -13,6 +13,8 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.typing import AppWrapper, ASGIFramework, ASGIReceiveEvent, ASGISendEvent, Scope
 
+from penstock.engine import PenstockError
+
 from ..problems import answer
 from .ending import Ending
 from .handover import Handover, Outlet
@@ -75,7 +77,10 @@ class Apps:
                 await self._app(scope, Incoming(from_peer), handover.sending(send))
             await handover.carry_out(self._outlet, send)
         except Exception as error:  # noqa: BLE001  # the connection says 500 or breaks the answer off, and goes on
-            _log.exception("the application failed on a request")
+            if handover.begun and _is_refusal(error):
+                _log.warning("an answer breaks off: %r", error)
+            else:
+                _log.exception("the application failed on a request")
             if not handover.begun:
                 told = answer(error)
                 await send({"type": "http.response.start", "status": told.status, "headers": told.head()})
@@ -91,3 +96,10 @@ class Apps:
 
     async def __aexit__(self, *_: object) -> None:
         return None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it is the engine's word alone, as of a session that is deleted while one of its files is read."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(PenstockError)[1] is None
+    return isinstance(error, PenstockError)

@@ -6,7 +6,7 @@ How messages and blocks are written is `message`'s; the fence that every call pa
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, cast, final
+from typing import Final, Protocol, TypeAlias, final
 
 import trio
 
@@ -24,9 +24,10 @@ from ..events import (
     check_uuid,
 )
 from ..reducer import Snapshot
+from ..rules.ending import own_usage
 from ..rules.lifecycle import ROLES, Draft
 from ..rules.merging import own_metadata
-from ..shapes import check_object, check_text, shown
+from ..shapes import check_text, shown
 from ..supervision import protected
 from .approvals import Approval
 from .inputs import Input
@@ -171,8 +172,11 @@ class Generation:
         await self._run.writer.put(Draft(App(type=type_, value=value)))
 
     def report_usage(self, usage: JSONObject) -> None:
-        """What the generation cost, as it is now; told in its end. Raises `InvalidBody` for what is no JSON object."""
-        self._run.usage = cast("JSONObject", own_json(check_object(usage, "usage"), "usage"))
+        """What the generation cost, as it is now; told in its end.
+
+        Raises `InvalidBody` for what is no JSON object, or has more than 8 KiB.
+        """
+        self._run.usage = own_usage(usage)
 
     async def flush(self) -> None:
         """Wait until everything written so far is durable.

@@ -6,11 +6,11 @@ Owns that order, and what is written in place of what never came. Whether the ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
-from ..codec import encode_data
+from ..codec import encode_data, encode_json, own_json
 from ..errors import InvalidBody
 from ..events import (
     ApprovalResolved,
@@ -18,14 +18,22 @@ from ..events import (
     BlockOpened,
     GenerationFinished,
     InputReturned,
+    JSONObject,
     MessageClosed,
     MessageOpened,
     MessageRetracted,
 )
+from ..shapes import check_object
 from .lifecycle import Draft, OpenGeneration
 from .states import OUTCOMES, Outcome
 
-__all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "writable"]
+__all__ = ["PRODUCER_FAILED", "SAFE_TEXTS", "Ending", "closing", "own_usage", "writable"]
+
+# What an end says comes with each snapshot of the generation's messages, and is kept in memory with them. Bytes of JSON
+# of a usage, some ten times what providers tell; characters of a text and of a code.
+_LARGEST_USAGE: Final = 8 * 1024
+_LONGEST_TEXT: Final = 2048
+_LONGEST_CODE: Final = 128
 
 # What an end says of itself to readers; ``{idle}`` is the limit of the generation that reached it, in seconds.
 SAFE_TEXTS: Final[Mapping[Outcome, str]] = {
@@ -47,17 +55,35 @@ _RETRYABLE: Final = frozenset({"stalled", "expired", "lost", "shutdown"})
 PRODUCER_FAILED: Final = ("PRODUCER_FAILED", "The producer raised an error.")
 
 
+def own_usage(given: object) -> JSONObject:
+    """A copy that nobody else can change. Raises `InvalidBody` for what is no JSON object, or too large."""
+    usage = cast("JSONObject", own_json(check_object(given, "usage"), "usage"))
+    size = len(encode_json(usage))
+    if size > _LARGEST_USAGE:
+        raise InvalidBody(f"usage takes {size} bytes as JSON; at most {_LARGEST_USAGE} may be")
+    return usage
+
+
+def _short(text: str | None) -> str | None:
+    return text[:_LONGEST_TEXT] if isinstance(text, str) else text
+
+
+def _short_code(code: str | None) -> str | None:
+    return code[:_LONGEST_CODE] if isinstance(code, str) else code
+
+
 @final
 @frozen(kw_only=True)
 class Ending:
     """How a generation ends. ``retract``: its messages leave the transcript (rollback). ``author``: who stopped it.
 
-    ``retryable``: whether the same may go well when it is started again, where the producer said so.
+    ``retryable``: whether the same may go well when it is started again, where the producer said so. A ``code`` and a
+    ``message`` that are too long are cut off.
     """
 
     outcome: Outcome
-    code: str | None = None
-    message: str | None = None
+    code: str | None = field(default=None, converter=_short_code)
+    message: str | None = field(default=None, converter=_short)
     superseded_by: str | None = None
     cleanup: str | None = None
     usage: Mapping[str, object] | None = None

@@ -15,7 +15,7 @@ from ..codec import own_json, structure
 from ..errors import InvalidBody
 from ..events import BlockSnapshot, Cursor, JSONObject, MessageSnapshot, check_uuid, is_uuid
 from ..rules.attachments import clean_filename
-from ..rules.ending import Ending
+from ..rules.ending import Ending, own_usage
 from ..rules.lifecycle import ROLES, TOOL_KINDS, check_kind
 from ..rules.merging import own_metadata
 from ..rules.policy import Policy
@@ -152,7 +152,7 @@ def checked_ending(outcome: object, code: object, message: object, usage: object
     code, message = checked_text(code, "code"), checked_text(message, "message")
     if ends_as == "completed" and (code is not None or message is not None):
         raise InvalidBody("code and message tell why a generation failed")
-    spent = None if usage is None else cast("JSONObject", own_json(check_object(usage, "usage"), "usage"))
+    spent = None if usage is None else own_usage(usage)
     if ends_as == "failed" and code is None:
         code = "PRODUCER_FAILED"
     return Ending(outcome=ends_as, code=code, message=message, usage=spent)

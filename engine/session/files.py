@@ -122,11 +122,14 @@ class Files:
         if not any(block.file_id for block in message.blocks):
             return message
         blocks: list[BlockSnapshot] = []
+        files: dict[str, FileRecord | None] = {}  # a message may name one over and over
         for index, block in enumerate(message.blocks):
             if block.file_id is None:
                 blocks.append(block)
                 continue
-            file = await self._core.history.known(file_key(block.file_id), FileRecord)
+            if block.file_id not in files:
+                files[block.file_id] = await self._core.history.known(file_key(block.file_id), FileRecord)
+            file = files[block.file_id]
             if file is None:
                 raise InvalidBody(f"blocks[{index}] names a file that this session does not keep: send the file first")
             if block.kind == "image" and not file.media_type.startswith("image/"):

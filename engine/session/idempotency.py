@@ -13,7 +13,7 @@ from typing import Final, final
 from attrs import frozen
 
 from ..codec import encode_record
-from ..errors import IdempotencyConflict
+from ..errors import IdempotencyConflict, MessageNotFound
 from ..events import Cursor
 from ..results import Queued, Restored, Started, Superseded
 from ..stream.history import History
@@ -48,7 +48,7 @@ class Key:
 class _Answer:
     """What a key stands for. ``at`` is the wall clock in seconds, ``offset`` that of the answer's cursor.
 
-    Of a restore, ``restored`` is how many messages it brought.
+    Of a restore, ``restored`` is how many messages it brought; 0 where the version stood there, as ``message_id``.
     """
 
     digest: str
@@ -99,8 +99,17 @@ class Answers:
         answer = await self._find(key)
         if answer is None:
             return None
-        brought = await self._history.ask(lambda fold: fold.brought(answer.restored or 0, answer.offset))
+        brought = await self._brought(answer)
         return Restored(message_ids=tuple(brought), cursor=Cursor(self._journal.epoch, answer.offset), repeated=True)
+
+    async def _brought(self, answer: _Answer) -> Sequence[str]:
+        """The messages that a restore was answered with; of those that stood there then, what stands there still."""
+        if answer.message_id is None:
+            return await self._history.ask(lambda fold: fold.brought(answer.restored or 0, answer.offset))
+        try:
+            return await self._history.message_ids(answer.message_id)
+        except MessageNotFound:
+            return (answer.message_id,)
 
     async def _find(self, key: Key) -> _Answer | None:
         if key.key is None:
@@ -128,6 +137,12 @@ class Answers:
         if key.key is None:
             return {}
         return self._kept(key, _Answer(digest=key.digest, at=time.time(), offset=offset, restored=count))
+
+    def stood(self, key: Key, offset: int, message_id: str) -> Mapping[str, bytes | None]:
+        """What stores the answer to a restore of the version that stands there already, as this message."""
+        return self._kept(
+            key, _Answer(digest=key.digest, at=time.time(), offset=offset, restored=0, message_id=message_id)
+        )
 
     def answer(
         self,

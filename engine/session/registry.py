@@ -6,6 +6,7 @@ Owns that a session is in memory once at most, and who may enter while another d
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -46,6 +47,8 @@ from .producers import Producers
 from .resident import Resident
 
 __all__ = ["Registry"]
+
+logger = logging.getLogger("penstock.session")
 
 
 @final
@@ -170,7 +173,7 @@ class Registry:
             try:
                 if begins.file_ids:
                     await copy_files(self._log, sid, head.epoch, files)
-            except PenstockError:  # then there is no fork; if that cannot be stored, the next opening copies the rest
+            except PenstockError:  # then there is no fork; if that cannot be stored either, its files come later
                 gone = Delete(session_id=sid, epoch=head.epoch, token=head.token + 1)
                 await self._written(gone, partial(self.listing.changes.touch, sid))
                 raise

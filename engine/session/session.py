@@ -292,7 +292,8 @@ class Session:
 
         ``message_id`` is that of the version, as `versions` shows it. Its messages come whole, under new ids; it keeps
         its number, and what it takes the place of can be restored in its turn. A version that stands in the transcript
-        stays as it is. Repeated with the same ``idempotency_key`` (and ``principal``) it gets the first answer.
+        stays as it is. Repeated with the same ``idempotency_key`` (and ``principal``) it gets the first answer; where
+        the version stood there, with those of its messages that stand there still.
 
         Raises `MessageNotFound`, `GenerationActive` while a generation is live, `IdempotencyConflict`, `WriteFailed`.
         """

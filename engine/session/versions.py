@@ -93,7 +93,12 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
         stands = found.standing.message.message_id
         out = await core.history.message_ids(stands)
         if found.version == found.stands:
-            return Restored(message_ids=tuple(out), cursor=core.journal.cursor)
+            mark = core.journal.mark()
+            if key.key is not None:  # a repetition that comes behind another restore changes nothing
+                mark = core.journal.append((), core.answers.stood(key, mark.offset, stands))
+                core.note_unsettled(mark)
+            await core.settled(mark)
+            return Restored(message_ids=tuple(out), cursor=core.journal.cursor_at(mark))
         gone = await leaving(core, stands)
     if live is not None:
         raise GenerationActive(

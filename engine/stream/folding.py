@@ -66,7 +66,7 @@ class Fold:
         self._read: Final = read
         self._tail: Final = tail
         self._config: Final = config
-        self._state: Final = SessionState(session_id, epoch)
+        self._state = SessionState(session_id, epoch)
         self._lock: Final = trio.Lock()
         # Those that somebody holds, by what was asked for.
         self._pages: Final[WeakValueDictionary[tuple[int, int, str | None, bool], SnapshotPage]] = WeakValueDictionary()
@@ -110,9 +110,10 @@ class Fold:
             return question(self._state)
 
     async def dismantle(self) -> None:
-        """Let go of it, in slices, behind those who wait for it. Nobody may use it from then on."""
+        """Let go of what is folded, in slices, behind those who wait for it. Who asks later folds it anew."""
         async with self._lock:
-            await in_slices(self._state.dismantling())
+            state, self._state = self._state, SessionState(self._state.session_id, self._state.epoch)
+            await in_slices(state.dismantling())
 
     async def generation_info(self, generation_id: str, turn: int | None) -> GenerationInfo | None:
         """How the generation stands; None where the log has no more of it than whoever asks. ``turn``: once it has one.
@@ -164,7 +165,8 @@ class Fold:
             await self._go_on()
             ids = await self._run_of(MessageRetracted, left)
             transcript, again = Transcript(), Again()
-            await self._fold_between(transcript, again, dict.fromkeys(ids, left - 1), first - 1, left - 1)
+            wanted = dict.fromkeys(ids, left - 1)
+            await self._fold_between(transcript, again, wanted, first - 1, left - 1, left - 1)
             messages, _ = await in_slices(transcript.paging(None, None))
             with reading(self._state.session_id):
                 if [message.message_id for message in messages] != ids:
@@ -250,9 +252,10 @@ class Fold:
         wanted = {message.message_id: message.last for message in needed}
         transcript = Transcript()
         position = 0
+        end = max(wanted.values(), default=0) + 1  # right behind it the last one's generation ends, mostly
         for message in needed:
             after = max(position, message.first - 1)
-            position = await self._fold_between(transcript, again, wanted, after, message.last)
+            position = await self._fold_between(transcript, again, wanted, after, message.last, end)
         messages, _ = await in_slices(transcript.paging(None, None))
         with reading(self._state.session_id):
             if len(messages) < len(wanted):
@@ -260,15 +263,15 @@ class Fold:
         again.messages.update((message.message_id, message) for message in messages)
 
     async def _fold_between(
-        self, transcript: Transcript, again: Again, wanted: Mapping[str, int], after: int, until: int
+        self, transcript: Transcript, again: Again, wanted: Mapping[str, int], after: int, until: int, end: int
     ) -> int:
         """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least.
 
-        ``again`` hears of the generations that are passed.
+        Nothing is wanted behind ``end``. ``again`` hears of the generations that are passed.
         """
         session_id, epoch = self._state.session_id, self._state.epoch
         while after < until:
-            entries = await self._read(after)
+            entries = await self._read(after, min(self._config.page_events, end - after))
             with reading(session_id):
                 if not entries:
                     raise InvalidBody(f"the log ends before offset {until}")

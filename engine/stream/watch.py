@@ -6,8 +6,9 @@ is read from the log, so it is never more than what is stored:
 
     touch        a commit, in its report: the session gets the next number
        │
-    the teller   one task, while anybody follows: reads what is listed of those that were touched, many in one read
-       │         and hands it out to some at a time, so that a thousand who follow hold nobody up
+    the teller   one task, while anybody follows: reads what is listed of those that were touched, many in one read,
+       │         and hands it out to some at a time, so that a thousand who follow hold nobody up; then it pauses, so
+       │         that a session that changes and changes is told of some times a second
     mailboxes    of those who want to hear of that session; each bounded
 
 Whoever follows stands at a number, which is the offset of their cursor; the cursor's epoch is the engine's own, from
@@ -47,6 +48,10 @@ _AT_ONCE: Final = 100
 # So many of those who follow are told before everybody else has a turn. Each of them takes some 40 µs to send it on
 # (measured), so a thousand at once would hold the loop for 40 ms.
 _LOT: Final = 25
+
+# Seconds from one time that something is told to the next, for a session may change a thousand times in a second, and
+# each time costs everybody who follows. Nobody sees a list change more often.
+_PAUSE: Final = 0.05
 
 # Of each of these sessions what is listed now, None where it is gone, in their order.
 _Read: TypeAlias = Callable[[Sequence[str]], Awaitable[Sequence[SessionInfo | None]]]
@@ -163,6 +168,8 @@ class Changes:
                 for (session_id, number), session in zip(page, listed, strict=True):
                     await self._hand_out(ListChange(session_id, session, Cursor(self.epoch, number)))
                 self._told = page[-1][1]
+                if len(page) < _AT_ONCE:
+                    await trio.sleep(_PAUSE)
         finally:
             self._telling = False
 

@@ -51,10 +51,12 @@ async def sweep_uploads(log: EventLog) -> None:
     await _each_holder(log, UPLOADING, sweep)
 
 
-async def finish_copies(log: EventLog) -> None:
-    """Give forks the files that they lack. As `sweep_uploads`."""
+async def finish_copies(log: EventLog, *, begins: Callable[[str], bool]) -> None:
+    """Give forks the files that they lack, but for one that ``begins`` just now. As `sweep_uploads`."""
 
     async def finish(session_id: str, epoch: str, body: bytes) -> None:
+        if begins(session_id):
+            return
         with reading(session_id):
             copying = read_record(body, CopyingRecord)
         await copy_files(log, session_id, epoch, copying)

@@ -197,6 +197,21 @@ async def test_many_at_once_do_not_hold_up_an_answer() -> None:
                     await client.post(f"{S}/messages", json={"text": "hello"})
 
 
+async def test_a_session_that_is_deleted_while_a_file_of_it_is_read_breaks_off_without_an_error_of_the_servers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    whole = content(16 * MEBIBYTE)  # more than the sockets hold
+    async with penstock() as world, world.client() as client:
+        await client.put(S)
+        file_id = (await sent(client, whole, "application/pdf"))["file_id"]
+        async with world.lines(f"{S}/files/{file_id}") as answer:
+            assert answer.headers["content-length"] == str(len(whole))
+            assert (await client.delete(S)).status_code == 200
+            with trio.fail_after(PATIENCE):
+                assert len(await read_to_end(answer.stream)) < len(whole)
+    assert [each.levelname for each in caplog.records if each.name == "penstock.server"] == ["WARNING"]
+
+
 async def test_a_start_brings_a_message_over_http_and_over_a_socket() -> None:
     async with penstock(producers={"p": Steered()}) as world, world.client() as client, world.socket() as socket:
         await client.put(S)

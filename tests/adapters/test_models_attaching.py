@@ -13,7 +13,7 @@ from penstock.adapters.models import claude as claude_dialect
 from penstock.adapters.models import responses as responses_dialect
 from penstock.adapters.models.attaching import _LONGEST_TEXT, _MOST
 from penstock.adapters.models.transcript import Attached, Turn, UserTurn, transcript
-from penstock.engine import BlockView, GenerationFinished, JSONObject, MessageView
+from penstock.engine import BlockView, Generation, GenerationFinished, JSONObject, MessageView
 from tests.adapters.providers import (
     WIRES,
     Answer,
@@ -216,6 +216,35 @@ async def test_text_files_take_of_the_same_room() -> None:
         ]
         assert (await say(talk, "And?", *files)).outcome == "completed"
         assert await unseen(talk) == [f"{fit}.txt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        (b"a" * 256 * 1024, "text/plain"),
+        (b"a" * (256 * 1024 + 1), "text/plain"),
+        (b"\xff" * 256 * 1024, "text/plain"),
+        (PNG + bytes(1024 * 1024), "image/png"),
+        (PNG + bytes(18 * 1024 * 1024), "image/png"),
+    ],
+    ids=["text", "long-text", "no-text", "picture", "large-picture"],
+)
+async def test_a_file_that_is_named_over_and_over_is_read_once_and_shown_as_far_as_there_is_room(
+    content: bytes, media_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    read_file = Generation.read_file
+
+    async def noted(self: Generation, file_id: str, *, limit: int | None = None) -> bytes:
+        read.append(file_id)
+        return await read_file(self, file_id, limit=limit)
+
+    monkeypatch.setattr(Generation, "read_file", noted)
+    async with provider(whole(chat, "So.")) as server, talking(model_of(chat, server)) as talk:
+        file = await sent(talk, content, media_type)
+        assert (await say(talk, "And?", *[file] * 100)).outcome == "completed"
+        assert read == [file["file_id"]]
+        assert len(json.dumps(server.seen[0].body)) < 1.4 * _MOST
 
 
 async def test_a_picture_that_is_too_large_for_its_provider_is_named() -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.adapters.models import chat, claude, responses
@@ -269,6 +269,7 @@ messages = st.builds(
 )
 
 
+@example([user("x"), message("assistant", "y"), message("system", "z")])
 @given(st.lists(messages, max_size=12))
 def test_whatever_happened_in_a_session_providers_take_its_transcript(session: list[MessageView]) -> None:
     turns = transcript(session, "g")

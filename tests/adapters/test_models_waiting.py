@@ -108,6 +108,18 @@ async def test_the_first_word_has_ten_minutes_or_the_idle_limit(limit: float, au
         assert (await ended_at(talk))[1].outcome == ("failed" if limit == 20 else "completed")
 
 
+@pytest.mark.parametrize("limit", [1e-9, 0.01, 0.05, 0.19, 0.2, 0.5, 2.0])
+async def test_however_short_the_limit_is_that_a_start_asks_for_little_is_stored(
+    limit: float, autojump_clock: MockClock
+) -> None:
+    async with talking(Slow(60)) as talk:
+        await talk.session.start("model", text="x", idle_limit=limit)
+        begun = trio.current_time()
+        at, end = await ended_at(talk)
+        assert end.outcome == ("stalled" if limit < 0.1 else "completed")
+        assert len(await talk.statuses()) <= 10 * (at - begun) + 1
+
+
 async def test_a_stop_while_it_is_waited_for_is_a_stop(autojump_clock: MockClock) -> None:
     model = Slow(0, math.inf)
     async with asking(model) as talk:

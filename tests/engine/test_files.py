@@ -20,6 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from penstock.engine import (
     Config,
+    Delete,
     Draining,
     EventLog,
     FileNotFound,
@@ -45,6 +46,7 @@ from penstock.engine import (
     open_sqlite,
     restore,
 )
+from penstock.engine.log import Write
 from penstock.engine.rules.records import PART, UPLOADING
 from penstock.engine.testing import open_test_engine
 from penstock.engine.testing.stored import check_session
@@ -385,6 +387,34 @@ async def test_a_fork_that_cannot_get_a_file_is_none(number: int, autojump_clock
             assert len(await fork.read_file(message.blocks[0].file_id or "")) == PART + 1
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_a_fork_that_can_neither_get_a_file_nor_be_deleted_gets_it_later(
+    number: int, autojump_clock: MockClock
+) -> None:
+    log = FaultyLog(MemoryLog())
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        whole = content(PART + 1)
+        file_id = (await session.keep_file(whole, media_type="text/plain")).file.file_id
+        await session.post(blocks=[{"kind": "file", "file_id": file_id}])
+        refused: list[Write] = []
+
+        def fail(_: int, write: Write) -> Fail | None:
+            if isinstance(write, Keep) and write.session_id == "fork":
+                refused.append(write)
+                return Fail() if len(refused) == number + 1 else None
+            return Fail() if isinstance(write, Delete) else None
+
+        log.schedule = fail
+        with pytest.raises(WriteFailed):
+            await session.fork("fork")
+        await trio.sleep(61)
+        fork = await engine.session("fork")
+        assert await fork.read_file(file_id) == whole
+        assert await log.holders("copying") == []
+        assert [key.partition("/")[0] for key in await kept_records(log, fork)] == ["file", "part", "part"]
+
+
 # --- messages that name files
 
 
@@ -424,6 +454,31 @@ async def test_a_message_names_no_file_that_is_not_there(kind: str, autojump_clo
             with pytest.raises(InvalidBody, match="make it a block of kind file"):
                 await session.post(blocks=blocks(page))
         assert await session.cursor() == before
+
+
+@pytest.mark.parametrize("way", ["post", "start"])
+async def test_a_file_that_a_message_names_over_and_over_is_looked_up_once(
+    way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request has room for twenty thousand names."""
+    asked: list[str] = []
+    record = MemoryLog.record
+
+    async def noted(self: MemoryLog, session_id: str, epoch: str, key: str) -> bytes | None:
+        asked.append(key)
+        return await record(self, session_id, epoch, key)
+
+    monkeypatch.setattr(MemoryLog, "record", noted)
+    async with open_engine(MemoryLog()) as engine:
+        session = await engine.create_session("s")
+        ids = [(await session.keep_file(content(9, seed), media_type="text/plain")).file.file_id for seed in range(2)]
+        blocks: list[JSONObject] = [{"kind": "file", "file_id": file_id} for file_id in ids * 500]
+        asked.clear()
+        if way == "post":
+            await session.post(blocks=blocks)
+        else:
+            await session.start(Steered(), message={"blocks": blocks})
+        assert sorted(key for key in asked if key.startswith("file/")) == sorted(f"file/{each}" for each in ids)
 
 
 async def test_a_start_brings_a_message_in_one_append(autojump_clock: MockClock) -> None:

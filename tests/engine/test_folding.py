@@ -61,6 +61,7 @@ class Stored:
         self.tail = 0
         self.page = page
         self.reads = 0
+        self.given = 0  # events
         self.compacted: set[str] = set()
 
     async def read(self, after: int, limit: int | None = None, /) -> list[Entry]:
@@ -68,7 +69,9 @@ class Stored:
         await trio.lowlevel.checkpoint()
         there = compact(self.events[: self.tail], self.compacted) if self.compacted else self.events[: self.tail]
         found = [Entry(event.offset, encode(event)) for event in there if event.offset and event.offset > after]
-        return found[: min(self.page, limit or self.page)]
+        found = found[: min(self.page, limit or self.page)]
+        self.given += len(found)
+        return found
 
     def fold(self, config: Config) -> Fold:
         return Fold(SESSION, EPOCH, self.read, lambda: self.tail, config)
@@ -113,6 +116,8 @@ def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
             page = await fold.page(count, before, with_open=with_open)
             wanted = at_once(whole.encoding_snapshot(count, before, config.snapshot_bytes, with_open=with_open))
             assert (page.snapshot, page.body) == wanted
+            if data.draw(st.booleans()):
+                await fold.dismantle()  # it left memory, and somebody holds it still
             assert await fold.ask(SessionState.message_ids) == whole.message_ids()
             assert await fold.ask(partial(SessionState.message_ids, first=before)) == whole.message_ids(before)
             with pytest.raises(MessageNotFound):
@@ -289,15 +294,19 @@ async def test_messages_that_are_not_where_they_stood_are_damage_and_not_read_fo
 
 @patch("penstock.engine.stream.folding._AT_A_TIME", 10)
 async def test_what_is_read_again_is_what_was_asked_for_and_no_more() -> None:
-    stored = Stored([post(offset) for offset in range(1, 101)], 10)
+    stored = Stored([post(offset) for offset in range(1, 101)], 20)
     stored.tail = 100
-    fold = stored.fold(Config(fold_bytes=1))
+    fold = stored.fold(Config(fold_bytes=1, page_events=20))
     await fold.go_on()
-    stored.reads = 0
+    stored.reads = stored.given = 0
     ids = await fold.ask(SessionState.message_ids)
     page = await fold.page(10, ids[50], with_open=False)
     assert [message.message_id for message in page.snapshot.messages] == ids[40:50]
-    assert stored.reads == 1
+    assert (stored.reads, stored.given) == (1, 10 + 1), "behind a message its generation's end, mostly"
+    stored.reads = stored.given = 0
+    assert (await fold.left(ids[20], 21, 21)).message_id == ids[20]
+    assert (await fold.standing(ids[30])).message.message_id == ids[30]
+    assert (stored.reads, stored.given) == (2, 2 * 2)
 
 
 async def test_cancelled_while_it_reads_again_a_fold_is_as_before() -> None:

@@ -147,14 +147,14 @@ async def test_generations_beside_messages_that_are_read_again_need_no_reads_of_
     for event in events:
         whole.apply(event)
     assert await fold.snapshot(None, None) == whole.snapshot()
-    assert reads == [(0, 1), (2, 1)], "the first, which began before its message"
+    assert reads == [(1, 53), (0, 1), (2, 1)], "the messages, then the first's, which began before its message"
 
 
 async def test_a_generation_is_read_again_with_two_reads_of_one_event() -> None:
     fold, reads = watched(answers(20))
     page = await fold.page(1, message_id(10), with_open=False)
     assert [each.turn for each in page.snapshot.generations] == [9, 19]
-    assert reads == [(24, 1), (26, 1)], "what begins behind the eighth, and what ends it"
+    assert reads == [(25, 2), (24, 1), (26, 1)], "the ninth message, what begins before it, and what ends it"
 
 
 def message_id(turn: int) -> str:
@@ -400,6 +400,46 @@ async def test_what_an_answer_cost_that_did_not_complete_is_told_as_a_part(
         assert await end_of(session, gid) == ends
         usage = {"tokens": 7} if ends == "completed" else {"tokens": 7, "partial": True}
         assert (await session.generation(gid)).usage == usage
+
+
+@pytest.mark.parametrize("speaks", [False, True])
+@pytest.mark.parametrize("remote", [False, True])
+async def test_what_ends_say_is_bounded_and_so_are_snapshots_of_many(
+    speaks: bool, remote: bool, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    """What is told of generations is not weighed with the messages of a page."""
+    longest, most = "\U0001f600" * 100_000, {"x": "y" * (8 * 1024 - 8)}
+    too_large = {"x": "y" * (8 * 1024 - 7)}
+
+    async def producer(generation: Generation) -> None:
+        if speaks:
+            async with generation.message() as message, message.text() as block:
+                await block.write("a")
+        with pytest.raises(InvalidBody):
+            generation.report_usage(too_large)
+        generation.report_usage({"x": "y" * (8 * 1024 - 30)})
+        raise ProducerError(longest, reason=longest)
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        for _ in range(40):
+            if not remote:
+                await end_of(session, await begin(session, producer))
+                continue
+            started = await session.start("remote")
+            assert isinstance(started, Started)
+            if speaks:
+                await session.chunks([Chunk(generation_id=started.generation_id, data={"text": "a"})])
+            with pytest.raises(InvalidBody):
+                await session.finish(started.generation_id, usage=too_large)
+            await session.finish(started.generation_id, outcome="failed", code=longest, message=longest, usage=most)
+        last = (await session.snapshot()).generations[-1]
+        assert last.usage is not None
+        assert longest.startswith(last.code or "-")
+        assert longest.startswith(last.message or "-")
+        assert len((await session.snapshot_page(40)).body) < 40 * 20 * 1024
+        assert len((await session.snapshot_page(1)).body) < 33 * 20 * 1024
+    await assert_rules(log, closed=True)
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -462,6 +462,37 @@ async def test_a_slow_reader_misses_states_in_between_and_no_session(log: Memory
         assert last == {each.session_id: each for each in await engine.sessions()} | {"h": None}
 
 
+async def test_a_session_that_changes_and_changes_is_told_of_some_times_a_second(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    """And of the others, too, as they are by then: what one does over and over costs all who follow little."""
+    told: list[ListChange] = []
+
+    async def follow(watch: Watch) -> None:
+        while True:
+            told.append(await anext(watch))
+
+    async with open_engine(log) as engine, engine.watch() as watch, trio.open_nursery() as nursery:
+        nursery.start_soon(follow, watch)
+        storm, calm = await engine.create_session("storm"), await engine.create_session("calm")
+        await trio.sleep(1)
+        told.clear()
+        begun = trio.current_time()
+        for number in range(1000):
+            await storm.update({"number": number})
+            if number % 250 == 0:
+                await calm.update({"number": number})
+            await trio.sleep(0.001)
+        assert len(told) <= 2 * ((trio.current_time() - begun) / 0.05 + 1)
+        await trio.sleep(1)
+        last = {change.session_id: change.session for change in told}
+        assert {name: each.metadata["number"] for name, each in last.items() if each} == {"storm": 999, "calm": 750}
+        first = told[0].session
+        assert first is not None
+        assert first.metadata == {"number": 0}, "it is told at once"
+        nursery.cancel_scope.cancel()
+
+
 async def test_more_changes_than_are_kept_are_a_gap_for_a_slow_reader(
     log: MemoryLog, autojump_clock: MockClock
 ) -> None:

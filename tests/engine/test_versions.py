@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -29,6 +31,7 @@ from penstock.engine import (
     MessageNotFound,
     MessageView,
     Session,
+    SessionDeleted,
     SessionState,
     Started,
     Version,
@@ -50,6 +53,18 @@ async def folded(log: MemoryLog, session: Session) -> SessionState:
     for event in await events_of(log, session.session_id):
         state.apply(event)
     return state
+
+
+def meanwhile(work: Callable[[], Awaitable[None]]) -> AbstractContextManager[object]:
+    """Do this before the log tells where versions are."""
+    records = MemoryLog.records
+
+    async def found(self: MemoryLog, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        if prefix.startswith("version/"):
+            await work()
+        return await records(self, session_id, epoch, prefix)
+
+    return patch.object(MemoryLog, "records", found)
 
 
 async def ask(session: Session, answer: str | None, *, text: str | None = None, replaces: str | None = None) -> str:
@@ -222,6 +237,53 @@ async def test_a_restore_that_is_repeated_under_its_key_brings_back_once(
     async with open_engine(log) as engine:
         session = await engine.session("s")
         assert (await session.restore(first, idempotency_key="k", principal="ann")).message_ids == restored.message_ids
+
+
+async def test_a_restore_of_what_stands_there_is_done_once_under_its_key_too(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    """Its answer may be lost like any other, and what it is repeated behind may be another's restore."""
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await ask(session, "a", text="why?")
+        first = (await ids_of(session))[1]
+        await ask(session, "b", replaces=first)
+        second = (await ids_of(session))[1]
+        stood = await session.restore(second, idempotency_key="k")
+        again = await session.restore(second, idempotency_key="k")
+        assert (again.message_ids, again.cursor, again.repeated) == (stood.message_ids, stood.cursor, True)
+        await session.restore(first)
+        cursor = await session.cursor()
+        again = await session.restore(second, idempotency_key="k")
+        assert (again.message_ids, again.cursor, again.repeated) == (stood.message_ids, stood.cursor, True)
+        assert await session.cursor() == cursor
+        with pytest.raises(IdempotencyConflict):
+            await session.restore(first, idempotency_key="k")
+    async with open_engine(log) as engine:
+        session = await engine.session("s")
+        assert (await session.restore(second, idempotency_key="k")).repeated
+        assert await session.cursor() == cursor
+
+
+async def test_a_session_may_leave_memory_while_its_versions_are_looked_for(autojump_clock: MockClock) -> None:
+    """Deleted too, and made again: nobody takes that for damage."""
+    async with open_engine(MemoryLog(), config=Config(idle_session=1)) as engine:
+        session = await engine.create_session("s")
+        await ask(session, "a", text="why?")
+        first = (await ids_of(session))[1]
+        await ask(session, None, replaces=first)
+
+        async def delete_and_make() -> None:
+            await session.delete()
+            await engine.create_session("s")
+            await trio.testing.wait_all_tasks_blocked()
+
+        with meanwhile(partial(trio.sleep, 10)):
+            assert [text_of(each) for each in (await session.versions(first)).versions] == ["a"]
+        with meanwhile(delete_and_make), pytest.raises(SessionDeleted):
+            await session.versions(first)
+        await session.post("x")
+        assert engine.statistics().set_aside == 0
 
 
 async def test_nothing_is_restored_while_an_answer_runs(log: MemoryLog, autojump_clock: MockClock) -> None:
