@@ -31,7 +31,7 @@ export class Composer {
   #sessionId = "";
   #attachments;
   #aside = new Map(); // what is attached in other conversations, by their ids
-  #unsent = []; // {sessionId, to, text, choices, attached} in order: the first is on its way
+  #unsent = []; // {sessionId, to, text, choices, attached} in order: the first of each conversation is on its way
   #busy = false;
   #keeping;
   #known = new Map(); // producers, by what the choice of them says: nothing for the server's own
@@ -182,17 +182,30 @@ export class Composer {
 
   // --- sending
 
-  /** Something was sent, and the server has not answered yet. */
+  /** Where something goes that was sent from here, and that the server has not answered yet; else undefined. */
+  get sendingTo() {
+    return this.#unsentOf(this.#sessionId)[0]?.to;
+  }
+
   get sending() {
-    return this.#unsent.length > 0;
+    return this.sendingTo !== undefined;
   }
 
-  /** What has not gone out yet is not sent any more. */
+  /** What has not gone out from here yet is not sent any more. */
   hold() {
-    for (const { text, attached, sessionId } of this.#unsent.splice(1).reverse()) this.giveBack(text, attached, sessionId);
+    this.#takeBack(this.#unsentOf(this.#sessionId).slice(1));
   }
 
-  /** One after the other, in their order, however quickly they are sent. */
+  #unsentOf(sessionId) {
+    return this.#unsent.filter((each) => each.sessionId === sessionId);
+  }
+
+  #takeBack(unsent) {
+    this.#unsent = this.#unsent.filter((each) => !unsent.includes(each));
+    for (const { text, attached, sessionId } of unsent.reverse()) this.giveBack(text, attached, sessionId);
+  }
+
+  /** One after the other in each conversation, in their order, however quickly they are sent. */
   async #submit() {
     const text = this.#field.value;
     if (!text.trim() && this.#attachments.empty) return;
@@ -206,14 +219,11 @@ export class Composer {
     this.#does.typing("");
     const [sessionId, attached] = [this.#sessionId, this.#attachments.take()];
     this.#unsent.push({ sessionId, to: this.#does.to(), text, choices: this.choices, attached });
-    if (this.#unsent.length > 1) return;
-    for (let next = this.#unsent[0]; next; next = this.#unsent[0]) {
+    if (this.#unsentOf(sessionId).length > 1) return;
+    for (let [next] = this.#unsentOf(sessionId); next; [next] = this.#unsentOf(sessionId)) {
       this.#draw();
-      const sent = await this.#does.send(next.text, next.choices, next.to, next.attached);
-      this.#unsent.shift();
-      if (sent) continue;
-      for (const behind of this.#unsent.splice(0).reverse()) this.giveBack(behind.text, behind.attached, behind.sessionId);
-      this.giveBack(next.text, next.attached, next.sessionId);
+      if (await this.#does.send(next.text, next.choices, next.to, next.attached)) this.#unsent = this.#unsent.filter((each) => each !== next);
+      else this.#takeBack(this.#unsentOf(sessionId));
     }
     this.#draw();
   }

@@ -13,7 +13,7 @@ import { Approvals } from "./approvals.js";
 import { Company } from "./company.js";
 import { Composer } from "./composer.js";
 import { copy, exact, tell } from "./dom.js";
-import { ended } from "./endings.js";
+import { ended, WORDLESS } from "./endings.js";
 import { Inspector } from "./inspector.js";
 import { choice } from "./kept.js";
 import { Lifeline, Notice } from "./lifeline.js";
@@ -308,7 +308,8 @@ export class Pane {
     if (before === null || before === this.#live) return;
     const end = ends[before] ?? {};
     const answer = messages.findLast((message) => message.generation_id === before && message.role === "assistant");
-    if (end.outcome === "completed" && this.#app.current === this) announce(`Answer: ${answer ? said(answer) : "none"}`);
+    const words = answer && said(answer).trim();
+    if (end.outcome === "completed" && this.#app.current === this) announce(words ? `Answer: ${words}` : `No answer: ${WORDLESS}`);
     else if (end.outcome) announce(`${this.title}: the answer ended; ${ended(end)}`);
   }
 
