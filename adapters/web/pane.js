@@ -37,6 +37,7 @@ export class Pane {
   #sending;
   #drawing = false;
   #live = null;
+  #rests = false;
 
   /** @param {string} key a letter: its name in the address */
   constructor(key, app) {
@@ -166,6 +167,7 @@ export class Pane {
     session.subscribe(() => this.draw());
     this.#session = session;
     this.#reached = false;
+    this.#rests = false;
     this.#parts.inspector.begin(session);
     this.#composer.turnTo(sessionId);
     this.#turn(missing);
@@ -202,6 +204,23 @@ export class Pane {
   /** The network went away, or so the browser says: see whether the line still holds. */
   probe() {
     this.#session?.drop(0);
+  }
+
+  /**
+   * Nobody looks at the page. An event stream is left, for of those a browser keeps six to a server for all its tabs; an
+   * answer that runs is heard to its end first.
+   */
+  rest() {
+    const { connection, generation } = this.#session.getSnapshot();
+    if (this.#over !== "sse" || generation || ["idle", "refused", "ended"].includes(connection.state)) return;
+    this.#rests = true;
+    this.#session.close();
+  }
+
+  /** Somebody looks again: it goes on where it was left. */
+  wake() {
+    if (this.#rests && !this.#missing) this.#session.follow();
+    this.#rests = false;
   }
 
   /** Open the same session again, from its state. */
