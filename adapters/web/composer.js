@@ -63,6 +63,7 @@ export class Composer {
     this.#giving.popoverTargetElement = this.#given;
     this.#given.addEventListener("input", () => this.#check());
     this.#given.addEventListener("keydown", (event) => event.stopPropagation()); // Escape is for it, not for the answer
+    this.#given.addEventListener("toggle", ({ newState }) => newState === "open" && this.#given.querySelector("textarea").focus());
     this.#field.addEventListener("input", () => {
       does.typing(this.#field.value);
       clearTimeout(this.#keeping);
@@ -211,7 +212,6 @@ export class Composer {
     if (!text.trim() && this.#attachments.empty) return;
     if (!this.#check()) {
       this.#given.showPopover();
-      this.#given.querySelector("textarea").focus();
       return;
     }
     this.#field.value = "";

@@ -243,7 +243,12 @@ class App {
   }
 
   #toggleList() {
-    if (matchMedia("(max-width: 860px)").matches) return this.showList(!this.#stage.classList.contains("listed"));
+    if (matchMedia("(max-width: 860px)").matches) {
+      const shown = !this.#stage.classList.contains("listed");
+      this.showList(shown);
+      document.querySelector(shown ? ".begin" : ".list-toggle").focus();
+      return;
+    }
     choice("list", this.#stage.classList.toggle("unlisted") ? "closed" : "open");
   }
 
@@ -287,7 +292,7 @@ class App {
 
   #keyboard(event, shortcuts) {
     if (document.querySelector("dialog[open]")) return;
-    if (event.key === "Escape" && this.#stage.classList.contains("listed")) this.showList(false);
+    if (event.key === "Escape" && this.#stage.classList.contains("listed")) this.#toggleList();
     if (event.key === "?" && !event.target.closest("textarea, input")) shortcuts.showModal();
     if (!event.altKey || event.ctrlKey || event.metaKey) return;
     const inspector = this.current.$(".inspector");
