@@ -7,6 +7,7 @@ import { make, plain, tell } from "./dom.js";
 import { draft } from "./kept.js";
 
 const KEPT = 300; // milliseconds behind the last key
+const SOON = 400; // what goes out in less needs no word
 
 /** What a message does while an answer runs: in plain words, and what the hint says of it. */
 export const POLICIES = {
@@ -28,10 +29,11 @@ export class Composer {
   #stop;
   #send;
   #hint;
+  #going;
   #sessionId = "";
   #attachments;
   #aside = new Map(); // what is attached in other conversations, by their ids
-  #unsent = []; // {sessionId, to, text, choices, attached} in order: the first of each conversation is on its way
+  #unsent = []; // {sessionId, to, text, choices, attached, late} in order: the first of each conversation is on its way
   #busy = false;
   #keeping;
   #known = new Map(); // producers, by what the choice of them says: nothing for the server's own
@@ -49,6 +51,7 @@ export class Composer {
     this.#stop = root.querySelector(".stop");
     this.#send = root.querySelector(".send");
     this.#hint = root.querySelector(".hint");
+    this.#going = root.querySelector(".going");
     this.#does = does;
     const options = Object.entries(POLICIES).map(([value, { word, told }]) => make("option", { value, text: word, title: `${value}: it ${told}` }));
     this.#policy.append(...options);
@@ -179,6 +182,9 @@ export class Composer {
     const { told } = POLICIES[this.#policy.value];
     this.#policy.title = `If an answer runs, the message ${told} (${this.#policy.value})`;
     tell(this.#hint, this.#busy ? told : "");
+    const going = this.#unsentOf(this.#sessionId).filter(({ late }) => late);
+    this.#going.hidden = !going.length;
+    this.#going.replaceChildren(...going.map(({ text }) => make("li", { dir: "auto", text: text.trim() || "What is attached" })));
   }
 
   // --- sending
@@ -218,7 +224,12 @@ export class Composer {
     this.#keep();
     this.#does.typing("");
     const [sessionId, attached] = [this.#sessionId, this.#attachments.take()];
-    this.#unsent.push({ sessionId, to: this.#does.to(), text, choices: this.choices, attached });
+    const going = { sessionId, to: this.#does.to(), text, choices: this.choices, attached, late: false };
+    this.#unsent.push(going);
+    setTimeout(() => {
+      going.late = true;
+      this.#draw();
+    }, SOON);
     if (this.#unsentOf(sessionId).length > 1) return;
     for (let [next] = this.#unsentOf(sessionId); next; [next] = this.#unsentOf(sessionId)) {
       this.#draw();

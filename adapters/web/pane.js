@@ -132,6 +132,7 @@ export class Pane {
   }
 
   focus() {
+    this.root.scrollIntoView({ inline: "nearest", block: "nearest" }); // four of them may be wider than the window
     this.#composer.focus();
   }
 

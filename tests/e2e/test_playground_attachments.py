@@ -105,10 +105,13 @@ def test_a_stop_breaks_off_what_is_on_its_way_and_gives_all_of_it_back(page: Pag
         send(conversation, "What is this?")
     send(conversation, "And who made it?")
     conversation.locator(".notice").get_by_text("Sending weir.png").wait_for(timeout=PATIENCE)
+    conversation.locator(".going li").nth(1).wait_for(timeout=PATIENCE)
+    assert conversation.locator(".going li").all_inner_texts() == ["What is this?", "And who made it?"]
     with page.expect_event("requestfailed", lambda request: request == asked.value):
         conversation.locator(".stop").click()
     conversation.get_by_text("Stopped before it was sent.").wait_for(timeout=PATIENCE)
     assert field.input_value() == "What is this?\nAnd who made it?"
+    conversation.locator(".going").wait_for(state="hidden")
     assert chip.count() == 1
     page.unroute("**/files*")
     field.press("Enter")
