@@ -340,7 +340,7 @@ export class Pane {
     return this.#sending.say(text, choices, to, attached);
   }
 
-  /** Ask again for an answer that ended before its first word. */
+  /** Ask again for an answer that ended before its first word; of one that was asked for anew, the new one takes the number. */
   #retry() {
     const last = this.#session.getSnapshot().messages.at(-1);
     const body = isCutOff(last ?? {}) ? { continues: last.message_id } : {};
