@@ -27,8 +27,8 @@ _asked: Final[set[str]] = set()
 async def wayward(generation: Generation) -> None:
     """Do what the last message names: ``wrong key``, ``wrong once``, ``silence``, ``nothing``, ``break``, ``cut``.
 
-    With ``no word`` it says nothing the first time; ``tool`` has one give its result before that, and with ``alone`` too
-    no message comes behind that.
+    With ``no word`` it says nothing the first time; ``tool`` has one give its result before that, and with ``alone``
+    no message comes behind it.
     """
     asked = [message for message in (await generation.snapshot(limit=20)).messages if message.role == "user"]
     said = "".join(block.text or "" for block in asked[-1].blocks) if asked else ""

@@ -227,9 +227,7 @@ LOOK = """(hidden) => {
 }"""
 
 
-def test_more_tabs_than_event_streams_where_no_websocket_gets_through(
-    browser: Browser, running: ServerProcess
-) -> None:
+def test_more_tabs_than_event_streams_where_no_websocket_gets_through(browser: Browser, running: ServerProcess) -> None:
     """Each tab has two of a browser's six. One that nobody looks at lets go of them, once its answer has ended."""
     context = browser.new_context()
     context.set_default_timeout(PATIENCE)
