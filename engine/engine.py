@@ -179,7 +179,7 @@ class Engine:
         if asked is not None and not callable(asked):
             raise InvalidBody("wants is a function of a session's id")
         cursor = None if after is None else checked_cursor(after)
-        return self._registry.listing.watch(cursor, wants or (lambda _: True))
+        return Watch(self._registry.listing.changes, cursor, wants or (lambda _: True))
 
     async def resident(self, session_id: SessionId) -> Resident:
         """The session in memory; see `Registry.resident`."""

@@ -184,8 +184,10 @@ class Posted:
 @final
 @frozen(kw_only=True)
 class Versions:
-    """Versions of one message, the oldest first; ``more`` tells that others are behind the last one. ``bodies``: their
-    JSON."""
+    """Versions of one message, the oldest first; ``more`` tells that others are behind the last one.
+
+    ``bodies`` is the JSON of each, in UTF-8.
+    """
 
     versions: tuple[MessageView, ...]
     more: bool

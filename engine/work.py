@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
-__all__ = ["Work", "at_once"]
+__all__ = ["Work", "at_once", "emptying"]
 
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 # A bit is a few microseconds' worth.
 Work: TypeAlias = Generator[None, None, T]
@@ -25,3 +27,10 @@ def at_once(work: Work[T]) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+def emptying(held: dict[K, V]) -> Work[None]:
+    """Let go of what is in there, bit by bit: of so much, all at once takes long."""
+    while held:
+        held.popitem()
+        yield

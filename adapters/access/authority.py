@@ -88,17 +88,28 @@ class Identity:
         """An identity as it is; of a function the one that asks it."""
         return asked if isinstance(asked, Identity) else cls(recognize=asked)
 
-    async def who(self, tokens: Sequence[str], headers: Iterable[tuple[str, str]]) -> Principal | None:
-        """Who makes a request: ``tokens`` are its headers ``Authorization``, ``headers`` all of them, lower-case.
+    async def who(
+        self,
+        tokens: Sequence[str],
+        headers: Iterable[tuple[str, str]],
+        tickets: Sequence[str] = (),
+        redeem: Verify | None = None,
+    ) -> Principal | None:
+        """Who makes a request: ``tokens`` are its headers ``Authorization``, ``headers`` all of them, lower-case, and
+        ``tickets`` those of its query, which ``redeem`` reads.
 
-        None: nothing of it says who. Raises `Unauthenticated` for a token that is not good, or for several, `TimedOut`,
-        and what the application raises.
+        None: nothing of it says who. Raises `Unauthenticated` for a token or a ticket that is not good, or for several,
+        `TimedOut`, and what the application raises.
         """
         if self.open:
             return EVERYBODY
-        if self.takes_tokens and tokens:
-            if len(tokens) > 1:
-                raise Unauthenticated("there is more than one token or ticket", reason="several")
+        if not self.takes_tokens:
+            tokens = ()
+        if len(tokens) + len(tickets) > 1:
+            raise Unauthenticated("there is more than one token or ticket", reason="several")
+        if tickets and redeem is not None:
+            return redeem(tickets[0])
+        if tokens:
             return self.authenticate(read_bearer(tokens[0]))
         return None if self._recognize is None else await self._ask(self._recognize, read_headers(headers))
 
@@ -143,6 +154,15 @@ class Identity:
         self.check_time(principal)
         if not may(principal, action, session_id):
             raise _forbidden(action, session_id)
+
+    def check_list(self, principal: Principal) -> Principal:
+        """The principal, if they may read sessions at all: they are told of those that `permits` allows.
+
+        Raises `Forbidden`.
+        """
+        if principal.scopes.isdisjoint({"read", "admin"}):
+            raise Forbidden("you may not read here: it takes a token with 'read'")
+        return principal
 
     async def check(self, principal: Principal, action: Scope, session_id: str | None) -> None:
         """Raises `Unauthenticated` when its time is over, and `Forbidden`: with the same words for every session."""

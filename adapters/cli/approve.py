@@ -10,7 +10,7 @@ from penstock.engine import JSON, ApprovalView
 
 from ..client import RemoteSession
 from .asking import ask, can_ask, demand
-from .client import ClientError, connected, run, server_options, token_source
+from .client import PATIENCE, ClientError, connected, run, server_options, token_source
 from .screen import Screen
 
 __all__ = ["approve"]
@@ -37,10 +37,14 @@ def approve(
       penstock approve chat 0198c0de-... --no --reason "not on a Friday"
     """
 
+    token = token_source(token_file)
+
     async def answer() -> bool:
-        async with connected(url, token_source(token_file)) as client:
+        # A server that was never there is an error at once; one that goes away behind this comes back.
+        async with connected(url, token) as client:
+            found = await _open(client.session(session), approval_id)
+        async with connected(url, token, patience=PATIENCE) as client:
             handle = client.session(session)
-            found = await _open(handle, approval_id)
             if approved is None:
                 return await _ask_each(handle, found, reason)
             if len(found) > 1:

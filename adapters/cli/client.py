@@ -18,7 +18,7 @@ import click
 import httpx
 import trio
 
-from penstock.engine import Degraded, Drained, Ended, Gap, InvalidBody, PenstockError
+from penstock.engine import CaughtUp, Degraded, Drained, Ended, Gap, InvalidBody, PenstockError
 
 from ..client import Arrived, Client, ClientConfig, Delivery, Events, Lost, Unreachable, connect
 
@@ -136,6 +136,8 @@ class Following:
                 delivery = await self._events.receive()
             except trio.EndOfChannel:
                 raise StopAsyncIteration from None
+            if isinstance(delivery, CaughtUp):
+                self._lost_at = None  # it is back, also where nothing was said meanwhile
             if not isinstance(delivery, Lost):
                 if isinstance(delivery, Arrived | Gap | Ended | Drained | Degraded):
                     self._lost_at = None

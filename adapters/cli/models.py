@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Final, final
+from typing import Any, Final, final
 
 import click
-from attrs import frozen
+from attrs import fields_dict, frozen
 
 from ..models import Assistant, ModelError, open_assistant
 
@@ -79,27 +79,11 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options to ``command``, which gets what they name as one argument, ``model``: a `ChosenModel` or None."""
 
     @functools.wraps(command)
-    def inner(
-        *,
-        model: str | None,
-        base_url: str | None,
-        system: str | None,
-        model_options: str | None,
-        context_tokens: int | None,
-        **others: object,
-    ) -> None:
-        if model is None and any((base_url, system, model_options, context_tokens)):
+    def inner(**given: Any) -> None:
+        own = {name: given.pop(name) for name in fields_dict(ChosenModel)}
+        if own["model"] is None and any(own.values()):
             raise click.UsageError("--base-url, --system, --model-options and --context-tokens belong to a --model")
-        chosen = None
-        if model is not None:
-            chosen = ChosenModel(
-                model=model,
-                base_url=base_url,
-                system=system,
-                model_options=model_options,
-                context_tokens=context_tokens,
-            )
-        command(model=chosen, **others)
+        command(model=None if own["model"] is None else ChosenModel(**own), **given)
 
     wrapped: Callable[..., None] = inner
     for option in reversed(_OPTIONS):

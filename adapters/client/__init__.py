@@ -13,7 +13,7 @@ The names, results and errors are the engine's. From the outside in:
 - `listing`: the list of sessions, by pages and as it changes
 - `producing`, `hearing`, `writer`, `farewell`: a remote producer under the engine's own `Generation`
 - `files`: what a session keeps beside its messages
-- `sending`, `following`, `commands`: tasks and requests, and when they are repeated
+- `sending`, `following`, `reconnecting`, `commands`: tasks and requests, and when they are repeated
 - `lines`, `wire`: connections
 - pure: `batching`, `numbering`, `retrying`, `backoff`, `place`, `frames`, `answers`, `refusals`, `config`
 """
@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from .client import Client, connect
 from .config import ClientConfig
-from .following import Lost
 from .listing import ListDelivery, ListEvents, SessionPage
 from .place import Arrived, Delivery
 from .reading import Events, FollowStatistics
+from .reconnecting import Lost
 from .refusals import BadAnswer, Refused, Unreachable
 from .session import RemoteSession
 from .transcript import Transcript

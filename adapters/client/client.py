@@ -9,6 +9,7 @@ from typing import Final, Literal, final
 
 import httpx
 import trio
+from attrs import asdict
 
 from penstock.engine import (
     Cursor,
@@ -58,17 +59,12 @@ class Client:
         answer, _ = await self._commands.ask("GET", "/v1/producers", repeatable=True)
         listed = read(ProducersAnswer, answer)
         return tuple(
-            ProducerInfo(
-                name=each.name,
-                default=each.name == listed.default,
-                description=each.description,
-                input_schema=each.input_schema,
-            )
+            ProducerInfo(default=each.name == listed.default, **asdict(each, recurse=False))
             for each in listed.producers
         )
 
     async def sessions(self, after: str = "", limit: int = 100) -> list[SessionInfo]:
-        """Those that live, by id, behind ``after``; at most ``limit``, of which the server gives 1000."""
+        """Those that live, by id, behind ``after``; at most ``limit``, which is 1000 or less."""
         return list((await self.sessions_page(after or None, limit, order="id")).sessions)
 
     async def sessions_page(

@@ -1,7 +1,7 @@
 """Commands over HTTP: sent, repeated where that is safe, and refused by exceptions.
 
-Owns what is repeated. A command that the server carries out once however often it comes (reads, and what bears an id
-or a key of ours) is repeated while there is no answer, or one that asks for it; another one is sent once.
+Owns what is repeated. A command that the server carries out once however often it comes (reads, patches, and what bears
+an id or a key of ours) is repeated while there is no answer, or one that asks for it; another one is sent once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Commands:
         within: float | None = None,
         repeatable: bool,
     ) -> Answer:
-        """The answer as it came, to a body that is what it is. Each attempt has ``within`` seconds.
+        """The answer as it came, to a body that is what it is. Each attempt has ``within`` seconds at most.
 
         Raises as `ask`, but for what is said of JSON.
         """

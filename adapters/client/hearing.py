@@ -40,9 +40,9 @@ from penstock.engine import (
     check_json,
 )
 
-from .following import Lost
 from .place import Arrived, Delivery
 from .reading import Events
+from .reconnecting import Lost
 from .writer import RemoteWriter
 
 __all__ = ["Approvals", "Hearing", "Inputs"]

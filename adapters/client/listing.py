@@ -6,9 +6,8 @@ that a repetition does no harm.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Self, TypeAlias, final
 
 import trio
@@ -16,7 +15,6 @@ from attrs import frozen
 
 from penstock.engine import (
     CallerError,
-    CapacityError,
     CaughtUp,
     Cursor,
     Degraded,
@@ -24,7 +22,6 @@ from penstock.engine import (
     LastSaid,
     ListChange,
     Opened,
-    PenstockError,
     SessionInfo,
     decode_json,
     structure,
@@ -32,18 +29,14 @@ from penstock.engine import (
 
 from ..forms.controls import Control, read_control
 from ..forms.sse_reader import ServerSent
-from ..problems import Unauthenticated
 from ..requests.answers import ListedSession, SessionList
-from .backoff import Backoff
-from .following import Lost
 from .frames import Later
 from .lines import open_list
+from .reconnecting import Lost, Reconnecting
 from .refusals import BadAnswer
 from .wire import Wire
 
 __all__ = ["ListDelivery", "ListEvents", "SessionPage", "follow_list", "info_of", "page_of"]
-
-logger = logging.getLogger("penstock.client")
 
 
 @final
@@ -55,9 +48,9 @@ class SessionPage:
     next: str | None = None
 
 
-ListDelivery: TypeAlias = SessionPage | ListChange | Opened | Control | Lost
+_Delivery: TypeAlias = SessionPage | ListChange | Opened | Control
 
-_Frame: TypeAlias = SessionPage | ListChange | Opened | Control | Later
+ListDelivery: TypeAlias = _Delivery | Lost
 
 
 def info_of(listed: ListedSession) -> SessionInfo:
@@ -89,9 +82,9 @@ class _Gone:
     session_id: str
 
 
-def _read(messages: Iterable[ServerSent]) -> list[_Frame]:
+def _read(messages: Iterable[ServerSent]) -> list[_Delivery | Later]:
     """The frames of these. Raises `BadAnswer`; what this version does not know is left out."""
-    made: list[_Frame] = []
+    made: list[_Delivery | Later] = []
     for message in messages:
         if message.retry is not None:
             made.append(Later(message.retry))
@@ -104,7 +97,7 @@ def _read(messages: Iterable[ServerSent]) -> list[_Frame]:
     return made
 
 
-def _frame(message: ServerSent) -> _Frame | None:
+def _frame(message: ServerSent) -> _Delivery | None:
     if message.data is None:
         return Opened(Cursor.parse(message.id)) if message.id else None
     value = decode_json(message.data.encode())
@@ -123,93 +116,38 @@ def _frame(message: ServerSent) -> _Frame | None:
 
 
 @final
-class _Follower:
-    """The reader's task: connect, read, lose the connection, wait, go on behind the last frame."""
+class _Follower(Reconnecting[_Delivery]):
+    """One reader's task."""
 
-    def __init__(
-        self, wire: Wire, after: Cursor | None, limit: int, send: trio.MemorySendChannel[ListDelivery]
-    ) -> None:
-        config = wire.config
-        self._wire: Final = wire
+    def __init__(self, wire: Wire, after: Cursor | None, limit: int) -> None:
+        super().__init__(wire, "the list")
         self._after = after
         self._limit: Final = limit
-        self._send: Final = send
-        self._backoff: Final = Backoff(config.first_pause, config.longest_pause)
-        self._later = 0.0
-        self._bad_frames = 0
-        self._refused = False
-        self.scope: Final = trio.CancelScope()
-        self.done: Final = trio.Event()
-        self.failure: Exception | None = None
 
-    async def run(self) -> None:
-        """Until it is left; then ``done`` is set, and ``failure`` says why if it was one. Raises nothing."""
-        try:
-            with self.scope:
-                while True:
-                    error = await self._connect()
-                    if error is not None and not self._goes_on(error):
-                        raise error
-                    if isinstance(error, CapacityError):
-                        self._later = error.retry_after
-                    pause = self._backoff.next(min(self._later, self._wire.config.longest_retry_after))
-                    logger.info("the stream of the list is lost (%s); again in %.3f s", error or "ended", pause)
-                    await self._send.send(Lost(error, pause))
-                    await trio.sleep(pause)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the reader's to learn
-            self.failure = error
-        finally:
-            self._send.close()
-            self.done.set()
-
-    async def _connect(self) -> PenstockError | None:
-        """One connection's life, and what it ended with."""
-        self._later = 0.0
-        try:
-            async with open_list(self._wire, self._after, self._limit, _read) as line:
-                self._refused = False
-                begun = trio.current_time()
-                try:
-                    while await self._take(await line.receive()):
-                        pass
-                except trio.EndOfChannel:
+    async def connect(self) -> bool:
+        """False: the list has no end."""
+        async with self.connected(open_list(self._wire, self._after, self._limit, _read)) as line:
+            with suppress(trio.EndOfChannel):
+                while await self._take(await line.receive()):
                     pass
-                finally:
-                    if trio.current_time() - begun >= self._wire.config.longest_pause:
-                        self._backoff.reset()
-        except PenstockError as error:
-            return error
-        return None
+        return False
 
-    async def _take(self, frame: _Frame) -> bool:
+    async def _take(self, frame: _Delivery | Later) -> bool:
         """Pass it on; whether more comes on this connection."""
         match frame:
             case Later(seconds=seconds):
-                self._later = seconds
+                self.come_back(seconds)
                 return True
             case ListChange(cursor=cursor) | CaughtUp(cursor=cursor):
                 # Not of `Opened` or a gap: the page that follows may not have come.
                 self._after = cursor
-                self._backoff.reset()
-                self._bad_frames = 0
+                self.brought_on()
             case Drained(reason="token-expired"):
-                self._later = 0.0  # the server is well; only our token is not
+                self.come_back(0.0)  # the server is well; only our token is not
             case _:
                 pass
         await self._send.send(frame)
         return not isinstance(frame, Drained | Degraded)
-
-    def _goes_on(self, error: PenstockError) -> bool:
-        """Whether another attempt may fare better."""
-        if isinstance(error, Unauthenticated):
-            again = self._wire.renews and not self._refused
-            self._refused = True
-            return again
-        if isinstance(error, BadAnswer):
-            self._bad_frames += 1
-            logger.error("the stream of the list: %s", error.detail)
-            return self._bad_frames < self._wire.config.bad_frames
-        return error.retryable
 
 
 @final
@@ -219,9 +157,8 @@ class ListEvents:
     Cancelling either and calling it again loses nothing and repeats nothing.
     """
 
-    def __init__(self, follower: _Follower, receive: trio.MemoryReceiveChannel[ListDelivery]) -> None:
+    def __init__(self, follower: _Follower) -> None:
         self._follower: Final = follower
-        self._receive: Final = receive
 
     async def receive(self) -> ListDelivery:
         """The next delivery, as soon as there is one.
@@ -229,13 +166,7 @@ class ListEvents:
         A `SessionPage` is the list from its beginning: at first, and behind a `Gap`. `Lost` tells that the connection
         is being made anew. Raises a `PenstockError` that no new attempt would change.
         """
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            await self._follower.done.wait()
-            if self._follower.failure is not None:
-                raise self._follower.failure from None
-            raise
+        return await self._follower.receive()
 
     def __aiter__(self) -> Self:
         return self
@@ -254,11 +185,6 @@ class ListEvents:
 @asynccontextmanager
 async def follow_list(tasks: trio.Nursery, wire: Wire, after: Cursor | None, limit: int) -> AsyncIterator[ListEvents]:
     """Follow in a task of ``tasks`` until the block is left."""
-    send, receive = trio.open_memory_channel[ListDelivery](wire.config.deliveries)
-    follower = _Follower(wire, after, limit, send)
-    tasks.start_soon(follower.run, name="penstock follow the list")
-    try:
-        yield ListEvents(follower, receive)
-    finally:
-        follower.scope.cancel(reason="penstock: the reader has left")
-        receive.close()
+    follower = _Follower(wire, after, limit)
+    async with follower.running(tasks):
+        yield ListEvents(follower)

@@ -12,9 +12,10 @@ from attrs import frozen
 
 from penstock.engine import Cursor, Event, Gap, GapError
 
-from .following import Follower, Lost
+from .following import Follower
 from .lines import Over
 from .place import Arrived, Delivery, Place
+from .reconnecting import Lost
 from .wire import Wire
 
 __all__ = ["Events", "FollowStatistics", "follow"]
@@ -38,9 +39,8 @@ class Events:
     Cancelling either and calling it again loses nothing and repeats nothing.
     """
 
-    def __init__(self, follower: Follower, receive: trio.MemoryReceiveChannel[Delivery | Lost]) -> None:
+    def __init__(self, follower: Follower) -> None:
         self._follower: Final = follower
-        self._receive: Final = receive
         self._events: deque[Event] = deque()
         self._cursor = follower.place.cursor
 
@@ -74,13 +74,7 @@ class Events:
 
         Raises `trio.EndOfChannel` when nothing will follow, and a `PenstockError` that no new attempt would change.
         """
-        try:
-            delivery = await self._receive.receive()
-        except trio.EndOfChannel:
-            await self._follower.done.wait()
-            if self._follower.failure is not None:
-                raise self._follower.failure from None
-            raise
+        delivery = await self._follower.receive()
         match delivery:
             case Arrived(cursor=cursor):
                 self._cursor = cursor
@@ -121,11 +115,6 @@ class Events:
 @asynccontextmanager
 async def follow(tasks: trio.Nursery, wire: Wire, place: Place, over: Over) -> AsyncIterator[Events]:
     """Follow in a task of ``tasks`` until the block is left."""
-    send, receive = trio.open_memory_channel[Delivery | Lost](wire.config.deliveries)
-    follower = Follower(wire, place, over, send)
-    tasks.start_soon(follower.run, name=f"penstock follow {place.session_id}")
-    try:
-        yield Events(follower, receive)
-    finally:
-        follower.scope.cancel(reason="penstock: the reader has left")
-        receive.close()
+    follower = Follower(wire, place, over)
+    async with follower.running(tasks):
+        yield Events(follower)

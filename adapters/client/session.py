@@ -209,7 +209,7 @@ class RemoteSession:
     async def versions(self, message_id: str, *, after: int = 0, limit: int | None = None) -> Versions:
         """The versions of a message that was regenerated, or edited and sent again, the oldest first.
 
-        Those behind the number ``after``, at most ``limit`` (100; of which the server gives 1000).
+        Those behind the number ``after``, at most ``limit``: 100 unless said, 1000 or less.
         """
         asked = given(after=after or None, limit=limit)
         query = {name: str(number) for name, number in asked.items()}
@@ -230,8 +230,11 @@ class RemoteSession:
         return Restored(message_ids=tuple(restored.message_ids), cursor=restored.cursor)
 
     async def update(self, patch: JSONObject) -> Updated:
-        """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
-        answer, _ = await self._ask("PATCH", "", {"metadata": patch}, repeatable=False)
+        """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge).
+
+        One whose answer was lost is sent again: to merge it twice is to merge it once.
+        """
+        answer, _ = await self._ask("PATCH", "", {"metadata": patch}, repeatable=True)
         updated = read(UpdateAnswer, answer)
         return Updated(metadata=updated.metadata, cursor=updated.cursor)
 

@@ -32,9 +32,9 @@ from penstock.engine import (
     SnapshotTaken,
 )
 
-from .following import Lost
 from .place import Arrived, Delivery
 from .reading import Events, FollowStatistics
+from .reconnecting import Lost
 from .snapshots import generations_of
 
 __all__ = ["Transcript", "open_transcript"]

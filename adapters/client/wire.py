@@ -108,11 +108,11 @@ class Wire:
     ) -> Answer:
         """One request, once. A body is JSON unless ``headers`` say otherwise.
 
-        Raises `Unreachable` when no answer comes in time (one that is ``repeatable`` has less, and one with a file in
-        it, either way, has ``within`` so many seconds), and `InvalidBody` for a header that cannot be sent.
+        Raises `Unreachable` when no answer comes in time, and `InvalidBody` for a header that cannot be sent. With a
+        file in it, either way, an answer has ``within`` so many seconds; one that is ``repeatable`` begins sooner.
         """
         limit = self.config.request_timeout if within is None else within
-        if repeatable and within is None:
+        if repeatable:
             limit = min(limit, self.config.attempt_timeout + len(body or b"") / _SLOW)
         made = dict(headers or {})
         if body is not None:

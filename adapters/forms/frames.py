@@ -31,9 +31,9 @@ __all__ = [
     "frame_batch",
     "frame_control",
     "frame_error",
+    "frame_list",
     "frame_reply",
     "frame_snapshot",
-    "frame_told",
     "on_the_wire",
     "wire_frames",
 ]
@@ -116,7 +116,7 @@ def frame(session_id: str, delivery: Delivery, request_id: JSON = None) -> bytes
             return encode_json({"op": op, "session_id": session_id, **fields})
 
 
-def frame_told(name: str, body: bytes, cursor: Cursor) -> bytes:
+def frame_list(name: str, body: bytes, cursor: Cursor) -> bytes:
     """A frame about the list of sessions, of the JSON that it says; behind it, the reader stands at ``cursor``."""
     return b'{"op":"%b","list_cursor":"%b",%b' % (name.encode(), str(cursor).encode(), body[1:])
 

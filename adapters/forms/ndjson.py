@@ -12,7 +12,7 @@ from penstock.engine import JSON, Batch, Cursor, Delivery, Ephemeral, Opened, Sn
 
 from .controls import fields_of
 
-__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot", "frame_told"]
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_list", "frame_snapshot"]
 
 MEDIA_TYPE: Final = "application/x-ndjson"
 
@@ -29,7 +29,7 @@ def frame_snapshot(page: SnapshotPage) -> bytes:
     return b'{"control":"snapshot",%b\n' % page.body[1:]
 
 
-def frame_told(name: str, body: bytes, cursor: Cursor) -> bytes:
+def frame_list(name: str, body: bytes, cursor: Cursor) -> bytes:
     """A frame about the list of sessions, of the JSON that it says; behind it, the reader stands at ``cursor``."""
     return b'{"control":"%b","list_cursor":"%b",%b\n' % (name.encode(), str(cursor).encode(), body[1:])
 

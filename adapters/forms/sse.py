@@ -28,7 +28,7 @@ from penstock.engine import (
 
 from .controls import Control, fields_of
 
-__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_snapshot", "frame_told"]
+__all__ = ["HEARTBEAT", "MEDIA_TYPE", "frame", "frame_batch", "frame_list", "frame_snapshot"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 
@@ -50,7 +50,7 @@ def frame_snapshot(page: SnapshotPage) -> bytes:
     return b"event: snapshot\nid: %b\ndata: %b\n\n" % (str(page.snapshot.cursor).encode(), page.body)
 
 
-def frame_told(name: str, body: bytes, cursor: Cursor) -> bytes:
+def frame_list(name: str, body: bytes, cursor: Cursor) -> bytes:
     """A frame about the list of sessions, of the JSON that it says; behind it, the reader stands at ``cursor``."""
     return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), str(cursor).encode(), body)
 

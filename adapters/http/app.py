@@ -24,7 +24,7 @@ from ..server.limits import UNLIMITED, Limits, Place
 from ..watching.metrics import Metrics
 from .chunks import add_chunks
 from .events import add_events
-from .files import add_files, brings_file, streamed
+from .files import add_files, brings_file, without_body
 from .generations import add_generations
 from .guard import add_guard, keeping
 from .health import add_health
@@ -79,7 +79,7 @@ class _App(QuartTrio):
                 return
             scope = with_path(scope)
             if brings_file(scope):
-                scope, receive = streamed(scope, receive)
+                scope, receive = without_body(scope, receive)
             elif (most := self.config["MAX_CONTENT_LENGTH"]) is not None:
                 receive = bounded(receive, most)
             held: list[Place] = []

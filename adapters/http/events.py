@@ -10,24 +10,11 @@ from quart import Response, request
 from penstock.engine import Batch, Cursor, Delivery, Engine, SnapshotPage, SnapshotTaken
 
 from ..forms import ndjson, sse
-from ..server.ending import Ending
 from ..server.handover import chunk
 from .guard import authenticate, identity
 from .openapi.schemas import reference
-from .routes import (
-    HEARTBEAT,
-    LARGEST_PAGE,
-    SESSION,
-    Answer,
-    Operation,
-    Routes,
-    flag,
-    header,
-    number,
-    query,
-    seconds_between,
-)
-from .streaming import Allowance, Form, Forms, accepted_form, after_cursor, streamed
+from .routes import HEARTBEAT, LARGEST_PAGE, SESSION, Operation, Routes, flag, number, query, seconds_between
+from .streaming import LAST_EVENT_ID, Allowance, Form, Forms, after_cursor, answer_of, streamed
 
 __all__ = ["add_events"]
 
@@ -86,18 +73,9 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
                     "How many messages the state has, at most: the newest. Without it as many as a page may have.",
                 ),
                 HEARTBEAT,
-                header(
-                    "Last-Event-ID",
-                    {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
-                    "A cursor: where to begin, before `after`. EventSource sends it by itself.",
-                ),
+                LAST_EVENT_ID,
             ),
-            answers={
-                200: Answer(
-                    description="The stream; its form by `Accept`, server-sent events unless it asks for the other.",
-                    content={sse.MEDIA_TYPE: reference("Event"), ndjson.MEDIA_TYPE: reference("StreamLine")},
-                )
-            },
+            answers={200: answer_of(reference("Event"), reference("StreamLine"))},
             codes=(*SESSION, "INVALID_CURSOR"),
         ),
     )
@@ -107,25 +85,21 @@ def add_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
         live, snapshot = flag("live", default=True), flag("snapshot", default=False)
         limit, interval = number("limit", LARGEST_PAGE), seconds_between(heartbeat)
         session = await engine.session(session_id)
-        module = accepted_form()
         await session.cursor()  # one that is set aside is refused here, before there is an answer
         opening = session.subscribe(after, live=live, snapshot=snapshot, limit=limit)
-        response = streamed(
+        return streamed(
             opening,
-            _FORMS[module],
-            module.MEDIA_TYPE,
+            _FORMS,
             principal=principal,
+            live=live,
             heartbeat=interval,
             session_id=session_id,
             allowed=Allowance(identity(), principal, session_id),
         )
-        if not live:
-            Ending.promise(request.scope)
-        return response
 
 
 def _after() -> Cursor | str | None:
     """Where to begin. Raises `InvalidCursor`."""
-    if not request.headers.get("Last-Event-ID") and request.args.get("after") == "now":
+    if not request.headers.get(LAST_EVENT_ID.name) and request.args.get("after") == "now":
         return "now"
     return after_cursor()

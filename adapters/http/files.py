@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self, cast, final
 from urllib.parse import quote
 
+from attrs import asdict
 from hypercorn.typing import ASGIReceiveCallable, HTTPScope
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
@@ -23,7 +24,7 @@ from .intake import BODY_BYTES, BODY_SECONDS, ClientLeft, Streamed
 from .openapi.schemas import Schema
 from .routes import SESSION, Answer, Body, Operation, Routes, answered, json_answer, query
 
-__all__ = ["add_files", "brings_file", "streamed"]
+__all__ = ["add_files", "brings_file", "without_body"]
 
 _PATH: Final = re.compile(r"/v1/sessions/[^/]+/files")
 _STREAMED: Final = "penstock.streamed"
@@ -54,7 +55,7 @@ def brings_file(scope: HTTPScope) -> bool:
     return scope["method"] == "POST" and _PATH.fullmatch(path) is not None
 
 
-def streamed(scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[HTTPScope, ASGIReceiveCallable]:
+def without_body(scope: HTTPScope, receive: ASGIReceiveCallable) -> tuple[HTTPScope, ASGIReceiveCallable]:
     """The request for Quart, which is not to collect the body; `add_files` finds that in the scope."""
     body = Streamed(receive)
     return cast("HTTPScope", {**scope, _STREAMED: body}), body.receive
@@ -106,14 +107,7 @@ def add_files(routes: Routes, engine: Engine) -> None:
             )
         except ClientLeft as error:
             raise InvalidBody("the file did not come whole") from error
-        file = kept.file
-        made = FileAnswer(
-            session_id=session_id,
-            file_id=file.file_id,
-            media_type=file.media_type,
-            size=file.size,
-            filename=file.filename,
-        )
+        made = FileAnswer(session_id=session_id, **asdict(kept.file))
         return answered(made, 201 if kept.created else 200)
 
     @routes.add(
@@ -137,13 +131,12 @@ def add_files(routes: Routes, engine: Engine) -> None:
         file = await session.file(file_id)
         headers = {
             "Content-Disposition": _disposition(file.filename),
-            "Content-Length": str(file.size),
             "Content-Security-Policy": _POLICY,
         }
         content_type = file.media_type if file.media_type in _DRAWN else _BYTES
         body = b"" if request.method == "HEAD" else _Content(session, file)
         response = Response(body, 200, headers, content_type=content_type)
-        response.headers["Content-Length"] = str(file.size)
+        response.headers["Content-Length"] = str(file.size)  # also of the answer to HEAD, whose body is empty
         response.timeout = None  # its reader takes its time; the server sees to one that takes nothing
         return response
 

@@ -14,7 +14,7 @@ from quart import current_app, g, request
 from quart_trio import QuartTrio
 
 from ..access import Identity, Principal, Scope
-from ..problems import Forbidden, Unauthenticated
+from ..problems import Unauthenticated
 from ..server.limits import Limits, Place
 
 __all__ = [
@@ -81,15 +81,12 @@ async def _find_out(asked: Identity) -> None:
 
     Raises `Unauthenticated`, `RateLimited`, and what `Identity.who` does.
     """
-    tickets = request.args.getlist("ticket") if request.endpoint == _STREAM and not asked.open else []
-    tokens = request.headers.getlist("Authorization") if asked.takes_tokens else []
-    if tickets and len(tickets) + len(tokens) > 1:
-        raise Unauthenticated("there is more than one token or ticket", reason="several")
-    principal: Principal | None
-    if tickets:
-        principal = asked.tickets.for_stream(tickets[0])
-    else:
-        principal = await asked.who(tokens, ((name.lower(), value) for name, value in request.headers.items()))
+    principal = await asked.who(
+        request.headers.getlist("Authorization"),
+        ((name.lower(), value) for name, value in request.headers.items()),
+        request.args.getlist("ticket") if request.endpoint == _STREAM else (),
+        asked.tickets.for_stream,
+    )
     if principal is None:
         raise Unauthenticated("nothing in the request says who asks", reason="missing")
     limits().admit(counted(principal))
@@ -115,14 +112,8 @@ async def allow(action: Scope, session_id: str | None = None) -> Principal:
 
 
 def may_list() -> Principal:
-    """Who asks, if they may read sessions at all: they are told of those that are `permitted`.
-
-    Raises `Forbidden`.
-    """
-    principal = authenticate()
-    if principal.scopes.isdisjoint({"read", "admin"}):
-        raise Forbidden("you may not read here: it takes a token with 'read'")
-    return principal
+    """Who asks, as `Identity.check_list` has it: they are told of the sessions that are `permitted`."""
+    return identity().check_list(authenticate())
 
 
 async def permitted(action: Scope, session_id: str | None = None) -> bool:

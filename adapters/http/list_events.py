@@ -6,28 +6,27 @@ from functools import partial
 from types import ModuleType
 from typing import Final, TypeAlias
 
-from quart import Response, request
+from quart import Response
 
 from penstock.engine import CaughtUp, Degraded, Drained, Ended, Engine, Gap, Opened
 
 from ..access import covers
 from ..forms import ndjson, sse
-from ..requests.listing import FollowedList, Told
-from ..server.ending import Ending
+from ..requests.listing import FollowedList, ListFrame
 from ..server.handover import chunk
 from .guard import identity, may_list
 from .openapi.schemas import reference
-from .routes import HEARTBEAT, LIMIT, Answer, Operation, Routes, flag, header, page_size, query, seconds_between
-from .streaming import Form, Forms, accepted_form, after_cursor, streamed
+from .routes import HEARTBEAT, LIMIT, Operation, Routes, flag, page_size, query, seconds_between
+from .streaming import LAST_EVENT_ID, Form, Forms, after_cursor, answer_of, streamed
 
 __all__ = ["add_list_events"]
 
-_Delivery: TypeAlias = Told | Opened | Gap | CaughtUp | Drained | Degraded | Ended
+_Delivery: TypeAlias = ListFrame | Opened | Gap | CaughtUp | Drained | Degraded | Ended
 
 
 def _forms(module: ModuleType) -> Forms[_Delivery]:
     def frame(delivery: _Delivery) -> bytes:
-        made: bytes = module.frame_told(*delivery) if isinstance(delivery, Told) else module.frame(delivery)
+        made: bytes = module.frame_list(*delivery) if isinstance(delivery, ListFrame) else module.frame(delivery)
         return made
 
     def in_chunks(delivery: _Delivery) -> bytes:
@@ -62,18 +61,9 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
                 query("after", "Cursor", "Where to go on: the cursor of a frame of this stream."),
                 query("live", {"type": "boolean", "default": True}, "With false it ends when it is caught up."),
                 HEARTBEAT,
-                header(
-                    "Last-Event-ID",
-                    {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
-                    "The same, before `after`. EventSource sends it by itself.",
-                ),
+                LAST_EVENT_ID,
             ),
-            answers={
-                200: Answer(
-                    description="The stream; its form by `Accept`, server-sent events unless it asks for the other.",
-                    content={sse.MEDIA_TYPE: reference("ListLine"), ndjson.MEDIA_TYPE: reference("ListLine")},
-                )
-            },
+            answers={200: answer_of(reference("ListLine"), reference("ListLine"))},
             codes=("INVALID_CURSOR", "DRAINING", "WRITE_FAILED"),
         ),
     )
@@ -89,8 +79,4 @@ def add_list_events(routes: Routes, engine: Engine, heartbeat: float) -> None:
             page_size=page_size(),
             live=live,
         )
-        module = accepted_form()
-        response = streamed(followed, _FORMS[module], module.MEDIA_TYPE, principal=principal, heartbeat=interval)
-        if not live:
-            Ending.promise(request.scope)
-        return response
+        return streamed(followed, _FORMS, principal=principal, live=live, heartbeat=interval)

@@ -7,7 +7,6 @@ from quart import Response
 from penstock.engine import Engine
 
 from ..requests.answers import ListedProducer, ProducersAnswer
-from .guard import authenticate
 from .routes import Operation, Routes, answered, json_answer
 
 __all__ = ["add_producers"]
@@ -29,11 +28,10 @@ def add_producers(routes: Routes, engine: Engine) -> None:
         ),
     )
     async def producers() -> Response:
-        authenticate()
         infos = engine.producer_infos
-        listed = [
+        listed = (
             ListedProducer(name=each.name, description=each.description, input_schema=each.input_schema)
             for each in infos
-        ]
+        )
         default = next((each.name for each in infos if each.default), None)
         return answered(ProducersAnswer(producers=tuple(listed), default=default))

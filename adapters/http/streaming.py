@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Final, Generic, Protocol, Self, TypeVar, final
@@ -30,12 +30,15 @@ from penstock.engine import (
 
 from ..access import Identity, Principal
 from ..forms import ndjson, sse
+from ..server.ending import Ending
 from ..server.handover import Handover, Outlet
 from ..server.limits import CONNECTION, Place
 from .guard import counted, limits, places
+from .openapi.schemas import Schema
 from .request_log import Visit
+from .routes import Answer, header
 
-__all__ = ["Allowance", "Form", "Forms", "accepted_form", "after_cursor", "streamed"]
+__all__ = ["LAST_EVENT_ID", "Allowance", "Form", "Forms", "after_cursor", "answer_of", "streamed"]
 
 _log = logging.getLogger("penstock.http")
 
@@ -44,6 +47,22 @@ _HEADERS: Final = {
     "X-Accel-Buffering": "no",  # nginx would collect events before it passes them on
     "Vary": "Accept, Last-Event-ID",
 }
+
+
+# Where to begin, before the query's ``after``.
+LAST_EVENT_ID: Final = header(
+    "Last-Event-ID",
+    {"type": "string", "pattern": "^([A-Za-z0-9]{1,32}-[0-9]{16})?$"},
+    "A cursor: where to begin, before `after`. EventSource sends it by itself.",
+)
+
+
+def answer_of(event: Schema, line: Schema) -> Answer:
+    """A stream, as it is described: what a server-sent event of it holds, and a line of NDJSON."""
+    return Answer(
+        description="The stream; its form by `Accept`, server-sent events unless it asks for the other.",
+        content={sse.MEDIA_TYPE: event, ndjson.MEDIA_TYPE: line},
+    )
 
 
 # When so many bytes have gathered for one write, what is behind them goes with the next.
@@ -248,32 +267,26 @@ class Deliveries(ResponseBody, AsyncIterator[bytes], Generic[T]):
         return self._form.frame(delivery)
 
 
-def accepted_form() -> ModuleType:
-    """The form that the request asks for: `sse`, unless it prefers the other."""
-    accepted = request.accept_mimetypes
-    return ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse
-
-
 def after_cursor() -> Cursor | None:
     """Where to begin, as EventSource says it, or the query. Raises `InvalidCursor`."""
-    text = request.headers.get("Last-Event-ID") or request.args.get("after")
+    text = request.headers.get(LAST_EVENT_ID.name) or request.args.get("after")
     return None if text is None else Cursor.parse(text)
 
 
 def streamed(
     opening: AbstractAsyncContextManager[Followed[T]],
-    forms: Forms[T | Degraded | Drained | Ended],
-    media_type: str,
+    forms: Mapping[ModuleType, Forms[T | Degraded | Drained | Ended]],
     *,
     principal: Principal,
+    live: bool,
     heartbeat: float,
     session_id: str | None = None,
     allowed: Allowance | None = None,
 ) -> Response:
-    """The answer that is this stream, to the request that Quart is at. Raises `RateLimited`.
+    """The answer that is this stream, to the request that Quart is at, in the one of the ``forms`` that it asks for.
 
-    It ends with the principal's token, and when ``allowed`` says so. A silent one says every ``heartbeat`` seconds that
-    it lives.
+    It ends by itself where it is not ``live``, with the principal's token, and when ``allowed`` says so. A silent one
+    says every ``heartbeat`` seconds that it lives. Raises `RateLimited`.
     """
     # The place is taken while a refusal can still be said, and the request gives it back whatever becomes of the
     # answer. From here to the body's own start nothing else is open that could be forgotten.
@@ -281,10 +294,19 @@ def streamed(
     held.append(place)
     seconds = principal.expires_at - time.time()
     handover = Handover.offered(request.scope)
+    module = _accepted_form()
     body: bytes | Deliveries[T] = b""
     if request.method != "HEAD":
-        body = Deliveries(opening, forms, heartbeat, seconds, session_id, handover, place, held, allowed)
-    response = Response(body, 200, _HEADERS, content_type=media_type)
+        body = Deliveries(opening, forms[module], heartbeat, seconds, session_id, handover, place, held, allowed)
+    response = Response(body, 200, _HEADERS, content_type=module.MEDIA_TYPE)
     response.headers.pop("Content-Length", None)  # HEAD tells of the stream, which has none
     response.timeout = None  # Quart would break the stream off after a minute
+    if not live:
+        Ending.promise(request.scope)
     return response
+
+
+def _accepted_form() -> ModuleType:
+    """The form that the request asks for: `sse`, unless it prefers the other."""
+    accepted = request.accept_mimetypes
+    return ndjson if accepted[ndjson.MEDIA_TYPE] > accepted[sse.MEDIA_TYPE] else sse

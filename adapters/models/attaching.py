@@ -89,18 +89,19 @@ class _Reading:
             content = await self.generation.read_file(each.file_id, limit=most + 1)
         except FileNotFound:
             return None
-        if len(content) > most:
+        shown = _decoded(content) if is_text else evolve(each, content=content)
+        if len(content) > most or (isinstance(shown, Attached) and not self.shows(shown)):
             return None
-        if is_text:
-            try:
-                return content.decode()
-            except UnicodeDecodeError:
-                return None
-        whole = evolve(each, content=content)
-        if not self.shows(whole):
-            return None
-        self.room -= len(content)
-        return whole
+        if shown is not None:
+            self.room -= len(content)
+        return shown
+
+
+def _decoded(content: bytes) -> str | None:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _shows_nothing(_: Attached) -> bool:

@@ -146,6 +146,7 @@ class ClaudeMeaning:
     def __init__(self) -> None:
         self.over = self.last = False
         self._usage: dict[str, int] = {}
+        self._thought = 0  # of the tokens of the output
         self._signatures: dict[int, str] = {}
         self._passed_over: set[int] = set()  # blocks that are no calls of ours
         self._inputs: dict[int, JSONObject] = {}  # a call's arguments, where they came whole
@@ -217,15 +218,15 @@ class ClaudeMeaning:
 
     def _spend(self, usage: JSONObject) -> Spent:
         """The provider tells totals, and counts apart what it wrote to its cache and read from it."""
-        told = {name: number(usage, name) for name in _COUNTS if usage.get(name) is not None}
-        self._usage |= told
+        self._usage |= {name: number(usage, name) for name in _COUNTS if usage.get(name) is not None}
+        self._thought = number(part(usage, "output_tokens_details"), "thinking_tokens") or self._thought
         written, cached = (self._usage.get(name, 0) for name in _CACHED)
         return Spent(
             tokens(
                 input_tokens=self._usage.get("input_tokens", 0) + written + cached,
                 output_tokens=self._usage.get("output_tokens"),
                 cached_tokens=cached,
-                reasoning_tokens=0,
+                reasoning_tokens=self._thought,
             )
         )
 

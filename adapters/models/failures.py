@@ -39,13 +39,17 @@ _WORDS: Final[Mapping[str, str]] = {
     "authentication_error": "MODEL_AUTH",
     "billing_error": "MODEL_QUOTA",
     "billing_hard_limit_reached": "MODEL_QUOTA",
+    "billing_not_active": "MODEL_QUOTA",
+    "bio_policy": "MODEL_REFUSED",
     "content_filter": "MODEL_REFUSED",
     "content_policy_violation": "MODEL_REFUSED",
     "context_length_exceeded": "MODEL_CONTEXT_TOO_LONG",
     "exceed_context_size_error": "MODEL_CONTEXT_TOO_LONG",
+    "image_content_policy_violation": "MODEL_REFUSED",
     "insufficient_quota": "MODEL_QUOTA",
     "invalid_api_key": "MODEL_AUTH",
     "invalid_prompt": "MODEL_REFUSED",
+    "misalignment_policy_violation": "MODEL_REFUSED",
     "model_not_found": "MODEL_NOT_FOUND",
     "not_found_error": "MODEL_NOT_FOUND",
     "overloaded_error": "MODEL_UNAVAILABLE",
@@ -71,16 +75,22 @@ _STATUSES: Final[Mapping[int, str]] = {
 }
 
 # What servers say of a request that is too long, where they have no word for it: Anthropic ("prompt is too long",
-# "exceed context limit"), vLLM ("maximum context length", "maximum model length"), Ollama ("prompt too long; exceeded
-# max context length", "exceeds the context length"), LM Studio ("context length of only", "greater than the context
-# length"), older servers of llama.cpp ("available context size"), OpenAI ("exceeds the context window").
+# "exceed context limit"), vLLM ("maximum context length", "maximum model length", "max_tokens must be at least 1, got
+# -7584", which is the room that is left for the answer), Ollama ("prompt too long; exceeded max context length",
+# "exceeds the context length"), LM Studio ("context length of only", "greater than the context length"), older servers
+# of llama.cpp ("available context size"), OpenAI ("exceeds the context window").
 _TOO_LONG: Final = re.compile(
-    r"context (length|limit|size|window)|prompt (is )?too long|maximum model length|reduce the length", re.IGNORECASE
+    r"context (length|limit|size|window)|prompt (is )?too long|maximum model length|reduce the length"
+    r"|max_tokens must be at least 1, got -",
+    re.IGNORECASE,
 )
 
-# What servers say with the status of their own trouble, of a model that takes words only: llama.cpp ("image input is
-# not supported"), Ollama ("missing data required for image input").
-_NO_PICTURES: Final = re.compile(r"(image|audio|file) input", re.IGNORECASE)
+# What servers say of a model that takes words only, with the status of their own trouble or with none: llama.cpp
+# ("image input is not supported"), Ollama ("missing data required for image input"), LM Studio ("does not support
+# images", "images were provided"). And OpenAI, in its stream, of a picture that it cannot read: "invalid_image_url".
+_NO_PICTURES: Final = re.compile(
+    r"(image|audio|file) input|support images|images were provided|image_|_image", re.IGNORECASE
+)
 
 # What those come as by their words and statuses alone.
 _MAY_BE_LONG: Final = frozenset({"MODEL_REJECTED", "MODEL_UNAVAILABLE"})
@@ -128,7 +138,7 @@ def of_error(told: JSON, *, status: int | None = None, headers: Mapping[str, str
     message = str(said.get("message") or error)
     if known in _MAY_BE_LONG and _TOO_LONG.search(message):
         known = "MODEL_CONTEXT_TOO_LONG"
-    elif known == "MODEL_UNAVAILABLE" and _NO_PICTURES.search(message):
+    elif known == "MODEL_UNAVAILABLE" and _NO_PICTURES.search(f"{words[0]}: {message}"):
         known = "MODEL_REJECTED"
     # What is said of a key may hold a piece of it.
     why = f"status {status}" if known == "MODEL_AUTH" else message

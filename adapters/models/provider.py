@@ -38,7 +38,7 @@ _LIMITS: Final = httpx.Limits(max_connections=1000, max_keepalive_connections=10
 # a few bytes that are on their way; a provider that keeps the body open for longer loses the connection.
 _LAST_BYTES: Final = 0.05
 
-# What an address that is not the model's answers with.
+# What an address that is not the model's answers with, and some servers with an error that has the status of success.
 _NO_STREAM: Final = ("text/html", "application/json")
 
 # Of an error's body, in bytes and seconds: what says more, or says it later, is told by its status.
@@ -84,9 +84,13 @@ class ProviderModel:
             response = await self._http.send(self._request(key, content), stream=True)
         except (OSError, httpx.HTTPError) as error:
             raise ModelFailure("MODEL_UNAVAILABLE", repr(error)) from error
-        if response.is_success:
+        kind = response.headers.get("content-type", "")
+        if response.is_success and not kind.startswith(_NO_STREAM):
             return _StreamedAnswer(response, self._dialect.meaning())
-        raise of_error(await _told(response), status=response.status_code, headers=response.headers)
+        told = await _told(response)
+        if response.is_success and not (isinstance(told, Mapping) and told.get("error")):
+            raise garbled(f"a stream was expected, and {kind} came")
+        raise of_error(told, status=response.status_code, headers=response.headers)
 
     def _request(self, key: str, content: bytes) -> httpx.Request:
         headers = httpx.Headers(
@@ -153,9 +157,6 @@ class _StreamedAnswer:
     async def next(self) -> Sequence[Piece] | None:
         if self._meaning.last:
             return None
-        kind = self._response.headers.get("content-type", "")
-        if kind.startswith(_NO_STREAM):
-            raise garbled(f"a stream was expected, and {kind} came")
         try:
             piece = await anext(self._bytes, None)
         except httpx.HTTPError as error:

@@ -37,7 +37,7 @@ from penstock.engine import (
 
 from .answers import LastWords, ListedGeneration, ListedSession, as_json
 
-__all__ = ["LARGEST_PAGE", "FollowedList", "Order", "Place", "Told", "list_body", "list_sessions"]
+__all__ = ["LARGEST_PAGE", "FollowedList", "ListFrame", "Order", "Place", "list_body", "list_sessions"]
 
 _log = logging.getLogger("penstock.list")
 
@@ -60,7 +60,8 @@ _NEVER: Final = "1970-01-01T00:00:00.000Z"
 
 _PLACE: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)(.+)", re.ASCII)
 
-# Of a page's place that must not be read. It holds as long as the process, and is as long whatever it is of.
+# Encrypts where a page begins, if that names a session that its reader may not know of; all are padded to one length.
+# The key is as old as the process.
 _SEAL: Final = Fernet(Fernet.generate_key())
 _SEALED: Final = "*"  # in no id
 _PADDED: Final = 176
@@ -107,7 +108,7 @@ class Place:
 
     @classmethod
     def parse(cls, text: str, order: Order) -> Place:
-        """What `told`, or in the order of ids an id, says. Raises `InvalidCursor`, and `InvalidId` for no id."""
+        """What `encode`, or in the order of ids an id, says. Raises `InvalidCursor`, and `InvalidId` for no id."""
         try:
             if text.startswith(_SEALED):
                 text = _SEAL.decrypt(text[len(_SEALED) :].encode()).decode().rstrip()
@@ -121,8 +122,8 @@ class Place:
             pass
         raise InvalidCursor("after is no `next` of a page in this order, or of one before the server was started")
 
-    def told(self, *, openly: bool) -> str:
-        """As a page's ``next``. Not openly: of a session that the reader may not know of."""
+    def encode(self, *, openly: bool) -> str:
+        """As a page's ``next``: readable if ``openly``, else encrypted."""
         text = self.updated + self.session_id
         return text if openly else _SEALED + _SEAL.encrypt(text.ljust(_PADDED).encode()).decode()
 
@@ -196,11 +197,11 @@ async def list_sessions(
             left -= len(body)
             if found and (len(found) == page_size or left < 0):
                 assert last is not None
-                return found, last.told(openly=True)
+                return found, last.encode(openly=True)
             found.append(body)
             last = place
     assert place is not None
-    return found, place.told(openly=place == last)
+    return found, place.encode(openly=place == last)
 
 
 async def _next(engine: Engine, parts: Sequence[_Part], order: Order, size: int) -> SessionInfo | None:
@@ -234,7 +235,7 @@ def listed(session: SessionInfo) -> ListedSession:
 
 
 @final
-class Told(NamedTuple):
+class ListFrame(NamedTuple):
     """A frame about the list: its name, the JSON object that it says, and where its reader stands then."""
 
     name: str
@@ -242,11 +243,11 @@ class Told(NamedTuple):
     cursor: Cursor
 
 
-def _told(change: ListChange) -> Told:
+def _frame(change: ListChange) -> ListFrame:
     if change.session is None:
         said: dict[str, JSON] = {"session_id": change.session_id}
-        return Told("session-gone", encode_json(said), change.cursor)
-    return Told("session", encode_json(as_json(listed(change.session))), change.cursor)
+        return ListFrame("session-gone", encode_json(said), change.cursor)
+    return ListFrame("session", encode_json(as_json(listed(change.session))), change.cursor)
 
 
 @final
@@ -277,8 +278,9 @@ class FollowedList:
         self._permitted = permitted
         self._page_size = page_size
         self._watch: Watch = engine.watch(after, wants=wants)
-        self._to_list: Cursor | None = None  # the list is to be told anew, and goes on from there
-        self._lists = after is None
+        self._page_due: Cursor | None = None  # a page comes next, and what changes behind this
+        self._begins_with_page = after is None
+        self._answers: dict[str, bool] = {}  # by session, for the page that is being made
         self._change: ListChange | None = None  # of which it is not known yet whether it may be told
 
     async def __aenter__(self) -> Self:
@@ -288,7 +290,7 @@ class FollowedList:
     async def __aexit__(self, *raised: object) -> None:
         await self._watch.__aexit__(*raised)
 
-    async def receive(self) -> Told | Opened | Gap | CaughtUp | Degraded | Drained:
+    async def receive(self) -> ListFrame | Opened | Gap | CaughtUp | Degraded | Drained:
         """What is told next. Raises `trio.EndOfChannel` behind the last, and `StorageError`."""
         if self._over:
             raise trio.EndOfChannel
@@ -301,28 +303,28 @@ class FollowedList:
             self._over = True
             return Degraded("INTERNAL")
 
-    async def _receive(self) -> Told | Opened | Gap | CaughtUp | Drained:
+    async def _receive(self) -> ListFrame | Opened | Gap | CaughtUp | Drained:
         while True:
-            if self._to_list is not None:
-                page = await self._page(self._to_list)
-                self._to_list = None
+            if self._page_due is not None:
+                page = await self._page(self._page_due)
+                self._page_due = None
                 return page
             if self._change is not None:
                 change = self._change
                 allowed = await self._permitted(change.session_id)
                 self._change = None
                 if allowed:
-                    return change.framed(_told)
+                    return change.framed(_frame)
                 continue
             delivery = await self._watch.receive()
             match delivery:
                 case ListChange():
                     self._change = delivery
                     continue
-                case Opened(cursor=cursor) if self._lists:
-                    self._to_list = cursor
+                case Opened(cursor=cursor) if self._begins_with_page:
+                    self._page_due = cursor
                 case Gap(resumed=cursor):
-                    self._to_list = cursor
+                    self._page_due = cursor
                 case CaughtUp():
                     self._over = not self._live
                 case _:
@@ -332,16 +334,24 @@ class FollowedList:
     def receive_ready(self) -> None:
         """Nothing: whether a change may be told has to be asked."""
 
-    async def _page(self, cursor: Cursor) -> Told:
+    async def _page(self, cursor: Cursor) -> ListFrame:
+        """Cancelled and called again, it asks of no session again: all the answers may take longer than who receives
+        waits at a time."""
         found, place = await list_sessions(
             self._engine,
             self._patterns,
-            self._permitted,
+            self._known,
             order="updated",
             after=None,
             page_size=self._page_size,
         )
-        return Told("sessions", list_body(found, place), cursor)
+        self._answers.clear()
+        return ListFrame("sessions", list_body(found, place), cursor)
+
+    async def _known(self, session_id: str) -> bool:
+        if session_id not in self._answers:
+            self._answers[session_id] = await self._permitted(session_id)
+        return self._answers[session_id]
 
 
 def list_body(found: Sequence[bytes], place: str | None) -> bytes:

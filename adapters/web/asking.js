@@ -6,9 +6,9 @@ const FIRST_PAUSE = 250; // milliseconds; below what a person notices
 const LONGEST_PAUSE = 10_000; // what a person in front of a page accepts to wait after the server is back
 const LONGEST_RETRY_AFTER = 300_000; // what a server may ask for; more is a mistake in a header
 const REQUEST_TIMEOUT = 30_000; // a start may wait for the old one's clean-up (2 s) and for a commit (10 s at most)
-const ATTEMPT = 6_000; // until an answer begins to what is safe to repeat: the line may be dead, and says nothing of it
+const ATTEMPT = 6_000; // until an answer begins to what is safe to repeat, or goes on: a dead line says nothing of it
 const FILE_TIMEOUT = 300_000; // a file may have some megabytes, and a phone's line a hundred kilobytes a second
-const SLOW = 32; // bytes in a millisecond: a line that takes less of a large body is not dead for that
+const SLOW = 32; // bytes in a millisecond: a line that takes so few of a large body, or of a file, is not dead for that
 const PATIENCE = 40_000; // what is safe to repeat is repeated for so long: the server restarts, the network changes
 const CONNECTIONS = 6; // that a browser keeps to a server
 const SHAKE = 1_500; // a connection that brings nothing for so long is not waited for: another one is made
@@ -301,9 +301,13 @@ export class Wire {
     };
     const text = body === undefined ? undefined : JSON.stringify(body);
     const type = file ? file.type || "application/octet-stream" : text && "application/json";
-    const attempt = ATTEMPT + (text?.length ?? 0) / SLOW;
-    const whole = file || bytes ? FILE_TIMEOUT : REQUEST_TIMEOUT;
-    let limit = setTimeout(late, repeatable && !file ? Math.min(attempt, REQUEST_TIMEOUT) : whole);
+    const whole = file ? FILE_TIMEOUT : REQUEST_TIMEOUT;
+    const attempt = ATTEMPT + (file?.size ?? text?.length ?? 0) / SLOW;
+    let limit = setTimeout(late, repeatable ? Math.min(attempt, whole) : whole);
+    const heard = () => {
+      clearTimeout(limit);
+      limit = setTimeout(late, ATTEMPT); // for the next piece of the answer, on a line that may be slow
+    };
     if (signal.aborted) leave();
     signal.addEventListener("abort", leave);
     try {
@@ -317,10 +321,10 @@ export class Wire {
         },
         refused,
       );
-      clearTimeout(limit);
-      limit = setTimeout(late, whole); // an answer that has begun, on a line that may be slow
+      heard();
       if (response.status === 204) return null;
-      return await (bytes ? response.blob() : response.json()).catch((cause) => {
+      const read = bodyOf(response, heard).then(async (told) => (bytes ? told : JSON.parse(await told.text())));
+      return await read.catch((cause) => {
         request.signal.throwIfAborted();
         throw unreachable("the answer broke off", cause);
       });
@@ -329,6 +333,23 @@ export class Wire {
       signal.removeEventListener("abort", leave);
     }
   }
+}
+
+/**
+ * What is answered.
+ *
+ * @param {Response} response
+ * @param {() => void} heard called with each piece of it
+ * @returns {Promise<Blob>}
+ */
+async function bodyOf(response, heard) {
+  const reader = response.body?.getReader();
+  const pieces = [];
+  for (let read = await reader?.read(); read && !read.done; read = await reader?.read()) {
+    heard();
+    pieces.push(read.value);
+  }
+  return new Blob(pieces, { type: response.headers.get("Content-Type") ?? "" });
 }
 
 /**

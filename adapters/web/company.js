@@ -15,13 +15,21 @@ export class Company {
   #status = "reading";
   #shown = null;
 
-  /** @param {string} place where in this tab: two panes may show one conversation */
-  constructor(root, identity, place) {
+  /**
+   * @param {string} place where in this tab: two panes may show one conversation
+   * @param {AbortSignal} signal the pane is closed
+   */
+  constructor(root, identity, place, signal) {
     this.#root = root;
     this.#device = `${identity.device}.${place}`;
     this.#identity = identity;
-    addEventListener("pagehide", () => this.leave());
-    addEventListener("pageshow", (event) => event.persisted && this.#session && this.arrive(this.#session));
+    const left = () => {
+      const session = this.#session;
+      this.leave();
+      const back = (event) => event.persisted && session && this.arrive(session);
+      addEventListener("pageshow", back, { once: true, signal });
+    };
+    addEventListener("pagehide", left, { signal });
   }
 
   /** Be seen in this session from now on. */

@@ -41,8 +41,9 @@ export class Composer {
   /**
    * @param {{to(): object, send(text: string, choices: object, to: object, attached: object[]): Promise<boolean>, stop(): void,
    *   typing(text: string): void, editLast(): void}} does `to`: where what is written now goes; `send` says whether it went
+   * @param {AbortSignal} signal the pane is closed
    */
-  constructor(root, does) {
+  constructor(root, does, signal) {
     this.#field = root.querySelector(".field");
     this.#policy = root.querySelector(".policy select");
     this.#producer = root.querySelector(".producer select");
@@ -72,7 +73,7 @@ export class Composer {
       clearTimeout(this.#keeping);
       this.#keeping = setTimeout(() => this.#keep(), KEPT);
     });
-    addEventListener("pagehide", () => this.#keep());
+    addEventListener("pagehide", () => this.#keep(), { signal });
     this.#field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();

@@ -870,9 +870,10 @@ export class Fold {
    * @param {string} messageId
    */
   #leaveGenerations(messageId) {
+    const stood = [...this.#generations.values()].filter(({ behind }) => behind === messageId);
+    if (stood.length && this.#toldAnew) this.#goThroughGenerations(); // none that is kept no longer comes in their place
     this.#toldAnew = true; // it may have been the only one of its generation
-    for (const { generation_id: id, behind } of this.#generations.values()) {
-      if (behind !== messageId) continue;
+    for (const { generation_id: id } of stood) {
       if (id === this.#last) this.#speak();
       else this.#generations.delete(id);
     }

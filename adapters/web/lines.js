@@ -19,6 +19,9 @@ import { makeCursor, parseCursor } from "./fold.js";
  */
 export const SILENCE = 7_000;
 
+/** Doublings of the silence that a line may keep: a snapshot, or a page of the list, is one message on a WebSocket. @internal */
+export const SLOWEST = 2;
+
 const LONGEST_HEARTBEAT = 3600; // that a server may be asked for, in seconds
 const HIDDEN = 6; // times as long a page that nobody looks at waits before it asks: when it is looked at, it asks at once
 

@@ -5,7 +5,7 @@
  */
 
 import { Backoff, GOOD, pause, Problem, query, Wire } from "./asking.js";
-import { openSocket, openStream, SILENCE } from "./lines.js";
+import { openSocket, openStream, SILENCE, SLOWEST } from "./lines.js";
 
 /** @import { Frame } from "./lines.js" */
 /** @import { Abortable, Connection, Listed, Listings, Place } from "./types.js" */
@@ -42,6 +42,7 @@ export class Listing {
   /** @type {Set<() => void>} */
   #listeners = new Set();
   #attempts = 0;
+  #slow = 0; // lines in a row that brought no page, and might have with more time
   #stood = false; // there was a connection
 
   /** @param {Place & {over?: "sse" | "websocket", limit?: number}} [options] `limit`: sessions that it begins with */
@@ -111,7 +112,7 @@ export class Listing {
     let refused = false; // the last token was
     while (!signal.aborted) {
       const begun = Date.now();
-      const line = { connected: false, expired: false, later: 0 };
+      const line = { connected: false, live: false, expired: false, later: 0 };
       /** @type {Problem | undefined} */
       let problem;
       try {
@@ -127,6 +128,7 @@ export class Listing {
       else if (problem && !problem.retryable) return this.#turn({ state: "refused", problem });
       else refused = line.expired;
       if (line.connected && Date.now() - begun >= GOOD) backoff.reset();
+      this.#slow = line.connected && !line.live ? Math.min(this.#slow + 1, SLOWEST) : 0;
       const atLeast = Math.max(line.later, problem?.retryAfter ?? 0);
       const asked = backoff.next(atLeast, line.connected ? 0 : Date.now() - begun);
       this.#turn({ state: "waiting", until: Date.now() + asked, ...(problem && { problem }) });
@@ -138,7 +140,7 @@ export class Listing {
   /**
    * One connection's life.
    *
-   * @param {{connected: boolean, expired: boolean, later: number}} line what becomes known of it
+   * @param {{connected: boolean, live: boolean, expired: boolean, later: number}} line what becomes known of it
    * @param {boolean} refused
    * @param {AbortSignal} signal
    */
@@ -146,20 +148,27 @@ export class Listing {
     this.#attempts += 1;
     this.#turn({ state: "connecting" });
     const open = this.#over === "websocket" ? openSocket : openStream;
-    const asks = { sessionId: null, after: this.#cursor, snapshot: false, limit: this.#limit, refused, silence: SILENCE, signal };
+    const silence = SILENCE * 2 ** this.#slow;
+    const asks = { sessionId: null, after: this.#cursor, snapshot: false, limit: this.#limit, refused, silence, signal };
     for await (const frames of open(this.#wire, asks)) {
       line.connected = true;
+      let over = false;
       for (const frame of frames) {
         if (frame.kind === "later") line.later = frame.milliseconds;
-        else if (frame.kind === "control") this.#take(frame, line);
+        else if (frame.kind === "control") over ||= this.#take(frame, line);
+        else over ||= frame.kind === "bad"; // what it told would be missing
       }
       this.#tell();
+      if (over) return;
     }
   }
 
   /**
+   * Take in one frame. Whether nothing more comes on this connection, which may stand all the same.
+   *
    * @param {Frame & {kind: "control"}} frame
-   * @param {{expired: boolean, later: number}} line
+   * @param {{live: boolean, expired: boolean, later: number}} line
+   * @returns {boolean}
    */
   #take({ name, data, cursor }, line) {
     if (name === "sessions") {
@@ -172,12 +181,15 @@ export class Listing {
     } else if (name === "session-gone") {
       this.#known.delete(data.session_id);
       this.#gone.add(data.session_id);
-    } else if (name === "caught-up") this.#turn({ state: "live" });
-    else if (name === "drain") {
+    } else if (name === "caught-up") {
+      line.live = true;
+      this.#turn({ state: "live" });
+    } else if (name === "drain") {
       line.expired = data?.reason === "token-expired";
       if (line.expired) line.later = 0; // the server is well, only our token is not
     }
-    if (cursor) this.#cursor = cursor;
+    if (cursor && name !== "gap") this.#cursor = cursor; // behind a gap only the page says where we are
+    return name === "drain" || name === "degraded";
   }
 
   /**

@@ -38,6 +38,7 @@ export class Pane {
   #drawing = false;
   #live = null;
   #rests = false;
+  #closed = new AbortController();
 
   /** @param {string} key a letter: its name in the address */
   constructor(key, app) {
@@ -63,7 +64,7 @@ export class Pane {
       steering: new Steering(this.$(".steering")),
       approvals: new Approvals(this.$(".approvals"), (id, yes, more) => this.#answer(id, yes, more)),
       inspector: new Inspector(this.$(".inspector")),
-      company: new Company(this.$(".present"), app.identity, key),
+      company: new Company(this.$(".present"), app.identity, key, this.#closed.signal),
       lifeline: new Lifeline(this.$(".pill"), notice),
     };
     this.#composer = new Composer(this.root, {
@@ -72,7 +73,7 @@ export class Pane {
       stop: () => this.#sending.stop(),
       typing: (text) => this.#parts.company.typing(text),
       editLast: () => this.#editLast(),
-    });
+    }, this.#closed.signal);
     this.#sending = new Sending(key, notice, this.#composer, () => this.#begun());
     this.#listen();
   }
@@ -199,6 +200,9 @@ export class Pane {
     this.#leave();
     this.#composer.turnTo("");
     this.#session = null;
+    this.#closed.abort();
+    this.#parts.approvals.render({ approvals: [] }); // nothing counts seconds any more
+    this.#parts.lifeline.turn({ state: "idle" }, null, {});
     this.root.remove();
   }
 
@@ -375,8 +379,11 @@ export class Pane {
     if (element.classList.contains("edited")) return;
     const text = await editIn(element, said(message));
     const attached = attachedTo(message);
-    if (text !== null) await this.#sending.start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
     this.focus();
+    if (text === null) return;
+    const { sessionId } = this;
+    const sent = await this.#sending.start("Not sent", { text, attached, replaces: message.message_id, policy: "supersede" });
+    if (!sent) this.#composer.giveBack(text, attached, sessionId);
   }
 
   #editLast() {

@@ -811,7 +811,9 @@ export declare class Session {
      * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
      * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
      * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
-     * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
+     * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same. With a `key` no
+     * id is made here: the same start again under that key is the same, and neither the stream nor `stop` knows it before its
+     * answer.
      *
      * @param {StartBody} [body]
      * @param {{key?: string} & Abortable} [options]
@@ -822,7 +824,8 @@ export declare class Session {
     } & Abortable): Promise<Started>;
     /**
      * Stop what runs, or the generation that is named. Without a name it also stops starts of ours that the server has
-     * not answered yet, whether they have reached it or not.
+     * not answered yet, whether they have reached it or not. What is known to run is stopped by its name: asked for again, it
+     * stops nothing that was started behind it.
      *
      * @param {StopBody} [body]
      * @param {Abortable} [options]

@@ -15,7 +15,7 @@
 
 import { Backoff, GOOD, newId, pause, Problem, query, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
-import { FrameParser, openSocket, openStream, SILENCE } from "./lines.js";
+import { FrameParser, openSocket, openStream, SILENCE, SLOWEST } from "./lines.js";
 import { Listing } from "./listing.js";
 
 const LARGEST_PAGE = 1000; // messages that a server gives at once
@@ -96,7 +96,6 @@ export class Client {
 }
 
 const GRACE = 2_000; // milliseconds that a start's own answer, which says more, may come behind the stream's
-const SLOWEST = 2; // doublings of the silence that a line may keep: a snapshot is one message on a WebSocket
 
 /** A start that is not answered yet. */
 class Unsettled {
@@ -637,14 +636,17 @@ export class Session {
    * Start a generation. It is repeated under its key (the generation's id, unless there is another one) while there is no
    * answer, and runs once. An answer that stays away is made up for by the session's stream, if it is followed. `stop`
    * ends the waiting: a start of which nothing is known is given up, and fails as an aborted one does. Where it fails with
-   * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same.
+   * a `Problem` that is `uncertain`, the same start again, with the same `generation_id`, is still the same. With a `key` no
+   * id is made here: the same start again under that key is the same, and neither the stream nor `stop` knows it before its
+   * answer.
    *
    * @param {StartBody} [body]
    * @param {{key?: string} & Abortable} [options]
    * @returns {Promise<Started>}
    */
   async start(body = {}, { key, signal } = {}) {
-    const made = body.policy === "join" || body.generation_id ? body : { generation_id: newId(), ...body };
+    const whole = body.generation_id || body.policy === "join" || key !== undefined;
+    const made = whole ? body : { generation_id: newId(), ...body };
     const id = made.generation_id ?? "";
     // one that waits in the queue is no answer that a stop is meant for
     const unsettled = new Unsettled(id !== "" && body.policy !== "queue" && body.policy !== "latest");
@@ -668,7 +670,8 @@ export class Session {
 
   /**
    * Stop what runs, or the generation that is named. Without a name it also stops starts of ours that the server has
-   * not answered yet, whether they have reached it or not.
+   * not answered yet, whether they have reached it or not. What is known to run is stopped by its name: asked for again, it
+   * stops nothing that was started behind it.
    *
    * @param {StopBody} [body]
    * @param {Abortable} [options]
@@ -676,13 +679,18 @@ export class Session {
    */
   async stop(body = {}, options = {}) {
     const asked = { ...options, repeatable: true };
-    const unsettled = [...this.#unsettled].filter(([, { atOnce }]) => atOnce && body.generation_id === undefined);
+    if (body.generation_id !== undefined) return this.#ask("POST", "/stop", body, asked);
+    const unsettled = [...this.#unsettled].filter(([, { atOnce }]) => atOnce);
     const reason = new DOMException("it was stopped before it began", "AbortError");
     for (const [, { giveUp }] of unsettled) giveUp.abort(reason);
-    let answer = await this.#ask("POST", "/stop", body, asked);
-    for (const [id] of unsettled) {
+    const followed = this.#following !== null && this.#fold.cursor !== null;
+    const live = followed ? this.#fold.generation?.generation_id : undefined;
+    const ids = new Set([live, ...unsettled.map(([id]) => id)]);
+    if (followed && ids.size > 1) ids.delete(undefined);
+    let answer;
+    for (const id of ids) {
       const also = await this.#ask("POST", "/stop", { ...body, generation_id: id }, asked);
-      if (answer.state === "nothing_active") answer = also;
+      if (answer === undefined || ["nothing_active", "already_done"].includes(answer.state)) answer = also;
     }
     return answer;
   }

@@ -225,7 +225,8 @@ class App {
     try {
       await command(this.client.session(id));
     } catch (problem) {
-      await ask({ title: "This did not work", text: problem.message, confirm: "Close", cancel: false });
+      const told = problem.uncertain ? "Whether this worked is not known" : "This did not work";
+      await ask({ title: told, text: problem.message, confirm: "Close", cancel: false });
     }
   }
 

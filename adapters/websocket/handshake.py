@@ -93,13 +93,8 @@ async def _holder(head: Head, identity: Identity, limits: Limits) -> Principal |
 
 
 async def _named(head: Head, identity: Identity) -> Principal | None:
-    tokens = head.all("authorization") if identity.takes_tokens else []
-    tickets = [] if identity.open else parse_qs(head.target.partition("?")[2]).get("ticket", [])
-    if tickets and len(tickets) + len(tokens) > 1:
-        raise Unauthenticated("there is more than one token or ticket", reason="several")
-    if tickets:
-        return identity.tickets.for_socket(tickets[0])
-    principal = await identity.who(tokens, head.headers)
+    tickets = parse_qs(head.target.partition("?")[2]).get("ticket", [])
+    principal = await identity.who(head.all("authorization"), head.headers, tickets, identity.tickets.for_socket)
     if principal is None and not identity.takes_tokens:
         raise Unauthenticated("nothing in the handshake says who comes", reason="missing")
     return principal

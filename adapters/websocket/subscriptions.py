@@ -23,9 +23,9 @@ from penstock.engine import (
     PenstockError,
 )
 
-from ..forms.frames import frame_control, frame_error, frame_reply, frame_told, on_the_wire, wire_frames
+from ..forms.frames import frame_control, frame_error, frame_list, frame_reply, on_the_wire, wire_frames
 from ..problems import Forbidden, Unauthenticated
-from ..requests.listing import FollowedList, Told
+from ..requests.listing import FollowedList, ListFrame
 from .socket_log import note_refusal
 
 __all__ = ["Send", "Subscriptions"]
@@ -53,10 +53,10 @@ def _wire_session(session_id: str, delivery: Delivery, request_id: JSON) -> Sequ
     return wire_frames(session_id, delivery, request_id)
 
 
-def _wire_list(delivery: Told | Opened | Gap | CaughtUp | Degraded | Drained, request_id: JSON) -> Sequence[bytes]:
+def _wire_list(delivery: ListFrame | Opened | Gap | CaughtUp | Degraded | Drained, request_id: JSON) -> Sequence[bytes]:
     match delivery:
-        case Told():
-            text = frame_told(*delivery)
+        case ListFrame():
+            text = frame_list(*delivery)
         case Opened(cursor=cursor):
             text = frame_reply(request_id, {"cursor": str(cursor)})
         case _:

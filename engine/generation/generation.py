@@ -157,13 +157,7 @@ class Generation:
             message_id = self._into.message_id
         if parent_message_id is not None:
             parent_message_id = check_uuid(parent_message_id, "parent_message_id")
-        first = role == "assistant" and not self._run.writer.structure.message_ids
-        opened = MessageOpened(
-            role=role,
-            parent_message_id=parent_message_id,
-            metadata=own_metadata(metadata),
-            continues=self._run.continues if first else None,
-        )
+        opened = MessageOpened(role=role, parent_message_id=parent_message_id, metadata=own_metadata(metadata))
         return Message(self._run.writer, opened, message_id)
 
     async def status(self, status: str, detail: JSON = None) -> None:

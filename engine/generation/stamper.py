@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
@@ -133,12 +134,13 @@ class LongPart:
         return self._mark
 
     def writing(self) -> Work[None]:
-        """Append it."""
+        """Append it. What was prepared is let go of meanwhile: of so much, all at once takes long."""
         assert self._mark is not None
         first = self._mark.offset + 1 - len(self._events)
+        events, self._events = deque(self._events), []
         bodies: list[bytes] = []
-        for number, event in enumerate(self._events):
-            bodies.append(event.at(first + number, self._time))
+        while events:
+            bodies.append(events.popleft().at(first + len(bodies), self._time))
             yield
         self._journal.fill(self._mark, bodies)
 

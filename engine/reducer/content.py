@@ -13,8 +13,18 @@ from typing import ClassVar, Final, Self, final
 
 from attrs import define, evolve, field, frozen
 
-from ..events import JSON, BlockClosed, BlockDelta, BlockSnapshot, JSONObject, Version
-from ..work import Work, at_once
+from ..events import (
+    JSON,
+    BlockClosed,
+    BlockDelta,
+    BlockSnapshot,
+    Event,
+    GenerationFinished,
+    GenerationStarted,
+    JSONObject,
+    Version,
+)
+from ..work import Work, at_once, emptying
 from .generations import GenerationPlace, GrowingGeneration
 from .snapshot import BlockView, MessageView, ResolvedView
 
@@ -243,10 +253,23 @@ class Evicted:
 @final
 @define
 class Again:
-    """What somebody has read again for a snapshot, by the ids: messages, and the generations that wrote them."""
+    """What somebody has read again, by the ids: messages, and generations that have ended."""
 
     messages: dict[str, GrowingMessage] = field(factory=dict)
     generations: dict[str, GrowingGeneration] = field(factory=dict)
+    _begun: dict[str, GrowingGeneration] = field(factory=dict, init=False)
+
+    def note(self, event: Event, epoch: str) -> None:
+        """An event that was passed: it may tell how a generation began, or ended."""
+        generation_id = event.generation_id or ""
+        match event.data:
+            case GenerationStarted() as data:
+                self._begun[generation_id] = GrowingGeneration.begin(event, data, epoch)
+            case GenerationFinished() as data if generation_id in self._begun:
+                ended = self.generations[generation_id] = self._begun.pop(generation_id)
+                ended.end(event, data, epoch)
+            case _:
+                pass
 
     def dismantling(self) -> Work[None]:
         """Let go of it, bit by bit: of so much, all at once takes long."""
@@ -254,9 +277,7 @@ class Again:
             _, message = self.messages.popitem()
             yield from message.dismantling()
             yield
-        while self.generations:
-            self.generations.popitem()
-            yield
+        yield from emptying(self.generations)
 
 
 @final

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from typing import Final, Literal, Self, final
+from typing import Final, Self, final
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from ..events import (
     Cursor,
@@ -19,7 +19,6 @@ from ..events import (
     ForkedGeneration,
     GenerationFinished,
     GenerationStarted,
-    JSONObject,
     Moment,
     Version,
 )
@@ -33,114 +32,71 @@ SILENT_KEPT: Final = 32
 
 
 @final
-@define(kw_only=True, eq=False)
+@define(eq=False)
 class GrowingGeneration:
-    """A generation from its start to its end; its messages share it. Whoever changes it sets ``kept`` to None.
+    """A generation from its start to its end; its messages share it. ``info`` is how it stands."""
 
-    ``begun`` is the offset of its first event here, 0 where that is not known.
-    """
-
-    generation_id: str
-    state: Literal["live", "cancelling", "finished"] = "live"
-    turn: int | None = None
-    outcome: str | None = None
-    code: str | None = None
-    message: str | None = None
-    retryable: bool | None = None
-    usage: JSONObject | None = None
-    author: str | None = None
-    started: Moment | None = None
-    finished: Moment | None = None
-    silent: bool = False
-    behind: str | None = None
-    version: Version | None = None
-    begun: int = 0
-    kept: GenerationInfo | None = None
-
-    @classmethod
-    def of(cls, view: GenerationInfo) -> Self:
-        """As a snapshot shows it."""
-        first = view.started or view.finished
-        return cls(
-            generation_id=view.generation_id,
-            state="live" if view.state == "queued" else view.state,  # no snapshot shows one that waits among these
-            turn=view.turn,
-            outcome=view.outcome,
-            code=view.code,
-            message=view.message,
-            retryable=view.retryable,
-            usage=view.usage,
-            author=view.author,
-            started=view.started,
-            finished=view.finished,
-            silent=view.silent,
-            behind=view.behind,
-            version=view.version,
-            begun=0 if first is None else first.cursor.offset,
-            kept=view,
-        )
+    info: GenerationInfo
 
     @classmethod
     def begin(cls, event: Event, data: GenerationStarted, epoch: str) -> Self:
         """With its first event."""
         return cls(
-            generation_id=event.generation_id or "",
-            turn=event.turn,
-            author=data.author,
-            started=_moment(event, epoch),
-            begun=event.offset or 0,
+            GenerationInfo(
+                generation_id=event.generation_id or "",
+                state="live",
+                turn=event.turn,
+                author=data.author,
+                started=_moment(event, epoch),
+            )
         )
 
     @classmethod
     def forked(cls, said: ForkedGeneration) -> Self:
         """As a message that it wrote tells of it, carried over."""
         return cls(
-            generation_id=said.generation_id,
-            state="finished",
-            turn=said.turn,
-            outcome=said.outcome,
-            code=said.code,
-            message=said.message,
-            retryable=said.retryable,
-            usage=said.usage,
-            author=said.author,
-            started=said.started,
-            finished=said.finished,
-            begun=0 if said.started is None else said.started.cursor.offset,
+            GenerationInfo(
+                generation_id=said.generation_id,
+                state="finished",
+                turn=said.turn,
+                outcome=said.outcome,
+                code=said.code,
+                message=said.message,
+                retryable=said.retryable,
+                usage=said.usage,
+                author=said.author,
+                started=said.started,
+                finished=said.finished,
+            )
         )
 
     def end(self, event: Event, data: GenerationFinished, epoch: str) -> None:
         """With its last event."""
-        self.state = "finished"
-        self.outcome, self.code, self.message = data.outcome, data.code, data.message
-        self.retryable, self.usage = data.retryable, data.usage
-        self.finished = _moment(event, epoch)
-        self.kept = None
+        self.info = evolve(
+            self.info,
+            state="finished",
+            outcome=data.outcome,
+            code=data.code,
+            message=data.message,
+            retryable=data.retryable,
+            usage=data.usage,
+            finished=_moment(event, epoch),
+        )
+
+    def stand(self, behind: str | None, version: Version | None = None) -> None:
+        """It has opened no message, and stands behind this one; its first would be this version."""
+        self.info = evolve(self.info, silent=True, behind=behind, version=version)
 
     def speak(self) -> None:
         """It stands behind no message any more."""
-        if self.silent:
-            self.silent, self.behind, self.version, self.kept = False, None, None, None
+        if self.info.silent:
+            self.info = evolve(self.info, silent=False, behind=None, version=None)
 
-    def view(self) -> GenerationInfo:
-        if self.kept is None:
-            self.kept = GenerationInfo(
-                generation_id=self.generation_id,
-                state=self.state,
-                turn=self.turn,
-                outcome=self.outcome,
-                code=self.code,
-                message=self.message,
-                retryable=self.retryable,
-                usage=self.usage,
-                author=self.author,
-                started=self.started,
-                finished=self.finished,
-                silent=self.silent,
-                behind=self.behind,
-                version=self.version,
-            )
-        return self.kept
+    @property
+    def begun(self) -> int:
+        """The offset of its first event here, 0 where that is not known."""
+        first = self.info.started or self.info.finished
+        return 0 if first is None else first.cursor.offset
 
 
 @final
@@ -179,13 +135,13 @@ class Generations:
 
     def start(self, started: GrowingGeneration, behind: str | None, version: Version | None) -> None:
         """It begins behind this message, and has opened none; its first will be this version."""
-        started.silent, started.behind, started.version = True, behind, version
+        started.stand(behind, version)
         self.last, self.question = started, behind
 
     def wrote(self, generation_id: str | None) -> GrowingGeneration | None:
         """A message comes of this one. Returns it, if it is the last."""
         last = self.last
-        if last is None or last.generation_id != generation_id:
+        if last is None or last.info.generation_id != generation_id:
             return None
         last.speak()
         return last
@@ -193,20 +149,20 @@ class Generations:
     def cancel(self) -> None:
         """The last one is being ended."""
         if self.last is not None:
-            self.last.state, self.last.kept = "cancelling", None
+            self.last.info = evolve(self.last.info, state="cancelling")
 
     def end(self, ended: GrowingGeneration, offset: int) -> None:
         """It has ended with the event at this offset."""
-        if ended.silent:
+        if ended.info.silent:
             self._keep_silent(ended)
-        if ended.turn is not None and ended.begun:
-            self._turns.append(ended.turn)
+        if ended.info.turn is not None and ended.begun:
+            self._turns.append(ended.info.turn)
             self._begun.append(ended.begun)
             self._ended.append(offset)
 
     def carry(self, forked: GrowingGeneration, behind: str | None) -> None:
         """One that wrote no message came with a fork, and stands behind this message."""
-        forked.silent, forked.behind = True, behind
+        forked.stand(behind)
         self._keep_silent(forked)
 
     def _keep_silent(self, ended: GrowingGeneration) -> None:
@@ -215,9 +171,9 @@ class Generations:
 
     def retract(self, message_id: str) -> None:
         """The message is gone, and with it those that stood behind it; the last one stands nowhere, then."""
-        self.silent = [silent for silent in self.silent if silent.behind != message_id]
+        self.silent = [silent for silent in self.silent if silent.info.behind != message_id]
         last = self.last
-        if last is not None and last.behind == message_id:
+        if last is not None and last.info.behind == message_id:
             last.speak()
 
     def place(self, generation_id: str, turn: int) -> GenerationPlace | None:
@@ -230,7 +186,7 @@ class Generations:
 
 def by_begin(generation: GrowingGeneration) -> tuple[int, int]:
     """What orders them, the oldest first: those of a fork's source are before all that begin in it, by their turns."""
-    return generation.begun, generation.turn or 0
+    return generation.begun, generation.info.turn or 0
 
 
 def _moment(event: Event, epoch: str) -> Moment:

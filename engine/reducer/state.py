@@ -76,7 +76,7 @@ class SessionState:
         self.generation: GenerationView | None = None
         self.metadata: JSONObject = {}
         self.paused = False
-        self.reset_at = 0  # the offset of the last session.reset
+        self._reset_at = 0  # the offset of the last session.reset
         self._transcript = Transcript()
         self._generations = Generations()
         self._queue: dict[str, QueuedView] = {}
@@ -198,7 +198,7 @@ class SessionState:
         """Those that a snapshot with these messages shows. Raises `Missing` for those that ``again`` lacks."""
         found: dict[str, GrowingGeneration] = {}
         missing: dict[str, GenerationPlace] = {}
-        known = {generation.generation_id: generation for generation in self._generations.kept}
+        known = {generation.info.generation_id: generation for generation in self._generations.kept}
         for message in messages:
             yield
             generation_id = message.generation_id
@@ -216,20 +216,19 @@ class SessionState:
             raise Missing(generations=tuple(missing.values()))
         shown: list[tuple[int, int, int, GenerationInfo]] = []
         for generation in {**found, **known}.values():
-            shown.append((*by_begin(generation), len(shown), generation.view()))
+            shown.append((*by_begin(generation), len(shown), generation.info))
             yield
         shown.sort()
         return tuple(view for *_, view in shown)
 
-    @property
-    def newest(self) -> str | None:
-        """The last message's id."""
-        return self._transcript.newest
+    def is_vacant(self, left: int, behind: str | None) -> bool:
+        """Whether what left at this offset could stand at the end again: what it stood behind is the last message."""
+        return left > self._reset_at and self._transcript.newest == behind
 
     @property
     def unspoken(self) -> Version | None:
         """The version that the last generation was to write, where it has written none and nothing came behind it."""
-        last = self._generations.last
+        last = None if self._generations.last is None else self._generations.last.info
         if last is None or not last.silent or last.behind != self._transcript.newest:
             return None
         return last.version
@@ -253,8 +252,8 @@ class SessionState:
         if waiting is not None:
             return GenerationInfo(generation_id=generation_id, state="queued", author=waiting.author)
         for kept in self._generations.kept:
-            if kept.generation_id == generation_id:
-                return kept.view()
+            if kept.info.generation_id == generation_id:
+                return kept.info
         return None
 
     def generation_place(self, generation_id: str, turn: int) -> GenerationPlace | None:
@@ -281,15 +280,17 @@ class SessionState:
 
     def _take_generations(self, snapshot: Snapshot) -> None:
         """The messages of a snapshot, and the generations beside them."""
-        shown = {view.generation_id: GrowingGeneration.of(view) for view in snapshot.generations}
+        shown = {view.generation_id: GrowingGeneration(view) for view in snapshot.generations}
         live = snapshot.generation
         if live is not None:  # a server that is older than this tells of no others
-            begun = GrowingGeneration(generation_id=live.generation_id, state=live.state, turn=live.turn)
-            self._generations.last = shown.setdefault(live.generation_id, begun)
+            begun = GenerationInfo(generation_id=live.generation_id, state=live.state, turn=live.turn)
+            self._generations.last = shown.setdefault(live.generation_id, GrowingGeneration(begun))
         else:
-            started = (each for each in shown.values() if each.started is not None)
+            started = (each for each in shown.values() if each.info.started is not None)
             self._generations.last = max(started, key=by_begin, default=None)
-        self._generations.silent = [each for each in shown.values() if each.silent and each.state == "finished"]
+        self._generations.silent = [
+            each for each in shown.values() if each.info.silent and each.info.state == "finished"
+        ]
         for view in snapshot.messages:
             message = GrowingMessage.of(view)
             message.by = shown.get(view.generation_id or "")
@@ -357,24 +358,23 @@ class SessionState:
         if event.generation_id is not None and self._live(event.generation_id) is None:
             return Gap(f"generation.started of {event.generation_id}", f"its message {event.message_id}")
         folded = self._transcript.open_message(event, data)
-        if not isinstance(folded, Gap):
-            self._note_writer(event)
+        self._note_writer(event)
         return folded
 
     def _take_whole(self, event: Event, data: MessageSnapshot, blocks: list[GrowingBlock] | None) -> Folded:
-        is_new = not self._transcript.knows(event.message_id or "")
         folded = self._transcript.take_whole(event, data, blocks)
-        if is_new and not isinstance(folded, Gap):
-            self._note_writer(event)
-            if data.silent is not None:
-                self._generations.carry(GrowingGeneration.forked(data.silent), event.message_id)
+        if self._note_writer(event) and data.silent is not None:
+            self._generations.carry(GrowingGeneration.forked(data.silent), event.message_id)
         return folded
 
-    def _note_writer(self, event: Event) -> None:
-        """The message that came into being with this event is of the generation whose stamp that bears."""
+    def _note_writer(self, event: Event) -> bool:
+        """Whether a message came into being with this event; it is of the generation whose stamp that bears, then."""
         message = self._transcript.find(event.message_id or "")
-        if message is not None and event.generation_id is not None:
+        if message is None or message.first != event.offset:
+            return False
+        if event.generation_id is not None:
             message.by = self._generations.wrote(event.generation_id)
+        return True
 
     def _retract(self, event: Event) -> Folded:
         folded = self._transcript.retract(event)
@@ -389,7 +389,7 @@ class SessionState:
         self._generations.clear()
         self._approvals.clear()
         self._queue.clear()
-        self.reset_at = event.offset or 0
+        self._reset_at = event.offset or 0
         return APPLIED
 
     # Generations
@@ -453,13 +453,8 @@ class SessionState:
             waited = self._queue.pop(generation_id, None)
             if waited is None:
                 return Gap(f"generation.started of {generation_id}", "its end")
-            ended = GrowingGeneration(
-                generation_id=generation_id,
-                author=waited.author,
-                silent=True,
-                behind=self._transcript.newest,
-                begun=event.offset or 0,
-            )
+            ended = GrowingGeneration(GenerationInfo(generation_id=generation_id, state="queued", author=waited.author))
+            ended.stand(self._transcript.newest)
             ended.end(event, data, self.epoch)
             self._generations.end(ended, event.offset or 0)
             return APPLIED
@@ -472,7 +467,7 @@ class SessionState:
         if live.inputs:
             return Gap(f"input.returned of {live.inputs[0].input_id}", f"the end of generation {generation_id}")
         self.generation = None
-        if (last := self._generations.last) is not None and last.generation_id == generation_id:
+        if (last := self._generations.last) is not None and last.info.generation_id == generation_id:
             last.end(event, data, self.epoch)
             self._generations.end(last, event.offset or 0)
         return APPLIED

@@ -96,6 +96,7 @@ class Transcript:
         self._by_id.clear()
         while self._in_order:
             message = self._in_order.pop()
+            self._held.pop(message.message_id, None)
             if isinstance(message, GrowingMessage):
                 yield from message.dismantling()
             yield
@@ -237,7 +238,7 @@ class Transcript:
     def version_of(self, of: str) -> str | None:
         """The message that stands here as one of these versions."""
         message_id = self._versions.get(of, of)
-        return message_id if self.knows(message_id) else None
+        return None if self._known(message_id) is None else message_id
 
     def standing(self, message_id: str) -> tuple[str | None, GrowingMessage | Evicted]:
         """The message, and the id of the one before it. Raises `MessageNotFound`."""
@@ -247,10 +248,6 @@ class Transcript:
         at = self._index(message)
         before = next(self._backwards(at), None)
         return None if before is None else before.message_id, message
-
-    def knows(self, message_id: str) -> bool:
-        """Whether there is a message with this id."""
-        return self._known(message_id) is not None
 
     def find(self, message_id: str) -> GrowingMessage | None:
         """The message, if what it says is in memory."""

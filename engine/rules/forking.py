@@ -18,12 +18,11 @@ from attrs import frozen
 from ..codec import converter, encode, encode_json, encode_with, encoding_blocks
 from ..events import JSON, Cursor, Event, ForkedGeneration, JSONObject, MessageSnapshot, SessionForked, Version
 from ..reducer import BlockView, GenerationInfo, MessageView
-from ..work import Work
-from .lifecycle import Said, first_words
-from .listing import Listed, begun, saying, words_of
+from ..work import Work, emptying
+from .listing import Listed, begun, said_in, saying, words_of
 from .records import MessageRecord, message_key, to_record
 
-__all__ = ["Beginning", "beginning", "carrying", "digesting", "telling"]
+__all__ = ["Beginning", "beginning", "carrying", "digesting", "end_of", "telling"]
 
 
 @final
@@ -56,7 +55,7 @@ def beginning(
     silent: dict[str | None, ForkedGeneration | None] = {}
     while generations:
         generation = generations.popleft()
-        ends[generation.generation_id] = _end(generation)
+        ends[generation.generation_id] = end_of(generation)
         if generation.silent:
             silent[generation.behind] = ends[generation.generation_id]
         yield
@@ -81,12 +80,10 @@ def beginning(
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)
         events.append(encode_with(event, data))
         records[message_key(message.message_id)] = to_record(record)
-        listed = saying(listed, _said(message))
+        listed = saying(listed, said_in(message.message_id, message))
         named.update((block.file_id, None) for block in message.blocks if block.file_id is not None)
         yield
-    while ends:
-        ends.popitem()
-        yield
+    yield from emptying(ends)
     return Beginning(events=events, records=records, file_ids=list(named), listed=listed)
 
 
@@ -99,7 +96,7 @@ def digesting(data: bytes) -> Work[str]:
     return made.hexdigest()
 
 
-def _end(generation: GenerationInfo) -> ForkedGeneration | None:
+def end_of(generation: GenerationInfo) -> ForkedGeneration | None:
     """How it ended; None of one that is live, which is not carried."""
     if generation.outcome is None or generation.turn is None:
         return None
@@ -110,10 +107,6 @@ def _end(generation: GenerationInfo) -> ForkedGeneration | None:
         code=generation.code,
         message=generation.message,
     )
-
-
-def _said(message: MessageView) -> Said | None:
-    return first_words(message.message_id, message.role, words_of(message.blocks))
 
 
 def carrying(message: MessageView) -> Work[tuple[MessageSnapshot, bytes]]:

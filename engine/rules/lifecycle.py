@@ -243,6 +243,11 @@ class OpenGeneration:
         """Every approval that was asked for, and whether it is open."""
         return self._approvals
 
+    @property
+    def asked_in(self) -> set[str | None]:
+        """The messages that the approvals which are open stay with."""
+        return {self._asked[approval_id][1] for approval_id, open_ in self._approvals.items() if open_}
+
     def resolving(self, resolved: ApprovalResolved) -> Draft:
         """What resolves an approval that was asked for: it names the tool call and bears the message of the request."""
         tool_call_id, message_id = self._asked[resolved.approval_id]

@@ -28,7 +28,7 @@ from ..events import (
     SessionReset,
     SessionUpdated,
 )
-from ..reducer import BlockView
+from ..reducer import BlockView, MessageView
 from .attachments import NAMING_KINDS
 from .compacting import seconds_of
 from .lifecycle import Draft, OpenGeneration, Said, WaitingGeneration, first_words
@@ -41,6 +41,7 @@ __all__ = [
     "follow",
     "found_again",
     "read_listed",
+    "said_in",
     "saying",
     "title_of",
     "without",
@@ -108,7 +109,7 @@ def follow(listed: Listed, generation: OpenGeneration | WaitingGeneration | None
         case MessageSnapshot():
             if own is not None:
                 return listed  # told when its generation ends, as all that one says
-            return saying(evolve(listed, updated=time), _said(draft.message_id, data))
+            return saying(evolve(listed, updated=time), said_in(draft.message_id, data))
         case MessageRetracted():
             return without(listed, {draft.message_id})
         case GenerationStarted():
@@ -132,7 +133,8 @@ def begun(time: str) -> Listed:
     return Listed(created=time, updated=time)
 
 
-def _said(message_id: str | None, message: MessageSnapshot) -> Said | None:
+def said_in(message_id: str | None, message: MessageSnapshot | MessageView) -> Said | None:
+    """What is told of a whole message; None where it says nothing that is shown."""
     return first_words(message_id, message.role, words_of(message.blocks))
 
 
@@ -193,7 +195,7 @@ def found_again(first: Sequence[bytes], last: bytes | None, open_: bytes | None)
             event = decode(body)
             listed = begun(event.time) if listed.created is None else listed
             if isinstance(event.data, MessageSnapshot) and event.generation_id is None:
-                listed = saying(listed, _said(event.message_id, event.data))
+                listed = saying(listed, said_in(event.message_id, event.data))
         except Exception:  # noqa: BLE001  # as above
             break
     listed = evolve(listed, last=None)

@@ -7,7 +7,7 @@ is a step, and nothing waits for one.
     store      each part, durable before the next is taken
     finish     its record, `FileRecord`, which makes it a file
 
-What is left in between takes its parts with it; what a crash leaves, the next opening of the engine removes
+Whoever breaks off in between has the parts removed again; what a crash leaves, the next opening of the engine removes
 (`upkeep.files`). The id is a digest of what the file is, so that one which is sent again is the same file.
 """
 

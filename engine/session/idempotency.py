@@ -99,8 +99,7 @@ class Answers:
         answer = await self._find(key)
         if answer is None:
             return None
-        with self._history.folding() as fold:
-            brought = await fold.brought(answer.restored or 0, answer.offset)
+        brought = await self._history.ask(lambda fold: fold.brought(answer.restored or 0, answer.offset))
         return Restored(message_ids=tuple(brought), cursor=Cursor(self._journal.epoch, answer.offset), repeated=True)
 
     async def _find(self, key: Key) -> _Answer | None:

@@ -18,7 +18,7 @@ from ..rules.compacting import seconds_of
 from ..rules.listing import read_listed, title_of
 from ..rules.records import METADATA
 from ..stream.aside import Aside, read_metadata, sound
-from ..stream.watch import Changes, Watch
+from ..stream.watch import Changes
 
 __all__ = ["Listing", "Order"]
 
@@ -50,14 +50,6 @@ class Listing:
         self._set_aside = set_aside
         self._until_closed = until_closed
         self.changes: Final = Changes(self.told_of, config, launch=launch)
-
-    def touch(self, session_id: str) -> None:
-        """What is listed of the session has changed."""
-        self.changes.touch(session_id)
-
-    def watch(self, after: Cursor | None, wants: Callable[[str], bool]) -> Watch:
-        """Follow the list; to be entered."""
-        return Watch(self.changes, after, wants)
 
     async def page(
         self, order: Order, after: str, updated: str | None, prefix: str, limit: int, most_bytes: float
@@ -109,19 +101,18 @@ class Listing:
 
         Of the first of them, at least one, where all have more than ``most_bytes``.
         """
-        readable = [self._is_readable(head) for head in heads]
-        lives = [(head.session_id, head.epoch) for head, is_so in zip(heads, readable, strict=True) if is_so]
-        bodies = iter(await self._log.each_record(METADATA, lives, max_bytes=most_bytes))
+        readable = {head.session_id: head.epoch for head in heads if self._is_readable(head)}
+        bodies = await self._log.each_record(METADATA, list(readable.items()), max_bytes=most_bytes)
+        found = dict(zip(readable, bodies, strict=False))
         told: list[tuple[SessionInfo | None, int]] = []
-        for head, is_so in zip(heads, readable, strict=True):
-            if not is_so:
-                told.append((_unreadable(head), 0))
-                continue
-            for body in bodies:
+        for head in heads:
+            if head.session_id in found:
+                body = found[head.session_id]
                 told.append((self._info(head, body), len(body) if isinstance(body, bytes) else 0))
+            elif head.session_id in readable:
                 break
             else:
-                break
+                told.append((_unreadable(head), 0))
         return told
 
     def _is_readable(self, head: Head) -> bool:

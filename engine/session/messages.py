@@ -13,8 +13,8 @@ from ..errors import GenerationActive, IdInUse, TimedOut
 from ..events import Cursor, JSONObject, MessageSnapshot, SessionUpdated
 from ..generation.stamper import LongPart, stamp
 from ..results import Posted, Updated
-from ..rules.lifecycle import Draft, Said, first_words
-from ..rules.listing import words_of
+from ..rules.lifecycle import Draft, Said
+from ..rules.listing import said_in
 from ..rules.merging import updated
 from ..rules.records import METADATA
 from ..stream.slices import in_slices
@@ -67,7 +67,7 @@ async def retract(core: Core, message_id: str, *, and_after: bool) -> Cursor:
     it would go on, and stand there without its question.
     """
     await core.settled()
-    question = await core.history.question()
+    question = await core.history.ask_state(lambda state: state.question)
     found = await core.history.message_ids(message_id)
     wanted = found if and_after else found[:1]
     said = await said_without(core, wanted)
@@ -88,16 +88,13 @@ async def retract(core: Core, message_id: str, *, and_after: bool) -> Cursor:
 
 
 async def said_without(core: Core, message_ids: Sequence[str]) -> Said | None:
-    """What lists are to tell as said last once these are retracted, which stand side by side; see `tell_last`.
-
-    None, too, where they tell of another message now.
-    """
+    """What lists are to tell as said last once these are retracted, which stand side by side; see `tell_last`."""
     last = core.journal.listed.last
     if last is None or last.message_id not in message_ids:
-        return None
+        return last
     snapshot = await core.history.snapshot(_LOOKED_AT, message_ids[0])
     for message in reversed(snapshot.messages):
-        said = first_words(message.message_id, message.role, words_of(message.blocks))
+        said = said_in(message.message_id, message)
         if said is not None:
             return said
     return None

@@ -167,8 +167,13 @@ class Registry:
             if head is not None and not head.deleted:
                 raise IdInUse("a session has this id already; choose another for the fork", session_id=sid)
             head = await self._begin(sid, head, begins.events, metadata, records, begins.listed)
-            if begins.file_ids:
-                await copy_files(self._log, sid, head.epoch, files)
+            try:
+                if begins.file_ids:
+                    await copy_files(self._log, sid, head.epoch, files)
+            except PenstockError:  # then there is no fork; if that cannot be stored, the next opening copies the rest
+                gone = Delete(session_id=sid, epoch=head.epoch, token=head.token + 1)
+                await self._written(gone, partial(self.listing.changes.touch, sid))
+                raise
             self._enter(head)
         await self.resident(sid)
 
@@ -197,7 +202,7 @@ class Registry:
             summary=Summary(listed.rank, listed.encoded()),
             create=True,
         )
-        if not await self._written(write, partial(self.listing.touch, session_id)):
+        if not await self._written(write, partial(self.listing.changes.touch, session_id)):
             raise TimedOut("the log has not stored the session yet", session_id=session_id)
         return Head(session_id=session_id, epoch=epoch, tail=len(events), token=token, summary=write.summary)
 
@@ -260,7 +265,7 @@ class Registry:
 
         def on_stored() -> None:
             self.aside.remove(sid)
-            self.listing.touch(sid)
+            self.listing.changes.touch(sid)
 
         async with self._until_closed(), self._entrance(sid):
             resident = self._residents.get(sid)
@@ -302,7 +307,7 @@ class Registry:
         """What is stored of the session that ``error`` names cannot be read: leave it alone from here on."""
         assert error.session_id is not None
         self.aside.add(error.session_id, error)
-        self.listing.touch(error.session_id)
+        self.listing.changes.touch(error.session_id)
         resident = self._residents.get(error.session_id)
         if resident is not None:
             resident.set_aside(error)

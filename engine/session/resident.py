@@ -118,7 +118,7 @@ class Resident:
             budget=budget,
             config=config,
             on_refused=self._on_refused,
-            on_listed=registry.listing.touch,
+            on_listed=registry.listing.changes.touch,
         )
         self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
         message_ids = MessageIds(self.journal, self.history, config)
@@ -535,7 +535,7 @@ class Resident:
 
     def _end(self) -> None:
         self.life.deleted = True
-        self._registry.listing.touch(self.session_id)
+        self._registry.listing.changes.touch(self.session_id)
         self.hub.close(Ended("deleted"))
         self.close()
 

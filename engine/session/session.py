@@ -327,8 +327,9 @@ class Session:
     ) -> Session:
         """A new, independent session that begins with this one's messages: all, or those up to ``at``.
 
-        ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given.
-        Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`.
+        ``at`` is a cursor, or the id of the last message to take. ``metadata`` are this session's unless given. The
+        files that its messages name are copied. Raises `IdInUse`, `InvalidCursor`, `MessageNotFound`, and `WriteFailed`
+        where there is no new session because something of it could not be stored.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
         await self._registry.fork(sid, self.session_id, checked_fork_point(at), own_metadata(metadata))
@@ -424,8 +425,8 @@ class Session:
         session; a fork has a copy of those that its messages name.
 
         Raises `FileTooLarge` past `Config.file_bytes` or `Config.session_file_bytes`, `InvalidBody`, `WriteFailed`,
-        `TimedOut`, `Draining`; nothing of it is kept then, nor when the caller is cancelled. ``content`` is closed, if
-        it is a generator.
+        `Draining`; nothing of it is kept then. Whoever is told `TimedOut`, or is cancelled while the last of it is
+        stored, does not know whether it is kept, and sends it again. ``content`` is closed, if it is a generator.
         """
         if not isinstance(content, bytes | AsyncIterable):
             raise InvalidBody(f"content is bytes, or an async iterable of bytes, not {type(content).__name__}")

@@ -86,12 +86,10 @@ async def _check_ids(core: Core, request: StartRequest) -> None:
     gid = request.generation_id
     if request.proposed and (core.info(gid) is not None or await core.history.generation(gid) is not None):
         raise IdInUse("a generation had this id before", session_id=core.session_id, generation_id=gid)
-    if request.replaces is not None:
-        await core.settled()
-        await core.history.message_ids(request.replaces)
-    if request.continues is not None:
-        await core.settled()
-        await core.history.message_ids(request.continues)
+    for named in (request.replaces, request.continues):
+        if named is not None:
+            await core.settled()
+            await core.history.message_ids(named)
 
 
 def _decide(core: Core, request: StartRequest, old: Run | None) -> Start | Supersede | Enqueue | Join:
@@ -294,8 +292,7 @@ async def _anew(
         return gone, gone.next
     if core.anew and request.replaces is None and not request.brings_message and request.continues is None:
         await core.settled()
-        with core.history.folding() as fold:
-            return None, await fold.unspoken()
+        return None, await core.history.ask_state(lambda state: state.unspoken)
     return None, None
 
 

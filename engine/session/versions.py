@@ -17,14 +17,13 @@ from ..events import ForkedGeneration, MessageSnapshot, Version, new_message_id
 from ..generation.stamper import LongPart
 from ..reducer import GenerationInfo, MessageView
 from ..results import Restored
-from ..rules.forking import carrying, digesting, telling
-from ..rules.lifecycle import first_words
-from ..rules.listing import words_of
+from ..rules.forking import carrying, digesting, end_of, telling
+from ..rules.listing import said_in
 from ..rules.records import MessageRecord, VersionRecord, message_key, to_record, version_key
 from ..stream.folding import Standing
 from ..stream.slices import in_slices
 from ..stream.versions import find, record_of, version_of
-from ..work import Work
+from ..work import Work, emptying
 from .core import Core
 from .ending import finished_first
 from .idempotency import Key
@@ -37,7 +36,10 @@ __all__ = ["Leaving", "leaving", "restore"]
 @final
 @frozen
 class Leaving:
-    """A message that is about to leave the transcript, with all that follows it, for another version of it."""
+    """A message that is about to leave the transcript, with all that follows it, for another version of it.
+
+    `Standing.last` is 0 where more of it comes right before it leaves.
+    """
 
     standing: Standing
     known: MessageRecord
@@ -55,7 +57,7 @@ class Leaving:
         where = VersionRecord(
             message_id=message_id,
             first=standing.first,
-            last=standing.last or left - 1,  # one that is open is closed right before it leaves
+            last=standing.last or left - 1,
             left=left,
             behind=standing.behind,
         )
@@ -66,9 +68,10 @@ class Leaving:
 
 
 async def leaving(core: Core, message_id: str) -> Leaving:
-    """The message as it stands. Raises `MessageNotFound`."""
-    with core.history.folding() as fold:
-        standing = await fold.standing(message_id)
+    """The message as it stands; what is live ends before it leaves. Raises `MessageNotFound`."""
+    standing = await core.history.ask(lambda fold: fold.standing(message_id))
+    if core.live is not None and message_id in core.live.structure.asked_in:
+        standing = evolve(standing, last=0)  # the end says that what was asked for is refused
     return Leaving(standing, await core.message_ids.find(message_id) or MessageRecord())
 
 
@@ -101,8 +104,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
         )
     said = await said_without(core, out)
     record = await record_of(core.history, found.version)
-    with core.history.folding() as fold:
-        messages, generations = await fold.left_with(record.first, record.left)
+    messages, generations = await core.history.ask(lambda fold: fold.left_with(record.first, record.left))
     ids: dict[str, str] = {}  # the new ones, by the old
     part = LongPart(core.journal)
     await in_slices(part.preparing(retracted(out, "replaced").items))
@@ -120,6 +122,7 @@ async def restore(core: Core, message_id: str, key: Key) -> Restored:
     tell_last(core, said)
     await in_slices(part.writing())
     await core.settled(mark)
+    await in_slices(emptying(brought))
     return Restored(message_ids=tuple(ids.values()), cursor=core.journal.cursor_at(mark))
 
 
@@ -129,7 +132,7 @@ def _bringing(
     messages: deque[MessageView],
     generations: dict[str, GenerationInfo],
     ids: dict[str, str],
-) -> Work[Mapping[str, bytes | None]]:
+) -> Work[dict[str, bytes | None]]:
     """Add the messages to ``part``, under new ``ids``, by which they name those before them; the records for them.
 
     What is added is taken out of ``messages``, and all of ``generations``.
@@ -155,27 +158,22 @@ def _bringing(
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from digesting(said)))
         records[message_key(message_id)] = to_record(record)
-        if first_words(message_id, whole.role, words_of(whole.blocks)) is not None:
+        if said_in(message_id, whole) is not None:
             last = (message_id, whole)
             asked = last if asked is None and whole.role == "user" else asked
         yield
     for told in (asked, last):
         if told is not None:
             part.tell(*told)
-    while generations:
-        generations.popitem()
-        yield
+    yield from emptying(generations)
     return records
 
 
-def _end(generation: GenerationInfo) -> ForkedGeneration:
-    """All that snapshots tell of a generation that has ended."""
-    return ForkedGeneration(
-        generation_id=generation.generation_id,
-        turn=generation.turn or 0,
-        outcome=generation.outcome or "",
-        code=generation.code,
-        message=generation.message,
+def _end(generation: GenerationInfo) -> ForkedGeneration | None:
+    """How it ended, with all that snapshots tell of that."""
+    end = end_of(generation)
+    return end and evolve(
+        end,
         started=generation.started,
         finished=generation.finished,
         retryable=generation.retryable,

@@ -17,7 +17,7 @@ from attrs import frozen
 from ..codec import is_large
 from ..config import Config
 from ..errors import InvalidBody
-from ..events import Event, GenerationFinished, GenerationStarted, MessageRetracted, MessageSnapshot, Version
+from ..events import Event, MessageRetracted, MessageSnapshot
 from ..log.port import Entry
 from ..reducer import Folded, Gap, GenerationInfo, MessageView, SessionState, Snapshot, SnapshotPage
 from ..reducer.content import Again, Evicted, GrowingMessage, Missing
@@ -103,11 +103,11 @@ class Fold:
                 page = self._pages[key] = SnapshotPage(*made)
             return page
 
-    async def message_ids(self, first: str | None) -> list[str]:
-        """See `SessionState.message_ids`."""
+    async def ask(self, question: Callable[[SessionState], T]) -> T:
+        """What the state at the tail says to this question. Raises `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             await self._go_on()
-            return self._state.message_ids(first)
+            return question(self._state)
 
     async def dismantle(self) -> None:
         """Let go of it, in slices, behind those who wait for it. Nobody may use it from then on."""
@@ -125,13 +125,7 @@ class Fold:
             if known is not None or turn is None:
                 return known
             place = self._state.generation_place(generation_id, turn)
-            return None if place is None else (await self._read_generation(place)).view()
-
-    async def question(self) -> str | None:
-        """The message behind which the live generation began; None where nothing is live, or stood before it."""
-        async with self._lock:
-            await self._go_on()
-            return self._state.question
+            return None if place is None else (await self._read_generation(place, Again())).info
 
     # --- versions
 
@@ -139,34 +133,26 @@ class Fold:
         """Raises `MessageNotFound`, `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             await self._go_on()
-            behind, known = self._state.standing(message_id)
-            message = (await self._read_again([known]))[message_id] if isinstance(known, Evicted) else known
-            view = await in_slices(message.viewing())
-            return Standing(message=view, first=known.first, last=known.last, behind=behind)
+            return await self._standing(message_id)
 
-    async def version_of(self, of: str) -> str | None:
-        """The message that stands here as one of these versions."""
+    async def standing_version(self, of: str) -> Standing | None:
+        """The message that stands here as one of these versions. Raises `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             await self._go_on()
-            return self._state.version_of(of)
+            message_id = self._state.version_of(of)
+            return None if message_id is None else await self._standing(message_id)
 
-    async def unspoken(self) -> Version | None:
-        """See `SessionState.unspoken`."""
-        async with self._lock:
-            await self._go_on()
-            return self._state.unspoken
-
-    async def is_vacant(self, left: int, behind: str | None) -> bool:
-        """Whether one that left at this offset could stand at the end again: what it stood behind is the last."""
-        async with self._lock:
-            await self._go_on()
-            return left > self._state.reset_at and self._state.newest == behind
+    async def _standing(self, message_id: str) -> Standing:
+        behind, known = self._state.standing(message_id)
+        message = await self._read_one(known) if isinstance(known, Evicted) else known
+        view = await in_slices(message.viewing())
+        return Standing(message=view, first=known.first, last=known.last, behind=behind)
 
     async def left(self, message_id: str, first: int, last: int) -> MessageView:
         """A message that left the transcript, from where the log has it. Raises `StaleEpoch`, `CorruptSession`."""
         async with self._lock:
             place = Evicted(message_id=message_id, first=first, last=last, weight=0)
-            return await in_slices((await self._read_again([place]))[message_id].viewing())
+            return await in_slices((await self._read_one(place)).viewing())
 
     async def left_with(self, first: int, left: int) -> tuple[deque[MessageView], dict[str, GenerationInfo]]:
         """All messages that left with the one at ``left``, in order, and the generations that wrote them.
@@ -176,9 +162,9 @@ class Fold:
         """
         async with self._lock:
             await self._go_on()
-            ids = [event.message_id or "" for event in await self._run_of(MessageRetracted, left)]
-            transcript = Transcript()
-            await self._fold_between(transcript, dict.fromkeys(ids, left - 1), first - 1, left - 1)
+            ids = await self._run_of(MessageRetracted, left)
+            transcript, again = Transcript(), Again()
+            await self._fold_between(transcript, again, dict.fromkeys(ids, left - 1), first - 1, left - 1)
             messages, _ = await in_slices(transcript.paging(None, None))
             with reading(self._state.session_id):
                 if [message.message_id for message in messages] != ids:
@@ -186,49 +172,40 @@ class Fold:
             generations: dict[str, GenerationInfo] = {}
             for number, message in enumerate(messages, 1):
                 if (gid := message.generation_id) is not None and gid not in generations:
-                    generations[gid] = await self._wrote(message)
+                    by = message.by or again.generations.get(gid) or await self._read_writer(message, again)
+                    generations[gid] = by.info
                 if number % SLICE == 0:
                     await trio.lowlevel.checkpoint()
             views = await in_slices(_views(messages))
             messages.clear()
             await in_slices(transcript.dismantling())
+            await in_slices(again.dismantling())
             return views, generations
 
     async def brought(self, count: int, last: int) -> list[str]:
         """The ids of so many messages that came whole, one behind the other, up to the offset ``last``."""
         async with self._lock:
-            return [event.message_id or "" for event in await self._run_of(MessageSnapshot, last - count + 1)][:count]
+            return await self._run_of(MessageSnapshot, last - count + 1, count)
 
-    async def _wrote(self, message: GrowingMessage) -> GenerationInfo:
-        """The generation that wrote a message that has left."""
-        if message.by is not None:
-            return message.by.view()
-        gid, turn = message.generation_id or "", message.turn or 0
-        known = self._state.generation_info(gid)
-        if known is not None:
-            return known
-        place = self._state.generation_place(gid, turn)
+    async def _read_writer(self, message: GrowingMessage, again: Again) -> GrowingGeneration:
+        """The generation that wrote a message that has left, from the log."""
+        place = self._state.generation_place(message.generation_id or "", message.turn or 0)
         with reading(self._state.session_id):
             if place is None:
-                raise InvalidBody(f"the log has no end of generation {gid}")
-        return (await self._read_generation(place)).view()
+                raise InvalidBody(f"the log has no end of generation {message.generation_id}")
+        return await self._read_generation(place, again)
 
-    async def _run_of(self, kind: type, offset: int) -> list[Event]:
-        """The event at this offset, and those right behind it, as far as they say this."""
-        found: list[Event] = []
-        while True:
+    async def _run_of(self, kind: type, offset: int, most: int | None = None) -> list[str]:
+        """The messages of the event at this offset, and of those right behind it of the same kind: ``most`` at most."""
+        found: list[str] = []
+        while most is None or len(found) < most:
             entries = await self._read(offset - 1 + len(found))
-            for start in range(0, len(entries), SLICE):
-                if start:
-                    await trio.lowlevel.checkpoint()
-                with reading(self._state.session_id):
-                    for entry in entries[start : start + SLICE]:
-                        event = read_event(entry)
-                        if not isinstance(event.data, kind) or event.offset != offset + len(found):
-                            return found
-                        found.append(event)
-            if not entries:
-                return found
+            run = _run(entries, kind, offset + len(found))
+            here = await in_slices(reading_in_bits(self._state.session_id, run))
+            found += here
+            if not here or len(here) < len(entries):
+                break
+        return found[:most]
 
     async def _made(self, making: Callable[[Again], Work[T]]) -> T:
         """What it comes to, with what must be read again for it."""
@@ -242,23 +219,18 @@ class Fold:
                 await in_slices(again.dismantling())
                 return made
             for start in range(0, len(messages), _AT_A_TIME):
-                again.messages.update(await self._read_again(messages[start : start + _AT_A_TIME]))
+                await self._read_again(messages[start : start + _AT_A_TIME], again)
             for place in generations:
-                again.generations[place.generation_id] = await self._read_generation(place)
+                await self._read_generation(place, again)
 
-    async def _read_generation(self, place: GenerationPlace) -> GrowingGeneration:
+    async def _read_generation(self, place: GenerationPlace, again: Again) -> GrowingGeneration:
         """How this one began and ended, from the log."""
-        first, last = await self._read_event(place.begun), await self._read_event(place.ended)
+        for offset in (place.begun, place.ended):
+            again.note(await self._read_event(offset), self._state.epoch)
         with reading(self._state.session_id):
-            if (
-                not isinstance(first.data, GenerationStarted)
-                or not isinstance(last.data, GenerationFinished)
-                or {first.generation_id, last.generation_id} != {place.generation_id}
-            ):
+            if place.generation_id not in again.generations:
                 raise InvalidBody(f"generation {place.generation_id} is not any more where it stood in the log")
-            generation = GrowingGeneration.begin(first, first.data, self._state.epoch)
-            generation.end(last, last.data, self._state.epoch)
-            return generation
+        return again.generations[place.generation_id]
 
     async def _read_event(self, offset: int) -> Event:
         entries = await self._read(offset - 1, 1)
@@ -267,29 +239,41 @@ class Fold:
                 raise InvalidBody(f"the log has nothing any more at offset {offset}")
             return read_event(entries[0])
 
-    async def _read_again(self, needed: Sequence[Evicted]) -> dict[str, GrowingMessage]:
-        """These messages, from the log. They are in the transcript's order, which is that of their begin."""
+    async def _read_one(self, place: Evicted) -> GrowingMessage:
+        """This message, from the log."""
+        again = Again()
+        await self._read_again([place], again)
+        return again.messages[place.message_id]
+
+    async def _read_again(self, needed: Sequence[Evicted], again: Again) -> None:
+        """Take these messages from the log. They are in the transcript's order, which is that of their begin."""
         wanted = {message.message_id: message.last for message in needed}
         transcript = Transcript()
         position = 0
         for message in needed:
-            position = await self._fold_between(transcript, wanted, max(position, message.first - 1), message.last)
+            after = max(position, message.first - 1)
+            position = await self._fold_between(transcript, again, wanted, after, message.last)
         messages, _ = await in_slices(transcript.paging(None, None))
         with reading(self._state.session_id):
             if len(messages) < len(wanted):
                 raise InvalidBody("messages are not any more where they stood in the log")
-        return {message.message_id: message for message in messages}
+        again.messages.update((message.message_id, message) for message in messages)
 
-    async def _fold_between(self, transcript: Transcript, wanted: Mapping[str, int], after: int, until: int) -> int:
-        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least."""
-        session_id = self._state.session_id
+    async def _fold_between(
+        self, transcript: Transcript, again: Again, wanted: Mapping[str, int], after: int, until: int
+    ) -> int:
+        """Fold what is of the messages that are wanted, behind ``after``; the offset it came to, ``until`` at least.
+
+        ``again`` hears of the generations that are passed.
+        """
+        session_id, epoch = self._state.session_id, self._state.epoch
         while after < until:
             entries = await self._read(after)
             with reading(session_id):
                 if not entries:
                     raise InvalidBody(f"the log ends before offset {until}")
                 check_page(entries, after)
-            await in_slices(reading_in_bits(session_id, _folding(transcript, wanted, entries)))
+            await in_slices(reading_in_bits(session_id, _folding(transcript, again, epoch, wanted, entries)))
             after = entries[-1].offset
         return after
 
@@ -349,7 +333,9 @@ def _applying(state: SessionState, entries: Sequence[Entry], offset: int) -> Wor
     return False
 
 
-def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequence[Entry]) -> Work[None]:
+def _folding(
+    transcript: Transcript, again: Again, epoch: str, wanted: Mapping[str, int], entries: Sequence[Entry]
+) -> Work[None]:
     """Fold what is of the messages that are wanted, each up to its last offset, whether it left later or by then.
 
     Raises `InvalidBody`.
@@ -358,7 +344,20 @@ def _folding(transcript: Transcript, wanted: Mapping[str, int], entries: Sequenc
         event = yield from reading_event(entry)
         if entry.offset <= wanted.get(event.message_id or "", 0) and not isinstance(event.data, MessageRetracted):
             _must_fit(transcript.fold(event, (yield from growing(event))), entry)
+        again.note(event, epoch)
         yield
+
+
+def _run(entries: Sequence[Entry], kind: type, offset: int) -> Work[list[str]]:
+    """The messages of the first of these, from this offset on, as far as they say this and none is missing."""
+    found: list[str] = []
+    for entry in entries:
+        event = yield from reading_event(entry)
+        if not isinstance(event.data, kind) or event.offset != offset + len(found):
+            break
+        found.append(event.message_id or "")
+        yield
+    return found
 
 
 def _views(messages: Sequence[GrowingMessage]) -> Work[deque[MessageView]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar, final
 
@@ -213,8 +213,7 @@ class History:
         ``limit`` is the number of messages, the newest or those before the message ``before``. Cancelled,
         it keeps what it has folded.
         """
-        with self._living():
-            return await self._folded().snapshot(limit, before)
+        return await self.ask(lambda fold: fold.snapshot(limit, before))
 
     async def snapshot_page(
         self, limit: int | None = None, before: str | None = None, *, with_open: bool = False
@@ -225,8 +224,7 @@ class History:
         """
         most = self._config.snapshot_messages
         count = most if limit is None else min(limit, most)
-        with self._living():
-            return await self._folded().page(count, before, with_open=with_open)
+        return await self.ask(lambda fold: fold.page(count, before, with_open=with_open))
 
     @property
     def holds_messages(self) -> bool:
@@ -241,8 +239,7 @@ class History:
 
     async def message_ids(self, first: str | None = None) -> list[str]:
         """The transcript's messages in order, from ``first`` on. Raises `MessageNotFound`."""
-        with self._living():
-            return await self._folded().message_ids(first)
+        return await self.ask_state(lambda state: state.message_ids(first))
 
     async def state_at(self, offset: int) -> SessionState:
         """A fold of its own, up to an earlier ``offset``. Raises `InvalidCursor` inside a compacted range."""
@@ -310,8 +307,7 @@ class History:
         Of one from before a reset, and of one that waited in vain long ago, only what its record has.
         """
         record = await self.found(generation_id)
-        with self._living():
-            info = await self._folded().generation_info(generation_id, record.turn)
+        info = await self.ask(lambda fold: fold.generation_info(generation_id, record.turn))
         if info is not None:
             return info
         return GenerationInfo(
@@ -322,16 +318,14 @@ class History:
             code=record.code,
         )
 
-    @contextmanager
-    def folding(self) -> Iterator[Fold]:
-        """The fold, for whoever asks it for more than `History` has a name for."""
+    async def ask(self, question: Callable[[Fold], Awaitable[T]]) -> T:
+        """What the fold says to one question. Behind it the session may leave memory, and the fold is let go of."""
         with self._living():
-            yield self._folded()
+            return await question(self._folded())
 
-    async def question(self) -> str | None:
-        """The message behind which the live generation began; None where nothing is live, or no message stood there."""
-        with self._living():
-            return await self._folded().question()
+    async def ask_state(self, question: Callable[[SessionState], T]) -> T:
+        """What the state at the tail says to one question."""
+        return await self.ask(lambda fold: fold.ask(question))
 
     async def record(self, key: str) -> bytes | None:
         """One of the session's records, as it is."""

@@ -53,21 +53,22 @@ async def find(history: History, message_id: str) -> Found:
     Raises `MessageNotFound` for a message that nobody saw, that was retracted and not replaced, or whose place is gone:
     no version stands in the transcript, and others came behind what they stood behind.
     """
-    known = await history.message(message_id)
-    with history.folding() as fold:
+    try:
+        standing = await history.ask(lambda fold: fold.standing(message_id))
+        return Found(version_of(standing.message), standing)
+    except MessageNotFound:
+        known = await history.message(message_id)  # not before: it may be replaced at any moment
         if known is None or known.of is None or known.index is None:
-            standing = await fold.standing(message_id)
-            return Found(version_of(standing.message), standing)
-        version = Version(of=known.of, index=known.index, count=known.index)
-        stands = await fold.version_of(version.of)
-        if stands is not None:
-            standing = await fold.standing(stands)
-            return Found(evolve(version, count=version_of(standing.message).count), standing)
-        records = await history.all_known(versions_prefix(version.of), VersionRecord)
-        last = max(records.values(), key=lambda record: record.left, default=None)
-        if last is None or not await fold.is_vacant(last.left, last.behind):
-            raise MessageNotFound("no version of this message has its place in the transcript", message_id=message_id)
-        return Found(evolve(version, count=len(records)), None)
+            raise
+    version = Version(of=known.of, index=known.index, count=known.index)
+    stands = await history.ask(lambda fold: fold.standing_version(version.of))
+    if stands is not None:
+        return Found(evolve(version, count=version_of(stands.message).count), stands)
+    records = await history.all_known(versions_prefix(version.of), VersionRecord)
+    last = max(records.values(), key=lambda record: record.left, default=None)
+    if last is None or not await history.ask_state(lambda state: state.is_vacant(last.left, last.behind)):
+        raise MessageNotFound("no version of this message has its place in the transcript", message_id=message_id)
+    return Found(evolve(version, count=len(records)), None)
 
 
 async def record_of(history: History, version: Version) -> VersionRecord:
@@ -89,14 +90,7 @@ async def list_versions(history: History, config: Config, message_id: str, after
     left = config.snapshot_bytes
     last = min(found.version.count, after + (_MOST if limit is None else min(limit, _MOST)))
     for index in range(after + 1, last + 1):
-        version = evolve(found.version, index=index)
-        if found.standing is not None and index == version_of(found.standing.message).index:
-            message = found.standing.message
-        else:
-            record = await record_of(history, version)
-            with history.folding() as fold:
-                message = await fold.left(record.message_id, record.first, record.last)
-        message = evolve(message, version=version)
+        message = await _message_of(history, found, evolve(found.version, index=index))
         body = await in_slices(encoding_blocks(message, message.blocks))
         left -= len(body)
         if listed and left < 0:
@@ -104,3 +98,12 @@ async def list_versions(history: History, config: Config, message_id: str, after
         listed.append(message)
         bodies.append(body)
     return Versions(versions=tuple(listed), more=after + len(listed) < found.version.count, bodies=tuple(bodies))
+
+
+async def _message_of(history: History, found: Found, version: Version) -> MessageView:
+    """What this version of those that were found says. Raises `MessageNotFound`."""
+    if found.standing is not None and version_of(found.standing.message).index == version.index:
+        return evolve(found.standing.message, version=version)
+    record = await record_of(history, version)
+    left = await history.ask(lambda fold: fold.left(record.message_id, record.first, record.last))
+    return evolve(left, version=version)

@@ -357,7 +357,8 @@ class _Claude(Wire):
         reason = {"length": "max_tokens", None: "tool_use" if made else "end_turn"}.get(finish, finish)
         if refusal:
             reason = "refusal"
-        events.append({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 5}})
+        cost = {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 2}}
+        events.append({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": cost})
         events.append({"type": "message_stop"})
         return [sse(event, str(event["type"])) for event in events]
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+
 import click
 import httpx
 import pytest
 import trio
+from click.testing import CliRunner
 from trio.testing import MockClock
 
+from penstock.adapters.cli.approve import approve
 from penstock.adapters.cli.client import PATIENCE, ClientError, Following, connected, run
 from penstock.adapters.client import Arrived, BadAnswer, Refused, Unreachable
-from penstock.engine import Cursor, Ended, PenstockError, SessionNotFound, Started
-from tests.adapters.fake_streams import BROKEN, END, Server, Stream, event, problem
+from penstock.engine import Cursor, Ended, PenstockError, SessionNotFound, SessionState, Started
+from tests.adapters.fake_streams import BROKEN, END, Server, Stream, control, event, problem
 
 FIRST, SECOND = (str(Cursor("e", offset)) for offset in (1, 2))
 
@@ -74,6 +79,15 @@ async def test_one_that_came_back_may_stay_away_as_long_again(autojump_clock: Mo
     terminal = Terminal(Stream(event(1)), *away, Stream(event(2)), *away, Stream(event(3), END))
     await terminal.tail()
     assert terminal.offsets == [1, 2, 3]
+    assert terminal.notes == ["connection lost, resuming"] * 2
+
+
+async def test_one_that_came_back_and_said_nothing_may_stay_away_as_long_again(autojump_clock: MockClock) -> None:
+    beats: list[float | bytes] = [5.0, b":\n\n"] * 20
+    quiet = Stream(control("caught-up", json.dumps({"cursor": FIRST})), *beats)
+    terminal = Terminal(Stream(event(1)), quiet, httpx.ConnectError("refused"), Stream(event(2), END))
+    await terminal.tail()
+    assert terminal.offsets == [1, 2]
     assert terminal.notes == ["connection lost, resuming"] * 2
 
 
@@ -153,6 +167,21 @@ async def test_what_is_not_safe_to_repeat_is_never_repeated(autojump_clock: Mock
         with pytest.raises(Unreachable):
             await client.session("s").stop()
     assert len(server.times) == 2
+
+
+def test_the_answer_to_an_approval_is_sent_again_where_its_own_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = {"session_id": "s", "generation_id": "g"}
+    asks = {"approval_id": "a", "generation_id": "g", "name": "open_gate"}
+    state = SessionState("s", "e").snapshot().to_json()
+    server = Server(
+        httpx.Response(200, json={**state, "approvals": [asks]}),
+        httpx.ReadError("gone"),
+        httpx.Response(202, json={**ids, "input_id": "i"}),
+    )
+    monkeypatch.setattr("penstock.adapters.cli.approve.connected", partial(connected, transport=server))
+    done = CliRunner().invoke(approve, ["s", "--yes", "--url", "http://fake"])
+    assert done.output == "approval a was given\n"
+    assert len(server.times) == 3
 
 
 async def test_a_start_is_given_up_when_the_server_stays_away(autojump_clock: MockClock) -> None:

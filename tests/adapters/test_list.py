@@ -420,6 +420,21 @@ async def test_where_the_application_cannot_say_who_may_read_the_stream_of_the_l
 
 
 @forms
+async def test_an_application_that_takes_its_time_for_each_session_has_it(form: str) -> None:
+    async def authorize(who: Principal, action: Scope, session_id: str | None) -> bool:
+        await trio.sleep(0.02)
+        return True
+
+    names = [f"s{number:02}" for number in range(40)]
+    async with penstock(identity=identity(authorize=authorize), heartbeat=0.3) as served, served.client() as client:
+        for name in names:
+            await served.engine.create_session(name)
+        async with following(client, form, **bearer(token())) as lines:
+            assert sorted(ids((await lines.until("sessions"))[1])) == names
+            await lines.until("caught-up")
+
+
+@forms
 async def test_a_stream_of_the_list_ends_with_its_token_and_with_the_server(form: str) -> None:
     async with penstock(identity=identity()) as served, served.client() as client:
         async with following(client, form, **bearer(token(ttl=1))) as lines:

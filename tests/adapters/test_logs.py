@@ -142,7 +142,7 @@ async def test_a_refusal_is_in_the_log_with_its_reason_and_ids(lines: Lines) -> 
 async def test_what_goes_wrong_inside_is_in_the_log_and_not_in_the_answer(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise WriteFailed("no room on /secret/disk") from OSError("inner")
 
     async with penstock() as server, server.client() as client:
@@ -159,7 +159,7 @@ async def test_what_goes_wrong_inside_is_in_the_log_and_not_in_the_answer(
 async def test_a_bug_is_in_the_log_under_its_request(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: object) -> None:
+    async def fail(*_: object, **__: object) -> None:
         raise RuntimeError("/secret/path")
 
     async with penstock() as server, server.client() as client:

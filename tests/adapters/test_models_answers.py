@@ -48,7 +48,7 @@ async def test_text_and_reasoning_become_blocks_of_one_message(wire: Wire) -> No
         assert (message.status, message.finish_reason) == ("complete", "stop")
         assert message.usage is not None
         assert (message.usage["input_tokens"], message.usage["output_tokens"]) == (10, 5)
-        assert message.usage["cached_tokens"] == 4
+        assert (message.usage["cached_tokens"], message.usage["reasoning_tokens"]) == (4, 2)
         assert end.usage == message.usage
         deltas = [event for event in await talk.events() if event.type == "block.delta"]
         assert len(deltas) >= 5  # every piece is an event of its own

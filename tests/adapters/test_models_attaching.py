@@ -11,10 +11,22 @@ import pytest
 from penstock.adapters.models import chat as chat_dialect
 from penstock.adapters.models import claude as claude_dialect
 from penstock.adapters.models import responses as responses_dialect
-from penstock.adapters.models.attaching import _MOST
+from penstock.adapters.models.attaching import _LONGEST_TEXT, _MOST
 from penstock.adapters.models.transcript import Attached, Turn, UserTurn, transcript
 from penstock.engine import BlockView, GenerationFinished, JSONObject, MessageView
-from tests.adapters.providers import WIRES, Provider, Wire, chat, claude, error, provider, responses, whole
+from tests.adapters.providers import (
+    WIRES,
+    Answer,
+    Provider,
+    Wire,
+    chat,
+    claude,
+    error,
+    provider,
+    responses,
+    sse,
+    whole,
+)
 from tests.adapters.talking import Talk, model_of, talking
 
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -145,8 +157,9 @@ async def test_what_the_model_cannot_be_shown_is_named_to_it_and_to_readers(wire
         error(400, "this model does not support images"),
         error(500, "image input is not supported - hint: you may need to provide the mmproj"),
         error(500, "this model is missing data required for image input"),
+        error(200, "Model does not support images. Please use a model that does."),
     ],
-    ids=["rejected", "llama.cpp", "ollama"],
+    ids=["rejected", "llama.cpp", "ollama", "lm studio"],
 )
 async def test_a_model_that_takes_words_only_is_asked_again_with_words_only(wire: Wire, refusal: Any) -> None:
     async with provider(refusal, whole(wire, "I cannot see it.")) as server, talking(model_of(wire, server)) as talk:
@@ -157,6 +170,23 @@ async def test_a_model_that_takes_words_only_is_asked_again_with_words_only(wire
         assert await unseen(talk) == ["a.png"]
         server.then(whole(wire, "Well."))
         assert (await talk.say("And now?")).outcome == "completed", "the conversation does not die of it"
+
+
+@pytest.mark.parametrize(
+    ("wire", "told"),
+    [
+        (chat, {"error": {"message": "Vision add-on is not loaded, but images were provided for processing"}}),
+        (responses, {"type": "error", "code": "invalid_image_format", "message": "x"}),
+        (responses, {"type": "response.failed", "response": {"error": {"code": "image_parse_error", "message": "x"}}}),
+    ],
+    ids=["lm studio", "openai", "openai, failed"],
+)
+async def test_what_is_said_of_a_picture_in_the_stream_counts_too(wire: Wire, told: JSONObject) -> None:
+    refusal = Answer(pieces=[sse(told, "error")])
+    async with provider(refusal, whole(wire, "I cannot see it.")) as server, talking(model_of(wire, server)) as talk:
+        assert (await say(talk, "And?", await sent(talk, PNG, "image/png", "a.png"))).outcome == "completed"
+        assert len(server.seen) == 2
+        assert await unseen(talk) == ["a.png"]
 
 
 async def test_a_request_that_is_rejected_for_its_words_is_not_asked_for_ever() -> None:
@@ -175,6 +205,17 @@ async def test_the_newest_are_shown_as_far_as_there_is_room() -> None:
         assert body.count("base64,") == 2
         assert "[The picture 0.png is attached here" in body
         assert await unseen(talk) == ["0.png"]
+
+
+async def test_text_files_take_of_the_same_room() -> None:
+    async with provider(whole(chat, "So.")) as server, talking(model_of(chat, server)) as talk:
+        fit = _MOST // _LONGEST_TEXT
+        files = [
+            await sent(talk, f"{number:08}".encode() * (_LONGEST_TEXT // 8), "text/plain", f"{number}.txt")
+            for number in range(fit + 1)
+        ]
+        assert (await say(talk, "And?", *files)).outcome == "completed"
+        assert await unseen(talk) == [f"{fit}.txt"]
 
 
 async def test_a_picture_that_is_too_large_for_its_provider_is_named() -> None:

@@ -24,6 +24,7 @@ from penstock.engine import JSON
     [
         (429, (), "MODEL_RATE_LIMITED"),
         (429, ("insufficient_quota", "insufficient_quota"), "MODEL_QUOTA"),
+        (429, ("billing_not_active", "billing_not_active"), "MODEL_QUOTA"),
         (400, ("context_length_exceeded", "invalid_request_error"), "MODEL_CONTEXT_TOO_LONG"),
         (404, (None, "invalid_request_error"), "MODEL_NOT_FOUND"),
         (401, (None, "invalid_request_error"), "MODEL_AUTH"),
@@ -35,6 +36,11 @@ from penstock.engine import JSON
         (None, (429, None), "MODEL_RATE_LIMITED"),
         (None, ("429", None), "MODEL_RATE_LIMITED"),
         (None, ("502", "server_error"), "MODEL_UNAVAILABLE"),
+        (None, ("invalid_image_url", None), "MODEL_REJECTED"),
+        (None, ("failed_to_download_image", None), "MODEL_REJECTED"),
+        (None, ("image_too_large", None), "MODEL_REJECTED"),
+        (None, ("image_content_policy_violation", None), "MODEL_REFUSED"),
+        (None, ("bio_policy", None), "MODEL_REFUSED"),
     ],
 )
 def test_a_provider_says_what_is_wrong_by_word_or_by_status(
@@ -113,6 +119,18 @@ LONG: list[tuple[str, JSON, int | None]] = [
         },
         400,
     ),
+    (
+        "vLLM, no room",
+        {
+            "error": {
+                "message": "max_tokens must be at least 1, got -7584. (parameter=max_tokens, value=-7584)",
+                "type": "BadRequestError",
+                "param": "max_tokens",
+                "code": 400,
+            }
+        },
+        400,
+    ),
     ("Ollama", {"error": "prompt too long; exceeded max context length by 17 tokens"}, 400),
     ("Ollama, 500", {"error": {"message": "the input length exceeds the context length", "type": "api_error"}}, 500),
     (
@@ -159,6 +177,7 @@ def test_that_a_request_is_too_long_is_understood_from_every_server(told: JSON, 
 @pytest.mark.parametrize(
     ("told", "status", "code"),
     [
+        (_openai("max_tokens must be at least 1, got 0."), 400, "MODEL_REJECTED"),
         (_openai("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."), 400, "MODEL_REJECTED"),
         (
             {

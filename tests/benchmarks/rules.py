@@ -247,4 +247,50 @@ _B10: Final = (
     ),
 )
 
-RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9, *_B10)
+_LISTED: Final = ((100_000, "100 000"), (1_000_000, "1 000 000"))
+
+_B11: Final = (
+    *(
+        Rule(
+            "B11",
+            "floor",
+            f"ms for the {place} page of {text} sessions, p99, of a reader of {whose}",
+            _of("B11", f"pages[{sessions}].{place}.{name}.p99_ms"),
+            "<=",
+            50.0,
+        )
+        for sessions, text in _LISTED
+        for name, whose in (("all", "all"), ("tenth", "a tenth"), ("hundredth", "a hundredth"))
+        for place in ("first", "deep")
+    ),
+    Rule(
+        "B11",
+        "floor",
+        "first page of 1 000 000 sessions, p50, of one of 100 000",
+        _grown("B11", "pages[1000000].first.all.p50_ms", "pages[100000].first.all.p50_ms"),
+        "<=",
+        1.5,
+    ),
+    *(
+        Rule("B11", kind, f"{text}, of sse-starlette", _over("B11", f"stream.{metric}", _SSE), "<=", n)
+        for metric, text in (
+            ("p99_ms", "a change to its event at each watcher, p99"),
+            ("cpu_us_per_event", "processor time for such an event"),
+        )
+        for kind, n in _limits(2.0, 1.0)
+    ),
+    # By a tenth of a second a person says: at once.
+    *(
+        Rule("B11", kind, "ms to open the page while the list changes, p99", _of("B11", "opened.p99_ms"), "<=", n)
+        for kind, n in _limits(200.0, 100.0)
+    ),
+    *(
+        Rule("B11", "floor", f"ms that the loop is held {text}", _of("B11", f"{metric}.held_ms"), "<=", _HELD)
+        for metric, text in (
+            *((f"pages[{sessions}]", f"while pages of {told} sessions are read") for sessions, told in _LISTED),
+            ("opened", "while the list changes, and the page is opened"),
+        )
+    ),
+)
+
+RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9, *_B10, *_B11)

@@ -53,6 +53,12 @@ class Sizes:
     pacing: float = 2.0  # time for the viewers' delays
     # B10
     large: int = 100_000  # messages, or blocks of one
+    # B11
+    listed: tuple[int, ...] = (100_000, 1_000_000)  # sessions; all is measured with the first, pages with each
+    page: int = 100  # sessions
+    pages: int = 200  # that are timed, of each kind
+    changes: int = 60  # to the list, of which as many hear as watch in B7
+    looks: int = 10  # of a browser
 
 
 FULL: Final = Sizes()
@@ -79,6 +85,11 @@ QUICK: Final = Sizes(
     grown_viewers=(1, 10, 100),
     event_sizes=(64, 512, 4096),
     large=10_000,
+    listed=(10_000, 100_000),
+    page=50,
+    pages=50,
+    changes=20,
+    looks=5,
 )
 
 TINY: Final = Sizes(
@@ -109,4 +120,9 @@ TINY: Final = Sizes(
     event_sizes=(64, 256),
     pacing=0.2,
     large=300,
+    listed=(2_000, 3_000),
+    page=5,
+    pages=3,
+    changes=4,
+    looks=1,
 )

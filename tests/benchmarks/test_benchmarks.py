@@ -37,7 +37,7 @@ def no_peers(folder: Path) -> Peers:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 11)])
+@pytest.mark.parametrize("name", [f"B{number}" for number in range(1, 12)])
 def test_every_bench_runs(name: str, tmp_path: Path) -> None:
     peers = no_peers(tmp_path)
     (bench,) = (bench for bench in benches(peers) if bench.name == name)
@@ -53,6 +53,22 @@ def test_every_bench_runs(name: str, tmp_path: Path) -> None:
     shapes = {(cell.system, shape(cell)) for cell in run.samples}
     asked = {(cell.system, shape(cell)) for cell in wanted() if cell.bench == name and cell.system in OWN}
     assert asked <= shapes
+
+
+@pytest.mark.long
+def test_a_browser_is_measured_where_there_is_one(tmp_path: Path) -> None:
+    peers = no_peers(tmp_path)
+    (bench,) = (bench for bench in benches(peers) if bench.name == "B11")
+    run = Run({})
+    measure([bench], run, sizes=TINY, peers=peers, place=tmp_path, systems=["chromium"])
+    if run.skipped:
+        pytest.skip(run.skipped["chromium"])
+    assert run.notes == []
+    painted, listed = (
+        run.samples[Cell("B11", "chromium", f"opened.{shown}_p50_ms")][0] for shown in ("painted", "listed")
+    )
+    assert painted > 0
+    assert listed > 0
 
 
 def shape(cell: Cell) -> str:

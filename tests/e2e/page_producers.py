@@ -1,4 +1,4 @@
-"""Producers for tests of the page: one that goes wrong in the way it is asked to, and one that pours."""
+"""Producers for tests of the page: one that goes wrong in the way it is asked to, one that pours, and one that asks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 from penstock.engine import Generation, ProducerError
 
-__all__ = ["CUT", "REST", "WRONG_KEY", "flood", "wayward"]
+__all__ = ["CUT", "REST", "WRONG_KEY", "asking", "flood", "wayward"]
 
 WRONG_KEY: Final = "The model's provider does not accept this server's key."
 
@@ -75,3 +75,12 @@ async def flood(generation: Generation) -> None:
             at += 1 / _RATE
             await trio.sleep_until(at)
             await block.write(f"word{number} " + ("\n\n" if number % 60 == 59 else ""))
+
+
+async def asking(generation: Generation) -> None:
+    """Ask whether it may, and then wait for what is sent into it."""
+    await generation.approve("open_gate", arguments={"percent": 10})
+    async with generation.message() as message, message.text() as block:
+        while True:
+            sent = await generation.receive_input()
+            await block.write(str(sent.content.get("text")))

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
 import pytest
 import trio
+from attrs import evolve, frozen
 
-from penstock.adapters.client import ClientConfig, RemoteSession, connect
-from penstock.engine import CaughtUp, Config, Event, Generation, GenerationFinished, SessionState, new_message_id
+from penstock.adapters.client import Arrived, Client, ClientConfig, RemoteSession, connect
+from penstock.engine import (
+    CaughtUp,
+    Config,
+    Event,
+    Generation,
+    GenerationFinished,
+    JSONObject,
+    ListChange,
+    Queued,
+    SessionState,
+    Started,
+    new_message_id,
+)
 from tests.adapters.serving import penstock
 from tests.e2e.black_hole import BlackHole
 from tests.e2e.stream_proxy import StreamProxy
@@ -78,6 +92,130 @@ async def test_a_line_that_dies_without_a_word_is_replaced(over: Literal["sse", 
                 posted = await session.post("and on")
                 assert (await anext(events)).message_id == posted.message_id
                 assert events.statistics().attempts == 2
+
+
+# R-48
+async def test_a_list_whose_line_died_has_what_came_meanwhile() -> None:
+    config = ClientConfig(heartbeat=0.4, first_pause=0.02, attempt_timeout=1.0)
+    with trio.fail_after(20):
+        async with (
+            penstock(heartbeat=0.4) as server,
+            BlackHole(server.served.port).running() as hole,
+            connect(server.url) as near,
+            connect(hole.url, config=config) as client,
+            client.watch() as changes,
+        ):
+            while not isinstance(await changes.receive(), CaughtUp):
+                pass
+            hole.freeze()
+            begun = trio.current_time()
+            await near.create_session("meanwhile")
+            change = await anext(changes)
+            assert isinstance(change, ListChange)
+            assert change.session_id == "meanwhile"
+            assert 0.5 < trio.current_time() - begun < 3
+
+
+@frozen
+class Prepared:
+    """A session as the client has it: something was said there, answered, and answered anew."""
+
+    session: RemoteSession
+    question: str
+    first: str
+    second: str
+    live: str = ""  # a generation that asks
+    yes: JSONObject | None = None  # what answers it
+
+
+async def asking(generation: Generation) -> None:
+    """Ask whether it may, and wait for ever."""
+    await generation.approve("open_gate")
+    await trio.sleep_forever()
+
+
+async def short(generation: Generation) -> AsyncIterator[str]:
+    yield "one"
+
+
+async def prepare(near: Client, far: Client, session_id: str) -> Prepared:
+    """Make it by way of ``near``; it is called by way of ``far``."""
+    session = await near.create_session(session_id)
+    async with session.transcript() as transcript:
+
+        async def answered(start: Started | Queued) -> str:
+            state = await transcript.wait_for(lambda state: start.generation_id in ended(state))
+            return state.snapshot().messages[-1].message_id
+
+        first = await answered(await session.start("short", text="hello"))
+        second = await answered(await session.start("short", replaces=first))
+        question = transcript.snapshot().messages[0].message_id
+        prepared = Prepared(far.session(session_id), question=question, first=first, second=second)
+        if session_id not in INTO_LIVE:
+            return prepared
+        live = (await session.start("asking")).generation_id
+        state = await transcript.wait_for(lambda state: bool(state.snapshot().approvals))
+        approval_id = state.snapshot().approvals[0].approval_id
+        return evolve(prepared, live=live, yes={"approval_id": approval_id, "approved": True})
+
+
+def ended(state: SessionState) -> set[str]:
+    return {each.generation_id for each in state.snapshot().generations if each.outcome is not None}
+
+
+# What is called, and the type of event that it adds to the log once. A file adds none, and a patch may be made again.
+COMMANDS: dict[str, tuple[str, Callable[[Prepared], Awaitable[object]]]] = {
+    "start": ("generation.started", lambda s: s.session.start("short", text="two")),
+    "stop": ("generation.cancelling", lambda s: s.session.stop(s.live)),
+    "approve": ("approval.resolved", lambda s: s.session.input(s.live, "approval", s.yes or {})),
+    "input": ("input.accepted", lambda s: s.session.input(s.live, "steer", {"text": "faster"})),
+    "edit": ("generation.started", lambda s: s.session.start("short", text="another", replaces=s.question)),
+    "regenerate": ("generation.started", lambda s: s.session.start("short", replaces=s.second)),
+    "restore": ("message.snapshot", lambda s: s.session.restore(s.first)),
+    "post": ("message.snapshot", lambda s: s.session.post("said")),
+    "update": ("", lambda s: s.session.update({"title": "called"})),
+    "keep": ("", lambda s: s.session.keep_file(b"word " * 10_000, media_type="text/plain")),
+}
+
+
+INTO_LIVE = ("stop", "approve", "input")
+
+
+async def types(session: RemoteSession) -> Counter[str]:
+    """The events that there are, by their types."""
+    found = Counter[str]()
+    async with session.events() as events:
+        while not isinstance(delivery := await events.receive(), CaughtUp):
+            if isinstance(delivery, Arrived):
+                found.update(event.type for event in delivery.events)
+    return found
+
+
+# R-74
+async def test_what_is_carried_out_and_not_answered_is_asked_for_again() -> None:
+    """Each command is carried out once, and its caller soon has its answer."""
+    config = ClientConfig(first_pause=0.02, attempt_timeout=1.0)
+    with trio.fail_after(20):
+        async with (
+            penstock(producers={"short": short, "asking": asking}) as server,
+            BlackHole(server.served.port).running() as hole,
+            connect(server.url) as near,
+            connect(hole.url, config=config) as far,
+        ):
+            prepared = {name: await prepare(near, far, name) for name in COMMANDS}
+            before = {name: await types(near.session(each.session.session_id)) for name, each in prepared.items()}
+            hole.deafen()
+            begun = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                for name, (_, command) in COMMANDS.items():
+                    nursery.start_soon(command, prepared[name])
+                await trio.sleep(0.7)
+                assert len(nursery.child_tasks) == len(COMMANDS)
+                hole.heal()
+            assert trio.current_time() - begun < 5
+            for name, (kind, _) in COMMANDS.items():
+                after = await types(near.session(prepared[name].session.session_id))
+                assert after[kind] - before[name][kind] == bool(kind), name
 
 
 # R-54 R-56 R-67 R-70 R-123 R-124

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -41,6 +42,13 @@ LIVE = """(attempts) => {
 }"""
 
 
+FOLLOW_LIST = """async (over) => {
+  const { Client } = await import("/penstock.js");
+  window.list = new Client({ url: location.origin }).list({ over });
+  list.follow();
+}"""
+
+
 @pytest.fixture
 def hole(site: ServerProcess) -> Iterator[BlackHole]:
     with in_thread(BlackHole(port_of(site.url)).running) as proxy:
@@ -66,7 +74,7 @@ def said(site: ServerProcess, session_id: str) -> list[str]:
 
 # R-48
 @OVER
-@pytest.mark.parametrize("event", ["online", "pageshow", None])
+@pytest.mark.parametrize("event", ["online", "pageshow", "visibilitychange", None])
 def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
     far: Page, hole: BlackHole, over: str, event: str | None
 ) -> None:
@@ -75,8 +83,26 @@ def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
     hole.freeze()
     begun = time.monotonic()
     if event is not None:
-        far.evaluate("(name) => dispatchEvent(new Event(name))", event)
+        far.evaluate("(name) => document.dispatchEvent(new Event(name, { bubbles: true }))", event)
     far.wait_for_function(LIVE, arg=2)
+    assert time.monotonic() - begun < SOON
+
+
+# R-48
+@OVER
+@pytest.mark.parametrize("event", ["online", None])
+def test_a_list_whose_line_died_has_what_came_meanwhile(
+    far: Page, hole: BlackHole, site: ServerProcess, over: str, event: str | None
+) -> None:
+    far.evaluate(FOLLOW_LIST, over)
+    far.wait_for_function("() => list.getSnapshot().connection.state === 'live'")
+    hole.freeze()
+    begun = time.monotonic()
+    session_id = str(uuid4())
+    call(site.url, "PUT", f"/v1/sessions/{session_id}", {})
+    if event is not None:
+        far.evaluate("(name) => dispatchEvent(new Event(name))", event)
+    far.wait_for_function("(id) => list.getSnapshot().sessions.some((each) => each.session_id === id)", arg=session_id)
     assert time.monotonic() - begun < SOON
 
 
@@ -91,6 +117,40 @@ def test_a_line_that_is_well_outlives_that_the_page_is_looked_at(far: Page, over
         }""")
         far.wait_for_timeout(1_000)
     assert far.evaluate("() => followed.getSnapshot().connection.attempts") == 1
+
+
+def comes_to(page: Page, site: ServerProcess, session_id: str, devices: int) -> None:
+    """So many devices are in the session, soon."""
+    deadline = time.monotonic() + SOON
+    while len(call(site.url, "GET", f"/v1/sessions/{session_id}/presence")["presence"]) != devices:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+
+
+def test_a_page_that_the_browser_kept_goes_on_and_is_seen_again(browser: Browser, site: ServerProcess) -> None:
+    """Over the event stream: chromium keeps no page that holds a WebSocket."""
+    kept = "--disable-back-forward-cache"  # which playwright asks for
+    other = browser.browser_type.launch(
+        executable_path=shutil.which("chromium"), args=["--no-sandbox"], ignore_default_args=[kept]
+    )
+    session_id = str(uuid4())
+    call(site.url, "PUT", f"/v1/sessions/{session_id}", {})
+    page = other.new_page()
+    page.goto(f"{site.url}/icon.svg")
+    page.evaluate("() => localStorage.setItem('penstock.over', 'sse')")
+    page.goto(f"{site.url}/#a={session_id}")
+    a = panel(page, "a")
+    live(a)
+    comes_to(page, site, session_id, 1)
+    page.evaluate("() => addEventListener('pageshow', ({ persisted }) => { window.kept = persisted; })")
+    page.goto(f"{site.url}/docs")
+    comes_to(page, site, session_id, 0)
+    call(site.url, "POST", f"/v1/sessions/{session_id}/messages", {"text": "said meanwhile"})
+    page.evaluate("() => void setTimeout(() => history.back())")  # `go_back` waits for a page that is loaded
+    expect(body(a.locator(".message"))).to_have_text("said meanwhile")
+    assert page.evaluate("() => window.kept") is True
+    comes_to(page, site, session_id, 1)
+    other.close()
 
 
 # R-74

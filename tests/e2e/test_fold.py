@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.engine import JSON, SessionState, Snapshot, encode_json, to_json
+from penstock.engine import JSON, SessionState, Snapshot, encode_json, from_json, to_json
 from penstock.engine.reducer.generations import SILENT_KEPT
 from tests.engine.strategies import SESSION, compact, logs
 from tests.extent import examples
@@ -209,6 +209,33 @@ def test_the_fold_keeps_the_newest_that_wrote_nothing_and_takes_the_ends_from_pa
     assert told["end"] == {"outcome": "failed", "code": "MODEL_AUTH", "message": "no"}
     assert told["told"] == ["f", *kept], "what began behind the state comes with its events"
     assert told["ends"]["f"] == {"outcome": "superseded"}
+
+
+UNSEEN = """async ([id, events]) => {
+  const { Fold, makeCursor } = await import("./fold.js");
+  const fold = new Fold(id);
+  for (const event of events) fold.apply(event, makeCursor("e", event.offset));
+  return fold.generations.map((generation) => generation.generation_id);
+}"""
+
+
+def test_which_are_kept_that_wrote_nothing_does_not_hang_on_when_it_is_asked(page: Page) -> None:
+    """Some behind one message, more than are kept behind the next, which is then retracted."""
+    said = {"role": "user", "status": "complete", "blocks": []}
+    events: list[Wire] = [stamped(1, "session.created", {"metadata": {}})]
+    for turn in range(1, SILENT_KEPT + 4):
+        if turn in (1, 6):
+            events.append(stamped(len(events) + 1, "message.snapshot", said, message_id=f"m{turn}"))
+        of = {"generation_id": f"g{turn}", "turn": turn}
+        events.append(stamped(len(events) + 1, "generation.started", {"producer": "p", "policy": "supersede"}, **of))
+        events.append(stamped(len(events) + 1, "generation.finished", {"outcome": "failed"}, **of))
+    events.append(stamped(len(events) + 1, "message.retracted", {}, message_id="m6"))
+    state = SessionState("s", "e")
+    for event in events:
+        state.apply(from_json(event))
+    kept = [each.generation_id for each in state.snapshot().generations]
+    assert kept == ["g4", "g5", f"g{SILENT_KEPT + 3}"]
+    assert page.evaluate(UNSEEN, ["s", events]) == kept
 
 
 # What is done to a fold: an event is given to it, or it is made anew from its own snapshot.

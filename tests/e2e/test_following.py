@@ -641,6 +641,29 @@ def test_a_quiet_socket_is_not_given_up(blank: Page) -> None:
     assert scripted(blank, body) == ["live", 1]
 
 
+def test_a_file_that_stops_coming_is_asked_for_again(blank: Page) -> None:
+    body = """async () => {
+      const { Client } = await import("./penstock.js");
+      let asked = 0;
+      const fetch = async (url, { signal }) => {
+        const dies = (asked += 1) === 1;
+        const start = (pieces) => {
+          pieces.enqueue(Uint8Array.of(1, 2));
+          if (dies) return signal.addEventListener("abort", () => pieces.error(signal.reason));
+          pieces.enqueue(Uint8Array.of(3));
+          pieces.close();
+        };
+        return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "image/png" } });
+      };
+      const begun = Date.now();
+      const file = await new Client({ fetch }).session("s").readFile("f");
+      return { bytes: [...new Uint8Array(await file.arrayBuffer())], type: file.type, asked, took: Date.now() - begun };
+    }"""
+    told = blank.evaluate(body)
+    assert told.pop("took") < 10_000
+    assert told == {"bytes": [1, 2, 3], "type": "image/png", "asked": 2}
+
+
 # R-47
 def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
     body = """
@@ -662,6 +685,23 @@ def test_stop_gives_up_a_start_that_waits_to_be_sent_again(blank: Page) -> None:
     assert starts[0]["headers"]["Idempotency-Key"]
     assert [request["path"] for request in stops] == ["/stop", "/stop"]  # and no start comes after
     assert stops[1]["body"] == {"generation_id": starts[0]["body"]["generation_id"]}
+
+
+# R-47
+def test_a_stop_that_is_asked_for_again_names_what_it_is_to_stop(blank: Page) -> None:
+    body = """
+      const generation = { generation_id: "g", turn: 1, state: "live" };
+      const state = { session_id: "s", cursor: cursor(3), messages: [], generation,
+        queue: { paused: false, items: [] }, approvals: [], metadata: {}, more: false };
+      const parts = [opened(3), told("snapshot", state), live(3)];
+      const one = session(server({ parts }, "broken", { state: "stopped" }));
+      one.follow();
+      await until(one, ({ connection }) => connection.state === "live");
+      const stopped = await one.stop();
+      one.close();
+      return [stopped.state, ...asked.filter(({ path }) => path === "/stop").map(({ body }) => body)];
+    """
+    assert scripted(blank, body) == ["stopped", *[{"generation_id": "g"}] * 2]
 
 
 # A session whose stream is written to by `tell`, and whose other requests get no answer; `id` is that of the start.
@@ -700,6 +740,18 @@ def test_a_start_without_an_answer_is_sent_again_after_some_seconds_and_is_the_s
     told = scripted(blank, body)
     assert (told["turn"], told["same"], told["asked"], told["key"]) == (1, 1, 2, True)
     assert 5_000 <= told["pause"] <= 8_500  # it waits for the browser's connections to be tried
+
+
+# R-43, R-74
+def test_a_start_under_a_key_of_the_callers_is_the_same_whoever_repeats_it(blank: Page) -> None:
+    body = """
+      for (const page of [1, 2]) { // as behind a reload
+        const one = session(server({ session_id: "s", generation_id: "g", cursor: cursor(2), turn: 1 }));
+        await one.start({ text: "once" }, { key: "order-7" });
+      }
+      return asked.map(({ body, headers }) => [body, headers["Idempotency-Key"]]);
+    """
+    assert scripted(blank, body) == [[{"text": "once"}, "order-7"]] * 2
 
 
 # R-43, R-74

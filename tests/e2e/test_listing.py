@@ -116,6 +116,40 @@ def test_behind_a_restart_the_list_begins_anew(start_server: Start, follow: Call
     assert again.stop() == 0
 
 
+def test_a_page_that_takes_longer_than_a_line_may_be_silent_comes_in_the_end(blank: Page) -> None:
+    """On a WebSocket it is one message, and nothing of it is heard before its end."""
+    body = """async () => {
+      const { setTimeout: real } = globalThis;
+      globalThis.setTimeout = (call, milliseconds) => real(call, milliseconds / 20);
+      class Slow {
+        OPEN = 1;
+        readyState = 1;
+        constructor() { real(() => this.onopen?.()); }
+        send(text) {
+          const { op, id } = JSON.parse(text);
+          if (op !== "watch") return;
+          const cursor = "e-0000000000000001";
+          const tell = (frame) => this.onmessage?.({ data: JSON.stringify(frame) });
+          real(() => tell({ op: "reply", id, result: { cursor } }));
+          setTimeout(() => {
+            tell({ op: "sessions", sessions: [{ session_id: "s" }], list_cursor: cursor });
+            tell({ op: "caught-up", list_cursor: cursor });
+          }, 10_000);
+        }
+        close() {}
+      }
+      const { Client } = await import("./penstock.js");
+      const list = new Client({ WebSocket: Slow }).list({ over: "websocket" });
+      const isLive = () => list.getSnapshot().connection.state === "live";
+      const live = new Promise((done) => list.subscribe(() => isLive() && done()));
+      list.follow();
+      await live;
+      const { sessions, connection } = list.getSnapshot();
+      return { ids: sessions.map(({ session_id }) => session_id), attempts: connection.attempts };
+    }"""
+    assert blank.evaluate(body) == {"ids": ["s"], "attempts": 2}
+
+
 def test_where_no_websocket_gets_through_the_event_stream_does(browser: Browser, server: ServerProcess) -> None:
     make(server.url, "one")
     context = browser.new_context()
@@ -126,6 +160,82 @@ def test_where_no_websocket_gets_through_the_event_stream_does(browser: Browser,
     page.wait_for_function(LIVE, timeout=PATIENCE)
     becomes(page, "one")
     context.close()
+
+
+# A list that is followed where a server says `scripts`, one on each connection, the last one again and again. What it
+# holds then, and where each connection was asked to begin.
+SCRIPTED = """async ([over, scripts]) => {
+  const { Client } = await import("./penstock.js");
+  const asked = [];
+  const next = (after) => scripts[Math.min(asked.push(after ?? null), scripts.length) - 1];
+  const fetch = async (url, { headers }) => {
+    if (!String(url).includes("/events?")) return new Response("", { status: 404 });
+    const text = next(headers["Last-Event-ID"]).map(({ op, list_cursor, ...data }) => {
+      const name = op === "reply" ? "" : `event: ${op}\\n`;
+      const told = op === "reply" ? "" : `data: ${op === "bad" ? "{" : JSON.stringify(data)}\\n`;
+      return `${name}id: ${list_cursor ?? data.cursor ?? data.from ?? data.result?.cursor ?? ""}\\n${told}\\n`;
+    });
+    return new Response(text.join(""), { headers: { "Content-Type": "text/event-stream" } });
+  };
+  class WebSocket {
+    OPEN = 1;
+    readyState = 1;
+    constructor() { setTimeout(() => this.onopen?.()); }
+    send(text) {
+      const { op, after } = JSON.parse(text);
+      const tell = (data) => this.onmessage?.({ data });
+      if (op !== "watch") return;
+      const frames = next(after);
+      setTimeout(() => {
+        for (const frame of frames) tell(frame.op === "bad" ? "{" : JSON.stringify(frame));
+        if (frames.at(-1).op === "gap") this.onclose?.({ code: 1006 });
+      });
+    }
+    close() {}
+  }
+  const list = new Client({ fetch, WebSocket }).list({ over });
+  const leaving = new AbortController();
+  const ids = () => list.getSnapshot().sessions.map(({ session_id }) => session_id).join();
+  const late = setTimeout(() => leaving.abort(), 20_000);
+  list.subscribe(() => ids() === "whole" && leaving.abort());
+  await list.follow({ signal: leaving.signal });
+  clearTimeout(late);
+  return [ids(), asked];
+}"""
+
+
+def at(offset: int) -> str:
+    return f"0123456789abcdef-{offset:016}"
+
+
+def listed(*session_ids: str) -> dict[str, Any]:
+    sessions = [{"session_id": each, "cursor": at(1), "metadata": {}} for each in session_ids]
+    return {"op": "sessions", "list_cursor": at(5), "sessions": sessions}
+
+
+OPENED = {"op": "reply", "id": 1, "result": {"cursor": at(5)}}
+BEHIND = {"op": "session", "list_cursor": at(7), "session_id": "late", "cursor": at(1), "metadata": {}}
+
+
+@OVER
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ([{"op": "gap", "from": at(5), "reason": "expired", "asked": at(1)}], None),
+        ([listed("one"), {"op": "degraded", "code": "INTERNAL"}, BEHIND], at(5)),
+        ([listed("one"), {"op": "drain", "reason": "shutdown"}, BEHIND], at(5)),
+        ([listed("one"), {"op": "bad"}, BEHIND], at(5)),
+    ],
+    ids=["gap", "degraded", "drain", "bad"],
+)
+def test_a_line_that_ends_before_all_was_told_is_followed_by_another_that_tells_it(
+    server: ServerProcess, browser: Browser, over: str, said: list[dict[str, Any]], known: str | None
+) -> None:
+    page = browser.new_page()
+    page.goto(f"{server.url}/icon.svg")
+    scripts = [[OPENED, *said], [OPENED, listed("whole")]]
+    assert page.evaluate(SCRIPTED, [over, scripts]) == ["whole", [None, known]]
+    page.close()
 
 
 @OVER

@@ -12,7 +12,12 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, assume, settings
-from schemathesis.specs.openapi.checks import allow_header_conformance, positive_data_acceptance, unsupported_method
+from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    unsupported_method,
+)
 
 from penstock.adapters.access import load_signer, make_token
 from tests.adapters.describing import description
@@ -37,12 +42,18 @@ UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 # What a schema cannot say.
 EXCEPTIONS: dict[str, list[Any]] = {
+    # Where a page begins is an id or a place, by its order.
+    "GET /v1/sessions": [positive_data_acceptance],
+    # A form is no file, and an image begins as one.
+    "POST /v1/sessions/{session_id}/files": [positive_data_acceptance],
+    # What a start may bring depends on its policy.
+    "POST /v1/sessions/{session_id}/generations": [positive_data_acceptance],
     # A cursor must be one of this life of the session, and not past its tail.
     "POST /v1/sessions/{session_id}/fork": [positive_data_acceptance],
     # Whether a chunk may stand where it wants to is a matter of what was written before, and the headers belong
-    # together.
-    "POST /v1/sessions/{session_id}/chunks": [positive_data_acceptance],
-    "POST /v1/sessions/{session_id}/chunks/batch": [positive_data_acceptance],
+    # together. One whose number is known is answered as the first with it, whatever it says itself.
+    "POST /v1/sessions/{session_id}/chunks": [positive_data_acceptance, negative_data_rejection],
+    "POST /v1/sessions/{session_id}/chunks/batch": [positive_data_acceptance, negative_data_rejection],
     "POST /v1/sessions/{session_id}/generations/{generation_id}/finish": [positive_data_acceptance],
     # What may be asked for hangs together.
     "POST /v1/tickets": [positive_data_acceptance],

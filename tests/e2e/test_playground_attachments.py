@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.e2e.panels import PATIENCE, answers, live, panel
+from tests.e2e.panels import PATIENCE, answers, live, panel, session_ids
+from tests.e2e.streams import call
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import FilePayload, Locator, Page
+
+    from tests.e2e.conftest import ServerProcess
 
 pytestmark = pytest.mark.browser
 
@@ -209,6 +215,24 @@ def test_what_is_refused_comes_back_and_can_be_taken_off(page: Page, complaints:
     send(conversation, "Never mind.")
     answers(conversation, "complete").wait_for(timeout=PATIENCE)
     complaints.remove("error: Failed to load resource: the server responded with a status of 400 ()")
+
+
+def test_a_stop_takes_back_what_is_sent_with_a_file_that_is_still_on_its_way(page: Page, site: ServerProcess) -> None:
+    conversation = opened(page)
+    session_id = session_ids(page)["a"]
+    page.route("**/files*", lambda _: None)  # it is never answered
+    bring(conversation, "paste", "plan.txt", "text/plain", b"first, dig")
+    send(conversation, "read this")
+    expect(conversation.locator(".composer .attached li")).to_have_count(0)
+    conversation.get_by_role("button", name="Stop").click()
+    expect(conversation.locator(".notice")).to_contain_text("Stopped before it was sent")
+    expect(conversation.locator(".composer .field")).to_have_value("read this")
+    expect(conversation.locator(".composer .attached li")).to_contain_text("plan.txt")
+    assert call(site.url, "GET", f"/v1/sessions/{session_id}")["messages"] == []
+    page.unroute("**/files*")
+    conversation.locator(".composer .field").press("Enter")
+    expect(question(conversation)).to_contain_text("read this")
+    expect(answers(conversation, "complete")).to_have_count(1)
 
 
 def test_an_edited_message_keeps_what_is_attached(page: Page) -> None:

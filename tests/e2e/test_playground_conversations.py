@@ -98,6 +98,21 @@ def test_a_message_is_edited_and_sent_again(page: Page) -> None:
     expect(field).to_have_value("second")
 
 
+def test_an_edited_message_that_is_refused_is_not_lost(page: Page, complaints: list[str]) -> None:
+    a = panel(page, "a")
+    say(a, "as it was")
+    expect(answers(a, "complete")).to_have_count(1)
+    a.locator(".message[data-role=user]").hover()
+    a.get_by_role("button", name="Edit and send again").click()
+    field = a.get_by_label("Edit the message")
+    field.fill("long " * 300_000)
+    field.press("Enter")
+    expect(a.locator(".notice")).to_contain_text("Not sent")
+    assert a.locator(".composer .field").input_value() == "long " * 300_000
+    expect(body(a.locator(".message[data-role=user]"))).to_have_text("as it was")
+    assert "413" in complaints.pop()
+
+
 def test_a_fork_begins_with_what_was_said_up_to_there(page: Page) -> None:
     a = panel(page, "a")
     for text in ("one", "two"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import TypedDict
+from uuid import uuid4
 
 import pytest
 
@@ -264,4 +265,52 @@ def test_more_tabs_than_a_browser_has_connections_for(browser: Browser, running:
     say(panel(pages[-1], "a"), "heard by all", "fast")
     for page in pages:
         expect(body(answers(panel(page, "a"), "complete"))).to_have_text("heard by all")
+    context.close()
+
+
+# What a page holds on to: the window's listeners, and timers that go on.
+HELD = """
+  window.held = new Set();
+  const { addEventListener, setInterval, clearInterval } = window;
+  window.addEventListener = (type, listener, options) => {
+    held.add(listener);
+    options?.signal?.addEventListener("abort", () => held.delete(listener));
+    addEventListener.call(window, type, listener, options);
+  };
+  window.setInterval = (...asked) => {
+    const id = setInterval(...asked);
+    held.add(id);
+    return id;
+  };
+  window.clearInterval = (id) => {
+    held.delete(id);
+    clearInterval(id);
+  };
+"""
+
+
+def test_a_pane_that_is_closed_leaves_nothing_behind(browser: Browser, running: ServerProcess) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(HELD)
+    page = context.new_page()
+    for session in ("stays", "asks"):
+        page.request.put(f"{running.url}/v1/sessions/{session}")
+    asked = {"approval_id": "p", "name": "delete", "expires_at": "2126-01-01T00:00:00.000Z"}
+    chunk = {"generation_id": str(uuid4()), "type": "approval.requested", "data": asked}
+    assert page.request.post(f"{running.url}/v1/sessions/asks/chunks", data=chunk).ok
+    page.goto(f"{running.url}/#a=stays")
+    live(panel(page, "a"))
+    held: list[int] = []
+    for _ in range(4):
+        page.evaluate("location.hash = '#a=stays&b=asks'")
+        pane = panel(page, "b")
+        live(pane)
+        pane.locator(".approval").wait_for()
+        pane.locator(".drop").evaluate("(button) => button.click()")
+        pane.locator(".pill[data-state=waiting]").wait_for()
+        page.evaluate("location.hash = '#a=stays'")
+        expect(page.locator(".panel")).to_have_count(1)
+        held.append(page.evaluate("held.size"))
+    page.wait_for_function("(most) => held.size <= most", arg=held[0] + 2)  # a connection has some for its time
     context.close()

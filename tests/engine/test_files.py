@@ -359,6 +359,32 @@ async def test_a_fork_has_its_own_copy_of_what_its_messages_name(autojump_clock:
         assert len(await kept_records(test.log, fork)) == 2 + 3
 
 
+@pytest.mark.parametrize("number", range(7))
+async def test_a_fork_that_cannot_get_a_file_is_none(number: int, autojump_clock: MockClock) -> None:
+    """Two files of two parts, each part and each record: where one fails nothing is left, and the id can be used."""
+    log = FaultyLog(MemoryLog())
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        for seed in range(2):
+            kept = await session.keep_file(content(PART + 1, seed), media_type="text/plain")
+            await session.post(blocks=[{"kind": "file", "file_id": kept.file.file_id}])
+        keeps = 0
+
+        def schedule(_: int, write: object) -> Fail | None:
+            nonlocal keeps
+            keeps += isinstance(write, Keep)
+            return Fail() if isinstance(write, Keep) and keeps == number + 1 else None
+
+        log.schedule = schedule
+        with pytest.raises(WriteFailed):
+            await session.fork("fork")
+        assert [info.session_id for info in await engine.sessions()] == ["s"]
+        assert await log.holders("copying") == []
+        fork = await session.fork("fork")
+        for message in (await fork.snapshot()).messages:
+            assert len(await fork.read_file(message.blocks[0].file_id or "")) == PART + 1
+
+
 # --- messages that name files
 
 

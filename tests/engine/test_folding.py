@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 from unittest.mock import patch
 
@@ -112,8 +113,8 @@ def test_what_a_fold_shows_is_the_fold_of_the_whole_whatever_it_has_let_go_of(
             page = await fold.page(count, before, with_open=with_open)
             wanted = at_once(whole.encoding_snapshot(count, before, config.snapshot_bytes, with_open=with_open))
             assert (page.snapshot, page.body) == wanted
-            assert await fold.message_ids(None) == whole.message_ids()
-            assert await fold.message_ids(before) == whole.message_ids(before)
+            assert await fold.ask(SessionState.message_ids) == whole.message_ids()
+            assert await fold.ask(partial(SessionState.message_ids, first=before)) == whole.message_ids(before)
             with pytest.raises(MessageNotFound):
                 await fold.snapshot(None, "nobody")
 
@@ -293,7 +294,7 @@ async def test_what_is_read_again_is_what_was_asked_for_and_no_more() -> None:
     fold = stored.fold(Config(fold_bytes=1))
     await fold.go_on()
     stored.reads = 0
-    ids = await fold.message_ids(None)
+    ids = await fold.ask(SessionState.message_ids)
     page = await fold.page(10, ids[50], with_open=False)
     assert [message.message_id for message in page.snapshot.messages] == ids[40:50]
     assert stored.reads == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
@@ -125,9 +126,9 @@ async def test_generations_of_messages_that_left_memory_are_read_again(
             assert await session.generation(generation_id) == told
 
 
-async def test_a_generation_is_read_again_with_two_reads_of_one_event() -> None:
+def watched(events: Sequence[Event]) -> tuple[Fold, list[tuple[int, int | None]]]:
+    """A fold that keeps nothing in memory, and what it reads by single events."""
     reads: list[tuple[int, int | None]] = []
-    events = answers(20)
 
     async def read(after: int, limit: int | None = None, /) -> list[Entry]:
         await trio.lowlevel.checkpoint()
@@ -136,7 +137,21 @@ async def test_a_generation_is_read_again_with_two_reads_of_one_event() -> None:
         found = [Entry(event.offset, encode(event)) for event in events if event.offset and event.offset > after]
         return found[:limit]
 
-    fold = Fold("s", "e", read, lambda: len(events), Config(fold_bytes=1))
+    return Fold("s", "e", read, lambda: len(events), Config(fold_bytes=1)), reads
+
+
+async def test_generations_beside_messages_that_are_read_again_need_no_reads_of_their_own() -> None:
+    events = answers(20)
+    fold, reads = watched(events)
+    whole = SessionState("s", "e")
+    for event in events:
+        whole.apply(event)
+    assert await fold.snapshot(None, None) == whole.snapshot()
+    assert reads == [(0, 1), (2, 1)], "the first, which began before its message"
+
+
+async def test_a_generation_is_read_again_with_two_reads_of_one_event() -> None:
+    fold, reads = watched(answers(20))
     page = await fold.page(1, message_id(10), with_open=False)
     assert [each.turn for each in page.snapshot.generations] == [9, 19]
     assert reads == [(24, 1), (26, 1)], "what begins behind the eighth, and what ends it"
@@ -327,8 +342,8 @@ async def test_the_first_answer_of_a_start_that_continues_says_so(log: MemoryLog
 
     async def twice(generation: Generation) -> None:
         seen.append(generation.continues)
-        for role in ("assistant", "assistant"):
-            async with generation.message(role=role) as message, message.text() as block:
+        for made in [generation.message(), generation.message()]:  # which is the first is known when one is opened
+            async with made as message, message.text() as block:
                 await block.write("and more")
 
     async with open_engine(log, producers={"twice": twice}) as engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -162,14 +163,16 @@ async def test_what_is_taken_back_is_told_no_longer(log: MemoryLog, autojump_clo
         assert (told.title, told.last, told.running) == (None, None, False)
 
 
+@pytest.mark.parametrize("running", [False, True])
 async def test_while_an_answer_is_made_anew_the_question_is_what_was_said_last(
-    log: MemoryLog, autojump_clock: MockClock
+    running: bool, log: MemoryLog, autojump_clock: MockClock
 ) -> None:
+    """Also when the former answer was still running."""
     live = Steered()
     async with open_engine(log, producers={"live": live, **PRODUCERS}) as engine:
         session = await engine.create_session("s")
-        await session.start("say", text="Who?")
-        await settled(engine)
+        await session.start(Steered() if running else "say", text="Who?")
+        await wait_all_tasks_blocked() if running else await settled(engine)
         answer = (await session.snapshot()).messages[-1]
         await session.start("live", replaces=answer.message_id)
         await live.started.wait()
@@ -547,3 +550,23 @@ async def test_many_who_follow_share_what_is_read_and_framed(log: MemoryLog, aut
         await trio.sleep(1)
         assert (got, framed) == (["s"] * 20, ["s"])
         nursery.cancel_scope.cancel()
+
+
+async def test_many_who_follow_are_told_between_turns_of_others(log: MemoryLog, autojump_clock: MockClock) -> None:
+    followers, turns = 1000, 0
+    told = Counter[int]()  # how many of them, by the neighbour's turns until then
+
+    async def follow() -> None:
+        async with engine.watch() as watch:
+            await anext(watch)
+            told[turns] += 1
+
+    async with open_engine(log) as engine, trio.open_nursery() as nursery:
+        for _ in range(followers):
+            nursery.start_soon(follow)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(engine.create_session, "s")
+        while told.total() < followers:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+    assert max(told.values()) <= 200  # a hundred at a time, and ours is anywhere among the tasks of one turn

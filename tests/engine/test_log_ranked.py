@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine.log import open_sqlite
+from penstock.engine.log import Append, Keep, Summary, open_sqlite
 from penstock.engine.log.sqlite import reading
 from penstock.engine.log.sqlite.database import prepare
 
@@ -38,6 +38,36 @@ def test_a_page_is_read_from_an_index_alone_and_only_those_of_a_prefix_are_sorte
     few, sorting = plan_of(path, reading._RANKED_OF_FEW)
     assert "COVERING INDEX summaries_by_id (session>? AND session<?)" in few
     assert "ORDER BY" in sorting
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_more_sessions_are_read_than_one_statement_has_room_for(tmp_path: Path) -> None:
+    log = await open_sqlite(tmp_path / "many.db")
+    ids = [f"s{number:03}" for number in range(250)]
+    for rank, session_id in enumerate(ids):
+        summary, records = Summary(-rank, b"s"), {"session/metadata": session_id.encode()}
+        log.submit(
+            Append(
+                session_id=session_id,
+                epoch="e",
+                expected_tail=0,
+                token=1,
+                events=[b"{}"],
+                records=records,
+                summary=summary,
+                create=True,
+            ),
+            lambda error: None,
+        )
+    await log.write(Keep(session_id=ids[-1], epoch="e", records={"more": b""}))
+    assert [head.session_id for head in await log.ranked(limit=240)] == ids[:240]
+    assert list(await log.living([*ids, "nobody"])) == ids
+    lives = [(session_id, "e") for session_id in ids]
+    found = await log.each_record("session/metadata", lives, max_bytes=float("inf"))
+    assert found == [session_id.encode() for session_id in ids]
+    assert await log.each_record("session/metadata", lives, max_bytes=4 * 100) == found[:100]
+    assert await log.each_record("session/metadata", [], max_bytes=1) == []
+    await log.aclose()
 
 
 @pytest.mark.long

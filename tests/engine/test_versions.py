@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -39,6 +40,7 @@ from tests.engine.living import begin, end_of
 from tests.engine.producers import Steered, saying
 from tests.engine.remotes import body
 from tests.engine.rules import events_of
+from tests.engine.slow import SlowLog, turns
 from tests.extent import examples
 
 
@@ -264,6 +266,29 @@ async def test_an_answer_that_is_replaced_while_it_runs_is_a_version(log: Memory
         assert (await session.snapshot()).generations[0].outcome == "superseded"
 
 
+@pytest.mark.parametrize("speaks", [False, True])
+async def test_what_was_asked_for_stays_with_a_version_that_is_replaced_meanwhile(
+    speaks: bool, log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    """With the question, or with the answer: each leaves while the approval is open, which is refused right then."""
+
+    async def asking(generation: Generation) -> None:
+        if speaks:
+            async with generation.message() as message, message.text() as block:
+                await block.write("let me look")
+        await generation.approve("look")
+
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await session.start(asking, text="why?")
+        await trio.testing.wait_all_tasks_blocked()
+        first = (await ids_of(session))[-1]
+        await ask(session, "b", text=None if speaks else "how?", replaces=first)
+        former, now = (await session.versions(first)).versions
+        assert [(each.name, each.approved, each.reason) for each in former.approvals] == [("look", False, "superseded")]
+        assert now.approvals == ()
+
+
 async def test_what_is_rolled_back_is_no_version(log: MemoryLog, autojump_clock: MockClock) -> None:
     async with open_engine(log) as engine:
         session = await engine.create_session("s")
@@ -413,6 +438,39 @@ async def test_versions_come_in_pages_within_a_bound(log: MemoryLog, autojump_cl
                 await session.versions(newest, **wrong)
         with pytest.raises(InvalidId):
             await session.versions("newest")
+
+
+@pytest.mark.parametrize("turn", range(0, 24, 2))
+@pytest.mark.parametrize(
+    ("what", "texts"), [("leaves memory", ["a"]), ("is restored", ["ab"]), ("is replaced", ["a", "ab"])]
+)
+async def test_versions_are_told_whatever_becomes_of_the_session_meanwhile(
+    turn: int, what: str, texts: list[str], autojump_clock: MockClock
+) -> None:
+    """At any moment it leaves memory, or another version of the message comes."""
+    log = SlowLog()
+    async with open_engine(log) as engine:
+        session = await engine.create_session("s")
+        await ask(session, "a", text="why?")
+        first = (await ids_of(session))[1]
+        if what != "is replaced":
+            await ask(session, "b" if what == "is restored" else None, replaces=first)
+        (resident,) = engine._registry.residents
+        log.turns = deque([2])
+
+        async def meanwhile() -> None:
+            await turns(turn)
+            if what == "leaves memory":
+                resident.leave_if_idle()
+            elif what == "is restored":
+                await session.restore(first)
+            else:
+                await session.start(saying("b"), replaces=first)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(meanwhile)
+            found = await session.versions(first)
+        assert "".join(text_of(each) or "" for each in found.versions) in texts
 
 
 async def test_who_writes_chunks_does_not_say_which_version_it_is(log: MemoryLog, autojump_clock: MockClock) -> None:

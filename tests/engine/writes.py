@@ -93,7 +93,7 @@ async def outcomes(log: EventLog, *writes: Write) -> list[PenstockError | None]:
     for place, write in enumerate(writes):
         log.submit(write, lambda error, place=place: report(place, error))  # type: ignore[misc]
     assert not reported, "reported inside submit"
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await done.wait()
     return [reported[place] for place in range(len(writes))]
 

@@ -40,7 +40,7 @@ PATIENCE: Final = 30.0
 _BEHIND_ALL: Final = "\U0010ffff"
 _FIRST: Final = -(2**63)
 
-# Lives that one statement asks for.
+# Lives that one statement asks for at most.
 _AT_ONCE: Final = 1000
 
 # What is small, in parts of what each event of a full page has room for: at most twice too much is fetched at once.
@@ -242,10 +242,12 @@ class SqliteReads(EventLog):
 
     async def living(self, session_ids: Sequence[str]) -> dict[str, Head]:
         def query(connection: sqlite3.Connection) -> dict[str, Head]:
-            rows = ",".join(repeat("(?)", len(session_ids)))
-            return {row[0]: _head(*row) for row in connection.execute(_LIVING_OF.format(rows), session_ids)}
+            found: dict[str, Head] = {}
+            for part, rows in _parts(connection, session_ids, 1):
+                found.update((row[0], _head(*row)) for row in connection.execute(_LIVING_OF.format(rows), part))
+            return found
 
-        return await self._query(query) if session_ids else {}
+        return await self._query(query)
 
     async def each_record(
         self, key: str, lives: Sequence[tuple[str, str]], *, max_bytes: float
@@ -253,20 +255,18 @@ class SqliteReads(EventLog):
         def query(connection: sqlite3.Connection) -> list[bytes | StaleEpoch | CorruptSession | None]:
             found: list[bytes | StaleEpoch | CorruptSession | None] = []
             left = max_bytes
-            asked = [each for number, life in enumerate(lives) for each in (number, *life)]
-            rows = ",".join(repeat("(?,?,?)", len(lives)))
-            with contextlib.closing(connection.execute(_EACH_RECORD.format(rows), (*asked, key))) as answers:
-                for (number, life, value), (session_id, _) in zip(answers, lives, strict=True):
-                    if number != len(found):
-                        raise ValueError("not in order")  # sorted, all of them would be read at once
-                    left -= len(value or b"")
-                    if found and left < 0:
-                        break
-                    found.append(_stale(session_id) if life is None else value)
+            for part, rows in _parts(connection, lives, 3):
+                asked = [each for number, life in enumerate(part, len(found)) for each in (number, *life)]
+                with contextlib.closing(connection.execute(_EACH_RECORD.format(rows), (*asked, key))) as answers:
+                    for (number, life, value), (session_id, _) in zip(answers, part, strict=True):
+                        if number != len(found):
+                            raise ValueError("not in order")  # sorted, all of them would be read at once
+                        left -= len(value or b"")
+                        if found and left < 0:
+                            return found
+                        found.append(_stale(session_id) if life is None else value)
             return found
 
-        if not lives:
-            return []
         try:
             return await self._query(query)
         except (StorageError, TypeError, ValueError) as error:
@@ -329,13 +329,20 @@ def _head(
 def _heads_of(connection: sqlite3.Connection, lives: Sequence[int]) -> list[Head]:
     """In that order; none of one that is damaged."""
     found: list[Head] = []
-    for start in range(0, len(lives), _AT_ONCE):
-        part = lives[start : start + _AT_ONCE]
-        sql = _HEADS_OF_LIVES.format(",".join(repeat("(?,?)", len(part))))
-        rows = connection.execute(sql, [each for numbered in enumerate(part) for each in numbered])
-        heads = (_head(*row) for row in rows if _is_name(row[0]))
+    for part, rows in _parts(connection, lives, 2):
+        asked = [each for numbered in enumerate(part) for each in numbered]
+        heads = (_head(*row) for row in connection.execute(_HEADS_OF_LIVES.format(rows), asked) if _is_name(row[0]))
         found += (head for head in heads if head.summary is not None)
     return found
+
+
+def _parts(connection: sqlite3.Connection, all_: Sequence[_V], width: int) -> Iterator[tuple[Sequence[_V], str]]:
+    """As many at a time as one statement has room for, and the rows of ``width`` variables that these are in it."""
+    room = (connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - 1) // width  # one for what is not theirs
+    row = f"({','.join('?' * width)})"
+    for start in range(0, len(all_), min(_AT_ONCE, room)):
+        part = all_[start : start + min(_AT_ONCE, room)]
+        yield part, ",".join(repeat(row, len(part)))
 
 
 def _is_name(value: object) -> bool:

@@ -10,7 +10,7 @@ from tests.benchmarks.children import cpu_seconds
 from tests.benchmarks.systems.base import Server, Source
 from tests.benchmarks.viewers import Viewed, watch
 
-__all__ = ["MILLI", "burst", "calm", "complete", "paced"]
+__all__ = ["MILLI", "burst", "calm", "complete", "paced", "processor_seconds"]
 
 MILLI = 1000.0
 
@@ -37,7 +37,7 @@ def complete(viewed: Viewed) -> Viewed:
     return viewed
 
 
-def _used(server: Server) -> float:
+def processor_seconds(server: Server) -> float:
     """The processor time of the system's processes, in seconds."""
     return sum(cpu_seconds(pid) for pid in server.pids)
 
@@ -49,11 +49,11 @@ def burst(context: Context, server: Server, count: int, viewers: int) -> dict[st
     used: list[float] = []
 
     def go() -> None:
-        used.append(_used(server))
+        used.append(processor_seconds(server))
         server.go(names, Source(count=count, size=context.sizes.text))
 
     viewed = watch(context.folder, server.address, readers, seconds=_PATIENCE, stamps=False, on_ready=go)
-    spent = _used(server) - used[0]
+    spent = processor_seconds(server) - used[0]
     complete(viewed)
     return {
         "deliveries_per_s": viewed.received / max(viewed.since_due, 1e-9),
@@ -71,10 +71,10 @@ def calm(context: Context, server: Server, names: Sequence[str], *, rate: float,
     used: list[float] = []
 
     def due() -> None:
-        used.append(_used(server))
+        used.append(processor_seconds(server))
 
     viewed = complete(paced(context, server, names, rate=rate, count=count, when_due=due))
-    spent = _used(server) - used[0]
+    spent = processor_seconds(server) - used[0]
     return {"calm.cpu_us_per_event": spent / viewed.received * 1e6, "calm.p99_ms": viewed.delays.p99 * MILLI}
 
 

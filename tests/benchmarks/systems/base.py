@@ -96,9 +96,10 @@ class Plain(Server):
         ask(self.address, "POST", "/go", {"streams": list(streams), **asdict(source)})
 
 
-def get(path: str) -> bytes:
-    """What a reader sends."""
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+def get(path: str, token: str | None = None) -> bytes:
+    """What a reader sends, who may have a token."""
+    who = "" if token is None else f"Authorization: Bearer {token}\r\n"
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{who}\r\n".encode()
 
 
 def connected(address: tuple[str, int]) -> http.client.HTTPConnection:
@@ -106,9 +107,16 @@ def connected(address: tuple[str, int]) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(*address, timeout=_PATIENCE)
 
 
-def exchange(connection: http.client.HTTPConnection, method: str, path: str, body: Mapping[str, JSON]) -> JSONObject:
+def exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Mapping[str, JSON],
+    headers: Mapping[str, str] | None = None,
+) -> JSONObject:
     """One request; the parsed answer. Raises `OSError` for what is no success."""
-    connection.request(method, path, json.dumps(dict(body)).encode(), {"Content-Type": "application/json"})
+    told = {"Content-Type": "application/json", **(headers or {})}
+    connection.request(method, path, json.dumps(dict(body)).encode(), told)
     answer = connection.getresponse()
     text = answer.read()
     if answer.status >= 300:

@@ -29,9 +29,12 @@ _READY: Final = b"caught-up"
 
 @final
 class Penstock(Server):
-    """Read over server-sent events, or over WebSocket. Requests are made one after the other, from any thread."""
+    """Read over server-sent events, or over WebSocket. Requests are made one after the other, from any thread.
 
-    def __init__(self, child: Child, *, websocket: bool) -> None:
+    ``token`` is what they are made with, where the server asks for one.
+    """
+
+    def __init__(self, child: Child, *, websocket: bool, token: str | None = None) -> None:
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", child.line(_START))
         if found is None:
             raise ChildFailed("penstock did not say where it listens")
@@ -39,11 +42,12 @@ class Penstock(Server):
         self._websocket = websocket
         self._connection: Final = connected(self.address)
         self._asking: Final = threading.Lock()
+        self._headers: Final = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def ask(self, method: str, path: str, body: Mapping[str, JSON] | None = None) -> JSONObject:
         """One request; the parsed answer. Raises `OSError` for what is no success."""
         with self._asking:
-            return exchange(self._connection, method, path, body or {})
+            return exchange(self._connection, method, path, body or {}, self._headers)
 
     def create(self, streams: Sequence[str]) -> None:
         for name in streams:
@@ -84,9 +88,19 @@ def _subscribing(session_id: str) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def open_penstock(folder: Path, *, db: str = "bench.db", websocket: bool = False) -> Iterator[Penstock]:
+def open_penstock(
+    folder: Path,
+    *,
+    db: str = "bench.db",
+    websocket: bool = False,
+    options: Sequence[str] = (),
+    token: str | None = None,
+) -> Iterator[Penstock]:
     """A server over a database in ``folder``, ended when the block is left. Raises `ChildFailed`."""
     command = python("penstock.adapters.cli", "serve", "--db", str(folder / db), "--port", "0")
-    command += ["--producer", "source=tests.benchmarks.sources:source", "--log-level", "warning"]
-    with Child(command, folder, "penstock") as child, closing(Penstock(child, websocket=websocket)) as server:
+    command += ["--producer", "source=tests.benchmarks.sources:source", "--log-level", "warning", *options]
+    with (
+        Child(command, folder, "penstock") as child,
+        closing(Penstock(child, websocket=websocket, token=token)) as server,
+    ):
         yield server

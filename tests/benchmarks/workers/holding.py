@@ -1,54 +1,29 @@
 """How long the engine holds its loop while one session is large, and what its neighbours feel; in a process of its own.
 
-A hold is how much later than it wanted to a task wakes that sleeps for a millisecond at a time: whatever else the loop,
-the collector or the log's thread does meanwhile is in it.
+What a hold is, `holds` says.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import Final
 
 import trio
 
 from penstock.adapters.cli.process import tune_collector
 from penstock.engine import Compactor, Config, Engine, Generation, Session, open_engine, open_sqlite
 from tests.benchmarks.children import perform
+from tests.benchmarks.holds import Holds
 from tests.benchmarks.samples import Delays
 
 __all__: list[str] = []
-
-_TICK: Final = 0.001
 
 # Compaction makes a commit of every message: it is watched for so long, and holds no longer for all of them.
 _COMPACTING: Final = 5.0
 
 _VALUE: Final = "x" * (1024 * 1024)
-
-
-@final
-class Holds:
-    """The longest hold since it was last asked for, in seconds."""
-
-    def __init__(self) -> None:
-        self._longest = 0.0
-
-    async def run(self) -> None:
-        while True:
-            begun = time.perf_counter()
-            await trio.sleep(_TICK)
-            self._longest = max(self._longest, time.perf_counter() - begun - _TICK)
-
-    async def during(self, work: Callable[[], Awaitable[object]]) -> float:
-        await trio.sleep(10 * _TICK)
-        self._longest = 0.0
-        kept = await work()  # to let go of a large answer takes a while, too: its caller's
-        await trio.sleep(10 * _TICK)
-        longest = self._longest
-        del kept
-        return longest
 
 
 async def _messages(generation: Generation, count: int) -> None:
