@@ -398,7 +398,8 @@ class MessageSnapshot(_Known):
     """``author`` is who posted it.
 
     In a fork, and where a version is restored, the message bears no generation's stamp: ``generation`` is the one that
-    wrote it, ``silent`` the newest of those that began behind it and wrote none.
+    wrote it, ``silent`` the newest of those that began behind it and wrote none; ``finish_reason`` and ``usage`` are
+    those of its end, for it has no `MessageClosed`.
     """
 
     type: ClassVar[str] = "message.snapshot"
@@ -407,6 +408,8 @@ class MessageSnapshot(_Known):
     blocks: tuple[BlockSnapshot, ...]
     parent_message_id: str | None = None
     metadata: JSONObject | None = None
+    finish_reason: str | None = None
+    usage: JSONObject | None = None
     author: str | None = None
     continues: str | None = None
     generation: ForkedGeneration | None = None

@@ -153,20 +153,21 @@ function preview(file) {
  *
  * @param {import("./penstock.js").Session} session
  * @param {{text?: string, attached?: Item[], [name: string]: any}} asked
- * @param {AbortSignal} signal
+ * @param {{signal?: AbortSignal, tell?: (name: string) => void}} [options] `tell`: a file of this name is on its way
  */
-export async function brought(session, { attached = [], ...body }, signal) {
+export async function brought(session, { attached = [], ...body }, options = {}) {
   if (!attached.length) return body;
   const { text, ...rest } = body;
   const blocks = text?.trim() ? [{ kind: "text", text }] : [];
-  for (const item of attached) blocks.push(await blockOf(session, item, signal));
+  for (const item of attached) blocks.push(await blockOf(session, item, options));
   return { ...rest, message: { blocks } };
 }
 
-async function blockOf(session, item, signal) {
+async function blockOf(session, item, { signal, tell = () => {} }) {
   if (item.text !== undefined) return { kind: "text", text: item.text };
   if (item.block) return item.block;
   if (item.sent?.sessionId !== session.sessionId) {
+    tell(item.file.name);
     const { file_id, media_type } = await session.keepFile(item.file, { signal });
     const kind = media_type.startsWith("image/") ? "image" : "file";
     item.sent = { sessionId: session.sessionId, block: { kind, file_id } };

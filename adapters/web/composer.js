@@ -7,6 +7,7 @@ import { make, plain, tell } from "./dom.js";
 import { draft } from "./kept.js";
 
 const KEPT = 300; // milliseconds behind the last key
+const SOON = 400; // what goes out in less needs no word
 
 /** What a message does while an answer runs: in plain words, and what the hint says of it. */
 export const POLICIES = {
@@ -28,10 +29,11 @@ export class Composer {
   #stop;
   #send;
   #hint;
+  #going;
   #sessionId = "";
   #attachments;
   #aside = new Map(); // what is attached in other conversations, by their ids
-  #unsent = []; // {sessionId, to, text, choices, attached} in order: the first is on its way
+  #unsent = []; // {sessionId, to, text, choices, attached, late} in order: the first of each conversation is on its way
   #busy = false;
   #keeping;
   #known = new Map(); // producers, by what the choice of them says: nothing for the server's own
@@ -50,6 +52,7 @@ export class Composer {
     this.#stop = root.querySelector(".stop");
     this.#send = root.querySelector(".send");
     this.#hint = root.querySelector(".hint");
+    this.#going = root.querySelector(".going");
     this.#does = does;
     const options = Object.entries(POLICIES).map(([value, { word, told }]) => make("option", { value, text: word, title: `${value}: it ${told}` }));
     this.#policy.append(...options);
@@ -64,6 +67,7 @@ export class Composer {
     this.#giving.popoverTargetElement = this.#given;
     this.#given.addEventListener("input", () => this.#check());
     this.#given.addEventListener("keydown", (event) => event.stopPropagation()); // Escape is for it, not for the answer
+    this.#given.addEventListener("toggle", ({ newState }) => newState === "open" && this.#given.querySelector("textarea").focus());
     this.#field.addEventListener("input", () => {
       does.typing(this.#field.value);
       clearTimeout(this.#keeping);
@@ -186,42 +190,59 @@ export class Composer {
     const { told } = POLICIES[this.#policy.value];
     this.#policy.title = `If an answer runs, the message ${told} (${this.#policy.value})`;
     tell(this.#hint, this.#busy ? told : "");
+    const going = this.#unsentOf(this.#sessionId).filter(({ late }) => late);
+    this.#going.hidden = !going.length;
+    this.#going.replaceChildren(...going.map(({ text }) => make("li", { dir: "auto", text: text.trim() || "What is attached" })));
   }
 
   // --- sending
 
-  /** Something was sent, and the server has not answered yet. */
+  /** Where something goes that was sent from here, and that the server has not answered yet; else undefined. */
+  get sendingTo() {
+    return this.#unsentOf(this.#sessionId)[0]?.to;
+  }
+
   get sending() {
-    return this.#unsent.length > 0;
+    return this.sendingTo !== undefined;
   }
 
-  /** What has not gone out yet is not sent any more. */
+  /** What has not gone out from here yet is not sent any more. */
   hold() {
-    for (const { text, attached, sessionId } of this.#unsent.splice(1).reverse()) this.giveBack(text, attached, sessionId);
+    this.#takeBack(this.#unsentOf(this.#sessionId).slice(1));
   }
 
-  /** One after the other, in their order, however quickly they are sent. */
+  #unsentOf(sessionId) {
+    return this.#unsent.filter((each) => each.sessionId === sessionId);
+  }
+
+  #takeBack(unsent) {
+    this.#unsent = this.#unsent.filter((each) => !unsent.includes(each));
+    for (const { text, attached, sessionId } of unsent.reverse()) this.giveBack(text, attached, sessionId);
+  }
+
+  /** One after the other in each conversation, in their order, however quickly they are sent. */
   async #submit() {
     const text = this.#field.value;
     if (!text.trim() && this.#attachments.empty) return;
     if (!this.#check()) {
       this.#given.showPopover();
-      this.#given.querySelector("textarea").focus();
       return;
     }
     this.#field.value = "";
     this.#keep();
     this.#does.typing("");
     const [sessionId, attached] = [this.#sessionId, this.#attachments.take()];
-    this.#unsent.push({ sessionId, to: this.#does.to(), text, choices: this.choices, attached });
-    if (this.#unsent.length > 1) return;
-    for (let next = this.#unsent[0]; next; next = this.#unsent[0]) {
+    const going = { sessionId, to: this.#does.to(), text, choices: this.choices, attached, late: false };
+    this.#unsent.push(going);
+    setTimeout(() => {
+      going.late = true;
       this.#draw();
-      const sent = await this.#does.send(next.text, next.choices, next.to, next.attached);
-      this.#unsent.shift();
-      if (sent) continue;
-      for (const behind of this.#unsent.splice(0).reverse()) this.giveBack(behind.text, behind.attached, behind.sessionId);
-      this.giveBack(next.text, next.attached, next.sessionId);
+    }, SOON);
+    if (this.#unsentOf(sessionId).length > 1) return;
+    for (let [next] = this.#unsentOf(sessionId); next; [next] = this.#unsentOf(sessionId)) {
+      this.#draw();
+      if (await this.#does.send(next.text, next.choices, next.to, next.attached)) this.#unsent = this.#unsent.filter((each) => each !== next);
+      else this.#takeBack(this.#unsentOf(sessionId));
     }
     this.#draw();
   }

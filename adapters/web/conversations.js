@@ -79,6 +79,7 @@ export class Conversations {
     row.button.title = last ? `${name}\n${plain(last.text)}` : name;
     const panes = this.#open.get(listed.session_id) ?? [];
     row.element.dataset.live = running;
+    row.element.dataset.asks = approvals > 0;
     row.button.setAttribute("aria-current", panes.length ? "true" : "false");
     tell(row.state, approvals ? "needs a yes" : running ? "answers" : "");
     tell(row.panes, panes.join(" ").toUpperCase());

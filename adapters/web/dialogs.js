@@ -35,7 +35,7 @@ export function ask({ title, text, confirm, danger = false, cancel = true, field
         make(
           "footer",
           {},
-          ...(cancel ? [make("button", { type: "button", text: "Cancel", on: { click: close }, autofocus: danger })] : []),
+          ...(cancel ? [make("button", { type: "button", text: "Cancel", on: { click: close } })] : []),
           make("button", { type: "submit", class: danger ? "danger" : "primary", text: confirm }),
         ),
       ),

@@ -65,6 +65,11 @@ export function plain(text) {
   return line.replace(DECEPTIVE, (found) => `\\u${found.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+/** Whether something in a text of many lines makes it look like another one. */
+export function deceives(text) {
+  return text.replace(/[\n\r\t]/g, " ").search(DECEPTIVE) >= 0;
+}
+
 /** The last characters tell two ids of version 7 apart; the first ones are the time. */
 export function short(id) {
   return id === undefined ? "" : id.slice(-6);

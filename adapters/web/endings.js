@@ -3,9 +3,12 @@
 import { make, plain, tell } from "./dom.js";
 import { Switcher } from "./versions.js";
 
+/** Of an answer that completed, and in which there is nothing to read: behind a tool's result, mostly. */
+export const WORDLESS = "the model ended without a word";
+
 // The word for it, and why; of a failure, and of a limit, the server's own text says more.
 const WORDS = {
-  completed: ["ended", "it has no words"],
+  completed: ["ended", WORDLESS],
   superseded: ["superseded", "something else was asked"],
   stopped: ["stopped", "it was stopped"],
   failed: ["failed", "it did not work"],

@@ -263,8 +263,8 @@ class Transcript {
     const of = event.generation_id === undefined && data.generation ? data.generation : event;
     if (!message) {
       const stamp = { ...pick(event, "message_id", "job_id", "time"), ...pick(of, "generation_id", "turn") };
-      const said = pick(data, "role", "status", "parent_message_id", "metadata", "author", "continues", "version");
-      this.add(new Growing({ ...stamp, ...said }, blocks));
+      const said = pick(data, "role", "status", "parent_message_id", "metadata", "finish_reason", "usage");
+      this.add(new Growing({ ...stamp, ...said, ...pick(data, "author", "continues", "version") }, blocks));
       this.whole.add(id);
       return "applied";
     }

@@ -77,7 +77,8 @@ export class Lifeline {
       this.#notice.clear("line");
       if (this.#cutAt !== null && cursor !== null) {
         const missed = cursor.split("-")[0] === this.#cutAt.split("-")[0] ? Number(cursor.split("-")[1]) - Number(this.#cutAt.split("-")[1]) : 0;
-        this.#notice.say(`Resumed. ${missed === 1 ? "One event" : `${missed} events`} came meanwhile, none is missing.`, { kind: "resumed" });
+        const events = missed === 1 ? "One event" : `${missed} events`;
+        this.#notice.say(missed ? `Resumed. ${events} came meanwhile, none is missing.` : "Resumed. Nothing came meanwhile.", { kind: "resumed" });
         setTimeout(() => this.#notice.clear("resumed"), 4000);
         announce("Connected again.");
       }

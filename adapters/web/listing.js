@@ -96,6 +96,11 @@ export class Listing {
     return this.#connection;
   }
 
+  /** How it is followed. */
+  get over() {
+    return this.#over;
+  }
+
   /**
    * Keep the list up to date until the signal, or a refusal; reconnects by itself.
    *

@@ -2,7 +2,7 @@
 
 import { LONG, Named, NAMING, unseen } from "./attachments.js";
 import { copy, exact, grow, icon, iconButton, make, plain, tell } from "./dom.js";
-import { ended } from "./endings.js";
+import { ended, WORDLESS } from "./endings.js";
 import { Prose } from "./prose.js";
 import { Switcher } from "./versions.js";
 
@@ -163,11 +163,19 @@ export function isAnswered(message, calls) {
   return message.role === "tool" && message.blocks.length > 0 && message.blocks.every((block) => calls.has(callKey(message, block)));
 }
 
+/** Whether an answer that ends with this message ends without a word: thoughts are none, and what a tool gave is not its own. */
+export function isWordless({ role, blocks }) {
+  return role === "tool" || blocks.every(({ kind, text = "" }) => kind === "reasoning" || (kind === "text" && !text.trim()));
+}
+
 /** How a message ended, if not well, and what it took. */
-function ending(message, { generation, ends }) {
+function ending(message, { generation, ends }, wordless) {
   if (message.role === "user") return "";
   if (message.status === "open") return generation?.state === "cancelling" ? "stopping…" : "";
-  if (message.status === "complete") return isCutOff(message) ? "cut off at the token limit" : taken(message.usage);
+  if (message.status === "complete") {
+    if (isCutOff(message)) return "cut off at the token limit";
+    return [wordless ? WORDLESS : "", taken(message.usage)].filter(Boolean).join(" · ");
+  }
   const outcome = message.finish_reason ?? message.status;
   return ended(ends[message.generation_id] ?? { outcome });
 }
@@ -220,8 +228,8 @@ export class MessageView {
     this.element = make("article", { ...attributes, data }, this.#body, this.foot);
   }
 
-  /** Bring up to date. The same message in the same circumstances costs nothing. */
-  update(message, state, context) {
+  /** Bring up to date. The same message in the same circumstances costs nothing. `wordless`: its answer ended so. */
+  update(message, state, context, wordless) {
     if (message !== this.message || context !== this.#context) {
       this.message = message; // the same object is the same content
       this.#context = context;
@@ -240,7 +248,8 @@ export class MessageView {
       if (this.#source) grow(this.#source.firstChild, said(message));
     }
     this.#versions.update(message.version, state.generation !== null);
-    tell(this.#end, [ending(message, state), leftOut(message), unseen(message)].filter(Boolean).join(" · "));
+    this.element.dataset.wordless = wordless;
+    tell(this.#end, [ending(message, state, wordless), leftOut(message), unseen(message)].filter(Boolean).join(" · "));
   }
 
   #toggle(button) {

@@ -13,7 +13,7 @@ import { Approvals } from "./approvals.js";
 import { Company } from "./company.js";
 import { Composer } from "./composer.js";
 import { copy, exact, tell } from "./dom.js";
-import { ended } from "./endings.js";
+import { ended, WORDLESS } from "./endings.js";
 import { Inspector } from "./inspector.js";
 import { choice } from "./kept.js";
 import { Lifeline, Notice } from "./lifeline.js";
@@ -37,6 +37,7 @@ export class Pane {
   #sending;
   #drawing = false;
   #live = null;
+  #rests = false;
   #closed = new AbortController();
 
   /** @param {string} key a letter: its name in the address */
@@ -132,6 +133,7 @@ export class Pane {
   }
 
   focus() {
+    this.root.scrollIntoView({ inline: "nearest", block: "nearest" }); // four of them may be wider than the window
     this.#composer.focus();
   }
 
@@ -167,6 +169,7 @@ export class Pane {
     session.subscribe(() => this.draw());
     this.#session = session;
     this.#reached = false;
+    this.#rests = false;
     this.#parts.inspector.begin(session);
     this.#composer.turnTo(sessionId);
     this.#turn(missing);
@@ -206,6 +209,23 @@ export class Pane {
   /** The network went away, or so the browser says: see whether the line still holds. */
   probe() {
     this.#session?.drop(0);
+  }
+
+  /**
+   * Nobody looks at the page. An event stream is left, for of those a browser keeps six to a server for all its tabs; an
+   * answer that runs is heard to its end first.
+   */
+  rest() {
+    const { connection, generation } = this.#session.getSnapshot();
+    if (this.#over !== "sse" || generation || ["idle", "refused", "ended"].includes(connection.state)) return;
+    this.#rests = true;
+    this.#session.close();
+  }
+
+  /** Somebody looks again: it goes on where it was left. */
+  wake() {
+    if (this.#rests && !this.#missing) this.#session.follow();
+    this.#rests = false;
   }
 
   /** Open the same session again, from its state. */
@@ -313,7 +333,8 @@ export class Pane {
     if (before === null || before === this.#live) return;
     const end = ends[before] ?? {};
     const answer = messages.findLast((message) => message.generation_id === before && message.role === "assistant");
-    if (end.outcome === "completed" && this.#app.current === this) announce(`Answer: ${answer ? said(answer) : "none"}`);
+    const words = answer && said(answer).trim();
+    if (end.outcome === "completed" && this.#app.current === this) announce(words ? `Answer: ${words}` : `No answer: ${WORDLESS}`);
     else if (end.outcome) announce(`${this.title}: the answer ended; ${ended(end)}`);
   }
 
@@ -324,7 +345,7 @@ export class Pane {
     return this.#sending.say(text, choices, to, attached);
   }
 
-  /** Ask again for an answer that ended before its first word. */
+  /** Ask again for an answer that ended before its first word; of one that was asked for anew, the new one takes the number. */
   #retry() {
     const last = this.#session.getSnapshot().messages.at(-1);
     const body = isCutOff(last ?? {}) ? { continues: last.message_id } : {};

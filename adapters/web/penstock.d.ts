@@ -642,6 +642,8 @@ export declare class Listing {
      * @returns {Listings}
      */
     readonly getSnapshot: () => Listings;
+    /** How it is followed. */
+    get over(): "sse" | "websocket";
     /**
      * Keep the list up to date until the signal, or a refusal; reconnects by itself.
      *

@@ -12,6 +12,7 @@ import { Client } from "./penstock.js";
 import { title } from "./titles.js";
 
 const LETTERS = "abcd";
+const UNSEEN = 3000; // milliseconds until what nobody looks at lets go of its event streams
 const THEMES = { system: "as the system", light: "light", dark: "dark" };
 
 /** What an address shows, by the panes' letters. */
@@ -27,7 +28,9 @@ class App {
   #stage = document.querySelector(".stage");
   #tabs = document.querySelector(".tabs");
   #list;
+  #listing;
   #leaving = new AbortController(); // the list
+  #resting;
   #producers = { producers: [] };
 
   constructor() {
@@ -48,6 +51,7 @@ class App {
     this.opened(true);
     this.#listen();
     this.#followList();
+    this.#look();
     this.current.focus();
   }
 
@@ -151,14 +155,35 @@ class App {
   /** The list, from now on as the token of now may see it. */
   async #followList() {
     this.#leaving.abort();
-    const leaving = new AbortController();
-    this.#leaving = leaving;
     const listing = this.client.list({ over: choice("over") ?? "websocket" });
+    this.#listing = listing;
     listing.subscribe(() => this.#listed(listing));
     this.#list.show(listing);
     this.#askProducers();
-    const { problem } = await listing.follow({ signal: leaving.signal });
+    return this.#hearList();
+  }
+
+  async #hearList() {
+    const leaving = new AbortController();
+    this.#leaving = leaving;
+    const { problem } = await this.#listing.follow({ signal: leaving.signal });
     if (problem && !leaving.signal.aborted) for (const pane of this.#panes) pane.refuse(problem);
+  }
+
+  /** Whether somebody looks at the page is another matter than before. */
+  #look() {
+    clearInterval(this.#resting);
+    if (document.hidden) {
+      this.#resting = setInterval(() => this.#rest(), UNSEEN);
+      return;
+    }
+    for (const pane of this.#panes) pane.wake();
+    if (this.#leaving.signal.aborted) this.#hearList();
+  }
+
+  #rest() {
+    for (const pane of this.#panes) pane.rest();
+    if (this.#listing.over === "sse") this.#leaving.abort();
   }
 
   async #askProducers() {
@@ -224,7 +249,12 @@ class App {
   }
 
   #toggleList() {
-    if (matchMedia("(max-width: 860px)").matches) return this.showList(!this.#stage.classList.contains("listed"));
+    if (matchMedia("(max-width: 860px)").matches) {
+      const shown = !this.#stage.classList.contains("listed");
+      this.showList(shown);
+      document.querySelector(shown ? ".begin" : ".list-toggle").focus();
+      return;
+    }
     choice("list", this.#stage.classList.toggle("unlisted") ? "closed" : "open");
   }
 
@@ -257,6 +287,7 @@ class App {
     this.#stage.classList.toggle("unlisted", choice("list") === "closed");
     addEventListener("offline", () => this.#panes.forEach((pane) => pane.probe()));
     addEventListener("popstate", () => this.#goThere());
+    document.addEventListener("visibilitychange", () => this.#look());
     document.addEventListener("keydown", (event) => this.#keyboard(event, shortcuts));
   }
 
@@ -267,7 +298,7 @@ class App {
 
   #keyboard(event, shortcuts) {
     if (document.querySelector("dialog[open]")) return;
-    if (event.key === "Escape" && this.#stage.classList.contains("listed")) this.showList(false);
+    if (event.key === "Escape" && this.#stage.classList.contains("listed")) this.#toggleList();
     if (event.key === "?" && !event.target.closest("textarea, input")) shortcuts.showModal();
     if (!event.altKey || event.ctrlKey || event.metaKey) return;
     const inspector = this.current.$(".inspector");

@@ -5,7 +5,7 @@
  */
 
 import { split } from "./blocks.js";
-import { copy, grow, icon, iconButton, make, plain, tell } from "./dom.js";
+import { copy, deceives, grow, icon, iconButton, make, plain, tell } from "./dom.js";
 import { Highlighted } from "./highlight.js";
 import { parse } from "./inline.js";
 
@@ -83,8 +83,13 @@ const DRAWN = {
     const language = make("span");
     const button = iconButton("copy", "Copy this code", () => copy(node.data, button));
     const lines = make("pre", { tabindex: "0" }, make("code", {}, node));
+    const told = "Characters in it are not seen, or turn the direction of what stands around them";
+    const warning = make("span", { class: "deceives", text: "hidden characters", title: told });
     const element = make("figure", { class: "code" }, make("figcaption", {}, language, button), lines);
     const update = (block) => {
+      const goesOn = block.text.startsWith(node.data);
+      if (!goesOn) warning.remove();
+      if (deceives(goesOn ? block.text.slice(node.length) : block.text)) language.after(warning);
       grow(node, block.text);
       tell(language, plain(block.language));
       colours.update(block);

@@ -7,32 +7,54 @@ import { newId } from "./penstock.js";
 import { firstWords } from "./titles.js";
 
 const LATE = 8000; // milliseconds; longer than an attempt may take
+const SOON = 400; // a file that is sent in less needs no word
 
-/** A conversation to send to. A missing one is made with what is sent first. */
+/** What was under way before a start could go out was left. */
+const LEFT = new DOMException("it was stopped before it was sent", "AbortError");
+
+/** A conversation to send to. A missing one is made with what is sent first, and files go ahead of their message. */
 class Target {
   #leaving = new AbortController();
+  #ahead = 0; // of what goes ahead of a start
 
   constructor(session, missing) {
     this.session = session;
     this.missing = missing;
+    this.brings = false; // files are on their way
   }
 
   /** @param {string} title */
   async make(title) {
     if (!this.missing) return;
-    await this.session.create(title ? { metadata: { title } } : {}, { signal: this.signal });
+    await this.#goAhead((signal) => this.session.create(title ? { metadata: { title } } : {}, { signal }));
     this.missing = false;
   }
 
-  /** Of what goes before a start: what makes the session, and files. */
-  get signal() {
-    return this.#leaving.signal;
+  /** The body of a start, once its files were sent; `tell` is called with the name of each. */
+  async bring(made, tell) {
+    this.brings = Boolean(made.attached?.length);
+    try {
+      return await this.#goAhead((signal) => brought(this.session, made, { signal, tell }));
+    } finally {
+      this.brings = false;
+    }
   }
 
-  /** What goes before a start does not, if it is under way. */
+  async #goAhead(work) {
+    this.#ahead += 1;
+    try {
+      return await work(this.#leaving.signal);
+    } finally {
+      this.#ahead -= 1;
+    }
+  }
+
+  /** What goes ahead of a start is broken off, and fails with `LEFT`. Whether anything was. */
   leave() {
-    this.#leaving.abort(new DOMException("it was stopped before it began", "AbortError"));
+    if (!this.#ahead) return false;
+    this.#leaving.abort(LEFT);
     this.#leaving = new AbortController();
+    return true;
   }
 }
 
@@ -92,7 +114,7 @@ export class Sending {
     const { producer, input } = this.#composer.choices;
     const made = { generation_id: id, job_id: `${this.#key}-${this.#sent}`, producer, input, ...body };
     for (const name of Object.keys(made)) if (made[name] === undefined) delete made[name];
-    const send = async () => to.session.start(await brought(to.session, made, to.signal));
+    const send = async () => to.session.start(await this.#bring(to, made));
     const command = async () => {
       await this.#make(to, title);
       return send().catch(async (problem) => {
@@ -105,6 +127,20 @@ export class Sending {
     return this.#settle(otherwise, to, command, () => to.session.stop({ generation_id: id }));
   }
 
+  async #bring(to, made) {
+    let soon;
+    const tell = (name) => {
+      clearTimeout(soon);
+      soon = setTimeout(() => this.#notice.say(`Sending ${name}…`, { kind: "brings" }), SOON);
+    };
+    try {
+      return await to.bring(made, tell);
+    } finally {
+      clearTimeout(soon);
+      this.#notice.clear("brings");
+    }
+  }
+
   async #make(to, title) {
     const { missing } = to;
     await to.make(title);
@@ -113,11 +149,11 @@ export class Sending {
 
   /**
    * As `carryOut`, what may be repeated: until it is known what became of it, for nothing is told as not sent that may have
-   * been. Stopped meanwhile, `stop` finds out whether it had gone.
+   * been. Stopped when it may have gone, `stop` finds out whether it had.
    */
   async #settle(otherwise, to, command, stop) {
     const told = "No answer yet. It is asked for again until there is one, and nothing is sent twice.";
-    const late = setTimeout(() => this.#notice.say(told, { kind: "unanswered" }), LATE);
+    const late = setTimeout(() => to.brings || this.#notice.say(told, { kind: "unanswered" }), LATE);
     try {
       for (let next = command; ; ) {
         try {
@@ -126,8 +162,8 @@ export class Sending {
           if (answer.state !== "pending") return answer;
           return this.#unsent();
         } catch (problem) {
+          if (problem === LEFT) return this.#unsent();
           const left = problem.name === "AbortError";
-          if (left && to.missing) return this.#unsent(); // there is no session that it could have gone to
           if (left && next === command && stop) next = stop;
           else if (!problem.uncertain || !problem.retryable) return this.failed(otherwise, problem);
         }
@@ -144,14 +180,15 @@ export class Sending {
   }
 
   async stop() {
-    const { session, missing } = this.to;
-    const { generation } = session.getSnapshot();
-    if (!generation && !this.#composer.sending) return;
+    const { generation } = this.to.session.getSnapshot();
+    const { sendingTo } = this.#composer;
+    if (!generation && !sendingTo) return;
     this.#composer.hold();
-    this.to.leave();
-    if (missing) return;
+    const left = sendingTo?.leave();
+    if (sendingTo?.missing || (left && !generation)) return; // nothing has reached the server
     // without a name it also reaches a start of ours that is not answered yet
-    const named = this.#composer.sending ? {} : { generation_id: generation.generation_id };
+    const named = sendingTo && !left ? {} : { generation_id: generation.generation_id };
+    const { session } = sendingTo ?? this.to;
     const stopped = await this.carryOut("Not stopped", () => session.stop(named));
     if (stopped?.state === "stopping") this.#notice.say("Stopped; the producer is still cleaning up and can write no more.");
   }

@@ -125,6 +125,8 @@ const DATA = {
     blocks,
     "parent_message_id?": text,
     "metadata?": object,
+    "finish_reason?": text,
+    "usage?": object,
     "author?": text,
     "continues?": text,
     "generation?": (value) => wrong(value, FORKED) === null,

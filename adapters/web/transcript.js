@@ -5,7 +5,7 @@
 import { iconButton, make, plain, tell } from "./dom.js";
 import { Ended } from "./endings.js";
 import { Joining } from "./joining.js";
-import { callKey, isCutOff, MessageView } from "./message.js";
+import { callKey, isAnswered, isCutOff, isWordless, MessageView } from "./message.js";
 
 const NEAR = 60; // pixels from the end that still count as being there
 
@@ -98,6 +98,7 @@ export class Transcript {
     for (const [id, view] of this.#shown) if (!there.has(id)) this.#take(this.#shown, id, view);
     for (const [id, view] of this.#ended) if (!silent.ids.has(id)) this.#take(this.#ended, id, view);
     this.#know(messages, state);
+    const wordless = this.#wordless(joined, state);
     let before = this.#empty;
     const put = (element) => {
       if (before.nextSibling !== element) before.after(element);
@@ -111,12 +112,12 @@ export class Transcript {
         this.#shown.set(message.message_id, view);
       }
       put(view.element);
-      view.update(message, state, this.#context);
+      view.update(message, state, this.#context, wordless.has(message.message_id));
       for (const { message_id: id } of parts) {
         for (const generation of silent.behind.get(id) ?? []) put(this.#tellEnd(generation, silent.last));
       }
     }
-    this.#offer(joined, state.generation, silent.last);
+    this.#offer(joined, state.generation, silent.last, wordless);
     this.#showWork(messages, state);
     this.#empty.hidden = messages.length > 0 || silent.ids.size > 0;
     this.#older.hidden = !state.more;
@@ -137,6 +138,20 @@ export class Transcript {
     const newest = generations.at(-1);
     const isLast = live === null && newest?.silent && newest.behind === messages.at(-1)?.message_id;
     return { behind, ids: new Set(ended.map(({ generation_id: id }) => id)), last: isLast ? newest : null };
+  }
+
+  /** The messages that are the last to be seen of answers that completed without a word at their end, by their ids. */
+  #wordless(joined, { generations }) {
+    const completed = new Set(generations.filter(({ outcome }) => outcome === "completed").map(({ generation_id: id }) => id));
+    const last = new Map(joined.map(({ message }, place) => [message.generation_id, place]));
+    const found = new Set();
+    for (const [id, place] of last) {
+      if (!completed.has(id) || !isWordless(joined[place].message)) continue;
+      let seen = place;
+      while (isAnswered(joined[seen].message, this.#context.calls)) seen -= 1; // it stands with its call
+      found.add(joined[seen].message.message_id);
+    }
+    return found;
   }
 
   #tellEnd(generation, last) {
@@ -169,7 +184,7 @@ export class Transcript {
   }
 
   /** The last answer can be asked for anew, once it has ended: all that its generation said is replaced. */
-  #offer(joined, generation, silent) {
+  #offer(joined, generation, silent, wordless) {
     const { message: last, parts } = joined.at(-1) ?? {};
     this.#replaces = undefined;
     this.#continues = undefined;
@@ -187,7 +202,8 @@ export class Transcript {
       else if (button.parentNode !== place) place.insertBefore(button, before);
     };
     offer(this.#again, this.#replaces !== undefined, does, does?.firstChild);
-    offer(this.#retry, this.#replaces !== undefined && last.status === "failed", foot, does);
+    const again = last?.status === "failed" || wordless.has(shown?.message.message_id);
+    offer(this.#retry, this.#replaces !== undefined && again, foot, does);
     offer(this.#goOn, this.#continues !== undefined, foot, does);
   }
 

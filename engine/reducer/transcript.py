@@ -400,6 +400,8 @@ class Transcript:
                     generation_id=generation_id,
                     turn=turn,
                     job_id=event.job_id,
+                    finish_reason=data.finish_reason,
+                    usage=data.usage,
                     time=event.time,
                     author=data.author,
                     continues=data.continues,

@@ -124,6 +124,8 @@ def carrying(message: MessageView) -> Work[tuple[MessageSnapshot, bytes]]:
         blocks=() if said is None else (said.whole(),),
         parent_message_id=message.parent_message_id,
         metadata=message.metadata,
+        finish_reason=message.finish_reason,
+        usage=message.usage,
     )
     return whole, (yield from encoding_blocks(whole, map(BlockView.whole, message.blocks)))
 

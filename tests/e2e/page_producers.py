@@ -25,7 +25,11 @@ _asked: Final[set[str]] = set()
 
 
 async def wayward(generation: Generation) -> None:
-    """Do what the last message names: ``wrong key``, ``wrong once``, ``silence``, ``nothing``, ``break``, ``cut``."""
+    """Do what the last message names: ``wrong key``, ``wrong once``, ``silence``, ``nothing``, ``break``, ``cut``.
+
+    With ``no word`` it says nothing the first time; ``tool`` has one give its result before that, and with ``alone``
+    no message comes behind it.
+    """
     asked = [message for message in (await generation.snapshot(limit=20)).messages if message.role == "user"]
     said = "".join(block.text or "" for block in asked[-1].blocks) if asked else ""
     first = said not in _asked
@@ -36,6 +40,13 @@ async def wayward(generation: Generation) -> None:
         await trio.sleep_forever()
     if "nothing" in said:
         return
+    if "no word" in said and first:
+        if "tool" in said:
+            await _looked(generation)
+        if "alone" not in said:
+            async with generation.message() as message:
+                message.finish(reason="stop", usage={"input_tokens": 7, "output_tokens": 0})
+        return
     async with generation.message() as message, message.text() as block:
         if "cut" in said:
             await block.write(REST if generation.continues else CUT)
@@ -45,6 +56,15 @@ async def wayward(generation: Generation) -> None:
             raise ProducerError("The model's answer broke off before its end.", reason="MODEL_INTERRUPTED", again=True)
         else:
             await block.write(f"You said {said}.")
+
+
+async def _looked(generation: Generation) -> None:
+    """A tool is called, and gives its result."""
+    async with generation.message() as message, message.tool_call("call", "look") as call:
+        await call.write("{}")
+    result = generation.message(role="tool", parent_message_id=message.message_id)
+    async with result, result.tool_result("call") as block:
+        await block.write("found")
 
 
 async def flood(generation: Generation) -> None:

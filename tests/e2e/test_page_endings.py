@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.browser
+
+WORDLESS = "the model ended without a word"
 
 WAYWARD = ("--producer", "wayward=tests.e2e.page_producers:wayward", "--default-producer", "wayward")
 
@@ -80,7 +83,7 @@ def test_what_was_stopped_superseded_or_empty_before_its_first_word_is_shown_in_
     say(a, "silence again")
     expect(a.locator(".working")).to_be_visible()
     say(a, "nothing at all")
-    whys = ["No answer: it was stopped", "No answer: something else was asked", "No answer: it has no words"]
+    whys = ["No answer: it was stopped", "No answer: something else was asked", f"No answer: {WORDLESS}"]
     order = "(all) => [...all.querySelectorAll('.message, .ended')].map((each) => each.className)"
     for _ in range(2):
         expect(ends(a).locator(".why")).to_have_text(whys)
@@ -92,6 +95,24 @@ def test_what_was_stopped_superseded_or_empty_before_its_first_word_is_shown_in_
     said.hover()
     said.get_by_role("button", name="Fork from here").click()
     expect(ends(panel(page, "c")).locator(".why")).to_have_text(whys)
+
+
+@pytest.mark.parametrize("how", ["", "behind a tool", "behind a tool alone"])
+def test_an_answer_without_a_word_says_so_and_can_be_asked_for_again(page: Page, how: str) -> None:
+    a = panel(page, "a")
+    text = f"no word {how}"
+    say(a, text)
+    for _ in range(2):
+        end = a.locator(".end").filter(visible=True)
+        expect(end).to_have_text(re.compile(WORDLESS))
+        expect(a.locator(".fold").filter(visible=True)).to_have_count(1 if how else 0)
+        page.reload()
+        live(a)
+    answers(a).get_by_role("button", name="Try again").filter(visible=True).click()
+    expect(body(answers(a, "complete")).last).to_have_text(f"You said {text}.")
+    expect(answers(a)).to_have_count(1)
+    expect(a.get_by_text(WORDLESS)).to_have_count(0)
+    expect(a.locator(".versions .place").filter(visible=True)).to_have_text("2/2")
 
 
 def test_an_answer_that_broke_off_says_why_and_can_be_asked_for_again(page: Page) -> None:

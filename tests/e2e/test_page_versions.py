@@ -118,3 +118,36 @@ def test_who_answers_is_chosen_and_a_version_that_failed_leads_back(page: Page) 
     failed.get_by_role("button", name="The version before").click()
     expect(body(answers(a, "complete"))).to_have_text("wrong key")
     expect(failed.get_by_role("button")).to_have_count(0)  # it is told, and there is nothing to be done about it
+
+
+def test_a_regeneration_that_failed_is_tried_again_as_the_same_version(page: Page) -> None:
+    a = panel(page, "a")
+    give(a, '{"delay": 0}')
+    say(a, "wrong once, when it is asked anew")
+    expect(answers(a, "complete")).to_have_count(1)
+    a.locator(".producer select").select_option("wayward")
+    a.locator(".again").click()
+    failed = a.locator(".ended")
+    expect(place(failed)).to_have_text("2/2")
+    failed.get_by_role("button", name="Try again").click()
+    expect(body(answers(a, "complete"))).to_have_text("You said wrong once, when it is asked anew.")
+    expect(place(answers(a))).to_have_text("2/2")
+    answers(a).get_by_role("button", name="The version before").click()
+    expect(body(answers(a, "complete"))).to_have_text("wrong once, when it is asked anew")
+
+
+def test_a_version_that_is_brought_back_says_how_it_ended(page: Page) -> None:
+    a = panel(page, "a")
+    a.locator(".producer select").select_option("wayward")
+    say(a, "cut it")
+    expect(answers(a).locator(".end")).to_have_text("cut off at the token limit")
+    a.locator(".producer select").select_option("echo")
+    give(a, '{"delay": 0}')
+    a.locator(".again").click()
+    expect(body(answers(a, "complete"))).to_have_text("cut it")
+    answers(a).get_by_role("button", name="The version before").click()
+    expect(answers(a).locator(".end")).to_have_text("cut off at the token limit")
+    a.locator(".producer select").select_option("wayward")
+    answers(a).get_by_role("button", name="Go on").click()
+    expect(answers(a).locator("strong")).to_have_text("all")
+    expect(answers(a)).to_have_count(1)

@@ -175,6 +175,21 @@ def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
     assert words("w", 200).startswith(body(stopped).inner_text().rstrip())
 
 
+def test_escape_that_closes_what_the_producer_is_given_stops_nothing(page: Page) -> None:
+    a = panel(page, "a")
+    say(a, words("w", 100), "slow")
+    expect(answers(a, "open")).to_have_count(1)
+    given = a.locator(".given textarea")
+    a.get_by_role("button", name="Input for who answers").press("Enter")
+    expect(given).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(given).to_be_hidden()
+    expect(a.get_by_role("button", name="Input for who answers")).to_be_focused()
+    expect(body(answers(a, "open"))).to_contain_text("w3")
+    page.keyboard.press("Escape")
+    expect(answers(a, "cancelled")).to_have_count(1)
+
+
 def test_escape_stops(page: Page) -> None:
     a = panel(page, "a")
     say(a, words("w", 200))

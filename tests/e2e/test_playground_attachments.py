@@ -101,6 +101,49 @@ def test_what_is_attached_stays_with_its_conversation(page: Page) -> None:
     assert chip.count() == 0
 
 
+def test_a_stop_breaks_off_what_is_on_its_way_and_gives_all_of_it_back(page: Page) -> None:
+    conversation = opened(page)
+    chip = conversation.locator(".attached li")
+    field = conversation.locator(".field")
+    page.route("**/files*", lambda _: None)  # the line takes the file, and it never arrives
+    bring(conversation, "paste", "weir.png", "image/png", png())
+    with page.expect_request("**/files*") as asked:
+        send(conversation, "What is this?")
+    send(conversation, "And who made it?")
+    conversation.locator(".notice").get_by_text("Sending weir.png").wait_for(timeout=PATIENCE)
+    conversation.locator(".going li").nth(1).wait_for(timeout=PATIENCE)
+    assert conversation.locator(".going li").all_inner_texts() == ["What is this?", "And who made it?"]
+    with page.expect_event("requestfailed", lambda request: request == asked.value):
+        conversation.locator(".stop").click()
+    conversation.get_by_text("Stopped before it was sent.").wait_for(timeout=PATIENCE)
+    assert field.input_value() == "What is this?\nAnd who made it?"
+    conversation.locator(".going").wait_for(state="hidden")
+    assert chip.count() == 1
+    page.unroute("**/files*")
+    field.press("Enter")
+    question(conversation).locator("img.picture").wait_for(timeout=PATIENCE)
+    assert conversation.locator(".message[data-role=user]").count() == 1
+
+
+def test_a_file_on_its_way_holds_up_no_other_conversation_and_is_stopped_in_its_own(page: Page) -> None:
+    conversation = opened(page)
+    page.route("**/files*", lambda _: None)
+    bring(conversation, "paste", "weir.png", "image/png", png())
+    with page.expect_request("**/files*"):
+        send(conversation, "What is this?")
+    conversation.locator(".fresh").click()
+    conversation.get_by_text("Nothing said yet.").wait_for()
+    assert conversation.locator(".stop").is_disabled()
+    send(conversation, "Something else.")
+    answers(conversation, "complete").wait_for(timeout=PATIENCE)
+    page.go_back()
+    live(conversation)
+    conversation.locator(".stop").click()
+    conversation.locator(".attached li").wait_for(timeout=PATIENCE)
+    assert conversation.locator(".field").input_value() == "What is this?"
+    assert conversation.locator(".message").count() == 0
+
+
 @pytest.mark.parametrize("how", ["paste", "drop", "pick"])
 def test_a_picture_goes_with_the_message_and_is_shown_in_it(page: Page, how: str) -> None:
     conversation = opened(page)

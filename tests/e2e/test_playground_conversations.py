@@ -52,7 +52,9 @@ def test_conversations_are_listed_opened_renamed_and_deleted(page: Page) -> None
     expect(a.locator("h2")).to_have_text("Levees")
     expect(answers(a, "complete")).to_have_count(1)
     press(listed(page, "Levees"), "Delete")
-    page.locator("dialog[open]").get_by_role("button", name="Cancel").click()
+    no = page.locator("dialog[open]").get_by_role("button", name="Cancel")
+    expect(no).to_be_focused()
+    no.click()
     expect(answers(a, "complete")).to_have_count(1)
     press(listed(page, "Levees"), "Delete")
     page.locator("dialog[open]").get_by_role("button", name="Delete").click()
@@ -241,6 +243,16 @@ def narrow(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
+# Whether what is chosen fits beside the arrow.
+READABLE = """(select) => {
+  const canvas = document.createElement("canvas").getContext("2d");
+  const style = getComputedStyle(select);
+  canvas.font = style.font;
+  const room = select.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 16;
+  return canvas.measureText(select.selectedOptions[0].text).width <= room;
+}"""
+
+
 def test_a_narrow_screen_shows_one_pane_and_the_list_on_demand(narrow: BrowserContext, site: ServerProcess) -> None:
     for key in "ab":
         httpx.put(f"{site.url}/v1/sessions/narrow-{key}").raise_for_status()
@@ -265,10 +277,16 @@ def test_a_narrow_screen_shows_one_pane_and_the_list_on_demand(narrow: BrowserCo
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert a.evaluate("pane => pane.scrollWidth <= pane.clientWidth")
     assert a.locator(".transcript").evaluate("element => element.scrollWidth <= element.clientWidth")
+    assert a.locator(".policy select").evaluate(READABLE)
     page.locator(".tabs").get_by_role("button", name="B").click()
     expect(a).to_be_hidden()
     live(b)
     page.get_by_role("button", name="Conversations").click()
+    expect(page.get_by_role("button", name="New conversation", exact=True)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator(".conversations .filter")).to_be_hidden()
+    expect(page.get_by_role("button", name="Conversations")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.locator(".conversations .filter")).to_be_visible()
     page.locator(".conversations .open").last.click()
     expect(page.locator(".conversations .filter")).to_be_hidden()

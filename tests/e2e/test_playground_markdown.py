@@ -131,6 +131,16 @@ def test_no_text_becomes_markup_and_nothing_is_loaded(page: Page) -> None:
     assert [url for url in asked if not url.startswith((host, host.replace("http", "ws")))] == []
 
 
+def test_code_that_hides_characters_says_so(page: Page) -> None:
+    """What is copied from it is another thing than what is read."""
+    a = panel(page, "a")
+    say(a, "```py\nuser = 'admin\u202e # \u2066'\n```\n\n```py\n# \u05e9\u05dc\u05d5\u05dd\u200d\n\tx = 1\n```", "fast")
+    expect(answers(a, "complete")).to_have_count(1)
+    warnings = answers(a).locator(".code .deceives")
+    expect(warnings).to_have_text(["hidden characters"])
+    expect(answers(a).locator(".code").first.locator(".deceives")).to_be_visible()
+
+
 SCRAPS = [
     "word ", "two words\n", "\n", "\n\n", "*", "**", "***", "_", "`", "``", "```\n", "```py\n", "~~", "[", "](",
     "](https://a.b/c)", ")", "!", "<", ">", "> ", "- ", "  - ", "1. ", "# ", "| a | b |\n", "|--|:-:|\n", "---\n",

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.e2e.conftest import ServerProcess
-from tests.e2e.panels import PATIENCE, answers, body, live, panel, say, words
+from tests.e2e.panels import PATIENCE, answers, body, give, live, panel, say, words
 from tests.e2e.test_following import free_port
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -219,6 +219,38 @@ def test_the_server_is_killed_and_comes_back(
         page.goto("about:blank")
     assert again.stop() == 0
     assert "Traceback" not in again.log.read_text()
+
+
+# The page is told that nobody looks at it, or that somebody does.
+LOOK = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_more_tabs_than_event_streams_where_no_websocket_gets_through(browser: Browser, running: ServerProcess) -> None:
+    """Each tab has two of a browser's six. One that nobody looks at lets go of them, once its answer has ended."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    context.route_web_socket("**/v1/ws", lambda socket: socket.close())
+    context.request.put(f"{running.url}/v1/sessions/streamed")
+    pages = [context.new_page() for _ in range(4)]
+    for number, page in enumerate(pages):
+        page.goto(f"{running.url}/#a=streamed")
+        live(panel(page, "a"))
+        if number == 0:
+            give(panel(page, "a"), '{"delay": 0.2}')
+            say(panel(page, "a"), words("w", 30))
+        page.evaluate(LOOK, True)
+    expect(body(answers(panel(pages[0], "a"), "complete"))).to_have_text(words("w", 30))
+    say(panel(pages[-1], "a"), "heard by all", "fast")
+    for page in pages:
+        page.evaluate(LOOK, False)
+        live(panel(page, "a"))
+        expect(body(answers(panel(page, "a"), "complete").last)).to_have_text("heard by all")
+        expect(page.locator(".conversations li .name")).to_have_count(1)
+        page.evaluate(LOOK, True)
+    context.close()
 
 
 def test_more_tabs_than_a_browser_has_connections_for(browser: Browser, running: ServerProcess) -> None:

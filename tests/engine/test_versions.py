@@ -169,6 +169,7 @@ async def test_what_comes_back_says_what_it_said_and_how_it_ended(log: MemoryLog
     async def calls(generation: Generation) -> None:
         async with generation.message(metadata={"a": 1}) as message, message.tool_call("call", "search") as call:
             await call.write('{"q": 1}')
+            message.finish(reason="length", usage={"output_tokens": 3})
         result = generation.message(role="tool", parent_message_id=message.message_id)
         async with result, result.tool_result("call") as block:
             await block.write("found")
@@ -186,8 +187,13 @@ async def test_what_comes_back_says_what_it_said_and_how_it_ended(log: MemoryLog
         after = await session.snapshot()
         for old, new in zip(before.messages[1:], after.messages[1:], strict=True):
             assert new.message_id != old.message_id
-            for name in ("role", "status", "blocks", "metadata", "generation_id", "turn"):
+            for name in ("role", "status", "blocks", "metadata", "generation_id", "turn", "finish_reason", "usage"):
                 assert getattr(new, name) == getattr(old, name)
+        assert (after.messages[1].finish_reason, after.messages[1].usage) == ("length", {"output_tokens": 3})
+        fork = await (await session.fork("f")).snapshot()
+        assert [(each.finish_reason, each.usage) for each in fork.messages[1:]] == [
+            (each.finish_reason, each.usage) for each in after.messages[1:]
+        ]
         assert after.messages[2].parent_message_id == after.messages[1].message_id
         (ended,) = before.generations
         assert ended in after.generations

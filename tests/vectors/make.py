@@ -328,7 +328,8 @@ def versions(log: Log) -> None:
     wrote: Wire = {**run(1), **usage, "author": "ann"}
     for name, event in (("started", first), ("finished", last)):
         wrote[name] = {"cursor": f"{EPOCH}-{event['offset']:016}", "time": event["time"]}
-    whole: Wire = {"role": "assistant", "status": "complete", "blocks": [text("text", 2, "So.")], "generation": wrote}
+    end: Wire = {"status": "complete", "finish_reason": "length", "usage": {"output_tokens": 3}}
+    whole: Wire = {"role": "assistant", **end, "blocks": [text("text", 2, "So.")], "generation": wrote}
     log.put("message.retracted", {"reason": "replaced"}, message_id="m3")
     log.put("message.snapshot", {**whole, "version": {**second, "index": 1}}, message_id="m4")
     # the whole answer anew, and back: nothing of its generation was left
