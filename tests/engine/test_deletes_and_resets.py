@@ -376,5 +376,6 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(autojump_clock: Mo
             await trio.sleep(100)
             assert engine.statistics().sessions == 0
             assert await log.heads() == []
+            await wait_all_tasks_blocked()  # what the engine does each minute is done
             counts.append(objects_of_the_engine())
         assert counts[1:] == counts[:1] * 3, counts

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import frozen
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from penstock.engine import (
     Config,
@@ -103,6 +103,7 @@ async def test_memory_returns_to_its_start(autojump_clock: MockClock) -> None:
         for round_ in range(4):
             await rush(engine, round_)
             await trio.sleep(100)
+            await wait_all_tasks_blocked()  # what the engine does each minute is done
             statistics = engine.statistics()
             assert at_rest(statistics)
             assert statistics.sessions == 0
@@ -125,7 +126,7 @@ async def test_a_session_that_stays_keeps_nothing_of_its_remote_generations(auto
                     remote = Remote(new_generation_id(), producer_id=f"p-{round_}-{number}")
                     await remote.say(session, "once", " upon", message_id=new_message_id())
                     await remote.finish(session)
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
                 counts.append(objects_of_the_engine())
         # The numbers of the last producers are kept: how many they are, up to a bound, depends on the moment.
         assert max(counts) - min(counts) < STARTS // 4, counts
