@@ -266,6 +266,7 @@ def test_a_file_that_is_deleted_under_a_server_is_no_quiet_loss(start_server: St
     assert not list(server.db.parent.glob("test.db*"))
 
 
+@pytest.mark.long
 def test_ready_is_said_only_while_something_can_be_stored(server: ServerProcess) -> None:
     send(server, "one")
     assert code_of(server.url) == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -66,6 +67,18 @@ def far(browser: Browser, hole: BlackHole) -> Iterator[Page]:
     context.close()
 
 
+def cases(*events: str | None) -> pytest.MarkDecorator:
+    """Each event over each transport; but for one of each transport with --long only."""
+    shown = {("websocket", "online"), ("sse", None)}
+    return pytest.mark.parametrize(
+        ("over", "event"),
+        [
+            pytest.param(*case, marks=[pytest.mark.long] * (case not in shown))
+            for case in product(("sse", "websocket"), events)
+        ],
+    )
+
+
 def said(site: ServerProcess, session_id: str) -> list[str]:
     """What users said, as the server has it."""
     snapshot = call(site.url, "GET", f"/v1/sessions/{session_id}")
@@ -73,8 +86,7 @@ def said(site: ServerProcess, session_id: str) -> list[str]:
 
 
 # R-48
-@OVER
-@pytest.mark.parametrize("event", ["online", "pageshow", "visibilitychange", None])
+@cases("online", "pageshow", "visibilitychange", None)
 def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
     far: Page, hole: BlackHole, over: str, event: str | None
 ) -> None:
@@ -89,8 +101,7 @@ def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
 
 
 # R-48
-@OVER
-@pytest.mark.parametrize("event", ["online", None])
+@cases("online", None)
 def test_a_list_whose_line_died_has_what_came_meanwhile(
     far: Page, hole: BlackHole, site: ServerProcess, over: str, event: str | None
 ) -> None:

@@ -641,6 +641,7 @@ def test_a_quiet_socket_is_not_given_up(blank: Page) -> None:
     assert scripted(blank, body) == ["live", 1]
 
 
+@pytest.mark.long
 def test_a_file_that_stops_coming_is_asked_for_again(blank: Page) -> None:
     body = """async () => {
       const { Client } = await import("./penstock.js");

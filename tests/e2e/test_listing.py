@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page
 pytestmark = pytest.mark.browser
 
 OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
+MOSTLY_ONE = pytest.mark.parametrize("over", ["websocket", pytest.param("sse", marks=pytest.mark.long)])
 Start = Callable[..., ServerProcess]
 
 # A list that is followed, as `list`; what it holds is what `shown` gives.
@@ -80,7 +81,7 @@ def test_the_list_is_what_the_server_has_in_its_order(
     assert page.evaluate("() => { leaving.abort(); return end; }") == {"state": "idle", "attempts": 1}
 
 
-@OVER
+@MOSTLY_ONE
 def test_older_pages_come_when_asked_for_and_bring_back_nothing_that_is_gone(
     server: ServerProcess, follow: Callable[..., Page], over: str
 ) -> None:
@@ -100,7 +101,7 @@ def test_older_pages_come_when_asked_for_and_bring_back_nothing_that_is_gone(
     assert page.evaluate("() => list.older()") is False
 
 
-@OVER
+@MOSTLY_ONE
 def test_behind_a_restart_the_list_begins_anew(start_server: Start, follow: Callable[..., Page], over: str) -> None:
     port = str(free_port())
     server = start_server("--port", port)
@@ -217,7 +218,7 @@ OPENED = {"op": "reply", "id": 1, "result": {"cursor": at(5)}}
 BEHIND = {"op": "session", "list_cursor": at(7), "session_id": "late", "cursor": at(1), "metadata": {}}
 
 
-@OVER
+@MOSTLY_ONE
 @pytest.mark.parametrize(
     ("said", "known"),
     [
@@ -238,7 +239,7 @@ def test_a_line_that_ends_before_all_was_told_is_followed_by_another_that_tells_
     page.close()
 
 
-@OVER
+@MOSTLY_ONE
 def test_a_token_sees_its_own_and_without_one_the_list_is_refused(
     start_server: Start, follow: Callable[..., Page], tmp_path: Any, over: str
 ) -> None:
@@ -255,7 +256,7 @@ def test_a_token_sees_its_own_and_without_one_the_list_is_refused(
     assert server.stop() == 0
 
 
-@OVER
+@MOSTLY_ONE
 def test_the_events_before_are_those_of_the_log(server: ServerProcess, browser: Browser, over: str) -> None:
     session = f"{server.url}/v1/sessions/{uuid4()}"
     httpx.put(session).raise_for_status()

@@ -60,7 +60,15 @@ def furnish(site: ServerProcess) -> str:
     return session_id
 
 
-@pytest.fixture(params=product(WIDTHS, ("light", "dark"), ("ltr", "rtl")), ids="-".join)
+# The others with --long only.
+SHORT: Final = {("wide", "light", "ltr"), ("narrow", "dark", "rtl")}
+WAYS: Final = [
+    pytest.param(way, id="-".join(way), marks=[pytest.mark.long] * (way not in SHORT))
+    for way in product(WIDTHS, ("light", "dark"), ("ltr", "rtl"))
+]
+
+
+@pytest.fixture(params=WAYS)
 def shown(
     browser: Browser, site: ServerProcess, request: pytest.FixtureRequest, complaints: list[str]
 ) -> Iterator[tuple[Page, str]]:

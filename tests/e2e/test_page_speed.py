@@ -15,7 +15,7 @@ from tests.e2e.panels import PATIENCE, answers, body, inspect, live, offsets, pa
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 FLOOD = ("--producer", "flood=tests.e2e.page_producers:flood", "--default-producer", "flood")
 

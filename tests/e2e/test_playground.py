@@ -104,6 +104,7 @@ def test_two_quick_sends_in_a_fresh_conversation_are_two_bubbles_each(page: Page
 
 
 # what was read as it came looks like what is loaded, message by message, also what is several pages back.
+@pytest.mark.long
 def test_a_long_history_is_rendered_as_it_was_live(page: Page, site: ServerProcess) -> None:
     session = f"{site.url}/v1/sessions/long"
     httpx.put(session).raise_for_status()
@@ -298,6 +299,7 @@ def test_what_is_too_long_to_be_sent_stays_in_the_field_and_the_reason_is_told(
     expect(body(answers(a, "complete"))).to_have_text("shorter")
 
 
+@pytest.mark.long
 def test_who_reads_further_up_stays_there_while_an_answer_grows(page: Page) -> None:
     a = panel(page, "a")
     say(a, "\n\n".join(words(f"line{number}-", 5) for number in range(40)), "fast")

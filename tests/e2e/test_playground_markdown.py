@@ -287,6 +287,7 @@ GROW = """async ([piece, count]) => {
         ),
     ],
 )
+@pytest.mark.long
 def test_ten_thousand_pieces_are_drawn_in_time(page: Page, piece: str) -> None:
     taken, length = page.evaluate(GROW, [piece, 10_000])
     assert length > 40_000

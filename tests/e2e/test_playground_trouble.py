@@ -228,6 +228,7 @@ LOOK = """(hidden) => {
 }"""
 
 
+@pytest.mark.long
 def test_more_tabs_than_event_streams_where_no_websocket_gets_through(browser: Browser, running: ServerProcess) -> None:
     """Each tab has two of a browser's six. One that nobody looks at lets go of them, once its answer has ended."""
     context = browser.new_context()
@@ -253,6 +254,7 @@ def test_more_tabs_than_event_streams_where_no_websocket_gets_through(browser: B
     context.close()
 
 
+@pytest.mark.long
 def test_more_tabs_than_a_browser_has_connections_for(browser: Browser, running: ServerProcess) -> None:
     """To one server a browser opens six connections for requests; streams that stay open would use them up."""
     context = browser.new_context()

@@ -70,6 +70,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path, number: signal
         assert os.read(reading, 1 << 16), "the pipe was full"
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_a_server_at_once_though_nobody_reads_its_log(tmp_path: Path) -> None:
     with unread(tmp_path, "--drain-timeout", "30") as (process, client, _):
         stuff(client, 600)
