@@ -23,8 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: many tests wait for other processes, or for a second to pass."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two processes more than there are cores: many tests wait for other processes, or for a second to pass."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_ignore_collect(collection_path: Path) -> Literal[True] | None:

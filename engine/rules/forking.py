@@ -61,8 +61,6 @@ def beginning(
             ends[generation.generation_id] = end
             if generation.silent:
                 silent[generation.behind] = end
-            # Its id is taken here, too. Its turn was one of the source's.
-            records[generation_key(end.generation_id)] = to_record(GenerationRecord(outcome=end.outcome, code=end.code))
         yield
     forked = SessionForked(source_session_id=source, source_cursor=str(cursor), metadata=metadata)
     events = [encode(Event(data=forked, session_id=session_id, time=time, offset=1))]
@@ -74,16 +72,13 @@ def beginning(
         whole, said = yield from carrying(message)
         # As of a message that was posted: repeated with the same content, it is the same.
         record = MessageRecord(digest=(yield from digesting(said)))
-        data = telling(
-            said,
-            author=message.author,
-            continues=message.continues,
-            generation=ends.get(message.generation_id or ""),
-            silent=silent.get(message.message_id),
-        )
+        writer, behind = ends.get(message.generation_id or ""), silent.get(message.message_id)
+        data = telling(said, author=message.author, continues=message.continues, generation=writer, silent=behind)
         event = Event(data=whole, session_id=session_id, time=time, offset=number, message_id=message.message_id)
         events.append(encode_with(event, data))
         records[message_key(message.message_id)] = to_record(record)
+        for end in filter(None, (writer, behind)):  # the id is taken here, too; the turn was one of the source's
+            records[generation_key(end.generation_id)] = to_record(GenerationRecord(outcome=end.outcome, code=end.code))
         listed = saying(listed, said_in(message.message_id, message))
         named.update((block.file_id, None) for block in message.blocks if block.file_id is not None)
         yield

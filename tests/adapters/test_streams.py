@@ -40,6 +40,11 @@ FORMS: Final = ("sse", "sse 1.0", "ndjson", "ndjson 1.0", "websocket")
 
 each_form = pytest.mark.parametrize("form", FORMS)
 
+# Where each takes its time: what is framed otherwise over HTTP/1.0 alone only with --long.
+some_forms = pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[pytest.mark.long] * (form in ("sse 1.0", "ndjson 1.0"))) for form in FORMS]
+)
+
 
 @frozen
 class Item:
@@ -388,7 +393,7 @@ async def test_after_a_shutdown_the_next_server_goes_on_at_the_readers_cursor(fo
 
 
 # A token that ends while much is being said: nothing is read behind its end, and a new one loses nothing.
-@each_form
+@some_forms
 async def test_a_stream_ends_with_its_token_and_a_new_token_resumes_it(form: str) -> None:
     log = MemoryLog()
     producers = {"says": saying(*["word "] * 150, pause=0.01)}
@@ -488,7 +493,7 @@ def firehose(count: int) -> Producer:
 
 
 # a reader that stops reading costs nobody else anything, is cut, and resumes by its cursor.
-@each_form
+@some_forms
 async def test_a_reader_that_stops_reading_is_cut_and_resumes_by_its_cursor(form: str) -> None:
     log = MemoryLog()
     config = ServerConfig(send_timeout=1.5)  # who reads must not be taken for one of these on a busy machine

@@ -67,7 +67,7 @@ async def talk(session: RemoteSession, after: float = 0.1) -> None:
 
 
 # R-48
-@pytest.mark.parametrize("over", ["sse", "websocket"])
+@pytest.mark.parametrize("over", [pytest.param("sse", marks=pytest.mark.long), "websocket"])
 async def test_a_line_that_dies_without_a_word_is_replaced(over: Literal["sse", "websocket"]) -> None:
     """Also while nothing is said in the session; a quiet one that lives is kept."""
     # So that a line is dead after a second; the connection that commands go over is, too.

@@ -117,6 +117,7 @@ def test_a_list_whose_line_died_has_what_came_meanwhile(
     assert time.monotonic() - begun < SOON
 
 
+@pytest.mark.long
 @OVER
 def test_a_line_that_is_well_outlives_that_the_page_is_looked_at(far: Page, over: str) -> None:
     far.evaluate(FOLLOW, [str(uuid4()), over])
@@ -182,6 +183,7 @@ def test_a_start_whose_answer_is_swallowed_is_carried_out_once(far: Page, hole: 
 
 
 #
+@pytest.mark.long
 def test_the_page_does_not_take_for_not_sent_what_was(browser: Browser, hole: BlackHole, site: ServerProcess) -> None:
     session_id = str(uuid4())
     context = browser.new_context()

@@ -729,6 +729,7 @@ QUIET = """
 
 
 # R-43, R-74
+@pytest.mark.long
 def test_a_start_without_an_answer_is_sent_again_after_some_seconds_and_is_the_same(blank: Page) -> None:
     body = """
       const one = session(server("silent", { session_id: "s", generation_id: "g", cursor: cursor(2), turn: 1 }));

@@ -99,6 +99,7 @@ def count(site: ServerProcess, session_id: str, kind: str) -> int:
 
 
 #
+@pytest.mark.long
 @pytest.mark.parametrize("names", [tuple(COMMANDS)[:CONNECTIONS], tuple(COMMANDS)[CONNECTIONS:]], ids=", ".join)
 def test_what_is_carried_out_and_not_answered_is_known_soon(
     browser: Browser, site: ServerProcess, names: tuple[str, ...]

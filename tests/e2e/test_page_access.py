@@ -61,7 +61,7 @@ def furnish(site: ServerProcess) -> str:
 
 
 # The others with --long only.
-SHORT: Final = {("wide", "light", "ltr"), ("narrow", "dark", "rtl")}
+SHORT: Final = {("narrow", "dark", "rtl")}
 WAYS: Final = [
     pytest.param(way, id="-".join(way), marks=[pytest.mark.long] * (way not in SHORT))
     for way in product(WIDTHS, ("light", "dark"), ("ltr", "rtl"))

@@ -379,6 +379,7 @@ def test_older_messages_that_cannot_be_loaded_are_told(page: Page, site: ServerP
     complaints.clear()
 
 
+@pytest.mark.long
 def test_older_messages_come_above_what_is_being_read(page: Page, site: ServerProcess) -> None:
     session = f"{site.url}/v1/sessions/above"
     httpx.put(session).raise_for_status()

@@ -188,6 +188,7 @@ def test_a_tab_goes_offline_and_comes_back(tabs: Tabs, running: ServerProcess) -
 
 
 #
+@pytest.mark.long
 def test_the_server_is_killed_and_comes_back(
     tabs: Tabs, running: ServerProcess, start_server: Start, port: int
 ) -> None:

@@ -51,7 +51,8 @@ def stuff(client: httpx.Client, lines: int) -> None:
         assert client.get(f"/v1/sessions/none/{'x' * 10_000}").status_code == 404
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with unread(tmp_path) as (process, client, reading):
         client.put("/v1/sessions/s")

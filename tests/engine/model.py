@@ -126,6 +126,7 @@ class Generation:
     asked_people: bool = False
     applied: set[str] = field(factory=set)
     version: tuple[Place, int] | None = None  # what its first message is
+    carried: bool = False  # it was a fork's source's; its turn is known as long as its message is
 
     @property
     def does(self) -> str:
@@ -140,6 +141,20 @@ class Generation:
         if self.outcome is not None:
             return "finished"
         return "queued" if self.turn is None else "live"
+
+
+def carried(generation_id: str, turn: int | None, outcome: str) -> Generation:
+    """One of a fork's source, of which the fork knows how it ended, and which turn of the source it was."""
+    asked = StartOf(
+        generation_id=generation_id,
+        producer="",
+        registered=True,
+        policy="reject",
+        text=None,
+        replaces=None,
+        on_last_disconnect=None,
+    )
+    return Generation(generation_id, asked, turn=turn, outcome=outcome, carried=True)
 
 
 @define(eq=False)

@@ -19,6 +19,7 @@ from penstock.engine import (
     GenerationInfo,
     GenerationNotFound,
     GenerationStarted,
+    IdInUse,
     InvalidBody,
     JSONObject,
     MemoryLog,
@@ -230,6 +231,11 @@ async def test_a_fork_tells_how_the_answers_of_its_source_ended(log: MemoryLog, 
         question = snapshot.messages[1]
         again = await fork.post("again", message_id=question.message_id, author="somebody")
         assert not again.created
+        # Each of their ids is taken, as in the source, and says how it ended.
+        for each in snapshot.generations:
+            with pytest.raises(IdInUse):
+                await fork.start(saying("x"), generation_id=each.generation_id)
+            assert (await fork.generation(each.generation_id)).outcome == each.outcome
 
 
 async def test_an_old_forks_messages_are_nobodys(log: MemoryLog, autojump_clock: MockClock) -> None:
