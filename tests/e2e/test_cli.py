@@ -207,6 +207,7 @@ async def stubborn(generation):
 """
 
 
+@pytest.mark.long
 def test_a_producer_that_will_not_end_does_not_keep_the_server(start_server: Start, tmp_path: Path) -> None:
     (tmp_path / "stubborn_app.py").write_text(STUBBORN)
     server = start_server("--producer", "stubborn=stubborn_app:stubborn")

@@ -155,6 +155,7 @@ def test_compact_is_refused_while_a_server_has_the_database_open(server: ServerP
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.long
 def test_after_compact_a_server_shows_the_same_and_goes_on(start_server: Start) -> None:
     server = start_server()
     send(server, "one")
@@ -196,6 +197,7 @@ def wait_for_code(url: str, code: int) -> None:
         time.sleep(0.1)  # another process finds it out by itself, each second
 
 
+@pytest.mark.long
 def test_a_backup_of_a_running_server_restores_what_was_said(start_server: Start, tmp_path: Path) -> None:
     server = start_server()
     send(server, "one")
@@ -223,6 +225,7 @@ def test_a_backup_of_a_running_server_restores_what_was_said(start_server: Start
     assert sorted(file.name for file in tmp_path.glob("*.db*")) == ["copy.db", "test.db", kept.name]
 
 
+@pytest.mark.long
 def test_ctrl_c_in_a_backup_leaves_nothing(db: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(db)) as connection:
         connection.executemany(

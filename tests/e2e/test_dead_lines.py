@@ -166,6 +166,7 @@ def test_a_page_that_the_browser_kept_goes_on_and_is_seen_again(browser: Browser
 
 
 #
+@pytest.mark.long
 def test_a_start_whose_answer_is_swallowed_is_carried_out_once(far: Page, hole: BlackHole, site: ServerProcess) -> None:
     session_id = str(uuid4())
     far.evaluate(FOLLOW, [session_id, "websocket"])

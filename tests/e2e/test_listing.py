@@ -101,6 +101,7 @@ def test_older_pages_come_when_asked_for_and_bring_back_nothing_that_is_gone(
     assert page.evaluate("() => list.older()") is False
 
 
+@pytest.mark.long
 @MOSTLY_ONE
 def test_behind_a_restart_the_list_begins_anew(start_server: Start, follow: Callable[..., Page], over: str) -> None:
     port = str(free_port())
@@ -239,6 +240,7 @@ def test_a_line_that_ends_before_all_was_told_is_followed_by_another_that_tells_
     page.close()
 
 
+@pytest.mark.long
 @MOSTLY_ONE
 def test_a_token_sees_its_own_and_without_one_the_list_is_refused(
     start_server: Start, follow: Callable[..., Page], tmp_path: Any, over: str

@@ -18,7 +18,7 @@ from tests.e2e.panels import PATIENCE, inspect, live, panel
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 WIDTHS: Final = {"wide": 1360, "narrow": 390}
 
@@ -60,15 +60,7 @@ def furnish(site: ServerProcess) -> str:
     return session_id
 
 
-# The others with --long only.
-SHORT: Final = {("narrow", "dark", "rtl")}
-WAYS: Final = [
-    pytest.param(way, id="-".join(way), marks=[pytest.mark.long] * (way not in SHORT))
-    for way in product(WIDTHS, ("light", "dark"), ("ltr", "rtl"))
-]
-
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=product(WIDTHS, ("light", "dark"), ("ltr", "rtl")), ids="-".join)
 def shown(
     browser: Browser, site: ServerProcess, request: pytest.FixtureRequest, complaints: list[str]
 ) -> Iterator[tuple[Page, str]]:

@@ -283,6 +283,7 @@ def test_what_is_sent_stays_in_its_conversation_though_another_is_opened_at_once
         ]
 
 
+@pytest.mark.long
 def test_what_is_too_long_to_be_sent_stays_in_the_field_and_the_reason_is_told(
     page: Page, complaints: list[str]
 ) -> None:

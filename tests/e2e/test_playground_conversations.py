@@ -98,6 +98,7 @@ def test_a_message_is_edited_and_sent_again(page: Page) -> None:
     expect(field).to_have_value("second")
 
 
+@pytest.mark.long
 def test_an_edited_message_that_is_refused_is_not_lost(page: Page, complaints: list[str]) -> None:
     a = panel(page, "a")
     say(a, "as it was")

@@ -17,7 +17,7 @@ from tests.extent import examples
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 # What a text looks like, when it comes at once and when it comes in these pieces.
 DRAW = """async (pieces) => {
@@ -287,7 +287,6 @@ GROW = """async ([piece, count]) => {
         ),
     ],
 )
-@pytest.mark.long
 def test_ten_thousand_pieces_are_drawn_in_time(page: Page, piece: str) -> None:
     taken, length = page.evaluate(GROW, [piece, 10_000])
     assert length > 40_000

@@ -157,6 +157,7 @@ def test_a_stop_reaches_what_waits_to_be_sent(tabs: Tabs, running: ServerProcess
 
 
 #
+@pytest.mark.long
 def test_a_tab_is_reloaded_in_mid_answer(tabs: Tabs, running: ServerProcess) -> None:
     one, two = panel(tabs["one"], "a"), panel(tabs["two"], "a")
     say(one, words("w", 60))
@@ -170,6 +171,7 @@ def test_a_tab_is_reloaded_in_mid_answer(tabs: Tabs, running: ServerProcess) -> 
 
 
 #
+@pytest.mark.long
 def test_a_tab_goes_offline_and_comes_back(tabs: Tabs, running: ServerProcess) -> None:
     one, two = panel(tabs["one"], "a"), panel(tabs["two"], "a")
     say(one, words("w", 60))

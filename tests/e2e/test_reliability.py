@@ -137,6 +137,7 @@ def memory_of(server: ServerProcess) -> int:
     raise AssertionError("no such process")
 
 
+@pytest.mark.long
 def test_reader_that_stops_reading_holds_nobody_up(
     start_server: Start, record_property: Callable[[str, object], None]
 ) -> None:
@@ -188,6 +189,7 @@ def test_reader_that_stops_reading_holds_nobody_up(
     assert stalled.received + list(resumed.frames()) == log_of(server.url, "s")
 
 
+@pytest.mark.long
 def test_a_reader_that_stops_reading_does_not_keep_the_server(start_server: Start) -> None:
     server = start_server("--drain-timeout", "2")
     call(server.url, "PUT", "/v1/sessions/s", {})

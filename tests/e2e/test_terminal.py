@@ -122,6 +122,7 @@ async def test_a_no_is_a_result_that_the_model_hears_of(
         assert "refused" in told(found.model).lower()
 
 
+@pytest.mark.long
 async def test_what_was_typed_before_the_question_is_no_yes(
     start_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ async def test_what_was_typed_before_the_question_is_no_yes(
         assert await screen.end() == 0
 
 
+@pytest.mark.long
 async def test_without_a_terminal_the_way_to_answer_is_told(
     start_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +224,7 @@ async def test_an_answer_from_elsewhere_takes_the_question_away(two: str) -> Non
         assert "second: True" in screen.screen
 
 
+@pytest.mark.long
 async def test_a_question_may_be_left_to_others(two: str) -> None:
     async with terminal("send", "others", "go", "--url", two) as screen:
         await screen.until("Allow first")
@@ -251,6 +254,7 @@ async def test_ctrl_c_at_a_question_leaves_it_open(two: str) -> None:
         assert len((await client.session("open").snapshot()).approvals) == 2
 
 
+@pytest.mark.long
 async def test_a_stop_from_another_terminal_ends_the_answer(two: str) -> None:
     async with terminal("send", "stopped", "go", "--url", two) as screen:
         await screen.until("Allow first")
@@ -283,6 +287,7 @@ async def test_a_stop_from_the_terminal_is_seen_by_the_provider_before_it_is_ans
         assert await screen.end() == 1
 
 
+@pytest.mark.long
 async def test_who_answers_is_who_the_token_names(start_server: Start, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(textwrap.dedent(TWO))
     key = tmp_path / "key"

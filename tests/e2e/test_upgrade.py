@@ -77,6 +77,7 @@ def test_a_server_that_is_stopped_meanwhile_goes_on_next_time(
     assert done > 4096  # the first slice was done
 
 
+@pytest.mark.long
 def test_compact_that_is_interrupted_meanwhile_goes_on_next_time(old: Path) -> None:
     with bringing_up("compact", str(old)) as process:
         process.send_signal(signal.SIGINT)
