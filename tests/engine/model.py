@@ -143,18 +143,22 @@ class Generation:
         return "queued" if self.turn is None else "live"
 
 
-def carried(generation_id: str, turn: int | None, outcome: str) -> Generation:
-    """One of a fork's source, of which the fork knows how it ended, and which turn of the source it was."""
-    asked = StartOf(
+def unasked(generation_id: str) -> StartOf:
+    """Of a generation that no start asked for: its first chunk began it, or a fork carries it."""
+    return StartOf(
         generation_id=generation_id,
-        producer="",
+        producer="remote",
         registered=True,
         policy="reject",
         text=None,
         replaces=None,
         on_last_disconnect=None,
     )
-    return Generation(generation_id, asked, turn=turn, outcome=outcome, carried=True)
+
+
+def carried(generation_id: str, turn: int | None, outcome: str) -> Generation:
+    """One of a fork's source, of which the fork knows how it ended, and which turn of the source it was."""
+    return Generation(generation_id, unasked(generation_id), turn=turn, outcome=outcome, carried=True)
 
 
 @define(eq=False)
@@ -643,16 +647,7 @@ class Session:
     def _take(self, generation_id: str, says: list[Said]) -> int | None:
         """How many chunks are written; None when a stop had come first."""
         if self.live is None:
-            asked = StartOf(
-                generation_id=generation_id,
-                producer="remote",
-                registered=True,
-                policy="reject",
-                text=None,
-                replaces=None,
-                on_last_disconnect=None,
-            )
-            self.begin(self._made(asked))
+            self.begin(self._made(unasked(generation_id)))
         live = self.live
         if live is None:
             return None
