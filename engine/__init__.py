@@ -39,6 +39,7 @@ from .generation.lease import check_lease
 from .generation.message import Block, Message
 from .log import (
     Append,
+    Claim,
     Compact,
     CopyProgress,
     Delete,
@@ -49,6 +50,7 @@ from .log import (
     Keep,
     LogStatistics,
     MemoryLog,
+    Release,
     SqliteLog,
     SqliteReader,
     Summary,
@@ -108,6 +110,7 @@ __all__ = [
     "CaughtUp",
     "Chunk",
     "ChunksAccepted",
+    "Claim",
     "Compact",
     "CompactionStatistics",
     "Compactor",
@@ -153,6 +156,7 @@ __all__ = [
     "Progress",
     "QueueNext",
     "Queued",
+    "Release",
     "ResolvedView",
     "Restored",
     "Session",

@@ -221,9 +221,16 @@ class SequenceGap(StaleError):
 
 @final
 class StaleToken(StaleError):
-    """The append token was overtaken: somebody else has the right to append to this session."""
+    """The append token was overtaken: somebody else has the right to append to this session.
+
+    ``owner`` names who, as far as the log knows: empty for nobody.
+    """
 
     code = "STALE_GENERATION"
+
+    def __init__(self, detail: str, *, owner: str = "", session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.owner = owner
 
 
 @final

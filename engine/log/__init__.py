@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from .memory import MemoryLog
-from .port import Append, Compact, Delete, Entry, EventLog, Head, Keep, LogStatistics, Report, Summary, Write
+from .port import (
+    Append,
+    Claim,
+    Compact,
+    Delete,
+    Entry,
+    EventLog,
+    Head,
+    Keep,
+    LogStatistics,
+    Release,
+    Report,
+    Summary,
+    Write,
+)
 from .sqlite.backup import CopyProgress, back_up, restore
 from .sqlite.log import SqliteLog, open_sqlite
 from .sqlite.reader import FileState, SqliteReader, open_sqlite_reader
 
 __all__ = [
     "Append",
+    "Claim",
     "Compact",
     "CopyProgress",
     "Delete",
@@ -20,6 +35,7 @@ __all__ = [
     "Keep",
     "LogStatistics",
     "MemoryLog",
+    "Release",
     "Report",
     "SqliteLog",
     "SqliteReader",

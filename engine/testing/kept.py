@@ -6,10 +6,11 @@ logs that are gone, are checked against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from .. import Append, Compact, Delete, Entry, EventLog, Head, Keep, LogStatistics, PenstockError
+from .. import Append, Entry, EventLog, Head, LogStatistics, PenstockError
+from ..log.port import Write
 
 __all__ = ["KeptLog"]
 
@@ -34,7 +35,7 @@ class KeptLog(EventLog):
         """The committed tail of this life at this very moment."""
         return len(self._lives.get((session_id, epoch), ()))
 
-    def submit(self, write: Append | Delete | Keep | Compact, report: Callable[[PenstockError | None], None]) -> None:
+    def submit(self, write: Write, report: Callable[[PenstockError | None], None]) -> None:
         def reported(error: PenstockError | None) -> None:
             if error is None and isinstance(write, Append):
                 entries = self._lives.setdefault((write.session_id, write.epoch), [])
@@ -57,6 +58,9 @@ class KeptLog(EventLog):
 
     async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         return await self.inner.holders(key, after=after, limit=limit)
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        return await self.inner.owned(owner, having=having, after=after, limit=limit)
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         return await self.inner.heads(after=after, limit=limit)

@@ -13,11 +13,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from penstock.engine.log import Append, Delete, EventLog, Head, Keep, MemoryLog, Summary, Write, open_sqlite
+from penstock.engine.log import (
+    Append,
+    Claim,
+    Delete,
+    EventLog,
+    Head,
+    Keep,
+    MemoryLog,
+    Release,
+    Summary,
+    Write,
+    open_sqlite,
+)
+from penstock.engine.log.port import BLOCK
 from tests.engine.writes import bodies, kinds
 from tests.extent import examples
 
 SESSIONS = ("a", "b", "c")
+OWNERS = ("", "n1", "n2")
 KEYS = ("open", "queue", "message/1")
 
 
@@ -27,6 +41,7 @@ class Life:
     epoch: str
     token: int
     deleted: bool = False
+    owner: str = ""
     events: list[bytes] = field(factory=list)
     records: dict[str, bytes] = field(factory=dict)
     summary: Summary | None = None
@@ -46,6 +61,7 @@ class Step:
     events: int
     records: dict[str, bool]
     rank: int | None
+    owner: str
 
 
 Rounds: TypeAlias = list[list[Step]]
@@ -53,13 +69,16 @@ Rounds: TypeAlias = list[list[Step]]
 steps = st.builds(
     Step,
     session_id=st.sampled_from(SESSIONS),
-    kind=st.sampled_from(["append", "append", "append", "append", "create", "create", "delete", "keep"]),
+    kind=st.sampled_from(
+        ["append", "append", "append", "append", "create", "create", "delete", "keep", "claim", "release"]
+    ),
     off_tail=st.sampled_from([0, 0, 0, 0, 0, -1, 1, 7]),
     off_token=st.sampled_from([0, 0, 0, 0, 1, -1]),
     former_epoch=st.sampled_from([False] * 7 + [True]),
     events=st.integers(0, 4),
     records=st.dictionaries(st.sampled_from(KEYS), st.booleans(), max_size=2),
     rank=st.sampled_from([None, None, -1, 0, 1, 2]),
+    owner=st.sampled_from(OWNERS),
 )
 rounds = st.lists(st.lists(steps, min_size=1, max_size=12), min_size=1, max_size=6)
 
@@ -80,6 +99,12 @@ class Model:
         tail = max(0, (len(living.events) if living else 0) + step.off_tail)
         if step.kind == "delete":
             return Delete(session_id=step.session_id, epoch=epoch, token=token), self._delete(living, epoch, token)
+        if step.kind == "claim":
+            claimed = Claim(session_id=step.session_id, epoch=epoch, seen=token, owner=step.owner)
+            return claimed, self._claim(living, claimed)
+        if step.kind == "release":
+            released = Release(session_id=step.session_id, owner=step.owner, token=token)
+            return released, self._release(living, released)
         records = {key: b"%d" % self.number if keep else None for key, keep in step.records.items()}
         if step.kind == "keep":
             kept = Keep(session_id=step.session_id, epoch=epoch, records=records)
@@ -98,6 +123,7 @@ class Model:
             records=records,
             summary=None if step.rank is None else Summary(step.rank, b"%d" % self.number),
             create=create,
+            owner=step.owner,
         )
         return write, self._create(life, write) if create else self._append(living, write)
 
@@ -107,6 +133,23 @@ class Model:
         if token < life.token:
             return StaleToken
         life.deleted, life.token, life.ended_at, life.summary = True, token, len(life.events), None
+        life.owner = ""
+        return None
+
+    def _claim(self, life: Life | None, write: Claim) -> type[PenstockError] | None:
+        if life is None or life.epoch != write.epoch:
+            return StaleEpoch
+        if write.seen != life.token:
+            return StaleToken
+        life.token, life.owner = write.seen - write.seen % BLOCK + BLOCK, write.owner
+        return None
+
+    def _release(self, life: Life | None, write: Release) -> type[PenstockError] | None:
+        if life is None:
+            return StaleEpoch
+        if write.token < life.token or write.owner != life.owner:
+            return StaleToken
+        life.token, life.owner = write.token, ""
         return None
 
     def _create(self, life: Life | None, write: Append) -> type[PenstockError] | None:
@@ -118,7 +161,7 @@ class Model:
             return StaleToken
         if write.expected_tail:
             return StaleEpoch
-        self._store(Life(write.epoch, write.token), write)
+        self._store(Life(write.epoch, write.token, owner=write.owner), write)
         return None
 
     def _append(self, life: Life | None, write: Append) -> type[PenstockError] | None:
@@ -164,6 +207,7 @@ class Model:
             tail=tail,
             token=life.token,
             deleted=life.deleted,
+            owner=life.owner,
             summary=life.summary,
         )
 
@@ -182,6 +226,11 @@ async def assert_like(log: EventLog, model: Model) -> None:
     for key in ("open", "queue"):
         holders = [(name, life.records[key]) for name, life in living.items() if key in life.records]
         assert await log.holders(key) == holders
+    for owner in OWNERS:
+        having = [
+            name for name, life in living.items() if life.owner == owner and life.records.keys() & {"open", "queue"}
+        ]
+        assert await log.owned(owner, having=["open", "queue"]) == having
     for name, life in model.lives.items():
         if life.deleted:
             with pytest.raises(StaleEpoch):
