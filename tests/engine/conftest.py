@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from penstock.engine import MemoryLog
+from tests.engine.redis_server import RedisServer
 from tests.engine.rules import assert_rules
 
 
@@ -18,6 +19,15 @@ async def log() -> AsyncIterator[MemoryLog]:
     made = MemoryLog()
     yield made
     await assert_rules(made, closed=False)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One for all tests of this process that do it no harm; each has a prefix of its own."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Random interleavings of writes, right and wrong ones, against a plain model; over both logs."""
+"""Random interleavings of writes, right and wrong ones, against a plain model; over every log."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from penstock.engine.log import (
     open_sqlite,
 )
 from penstock.engine.log.port import BLOCK
+from tests.engine.redis_server import RedisServer
 from tests.engine.writes import bodies, kinds
 from tests.extent import examples
 
@@ -266,5 +267,32 @@ def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds,
             log = await open_sqlite(path)
             await assert_like(log, model)
             await log.aclose()
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("shards", [1, 64])
+@settings(
+    max_examples=examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(rounds=rounds, reopened=rounds)
+def test_redis_log_is_like_the_model_also_after_it_was_reopened(
+    redis_server: RedisServer, shards: int, rounds: Rounds, reopened: Rounds
+) -> None:
+    from penstock.engine.log.redis.log import open_redis
+
+    url = redis_server.url(shards=shards)
+
+    async def run() -> None:
+        model = Model()
+        for part in (rounds, reopened):
+            log = await open_redis(url)
+            await compare(log, part, model)
+            await log.aclose()
+        log = await open_redis(url)
+        await assert_like(log, model)
+        await log.aclose()
 
     trio.run(run)

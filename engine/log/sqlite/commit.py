@@ -27,12 +27,12 @@ from typing import Final, final
 from ...errors import CorruptSession, PenstockError, WriteFailed
 from ..fence import Standing, admit_compact
 from ..port import Compact, Move, Write
+from ..rounds import weight
 from .checkpoint import checkpoint
 from .database import at_once, explain, is_store_wide, rehearse
 from .layout import LAST_CHUNK, OF_CHUNK, TAIL
 from .plan import DELETED_PURGED, Life, Plan, Statement
 from .rewrite import stands, statements
-from .rounds import weight
 
 __all__ = ["Committer", "failure"]
 

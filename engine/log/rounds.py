@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, TypeAlias, final
 
-from ..port import Append, Keep, Move, Report
+from .port import Append, Keep, Move, Report
 
 __all__ = ["Handed", "Rounds", "weight"]
 
