@@ -27,7 +27,7 @@ from .errors import (
 from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
 from .facts import Observer
 from .generation.generation import Producer
-from .log import MemoryLog, open_sqlite
+from .log import open_log
 from .log.port import EventLog, Head, LogStatistics
 from .observers.log_lines import LogLines
 from .observers.reporting import Observers
@@ -390,29 +390,35 @@ async def open_engine(
     config: Config | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[Engine]:
-    """Open an engine over a database file, ``":memory:"``, or an open log, and run it until the block is left.
+    """Open an engine over a database file, ``":memory:"``, a Redis or an open log, and run it until the block is left.
+
+    A Redis is named by its URL, ``redis://[user:password@]host[:port][/db][?prefix=penstock&shards=64]``, and takes the
+    extra ``penstock[redis]``. ``rediss`` is the same over TLS, ``redis+cluster`` and ``rediss+cluster`` a Redis Cluster
+    of which the host is a node. All its keys begin with the prefix; the number of shards is fixed when something is
+    stored under a prefix for the first time. Nothing keeps a second engine from opening it: see to it that there is
+    one.
 
     Generations that a dead process left open have ended as ``lost`` when this returns; remote ones stay open, and
     go on with their producer's next chunk. Leaving the block, by whatever way, drains: every generation but the remote
     ones ends, every end is committed, the log is closed. A log that was
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
-    Raises `DatabaseError` when the file cannot be opened, or an engine is open over ``log`` already, and `WriteFailed`
+    Raises `DatabaseError` when the log cannot be opened, or an engine is open over ``log`` already, and `WriteFailed`
     when it cannot be written. What leaves the block comes out as it is; where closing raises as well, such as
     `StorageError`, both come out in an exception group.
     """
     known = Producers({} if producers is None else producers, default_producer)
-    if isinstance(log, EventLog):
-        opened: EventLog = log
-    elif os.fspath(log) == ":memory:":
-        opened = MemoryLog()
-    else:
-        opened = await open_sqlite(os.fspath(log))
+    config = config or Config()
+    opened = (
+        log
+        if isinstance(log, EventLog)
+        else await open_log(log, patience=config.log_patience, allow_weak_store=config.allow_weak_store)
+    )
     engine = Engine(
         opened,
         owns_log=opened is not log,
         producers=known,
-        config=config or Config(),
+        config=config,
         observer=observer,
     )
     raised: BaseException | None = None

@@ -329,12 +329,12 @@ class CorruptSession(StorageError):
 
 
 class DatabaseError(StorageError):
-    """The database cannot be opened; the text names the file and what to do."""
+    """The log cannot be opened; the text names the file or the store, and what to do."""
 
 
 @final
 class NewerSchema(DatabaseError):
-    """A newer penstock wrote this database."""
+    """A newer penstock wrote this database, or store."""
 
 
 @final
@@ -349,7 +349,7 @@ class DatabaseInUse(DatabaseError):
 
 @final
 class UnwritableDatabase(DatabaseError):
-    """The file, its folder or its disk does not take writes."""
+    """The file, its folder or its disk does not take writes; or the store does not, or may lose some."""
 
 
 class RemoteError(PenstockError):

@@ -1,8 +1,9 @@
-"""Event logs: the port, and the two logs that come with the engine."""
+"""Event logs: the port, and the logs that come with the engine."""
 
 from __future__ import annotations
 
 from .memory import MemoryLog
+from .opening import open_log
 from .port import (
     Append,
     Claim,
@@ -42,6 +43,7 @@ __all__ = [
     "Summary",
     "Write",
     "back_up",
+    "open_log",
     "open_sqlite",
     "open_sqlite_reader",
     "restore",
