@@ -54,7 +54,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{port or self.port}/0?prefix={chosen}&shards={shards}"
 
     def start(self) -> None:
-        settings = [word for name, value in self._options.items() for word in (f"--{name}", value)]
+        settings = [word for name, value in self._options.items() for word in (f"--{name}", *(value.split() or [""]))]
         address = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
         with (self.folder / "redis.log").open("ab") as told:
             self._process = subprocess.Popen(

@@ -148,8 +148,8 @@ class Store:
     async def watch(self) -> None:
         """Ask the store whether it is there while nobody else asks it anything, for as long as it is open."""
         while True:
-            await trio.sleep(_PERIOD)
-            if trio.current_time() - self._heard < _PERIOD:
+            await trio.sleep(_PERIOD if self._away_since is None else _PAUSE)
+            if self._away_since is None and trio.current_time() - self._heard < _PERIOD:
                 continue
             try:
                 await self._client.ping()
