@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final, NoReturn, final
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from penstock.engine import Config, DatabaseError, Engine, Producer, open_engine
 
@@ -53,7 +53,7 @@ class ServeError(Exception):
 class Options:
     """What `serve` was told."""
 
-    log: str  # as `open_log` takes it; may hold a password
+    log: str = field(repr=False)  # as `open_engine` takes it: may hold a password
     hosts: tuple[str, ...]
     access: Access
     port: int
@@ -72,8 +72,8 @@ class Options:
     @property
     def log_name(self) -> str:
         """For people: without what may let somebody in."""
-        scheme, url, rest = self.log.partition("://")
-        return scheme + url + rest.rpartition("@")[2].partition("?")[0]
+        scheme, is_url, rest = self.log.partition("://")
+        return scheme + is_url + rest.rpartition("@")[2].partition("?")[0] if is_url else self.log
 
     @property
     def files(self) -> tuple[Reloadable, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.engine import MemoryLog
-from tests.engine.redis_server import RedisServer
+from tests.engine.redis_server import RedisCluster, RedisServer
 from tests.engine.rules import assert_rules
 
 
@@ -28,6 +28,17 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """As `redis_server`, of three nodes."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Final, final
 
 import pytest
 
-__all__ = ["RedisServer", "binary", "free_port"]
+__all__ = ["RedisCluster", "RedisServer", "binary"]
 
 _prefixes: Final = itertools.count()
 
@@ -31,7 +31,7 @@ def binary() -> str:
     return found
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
@@ -44,7 +44,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = _free_port()
         self._options = {"appendonly": "yes", "appendfsync": "always", "save": "", **options}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +70,7 @@ class RedisServer:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith(b"+PONG")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
@@ -89,3 +89,39 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, number)
+
+
+@final
+class RedisCluster:
+    """Three primaries, which share the slots."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes: list[RedisServer] = []
+        for number in range(3):
+            own = folder / str(number)
+            own.mkdir()
+            self.nodes.append(RedisServer(own, **{"cluster-enabled": "yes", "cluster-port": str(_free_port())}))
+
+    def url(self, *, shards: int = 16) -> str:
+        return "redis+cluster" + self.nodes[0].url(shards=shards).removeprefix("redis")
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        places = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        self._ask("--cluster", "create", *places, "--cluster-yes")
+        deadline = time.monotonic() + _START
+        for node in self.nodes:
+            while "cluster_state:ok" not in self._ask("-p", str(node.port), "cluster", "info"):
+                assert time.monotonic() < deadline, "the cluster does not come together"
+                time.sleep(0.05)
+
+    def _ask(self, *words: str) -> str:
+        done = subprocess.run(
+            ["redis-cli", *words], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+        )
+        return done.stdout
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()

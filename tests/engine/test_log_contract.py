@@ -11,9 +11,10 @@ import trio
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
 from penstock.engine.log import Entry, EventLog, MemoryLog, Summary, Write, open_sqlite
+from penstock.engine.log.opening import open_log
 from penstock.engine.log.port import BLOCK
 from tests.engine.faulty import FaultyLog
-from tests.engine.redis_server import RedisServer
+from tests.engine.redis_server import RedisCluster, RedisServer
 from tests.engine.writes import (
     append,
     bodies,
@@ -31,16 +32,19 @@ from tests.engine.writes import (
 )
 
 
-@pytest.fixture(params=["memory", "sqlite", "faulty", "redis", "redis-1"])
+@pytest.fixture(
+    params=["memory", "sqlite", "faulty", "redis", "redis-1", pytest.param("redis-cluster", marks=pytest.mark.long)]
+)
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
     log: EventLog
     if request.param == "memory":
         log = MemoryLog()
+    elif request.param == "redis-cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        log = await open_log(cluster.url())
     elif request.param.startswith("redis"):
         server: RedisServer = request.getfixturevalue("redis_server")
-        from penstock.engine.log.redis.log import open_redis
-
-        log = await open_redis(server.url(shards=1 if request.param == "redis-1" else 64))
+        log = await open_log(server.url(shards=1 if request.param == "redis-1" else 64))
     else:
         log = await open_sqlite(tmp_path / "chat.db")
     if request.param == "faulty":

@@ -27,7 +27,7 @@ from penstock.engine.errors import (
 from penstock.engine.log import Delete, Entry, EventLog, MemoryLog, Summary, Write
 from penstock.engine.log.opening import open_log
 from tests.engine.proxy import FAULTS, Fault, FaultyProxy
-from tests.engine.redis_server import RedisServer, binary
+from tests.engine.redis_server import RedisCluster, RedisServer, binary
 from tests.engine.writes import (
     append,
     bodies,
@@ -218,6 +218,27 @@ async def test_what_was_acknowledged_is_there_once_and_in_order_when_the_store_w
 @pytest.mark.long
 async def test_what_was_acknowledged_outlives_many_kills(own_server: RedisServer) -> None:
     await kill_under_load(own_server, kills=12, pause=0.5)
+
+
+@pytest.mark.long
+async def test_a_cluster_goes_on_when_one_of_its_nodes_is_back(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path)
+    try:
+        cluster.start()
+        async with opened(cluster.url()) as log:
+            names = [f"s{number}" for number in range(40)]
+            await store(log, *(create(b"1", of=name) for name in names))
+            cluster.nodes[1].kill()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(store, log, *(append(b"2", to=name, tail=1) for name in names)))
+                await trio.sleep(0.5)
+                cluster.nodes[1].start()
+            for name in names:
+                assert await bodies(log, name) == [b"1", b"2"]
+            await trio.sleep(3)  # while nobody asks it anything
+            assert log.statistics().trouble is None
+    finally:
+        cluster.kill()
 
 
 async def test_a_store_that_hangs_is_waited_for(own_server: RedisServer) -> None:

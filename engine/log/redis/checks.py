@@ -29,12 +29,12 @@ _SETTINGS: Final = ("appendfsync", "no-appendfsync-on-rewrite")
 async def check_store(client: Client, address: Address, *, allow_weak: bool) -> None:
     """Raises `UnwritableDatabase` when the store takes no writes, or, unless ``allow_weak``, may lose some."""
     weak: list[str] = []
-    nodes: list[coredis.Redis[bytes]] = list(client.primaries) if isinstance(client, coredis.RedisCluster) else [client]
-    for node in nodes:
-        told = await node.info()
-        if told.get("role") != "master":
-            raise UnwritableDatabase(f"{address} is a replica: name the primary, or let it become one")
-        weak += _weak(told, await _settings(node, address))
+    if isinstance(client, coredis.RedisCluster):
+        for node in client.primaries:
+            async with node:
+                weak += await _weaknesses(node, address)
+    else:
+        weak = await _weaknesses(client, address)
     if not weak:
         return
     text = "; ".join(dict.fromkeys(weak))
@@ -46,7 +46,11 @@ async def check_store(client: Client, address: Address, *, allow_weak: bool) -> 
     logger.warning("%s may lose what it acknowledged: %s", address, text)
 
 
-def _weak(told: Mapping[str, object], settings: Mapping[str, str]) -> list[str]:
+async def _weaknesses(node: coredis.Redis[bytes], address: Address) -> list[str]:
+    told: Mapping[str, object] = await node.info()
+    if told.get("role") != "master":
+        raise UnwritableDatabase(f"{address} is a replica: name the primary, or let it become one")
+    settings = await _settings(node, address)
     found: list[str] = []
     version = str(told.get("redis_version", "0"))
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _VERSION:
