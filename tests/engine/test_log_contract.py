@@ -492,6 +492,8 @@ async def test_compacting_what_is_not_there_changes_nothing(log: EventLog) -> No
     await store(log, write, compact())
     assert await entries(log) == [Entry(2, b"x"), Entry(3, b"3")]
     assert await log.head("s") == head(tail=3)
+    await store(log, compact(remove=[3]), compact(replace={1: b"again", 3: b"again"}))
+    assert await entries(log) == [Entry(2, b"x")]
 
 
 async def test_records_change_with_a_compaction_or_not_at_all(log: EventLog) -> None:

@@ -59,5 +59,5 @@ local function guarded(otherwise, act, ...)
   elseif is_damage(answer) then
     return otherwise
   end
-  error(answer)
+  error(answer, 0) -- as it is: the code comes first
 end

@@ -21,7 +21,7 @@ from ...errors import PenstockError, StorageError, WriteFailed
 from ..fence import admit
 from ..port import MOST, Append, Compact, Keep, Report, Write
 from ..rounds import Rounds
-from .layout import Layout, pack, packed, refusal
+from .layout import Layout, Packable, pack, packed, refusal
 from .store import Script, Store, of_answers
 
 __all__ = ["Lane", "Outcome"]
@@ -73,41 +73,59 @@ class Lane:
         """Carry out what is handed over, until it is closed."""
         while True:
             if self._rounds.waiting:
-                self._told(await self._carry_out(self._rounds.next()))
+                await self._carry_out(self._rounds.next())
             elif self._compacts:
-                self._told(await self._carry_out([self._compacts.popleft()]))
+                await self._carry_out([self._compacts.popleft()])
             elif self._closing:
                 return
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
 
-    async def _carry_out(self, handed: Sequence[tuple[Write, Report]]) -> Outcome:
+    async def _carry_out(self, handed: Sequence[tuple[Write, Report]]) -> None:
         self._number += 1
         begun = trio.current_time()
-        writes: list[Write] = [write for write, _ in handed]
+        writes = [write for write, _ in handed]
         sent = [self._packed(write) for write in writes]
-        errors: list[PenstockError | None]
+        bodies: list[Packable] = [body for body in sent if isinstance(body, msgspec.Raw)]
         try:
-            bodies = [body for body in sent if isinstance(body, msgspec.Raw)]
-            answer = await self._store.call(_WRITE, self._key, self._number, pack(list(bodies)))
+            answer = await self._store.call(_WRITE, self._key, self._number, pack(bodies))
             verdicts = iter(of_answers(answer, len(bodies)))
             errors = [
                 refusal(write, next(verdicts)) if isinstance(body, msgspec.Raw) else body
                 for write, body in zip(writes, sent, strict=True)
             ]
-        except Exception as error:  # a task that dies here leaves everyone waiting
-            if not isinstance(error, StorageError):
-                logger.exception("a round of writes failed")
-            detail = error.detail if isinstance(error, StorageError) else "the round could not be carried out"
-            errors = [WriteFailed(detail, whole=True, session_id=write.session_id) for write in writes]
-        landed = [write for write, error in zip(writes, errors, strict=True) if error is None]
-        return Outcome(
-            reports=[(report, error) for (_, report), error in zip(handed, errors, strict=True)],
-            landed=len(landed),
-            events=sum(len(write.events) for write in landed if isinstance(write, Append)),
-            seconds=trio.current_time() - begun,
-        )
+        except StorageError as error:
+            self._fail(handed, error.detail)
+        except Exception:  # a task that dies here leaves everyone waiting
+            logger.exception("a round of writes failed")
+            self._fail(handed, "the round could not be carried out")
+        else:
+            landed = [write for write, error in zip(writes, errors, strict=True) if error is None]
+            self._told(
+                Outcome(
+                    reports=[(report, error) for (_, report), error in zip(handed, errors, strict=True)],
+                    landed=len(landed),
+                    events=sum(len(write.events) for write in landed if isinstance(write, Append)),
+                    seconds=trio.current_time() - begun,
+                )
+            )
+
+    def _fail(self, handed: Sequence[tuple[Write, Report]], detail: str) -> None:
+        """Report a round as failed, and while the store is in trouble what waits behind it, too: nobody waits twice.
+
+        It may arrive all the same, until the next round has. Who goes on from the head then finds out.
+        """
+        failed: list[tuple[Write, Report]] = [*handed]
+        if self._store.trouble is not None:
+            while self._rounds.waiting:
+                failed += self._rounds.next()
+            failed += self._compacts
+            self._compacts.clear()
+        reports: list[tuple[Report, PenstockError | None]] = [
+            (report, WriteFailed(detail, whole=True, session_id=write.session_id)) for write, report in failed
+        ]
+        self._told(Outcome(reports, landed=0, events=0, seconds=0.0))
 
     def _packed(self, write: Write) -> msgspec.Raw | PenstockError:
         """What is sent of it, or why it is not: numbers that Lua cannot hold, or text that is none."""

@@ -316,7 +316,6 @@ class RedisLog(EventLog):
     # --- the whole
 
     def statistics(self) -> LogStatistics:
-        away = self._store.away
         return LogStatistics(
             commits=self._commits,
             events=self._events,
@@ -324,7 +323,7 @@ class RedisLog(EventLog):
             waiting=self._waiting,
             commit_seconds=self._seconds,
             commit_age=trio.current_time() - self._committed,
-            trouble=f"the store has been away for {away:.0f} s" if away else None,
+            trouble=self._store.trouble,
         )
 
     async def aclose(self) -> None:

@@ -22,7 +22,6 @@ from coredis.exceptions import (
     ClusterError,
     ClusterRoutingError,
     NoScriptError,
-    PersistenceError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -51,8 +50,7 @@ _CONNECT: Final = 2.0
 # this end is left is found by it.
 _PERIOD: Final = 2.0
 
-# What passes by itself: the store is away, loads what it has stored, is full, cannot write to its disk, is held up by
-# a script, or has become a replica.
+# What passes by itself, though the store answers or another does: it restarts, or another becomes the primary.
 _PASSING: Final = (
     LostConnection,
     OSError,  # the builtin TimeoutError is one
@@ -60,11 +58,18 @@ _PASSING: Final = (
     ClusterDownError,
     ClusterError,
     ClusterRoutingError,
-    PersistenceError,
     ReadOnlyError,
     TryAgainError,
 )
-_PASSING_CODES: Final = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM")
+
+# And what it says itself, by the code that the answer begins with.
+_REFUSALS: Final = {
+    "BUSY": "it is busy with a script",
+    "MASTERDOWN": "it has no primary",
+    "MISCONF": "it cannot write to its disk",
+    "NOREPLICAS": "it has too few replicas",
+    "OOM": "its memory is full",
+}
 
 
 @final
@@ -85,6 +90,7 @@ class Script:
 
 def client_of(address: Address, within: float) -> Client:
     """A client that is not connected yet. An answer that takes longer than ``within`` seconds is given up."""
+    _quiet()
     context = ssl.create_default_context() if address.tls else None
     if address.cluster:
         return coredis.RedisCluster(
@@ -110,39 +116,54 @@ def client_of(address: Address, within: float) -> Client:
     )
 
 
+def _quiet() -> None:
+    """Each attempt to connect to a store that is away would be an error with a traceback; `Store` says it once."""
+    theirs = logging.getLogger("coredis")
+    if theirs.level == logging.NOTSET:
+        theirs.setLevel(logging.CRITICAL)
+
+
 @final
 class Store:
-    """Calls scripts. ``patience`` is how long the store may be away before a call fails: seconds."""
+    """Calls scripts. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds."""
 
     def __init__(self, client: Client, patience: float) -> None:
         self._client = client
         self._patience = patience
         self._away_since: float | None = None
         self._heard = trio.current_time()
+        self._refused: dict[str, str] = {}  # why, by the script's digest
 
     @property
-    def away(self) -> float:
-        """How long the store has been away: seconds; 0 while it answers."""
-        return 0.0 if self._away_since is None else trio.current_time() - self._away_since
+    def trouble(self) -> str | None:
+        """Why calls wait or fail at present, fit for anyone's eyes."""
+        if self._away_since is not None:
+            return f"the store has been away for {trio.current_time() - self._away_since:.0f} s"
+        for reason in self._refused.values():
+            return f"the store refuses what it is asked: {reason}"
+        return None
 
     async def call(self, script: Script, key: str, *arguments: Argument) -> object:
         """What the script answers where ``key`` lies. Raises `StorageError`.
 
         Once the store has been away for longer than its patience, a call is tried once.
         """
+        begun = trio.current_time()
         while True:
-            asked = trio.current_time()
             try:
                 try:
                     answer: object = await self._client.evalsha(script.digest, keys=[key], args=arguments)
                 except NoScriptError:
                     answer = await self._client.eval(script.text, keys=[key], args=arguments)
             except (RedisError, OSError) as error:
-                if not _passes(error):
-                    raise StorageError(f"the store refused a call: {error}") from error
-                await self._failed(asked, error)
+                self._failed(script, error)
+                since = begun if self._away_since is None else min(begun, self._away_since)
+                if trio.current_time() - since >= self._patience:
+                    raise StorageError(self.trouble or f"the store failed: {_named(error)}") from error
+                await trio.sleep(_PAUSE)
             else:
                 self._answered()
+                self._refused.pop(script.digest, None)
                 return answer
 
     async def watch(self) -> None:
@@ -154,19 +175,25 @@ class Store:
             try:
                 await self._client.ping()
             except (RedisError, OSError) as error:
-                self._gone(trio.current_time(), error)
+                self._gone(error)
             else:
                 self._answered()
 
-    async def _failed(self, asked: float, error: Exception) -> None:
-        self._gone(asked, error)
-        if self.away >= self._patience:
-            raise StorageError(f"the store has been away for {self.away:.0f} s: {_named(error)}") from error
-        await trio.sleep(_PAUSE)
+    def _failed(self, script: Script, error: Exception) -> None:
+        """Raises `StorageError` for what does not pass by itself."""
+        if isinstance(error, _PASSING):
+            self._gone(error)
+            return
+        code = str(error).split(" ", 1)[0]
+        if not isinstance(error, ResponseError) or code not in _REFUSALS:
+            raise StorageError(f"the store refused a call: {error}") from error
+        if script.digest not in self._refused:
+            logger.warning("the store refuses what it is asked: %s", error)
+        self._refused[script.digest] = _REFUSALS[code]
 
-    def _gone(self, asked: float, error: Exception) -> None:
+    def _gone(self, error: Exception) -> None:
         if self._away_since is None:
-            self._away_since = asked
+            self._away_since = trio.current_time()
             logger.warning("the store is away: %s", _named(error))
         # coredis keeps a connection whose answer has not come, and would put the next call behind it.
         self._client.connection_pool.disconnect()
@@ -174,14 +201,8 @@ class Store:
     def _answered(self) -> None:
         self._heard = trio.current_time()
         if self._away_since is not None:
-            logger.warning("the store is back after %.1f s", self.away)
+            logger.warning("the store is back after %.1f s", self._heard - self._away_since)
             self._away_since = None
-
-
-def _passes(error: Exception) -> bool:
-    if isinstance(error, _PASSING):
-        return True
-    return isinstance(error, ResponseError) and str(error).startswith(_PASSING_CODES)
 
 
 def _named(error: Exception) -> str:
