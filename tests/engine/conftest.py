@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.engine import MemoryLog
+from tests.engine.postgres_server import PostgresServer
 from tests.engine.redis_server import RedisCluster, RedisServer
 from tests.engine.rules import assert_rules
 
@@ -39,6 +40,17 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
         yield cluster
     finally:
         cluster.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """As `redis_server`; each test has a schema of its own."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture

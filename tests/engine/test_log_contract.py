@@ -14,6 +14,7 @@ from penstock.engine.log import Entry, EventLog, MemoryLog, Summary, Write, open
 from penstock.engine.log.opening import open_log
 from penstock.engine.log.port import BLOCK
 from tests.engine.faulty import FaultyLog
+from tests.engine.postgres_server import PostgresServer
 from tests.engine.redis_server import RedisCluster, RedisServer
 from tests.engine.writes import (
     append,
@@ -33,7 +34,15 @@ from tests.engine.writes import (
 
 
 @pytest.fixture(
-    params=["memory", "sqlite", "faulty", "redis", "redis-1", pytest.param("redis-cluster", marks=pytest.mark.long)]
+    params=[
+        "memory",
+        "sqlite",
+        "faulty",
+        "redis",
+        "redis-1",
+        pytest.param("redis-cluster", marks=pytest.mark.long),
+        "postgres",
+    ]
 )
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
     log: EventLog
@@ -45,6 +54,9 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[E
     elif request.param.startswith("redis"):
         server: RedisServer = request.getfixturevalue("redis_server")
         log = await open_log(server.url(shards=1 if request.param == "redis-1" else 64))
+    elif request.param == "postgres":
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        log = await open_log(postgres.url())
     else:
         log = await open_sqlite(tmp_path / "chat.db")
     if request.param == "faulty":

@@ -26,7 +26,9 @@ from penstock.engine.log import (
     Write,
     open_sqlite,
 )
+from penstock.engine.log.opening import open_log
 from penstock.engine.log.port import BLOCK
+from tests.engine.postgres_server import PostgresServer
 from tests.engine.redis_server import RedisServer
 from tests.engine.writes import bodies, kinds
 from tests.extent import examples
@@ -271,6 +273,29 @@ def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds,
     trio.run(run)
 
 
+async def compare_twice(url: str, rounds: Rounds, reopened: Rounds) -> None:
+    model = Model()
+    for part in (rounds, reopened):
+        log = await open_log(url)
+        await compare(log, part, model)
+        await log.aclose()
+    log = await open_log(url)
+    await assert_like(log, model)
+    await log.aclose()
+
+
+@settings(
+    max_examples=examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(rounds=rounds, reopened=rounds)
+def test_postgres_log_is_like_the_model_also_after_it_was_reopened(
+    postgres_server: PostgresServer, rounds: Rounds, reopened: Rounds
+) -> None:
+    trio.run(compare_twice, postgres_server.url(), rounds, reopened)
+
+
 @pytest.mark.parametrize("shards", [1, 64])
 @settings(
     max_examples=examples(20),
@@ -281,18 +306,4 @@ def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds,
 def test_redis_log_is_like_the_model_also_after_it_was_reopened(
     redis_server: RedisServer, shards: int, rounds: Rounds, reopened: Rounds
 ) -> None:
-    from penstock.engine.log.redis.log import open_redis
-
-    url = redis_server.url(shards=shards)
-
-    async def run() -> None:
-        model = Model()
-        for part in (rounds, reopened):
-            log = await open_redis(url)
-            await compare(log, part, model)
-            await log.aclose()
-        log = await open_redis(url)
-        await assert_like(log, model)
-        await log.aclose()
-
-    trio.run(run)
+    trio.run(compare_twice, redis_server.url(shards=shards), rounds, reopened)
