@@ -390,13 +390,14 @@ async def open_engine(
     config: Config | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[Engine]:
-    """Open an engine over a database file, ``":memory:"``, a Redis or an open log, and run it until the block is left.
+    """Open an engine over a database file, ``":memory:"``, a store or an open log, and run it until the block is left.
 
     A Redis is named by its URL, ``redis://[user:password@]host[:port][/db][?prefix=penstock&shards=64]``, and takes the
     extra ``penstock[redis]``. ``rediss`` is the same over TLS, ``redis+cluster`` and ``rediss+cluster`` a Redis Cluster
     of which the host is a node. All its keys begin with the prefix; the number of shards is fixed when something is
-    stored under a prefix for the first time. Nothing keeps a second engine from opening it: see to it that there is
-    one.
+    stored under a prefix for the first time. A Postgres is ``postgres://[user:password@]host[:port]/database``, with
+    the extra ``penstock[postgres]``; behind a ``?`` may stand what libpq knows, and ``schema=penstock``, in which all
+    is stored. Nothing keeps a second engine from opening either: see to it that there is one.
 
     Generations that a dead process left open have ended as ``lost`` when this returns; remote ones stay open, and
     go on with their producer's next chunk. Leaving the block, by whatever way, drains: every generation but the remote

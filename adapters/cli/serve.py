@@ -54,7 +54,7 @@ def _place(context: click.Context, db: str, url: str | None) -> str:
     if scheme == "sqlite" and file and not file.startswith("//"):
         return file
     if "://" not in url:
-        raise click.UsageError("--log (or PENSTOCK_LOG) is a URL such as redis://127.0.0.1:6379/0, or sqlite:FILE")
+        raise click.UsageError("--log (or PENSTOCK_LOG) is a URL such as redis://127.0.0.1:6379/0, postgres://127.0.0.1/db, or sqlite:FILE")
     return url
 
 
@@ -74,9 +74,9 @@ def _place(context: click.Context, db: str, url: str | None) -> str:
     default=Config().log_patience,
     show_default=True,
     type=_SECONDS,
-    help="A Redis may be away for so long; answers wait meanwhile.",
+    help="A Redis or Postgres may be away for so long; answers wait meanwhile.",
 )
-@click.option("--allow-weak-store", is_flag=True, help="Take a Redis that may lose what it acknowledged, too.")
+@click.option("--allow-weak-store", is_flag=True, help="Take a store that may lose what it acknowledged, too.")
 @click.option(
     "--host",
     "hosts",

@@ -22,10 +22,14 @@ _CHUNK: Final = 65536
 
 @final
 class FaultyProxy:
-    """Lets everything pass to ``port`` but for one ``fault``, which befalls the next request that runs a script."""
+    """Lets everything pass to ``port`` but for one ``fault``, which befalls the next request that has one of ``marks``.
 
-    def __init__(self, port: int) -> None:
+    Without any named, one that runs a script of a Redis.
+    """
+
+    def __init__(self, port: int, *marks: bytes) -> None:
         self._port = port
+        self._marks = marks or (b"EVAL",)
         self.fault: Fault | None = None
         self.befallen = 0
         self.port = 0
@@ -59,7 +63,7 @@ class FaultyProxy:
                 nursery.start_soon(self._answers, server, client, quirk, nursery.cancel_scope)
                 try:
                     while request := await client.receive_some(_CHUNK):
-                        if self.fault is not None and b"EVAL" in request:
+                        if self.fault is not None and any(mark in request for mark in self._marks):
                             quirk.append(self.fault)
                             self.fault = None
                             self.befallen += 1

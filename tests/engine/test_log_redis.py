@@ -377,7 +377,7 @@ async def test_nobody_is_told_a_password(tmp_path: Path, caplog: pytest.LogCaptu
             "redis://me:wr%40ng-s3cret@127.0.0.1/0?shards=0",
             "redis://me:wr%40ng-s3cret@127.0.0.1/0?other=1",
             "redis://me:wr%40ng-s3cret@/0",
-            "postgres://me:wr%40ng-s3cret@127.0.0.1/0",
+            "mysql://me:wr%40ng-s3cret@127.0.0.1/0",
         ]
         for url in urls:
             with pytest.raises(DatabaseError) as refused:

@@ -52,6 +52,8 @@ class Address:
             asked = dict(parse_qsl(query, strict_parsing=bool(query)))
         except ValueError:
             raise _wrong("what stands behind the ? cannot be read") from None
+        if "@" in database + query:
+            raise _wrong("in user and password stand %40, %2F and %3F for @, / and ?, as %40 does elsewhere")
         schema = asked.pop("schema", "penstock")
         known = {each.keyword.decode() for each in Conninfo.get_defaults()}
         if unknown := asked.keys() - known:

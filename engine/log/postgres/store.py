@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, final
 import psycopg
 import trio
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready
 
 from ...errors import StorageError
@@ -41,12 +42,16 @@ _READERS: Final = 4
 # For another node's lock a write waits no longer: seconds. It has one only while a round of its own is carried out.
 _LOCK: Final = 2
 
-# What passes by itself, by the class of the SQLSTATE: the server restarts, another becomes the primary, a lock is held,
-# connections are used up. Without any code it is the connection that failed.
-_PASSING: Final = ("08", "57", "40", "55P03", "25006", "53300")
+# Of a store that is away, by the beginning of the SQLSTATE: it restarts, or has no connection left. Without any code it
+# is the connection that failed.
+_PASSING: Final = ("08", "57P", "53300")
 
-# And what the server says of itself.
+# And what the server says while it is there.
 _REFUSALS: Final = {
+    "25006": "it takes no writes",
+    "40P01": "somebody holds its locks",
+    "55P03": "somebody holds its locks",
+    "57014": "it is too slow",
     "53100": "its disk is full",
     "53200": "its memory is full",
     "58030": "it cannot use its disk",
@@ -94,10 +99,12 @@ def connect(address: Address, within: float) -> Link:
     settings = {
         "search_path": address.schema,
         "client_encoding": "UTF8",
+        "default_transaction_isolation": "read committed",
         "lock_timeout": f"{_LOCK}s",
         "statement_timeout": f"{within * 1000:.0f}ms",
         # All statements are made for the indexes, whatever is known of the tables.
         "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
         "jit": "off",
@@ -170,15 +177,12 @@ class Store:
         except IndexError:
             link = connect(self._address, self._within)
         try:
-            answer = work(link)
-        except psycopg.OperationalError:
-            link.close()
-            raise
-        except BaseException:
-            self._idle.append(link)
-            raise
-        self._idle.append(link)
-        return answer
+            return work(link)
+        finally:
+            if link.info.transaction_status == TransactionStatus.IDLE:
+                self._idle.append(link)
+            else:
+                link.close()
 
     async def watch(self) -> None:
         """Ask the store whether it is there while nobody else asks it anything, for as long as it is open."""
@@ -213,6 +217,7 @@ class Store:
             if self._refused is None:
                 logger.warning("the store refuses what it is asked: %s", error)
             self._refused = _REFUSALS[code]
+            self._drop()  # another may be the primary by now
         else:
             raise error
 

@@ -15,8 +15,8 @@ import psycopg
 
 from ...errors import CorruptSession, PenstockError, WriteFailed
 from ..fence import Standing, admit, admit_compact
-from ..port import MOST, Append, Claim, Compact, Delete, Keep, Release, Write
-from .store import Link, Store
+from ..port import MOST, Append, Claim, Compact, Delete, Keep, Move, Release, Write
+from .store import Store
 
 __all__ = ["Writing"]
 
@@ -46,33 +46,37 @@ class Writing:
 
     async def carry_out(self, writes: Sequence[Write]) -> Sequence[PenstockError | None]:
         """As `lane.CarryOut`."""
-        sound = [write for write in writes if isinstance(write, Keep | Compact) or write.token < MOST]
-        if len(sound) < len(writes):
-            stored = iter(await self.carry_out(sound) if sound else ())
-            return [next(stored) if any(each is write for each in sound) else _no_such(write) for write in writes]
+        refused = {
+            place: _no_such(write)
+            for place, write in enumerate(writes)
+            if not isinstance(write, Keep | Compact) and write.token >= MOST
+        }
+        stored = iter(await self._store_all([write for place, write in enumerate(writes) if place not in refused]))
+        return [refused[place] if place in refused else next(stored) for place in range(len(writes))]
+
+    async def _store_all(self, writes: Sequence[Write]) -> Sequence[PenstockError | None]:
+        if not writes:
+            return []
         try:
-            return await self._together(writes)
+            return await self._round(writes)
         except (psycopg.Error, ValueError) as error:
             if len(writes) == 1:
                 return [_failure(writes[0], error)]
         # One of them is at fault, and must take no other with it.
-        return [(await self.carry_out([write]))[0] for write in writes]
+        return [(await self._store_all([write]))[0] for write in writes]
 
-    async def _together(self, writes: Sequence[Write]) -> Sequence[PenstockError | None]:
+    async def _round(self, writes: Sequence[Write]) -> Sequence[PenstockError | None]:
         self._number += 1
+        order = sorted(range(len(writes)), key=lambda place: writes[place].session_id)
+        ordered = [writes[place] for place in order]
         if isinstance(writes[0], Compact):
-            sql, ordered = self._compact, list(writes)
-            values = _arguments_of_compact(writes[0])
+            sql, arguments = self._compact, _arguments_of_compact(writes[0])
         else:
-            sql, ordered = self._write, sorted(writes, key=lambda write: write.session_id)
-            values = _arguments(ordered)
-
-        def work(link: Link) -> Any:
-            return link.execute(sql, (self._writer, self._number, *values)).fetchone()
-
-        (verdicts,) = await self._store.write(work)
-        told = {id(write): _refusal(write, verdict) for write, verdict in zip(ordered, verdicts, strict=True)}
-        return [told[id(write)] for write in writes]
+            sql, arguments = self._write, _arguments(ordered)
+        values = [self._writer, self._number, *arguments]
+        (verdicts,) = await self._store.write(lambda link: link.execute(sql, values).fetchone() or ([],))
+        told = [_refusal(write, verdict) for write, verdict in zip(ordered, verdicts, strict=True)]
+        return [error for _, error in sorted(zip(order, told, strict=True), key=lambda each: each[0])]
 
 
 def _arguments(writes: Sequence[Write]) -> list[list[Any]]:
@@ -128,8 +132,7 @@ def _refusal(write: Write, verdict: str | None) -> PenstockError | None:
     return WriteFailed("the store refused what it should have taken", session_id=write.session_id)
 
 
-def _no_such(write: Write) -> PenstockError | None:
-    assert not isinstance(write, Compact)
+def _no_such(write: Move) -> PenstockError:
     told = admit(None, write)
     assert isinstance(told, PenstockError)
     return told
