@@ -53,7 +53,6 @@ _PERIOD: Final = 2.0
 # What passes by itself, though the store answers or another does: it restarts, or another becomes the primary.
 _PASSING: Final = (
     LostConnection,
-    OSError,  # the builtin TimeoutError is one
     AskError,
     ClusterDownError,
     ClusterError,
@@ -155,7 +154,7 @@ class Store:
                     answer: object = await self._client.evalsha(script.digest, keys=[key], args=arguments)
                 except NoScriptError:
                     answer = await self._client.eval(script.text, keys=[key], args=arguments)
-            except (RedisError, OSError) as error:
+            except Exception as error:
                 self._failed(script, error)
                 since = begun if self._away_since is None else min(begun, self._away_since)
                 if trio.current_time() - since >= self._patience:
@@ -174,14 +173,14 @@ class Store:
                 continue
             try:
                 await self._client.ping()
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  as above
                 self._gone(error)
             else:
                 self._answered()
 
     def _failed(self, script: Script, error: Exception) -> None:
         """Raises `StorageError` for what does not pass by itself."""
-        if isinstance(error, _PASSING):
+        if isinstance(error, _PASSING) or not isinstance(error, RedisError):  # such as TimeoutError
             self._gone(error)
             return
         code = str(error).split(" ", 1)[0]
