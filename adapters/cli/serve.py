@@ -54,7 +54,9 @@ def _place(context: click.Context, db: str, url: str | None) -> str:
     if scheme == "sqlite" and file and not file.startswith("//"):
         return file
     if "://" not in url:
-        raise click.UsageError("--log (or PENSTOCK_LOG) is a URL such as redis://127.0.0.1:6379/0, postgres://127.0.0.1/db, or sqlite:FILE")
+        raise click.UsageError(
+            "--log (or PENSTOCK_LOG) is a URL such as redis://127.0.0.1:6379/0, postgres://127.0.0.1/db, or sqlite:FILE"
+        )
     return url
 
 

@@ -62,11 +62,10 @@ class PostgresServer:
             **options,
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._user = _other_user()
+        self._uid, self._gid = _other_user()
         # Not in pytest's: those are this user's alone.
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-postgres-"))
-        if self._user is not None:
-            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        self._give(self.folder)
         self._data = self.folder / "data"
 
     def url(self, *, schema: str | None = None, port: int | None = None, password: str = PASSWORD) -> str:
@@ -78,8 +77,7 @@ class PostgresServer:
         """A cluster with one user, who has a password."""
         secret = self.folder / "secret"
         secret.write_text(PASSWORD)
-        if self._user is not None:
-            os.chown(secret, self._user.pw_uid, self._user.pw_gid)
+        self._give(secret)
         words = ["--username=penstock", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"]
         subprocess.run(
             [self._bin / "initdb", *words, "--locale=C", "-D", self._data],
@@ -87,8 +85,13 @@ class PostgresServer:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            **self._as_user(),
+            user=self._uid,
+            group=self._gid,
         )
+
+    def _give(self, path: Path) -> None:
+        if self._uid is not None and self._gid is not None:
+            os.chown(path, self._uid, self._gid)
 
     def start(self) -> None:
         if not self._data.exists():
@@ -102,16 +105,14 @@ class PostgresServer:
                 stderr=told,
                 cwd=self.folder,
                 start_new_session=True,
-                **self._as_user(),
+                user=self._uid,
+                group=self._gid,
             )
         deadline = time.monotonic() + _START
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "postgres.log").read_text()
             assert time.monotonic() < deadline, "postgres does not answer"
             time.sleep(0.02)
-
-    def _as_user(self) -> dict[str, int]:
-        return {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid}
 
     def _answers(self) -> bool:
         import psycopg
@@ -156,13 +157,14 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _other_user() -> pwd.struct_passwd | None:
-    """Postgres refuses to run as root."""
+def _other_user() -> tuple[int | None, int | None]:
+    """Postgres refuses to run as root. None when this user will do."""
     if os.getuid() != 0:
-        return None
+        return None, None
     for name in ("postgres", "nobody"):
         try:
-            return pwd.getpwnam(name)
+            user = pwd.getpwnam(name)
         except KeyError:
             continue
+        return user.pw_uid, user.pw_gid
     pytest.skip("there is no user but root, as whom postgres does not run")

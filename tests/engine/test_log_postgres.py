@@ -322,10 +322,11 @@ async def test_of_two_that_create_or_claim_one_session_at_once_one_gets_it(postg
     async with opened(url) as one, opened(url) as other:
         for number in range(20):
             name = f"s{number}"
-            for writes in (
-                [create(of=name, owner="a"), create(of=name, epoch="e1", owner="b")],
+            both: tuple[list[Write], list[Write]] = (
+                [create(of=name, owner=owner) for owner in "ab"],
                 [claim(name, seen=1, owner=owner) for owner in "ab"],
-            ):
+            )
+            for writes in both:
                 told: list[PenstockError | None] = []
                 async with trio.open_nursery() as nursery:
                     for log, write in zip((one, other), writes, strict=True):
@@ -545,7 +546,7 @@ async def test_pages_of_many_sessions_are_those_of_any_other_log(
                     )
         for after in ("", "bob", "zoe"):
             assert await log.heads(after=after, limit=7) == await memory.heads(after=after, limit=7)
-            asked = {"after": after, "limit": 7}
+            asked: dict[str, Any] = {"after": after, "limit": 7}
             assert await log.holders("open", **asked) == await memory.holders("open", **asked)
             assert await log.owned("n1", having=["open"], **asked) == await memory.owned("n1", having=["open"], **asked)
 
