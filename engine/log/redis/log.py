@@ -13,12 +13,13 @@ import trio
 from coredis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase, WriteFailed
+from ..lane import Lane, Outcome
 from ..port import Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, tell
 from .address import Address
 from .checks import check_store, take_layout
-from .lane import Lane, Outcome
 from .layout import Layout, Packable, head_from, pack, place_of
 from .store import Argument, Client, Script, Store, client_of, of_answers
+from .writing import Writing
 
 __all__ = ["RedisLog", "open_redis"]
 
@@ -126,8 +127,11 @@ class RedisLog(EventLog):
         await check_store(client, self._address, allow_weak=self._allow_weak)
         shards = await take_layout(client, self._address)
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
-        self._store = Store(client, self._patience)
-        self._lanes = [Lane(self._store, self._layout, bases, self._told) for bases in self._layout.lanes]
+        self._store = store = Store(client, self._patience)
+        self._lanes = [
+            Lane(Writing(store, self._layout, bases).carry_out, lambda: store.trouble, self._told)
+            for bases in self._layout.lanes
+        ]
         self._opened.set()
         async with trio.open_nursery() as watching:
             watching.start_soon(self._store.watch)

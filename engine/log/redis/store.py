@@ -1,7 +1,7 @@
 """The connection to a Redis: what its scripts answer, with patience through its restarts.
 
 Owns when a call is made again, and when the store counts as away. A call may be carried out twice: reads do no harm,
-and rounds have numbers (`lane`). The client is coredis, which makes no call again by itself here.
+and rounds have numbers (`writing`). The client is coredis, which makes no call again by itself here.
 """
 
 from __future__ import annotations
