@@ -314,6 +314,24 @@ async def test_of_two_that_write_at_once_each_is_told_what_became_of_its_own(pos
         assert one.statistics().failed_writes == other.statistics().failed_writes == 0
 
 
+async def test_two_that_write_to_the_same_sessions_never_hold_each_other_up_for_good(
+    postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgres_server.url()
+    async with opened(url) as one, opened(url) as other:
+        await store(one, create(of="s1"), create(of="s2"))
+        async with trio.open_nursery() as nursery:
+            with asking(url) as connection, connection.transaction():
+                connection.execute("SELECT FROM sessions WHERE id = 's2' FOR UPDATE")
+                nursery.start_soon(store, one, keep("s2", records={"a": b"1"}), keep("s1", records={"a": b"1"}))
+                await trio.sleep(0.1)
+                nursery.start_soon(store, other, keep("s1", records={"b": b"1"}), keep("s2", records={"b": b"1"}))
+                await trio.sleep(0.1)
+        for name in ("s1", "s2"):
+            assert await one.records(name, "e1") == {"a": b"1", "b": b"1"}
+        assert "refuses" not in caplog.text  # Postgres had to end no deadlock
+
+
 async def test_of_two_that_create_or_claim_one_session_at_once_one_gets_it(postgres_server: PostgresServer) -> None:
     async def take(log: EventLog, write: Write) -> None:
         told.append(*await outcomes(log, write))
