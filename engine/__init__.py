@@ -85,6 +85,7 @@ from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
 from .session.session import Session
+from .stream.bus import Bus, LocalBus
 from .stream.hub import Batch, Degraded, Drained, Ended
 from .stream.subscription import (
     CaughtUp,
@@ -107,6 +108,7 @@ __all__ = [
     "Batch",
     "Block",
     "BlockView",
+    "Bus",
     "CaughtUp",
     "Chunk",
     "ChunksAccepted",
@@ -139,6 +141,7 @@ __all__ = [
     "LastSaid",
     "ListChange",
     "ListDelivery",
+    "LocalBus",
     "LogStatistics",
     "MemoryLog",
     "Message",

@@ -30,6 +30,7 @@ __all__ = [
     "InvalidCursor",
     "InvalidId",
     "MessageNotFound",
+    "Moved",
     "NewerSchema",
     "Overloaded",
     "PenstockError",
@@ -227,6 +228,21 @@ class StaleToken(StaleError):
     """
 
     code = "STALE_GENERATION"
+
+    def __init__(self, detail: str, *, owner: str = "", session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.owner = owner
+
+
+@final
+class Moved(StaleError):
+    """Another engine of this log has the session, or has taken it over: ask that one, or try again.
+
+    ``owner`` is its name. Nothing was written of what was asked for.
+    """
+
+    code = "SESSION_MOVED"
+    retryable = True
 
     def __init__(self, detail: str, *, owner: str = "", session_id: str | None = None) -> None:
         super().__init__(detail, session_id=session_id)

@@ -9,18 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from .. import Append, Entry, EventLog, Head, LogStatistics, PenstockError
-from ..log.port import Write
+from .. import (
+    Append,
+    Claim,
+    Compact,
+    Delete,
+    Entry,
+    EventLog,
+    Head,
+    Keep,
+    LogStatistics,
+    PenstockError,
+    Release,
+)
+from ..log.port import BLOCK, Write
+from .violation import Violation
 
 __all__ = ["KeptLog"]
 
 
 @final
 class KeptLog(EventLog):
-    """Passes everything on to ``inner``. Compaction changes what ``inner`` has, not what is kept here."""
+    """Passes everything on to ``inner``. Compaction changes what ``inner`` has, not what is kept here.
+
+    ``strays`` has what was written by who is not the session's owner (R10); `check_kept` has it among what it finds.
+    """
 
     def __init__(self, inner: EventLog) -> None:
         self.inner = inner
+        self.strays: list[Violation] = []
+        self._blocks: dict[str, int] = {}  # of tokens, by session: what its last owner was given
         self._lives: dict[tuple[str, str], list[Entry]] = {}
 
     def lives(self) -> Iterator[tuple[str, str]]:
@@ -37,12 +55,27 @@ class KeptLog(EventLog):
 
     def submit(self, write: Write, report: Callable[[PenstockError | None], None]) -> None:
         def reported(error: PenstockError | None) -> None:
+            if error is None:
+                self._check_owner(write)
             if error is None and isinstance(write, Append):
                 entries = self._lives.setdefault((write.session_id, write.epoch), [])
                 entries.extend(map(Entry, range(write.expected_tail + 1, 1 << 62), write.events))
             report(error)
 
         self.inner.submit(write, reported)
+
+    def _check_owner(self, write: Write) -> None:
+        """R10: what is stored is written under the block of tokens that the last claim, or the creation, has given."""
+        if isinstance(write, Compact | Keep | Release):
+            return
+        block = write.token // BLOCK
+        if isinstance(write, Claim) or (isinstance(write, Append) and write.create):
+            self._blocks[write.session_id] = block
+        elif block != self._blocks.setdefault(write.session_id, block) and not (
+            isinstance(write, Delete) and write.forced
+        ):
+            text = f"{write.session_id} was written under token {write.token}, which no claim has given"
+            self.strays.append(Violation("R10", None, text))
 
     async def head(self, session_id: str) -> Head | None:
         return await self.inner.head(session_id)

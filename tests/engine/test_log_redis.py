@@ -417,6 +417,19 @@ async def test_an_engine_goes_on_where_the_former_one_left_a_store(redis_server:
         assert listed.session_id == "demo"
 
 
+async def test_engines_of_two_names_share_a_store(redis_server: RedisServer) -> None:
+    url = redis_server.url()
+    async with open_engine(url, owner="a") as a, open_engine(url, owner="b") as b:
+        mine = await a.create_session("demo")
+        await mine.post(text="1")
+        theirs = await b.session("demo")
+        for number, session in ((2, theirs), (3, mine), (4, theirs)):
+            await session.post(text=f"{number}")
+        for session in (mine, theirs):
+            said = [block.text for message in (await session.snapshot()).messages for block in message.blocks]
+            assert said == ["1", "2", "3", "4"]
+
+
 async def test_a_damaged_session_is_told_apart_and_can_be_deleted(redis_server: RedisServer) -> None:
     url = redis_server.url(prefix="damaged", shards=1)
     base = "{damaged:0}"
