@@ -95,8 +95,8 @@ async def open_postgres(
     """Open the log in the Postgres at ``url``; see `Address` for its form. Its tables are made if need be.
 
     The store may be away for ``patience`` seconds, at opening and later, before anything fails: writes and reads wait
-    meanwhile. An answer that takes longer than ``within`` seconds is asked for again. One engine at a time: nothing
-    keeps a second one out.
+    meanwhile. An answer that takes longer than ``within`` seconds is asked for again. Nothing keeps a
+    second engine without a name out.
 
     Close it with `PgLog.aclose`. Raises `UnwritableDatabase`, when it cannot be reached or entered, and unless
     ``allow_weak_store`` when it may lose what it acknowledged, and `NewerSchema`.
