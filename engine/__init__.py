@@ -39,6 +39,7 @@ from .generation.lease import check_lease
 from .generation.message import Block, Message
 from .log import (
     Append,
+    Claim,
     Compact,
     CopyProgress,
     Delete,
@@ -49,6 +50,7 @@ from .log import (
     Keep,
     LogStatistics,
     MemoryLog,
+    Release,
     SqliteLog,
     SqliteReader,
     Summary,
@@ -83,6 +85,7 @@ from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
 from .session.session import Session
+from .stream.bus import Bus, LocalBus
 from .stream.hub import Batch, Degraded, Drained, Ended
 from .stream.subscription import (
     CaughtUp,
@@ -105,9 +108,11 @@ __all__ = [
     "Batch",
     "Block",
     "BlockView",
+    "Bus",
     "CaughtUp",
     "Chunk",
     "ChunksAccepted",
+    "Claim",
     "Compact",
     "CompactionStatistics",
     "Compactor",
@@ -136,6 +141,7 @@ __all__ = [
     "LastSaid",
     "ListChange",
     "ListDelivery",
+    "LocalBus",
     "LogStatistics",
     "MemoryLog",
     "Message",
@@ -153,6 +159,7 @@ __all__ = [
     "Progress",
     "QueueNext",
     "Queued",
+    "Release",
     "ResolvedView",
     "Restored",
     "Session",

@@ -50,6 +50,14 @@ class Config:
     # A commit takes milliseconds; ten seconds without one means the disk hangs.
     flush_timeout: float = field(default=10.0, validator=_positive)
 
+    # How long a store of others, a Redis or a Postgres, may be away before writes and reads fail: it restarts in a
+    # second or two, and another takes its place in some more. Meanwhile they wait.
+    log_patience: float = field(default=10.0, validator=_positive)
+
+    # Whether such a store may be one that can lose what it acknowledged. Readers would see other events behind the same
+    # cursor then.
+    allow_weak_store: bool = False
+
     # The time all ends get at shutdown. Process supervisors commonly kill after ten seconds or more.
     drain_timeout: float = field(default=10.0, validator=_positive)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final, final
@@ -24,10 +24,10 @@ from .errors import (
     StaleError,
     WriteFailed,
 )
-from .events import Cursor, JSONObject, SessionId, check_session_id, new_session_id
+from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id
 from .facts import Observer
 from .generation.generation import Producer
-from .log import MemoryLog, open_sqlite
+from .log import open_log
 from .log.port import EventLog, Head, LogStatistics
 from .observers.log_lines import LogLines
 from .observers.reporting import Observers
@@ -41,6 +41,7 @@ from .session.registry import Registry
 from .session.resident import Resident
 from .session.session import Session
 from .shapes import check_text, checked_text
+from .stream.bus import Bus, LocalBus
 from .stream.hub import Drained
 from .stream.watch import Watch
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
@@ -96,20 +97,21 @@ class Engine:
         producers: Producers,
         config: Config,
         observer: Observer | None = None,
+        owner: str = "",
+        bus: Bus | None = None,
     ) -> None:
         self.config: Final = config
         self._log = log
         self._owns_log = owns_log
         observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
         self._supervisor = Supervisor(self._leave_with)
-        self._registry = Registry(log, config, producers, observers, self._supervisor)
+        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus)
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self._opened = trio.Event()
         self._closing = trio.Event()
         self._upkeep = trio.CancelScope()
         self._drained = trio.Event()
-        self._failure: PenstockError | None = None
         self.closed = trio.Event()
 
     # --- sessions
@@ -131,7 +133,7 @@ class Engine:
         """
         sid = check_session_id(session_id)
         with suppress(CorruptSession):
-            await self.resident(sid)
+            await self._registry.reader(sid)
         return Session(self._registry, sid)
 
     async def sessions(
@@ -192,6 +194,16 @@ class Engine:
         """
         await self._registry.delete(check_session_id(session_id))
 
+    async def take_over(self, owner: str) -> None:
+        """End as ``lost`` what the engine of that name has open, and let its queues go on here: it is gone.
+
+        For engines that share a log. One that is not gone steps down: it writes nothing more in these sessions.
+        Raises `InvalidId`, `StorageError`, `Draining`.
+        """
+        check_path_id(owner, "an owner")
+        self._registry.check_open()
+        await self._bring(partial(self._owned, owner), gone=owner)
+
     # --- state
 
     @property
@@ -216,13 +228,13 @@ class Engine:
         )
 
     def statistics(self) -> EngineStatistics:
-        residents = self._registry.residents
+        residents, watched = self._registry.residents, self._registry.watched
         return EngineStatistics(
             sessions=len(residents),
             live_generations=sum(resident.core.live is not None for resident in residents),
             stragglers=sum(len(resident.core.stragglers) for resident in self._registry.tasks),
-            subscribers=sum(len(resident.hub) for resident in residents),
-            present=sum(len(resident.presence) for resident in residents),
+            subscribers=sum(len(each.hub) for each in watched),
+            present=sum(len(each.presence) for each in watched),
             pending_events=self._registry.budget.used,
             pending_bytes=self._registry.budget.bytes,
             degraded_sessions=sum(not resident.writable for resident in residents),
@@ -262,8 +274,8 @@ class Engine:
             if limit.cancelled_caught:
                 logger.error("the drain took more than %s s; what is left ends as lost", self.config.drain_timeout)
         finally:
-            for resident in self._registry.residents:
-                self._supervisor.call(partial(resident.hub.close, Drained(reason)), "telling readers of the drain")
+            for each in self._registry.watched:
+                self._supervisor.call(partial(each.hub.close, Drained(reason)), "telling readers of the drain")
             self._registry.listing.changes.close(Drained(reason))
             self._drained.set()
 
@@ -283,6 +295,8 @@ class Engine:
                     await self.drain()
                     self._upkeep.cancel(reason="the engine closes")
                     self._registry.closed = True
+                    if self._registry.views is not None:
+                        self._registry.views.close()
                     for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
                     await self._close_log()
@@ -297,12 +311,15 @@ class Engine:
         """Compact what is old, delete what is too old, and give forks what they lack, until the engine closes."""
         with self._upkeep:
             async with trio.open_nursery() as nursery:
-                for work, name in (
+                works: list[tuple[Callable[[], Awaitable[None]], str]] = [
                     (self._registry.let_go, "penstock memory"),
                     (Compactor(self._log, self.config, aside=self._registry).run, "penstock compaction"),
                     (self._expire, "penstock retention"),
                     (self._give_files, "penstock files"),
-                ):
+                ]
+                if self._registry.views is not None:
+                    works.append((self._registry.views.run, "penstock views"))
+                for work, name in works:
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
 
     async def _give_files(self) -> None:
@@ -334,45 +351,51 @@ class Engine:
     async def _recover(self) -> None:
         """End as ``lost`` what a dead process left open, and let its queues go on: being in memory does it.
 
+        Where engines share the log, only what was left by one of this name, or is nobody's: the others may live.
+
         In the task of who opens the engine: it may be cancelled, and what began meanwhile is drained. What is wrong
         with one session is no reason not to open the others.
         """
+        owner = self._registry.owner
+        await sweep_uploads(self._log, owner)
+        if owner:
+            for each in (owner, ""):
+                await self._bring(partial(self._owned, each))
+        else:
+            for key in (OPEN, QUEUED):
+                await self._bring(partial(self._holders, key))
+        self._registry.launch_apart(self._keep_up, "penstock upkeep")
+
+    async def _holders(self, key: str, after: str) -> list[str]:
+        return [session_id for session_id, _ in await self._log.holders(key, after=after, limit=_RECOVERY_WIDTH)]
+
+    async def _owned(self, owner: str, after: str) -> list[str]:
+        return await self._log.owned(owner, having=(OPEN, QUEUED), after=after, limit=_RECOVERY_WIDTH)
+
+    async def _bring(self, page: Callable[[str], Awaitable[Sequence[str]]], gone: str = "") -> None:
+        """Bring the sessions of all pages into memory. Raises what would be so with every other one."""
+        failure: PenstockError | None = None
 
         async def bring(session_id: str) -> None:
+            nonlocal failure
             try:
-                await self.resident(SessionId(session_id))
+                await self._registry.resident(SessionId(session_id), gone=gone)
             except (CorruptSession, StaleError, SessionNotFound, SessionDeleted):
-                pass  # it is set aside, or gone
+                pass  # it is set aside, or gone, or another engine has it
             except PenstockError as error:
                 if isinstance(error, WriteFailed) and not error.whole:
                     logger.error("session %s: what it holds open stays open: %s", session_id, error)
-                else:  # it would be so with every other one
-                    self._failure = error
+                else:
+                    failure = error
 
-        try:
-            await sweep_uploads(self._log)
-        except PenstockError as error:
-            self._failure = error
-        for key in (OPEN, QUEUED):
-            await self._bring_holders(key, bring)
-        if self._failure is not None:
-            raise self._failure
-        self._registry.launch_apart(self._keep_up, "penstock upkeep")
-
-    async def _bring_holders(self, key: str, bring: Callable[[str], Awaitable[None]]) -> None:
         after = ""
-        while self._failure is None:
-            try:
-                holders = await self._log.holders(key, after=after, limit=_RECOVERY_WIDTH)
-            except PenstockError as error:
-                self._failure = error
-                return
-            if not holders:
-                return
+        while session_ids := await page(after):
             async with trio.open_nursery() as nursery:
-                for session_id, _ in holders:
+                for session_id in session_ids:
                     self._supervisor.start(nursery, partial(bring, session_id), f"the opening of session {session_id}")
-            after = holders[-1][0]
+            if failure is not None:
+                raise failure
+            after = session_ids[-1]
 
 
 async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -395,36 +418,56 @@ async def open_engine(
     default_producer: str | None = None,
     config: Config | None = None,
     observer: Observer | None = None,
+    owner: str | None = None,
+    bus: Bus | None = None,
 ) -> AsyncIterator[Engine]:
-    """Open an engine over a database file, ``":memory:"``, or an open log, and run it until the block is left.
+    """Open an engine over a database file, ``":memory:"``, a store or an open log, and run it until the block is left.
+
+    A Redis is named by its URL, ``redis://[user:password@]host[:port][/db][?prefix=penstock&shards=64]``, and takes the
+    extra ``penstock[redis]``. ``rediss`` is the same over TLS, ``redis+cluster`` and ``rediss+cluster`` a Redis Cluster
+    of which the host is a node. All its keys begin with the prefix; the number of shards is fixed when something is
+    stored under a prefix for the first time. A Postgres is ``postgres://[user:password@]host[:port]/database``, with
+    the extra ``penstock[postgres]``; behind a ``?`` may stand what libpq knows, and ``schema=penstock``, in which all
+    is stored. Nothing keeps a second engine without a name (``owner``) from opening either: see to it that there is
+    none.
 
     Generations that a dead process left open have ended as ``lost`` when this returns; remote ones stay open, and
     go on with their producer's next chunk. Leaving the block, by whatever way, drains: every generation but the remote
     ones ends, every end is committed, the log is closed. A log that was
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
-    Raises `DatabaseError` when the file cannot be opened, or an engine is open over ``log`` already, and `WriteFailed`
-    when it cannot be written. What leaves the block comes out as it is; where closing raises as well, such as
-    `StorageError`, both come out in an exception group.
+    With a name, ``owner``, it shares the log with engines of other names. A session belongs to the one that created or
+    last wrote in it; to write in it another one claims it, unless something is open in it: then that raises `Moved`,
+    which says who has it. What was left open by an engine of the same name has ended when this returns, other engines'
+    is left alone (`Engine.take_over`). Any of them can read any session. ``bus`` is how they hear of each other, such
+    as one `LocalBus` for all that are opened over one `MemoryLog`; without it they see within 5 s what others write.
+
+    Raises `DatabaseError` when the log cannot be opened, or an engine is open over ``log`` already, unless both have
+    names and not the same; `InvalidId` for a name that is none; `WriteFailed` when it cannot be written. What leaves
+    the block comes out as it is; where closing raises as well, such as `StorageError`, both come out in an exception
+    group.
     """
+    name = "" if owner is None else check_path_id(owner, "an owner")
     known = Producers({} if producers is None else producers, default_producer)
-    if isinstance(log, EventLog):
-        opened: EventLog = log
-    elif os.fspath(log) == ":memory:":
-        opened = MemoryLog()
-    else:
-        opened = await open_sqlite(os.fspath(log))
+    config = config or Config()
+    opened = (
+        log
+        if isinstance(log, EventLog)
+        else await open_log(log, patience=config.log_patience, allow_weak_store=config.allow_weak_store)
+    )
     engine = Engine(
         opened,
         owns_log=opened is not log,
         producers=known,
-        config=config or Config(),
+        config=config,
         observer=observer,
+        owner=name,
+        bus=(bus or LocalBus()) if name else None,
     )
     raised: BaseException | None = None
     closing: BaseException | None = None
     try:
-        with _alone_over(opened), engine.application:
+        with _using(opened, name), engine.application:
             try:
                 async with trio.open_nursery() as nursery:
                     try:
@@ -447,20 +490,22 @@ async def open_engine(
             raise engine.exit  # as it is, whatever the application raised that was cancelled for it
 
 
-# The logs that have an engine, by identity: two would each believe that a session is theirs alone.
-_used_logs: Final[dict[int, object]] = {}
+# The logs that have an engine, by identity, with its name: without one, it believes that all sessions are its own.
+_used_logs: Final[dict[tuple[int, str], object]] = {}
 
 
 @contextmanager
-def _alone_over(log: EventLog) -> Iterator[None]:
-    """Raises `DatabaseInUse` when an engine is open over this very log."""
+def _using(log: EventLog, owner: str) -> Iterator[None]:
+    """Raises `DatabaseInUse` when an engine is open over this very log that has this name, or either has none."""
     me = object()
-    if _used_logs.setdefault(id(log), me) is not me:  # in one step, for engines of several threads
+    if _used_logs.setdefault((id(log), owner), me) is not me:  # in one step, for engines of several threads
         raise DatabaseInUse("an engine is open over this log already: use that one, or open another log")
     try:
+        if any(each == id(log) and name != owner and not (name and owner) for each, name in list(_used_logs)):
+            raise DatabaseInUse("an engine is open over this log already: give each its own name, or open another log")
         yield
     finally:
-        del _used_logs[id(log)]
+        del _used_logs[id(log), owner]
 
 
 def _both(raised: BaseException | None, closing: BaseException | None) -> BaseException | None:

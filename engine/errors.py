@@ -30,6 +30,7 @@ __all__ = [
     "InvalidCursor",
     "InvalidId",
     "MessageNotFound",
+    "Moved",
     "NewerSchema",
     "Overloaded",
     "PenstockError",
@@ -221,9 +222,31 @@ class SequenceGap(StaleError):
 
 @final
 class StaleToken(StaleError):
-    """The append token was overtaken: somebody else has the right to append to this session."""
+    """The append token was overtaken: somebody else has the right to append to this session.
+
+    ``owner`` names who, as far as the log knows: empty for nobody.
+    """
 
     code = "STALE_GENERATION"
+
+    def __init__(self, detail: str, *, owner: str = "", session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.owner = owner
+
+
+@final
+class Moved(StaleError):
+    """Another engine of this log has the session, or has taken it over: ask that one, or try again.
+
+    ``owner`` is its name. Nothing was written of what was asked for.
+    """
+
+    code = "SESSION_MOVED"
+    retryable = True
+
+    def __init__(self, detail: str, *, owner: str = "", session_id: str | None = None) -> None:
+        super().__init__(detail, session_id=session_id)
+        self.owner = owner
 
 
 @final
@@ -322,12 +345,12 @@ class CorruptSession(StorageError):
 
 
 class DatabaseError(StorageError):
-    """The database cannot be opened; the text names the file and what to do."""
+    """The log cannot be opened; the text names the file or the store, and what to do."""
 
 
 @final
 class NewerSchema(DatabaseError):
-    """A newer penstock wrote this database."""
+    """A newer penstock wrote this database, or store."""
 
 
 @final
@@ -342,7 +365,7 @@ class DatabaseInUse(DatabaseError):
 
 @final
 class UnwritableDatabase(DatabaseError):
-    """The file, its folder or its disk does not take writes."""
+    """The file, its folder or its disk does not take writes; or the store does not, or may lose some."""
 
 
 class RemoteError(PenstockError):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final, NoReturn, final
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from penstock.engine import Config, DatabaseError, Engine, Producer, open_engine
 
@@ -53,7 +53,7 @@ class ServeError(Exception):
 class Options:
     """What `serve` was told."""
 
-    db: str
+    log: str = field(repr=False)  # as `open_engine` takes it: may hold a password
     hosts: tuple[str, ...]
     access: Access
     port: int
@@ -66,6 +66,14 @@ class Options:
     file_bytes: int = Config().file_bytes
     session_file_bytes: int = Config().session_file_bytes
     edge: Edge
+    allow_weak_store: bool = False
+    log_patience: float = Config().log_patience  # seconds
+
+    @property
+    def log_name(self) -> str:
+        """For people: without what may let somebody in."""
+        scheme, is_url, rest = self.log.partition("://")
+        return scheme + is_url + rest.rpartition("@")[2].partition("?")[0] if is_url else self.log
 
     @property
     def files(self) -> tuple[Reloadable, ...]:
@@ -146,10 +154,12 @@ async def _serve(
     try:
         metrics = Metrics()
         async with open_engine(
-            options.db,
+            options.log,
             producers=options.producers,
             default_producer=options.default_producer,
             config=Config(
+                log_patience=options.log_patience,
+                allow_weak_store=options.allow_weak_store,
                 drain_timeout=options.drain_timeout,
                 idle_limit=options.idle_limit,
                 idle_limits=options.idle_limits,
@@ -164,7 +174,7 @@ async def _serve(
                 urls = bound.urls("http" if options.edge.certificate is None else "https")
                 listeners = bound.listen()
                 for url in urls:
-                    said.put(f"penstock serves {options.db} on {url} (Ctrl-C ends it)\n")
+                    said.put(f"penstock serves {options.log_name} on {url} (Ctrl-C ends it)\n")
                 await _answer(options, engine, metrics, listeners, shutdown)
             nursery.start_soon(_leave_stragglers, engine)
     finally:

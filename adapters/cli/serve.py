@@ -7,6 +7,7 @@ import math
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from penstock.engine import Config, Producer
 
@@ -43,8 +44,41 @@ def _idle_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
     return made
 
 
+def _place(context: click.Context, db: str, url: str | None) -> str:
+    """Where the log is. What is wrong with the URL is said without it: it may hold a password."""
+    if url is None:
+        return db
+    if context.get_parameter_source("db") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--db and --log (or PENSTOCK_LOG) are two places for one log: name one of them")
+    scheme, _, file = url.partition(":")
+    if scheme == "sqlite" and file and not file.startswith("//"):
+        return file
+    if "://" not in url:
+        raise click.UsageError(
+            "--log (or PENSTOCK_LOG) is a URL such as redis://127.0.0.1:6379/0, postgres://127.0.0.1/db, or sqlite:FILE"
+        )
+    return url
+
+
 @click.command()
 @click.option("--db", default="penstock.db", show_default=True, help="The database file, made if need be; or :memory:.")
+@click.option(
+    "--log",
+    "url",
+    metavar="URL",
+    envvar="PENSTOCK_LOG",
+    help="Instead of --db: redis://[user:password@]host[:port][/db], rediss:// over TLS, redis+cluster://; sqlite:FILE "
+    "is --db FILE. The variable PENSTOCK_LOG says the same, and its password stands in no list of processes.",
+)
+@click.option(
+    "--log-patience",
+    metavar="SECONDS",
+    default=Config().log_patience,
+    show_default=True,
+    type=_SECONDS,
+    help="A Redis or Postgres may be away for so long; answers wait meanwhile.",
+)
+@click.option("--allow-weak-store", is_flag=True, help="Take a store that may lose what it acknowledged, too.")
 @click.option(
     "--host",
     "hosts",
@@ -121,9 +155,14 @@ def _idle_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
     help="Lines for people, or one JSON object a line.",
 )
 @access_options
+@click.pass_context
 def serve(
+    context: click.Context,
     access: Access,
     db: str,
+    url: str | None,
+    log_patience: float,
+    allow_weak_store: bool,
     hosts: tuple[str, ...],
     port: int,
     specs: tuple[str, ...],
@@ -148,6 +187,7 @@ def serve(
     Examples:
       penstock serve
       penstock serve --db chat.db --port 9000
+      PENSTOCK_LOG=redis://:secret@127.0.0.1:6379/0 penstock serve
       penstock serve --host 127.0.0.1 --host ::1
       penstock serve --trusted-proxy 127.0.0.1 --root-path /chat
       penstock serve --producer story=my_app.producers:story
@@ -177,7 +217,9 @@ def serve(
     try:
         run(
             Options(
-                db=db,
+                log=_place(context, db, url),
+                log_patience=log_patience,
+                allow_weak_store=allow_weak_store,
                 hosts=check_addresses(hosts, access),
                 port=port,
                 access=access,

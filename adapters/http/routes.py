@@ -209,6 +209,7 @@ SESSION: Final = (
     "CORRUPT_SESSION",
     "WRITE_FAILED",
     "DRAINING",
+    "SESSION_MOVED",
 )
 
 # Messages, or sessions, in one page unless the client asks otherwise: a screenful many times over.

@@ -15,7 +15,7 @@ import trio
 from attrs import frozen
 
 from ..config import Config
-from ..errors import PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
+from ..errors import Moved, PenstockError, ProducerError, ProducerNotFound, StaleGeneration, WriteFailed
 from ..events import JSON, GenerationStatus, JSONObject
 from ..reducer import Snapshot
 from ..rules.ending import PRODUCER_FAILED, SAFE_TEXTS, Ending, writable
@@ -256,7 +256,7 @@ class Run:
             raised = split(error)
             self.failure, passed_on = raised.own, raised.exit or raised.cancelled
             if self.failure is not None and self.writer.fenced:  # then it may have run into the fence
-                self.failure = without(self.failure, (StaleGeneration, WriteFailed))
+                self.failure = without(self.failure, (StaleGeneration, WriteFailed, Moved))
         supervisor.call(self._report, self.task_name)
         if passed_on is not None:
             supervisor.settle(passed_on, self.task_name)

@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
 from ..rules.admission import TokenVerdict, admit_token
-from .port import Append, Compact, Delete, Keep, Move
+from .port import MOST, Append, Claim, Compact, Delete, Keep, Move, Release
 
 __all__ = ["Standing", "admit", "admit_compact"]
 
@@ -22,6 +22,7 @@ class Standing(NamedTuple):
     tail: int
     token: int
     deleted: bool = False
+    owner: str = ""
 
 
 def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
@@ -30,23 +31,33 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     The epoch is judged first, then the token, then the tail: a writer of a former life learns that the life
     is over, one that was overtaken learns that, and only the rightful one hears about its tail.
     """
+    if not isinstance(write, Keep) and write.token >= MOST:
+        return StaleToken("there are no such tokens", session_id=write.session_id)
     if isinstance(write, Append) and write.create:
         return _create(standing, write)
     if standing is None:
         return StaleEpoch("no such session: create it first", session_id=write.session_id)
     if isinstance(write, Delete) and write.forced:
         return Standing(write.epoch, 0, write.token, True)
-    if standing.deleted or standing.epoch != write.epoch:
+    if standing.deleted or (not isinstance(write, Release) and standing.epoch != write.epoch):
         return StaleEpoch("this life of the session is over", session_id=write.session_id)
     if isinstance(write, Keep):
         return standing
+    if isinstance(write, Claim):
+        if write.seen != standing.token:
+            return _overtaken(standing, write)
+        return standing._replace(token=write.token, owner=write.owner)
     if admit_token(standing.token, write.token) is TokenVerdict.STALE:
-        return _overtaken(write)
+        return _overtaken(standing, write)
+    if isinstance(write, Release):
+        if write.owner != standing.owner:
+            return _overtaken(standing, write)
+        return standing._replace(token=write.token, owner="")
     if not isinstance(write, Append):
         return Standing(standing.epoch, standing.tail, write.token, True)
     if write.expected_tail != standing.tail:
         return _wrong_tail(write, standing.tail)
-    return Standing(standing.epoch, standing.tail + len(write.events), write.token)
+    return Standing(standing.epoch, standing.tail + len(write.events), write.token, False, standing.owner)
 
 
 def admit_compact(standing: Standing | None, write: Compact) -> StaleEpoch | None:
@@ -66,14 +77,14 @@ def _create(standing: Standing | None, write: Append) -> Standing | PenstockErro
             return StaleEpoch("a new life needs a new epoch", session_id=write.session_id)
         # The fence holds over lives: who was overtaken in the former one cannot begin the next.
         if admit_token(standing.token, write.token) is TokenVerdict.STALE:
-            return _overtaken(write)
+            return _overtaken(standing, write)
     if write.expected_tail != 0:
         return _wrong_tail(write, 0)
-    return Standing(write.epoch, len(write.events), write.token)
+    return Standing(write.epoch, len(write.events), write.token, False, write.owner)
 
 
-def _overtaken(write: Move) -> StaleToken:
-    return StaleToken("the right to append has passed on", session_id=write.session_id)
+def _overtaken(standing: Standing, write: Move) -> StaleToken:
+    return StaleToken("the right to append has passed on", owner=standing.owner, session_id=write.session_id)
 
 
 def _wrong_tail(write: Append, tail: int) -> StaleEpoch:

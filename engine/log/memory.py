@@ -25,6 +25,7 @@ from .port import (
     Entry,
     EventLog,
     Head,
+    Keep,
     LogStatistics,
     Report,
     Summary,
@@ -45,9 +46,9 @@ class _Life:
     summary: Summary | None = None
 
     def head(self, session_id: str) -> Head:
-        epoch, tail, token, deleted = self.standing
+        epoch, tail, token, deleted, owner = self.standing
         rank, body = self.summary or (None, None)
-        return head_of(session_id, epoch, tail, token, deleted=deleted, rank=rank, body=body)
+        return head_of(session_id, epoch, tail, token, deleted=deleted, owner=owner, rank=rank, body=body)
 
 
 @final
@@ -97,7 +98,8 @@ class MemoryLog(EventLog):
             life.entries.extend(map(Entry, range(write.expected_tail + 1, standing.tail + 1), write.events))
             self._events += len(write.events)
             life.summary = write.summary or life.summary
-        _set(life.records, write.records)
+        if isinstance(write, Append | Keep):
+            _set(life.records, write.records)
         return None
 
     def _compact(self, life: _Life | None, write: Compact) -> PenstockError | None:
@@ -151,6 +153,18 @@ class MemoryLog(EventLog):
         await self._reading()
         holders = ((session_id, life.records[key]) for session_id, life in self._behind(after) if key in life.records)
         return list(islice(holders, limit))
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        for key in having:
+            check_plain_key(key)
+        await self._reading()
+        living = (each for each in self._behind(after) if not each[1].standing.deleted)
+        found = (
+            session_id
+            for session_id, life in living
+            if life.standing.owner == owner and not life.records.keys().isdisjoint(having)
+        )
+        return list(islice(found, limit))
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         await self._reading()

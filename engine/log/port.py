@@ -3,6 +3,11 @@
 A log stores bytes it does not understand, in order, without holes, and small records beside them that
 change in the same transaction. It knows nothing of event types. Ownership of a session is the right to
 append with its current token: an append with a lower one is refused, a higher one becomes current.
+
+Where several engines share a log, each has a name, and tokens come in blocks of `BLOCK`. Whoever creates a session, or
+claims it, gets the first token of a block that nobody had, and raises it inside that block. So two engines never write
+under the same token, and one that was overtaken is refused for good. An engine that is alone on its log needs no name
+and claims nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +24,11 @@ from attrs import field, frozen
 from ..errors import CorruptSession, PenstockError, StaleEpoch
 
 __all__ = [
+    "BLOCK",
+    "MOST",
     "NOWHERE",
     "Append",
+    "Claim",
     "Compact",
     "Delete",
     "Entry",
@@ -29,11 +37,13 @@ __all__ = [
     "Keep",
     "LogStatistics",
     "Move",
+    "Release",
     "Report",
     "Summary",
     "Write",
     "check_plain_key",
     "head_of",
+    "next_block",
     "tell",
 ]
 
@@ -44,8 +54,17 @@ logger = logging.getLogger("penstock.log")
 _EPOCH: Final = re.compile(r"[A-Za-z0-9]{1,32}")
 NOWHERE: Final = "0"
 
-# Far more than there are events or owners in any session, and far enough below what SQLite can hold.
-_MOST: Final = 2**53
+# Far more than there are events or owners in any session, far enough below what SQLite can hold, and where JSON and Lua
+# begin to lose whole numbers.
+MOST: Final = 2**53
+
+# Tokens in a block: how often its owner can raise the fence, once a step. 2^33 blocks are below `MOST`.
+BLOCK: Final = 2**20
+
+
+def next_block(token: int) -> int:
+    """The first token of the block behind the one that ``token`` is in."""
+    return (token // BLOCK + 1) * BLOCK
 
 
 class Entry(NamedTuple):
@@ -67,6 +86,7 @@ class Summary(NamedTuple):
 class Head:
     """Where a session's log stands. ``summary`` is the last one that was set, if any was.
 
+    ``owner`` names the engine that created or claimed it last; empty for nobody, and where engines have no names.
     ``deleted``: the session was deleted and not created again; the rest is what its last life ended with.
     ``damage`` tells why that cannot be said: what is stored of it makes no sense, and the rest of this is made up.
     """
@@ -76,6 +96,7 @@ class Head:
     tail: int  # offset of the last event; 0 when there is none
     token: int
     deleted: bool = False
+    owner: str = ""
     damage: str | None = None
     summary: Summary | None = None
 
@@ -89,7 +110,7 @@ class Append:
     with None that one stays. With ``create`` the append begins a new life of the session under ``epoch``: it is
     refused when a living session has this id, ``expected_tail`` must be 0, the epoch a new one, and the records and
     the summary of a former life are gone. The fence holds over lives: the token must not be lower than the one the
-    former life ended with (`Head.token`).
+    former life ended with (`Head.token`). ``owner`` is the new life's; without ``create`` it means nothing.
     """
 
     session_id: str
@@ -100,6 +121,7 @@ class Append:
     records: Mapping[str, bytes | None] = field(factory=dict)
     summary: Summary | None = None
     create: bool = False
+    owner: str = ""
     size: int = field()  # bytes of the events; counted here unless the caller has
 
     @size.default
@@ -120,6 +142,40 @@ class Delete:
     epoch: str
     token: int
     forced: bool = False
+
+
+@final
+@frozen(kw_only=True)
+class Claim:
+    """Make the session ``owner``'s, if it still stands at the token ``seen``; events and records stay as they are.
+
+    Its token becomes `token`. Of two claims of one ``seen``, one is refused, with `StaleToken`. The former owner's
+    writes land until then, and never again: what it appended since ``seen`` was read counts, so read the head anew.
+    """
+
+    session_id: str
+    epoch: str
+    seen: int
+    owner: str
+
+    @property
+    def token(self) -> int:
+        """What the session's token is once this has landed."""
+        return next_block(self.seen)
+
+
+@final
+@frozen(kw_only=True)
+class Release:
+    """Leave the session to whoever claims it next. Refused with `StaleToken` when it is not ``owner``'s any more.
+
+    ``token`` is the last one that ``owner`` had; it becomes current. Nothing is said of the life: a later one of the
+    same owner has a higher token.
+    """
+
+    session_id: str
+    owner: str
+    token: int
 
 
 @final
@@ -162,15 +218,15 @@ class Keep:
     records: Mapping[str, bytes | None]
 
 
-# What moves a session, its tail, its token, its life, or shares the commits of what does.
-Move: TypeAlias = Append | Delete | Keep
+# What moves a session, its tail, its token, its life, its owner, or shares the commits of what does.
+Move: TypeAlias = Append | Delete | Keep | Claim | Release
 Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
 # StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session),
 # CorruptSession (what is stored of it already stands in the way) or WriteFailed. The epoch is judged before the token,
-# the token before the tail. A report must not raise; `tell` sees to it that one that does is told to the server's log,
-# and to nobody else.
+# the token before the tail; a token from 2^53 on is refused before all of them, as StaleToken. A report must not raise;
+# `tell` sees to it that one that does is told to the server's log, and to nobody else.
 Report: TypeAlias = Callable[[PenstockError | None], None]
 
 
@@ -264,6 +320,13 @@ class EventLog(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        """Living sessions of ``owner`` (ids, in order, behind ``after``) with at least one of the records ``having``.
+
+        With an empty ``owner``, those of nobody. The keys are plain ones, as for `holders`, and so is the cost.
+        """
+
+    @abc.abstractmethod
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         """Living sessions in order of id, behind ``after``; damaged ones, too, if they have an id."""
 
@@ -315,6 +378,7 @@ def head_of(
     token: object,
     *,
     deleted: bool,
+    owner: object = "",
     rank: object = None,
     body: object = None,
 ) -> Head:
@@ -330,6 +394,7 @@ def head_of(
             ("epoch", isinstance(epoch, str) and _EPOCH.fullmatch(epoch) is not None),
             ("tail", _is_number(tail)),
             ("token", _is_number(token)),
+            ("owner", isinstance(owner, str)),
         )
         if not sound
     ]
@@ -345,18 +410,19 @@ def head_of(
         tail=cast(int, tail),
         token=cast(int, token),
         deleted=deleted,
+        owner=cast(str, owner),
         summary=summary,
     )
 
 
 def _summary_of(rank: object, body: object) -> Summary | None:
-    if not (_is_number(rank, least=1 - _MOST) and isinstance(body, bytes)):
+    if not (_is_number(rank, least=1 - MOST) and isinstance(body, bytes)):
         return None
     return Summary(cast(int, rank), body)
 
 
 def _is_number(value: object, *, least: int = 0) -> bool:
-    return type(value) is int and least <= value < _MOST
+    return type(value) is int and least <= value < MOST
 
 
 def check_plain_key(key: str) -> None:

@@ -42,6 +42,9 @@ When the log refuses a write, everything stamped behind it is gone. What is live
 (`Core.fail`), and the next step is the repair: it reads where the log stands, ends what the log holds open as failed,
 and sets anew what is said here (`recovery`). Opening a session is the same step, with another outcome to give.
 
+Behind one refusal nothing is repaired: another engine has claimed the session. Then this one steps down. It writes
+nothing more, not even an end, and refuses what waits; its producers are cancelled, and its readers follow the log.
+
 Writing the end belongs to the steps, and the steps are shielded from the nursery's scope. So cancelling that scope ends
 all that runs for the session, and what has ended is still written down.
 """
@@ -92,6 +95,7 @@ class Core:
     stops: PendingStops
     context: RunContext
     launch: Callable[[Run], None]
+    owner: str = ""  # the engine's name, where others share its log
     queue: Queue = field(factory=Queue)  # as stamped
     turn: int = 0
     anew: bool = False  # the generation of that turn was to answer anew

@@ -39,10 +39,11 @@ from ..results import FileInfo, FileKept
 from ..rules.attachments import NAMING_KINDS, looks_like
 from ..rules.records import FILES, PART, UPLOADING, FileRecord, UploadsRecord, file_key, part_keys, to_record
 from ..stream.aside import reading
+from ..stream.history import History
 from ..upkeep.files import removed_parts
 from .core import Core
 
-__all__ = ["Files"]
+__all__ = ["Files", "file_info", "read_file"]
 
 # What is enough of a file to tell its type by.
 _BEGINNING: Final = 16
@@ -97,22 +98,6 @@ class Files:
                     async with self._changing:
                         await self._discard(coming)
             raise
-
-    async def info(self, file_id: str) -> FileInfo:
-        """What the session knows of the file. Raises `FileNotFound`."""
-        return _info(file_id, await self._found(file_id))
-
-    async def read(self, file_id: str, start: int, limit: int | None) -> bytes:
-        """The file's bytes from ``start`` on, at most ``limit`` of them. Raises `FileNotFound`."""
-        file = await self._found(file_id)
-        end = file.size if limit is None else min(file.size, start + limit)
-        found = bytearray()
-        for number in range(start // PART, -(-end // PART)):
-            part = await self._core.history.record(file.part_keys[number])
-            if part is None or len(part) != min(PART, file.size - number * PART):
-                raise FileNotFound("what is stored of the file is not whole", session_id=self._core.session_id)
-            found += part[max(0, start - number * PART) : end - number * PART]
-        return bytes(found)
 
     async def named(self, message: MessageSnapshot) -> MessageSnapshot:
         """The message, whose blocks say of each file what the session knows of it, whatever they said.
@@ -208,12 +193,6 @@ class Files:
 
     # --- what there is
 
-    async def _found(self, file_id: str) -> FileRecord:
-        file = await self._core.history.known(file_key(file_id), FileRecord)
-        if file is None:
-            raise FileNotFound("the session keeps no file with this id", session_id=self._core.session_id)
-        return file
-
     async def _taken(self) -> int:
         """What the session's files count, all in all. There may be a thousand: of each only its size is looked at."""
         bodies = await self._core.history.records(FILES)
@@ -251,6 +230,31 @@ class Files:
     def _full(self) -> FileTooLarge:
         allowed = self._core.config.session_file_bytes
         return FileTooLarge(f"the files of a session are at most {allowed} bytes", session_id=self._core.session_id)
+
+
+async def file_info(history: History, file_id: str) -> FileInfo:
+    """What the session knows of the file. Raises `FileNotFound`."""
+    return _info(file_id, await _found(history, file_id))
+
+
+async def read_file(history: History, file_id: str, start: int, limit: int | None) -> bytes:
+    """The file's bytes from ``start`` on, at most ``limit`` of them. Raises `FileNotFound`."""
+    file = await _found(history, file_id)
+    end = file.size if limit is None else min(file.size, start + limit)
+    found = bytearray()
+    for number in range(start // PART, -(-end // PART)):
+        part = await history.record(file.part_keys[number])
+        if part is None or len(part) != min(PART, file.size - number * PART):
+            raise FileNotFound("what is stored of the file is not whole", session_id=history.session_id)
+        found += part[max(0, start - number * PART) : end - number * PART]
+    return bytes(found)
+
+
+async def _found(history: History, file_id: str) -> FileRecord:
+    file = await history.known(file_key(file_id), FileRecord)
+    if file is None:
+        raise FileNotFound("the session keeps no file with this id", session_id=history.session_id)
+    return file
 
 
 @asynccontextmanager

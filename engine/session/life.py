@@ -12,7 +12,7 @@ from typing import Final, final
 
 from attrs import define
 
-from ..errors import CorruptSession, Draining, PenstockError, SessionDeleted
+from ..errors import CorruptSession, Draining, Moved, PenstockError, SessionDeleted
 
 __all__ = ["ANSWERS", "Call", "Life", "Phase"]
 
@@ -23,6 +23,7 @@ class Phase(enum.Enum):
     LEFT = enum.auto()  # likewise, and what was live is the next process's
     DELETING = enum.auto()  # until the log has ended this life, or could not
     CLOSED = enum.auto()  # it has left memory
+    MOVED = enum.auto()  # another engine has it
     SET_ASIDE = enum.auto()  # what is stored of it cannot be read
     DELETED = enum.auto()
 
@@ -41,6 +42,7 @@ ANSWERS: Final[Mapping[Phase, Mapping[Call, type[PenstockError] | None]]] = Mapp
         Phase.LEFT: {Call.WRITE: Draining, Call.END: Draining, Call.BE_HERE: None},
         Phase.DELETING: {Call.WRITE: SessionDeleted, Call.END: None, Call.BE_HERE: SessionDeleted},
         Phase.CLOSED: {Call.WRITE: Draining, Call.END: Draining, Call.BE_HERE: Draining},
+        Phase.MOVED: {Call.WRITE: Moved, Call.END: Moved, Call.BE_HERE: Moved},
         Phase.SET_ASIDE: {Call.WRITE: CorruptSession, Call.END: CorruptSession, Call.BE_HERE: CorruptSession},
         Phase.DELETED: {Call.WRITE: SessionDeleted, Call.END: SessionDeleted, Call.BE_HERE: SessionDeleted},
     }
@@ -60,6 +62,7 @@ class Life:
     deleting: bool = False
     closed: bool = False
     deleted: bool = False
+    moved_to: str | None = None  # the engine that has it
     corrupt: CorruptSession | None = None
 
     @property
@@ -67,6 +70,8 @@ class Life:
         """The first of these that holds."""
         if self.corrupt is not None:
             return Phase.SET_ASIDE
+        if self.moved_to is not None:
+            return Phase.MOVED
         if self.deleted or (self.deleting and self.closed):
             return Phase.DELETED
         if self.deleting:
@@ -86,5 +91,7 @@ class Life:
         """What who waits is told when nothing more is done for them."""
         if self.corrupt is not None:
             return CorruptSession(self.corrupt.detail, session_id=self.session_id)
+        if self.moved_to is not None:
+            return Moved("another engine has the session", owner=self.moved_to, session_id=self.session_id)
         kind: type[PenstockError] = ANSWERS[self.phase][Call.WRITE] or Draining
         return kind(_SAID[kind], session_id=self.session_id)

@@ -10,17 +10,17 @@ import logging
 import math
 import random
 from collections.abc import Sequence
-from typing import final
+from typing import Final, final
 
 import trio
 from attrs import evolve, frozen
 
 from ..config import Config
-from ..errors import CorruptSession, InvalidBody, StaleError, StorageError
+from ..errors import CorruptSession, InvalidBody, Moved, StaleError, StorageError
 from ..events import ApprovalRequested, Event, GenerationStarted, InputAccepted
 from ..generation.inputs import Input
 from ..generation.remote import REMOTE, RemoteProducer
-from ..log.port import Entry, EventLog, Head
+from ..log.port import BLOCK, Claim, Entry, EventLog, Head
 from ..rules.ending import SAFE_TEXTS, Ending
 from ..rules.lifecycle import OpenGeneration
 from ..rules.policy import Policy
@@ -33,9 +33,12 @@ from .core import Core
 from .starting import make_run
 from .transaction import StartRequest, ended
 
-__all__ = ["Found", "find", "retry", "settle"]
+__all__ = ["Found", "claim_anew", "find", "retry", "settle", "used_up"]
 
 logger = logging.getLogger("penstock.session")
+
+# Tokens of a block that are left when the session is claimed anew: more than one step takes.
+_LEFT: Final = 1024
 
 
 @final
@@ -69,13 +72,17 @@ async def settle(
 
     With ``keep_remote`` a remote generation stays open, for its producer to go on.
 
-    Raises `CorruptSession`, `StorageError`, and `TimedOut` when the end was not committed ``within`` seconds.
+    Raises `CorruptSession`, `StorageError`, `Moved` when another engine has claimed the session, and `TimedOut` when
+    the end was not committed ``within`` seconds.
     """
     head = await core.log.head(core.session_id)
     if head is None or head.deleted or head.epoch != core.journal.epoch:
         return False
+    if core.owner and head.owner != core.owner:
+        raise Moved("another engine has the session", owner=head.owner, session_id=core.session_id)
     found = await find(core.log, head, core.config)
     core.journal.restart(head)
+    core.history.stand_on(core.journal)
     core.journal.raise_token()
     core.turn, core.anew, core.queue = found.turn, found.anew, found.queue
     if keep_remote and found.remote:
@@ -92,18 +99,37 @@ async def settle(
 async def retry(core: Core, outcome: Outcome, code: str) -> bool:
     """As `settle`, again and again until the log takes it; ever longer pauses, up to `Config.retry_max`.
 
-    Raises `CorruptSession`.
+    Raises `CorruptSession`, `Moved`.
     """
     pause = core.config.retry_min
     while True:
         try:
             return await settle(core, outcome, code)
-        except CorruptSession:
+        except (CorruptSession, Moved):
             raise  # it stays as it is
         except (StorageError, StaleError) as error:
             logger.warning("session %s: still cannot be written: %s", core.session_id, error)
             await trio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, core.config.retry_max)
+
+
+def used_up(core: Core) -> bool:
+    """Whether the session needs a new block of tokens, where it was given one."""
+    return bool(core.owner) and core.journal.token % BLOCK >= BLOCK - _LEFT
+
+
+async def claim_anew(core: Core) -> None:
+    """Get a new block of tokens. What is written meanwhile waits. A step.
+
+    Raises `StaleToken` when another engine has claimed the session, `StorageError`.
+    """
+    journal = core.journal
+    async with journal.held():
+        head = await core.log.head(core.session_id)
+        if journal.refused is None and head is not None and head.owner == core.owner:
+            claim = Claim(session_id=core.session_id, epoch=journal.epoch, seen=head.token, owner=core.owner)
+            await core.log.write(claim)
+            journal.token = claim.token
 
 
 def _adopt(core: Core, found: Found) -> None:

@@ -1,6 +1,7 @@
 """The sessions of one engine: found in the log, begun, brought into memory and let go.
 
-Owns that a session is in memory once at most, and who may enter while another does. What goes on in a session is
+Owns that a session is in memory once at most, who may enter while another does, and that an engine that shares its log
+claims a session to write in it (`resident`), and none that is only read (`reader`). What goes on in a session is
 `resident`'s; the engine's life is `engine`'s.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import trio
 from outcome import Error, Outcome, Value
@@ -23,9 +24,12 @@ from ..errors import (
     CorruptSession,
     Draining,
     IdInUse,
+    Moved,
     PenstockError,
     SessionDeleted,
     SessionNotFound,
+    StaleEpoch,
+    StaleToken,
     StorageError,
     TimedOut,
     WriteFailed,
@@ -33,22 +37,29 @@ from ..errors import (
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from ..facts import Observer
 from ..generation.watchdog import Watchdog
-from ..log.port import Append, Delete, EventLog, Head, Summary
+from ..log.port import Append, Claim, Delete, EventLog, Head, Summary, next_block
 from ..rules.forking import beginning
 from ..rules.listing import Listed, begun
-from ..rules.records import COPYING, METADATA, CopyingRecord, to_record
+from ..rules.records import COPYING, METADATA, OPEN, CopyingRecord, to_record
 from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
+from ..stream.bus import Bus
 from ..stream.slices import in_slices
 from ..supervision import Supervisor, own_failure
 from ..upkeep.files import copy_files
 from .listing import Listing
 from .producers import Producers
 from .resident import Resident
+from .views import View, Views
 
 __all__ = ["Registry"]
 
 logger = logging.getLogger("penstock.session")
+
+T = TypeVar("T")
+
+# How often something is tried in a session that other engines want to write in at the same time.
+_TRIES: Final = 3
 
 
 @final
@@ -62,11 +73,17 @@ class Registry:
         producers: Producers,
         observer: Observer,
         supervisor: Supervisor,
+        owner: str = "",
+        bus: Bus | None = None,
     ) -> None:
+        """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log."""
         self._log = log
+        self.owner: Final = owner
+        self.bus: Final = bus
+        self.views: Final = None if bus is None else Views(log, bus, self)
         self.config: Final = config
         self.producers: Final = producers
-        self._observer = observer
+        self.observer: Final = observer
         self.supervisor: Final = supervisor
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
         self.nursery: trio.Nursery | None = None
@@ -95,6 +112,11 @@ class Registry:
         return list(self._residents.values())
 
     @property
+    def watched(self) -> list[Resident] | list[View]:
+        """What has the readers of each session that has any, and perhaps others."""
+        return self.residents if self.views is None else list(self.views)
+
+    @property
     def tasks(self) -> list[Resident]:
         """Those, and the ones that have left it and still have a task: a straggler runs."""
         return list({*self._residents.values(), *self._at_work})
@@ -109,16 +131,17 @@ class Registry:
             while sid not in self._residents:
                 head = await self._head(sid)
                 if head is not None and not head.deleted:
-                    self._enter(head)
+                    if self.views is None:
+                        await self._enter(head)
                     break
                 try:
                     first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
                     head = await self._begin(sid, head, [encode(first)], metadata, {}, begun(first.time))
-                except IdInUse:
-                    continue  # an earlier call was cancelled after it had handed its write over
-                self._enter(head)
+                except (IdInUse, StaleToken):
+                    continue  # a call was cancelled after it had handed its write over, or another engine was faster
+                await self._enter(head)
                 created = True
-        await self.resident(sid)
+        await self.reader(sid)
         return created
 
     async def fork(
@@ -149,8 +172,7 @@ class Registry:
     async def _fork(
         self, sid: SessionId, source: SessionId, at: Cursor | str | None, metadata: JSONObject | None
     ) -> None:
-        resident = await self.resident(source)
-        point = await resident.steps.take(partial(resident.fork, at))
+        point = await (await self.reader(source)).fork_point(at)
         metadata = point.metadata if metadata is None else metadata
         begins = await in_slices(
             beginning(
@@ -177,8 +199,8 @@ class Registry:
                 gone = Delete(session_id=sid, epoch=head.epoch, token=head.token + 1)
                 await self._written(gone, partial(self.listing.changes.touch, sid))
                 raise
-            self._enter(head)
-        await self.resident(sid)
+            await self._enter(head)
+        await self.reader(sid)
 
     async def _begin(
         self,
@@ -192,7 +214,7 @@ class Registry:
         """Write a session's first events. Raises `IdInUse` when it exists."""
         self.check_open()
         epoch = new_epoch()
-        token = 1 if former is None else former.token + 1
+        token = next_block(0 if former is None else former.token)
         if metadata:
             records = {**records, METADATA: encode_json(metadata)}
         write = Append(
@@ -204,22 +226,64 @@ class Registry:
             records=records,
             summary=Summary(listed.rank, listed.encoded()),
             create=True,
+            owner=self.owner,
         )
         if not await self._written(write, partial(self.listing.changes.touch, session_id)):
             raise TimedOut("the log has not stored the session yet", session_id=session_id)
-        return Head(session_id=session_id, epoch=epoch, tail=len(events), token=token, summary=write.summary)
+        return Head(
+            session_id=session_id,
+            epoch=epoch,
+            tail=len(events),
+            token=token,
+            owner=self.owner,
+            summary=write.summary,
+        )
 
-    async def resident(self, session_id: SessionId) -> Resident:
-        """The session in memory, brought there if need be.
+    async def carry_out(self, session_id: SessionId, call: Callable[[Resident], Awaitable[T]]) -> T:
+        """``call`` it of the session in memory; again, where another engine claimed the session meanwhile.
+
+        Nothing of what raises `Moved` was written.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                return await call(await self.resident(session_id))
+            except Moved:
+                continue
+        return await call(await self.resident(session_id))
+
+    async def reader(self, session_id: SessionId) -> Resident | View:
+        """What has the session's readers; where engines share the log it is not claimed, and as new as this call.
+
+        As `resident` for the rest.
+        """
+        if self.views is None:
+            return await self.resident(session_id)
+        while True:
+            async with self._until_closed():
+                head = await self._living(session_id)
+                view = self.views.met(head)
+                if view is None:
+                    async with self._entrance(session_id):
+                        self.check_open()
+                        view = await self.views.open(head)
+            writer = view.resident
+            if writer is not None and writer.owns and writer.overtaken(head):
+                await writer.confirm()
+            elif not view.over or self.draining:
+                return view
+
+    async def resident(self, session_id: SessionId, *, gone: str = "") -> Resident:
+        """The session in memory, brought there if need be, and claimed where engines share the log.
 
         For `Session`: nothing may wait between this and the use of what it returns. Cancelling a caller does
-        not cancel the session's opening.
+        not cancel the session's opening. Raises `Moved` while another engine has something open in it, unless that is
+        the one named ``gone``.
         """
         while True:
             self.aside.check(session_id)
             resident = self._residents.get(session_id)
             if resident is None:
-                resident = await self._find(session_id)
+                resident = await self._find(session_id, gone)
             await resident.wait_open()
             if not resident.closed:
                 return resident
@@ -233,23 +297,49 @@ class Registry:
             self.set_aside(error)
             raise
 
-    async def _find(self, session_id: SessionId) -> Resident:
+    async def _living(self, session_id: SessionId) -> Head:
+        """As `_head`. Raises `SessionNotFound`, `SessionDeleted`."""
+        head = await self._head(session_id)
+        if head is None:
+            raise SessionNotFound("there is no session with this id", session_id=session_id)
+        if head.deleted:
+            raise SessionDeleted("the session was deleted", session_id=session_id)
+        return head
+
+    async def _find(self, session_id: SessionId, gone: str) -> Resident:
         async with self._until_closed(), self._entrance(session_id):
             resident = self._residents.get(session_id)
             if resident is not None:
                 return resident
-            head = await self._head(session_id)
-            if head is None:
-                raise SessionNotFound("there is no session with this id", session_id=session_id)
-            if head.deleted:
-                raise SessionDeleted("the session was deleted", session_id=session_id)
-            return self._enter(head)
+            head = await self._living(session_id)
+            if self.owner:
+                self.check_open()
+                await self._claim(session_id, head, gone)
+            return await self._enter(head)
+
+    async def _claim(self, session_id: SessionId, head: Head, gone: str) -> None:
+        """Make it this engine's. Where it stands is to be read again behind this: others may have written meanwhile."""
+        while True:
+            try:
+                others = head.owner not in ("", self.owner, gone)
+                # What begins behind this look raises the token, and then the claim is refused.
+                if others and await self._log.record(session_id, head.epoch, OPEN) is not None:
+                    raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
+                claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
+                if not await self._written(claim, lambda: None):
+                    raise TimedOut("the log has not said yet whose the session is", session_id=session_id)
+                break
+            except (StaleToken, StaleEpoch):
+                head = await self._living(session_id)
+        if self.bus is not None:
+            self.bus.tell(session_id, None)  # for the former owner
 
     async def delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.
 
-        Raises `SessionNotFound`, `SessionDeleted`, `WriteFailed`, `TimedOut`, `Draining`.
+        Raises `SessionNotFound`, `SessionDeleted`, `Moved`, `WriteFailed`, `TimedOut`, `Draining`.
         """
+        left = _TRIES
         while True:
             try:
                 resident = await self.resident(sid)
@@ -260,6 +350,11 @@ class Registry:
                 await resident.delete()
             except CorruptSession:
                 continue  # it was found out meanwhile
+            except Moved:
+                left -= 1
+                if not left:
+                    raise
+                continue
             return
 
     async def _discard(self, sid: SessionId) -> None:
@@ -275,12 +370,12 @@ class Registry:
             if resident is not None:  # its end is on its way
                 resident.abandon()
             head = await self._log.head(sid)
-            token = 1 if head is None else head.token + 1
+            token = next_block(0 if head is None else head.token)
             write = Delete(session_id=sid, epoch=new_epoch(), token=token, forced=True)
             if not await self._written(write, on_stored):
                 raise TimedOut("the log has not deleted the session yet", session_id=sid)
 
-    async def _written(self, write: Append | Delete, on_stored: Callable[[], None]) -> bool:
+    async def _written(self, write: Append | Claim | Delete, on_stored: Callable[[], None]) -> bool:
         """Hand the write over, and wait for its report, at most `Config.flush_timeout`; whether it came.
 
         ``on_stored`` is called in that report, also when the caller has left by then. Raises what the log refuses with.
@@ -314,6 +409,8 @@ class Registry:
         resident = self._residents.get(error.session_id)
         if resident is not None:
             resident.set_aside(error)
+        if self.views is not None:
+            self.views.end(error.session_id, "corrupt")
 
     @contextmanager
     def rewriting(self, session_id: str) -> Iterator[None]:
@@ -328,7 +425,7 @@ class Registry:
 
     def _share_pages(self, session_id: str, *, shared: bool) -> None:
         resident = self._residents.get(session_id)
-        if resident is not None:
+        if resident is not None and resident.view is None:
             resident.history.share_pages(shared=shared)
 
     @asynccontextmanager
@@ -342,7 +439,8 @@ class Registry:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._entering.pop(session_id, None)
 
-    def _enter(self, head: Head) -> Resident:
+    async def _enter(self, head: Head) -> Resident:
+        view = None if self.views is None else await self.views.open(head)
         self.check_open()
         assert self.nursery is not None
         resident = Resident(
@@ -350,11 +448,14 @@ class Registry:
             head,
             self.budget,
             self.config,
-            observer=self._observer,
+            observer=self.observer,
             registry=self,
+            view=view,
         )
         self._residents[head.session_id] = resident
-        if head.session_id in self._rewritten:
+        if view is not None:
+            view.resident = resident
+        if head.session_id in self._rewritten and view is None:
             resident.history.share_pages(shared=False)
         resident.open()
         return resident
@@ -385,7 +486,9 @@ class Registry:
         self._resting.pop(resident, None)
         if self._residents.get(resident.session_id) is resident:
             del self._residents[resident.session_id]
-            if resident.history.holds_messages and not self.draining:
+            if self.views is not None and resident.view is not None:
+                self.views.rest(resident.view)
+            elif resident.history.holds_messages and not self.draining:
                 self.launch_apart(resident.history.release, f"penstock release {resident.session_id}")
 
     async def let_go(self) -> None:

@@ -24,15 +24,18 @@ from ..errors import (
     CorruptSession,
     Draining,
     GenerationMismatch,
+    Moved,
     PenstockError,
     SessionDeleted,
     StaleGeneration,
+    StaleToken,
+    TimedOut,
     WriteFailed,
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
 from ..facts import Observer
 from ..generation.run import LimitName, Run, RunContext
-from ..log.port import EventLog, Head
+from ..log.port import EventLog, Head, Release
 from ..observers.reporting import Reporter
 from ..reducer import Snapshot
 from ..results import ChunksAccepted, FileKept, Finished, GenerationInfo, Posted, Queued, Started, Stopped
@@ -49,12 +52,12 @@ from ..supervision import EXITS, own_failure
 from .arguments import checked_page
 from .core import Core
 from .ending import end_at_limit, end_corrupt, end_live, finish, forget, leave, remove, stop
-from .files import Files
+from .files import Files, read_file
 from .idempotency import Answers
 from .life import Call, Life, Phase
 from .messages import post
 from .queue import due, may_start, start_next
-from .recovery import retry, settle
+from .recovery import claim_anew, retry, settle, used_up
 from .remote import Remotes
 from .starting import start
 from .steps import Steps
@@ -63,6 +66,7 @@ from .transaction import StartRequest
 
 if TYPE_CHECKING:
     from .registry import Registry
+    from .views import View
 
 __all__ = ["Resident"]
 
@@ -94,6 +98,7 @@ class Resident:
         "life",
         "presence",
         "steps",
+        "view",
     )
 
     def __init__(
@@ -105,12 +110,19 @@ class Resident:
         *,
         observer: Observer,
         registry: Registry,
+        view: View | None = None,
     ) -> None:
+        """``view`` has its readers, where other engines share the log; they stay there when it leaves memory."""
         self._config = config
         self._registry = registry
+        self.view = view
         self.steps = Steps(config.max_steps, check=self.check, on_arrival=self._see_to_steps)
-        self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=Reporter(head.session_id, observer))
-        self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
+        if view is None:
+            reporter = Reporter(head.session_id, observer)
+            self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=reporter)
+            self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
+        else:
+            self.hub, self.presence = view.hub, view.presence
         self.journal = Journal(
             log,
             head,
@@ -119,8 +131,12 @@ class Resident:
             config=config,
             on_refused=self._on_refused,
             on_listed=registry.listing.changes.touch,
+            bus=registry.bus,
         )
-        self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
+        if view is None:
+            self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
+        else:
+            self.history = view.history
         message_ids = MessageIds(self.journal, self.history, config)
         self.core = Core(
             log=log,
@@ -140,6 +156,7 @@ class Resident:
                 on_limit=self.on_limit,
             ),
             launch=self._launch,
+            owner=registry.owner,
         )
         self._remotes: Remotes | None = None  # most sessions have none, and are never deleted
         self._files: Files | None = None  # likewise
@@ -179,6 +196,11 @@ class Resident:
     def writable(self) -> bool:
         """Whether the log took the session's last write, and nothing is being repaired."""
         return self.journal.refused is None and not self._repairing
+
+    @property
+    def owns(self) -> bool:
+        """Whether it writes in the session, as far as it knows: it is open, and has not left memory."""
+        return self._opening is None and not self.closed
 
     # --- the task that carries out steps
 
@@ -245,7 +267,10 @@ class Resident:
         while not self.closed:
             if nursery.cancel_scope.cancel_called and self.core.live is None:
                 await self._retire()
-            elif self._advances and due(self.core):  # before all steps that wait
+                continue
+            if used_up(self.core):
+                await self.steps.run(partial(claim_anew, self.core))
+            if self._advances and due(self.core):  # before all steps that wait
                 await self.steps.run(partial(start_next, self.core))
             elif len(self.steps):
                 await self.steps.run_next()
@@ -255,6 +280,8 @@ class Resident:
                 await self.steps.wait_until(math.inf)
             else:
                 break
+        if self.life.moved_to is not None:
+            await forget(self.core)
 
     async def _open(self) -> None:
         """Stand on what the log says, and let a remote generation that it holds open go on."""
@@ -284,9 +311,17 @@ class Resident:
 
     def leave_if_idle(self) -> bool:
         """Leave memory, unless there is something that the session must stay for."""
-        if not self._working and not self.used and self.journal.clean:
+        held = self.used if self.view is None else self._busy  # a view keeps its readers
+        if not self._working and not held and self.journal.clean:
+            self._release()
             self.close()
         return self.closed
+
+    def _release(self) -> None:
+        """Let whoever comes next claim it, also while this engine lives."""
+        if self.core.owner and self.journal.clean:
+            write = Release(session_id=self.session_id, owner=self.core.owner, token=self.journal.token)
+            self.core.log.submit(write, lambda error: None)
 
     @property
     def _advances(self) -> bool:
@@ -338,7 +373,8 @@ class Resident:
             self.life.closed = True
             self.steps.refuse_waiting(self.life.refusal)
             self.steps.nudge()
-            self.presence.close()
+            if self.view is None:
+                self.presence.close()
             self._registry.left(self)
 
     def abandon(self) -> None:
@@ -396,7 +432,7 @@ class Resident:
             return await self.files.keep(content, media_type, filename, size)
 
     async def read_file(self, file_id: str, start: int, limit: int | None) -> bytes:
-        return await self.files.read(file_id, start, limit)
+        return await read_file(self.history, file_id, start, limit)
 
     async def start(self, request: StartRequest) -> Started | Queued:
         """Start in its turn."""
@@ -436,8 +472,11 @@ class Resident:
         finally:
             self._using -= 1
 
-    async def fork(self, at: Cursor | str | None) -> ForkPoint:
-        """What a fork begins with: flushed, and read at a cursor or up to a message's end."""
+    async def fork_point(self, at: Cursor | str | None) -> ForkPoint:
+        """What a fork begins with, in its turn: flushed, and read at a cursor or up to a message's end."""
+        return await self.steps.take(partial(self._fork_point, at))
+
+    async def _fork_point(self, at: Cursor | str | None) -> ForkPoint:
         await self.core.settled()
         return await self.history.fork_point(at)
 
@@ -515,12 +554,16 @@ class Resident:
 
     @property
     def used(self) -> bool:
-        """Whether something is done in it, waits, or is under way; the step that asks does not count."""
-        watched = len(self.hub) or len(self.presence) or self.history.busy
+        """Whether it is watched, or something is done in it or waits; the step that asks does not count."""
+        return bool(len(self.hub) or len(self.presence) or self.history.busy or self._busy)
+
+    @property
+    def _busy(self) -> bool:
+        """The same, but for who only reads."""
         asked = self._using or len(self.steps) or self._registry.expects(self.session_id)
         core = self.core
         busy = core.live is not None or core.stragglers or len(core.stops) or may_start(core)
-        return bool(busy or watched or asked)
+        return bool(busy or asked)
 
     async def _delete(self) -> None:
         """End what is live as ``deleted``, then this life. A step. Raises `WriteFailed`, `TimedOut`."""
@@ -529,14 +572,19 @@ class Resident:
         try:
             await end_live(self.core, "deleted")
             await remove(self.core, self._end)
-        except BaseException:
+        except BaseException as error:
             self.life.deleting = False
+            if isinstance(error, StaleToken) and self.view is not None:
+                self._step_down(error.owner)
+                raise self.life.refusal() from error
             raise
 
     def _end(self) -> None:
         self.life.deleted = True
         self._registry.listing.changes.touch(self.session_id)
         self.hub.close(Ended("deleted"))
+        if self._registry.bus is not None:
+            self._registry.bus.tell(self.session_id, None)
         self.close()
 
     async def drain(self) -> None:
@@ -546,8 +594,9 @@ class Resident:
         while not self.closed:
             try:
                 await self.steps.take(self._leave, call=None)
-            except (WriteFailed, SessionDeleted, CorruptSession):
+            except (WriteFailed, SessionDeleted, CorruptSession, Moved):
                 continue  # behind the repair, which ends what the log holds open, or it is closed by now
+            self._release()
             return
 
     async def _leave(self) -> None:
@@ -570,6 +619,9 @@ class Resident:
 
     def _on_refused(self, error: PenstockError) -> None:
         """The log refused a write: what was stamped behind it is gone. Called in the log's report."""
+        if isinstance(error, StaleToken) and self.view is not None and not self.closed:
+            self._step_down(error.owner)
+            return
         self.core.fail(error)
         if self.closed:
             return
@@ -592,6 +644,9 @@ class Resident:
             self._registry.set_aside(error)
             self.close()
             return
+        except Moved as error:
+            self._step_down(error.owner)
+            return
         except BaseException as error:
             if not self.closed:  # else the engine closes, and it is cancelled
                 self._leave_memory(repr(error))
@@ -601,3 +656,37 @@ class Resident:
         self._repairing = False
         self.hub.recover()
         self.hub.reporter.repaired()
+
+    # --- another engine has claimed the session
+
+    def overtaken(self, head: Head) -> bool:
+        """Whether what the log says of the session means that its next write will be refused for good."""
+        return head.owner != self.core.owner and head.token > self.journal.token
+
+    async def confirm(self) -> None:
+        """Once it is `overtaken`: have the log refuse a write, and wait for the step down. Raises `TimedOut`."""
+        with trio.move_on_after(self._config.flush_timeout):
+            while not self.closed:
+                self.journal.probe()
+                await self.journal.next_report()
+        if not self.closed:
+            raise TimedOut("the log has not said yet whose the session is", session_id=self.session_id)
+
+    def _step_down(self, owner: str) -> None:
+        """Write nothing more, not even an end, and leave memory: the session is ``owner``'s. Its readers stay.
+
+        What is live is fenced and cancelled; its clean-up has its time, in the session's task, which ends behind it.
+        """
+        if self.closed:
+            return
+        self.life.moved_to = owner
+        refusal = Moved("another engine has the session", owner=owner, session_id=self.session_id)
+        self.journal.give_up(refusal)
+        if self.core.live is not None:
+            self.core.live.refuse(self.life.refusal)
+            self.core.live.cancel("another engine has the session")
+        self.hub.recover()
+        logger.warning(
+            "session %s: the engine %s has it now; this one steps down", self.session_id, owner or "of no name"
+        )
+        self.close()

@@ -6,10 +6,10 @@ Every operation answers after its commit; cancelling a caller loses the answer, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Literal, cast, final, overload
+from typing import Final, Literal, TypeVar, cast, final, overload
 
 from ..codec import own_json
 from ..errors import InvalidBody, PenstockError
@@ -71,7 +71,9 @@ from .arguments import (
     checked_question,
     checked_seconds,
 )
+from .core import Core
 from .ending import reset
+from .files import file_info, read_file
 from .idempotency import Key
 from .life import Call
 from .messages import retract, update
@@ -81,6 +83,8 @@ from .transaction import StartRequest
 from .versions import restore
 
 __all__ = ["Session"]
+
+T = TypeVar("T")
 
 
 @final
@@ -95,6 +99,12 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.session_id}>"
+
+    async def _step(self, work: Callable[[Core], Awaitable[T]]) -> T:
+        """Have a step done, in its turn."""
+        return await self._registry.carry_out(
+            self.session_id, lambda resident: resident.steps.take(partial(work, resident.core))
+        )
 
     @overload
     async def start(
@@ -206,7 +216,7 @@ class Session:
         )
         if isinstance(call, RemoteProducer) and input is not None:
             raise InvalidBody("a remote generation takes no input: nobody here would read it")
-        return await (await self._registry.resident(self.session_id)).start(request)
+        return await self._registry.carry_out(self.session_id, lambda resident: resident.start(request))
 
     async def stop(
         self,
@@ -227,18 +237,18 @@ class Session:
         checked_text(author, "author")
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._registry.resident(self.session_id)).stop(generation_id, reason, queue, author)
+        return await self._registry.carry_out(
+            self.session_id, lambda resident: resident.stop(generation_id, reason, queue, author)
+        )
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
-        resident = await self._registry.resident(self.session_id)
-        return await resident.steps.take(partial(queue_next, resident.core))
+        return await self._step(queue_next)
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
-        resident = await self._registry.resident(self.session_id)
-        await resident.steps.take(partial(dequeue, resident.core, generation_id))
+        await self._step(lambda core: dequeue(core, generation_id))
 
     async def post(
         self,
@@ -260,7 +270,9 @@ class Session:
         message = checked_message(text, blocks, role, metadata, checked_text(author, "author"))
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
-        return await (await self._registry.resident(self.session_id)).post(message, mid, proposed=proposed)
+        return await self._registry.carry_out(
+            self.session_id, lambda resident: resident.post(message, mid, proposed=proposed)
+        )
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript.
@@ -270,8 +282,7 @@ class Session:
         """
         message_id = check_uuid(message_id, "message_id")
         checked_flag(and_after, "and_after")
-        resident = await self._registry.resident(self.session_id)
-        return await resident.steps.take(partial(retract, resident.core, message_id, and_after=and_after))
+        return await self._step(lambda core: retract(core, message_id, and_after=and_after))
 
     async def versions(self, message_id: str, *, after: int = 0, limit: int | None = None) -> Versions:
         """The versions of a message that was regenerated, or edited and sent again, the oldest first; it is among them.
@@ -284,8 +295,8 @@ class Session:
         checked_count(after, "after")
         if limit is not None:
             checked_count(limit, "limit")
-        resident = await self._registry.resident(self.session_id)
-        return await list_versions(resident.history, self._registry.config, message_id, after, limit)
+        reader = await self._registry.reader(self.session_id)
+        return await list_versions(reader.history, self._registry.config, message_id, after, limit)
 
     async def restore(self, message_id: str, *, idempotency_key: str | None = None, principal: str = "") -> Restored:
         """Bring back a version of a message with all that followed it, in place of what stands there now.
@@ -303,21 +314,21 @@ class Session:
             principal=checked_principal(principal),
             digest=f"restore {message_id}",
         )
-        resident = await self._registry.resident(self.session_id)
-        return await resident.steps.take(partial(restore, resident.core, message_id, key))
+        return await self._step(lambda core: restore(core, message_id, key))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
         patch = cast("JSONObject", own_json(check_object(patch, "metadata"), "metadata"))
-        resident = await self._registry.resident(self.session_id)
-        return await resident.steps.take(partial(update, resident.core, patch))
+        return await self._step(lambda core: update(core, patch))
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
         checked_text(reason, "reason")
-        resident = await self._registry.resident(self.session_id)
-        mark = await resident.steps.take(partial(reset, resident.core, reason))
-        return resident.journal.cursor_at(mark)
+
+        async def carry_out(core: Core) -> Cursor:
+            return core.journal.cursor_at(await reset(core, reason))
+
+        return await self._step(carry_out)
 
     async def fork(
         self,
@@ -356,9 +367,9 @@ class Session:
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
         limit, _ = checked_page(limit, None)
-        resident = await self._registry.resident(self.session_id)
+        reader = await self._registry.reader(self.session_id)
         subscription = Subscription(
-            resident.history,
+            reader.history,
             cursor,
             from_tail=from_tail,
             live=live,
@@ -374,7 +385,7 @@ class Session:
         Raises `InvalidBody`, `InvalidId`, and `MessageNotFound` when no message has the id ``before``.
         """
         limit, before = checked_page(limit, before)
-        return await (await self._registry.resident(self.session_id)).history.snapshot(limit, before)
+        return await (await self._registry.reader(self.session_id)).history.snapshot(limit, before)
 
     async def snapshot_page(self, limit: int | None = None, before: str | None = None) -> SnapshotPage:
         """`snapshot` with its JSON, for readers elsewhere: within `Config.snapshot_messages` and `snapshot_bytes`.
@@ -382,7 +393,7 @@ class Session:
         Of these bytes there may be more where a single message has them. Made once for all who ask at the same cursor.
         """
         limit, before = checked_page(limit, before)
-        return await (await self._registry.resident(self.session_id)).history.snapshot_page(limit, before)
+        return await (await self._registry.reader(self.session_id)).history.snapshot_page(limit, before)
 
     async def input(
         self,
@@ -405,8 +416,9 @@ class Session:
         """
         generation_id = check_uuid(generation_id, "generation_id")
         checked_text(by, "by")
-        resident = await self._registry.resident(self.session_id)
-        return await resident.input(generation_id, kind, content, input_id=input_id, by=by)
+        return await self._registry.carry_out(
+            self.session_id, lambda resident: resident.input(generation_id, kind, content, input_id=input_id, by=by)
+        )
 
     # --- files
 
@@ -443,7 +455,7 @@ class Session:
     async def file(self, file_id: str) -> FileInfo:
         """What the session knows of a file that it keeps. Raises `FileNotFound`, `InvalidId`."""
         check_path_id(file_id, "a file_id")
-        return await (await self._registry.resident(self.session_id)).files.info(file_id)
+        return await file_info((await self._registry.reader(self.session_id)).history, file_id)
 
     async def read_file(self, file_id: str, *, start: int = 0, limit: int | None = None) -> bytes:
         """The file's bytes from ``start`` on, at most ``limit`` of them; none behind its end.
@@ -454,7 +466,7 @@ class Session:
         checked_count(start, "start")
         if limit is not None:
             checked_count(limit, "limit")
-        return await (await self._registry.resident(self.session_id)).read_file(file_id, start, limit)
+        return await read_file((await self._registry.reader(self.session_id)).history, file_id, start, limit)
 
     # --- remote producers
 
@@ -483,7 +495,7 @@ class Session:
         if not 1 <= len(chunks) <= self._registry.config.batch_chunks:
             raise InvalidBody(f"a batch has 1 to {self._registry.config.batch_chunks} chunks")
         seconds = check_lease(lease)
-        return await (await self._registry.resident(self.session_id)).chunks(chunks, stamp, seconds)
+        return await self._registry.carry_out(self.session_id, lambda resident: resident.chunks(chunks, stamp, seconds))
 
     async def keep(
         self,
@@ -504,7 +516,9 @@ class Session:
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
         seconds = check_lease(lease)
-        return await (await self._registry.resident(self.session_id)).keep(generation_id, stamp, seconds)
+        return await self._registry.carry_out(
+            self.session_id, lambda resident: resident.keep(generation_id, stamp, seconds)
+        )
 
     async def finish(
         self,
@@ -529,7 +543,9 @@ class Session:
         ending = checked_ending(outcome, code, message, usage)
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
-        return await (await self._registry.resident(self.session_id)).finish(generation_id, ending, stamp)
+        return await self._registry.carry_out(
+            self.session_id, lambda resident: resident.finish(generation_id, ending, stamp)
+        )
 
     async def wait_fenced(self, generation_id: str) -> PenstockError:
         """Wait until nothing more can be written under this generation, and return what says so.
@@ -553,26 +569,26 @@ class Session:
 
         Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
         """
-        resident = await self._registry.resident(self.session_id)
-        resident.check(Call.BE_HERE)
-        resident.presence.put(actor_id, device_id, name=name, status=status)
+        reader = await self._registry.reader(self.session_id)
+        reader.check(Call.BE_HERE)
+        reader.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
-        (await self._registry.resident(self.session_id)).presence.drop(actor_id, device_id)
+        (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
 
     async def presence(self) -> tuple[Present, ...]:
         """All who are here, in the order in which they came."""
-        return (await self._registry.resident(self.session_id)).presence.listed()
+        return (await self._registry.reader(self.session_id)).presence.listed()
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands, and how it ended, as snapshots tell it. Raises `GenerationNotFound`."""
         generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._registry.resident(self.session_id)).generation(generation_id)
+        return await (await self._registry.reader(self.session_id)).generation(generation_id)
 
     async def cursor(self) -> Cursor:
         """The committed tail."""
-        return (await self._registry.resident(self.session_id)).journal.cursor
+        return (await self._registry.reader(self.session_id)).history.cursor
 
     async def delete(self) -> None:
         """End what is live, then this life of the session; creating it again begins a new one.

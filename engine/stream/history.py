@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar, final
+from typing import Final, Protocol, TypeVar, final
 
 from attrs import frozen
 
@@ -39,12 +39,11 @@ from ..rules.records import (
 from .aside import check_page, check_readable, read_metadata, reading
 from .folding import Fold, fold_to
 from .hub import Batch, Hub
-from .journal import Journal
 from .pages import Pages
 from .presence import Presence
 from .slices import in_slices
 
-__all__ = ["ForkPoint", "History"]
+__all__ = ["ForkPoint", "History", "Tail"]
 
 T = TypeVar("T")
 
@@ -66,15 +65,25 @@ class ForkPoint:
     metadata: JSONObject
 
 
+class Tail(Protocol):
+    """Where the log of one life of a session ends: its journal, or what follows another engine's."""
+
+    session_id: str
+    epoch: str
+    committed: int
+
+    @property
+    def cursor(self) -> Cursor: ...
+
+
 @final
 class History:
-    """The readers' side of one session; the source of its subscriptions."""
+    """The readers' side of one session; the source of its subscriptions. ``tail`` tells where its log ends."""
 
     __slots__ = (
         "_config",
         "_fold",
         "_inherited",
-        "_journal",
         "_log",
         "_looked_at",
         "_on_corrupt",
@@ -83,12 +92,13 @@ class History:
         "_shared",
         "_sound",
         "hub",
+        "tail",
     )
 
     def __init__(
         self,
         log: EventLog,
-        journal: Journal,
+        tail: Tail,
         hub: Hub,
         presence: Presence,
         config: Config,
@@ -97,25 +107,33 @@ class History:
     ) -> None:
         self.hub = hub
         self._on_corrupt = on_corrupt
-        self._inherited = journal.committed  # up to here others wrote it
+        self._inherited = tail.committed  # up to here others wrote it
         self._sound = 0  # up to here it was looked through
         self._looked_at = 0  # so many events
         self._presence = presence
         self._log = log
-        self._journal = journal
+        self.tail = tail
         self._config = config
         self._fold: Fold | None = None  # made for whom asks first
         self._pages: Pages | None = None  # made for the first page
         self._shared = True
 
+    def stand_on(self, tail: Tail) -> None:
+        """From here on ``tail`` tells where the log ends, of the same life; it is not behind the one before."""
+        if tail is not self.tail:
+            if tail.committed != self.tail.committed:
+                self.hub.overflow()
+            self.tail = tail
+            self._inherited = tail.committed
+
     @property
     def session_id(self) -> str:
-        return self._journal.session_id
+        return self.tail.session_id
 
     @property
     def cursor(self) -> Cursor:
         """The committed tail."""
-        return self._journal.cursor
+        return self.tail.cursor
 
     @property
     def present(self) -> tuple[Present, ...]:
@@ -129,9 +147,7 @@ class History:
 
     def _folded(self) -> Fold:
         if self._fold is None:
-            self._fold = Fold(
-                self.session_id, self._journal.epoch, self._read, lambda: self._journal.committed, self._config
-            )
+            self._fold = Fold(self.session_id, self.tail.epoch, self._read, lambda: self.tail.committed, self._config)
         return self._fold
 
     async def page(self, after: int) -> Batch | None:
@@ -155,7 +171,7 @@ class History:
         self._pages = None  # who waits in there had asked before
 
     async def _batch(self, after: int, limit: int) -> Batch | None:
-        tail = self._journal.committed
+        tail = self.tail.committed
         try:
             entries = await self._read(after, limit)
             if after < self._inherited:
@@ -165,7 +181,7 @@ class History:
         except CorruptSession as error:
             self._on_corrupt(error)
             raise
-        return Batch(self.session_id, self._journal.epoch, entries) if entries else None
+        return Batch(self.session_id, self.tail.epoch, entries) if entries else None
 
     async def _look_through(self, page: Sequence[Entry], after: int) -> None:
         """See that a page which another process wrote is one that readers can be given: it goes to them as it is.
@@ -184,7 +200,7 @@ class History:
                 check_readable(page)
         last = page[-1].offset
         if last - after != len(page):
-            body = await self._log.record(self.session_id, self._journal.epoch, COMPACTED)
+            body = await self._log.record(self.session_id, self.tail.epoch, COMPACTED)
             with reading(self.session_id):
                 compacted = 0 if body is None else read_record(body, CompactedRecord).done
             if compacted < last:
@@ -197,13 +213,13 @@ class History:
         config = self._config
         page = await self._log.read(
             self.session_id,
-            self._journal.epoch,
+            self.tail.epoch,
             after=after,
             limit=limit or config.page_events,
             max_bytes=config.page_bytes,
         )
         # What is stored and not reported yet is not shown: its cursor would be past the tail that we tell others.
-        tail = self._journal.committed
+        tail = self.tail.committed
         with reading(self.session_id):
             return page if not page or page[-1].offset <= tail else [entry for entry in page if entry.offset <= tail]
 
@@ -243,7 +259,7 @@ class History:
 
     async def state_at(self, offset: int) -> SessionState:
         """A fold of its own, up to an earlier ``offset``. Raises `InvalidCursor` inside a compacted range."""
-        state = SessionState(self.session_id, self._journal.epoch)
+        state = SessionState(self.session_id, self.tail.epoch)
         with self._living():
             await fold_to(state, offset, self._read)
         if state.cursor.offset != offset or not state.whole:
@@ -256,7 +272,7 @@ class History:
         Raises `InvalidCursor` for a cursor of another life, past the tail, or inside a compacted range, and
         `MessageNotFound`.
         """
-        tail = self._journal.cursor
+        tail = self.tail.cursor
         if isinstance(at, Cursor):
             if at.epoch != tail.epoch or not 1 <= at.offset <= tail.offset:
                 raise InvalidCursor("the cursor is of another life of this session, or past its tail")
@@ -330,19 +346,19 @@ class History:
     async def record(self, key: str) -> bytes | None:
         """One of the session's records, as it is."""
         with self._living():
-            return await self._log.record(self.session_id, self._journal.epoch, key)
+            return await self._log.record(self.session_id, self.tail.epoch, key)
 
     async def known(self, key: str, kind: type[T]) -> T | None:
         """What one of the session's records says."""
         with self._living():
-            body = await self._log.record(self.session_id, self._journal.epoch, key)
+            body = await self._log.record(self.session_id, self.tail.epoch, key)
             with reading(self.session_id):
                 return None if body is None else read_record(body, kind)
 
     async def records(self, prefix: str) -> dict[str, bytes]:
         """Those under ``prefix``, as they are."""
         with self._living():
-            return await self._log.records(self.session_id, self._journal.epoch, prefix)
+            return await self._log.records(self.session_id, self.tail.epoch, prefix)
 
     async def all_known(self, prefix: str, kind: type[T]) -> dict[str, T]:
         """What those under ``prefix`` say."""

@@ -28,12 +28,13 @@ there when it is stamped. A step that retracts ten thousand messages cannot enco
 it calls `reserve` for the offsets, encodes in slices, and calls `fill`. What is stamped behind it waits until then.
 
 Taking over. Each write bears the epoch, a token and the offset behind which it belongs, and the log compares all three
-before it appends, as in compare-and-swap (`log.fence`). Whoever takes a session over reads where its log stands, raises
-the token, and writes the end of what was live. From then on the former owner's tail is too low for ever, and so is its
-token unless both raised it at once: what it hands over later is refused. That is between owners of a session. Producers
-of one owner all write here, under its token; what stops a superseded one is the fence of its `GenerationWriter`, and
-behind that the structure of its generation, which has finished. (`SqliteLog` keeps a second owner out by a lock on the
-file, and compares against what it knows of it.)
+before it appends, as in compare-and-swap (`log.fence`). Where engines share a log, whoever is to write in a session
+claims it first, and gets the first token of a block that nobody had. Then it reads where the log stands, raises the
+token, as every step does, within its block, and writes the end of what was live. What the former owner hands over later
+is refused for good, with `StaleToken`: it steps down. That is between owners of a session. Producers of one owner all
+write here, under its token; what stops a superseded one is the fence of its `GenerationWriter`, and behind that the
+structure of its generation, which has finished. (`SqliteLog` keeps a second engine out by a lock on the file; one that
+is alone claims nothing.)
 
 When the log refuses a write, all that was stamped behind it is gone: its offsets go to others. The journal falls back
 to the committed tail and begins a new life, a number that only this process knows. A `Mark` is an offset in one life,
@@ -49,18 +50,20 @@ with a wait for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import final
 
 import trio
 from attrs import frozen
 
 from ..config import Config
-from ..errors import CorruptSession, PenstockError, TimedOut, WriteFailed
+from ..errors import CorruptSession, Moved, PenstockError, TimedOut, WriteFailed
 from ..events import Cursor
 from ..log.port import Append, Entry, EventLog, Head, Summary
 from ..rules.listing import Listed, read_listed
 from .budget import LARGE, Budget
+from .bus import Bus
 from .hub import Batch, Hub
 
 __all__ = ["Journal", "Mark"]
@@ -86,6 +89,7 @@ class Journal:
     __slots__ = (
         "_bodies",
         "_budget",
+        "_bus",
         "_closed",
         "_fell_back_to",
         "_half",
@@ -131,6 +135,7 @@ class Journal:
         config: Config,
         on_refused: Callable[[PenstockError], None],
         on_listed: Callable[[str], None],
+        bus: Bus | None = None,
     ) -> None:
         self._log = log
         self._hub = hub
@@ -145,6 +150,7 @@ class Journal:
         self._line = budget.lines[False]  # by what its last write was
         self._on_refused = on_refused
         self._on_listed = on_listed
+        self._bus = bus  # where other engines may follow the session
         self.reporter = hub.reporter
         self.session_id = head.session_id
         self.epoch = head.epoch
@@ -268,6 +274,8 @@ class Journal:
 
     def _failure(self, detail: str) -> PenstockError:
         """What to tell of what the refused write has taken with it."""
+        if isinstance(self.refused, Moved):
+            return Moved(self.refused.detail, owner=self.refused.owner, session_id=self.session_id)
         if isinstance(self.refused, CorruptSession):
             return CorruptSession(self.refused.detail, session_id=self.session_id)
         whole = isinstance(self.refused, WriteFailed) and self.refused.whole
@@ -277,7 +285,7 @@ class Journal:
         """Wait until an event may be stamped. Returns at once when a write was refused; check again behind it."""
         while self.refused is None and self.full:
             if len(self._bodies) >= self._most_gathered or self._size >= self._most_gathered_bytes:
-                await self._next_report()
+                await self.next_report()
             else:
                 await self._line.wait_room()
 
@@ -314,7 +322,7 @@ class Journal:
         """
         with trio.move_on_after(within):
             while not self.settled(mark):
-                await self._next_report()
+                await self.next_report()
         if self._dropped(mark):
             raise self._failure("what was written could not be stored") from self.refused
         if not self.settled(mark):
@@ -335,6 +343,31 @@ class Journal:
     def close(self) -> None:
         """Hand nothing further over: the engine is gone, and what has gathered went with it."""
         self._closed = True
+
+    def probe(self) -> None:
+        """Have the log say whether it still takes this session's writes: where none is under way, with an empty one."""
+        if not self._held and not self._closed and self.refused is None:
+            self._submit()
+
+    def give_up(self, error: Moved) -> None:
+        """Whoever writes or waits from here on is told ``error``; what had gathered is dropped by the refusal."""
+        self.refused = error
+        self._tell()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """In here no write is under way; what is stamped gathers, and is handed over behind it. For a step."""
+        life = self._life
+        self._held += 1
+        try:
+            while self._life == life and self._held > 1:
+                await self.next_report()
+            yield
+        finally:
+            if self._life == life:  # else a refusal has let go of all
+                self._held -= 1
+                if (self._bodies or self._records) and not self._held and not self._closed:
+                    self._submit()
 
     def _submit(self) -> None:
         write = Append(
@@ -376,13 +409,18 @@ class Journal:
         if (self._bodies or self._records) and not self._held and not self._closed:
             self._submit()
         try:
-            if not write.events or not len(self._hub):
+            if not write.events or not (len(self._hub) or self._bus is not None):
                 pass  # nobody is to be told of anything
             elif len(write.events) > self._most_published:
                 self._hub.overflow()  # readers take pages of it from the log, each at its own pace
+                if self._bus is not None:
+                    self._bus.tell(self.session_id, None)
             else:
                 entries = [Entry(first + i, body) for i, body in enumerate(write.events)]
-                self._hub.publish(Batch(self.session_id, self.epoch, entries))
+                batch = Batch(self.session_id, self.epoch, entries)
+                self._hub.publish(batch)
+                if self._bus is not None:
+                    self._bus.tell(self.session_id, batch)
         finally:
             self._tell()
         if write.summary is not None:
@@ -404,7 +442,7 @@ class Journal:
         self._tell()
         self._on_refused(error)
 
-    async def _next_report(self) -> None:
+    async def next_report(self) -> None:
         """Until something was stored or refused."""
         if self._waiting is None:
             self._waiting = trio.lowlevel.ParkingLot()

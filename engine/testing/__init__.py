@@ -6,7 +6,7 @@ Nothing here knows how the engine keeps the rules; that is the point of it.
 - `stored`: the same on a session as it is stored, page by page (`check_session`)
 - `delivery_rules`: R6 to R8 on what subscribers got (`check_deliveries`)
 - `running`, `kept`: an engine in memory that is held against all of these when it is left (`open_test_engine`,
-  `check_kept`)
+  `check_kept`); R10, where engines share a log
 - `scripted`, `stubborn`: producers that do what a test says, and that do not do what they are told
 """
 

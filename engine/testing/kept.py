@@ -6,20 +6,39 @@ logs that are gone, are checked against.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from .. import Append, Compact, Delete, Entry, EventLog, Head, Keep, LogStatistics, PenstockError
+from .. import (
+    Append,
+    Claim,
+    Compact,
+    Delete,
+    Entry,
+    EventLog,
+    Head,
+    Keep,
+    LogStatistics,
+    PenstockError,
+    Release,
+)
+from ..log.port import BLOCK, Write
+from .violation import Violation
 
 __all__ = ["KeptLog"]
 
 
 @final
 class KeptLog(EventLog):
-    """Passes everything on to ``inner``. Compaction changes what ``inner`` has, not what is kept here."""
+    """Passes everything on to ``inner``. Compaction changes what ``inner`` has, not what is kept here.
+
+    ``strays`` has what was written by who is not the session's owner (R10); `check_kept` has it among what it finds.
+    """
 
     def __init__(self, inner: EventLog) -> None:
         self.inner = inner
+        self.strays: list[Violation] = []
+        self._blocks: dict[str, int] = {}  # of tokens, by session: what its last owner was given
         self._lives: dict[tuple[str, str], list[Entry]] = {}
 
     def lives(self) -> Iterator[tuple[str, str]]:
@@ -34,14 +53,29 @@ class KeptLog(EventLog):
         """The committed tail of this life at this very moment."""
         return len(self._lives.get((session_id, epoch), ()))
 
-    def submit(self, write: Append | Delete | Keep | Compact, report: Callable[[PenstockError | None], None]) -> None:
+    def submit(self, write: Write, report: Callable[[PenstockError | None], None]) -> None:
         def reported(error: PenstockError | None) -> None:
+            if error is None:
+                self._check_owner(write)
             if error is None and isinstance(write, Append):
                 entries = self._lives.setdefault((write.session_id, write.epoch), [])
                 entries.extend(map(Entry, range(write.expected_tail + 1, 1 << 62), write.events))
             report(error)
 
         self.inner.submit(write, reported)
+
+    def _check_owner(self, write: Write) -> None:
+        """R10: what is stored is written under the block of tokens that the last claim, or the creation, has given."""
+        if isinstance(write, Compact | Keep | Release):
+            return
+        block = write.token // BLOCK
+        if isinstance(write, Claim) or (isinstance(write, Append) and write.create):
+            self._blocks[write.session_id] = block
+        elif block != self._blocks.setdefault(write.session_id, block) and not (
+            isinstance(write, Delete) and write.forced
+        ):
+            text = f"{write.session_id} was written under token {write.token}, which no claim has given"
+            self.strays.append(Violation("R10", None, text))
 
     async def head(self, session_id: str) -> Head | None:
         return await self.inner.head(session_id)
@@ -57,6 +91,9 @@ class KeptLog(EventLog):
 
     async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         return await self.inner.holders(key, after=after, limit=limit)
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        return await self.inner.owned(owner, having=having, after=after, limit=limit)
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         return await self.inner.heads(after=after, limit=limit)

@@ -149,11 +149,11 @@ class EngineUnderTest:
 def check_kept(
     log: KeptLog, watchers: Sequence[Watcher] = (), *, closed: bool = False, remote_stays: bool = False
 ) -> list[Violation]:
-    """What breaks a rule: R1 to R9 on every life of every session of the log, and on what the watchers got.
+    """What breaks a rule: R1 to R10 on every life of every session of the log, and on what the watchers got.
 
     ``closed`` and ``remote_stays`` as in `check_log`.
     """
-    found = [violation for watcher in watchers for violation in watcher.early]
+    found = [*log.strays, *(violation for watcher in watchers for violation in watcher.early)]
     for session_id, epoch in log.lives():
         entries = log.kept(session_id, epoch)
         events = [decode(entry.body) for entry in entries]

@@ -35,8 +35,10 @@ def removed_parts(upload: str, most: object) -> dict[str, bytes | None]:
     return dict.fromkeys(part_keys(upload, most if type(most) is int and most > 0 else 0))
 
 
-async def sweep_uploads(log: EventLog) -> None:
+async def sweep_uploads(log: EventLog, owner: str = "") -> None:
     """Remove what is left of files whose sending was cut off. Nobody may be sending any yet.
+
+    With ``owner``, an engine's name, only in sessions that are its or nobody's: into others somebody may be sending.
 
     Where that fails it stays, which the server's log tells. Raises `StorageError` when the store cannot be read.
     """
@@ -48,7 +50,7 @@ async def sweep_uploads(log: EventLog) -> None:
             await log.write(Keep(session_id=session_id, epoch=epoch, records=removed_parts(upload, most)))
         await log.write(Keep(session_id=session_id, epoch=epoch, records={UPLOADING: None}))
 
-    await _each_holder(log, UPLOADING, sweep)
+    await _each_holder(log, UPLOADING, sweep, owner)
 
 
 async def finish_copies(log: EventLog, *, begins: Callable[[str], bool]) -> None:
@@ -64,14 +66,16 @@ async def finish_copies(log: EventLog, *, begins: Callable[[str], bool]) -> None
     await _each_holder(log, COPYING, finish)
 
 
-async def _each_holder(log: EventLog, key: str, do: Callable[[str, str, bytes], Awaitable[None]]) -> None:
+async def _each_holder(
+    log: EventLog, key: str, do: Callable[[str, str, bytes], Awaitable[None]], owner: str = ""
+) -> None:
     """``do`` it for each living session that has the record ``key``: its id, its epoch and the record."""
     after = ""
     while holders := await log.holders(key, after=after, limit=_WIDTH):
         for session_id, body in holders:
             try:
                 head = sound(await log.head(session_id))
-                if head is not None:
+                if head is not None and (not owner or head.owner in ("", owner)):
                     await do(session_id, head.epoch, body)
             except StaleEpoch:
                 pass  # it was deleted meanwhile

@@ -1,4 +1,4 @@
-"""What `penstock serve` makes of its options about producers and their limits."""
+"""What `penstock serve` makes of its options about producers, their limits and the log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from penstock.adapters.cli import main, process
 from penstock.adapters.cli.process import Options
+from penstock.engine import Config
 
 STORY = "story=penstock.adapters.echo:echo"
 
@@ -43,3 +44,70 @@ def test_silence_is_limited_for_all_or_for_one_producer(
 def test_a_limit_that_is_none_is_refused_by_name(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError, match="--idle-limit"):
         told(monkeypatch, "--idle-limit", said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "url", "log"),
+    [
+        ((), None, "penstock.db"),
+        (("--db", "chat.db"), None, "chat.db"),
+        (("--log", "sqlite:chat.db"), None, "chat.db"),
+        (("--log", "sqlite:/srv/chat.db"), None, "/srv/chat.db"),
+        (("--log", "redis://store/1"), None, "redis://store/1"),
+        ((), "redis://:secret@store/1", "redis://:secret@store/1"),
+        (("--log", "redis://other"), "redis://store/1", "redis://other"),
+    ],
+)
+def test_the_log_is_a_file_or_a_url(
+    arguments: tuple[str, ...], url: str | None, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Options] = []
+    monkeypatch.setattr(process, "run", found.append)
+    result = CliRunner().invoke(main, ["serve", *arguments], env={"PENSTOCK_LOG": url})
+    assert result.exit_code == 0, result.output
+    assert found[0].log == log
+    assert "secret" not in found[0].log_name
+    assert "secret" not in repr(found[0])
+    assert found[0].log_patience == Config().log_patience
+    assert not found[0].allow_weak_store
+
+
+def test_a_weak_store_and_other_patience_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Options] = []
+    monkeypatch.setattr(process, "run", found.append)
+    told = ["serve", "--log", "redis://store", "--allow-weak-store", "--log-patience", "2.5"]
+    assert CliRunner().invoke(main, told).exit_code == 0
+    assert (found[0].log_patience, found[0].allow_weak_store) == (2.5, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "url"),
+    [
+        (("--db", "penstock.db", "--log", "redis://:secret@store"), None),
+        (("--db", "chat.db"), "redis://:secret@store"),
+        (("--log", "secret"), None),
+        (("--log", "sqlite:"), None),
+    ],
+)
+def test_two_places_for_one_log_and_what_is_none_are_refused(arguments: tuple[str, ...], url: str | None) -> None:
+    result = CliRunner().invoke(main, ["serve", *arguments], env={"PENSTOCK_LOG": url})
+    assert result.exit_code == 2
+    assert "--log" in result.output
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("log", "name"),
+    [
+        ("redis://me:secret@store:7000/2?prefix=chat", "redis://store:7000/2"),
+        ("rediss://[::1]/0", "rediss://[::1]/0"),
+        ("chat@home?.db", "chat@home?.db"),
+        (":memory:", ":memory:"),
+    ],
+)
+def test_a_log_is_named_without_its_password(log: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Options] = []
+    monkeypatch.setattr(process, "run", found.append)
+    option = "--log" if "://" in log else "--db"
+    assert CliRunner().invoke(main, ["serve", option, log]).exit_code == 0
+    assert found[0].log_name == name

@@ -27,6 +27,7 @@ from penstock.adapters.watching.logs import log_handler
 from penstock.adapters.websocket import SocketConfig, websocket_handler
 from penstock.engine import (
     Chunk,
+    Claim,
     Compact,
     Config,
     CorruptSession,
@@ -98,6 +99,7 @@ class Provocation:
     config: Config | None = None
     identity: Identity = OPEN
     limits: LimitsConfig = UNLIMITED
+    owner: str | None = None
 
 
 async def _steered(world: World) -> None:
@@ -168,6 +170,13 @@ async def _bug(world: World) -> None:
 
 async def _draining(world: World) -> None:
     await world.engine.drain()
+
+
+async def _moved(world: World) -> None:
+    await world.live()
+    head = await world.log.head("s")
+    assert head is not None
+    await world.log.inner.write(Claim(session_id="s", epoch=head.epoch, seen=head.token, owner="another"))
 
 
 async def _crowded(world: World) -> None:
@@ -354,6 +363,14 @@ PROVOCATIONS: Final = [
     Provocation(code="INTERNAL", http=("POST", f"{S}/stop"), frame={"op": "stop"}, before=_bug),
     Provocation(code="DRAINING", http=("POST", f"{S}/generations"), frame={"op": "start"}, before=_draining),
     Provocation(
+        code="SESSION_MOVED",
+        http=("POST", f"{S}/messages"),
+        body={"text": "x"},
+        frame={"op": "post", "text": "x"},
+        before=_moved,
+        owner="this",
+    ),
+    Provocation(
         code="OVERLOADED",
         http=("PUT", f"{S}/presence/bob/phone"),
         frame={"op": "presence", "actor_id": "bob", "device_id": "phone"},
@@ -391,7 +408,7 @@ NO_CLOSE: Final = {
 async def world(row: Provocation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     inner: EventLog = MemoryLog()
     log, limits = FaultyLog(inner), Limits(row.limits)
-    async with open_engine(log, producers={"says": saying("x")}, config=row.config) as engine:
+    async with open_engine(log, producers={"says": saying("x")}, config=row.config, owner=row.owner) as engine:
         app = create_app(engine, identity=row.identity, limits=limits)
         handler = websocket_handler(engine, identity=row.identity, limits=limits)
         session = await engine.create_session("s")

@@ -36,7 +36,7 @@ def said(tmp_path: Path) -> Iterator[Spool]:
 
 def options(port: int) -> Options:
     return Options(
-        db=":memory:",
+        log=":memory:",
         hosts=("127.0.0.1",),
         access=Access(identity=OPEN, keys=None, allowed_origins=(), allowed_hosts=()),
         port=port,

@@ -47,17 +47,20 @@ def command(*arguments: str) -> Result:
 class ServerProcess:
     """`penstock serve` on a free port. What it logs is in `log`."""
 
-    def __init__(self, folder: Path, *arguments: str, db: str = "test.db", cwd: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, db: str = "test.db", url: str | None = None, cwd: Path | None = None
+    ) -> None:
+        """With a ``url`` of a log, which it is told as a secret, there is no database."""
         self.db = folder / db
         self.log = folder / "server.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*PENSTOCK, "serve", "--db", str(self.db), "--port", "0", *arguments],
+                [*PENSTOCK, "serve", *(["--db", str(self.db)] if url is None else []), "--port", "0", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 cwd=cwd or folder,
-                env=environment(),
+                env=environment() if url is None else {**environment(), "PENSTOCK_LOG": url},
             )
         self.said = ""  # on its standard output
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -112,8 +115,8 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Start servers with the arguments given; those still running at the end are killed."""
     started: list[ServerProcess] = []
 
-    def start(*arguments: str, db: str = "test.db", cwd: Path | None = None) -> ServerProcess:
-        server = ServerProcess(tmp_path, *arguments, db=db, cwd=cwd)
+    def start(*arguments: str, db: str = "test.db", url: str | None = None, cwd: Path | None = None) -> ServerProcess:
+        server = ServerProcess(tmp_path, *arguments, db=db, url=url, cwd=cwd)
         started.append(server)
         return server
 

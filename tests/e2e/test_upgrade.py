@@ -72,7 +72,7 @@ def test_a_server_that_is_stopped_meanwhile_goes_on_next_time(
     (message,) = httpx.get(f"{server.url}/v1/sessions/talk", trust_env=False).json()["messages"]
     assert message["blocks"][0]["text"] == "kept"
     assert server.stop() == 0
-    assert version(old) == 3
+    assert version(old) == 4
     done = int(server.log.read_text().split("up to date: ")[1].split()[0])
     assert done > 4096  # the first slice was done
 
@@ -88,4 +88,4 @@ def test_compact_that_is_interrupted_meanwhile_goes_on_next_time(old: Path) -> N
     with bringing_up("compact", str(old)) as process:
         process.communicate(timeout=100)
         assert process.returncode == 0
-    assert version(old) == 3
+    assert version(old) == 4

@@ -162,6 +162,10 @@ async def _watch(scene: Scene, given: Given) -> None:
     await given(scene.engine.watch, after=None, wants=None)
 
 
+async def _take_over(scene: Scene, given: Given) -> None:
+    await given(scene.engine.take_over, owner="another")
+
+
 async def _delete_session(scene: Scene, given: Given) -> None:
     other = await scene.engine.create_session()
     await given(scene.engine.delete_session, session_id=other.session_id)
@@ -505,6 +509,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.sessions": (_sessions, _sessions_by_activity),
     "Engine.watch": (_watch,),
     "Engine.delete_session": (_delete_session,),
+    "Engine.take_over": (_take_over,),
     "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),

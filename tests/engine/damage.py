@@ -68,7 +68,7 @@ _PARTS: Final[tuple[Any, ...]] = (None, True, 0, -1, 7, 10**20, 1.5, "", "x", []
 _COLUMNS: Final = {
     "events": ("id", "life", "offset", "body", "body", "body", "body", "body"),
     "records": ("life", "key", "value", "value", "value"),
-    "sessions": ("life", "session", "epoch", "tail", "token", "ended"),
+    "sessions": ("life", "session", "epoch", "tail", "token", "ended", "owner"),
     "summaries": ("life", "session", "place", "body", "body"),
 }
 

@@ -7,7 +7,7 @@ out and reported in the order they were handed over, also when one of them is he
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, final
 
 import trio
@@ -134,6 +134,9 @@ class FaultyLog(EventLog):
 
     async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         return await self._reading().holders(key, after=after, limit=limit)
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        return await self._reading().owned(owner, having=having, after=after, limit=limit)
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         return await self._reading().heads(after=after, limit=limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Final, final
 
@@ -66,6 +67,9 @@ class SlowLog(EventLog):
 
     async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
         return await self.inner.holders(key, after=after, limit=limit)
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        return await self.inner.owned(owner, having=having, after=after, limit=limit)
 
     async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
         return await self.inner.heads(after=after, limit=limit)

@@ -329,7 +329,7 @@ async def test_when_closing_raises_too_both_come_out(
         raise trouble
 
     monkeypatch.setattr(log, "aclose", aclose)
-    monkeypatch.setattr("penstock.engine.engine.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
+    monkeypatch.setattr("penstock.engine.log.opening.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
     out = await left_by(error)
     if error is None:
         assert out is trouble
@@ -367,6 +367,7 @@ CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "session that is not there": lambda engine, session: engine.session("none"),
     "sessions": lambda engine, session: engine.sessions(),
     "delete_session": lambda engine, session: engine.delete_session("s"),
+    "take_over": lambda engine, session: engine.take_over("another"),
     "start": lambda engine, session: session.start(saying("x"), text="t"),
     "start remote": lambda engine, session: session.start("remote"),
     "stop": lambda engine, session: session.stop(),
@@ -429,7 +430,7 @@ async def test_what_is_asked_while_an_engine_ends_is_done_or_said_to_be_draining
     for count in (*range(30), 40, 50, 60):
         log = SlowLog()
         log.turns = deque([2, 1, 3])
-        monkeypatch.setattr("penstock.engine.engine.MemoryLog", lambda log=log: log)  # one that the engine closes
+        monkeypatch.setattr("penstock.engine.log.opening.MemoryLog", lambda log=log: log)  # one that the engine closes
         async with trio.open_nursery() as nursery:
 
             async def ask(engine: Engine, session: Session) -> None:

@@ -419,7 +419,7 @@ async def test_a_start_that_hangs_times_out_and_its_generation_does_not_run(
             # The first write is lost; those gathered behind it go with it.
             held, hold._held = hold._held, []
             assert len(held) == 1
-            memory._lives["s"].standing = memory._lives["s"].standing._replace(token=99)
+            memory._lives["s"].standing = memory._lives["s"].standing._replace(token=2**40)
             held[0]()
             log.schedule = None
         else:

@@ -74,6 +74,10 @@ async def set_aside(engine: Engine, session: Session) -> None:
     (await engine.resident(session.session_id)).set_aside(CorruptSession("damaged", session_id=session.session_id))
 
 
+async def move(engine: Engine, session: Session) -> None:
+    (await engine.resident(session.session_id))._step_down("another")
+
+
 async def deleted(_: Engine, session: Session) -> None:
     await session.delete()
 
@@ -84,6 +88,7 @@ REACHED: Final[dict[Phase, Callable[[Engine, Session], Awaitable[None]]]] = {
     Phase.LEFT: leave,
     Phase.DELETING: delete,
     Phase.CLOSED: close,
+    Phase.MOVED: move,
     Phase.SET_ASIDE: set_aside,
     Phase.DELETED: deleted,
 }

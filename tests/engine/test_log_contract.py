@@ -11,15 +11,52 @@ import trio
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken, StorageError, WriteFailed
 from penstock.engine.log import Entry, EventLog, MemoryLog, Summary, Write, open_sqlite
+from penstock.engine.log.opening import open_log
+from penstock.engine.log.port import BLOCK
 from tests.engine.faulty import FaultyLog
-from tests.engine.writes import append, bodies, compact, create, delete, entries, head, keep, kinds, outcomes, store
+from tests.engine.postgres_server import PostgresServer
+from tests.engine.redis_server import RedisCluster, RedisServer
+from tests.engine.writes import (
+    append,
+    bodies,
+    claim,
+    compact,
+    create,
+    delete,
+    entries,
+    head,
+    keep,
+    kinds,
+    outcomes,
+    release,
+    store,
+)
 
 
-@pytest.fixture(params=["memory", "sqlite", "faulty"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        "faulty",
+        "redis",
+        "redis-1",
+        pytest.param("redis-cluster", marks=pytest.mark.long),
+        "postgres",
+    ]
+)
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
     log: EventLog
     if request.param == "memory":
         log = MemoryLog()
+    elif request.param == "redis-cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        log = await open_log(cluster.url())
+    elif request.param.startswith("redis"):
+        server: RedisServer = request.getfixturevalue("redis_server")
+        log = await open_log(server.url(shards=1 if request.param == "redis-1" else 64))
+    elif request.param == "postgres":
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        log = await open_log(postgres.url())
     else:
         log = await open_sqlite(tmp_path / "chat.db")
     if request.param == "faulty":
@@ -293,6 +330,147 @@ async def test_nothing_is_kept_of_a_life_that_is_over(log: EventLog) -> None:
     assert await log.records("s", "e2") == {}
 
 
+async def test_a_claim_gives_the_first_token_of_a_new_block_and_changes_nothing_else(log: EventLog) -> None:
+    await store(log, create(b"1", token=7, records={"open": b"g"}, rank=3, owner="a"))
+    await store(log, claim(seen=7, owner="b"))
+    assert await log.head("s") == head(tail=1, token=BLOCK, summary=Summary(3, b"s"), owner="b")
+    assert await log.records("s", "e1") == {"open": b"g"}
+    await store(log, append(b"2", tail=1, token=BLOCK), append(b"3", tail=2, token=BLOCK + 5))
+    await store(log, claim(seen=BLOCK + 5, owner="a"))
+    assert await log.head("s") == head(tail=3, token=2 * BLOCK, summary=Summary(3, b"s"), owner="a")
+    assert claim(seen=BLOCK - 1, owner="a").token == BLOCK
+    assert claim(seen=BLOCK, owner="a").token == 2 * BLOCK
+
+
+async def test_of_two_claims_that_saw_the_same_token_one_wins(log: EventLog) -> None:
+    await store(log, create(b"1"))
+    won, lost = await outcomes(log, claim(seen=1, owner="a"), claim(seen=1, owner="b"))
+    assert won is None
+    assert isinstance(lost, StaleToken)
+    assert lost.owner == "a"
+    assert await log.head("s") == head(tail=1, token=BLOCK, owner="a")
+    assert await kinds(log, claim(seen=1, owner="a")) == [StaleToken]  # also for who has it
+
+
+async def test_a_claim_is_refused_once_the_fence_was_raised(log: EventLog) -> None:
+    await store(log, create(b"1", owner="a"), append(tail=1, token=2))
+    assert await kinds(log, claim(seen=1, owner="b"), claim(seen=3, owner="b")) == [StaleToken, StaleToken]
+    assert await log.head("s") == head(tail=1, token=2, owner="a")
+
+
+async def test_nothing_lands_under_a_block_from_before_a_claim(log: EventLog) -> None:
+    await store(log, create(b"1", owner="a"), claim(seen=1, owner="b"))
+    late = append(b"x", tail=1, token=2, records={"open": b"x"})
+    (refused,) = await outcomes(log, late)
+    assert isinstance(refused, StaleToken)
+    assert refused.owner == "b"
+    assert await kinds(log, delete(token=3)) == [StaleToken]
+    assert await bodies(log) == [b"1"]
+    assert await log.records("s", "e1") == {}
+
+
+async def test_what_the_former_owner_appends_before_the_claim_lands_counts(log: EventLog) -> None:
+    await store(log, create(b"1", owner="a"))
+    seen = await log.head("s")
+    assert seen is not None
+    assert await kinds(
+        log, append(b"2", tail=1), claim(seen=seen.token, owner="b"), append(b"x", tail=2), append(b"x", tail=3)
+    ) == [None, None, StaleToken, StaleToken]
+    assert await log.head("s") == head(tail=2, token=BLOCK, owner="b")
+    assert await bodies(log) == [b"1", b"2"]
+
+
+async def test_what_is_not_there_or_over_cannot_be_claimed(log: EventLog) -> None:
+    assert await kinds(log, claim(seen=0, owner="a"), release(owner="a", token=1)) == [StaleEpoch, StaleEpoch]
+    assert await log.head("s") is None
+    await store(log, create(b"1", owner="a"), delete(token=2))
+    assert (
+        await kinds(log, claim(seen=2, owner="b"), release(owner="a", token=2), release(owner="", token=2))
+        == [StaleEpoch] * 3
+    )
+    assert await log.head("s") == head(tail=1, token=2, deleted=True)
+    await store(log, create(b"2", epoch="e2", token=2, owner="c"))
+    assert await kinds(log, claim(seen=2, owner="b")) == [StaleEpoch]
+    assert await log.head("s") == head(epoch="e2", tail=1, token=2, owner="c")
+
+
+async def test_a_released_session_is_nobodys_until_the_next_claim(log: EventLog) -> None:
+    await store(log, create(b"1", owner="a"), append(tail=1, token=3), release(owner="a", token=4))
+    assert await log.head("s") == head(tail=1, token=4)
+    assert await kinds(log, claim(seen=3, owner="b"), release(owner="a", token=4)) == [StaleToken, StaleToken]
+    await store(log, claim(seen=4, owner="b"))
+    assert await log.head("s") == head(tail=1, token=BLOCK, owner="b")
+
+
+async def test_a_former_owner_cannot_release(log: EventLog) -> None:
+    await store(log, create(b"1", owner="a"), claim(seen=1, owner="b"))
+    refused = [release(owner="a", token=1), release(owner="a", token=BLOCK), release(owner="b", token=BLOCK - 1)]
+    assert await kinds(log, *refused) == [StaleToken] * 3
+    assert await log.head("s") == head(tail=1, token=BLOCK, owner="b")
+    await store(log, delete(token=BLOCK), create(b"2", epoch="e2", token=2 * BLOCK, owner="b"))
+    assert await kinds(log, release(owner="b", token=BLOCK)) == [StaleToken]  # of its former life
+    assert await log.head("s") == head(epoch="e2", tail=1, token=2 * BLOCK, owner="b")
+
+
+async def test_claims_come_in_order_with_all_other_writes_and_share_their_commits(log: EventLog) -> None:
+    assert await kinds(
+        log,
+        create(b"1", owner="a"),
+        claim(seen=1, owner="b"),
+        append(b"x", tail=1),
+        append(b"2", tail=1, token=BLOCK),
+        keep(records={"kept": b"1"}),
+        release(owner="b", token=BLOCK + 1),
+        claim(seen=BLOCK, owner="c"),
+        claim(seen=BLOCK + 1, owner="c"),
+        append(b"3", tail=2, token=2 * BLOCK),
+        delete(token=2 * BLOCK),
+        create(b"4", epoch="e2", token=3 * BLOCK, owner="d"),
+    ) == [None, None, StaleToken, None, None, None, StaleToken, None, None, None, None]
+    assert await log.head("s") == head(epoch="e2", tail=1, token=3 * BLOCK, owner="d")
+
+
+async def test_no_token_is_taken_that_json_or_lua_cannot_hold(log: EventLog) -> None:
+    assert await kinds(log, create(b"x", token=2**53)) == [StaleToken]
+    await store(log, create(b"1", owner="a"), append(tail=1, token=2**53 - BLOCK - 1))
+    await store(log, claim(seen=2**53 - BLOCK - 1, owner="b"), append(b"2", tail=1, token=2**53 - 1))
+    refused: list[Write] = [
+        claim(seen=2**53 - 1, owner="c"),
+        append(b"x", tail=2, token=2**53),
+        delete(token=2**53),
+        release(owner="b", token=2**53),
+    ]
+    assert await kinds(log, *refused) == [StaleToken] * 4
+    assert await log.head("s") == head(tail=2, token=2**53 - 1, owner="b")
+
+
+async def test_an_owners_sessions_are_found_by_the_records_they_hold(log: EventLog) -> None:
+    holding = {"a": ["open"], "b": ["queued"], "c": ["other"], "d": ["open", "queued"], "e": [], "f": ["open"]}
+    for name, keys in holding.items():
+        await store(log, create(of=name, records=dict.fromkeys(keys, b"1"), owner="n1"))
+    await store(log, create(of="g", records={"open": b"1"}, owner="n2"), create(of="h", records={"open": b"1"}))
+    await store(log, delete("f"))
+
+    async def owned(owner: str, **asked: Any) -> list[str]:
+        return await log.owned(owner, having=["open", "queued"], **asked)
+
+    assert await owned("n1") == ["a", "b", "d"]
+    assert await owned("n1", limit=2) == ["a", "b"]
+    assert await owned("n1", after="b", limit=2) == ["d"]
+    assert await owned("n2") == ["g"]
+    assert await owned("") == ["h"]
+    assert await owned("nobody") == []
+    assert await log.owned("n1", having=["queued"]) == ["b", "d"]
+    await store(
+        log, claim("a", seen=1, owner="n2"), release("b", owner="n1", token=1), append(to="d", records={"open": None})
+    )
+    assert await owned("n1") == ["d"]
+    assert await owned("n2") == ["a", "g"]
+    assert await owned("") == ["b", "h"]
+    with pytest.raises(ValueError, match="plain"):
+        await log.owned("n1", having=["open", "message/1"])
+
+
 async def test_reads_show_what_was_replaced_and_pass_over_what_was_removed(log: EventLog) -> None:
     await store(log, create(*(b"%d" % number for number in range(1, 11))))
     await store(log, compact(replace={8: b"whole"}, remove=[7, 6, 5, 3]))
@@ -326,6 +504,8 @@ async def test_compacting_what_is_not_there_changes_nothing(log: EventLog) -> No
     await store(log, write, compact())
     assert await entries(log) == [Entry(2, b"x"), Entry(3, b"3")]
     assert await log.head("s") == head(tail=3)
+    await store(log, compact(remove=[3]), compact(replace={1: b"again", 3: b"again"}))
+    assert await entries(log) == [Entry(2, b"x")]
 
 
 async def test_records_change_with_a_compaction_or_not_at_all(log: EventLog) -> None:

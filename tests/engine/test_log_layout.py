@@ -154,7 +154,7 @@ async def test_a_database_of_version_1_is_brought_up_to_date(path: Path) -> None
     assert (await bodies(log, "b"))[-1] == b"new"
     await log.aclose()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
         assert connection.execute("SELECT count(*) FROM events WHERE life = 3").fetchone() == (0,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

@@ -114,7 +114,7 @@ async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 4")
+        connection.execute("PRAGMA user_version = 5")
     before = content_of(path)
     assert "newer" in await refusal(path, NewerSchema)
     assert content_of(path) == before

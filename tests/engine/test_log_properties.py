@@ -1,4 +1,4 @@
-"""Random interleavings of writes, right and wrong ones, against a plain model; over both logs."""
+"""Random interleavings of writes, right and wrong ones, against a plain model; over every log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StaleToken
-from penstock.engine.log import Append, Delete, EventLog, Head, Keep, MemoryLog, Summary, Write, open_sqlite
+from penstock.engine.log import (
+    Append,
+    Claim,
+    Delete,
+    EventLog,
+    Head,
+    Keep,
+    MemoryLog,
+    Release,
+    Summary,
+    Write,
+    open_sqlite,
+)
+from penstock.engine.log.opening import open_log
+from penstock.engine.log.port import BLOCK
+from tests.engine.postgres_server import PostgresServer
+from tests.engine.redis_server import RedisServer
 from tests.engine.writes import bodies, kinds
 from tests.extent import examples
 
 SESSIONS = ("a", "b", "c")
+OWNERS = ("", "n1", "n2")
 KEYS = ("open", "queue", "message/1")
 
 
@@ -27,6 +44,7 @@ class Life:
     epoch: str
     token: int
     deleted: bool = False
+    owner: str = ""
     events: list[bytes] = field(factory=list)
     records: dict[str, bytes] = field(factory=dict)
     summary: Summary | None = None
@@ -46,6 +64,7 @@ class Step:
     events: int
     records: dict[str, bool]
     rank: int | None
+    owner: str
 
 
 Rounds: TypeAlias = list[list[Step]]
@@ -53,13 +72,16 @@ Rounds: TypeAlias = list[list[Step]]
 steps = st.builds(
     Step,
     session_id=st.sampled_from(SESSIONS),
-    kind=st.sampled_from(["append", "append", "append", "append", "create", "create", "delete", "keep"]),
+    kind=st.sampled_from(
+        ["append", "append", "append", "append", "create", "create", "delete", "keep", "claim", "release"]
+    ),
     off_tail=st.sampled_from([0, 0, 0, 0, 0, -1, 1, 7]),
     off_token=st.sampled_from([0, 0, 0, 0, 1, -1]),
     former_epoch=st.sampled_from([False] * 7 + [True]),
     events=st.integers(0, 4),
     records=st.dictionaries(st.sampled_from(KEYS), st.booleans(), max_size=2),
     rank=st.sampled_from([None, None, -1, 0, 1, 2]),
+    owner=st.sampled_from(OWNERS),
 )
 rounds = st.lists(st.lists(steps, min_size=1, max_size=12), min_size=1, max_size=6)
 
@@ -80,6 +102,12 @@ class Model:
         tail = max(0, (len(living.events) if living else 0) + step.off_tail)
         if step.kind == "delete":
             return Delete(session_id=step.session_id, epoch=epoch, token=token), self._delete(living, epoch, token)
+        if step.kind == "claim":
+            claimed = Claim(session_id=step.session_id, epoch=epoch, seen=token, owner=step.owner)
+            return claimed, self._claim(living, claimed)
+        if step.kind == "release":
+            released = Release(session_id=step.session_id, owner=step.owner, token=token)
+            return released, self._release(living, released)
         records = {key: b"%d" % self.number if keep else None for key, keep in step.records.items()}
         if step.kind == "keep":
             kept = Keep(session_id=step.session_id, epoch=epoch, records=records)
@@ -98,6 +126,7 @@ class Model:
             records=records,
             summary=None if step.rank is None else Summary(step.rank, b"%d" % self.number),
             create=create,
+            owner=step.owner,
         )
         return write, self._create(life, write) if create else self._append(living, write)
 
@@ -107,6 +136,23 @@ class Model:
         if token < life.token:
             return StaleToken
         life.deleted, life.token, life.ended_at, life.summary = True, token, len(life.events), None
+        life.owner = ""
+        return None
+
+    def _claim(self, life: Life | None, write: Claim) -> type[PenstockError] | None:
+        if life is None or life.epoch != write.epoch:
+            return StaleEpoch
+        if write.seen != life.token:
+            return StaleToken
+        life.token, life.owner = write.seen - write.seen % BLOCK + BLOCK, write.owner
+        return None
+
+    def _release(self, life: Life | None, write: Release) -> type[PenstockError] | None:
+        if life is None:
+            return StaleEpoch
+        if write.token < life.token or write.owner != life.owner:
+            return StaleToken
+        life.token, life.owner = write.token, ""
         return None
 
     def _create(self, life: Life | None, write: Append) -> type[PenstockError] | None:
@@ -118,7 +164,7 @@ class Model:
             return StaleToken
         if write.expected_tail:
             return StaleEpoch
-        self._store(Life(write.epoch, write.token), write)
+        self._store(Life(write.epoch, write.token, owner=write.owner), write)
         return None
 
     def _append(self, life: Life | None, write: Append) -> type[PenstockError] | None:
@@ -164,6 +210,7 @@ class Model:
             tail=tail,
             token=life.token,
             deleted=life.deleted,
+            owner=life.owner,
             summary=life.summary,
         )
 
@@ -182,6 +229,11 @@ async def assert_like(log: EventLog, model: Model) -> None:
     for key in ("open", "queue"):
         holders = [(name, life.records[key]) for name, life in living.items() if key in life.records]
         assert await log.holders(key) == holders
+    for owner in OWNERS:
+        having = [
+            name for name, life in living.items() if life.owner == owner and life.records.keys() & {"open", "queue"}
+        ]
+        assert await log.owned(owner, having=["open", "queue"]) == having
     for name, life in model.lives.items():
         if life.deleted:
             with pytest.raises(StaleEpoch):
@@ -219,3 +271,39 @@ def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds,
             await log.aclose()
 
     trio.run(run)
+
+
+async def compare_twice(url: str, rounds: Rounds, reopened: Rounds) -> None:
+    model = Model()
+    for part in (rounds, reopened):
+        log = await open_log(url)
+        await compare(log, part, model)
+        await log.aclose()
+    log = await open_log(url)
+    await assert_like(log, model)
+    await log.aclose()
+
+
+@settings(
+    max_examples=examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(rounds=rounds, reopened=rounds)
+def test_postgres_log_is_like_the_model_also_after_it_was_reopened(
+    postgres_server: PostgresServer, rounds: Rounds, reopened: Rounds
+) -> None:
+    trio.run(compare_twice, postgres_server.url(), rounds, reopened)
+
+
+@pytest.mark.parametrize("shards", [1, 64])
+@settings(
+    max_examples=examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(rounds=rounds, reopened=rounds)
+def test_redis_log_is_like_the_model_also_after_it_was_reopened(
+    redis_server: RedisServer, shards: int, rounds: Rounds, reopened: Rounds
+) -> None:
+    trio.run(compare_twice, redis_server.url(shards=shards), rounds, reopened)

@@ -21,7 +21,7 @@ BOUND = 0.05
 MANY = """
 WITH RECURSIVE numbers (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)
 """
-SESSIONS = MANY + "INSERT INTO sessions SELECT n, printf(?, n % ?, n), 'e1', 1, 1, 0 FROM numbers"
+SESSIONS = MANY + "INSERT INTO sessions SELECT n, printf(?, n % ?, n), 'e1', 1, 1, 0, '' FROM numbers"
 SUMMARIES = "INSERT INTO summaries SELECT life, session, -(life * 7919 % 1000003), x'7b7d' FROM sessions"
 
 

@@ -200,7 +200,7 @@ async def test_another_programs_database_and_a_newer_one_are_refused(path: Path,
         connection.execute("CREATE TABLE sessions (name TEXT)")
     assert "other program" in await refusal(other, CorruptDatabase)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 4")
+        connection.execute("PRAGMA user_version = 5")
     assert "newer" in await refusal(path, NewerSchema)
 
 

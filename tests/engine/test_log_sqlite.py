@@ -16,7 +16,7 @@ import trio
 
 from penstock.engine import open_engine
 from penstock.engine.errors import IdInUse, PenstockError, StaleEpoch, StorageError, WriteFailed
-from penstock.engine.log import Compact, SqliteLog, Write, open_sqlite
+from penstock.engine.log import Compact, SqliteLog, Summary, Write, open_sqlite
 from penstock.engine.log.port import Move
 from penstock.engine.log.sqlite import commit, reading, rewrite
 from penstock.engine.log.sqlite.commit import Committer
@@ -347,7 +347,7 @@ async def test_a_value_sqlite_cannot_hold_fails_its_own_write_only(log: SqliteLo
     errors = await outcomes(
         log,
         append(b"1", to="a"),
-        append(b"x", to="b", token=1 << 64),
+        append(b"x", to="b", summary=Summary(1 << 64, b"")),
         append(b"1", to="b"),
         append(b"2", to="a", tail=1),
     )

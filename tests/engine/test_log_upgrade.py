@@ -20,10 +20,12 @@ import trio
 
 from penstock.engine.errors import UnwritableDatabase
 from penstock.engine.log import open_sqlite
+from penstock.engine.log.port import BLOCK
 from penstock.engine.log.sqlite import upgrade
 from penstock.engine.log.sqlite.database import prepare
 from penstock.engine.log.sqlite.upgrade import lines
 from tests.engine.version_1 import VERSION_1
+from tests.engine.writes import append, claim, head, store
 
 # Rows of the databases here, and of a slice: enough slices to be left at each, over three chunks.
 ROWS: Final = 17_000
@@ -110,7 +112,7 @@ def everything(path: Path) -> dict[str, object]:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         schema = {
-            name: re.sub(r"--.*", "", sql or "").replace('"', "").split()
+            name: re.sub(r"--.*", "", sql or "").replace('"', "").replace(",", " , ").replace(")", " ) ").split()
             for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")
         }
         tables = ("sessions", "events", "records", "summaries")
@@ -318,7 +320,9 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "second.db"
     prepare(str(path))
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE summaries; PRAGMA user_version = 2")
+        connection.executescript(
+            "DROP TABLE summaries; ALTER TABLE sessions DROP COLUMN owner; PRAGMA user_version = 2"
+        )
         for life in range(1, 20):
             row = (life, f"s{life}", "e1", 3, 1, int(life == 7))
             connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -378,7 +382,25 @@ def test_what_an_older_version_does_between_is_in_the_summaries(second: Path) ->
     assert found.keys() == {*range(1, 20), 30} - {4, 7}
     assert found[2][2]["updated"] == "2026-05-05T00:00:00.123Z"
     assert found[30] == ("s4", 0, {})
-    assert everything(second)["version"] == 3
+    assert everything(second)["version"] == 4
+
+
+async def test_what_has_no_owner_yet_is_nobodys_and_goes_on_under_its_token(tmp_path: Path) -> None:
+    path = tmp_path / "third.db"
+    prepare(str(path))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("ALTER TABLE sessions DROP COLUMN owner; PRAGMA user_version = 3")
+        connection.execute("INSERT INTO sessions VALUES (1, 's', 'e1', 3, 7, 0)")
+        connection.execute("INSERT INTO records VALUES (1, 'open', x'01')")
+        connection.commit()
+    log = await open_sqlite(path)
+    assert await log.head("s") == head(tail=3, token=7)
+    assert await log.owned("", having=["open"]) == ["s"]
+    await store(log, append(b"4", tail=3, token=7), claim(seen=7, owner="a"))
+    await log.aclose()
+    log = await open_sqlite(path)
+    assert await log.head("s") == head(tail=4, token=BLOCK, owner="a")
+    await log.aclose()
 
 
 async def test_cancelled_it_stops_and_the_next_opening_goes_on(old: Path) -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.engine.errors import PenstockError
+from penstock.engine.log import rounds
 from penstock.engine.log.port import Append, Move
-from penstock.engine.log.sqlite import rounds
-from penstock.engine.log.sqlite.rounds import Rounds, weight
+from penstock.engine.log.rounds import Rounds, weight
 from tests.engine.writes import append, delete
 
 BYTES: Final = 100

@@ -51,7 +51,7 @@ def take_back(path: Path, filler: int) -> None:
         connection.executescript(VERSION_1)
         connection.execute("ATTACH ? AS new", (str(new),))
         connection.execute("BEGIN")
-        connection.execute("INSERT INTO sessions SELECT * FROM new.sessions")
+        connection.execute("INSERT INTO sessions SELECT life, session, epoch, tail, token, ended FROM new.sessions")
         connection.execute("INSERT INTO records SELECT * FROM new.records")
         connection.execute("INSERT INTO events SELECT life, offset, body FROM new.events ORDER BY id")
         connection.execute("INSERT INTO sessions VALUES (1000000, 'filler', 'e1', 0, 1, 1)")

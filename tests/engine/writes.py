@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from penstock.engine.errors import PenstockError
-from penstock.engine.log import Append, Compact, Delete, Entry, EventLog, Head, Keep, Summary, Write
+from penstock.engine.log import Append, Claim, Compact, Delete, Entry, EventLog, Head, Keep, Release, Summary, Write
 
 
 def append(
@@ -19,6 +19,7 @@ def append(
     records: Mapping[str, bytes | None] | None = None,
     summary: Summary | None = None,
     create: bool = False,
+    owner: str = "",
 ) -> Append:
     return Append(
         session_id=to,
@@ -29,6 +30,7 @@ def append(
         records=records or {},
         summary=summary,
         create=create,
+        owner=owner,
     )
 
 
@@ -39,14 +41,23 @@ def create(
     token: int = 1,
     records: Mapping[str, bytes | None] | None = None,
     rank: int | None = None,
+    owner: str = "",
 ) -> Append:
     """``rank``: with a summary that says its name."""
     summary = None if rank is None else Summary(rank, of.encode())
-    return append(*events, to=of, epoch=epoch, token=token, records=records, summary=summary, create=True)
+    return append(*events, to=of, epoch=epoch, token=token, records=records, summary=summary, create=True, owner=owner)
 
 
 def delete(of: str = "s", *, epoch: str = "e1", token: int = 1) -> Delete:
     return Delete(session_id=of, epoch=epoch, token=token)
+
+
+def claim(of: str = "s", *, epoch: str = "e1", seen: int, owner: str) -> Claim:
+    return Claim(session_id=of, epoch=epoch, seen=seen, owner=owner)
+
+
+def release(of: str = "s", *, owner: str, token: int) -> Release:
+    return Release(session_id=of, owner=owner, token=token)
 
 
 def compact(
@@ -75,8 +86,9 @@ def head(
     token: int = 1,
     deleted: bool = False,
     summary: Summary | None = None,
+    owner: str = "",
 ) -> Head:
-    return Head(session_id=of, epoch=epoch, tail=tail, token=token, deleted=deleted, summary=summary)
+    return Head(session_id=of, epoch=epoch, tail=tail, token=token, deleted=deleted, summary=summary, owner=owner)
 
 
 async def outcomes(log: EventLog, *writes: Write) -> list[PenstockError | None]:

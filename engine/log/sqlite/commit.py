@@ -27,12 +27,12 @@ from typing import Final, final
 from ...errors import CorruptSession, PenstockError, WriteFailed
 from ..fence import Standing, admit_compact
 from ..port import Compact, Move, Write
+from ..rounds import weight
 from .checkpoint import checkpoint
 from .database import at_once, explain, is_store_wide, rehearse
 from .layout import LAST_CHUNK, OF_CHUNK, TAIL
 from .plan import DELETED_PURGED, Life, Plan, Statement
 from .rewrite import stands, statements
-from .rounds import weight
 
 __all__ = ["Committer", "failure"]
 
@@ -57,7 +57,7 @@ SELECT max(
 """
 _HIGHEST_ROW = f"SELECT coalesce(max(id), 0) FROM events WHERE id {_SOUND}"
 _LIVES = f"""
-SELECT s.session, s.life, s.epoch, {TAIL}, s.token, s.ended, {LAST_CHUNK}
+SELECT s.session, s.life, s.epoch, {TAIL}, s.token, s.ended, s.owner, {LAST_CHUNK}
 FROM sessions AS s WHERE s.session IN ({{}}) ORDER BY s.ended = 0, s.life
 """
 # From the last back: the first event of a chunk goes last, for the others are found by it.
@@ -252,10 +252,10 @@ class Committer:
         found: dict[str, Life] = {}
         for start in range(0, len(wanted), step):
             part = wanted[start : start + step]
-            for session_id, life, epoch, tail, token, ended, chunk in connection.execute(
+            for session_id, life, epoch, tail, token, ended, owner, chunk in connection.execute(
                 _LIVES.format(",".join("?" * len(part))), part
             ):
-                found[session_id] = Life(life, Standing(epoch, tail, token, ended != 0), chunk)
+                found[session_id] = Life(life, Standing(epoch, tail, token, ended != 0, owner), chunk)
         return found
 
     def _remember(self, changed: Mapping[str, Life]) -> None:

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _APPLICATION_ID: Final = 0x70656E73
-_VERSION: Final = 3
+_VERSION: Final = 4
 _OLDER_TABLES: Final = frozenset({"sessions", "events", "records"})
 _TABLES: Final = _OLDER_TABLES | {"summaries"}
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 
 from ...errors import PenstockError
 from ..fence import Standing, admit
-from ..port import Append, Delete, Move
+from ..port import Append, Delete, Keep, Move
 from .layout import CHUNK
 
 __all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value", "set_records"]
@@ -30,10 +30,11 @@ DELETED_PURGED: Final = 2
 
 _EVENTS = "INSERT INTO events (id, life, offset, body) SELECT * FROM (VALUES "
 _EVENTS_GIVEN = ") WHERE column1 IS NOT NULL"
-_SESSIONS = "INSERT INTO sessions (life, session, epoch, tail, token, ended) VALUES "
+_SESSIONS = "INSERT INTO sessions (life, session, epoch, tail, token, ended, owner) VALUES "
 _SESSIONS_KNOWN = (
     " ON CONFLICT (life) DO UPDATE"
-    " SET epoch = excluded.epoch, tail = excluded.tail, token = excluded.token, ended = excluded.ended"
+    " SET epoch = excluded.epoch, tail = excluded.tail, token = excluded.token, ended = excluded.ended,"
+    " owner = excluded.owner"
 )
 _RECORDS = "INSERT INTO records (life, key, value) VALUES "
 _RECORDS_KNOWN = " ON CONFLICT (life, key) DO UPDATE SET value = excluded.value"
@@ -100,7 +101,7 @@ class Plan:
             self._sessions[life.number] = _row(life, session_id, DELETED if after.deleted else LIVING)
         if isinstance(write, Delete):
             self._summaries[life.number] = ()
-        else:
+        elif isinstance(write, Append | Keep):
             for key, value in write.records.items():
                 self.records[life.number, key] = value
         if isinstance(write, Append):
@@ -128,7 +129,7 @@ class Plan:
     def statements(self, max_variables: int) -> Iterator[Statement]:
         """The changes as SQL, every statement within the limit of bound variables."""
         sessions: list[Value] = list(chain.from_iterable(self._sessions.values()))
-        yield from _by_rows(_SESSIONS, 6, sessions, _SESSIONS_KNOWN, max_variables)
+        yield from _by_rows(_SESSIONS, 7, sessions, _SESSIONS_KNOWN, max_variables)
         yield from _by_rows(_EVENTS, 4, self._events, _EVENTS_GIVEN, max_variables, _ROWS)
         yield from set_records(self.records, max_variables)
         if self._summaries:
@@ -153,12 +154,14 @@ def set_records(records: Mapping[tuple[int, str], bytes | None], max_variables: 
 
 def _has_content(write: Move) -> bool:
     # An empty append is stored too: whoever asks for one learns whether anything can be.
-    return not isinstance(write, Delete) and bool(write.records or (isinstance(write, Append) and write.events))
+    if isinstance(write, Append):
+        return bool(write.events or write.records)
+    return isinstance(write, Keep) and bool(write.records)
 
 
 def _row(life: Life, session_id: str, ended: int) -> tuple[Value, ...]:
-    epoch, tail, token, _ = life.standing
-    return life.number, session_id, epoch, tail, token, ended
+    epoch, tail, token, _, owner = life.standing
+    return life.number, session_id, epoch, tail, token, ended, owner
 
 
 def _by_rows(

@@ -50,7 +50,7 @@ _SMALL: Final = 2
 # all sessions, in their order.
 _SORTED: Final = 100_000
 
-_HEAD_COLUMNS = f"s.session, s.epoch, {TAIL}, s.token, s.ended, -v.place, v.body"
+_HEAD_COLUMNS = f"s.session, s.epoch, {TAIL}, s.token, s.ended, s.owner, -v.place, v.body"
 _HEAD = f"""
 SELECT {_HEAD_COLUMNS}
 FROM sessions AS s LEFT JOIN summaries AS v ON v.life = s.life
@@ -115,6 +115,10 @@ LEFT JOIN records AS r ON r.life = s.life AND r.key = ?
 _HOLDERS = """
 SELECT s.session, r.value FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
 WHERE r.key = ? AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.session > ? ORDER BY s.session
+"""
+_OWNED = """
+SELECT DISTINCT s.session FROM records AS r INDEXED BY records_plain CROSS JOIN sessions AS s ON s.life = r.life
+WHERE r.key IN ({}) AND instr(r.key, '/') = 0 AND s.ended = 0 AND s.owner = ? AND s.session > ? ORDER BY s.session
 """
 
 
@@ -202,6 +206,17 @@ class SqliteReads(EventLog):
         def query(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
             with contextlib.closing(connection.execute(_HOLDERS, (key, after))) as rows:
                 return list(islice((row for row in rows if _is_name(row[0])), limit))
+
+        return await self._query(query)
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        for key in having:
+            check_plain_key(key)
+        sql = _OWNED.format(",".join("?" * len(having)))
+
+        def query(connection: sqlite3.Connection) -> list[str]:
+            with contextlib.closing(connection.execute(sql, (*having, owner, after))) as rows:
+                return list(islice((name for (name,) in rows if _is_name(name)), limit))
 
         return await self._query(query)
 
@@ -321,9 +336,16 @@ class SqliteReads(EventLog):
 
 
 def _head(
-    session_id: str, epoch: object, tail: object, token: object, ended: object, rank: object, body: object
+    session_id: str,
+    epoch: object,
+    tail: object,
+    token: object,
+    ended: object,
+    owner: object,
+    rank: object,
+    body: object,
 ) -> Head:
-    return head_of(session_id, epoch, tail, token, deleted=ended != 0, rank=rank, body=body)
+    return head_of(session_id, epoch, tail, token, deleted=ended != 0, owner=owner, rank=rank, body=body)
 
 
 def _heads_of(connection: sqlite3.Connection, lives: Sequence[int]) -> list[Head]:

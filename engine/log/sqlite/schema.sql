@@ -1,4 +1,4 @@
--- The schema, version 3. A database is created by this script as a whole or not at all.
+-- The schema, version 4. A database is created by this script as a whole or not at all.
 BEGIN IMMEDIATE;
 
 -- One row per life of a session; the life with the highest number is the current one. Events and records
@@ -13,7 +13,9 @@ CREATE TABLE sessions (
     token   INTEGER NOT NULL,
     -- 0: living. 1: over, its events and records may still have to be purged. 2: over and purged; the row
     -- stays as a tombstone until a later life is there.
-    ended   INTEGER NOT NULL
+    ended   INTEGER NOT NULL,
+    -- The engine that created or claimed it last; empty for nobody.
+    owner   TEXT    NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX sessions_by_id ON sessions (session, life);
 CREATE UNIQUE INDEX sessions_living ON sessions (session) WHERE ended = 0;
@@ -53,5 +55,5 @@ CREATE INDEX summaries_by_place ON summaries (place, session);
 CREATE INDEX summaries_by_id ON summaries (session, place);
 
 PRAGMA application_id = 0x70656e73; -- "pens"
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 COMMIT;

@@ -1,4 +1,4 @@
-"""From an older version of the schema to version 3, in slices: it may be left at any point, and goes on from there.
+"""From an older version of the schema to version 4, in slices: it may be left at any point, and goes on from there.
 
 Version 1 had one index of events, by life and offset. Their rows are copied into a table of their own, laid out as
 `layout` says, while the old one stays as it is, and stays what the database is, until all of them are there. The new
@@ -11,6 +11,8 @@ was copied and then changed or removed leaves a mark, and the copy begins anew.
 Version 2 had no summaries. Each living session gets one, made of its first events, its last one, and what it holds
 open; what that does not tell, the next turn does. Here, too, an older penstock may come between: a session that it adds
 to, or ends, loses its summary again, and gets it when the upgrade goes on.
+
+Version 3 had no owners. The column comes with a default, so nothing is rewritten.
 """
 
 from __future__ import annotations
@@ -128,6 +130,13 @@ PRAGMA user_version = 3;
 COMMIT;
 """
 
+_ADD_OWNERS: Final = """
+BEGIN IMMEDIATE;
+ALTER TABLE sessions ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 4;
+COMMIT;
+"""
+
 _WITHOUT: Final = """
 FROM sessions AS s WHERE s.ended = 0 AND s.life > ? AND NOT EXISTS (SELECT 1 FROM summaries WHERE life = s.life)
 """
@@ -160,7 +169,7 @@ def lines(path: str) -> Progress:
 
 
 def upgrade(connection: sqlite3.Connection, version: int, progress: Progress) -> None:
-    """Bring a database of an older ``version`` to version 3, or finish with what was left to do behind that.
+    """Bring a database of an older ``version`` to version 4, or finish with what was left to do behind that.
 
     Rows are counted twice: they are copied, and cleared away; sessions once, behind them.
     """
@@ -178,6 +187,8 @@ def upgrade(connection: sqlite3.Connection, version: int, progress: Progress) ->
         _clear(connection, of_rows)
     if version < 3:
         _summarize(connection, lambda left: progress(rows + sessions - left, rows + sessions))
+    if version < 4:
+        connection.executescript(_ADD_OWNERS)
 
 
 def _living(connection: sqlite3.Connection) -> int:

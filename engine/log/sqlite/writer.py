@@ -16,10 +16,10 @@ from typing import Final, NamedTuple, final
 
 from ...errors import PenstockError, WriteFailed
 from ..port import Compact, Delete, Report, Write
+from ..rounds import Handed, Rounds, weight
 from .checkpoint import Checkpointer
 from .commit import Committer, failure
 from .probe import Probe
-from .rounds import Handed, Rounds, weight
 from .watch import FileWatch
 
 __all__ = ["Outcome", "Writer"]

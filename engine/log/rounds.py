@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, TypeAlias, final
 
-from ..port import Append, Delete, Move, Report
+from .port import Append, Keep, Move, Report
 
 __all__ = ["Handed", "Rounds", "weight"]
 
@@ -25,9 +25,12 @@ _BYTES: Final = 2 * 1024 * 1024
 
 def weight(write: Move) -> int:
     """The bytes that a write brings."""
-    if isinstance(write, Delete):
+    if isinstance(write, Append):
+        size = write.size
+    elif isinstance(write, Keep):
+        size = 0
+    else:
         return 0
-    size = write.size if isinstance(write, Append) else 0
     if write.records:
         size += sum(len(value) for value in write.records.values() if value is not None)
     return size

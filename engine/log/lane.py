@@ -1,0 +1,113 @@
+"""The one writer of a store of others: rounds of writes, one under way at a time.
+
+Takes what has gathered while a round was under way as the next one: group commit without a timer. What a round is to
+the store, and how often it is tried, is the store's log's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias, final
+
+import trio
+from attrs import frozen
+
+from ..errors import PenstockError, StorageError, WriteFailed
+from .port import Append, Compact, Report, Write
+from .rounds import Rounds
+
+__all__ = ["CarryOut", "Lane", "Outcome"]
+
+logger = logging.getLogger("penstock.log")
+
+# Carries out a round of writes: for each None, or why nothing of it is there. Raises `StorageError` when the store
+# fails. A `Compact` makes a round alone.
+CarryOut: TypeAlias = Callable[[Sequence[Write]], Awaitable[Sequence[PenstockError | None]]]
+
+
+@final
+@frozen
+class Outcome:
+    """What came of a round, in the order the writes were handed over. ``seconds`` is how long it took."""
+
+    reports: list[tuple[Report, PenstockError | None]]
+    landed: int
+    events: int
+    seconds: float
+
+
+@final
+class Lane:
+    """``trouble`` says why the store takes nothing at present; ``told`` is called with what came of each round."""
+
+    def __init__(self, carry_out: CarryOut, trouble: Callable[[], str | None], told: Callable[[Outcome], None]) -> None:
+        self._carry_out: Final = carry_out
+        self._trouble: Final = trouble
+        self._told: Final = told
+        self._rounds = Rounds()
+        self._compacts: deque[tuple[Compact, Report]] = deque()
+        self._wake = trio.Event()
+        self._closing = False
+
+    def hand_over(self, write: Write, report: Report) -> None:
+        if isinstance(write, Compact):
+            self._compacts.append((write, report))
+        else:
+            self._rounds.add((write, report))
+        self._wake.set()
+
+    def close(self) -> None:
+        """Carry out what was handed over, then end. Does not wait."""
+        self._closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Carry out what is handed over, until it is closed."""
+        while True:
+            if self._rounds.waiting:
+                await self._round(self._rounds.next())
+            elif self._compacts:
+                await self._round([self._compacts.popleft()])
+            elif self._closing:
+                return
+            else:
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+    async def _round(self, handed: Sequence[tuple[Write, Report]]) -> None:
+        begun = trio.current_time()
+        writes = [write for write, _ in handed]
+        try:
+            errors = await self._carry_out(writes)
+        except StorageError as error:
+            self._fail(handed, error.detail)
+        except Exception:  # a task that dies here leaves everyone waiting
+            logger.exception("a round of writes failed")
+            self._fail(handed, "the round could not be carried out")
+        else:
+            landed = [write for write, error in zip(writes, errors, strict=True) if error is None]
+            self._told(
+                Outcome(
+                    reports=[(report, error) for (_, report), error in zip(handed, errors, strict=True)],
+                    landed=len(landed),
+                    events=sum(len(write.events) for write in landed if isinstance(write, Append)),
+                    seconds=trio.current_time() - begun,
+                )
+            )
+
+    def _fail(self, handed: Sequence[tuple[Write, Report]], detail: str) -> None:
+        """Report a round as failed, and while the store is in trouble what waits behind it, too: nobody waits twice.
+
+        It may arrive all the same, until the next round has. Who goes on from the head then finds out.
+        """
+        failed: list[tuple[Write, Report]] = [*handed]
+        if self._trouble() is not None:
+            while self._rounds.waiting:
+                failed += self._rounds.next()
+            failed += self._compacts
+            self._compacts.clear()
+        errors = [WriteFailed(detail, whole=True, session_id=write.session_id) for write, _ in failed]
+        reports = [(report, error) for (_, report), error in zip(failed, errors, strict=True)]
+        self._told(Outcome(list(reports), landed=0, events=0, seconds=0.0))

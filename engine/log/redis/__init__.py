@@ -1,0 +1,1 @@
+"""The durable log, in a Redis: one server, or a Redis Cluster."""

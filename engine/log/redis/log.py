@@ -1,0 +1,378 @@
+"""`RedisLog`: the durable log, in a Redis.
+
+Owns opening and closing, handing over and reporting, and the reads. The writing itself is the lanes'.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import trio
+from coredis.exceptions import AuthenticationError, AuthorizationError, RedisError
+
+from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase, WriteFailed
+from ..lane import Lane, Outcome
+from ..port import Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, tell
+from .address import Address
+from .checks import check_store, take_layout
+from .layout import Layout, Packable, head_from, pack, place_of
+from .store import Argument, Client, Script, Store, client_of, of_answers
+from .writing import Writing
+
+__all__ = ["RedisLog", "open_redis"]
+
+logger = logging.getLogger("penstock.log")
+
+_HEADS: Final = Script.load("heads")
+_READ: Final = Script.load("read")
+_RECORDS: Final = Script.load("records")
+_RECORD: Final = Script.load("record")
+_PAGE: Final = Script.load("page")
+
+# An answer that takes longer is given up, and the connection with it: seconds. Rounds and pages take milliseconds.
+_WITHIN: Final = 5.0
+
+# Between two attempts to open: seconds.
+_PAUSE: Final = 0.2
+
+_PLACE: Final = len(place_of(0))
+
+
+async def open_redis(
+    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False
+) -> RedisLog:
+    """Open the log in the Redis at ``url``; see `Address` for its form. Nothing but the prefix need be there.
+
+    The store may be away for ``patience`` seconds, at opening and later, before anything fails: writes and reads wait
+    meanwhile. An answer that takes longer than ``within`` seconds is asked for again. One engine at a time: nothing
+    keeps a second one out.
+
+    Close it with `RedisLog.aclose`. Raises `UnwritableDatabase`, when it cannot be reached or entered, and unless
+    ``allow_weak_store`` when it may lose what it acknowledged, and `NewerSchema`.
+    """
+    address = Address.parse(url)
+    log = RedisLog(address, patience=patience, within=within, allow_weak=allow_weak_store)
+    try:
+        await log._open()
+    except BaseException:
+        await log.aclose()
+        raise
+    return log
+
+
+@final
+class RedisLog(EventLog):
+    """The log in a Redis; made by `open_redis`, in the trio loop that uses it.
+
+    A write is reported after the store has answered, which is after it is on its disk (appendfsync always).
+    """
+
+    def __init__(self, address: Address, *, patience: float, within: float, allow_weak: bool) -> None:
+        self._address = address
+        self._patience = patience
+        self._within = within
+        self._allow_weak = allow_weak
+        self._opened = trio.Event()
+        self._closing = trio.Event()
+        self._closed = trio.Event()
+        self._failure: Exception | None = None  # why it could not be opened
+        self._lanes: list[Lane] = []
+        self._waiting = 0
+        self._commits = self._events = self._failed = 0
+        self._seconds = 0.0
+        self._committed = trio.current_time()
+
+    async def _open(self) -> None:
+        # A system task: what was handed over is carried out whoever is cancelled, and no caller has a nursery for it.
+        trio.lowlevel.spawn_system_task(self._live, name="penstock redis")
+        await self._opened.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    # --- its task
+
+    async def _live(self) -> None:
+        try:
+            await self._reach()
+        except Exception as error:  # noqa: BLE001  it would end the loop; `open_redis` raises it
+            self._failure = error
+        finally:
+            self._closing.set()
+            self._opened.set()
+            self._closed.set()
+
+    async def _reach(self) -> None:
+        """Try to open it, with patience, and live. Raises why it could not be opened."""
+        deadline = trio.current_time() + self._patience
+        while not self._closing.is_set():
+            client = client_of(self._address, self._within)
+            try:
+                async with client:
+                    await self._serve(client)
+                return
+            except Exception as raised:  # noqa: BLE001  it is raised, or tried again
+                error = _one(raised)
+                if self._opened.is_set() or not isinstance(error, (RedisError, OSError)):
+                    raise error from None
+                if isinstance(error, (AuthenticationError, AuthorizationError)):
+                    raise UnwritableDatabase(f"{self._address} lets nobody in as this user: {error}") from error
+                if trio.current_time() >= deadline:
+                    raise UnwritableDatabase(f"{self._address} cannot be reached: {error}") from error
+            with trio.move_on_after(_PAUSE):
+                await self._closing.wait()
+
+    async def _serve(self, client: Client) -> None:
+        await check_store(client, self._address, allow_weak=self._allow_weak)
+        shards = await take_layout(client, self._address)
+        self._layout = Layout(self._address.prefix, shards, self._address.cluster)
+        self._store = store = Store(client, self._patience)
+        self._lanes = [
+            Lane(Writing(store, self._layout, bases).carry_out, lambda: store.trouble, self._told)
+            for bases in self._layout.lanes
+        ]
+        self._opened.set()
+        async with trio.open_nursery() as watching:
+            watching.start_soon(self._store.watch)
+            async with trio.open_nursery() as writing:
+                for lane in self._lanes:
+                    writing.start_soon(lane.run)
+                await self._closing.wait()
+                for lane in self._lanes:
+                    lane.close()
+            watching.cancel_scope.cancel(reason="the log closes")
+
+    # --- writing
+
+    def submit(self, write: Write, report: Report) -> None:
+        self._waiting += 1
+        if self._closing.is_set():
+            closed = WriteFailed("the log is closed", whole=True, session_id=write.session_id)
+            trio.lowlevel.current_trio_token().run_sync_soon(self._report, report, closed)
+        else:
+            self._lanes[self._layout.lane(write.session_id)].hand_over(write, report)
+
+    def _told(self, outcome: Outcome) -> None:
+        self._seconds += outcome.seconds
+        if outcome.landed:
+            self._commits += 1
+            self._events += outcome.events
+            self._committed = trio.current_time()
+        for report, error in outcome.reports:
+            self._report(report, error)
+
+    def _report(self, report: Report, error: PenstockError | None) -> None:
+        self._waiting -= 1
+        self._failed += isinstance(error, WriteFailed)
+        tell(report, error)
+
+    # --- reading
+
+    async def head(self, session_id: str) -> Head | None:
+        return (await self._heads([session_id])).get(session_id)
+
+    async def living(self, session_ids: Sequence[str]) -> dict[str, Head]:
+        return {name: head for name, head in (await self._heads(session_ids)).items() if not head.deleted}
+
+    async def _heads(self, session_ids: Sequence[str]) -> dict[str, Head]:
+        answers = await self._of_each(_HEADS, [[session_id] for session_id in session_ids])
+        made = (head_from(name, answer) for name, answer in zip(session_ids, answers, strict=True))
+        return {head.session_id: head for head in made if head is not None}
+
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        found = await self._of_one(_READ, session_id, epoch, after, limit, max_bytes)
+        return [Entry(offset, body) for offset, body in zip(found[::2], found[1::2], strict=True)]  # type: ignore[arg-type]
+
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        found = await self._of_one(_RECORDS, session_id, epoch, prefix)
+        records = {_text(key): _bytes(value) for key, value in zip(found[::2], found[1::2], strict=True)}
+        return dict(sorted(records.items()))
+
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        (answer,) = await self._of_each(_RECORD, [[session_id, epoch]], key, 0)
+        value = _record(session_id, answer)
+        if isinstance(value, PenstockError):
+            raise value
+        return value
+
+    async def each_record(
+        self, key: str, lives: Sequence[tuple[str, str]], *, max_bytes: float
+    ) -> list[bytes | StaleEpoch | CorruptSession | None]:
+        most = int(min(max_bytes, 2**31))
+        answers = await self._of_each(_RECORD, [list(life) for life in lives], key, most, whole=False)
+        found: list[bytes | StaleEpoch | CorruptSession | None] = []
+        for (session_id, _), answer in zip(lives, answers, strict=True):
+            value = None if answer is None else _record(session_id, answer)
+            most -= len(value) if isinstance(value, bytes) else 0
+            if found and (answer is None or most < 0):
+                break
+            found.append(value)
+        return found
+
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        check_plain_key(key)
+        found: list[tuple[str, bytes]] = []
+        while len(found) < limit and (names := await self._names("i" + key, after, limit - len(found))):
+            answers = await self._of_each(_RECORD, [[name, ""] for name in names], key, 2**53)
+            found += [(name, value) for name, value in zip(names, answers, strict=True) if isinstance(value, bytes)]
+            after = names[-1]
+        return found
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        for key in having:
+            check_plain_key(key)
+        found: set[str] = set()
+        for key in having:
+            heads = await self._listed("i" + key, after, limit, lambda head, _: head.owner == owner)
+            found |= {head.session_id for head in heads}
+        return sorted(found)[:limit]
+
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        return await self._listed("all", after, limit, lambda _head, _name: True)
+
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        after = "" if behind is None else place_of(behind[0]) + behind[1]
+
+        def is_there_still(head: Head, name: str) -> bool:
+            return head.summary is not None and place_of(head.summary.rank) + head.session_id == name
+
+        return await self._listed("by", after, limit, is_there_still, skip=_PLACE, prefix=prefix)
+
+    async def _listed(
+        self,
+        index: str,
+        after: str,
+        limit: int,
+        wanted: Callable[[Head, str], bool],
+        *,
+        skip: int = 0,
+        prefix: str = "",
+    ) -> list[Head]:
+        """The heads of living sessions that an index names, behind ``after``: those that are ``wanted``.
+
+        An index is read before the heads: one that was deleted or has moved in between is passed over. In a name the
+        session's id comes behind ``skip`` characters.
+        """
+        found: list[Head] = []
+        while len(found) < limit and (names := await self._names(index, after, limit - len(found), prefix)):
+            heads = await self.living([name[skip:] for name in names])
+            there = ((heads.get(name[skip:]), name) for name in names)
+            found += [head for head, name in there if head is not None and wanted(head, name)]
+            after = names[-1]
+        return found
+
+    async def _names(self, index: str, after: str, limit: int, prefix: str = "") -> list[str]:
+        """The next names of an index over all shards, in order; empty behind the last."""
+        found: list[str] = []
+        while len(found) < limit:
+            # Names are spread evenly: a little more than its share of each shard is enough, most of the time.
+            share = min(limit, 2 * (limit - len(found)) // self._layout.shards + 8)
+            names: list[str] = []
+            certain: str | None = None  # up to this one no shard has any other
+            for bases in self._layout.lanes:
+                answer = await self._call(_PAGE, bases[0], pack(list(bases)), index, after, share, prefix)
+                for page in of_answers(answer, len(bases)):
+                    complete, texts = _page(page)
+                    names += texts
+                    if not complete:
+                        certain = texts[-1] if certain is None else min(certain, texts[-1])
+            found += sorted(name for name in names if name > after and (certain is None or name <= certain))
+            if certain is None:
+                break
+            after = certain
+        return found[:limit]
+
+    async def _of_one(self, script: Script, session_id: str, *arguments: Argument) -> list[object]:
+        base = self._layout.base(session_id)
+        answer = await self._call(script, base, base, session_id, *arguments)
+        if isinstance(answer, int):
+            raise _wrong(session_id, answer)
+        return list(of_answers(answer, len(answer) if isinstance(answer, list) else 0))
+
+    async def _of_each(
+        self, script: Script, asked: Sequence[Sequence[str]], *arguments: Argument, whole: bool = True
+    ) -> list[object]:
+        """What a script answers for each of ``asked``, which begin with a session's id.
+
+        Unless ``whole``, it may leave out the last ones: for these it is None.
+        """
+        if not asked:
+            await trio.lowlevel.checkpoint()
+        lanes: dict[int, list[int]] = {}
+        for place, (session_id, *_) in enumerate(asked):
+            lanes.setdefault(self._layout.lane(session_id), []).append(place)
+        answers: list[object] = [None] * len(asked)
+        for places in lanes.values():
+            packed: list[Packable] = [[self._layout.base(asked[place][0]), *asked[place]] for place in places]
+            base = self._layout.base(asked[places[0]][0])
+            answer = await self._call(script, base, pack(packed), *arguments)
+            count = len(places) if whole or not isinstance(answer, list) else min(len(places), len(answer))
+            for place, each in zip(places, of_answers(answer, count), strict=False):
+                answers[place] = each
+        return answers
+
+    async def _call(self, script: Script, key: str, *arguments: Argument) -> object:
+        if self._closing.is_set():
+            raise StorageError("the log is closed")
+        return await self._store.call(script, key, *arguments)
+
+    # --- the whole
+
+    def statistics(self) -> LogStatistics:
+        return LogStatistics(
+            commits=self._commits,
+            events=self._events,
+            failed_writes=self._failed,
+            waiting=self._waiting,
+            commit_seconds=self._seconds,
+            commit_age=trio.current_time() - self._committed,
+            trouble=self._store.trouble,
+        )
+
+    async def aclose(self) -> None:
+        """Carry out and report what was handed over, then close. May be called again, and by several at once.
+
+        Cancelling does not shorten it. A store that is away is waited for as long as its patience lasts.
+        """
+        self._closing.set()
+        with trio.CancelScope(shield=True):
+            await self._closed.wait()
+        await trio.lowlevel.checkpoint()
+
+
+def _one(error: Exception) -> Exception:
+    """The error out of the groups that nurseries make."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _record(session_id: str, answer: object) -> bytes | StaleEpoch | CorruptSession | None:
+    if isinstance(answer, bytes):
+        return answer
+    return None if answer == 2 else _wrong(session_id, answer)
+
+
+def _wrong(session_id: str, answer: object) -> StaleEpoch | CorruptSession:
+    if answer == 0:
+        return StaleEpoch("this life of the session is over", session_id=session_id)
+    return CorruptSession("what is stored of it cannot be read", session_id=session_id)
+
+
+def _page(answer: object) -> tuple[bool, list[str]]:
+    match answer:
+        case [int(complete), list(names)]:
+            return bool(complete), [_text(name) for name in names]
+        case _:
+            raise StorageError("the store's answer cannot be read")
+
+
+def _text(value: object) -> str:
+    return _bytes(value).decode()
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise StorageError("the store's answer cannot be read")
+    return value

@@ -1,0 +1,189 @@
+"""Engines that share a log, each through a log of its own that can be stopped as a process is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, TypeAlias, final
+
+import trio
+
+from penstock.engine import (
+    Batch,
+    Bus,
+    Config,
+    Engine,
+    Entry,
+    EventLog,
+    Head,
+    LocalBus,
+    LogStatistics,
+    MemoryLog,
+    PenstockError,
+    Producer,
+    StorageError,
+    WriteFailed,
+    open_engine,
+)
+from penstock.engine.log import Append, Delete, Report, Write
+from penstock.engine.log.port import BLOCK
+from penstock.engine.stream.bus import Heard
+from penstock.engine.testing import KeptLog, check_kept
+
+__all__ = ["LossyBus", "Node", "PausedLog", "Writers", "check_writers", "nodes"]
+
+
+Writers: TypeAlias = dict[tuple[str, int], set[str]]
+
+
+def check_writers(writers: Writers) -> list[str]:
+    """What breaks the rule that a block of tokens is one engine's."""
+    shared = {block: names for block, names in writers.items() if len(names) > 1}
+    return [f"{names} wrote in {session_id} under the block {block}" for (session_id, block), names in shared.items()]
+
+
+@final
+class PausedLog(EventLog):
+    """One engine's way to a log that it shares. While it is paused, nothing that is asked for or told goes through.
+
+    Once it is dead, nothing of what its engine does goes through any more: as if its process had been killed.
+    ``writers`` has the names of those that wrote, by session and block of tokens.
+    """
+
+    def __init__(self, inner: EventLog, name: str = "", writers: Writers | None = None) -> None:
+        self.inner: Final = inner
+        self.name: Final = name
+        self.writers: Final[Writers] = {} if writers is None else writers
+        self.dead = False
+        self._running = trio.Event()
+        self._running.set()
+        self._held: list[Callable[[], None]] = []
+
+    def pause(self) -> None:
+        if self._running.is_set():
+            self._running = trio.Event()
+
+    def go_on(self) -> None:
+        """In the order in which it came."""
+        self._running.set()
+        held, self._held = self._held, []
+        for each in held:
+            each()
+
+    def die(self) -> None:
+        self.dead = True
+        self.go_on()
+
+    async def _passed(self) -> EventLog:
+        await self._running.wait()
+        if self.dead:
+            raise StorageError("its process was killed")
+        return self.inner
+
+    def _through(self, work: Callable[[], None]) -> None:
+        if self._running.is_set():
+            work()
+        else:
+            self._held.append(work)
+
+    def submit(self, write: Write, report: Report) -> None:
+        def reported(error: PenstockError | None) -> None:
+            if error is None and isinstance(write, Append | Delete):
+                self.writers.setdefault((write.session_id, write.token // BLOCK), set()).add(self.name)
+            self._through(lambda: report(error))
+
+        def hand_over() -> None:
+            if self.dead:
+                failed = WriteFailed("its process was killed", whole=True, session_id=write.session_id)
+                trio.lowlevel.current_trio_token().run_sync_soon(report, failed)
+            else:
+                self.inner.submit(write, reported)
+
+        self._through(hand_over)
+
+    async def head(self, session_id: str) -> Head | None:
+        return await (await self._passed()).head(session_id)
+
+    async def read(self, session_id: str, epoch: str, *, after: int, limit: int, max_bytes: int) -> list[Entry]:
+        return await (await self._passed()).read(session_id, epoch, after=after, limit=limit, max_bytes=max_bytes)
+
+    async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
+        return await (await self._passed()).records(session_id, epoch, prefix)
+
+    async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+        return await (await self._passed()).record(session_id, epoch, key)
+
+    async def holders(self, key: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        return await (await self._passed()).holders(key, after=after, limit=limit)
+
+    async def owned(self, owner: str, *, having: Sequence[str], after: str = "", limit: int = 1000) -> list[str]:
+        return await (await self._passed()).owned(owner, having=having, after=after, limit=limit)
+
+    async def heads(self, *, after: str = "", limit: int = 100) -> list[Head]:
+        return await (await self._passed()).heads(after=after, limit=limit)
+
+    async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
+        return await (await self._passed()).ranked(prefix=prefix, behind=behind, limit=limit)
+
+    def statistics(self) -> LogStatistics:
+        return self.inner.statistics()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@final
+class LossyBus(Bus):
+    """Between engines of one process; what ``loses`` is true of is told to nobody."""
+
+    def __init__(self) -> None:
+        self.inner: Final = LocalBus()
+        self.loses: Callable[[], bool] = lambda: False
+        self.lost = 0
+
+    async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
+        return await self.inner.follow(session_id, heard)
+
+    def tell(self, session_id: str, batch: Batch | None) -> None:
+        if self.loses():
+            self.lost += 1
+        else:
+            self.inner.tell(session_id, batch)
+
+
+@final
+class Node:
+    """An engine of the name ``name``, and its way to the log."""
+
+    def __init__(self, name: str, log: PausedLog, engine: Engine) -> None:
+        self.name: Final = name
+        self.log: Final = log
+        self.engine: Final = engine
+
+
+@asynccontextmanager
+async def nodes(
+    *names: str,
+    log: KeptLog | None = None,
+    bus: Bus | None = None,
+    config: Config | None = None,
+    producers: Mapping[str, Producer] | None = None,
+    last: bool = True,
+) -> AsyncIterator[list[Node]]:
+    """Engines of these names over one log. What they wrote must keep the rules when they are left.
+
+    ``last``: no other engine is at work then, so nothing but a remote generation may be open.
+    """
+    kept = KeptLog(MemoryLog()) if log is None else log
+    shared = LocalBus() if bus is None else bus
+    writers: Writers = {}
+    async with AsyncExitStack() as stack:
+        opened: list[Node] = []
+        for name in names:
+            own = PausedLog(kept, name, writers)
+            engine = await stack.enter_async_context(
+                open_engine(own, owner=name, bus=shared, config=config, producers=producers)
+            )
+            opened.append(Node(name, own, engine))
+        yield opened
+    assert [*check_writers(writers), *map(str, check_kept(kept, closed=last, remote_stays=last))] == []
