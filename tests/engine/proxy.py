@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, final
 
+import pytest
 import trio
 
-__all__ = ["FAULTS", "Fault", "FaultyProxy"]
+__all__ = ["Fault", "FaultyProxy", "each_fault"]
 
 Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte by byte", "late"]
 
@@ -14,7 +15,14 @@ Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte
 # "half open": neither the request nor anything behind it goes anywhere, and nobody is told. "slow": the answer takes
 # its time. "byte by byte": request and answer come in as many pieces as they have bytes. "late": the connection ends,
 # and the request arrives when `FaultyProxy.deliver` says so.
-FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
+_FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
+
+# Those whose test is over only when an answer has been given up.
+_WAITED_FOR: Final = ("half open", "slow")
+
+each_fault: Final = pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[pytest.mark.long] * (fault in _WAITED_FOR)) for fault in _FAULTS]
+)
 
 _SLOW: Final = 0.2
 _CHUNK: Final = 65536

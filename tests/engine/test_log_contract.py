@@ -38,7 +38,7 @@ from tests.engine.writes import (
         "memory",
         "sqlite",
         "faulty",
-        "redis",
+        pytest.param("redis", marks=pytest.mark.long),
         "redis-1",
         pytest.param("redis-cluster", marks=pytest.mark.long),
         "postgres",
