@@ -1,6 +1,6 @@
 """`PgLog`: the durable log, in a Postgres.
 
-Owns opening and closing, handing over and reporting, and the reads. A round of writes is `writing`'s.
+Owns opening and closing, and the reads. A round of writes is `writing`'s.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Final, final
 import psycopg
 import trio
 
-from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase, WriteFailed
-from ..lane import Lane, Outcome
-from ..port import Delete, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, head_of, tell
+from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..lane import Lane, LanedLog
+from ..port import Delete, Entry, Head, Report, Write, check_plain_key, head_of
 from .address import Address
 from .opening import check_store, prepare
 from .store import Store, connect
@@ -125,24 +125,19 @@ async def open_postgres(
 
 
 @final
-class PgLog(EventLog):
+class PgLog(LanedLog):
     """The log in a Postgres; made by `open_postgres`, in the trio loop that uses it.
 
     A write is reported after the store has committed it, which is after it is on its disk (synchronous_commit on).
     """
 
     def __init__(self, store: Store, version: str) -> None:
+        super().__init__()
         self._store = store
         self._purging = f"SELECT purge_{version}({_PURGED_AT_ONCE})"
         self._to_purge = trio.Event()
         self._to_purge.set()  # a former process may have left something
         self._lane = Lane(Writing(store, version).carry_out, lambda: store.trouble, self._told)
-        self._closing = False
-        self._closed = trio.Event()
-        self._waiting = 0
-        self._commits = self._events = self._failed = 0
-        self._seconds = 0.0
-        self._committed = trio.current_time()
         # A system task: what was handed over is carried out whoever is cancelled, and no caller has a nursery for it.
         trio.lowlevel.spawn_system_task(self._live, name="penstock postgres")
 
@@ -151,7 +146,10 @@ class PgLog(EventLog):
             async with trio.open_nursery() as beside:
                 beside.start_soon(self._store.watch)
                 beside.start_soon(self._purge)
-                await self._lane.run()
+                async with trio.open_nursery() as writing:
+                    writing.start_soon(self._lane.run)
+                    await self._closing.wait()
+                    self._lane.close()
                 beside.cancel_scope.cancel(reason="the log closes")
             await self._store.aclose()
         finally:
@@ -168,15 +166,7 @@ class PgLog(EventLog):
             except (psycopg.Error, StorageError) as error:  # no write of anybody's: again behind the next delete
                 logger.warning("what is left of deleted sessions could not be removed: %s", error)
 
-    # --- writing
-
-    def submit(self, write: Write, report: Report) -> None:
-        self._waiting += 1
-        if self._closing:
-            closed = WriteFailed("the log is closed", whole=True, session_id=write.session_id)
-            trio.lowlevel.current_trio_token().run_sync_soon(self._report, report, closed)
-            return
-
+    def _hand_over(self, write: Write, report: Report) -> None:
         def told(error: PenstockError | None) -> None:
             if error is None:
                 self._to_purge.set()
@@ -184,19 +174,9 @@ class PgLog(EventLog):
 
         self._lane.hand_over(write, told if isinstance(write, Delete) else report)
 
-    def _told(self, outcome: Outcome) -> None:
-        self._seconds += outcome.seconds
-        if outcome.landed:
-            self._commits += 1
-            self._events += outcome.events
-            self._committed = trio.current_time()
-        for report, error in outcome.reports:
-            self._report(report, error)
-
-    def _report(self, report: Report, error: PenstockError | None) -> None:
-        self._waiting -= 1
-        self._failed += isinstance(error, WriteFailed)
-        tell(report, error)
+    @property
+    def _trouble(self) -> str | None:
+        return self._store.trouble
 
     # --- reading
 
@@ -259,38 +239,13 @@ class PgLog(EventLog):
 
     async def _rows(self, sql: str, values: Any, session_id: str | None = None) -> list[tuple[Any, ...]]:
         """``session_id``: what is stored of this one session is read. Raises `StorageError`."""
-        if self._closing:
-            raise StorageError("the log is closed")
+        self._check_open()
         try:
             return await self._store.read(lambda link: link.execute(sql, values, binary=True).fetchall())
         except psycopg.Error as error:
             if session_id is not None and (error.sqlstate or "").startswith("XX"):
                 raise CorruptSession(f"what is stored of it cannot be read: {error}", session_id=session_id) from error
             raise StorageError(f"cannot read: {error}") from error
-
-    # --- the whole
-
-    def statistics(self) -> LogStatistics:
-        return LogStatistics(
-            commits=self._commits,
-            events=self._events,
-            failed_writes=self._failed,
-            waiting=self._waiting,
-            commit_seconds=self._seconds,
-            commit_age=trio.current_time() - self._committed,
-            trouble=self._store.trouble,
-        )
-
-    async def aclose(self) -> None:
-        """Carry out and report what was handed over, then close. May be called again, and by several at once.
-
-        Cancelling does not shorten it. A store that is away is waited for as long as its patience lasts.
-        """
-        self._closing = True
-        self._lane.close()
-        with trio.CancelScope(shield=True):
-            await self._closed.wait()
-        await trio.lowlevel.checkpoint()
 
 
 def _head(

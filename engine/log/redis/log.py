@@ -1,6 +1,6 @@
 """`RedisLog`: the durable log, in a Redis.
 
-Owns opening and closing, handing over and reporting, and the reads. The writing itself is the lanes'.
+Owns opening and closing, and the reads. The writing itself is the lanes'.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final, final
 import trio
 from coredis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
-from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase, WriteFailed
-from ..lane import Lane, Outcome
-from ..port import Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, tell
+from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..lane import Lane, LanedLog
+from ..port import Entry, Head, Report, Write, check_plain_key
 from .address import Address
 from .checks import check_store, take_layout
 from .layout import Layout, Packable, head_from, pack, place_of
@@ -63,26 +63,21 @@ async def open_redis(
 
 
 @final
-class RedisLog(EventLog):
+class RedisLog(LanedLog):
     """The log in a Redis; made by `open_redis`, in the trio loop that uses it.
 
     A write is reported after the store has answered, which is after it is on its disk (appendfsync always).
     """
 
     def __init__(self, address: Address, *, patience: float, within: float, allow_weak: bool) -> None:
+        super().__init__()
         self._address = address
         self._patience = patience
         self._within = within
         self._allow_weak = allow_weak
         self._opened = trio.Event()
-        self._closing = trio.Event()
-        self._closed = trio.Event()
         self._failure: Exception | None = None  # why it could not be opened
         self._lanes: list[Lane] = []
-        self._waiting = 0
-        self._commits = self._events = self._failed = 0
-        self._seconds = 0.0
-        self._committed = trio.current_time()
 
     async def _open(self) -> None:
         # A system task: what was handed over is carried out whoever is cancelled, and no caller has a nursery for it.
@@ -143,29 +138,12 @@ class RedisLog(EventLog):
                     lane.close()
             watching.cancel_scope.cancel(reason="the log closes")
 
-    # --- writing
+    def _hand_over(self, write: Write, report: Report) -> None:
+        self._lanes[self._layout.lane(write.session_id)].hand_over(write, report)
 
-    def submit(self, write: Write, report: Report) -> None:
-        self._waiting += 1
-        if self._closing.is_set():
-            closed = WriteFailed("the log is closed", whole=True, session_id=write.session_id)
-            trio.lowlevel.current_trio_token().run_sync_soon(self._report, report, closed)
-        else:
-            self._lanes[self._layout.lane(write.session_id)].hand_over(write, report)
-
-    def _told(self, outcome: Outcome) -> None:
-        self._seconds += outcome.seconds
-        if outcome.landed:
-            self._commits += 1
-            self._events += outcome.events
-            self._committed = trio.current_time()
-        for report, error in outcome.reports:
-            self._report(report, error)
-
-    def _report(self, report: Report, error: PenstockError | None) -> None:
-        self._waiting -= 1
-        self._failed += isinstance(error, WriteFailed)
-        tell(report, error)
+    @property
+    def _trouble(self) -> str | None:
+        return self._store.trouble
 
     # --- reading
 
@@ -313,32 +291,8 @@ class RedisLog(EventLog):
         return answers
 
     async def _call(self, script: Script, key: str, *arguments: Argument) -> object:
-        if self._closing.is_set():
-            raise StorageError("the log is closed")
+        self._check_open()
         return await self._store.call(script, key, *arguments)
-
-    # --- the whole
-
-    def statistics(self) -> LogStatistics:
-        return LogStatistics(
-            commits=self._commits,
-            events=self._events,
-            failed_writes=self._failed,
-            waiting=self._waiting,
-            commit_seconds=self._seconds,
-            commit_age=trio.current_time() - self._committed,
-            trouble=self._store.trouble,
-        )
-
-    async def aclose(self) -> None:
-        """Carry out and report what was handed over, then close. May be called again, and by several at once.
-
-        Cancelling does not shorten it. A store that is away is waited for as long as its patience lasts.
-        """
-        self._closing.set()
-        with trio.CancelScope(shield=True):
-            await self._closed.wait()
-        await trio.lowlevel.checkpoint()
 
 
 def _one(error: Exception) -> Exception:
