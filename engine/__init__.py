@@ -55,6 +55,7 @@ from .log import (
     SqliteReader,
     Summary,
     back_up,
+    open_log,
     open_sqlite,
     open_sqlite_reader,
     restore,
@@ -99,6 +100,7 @@ from .stream.subscription import (
 )
 from .stream.watch import ListChange, ListDelivery, Watch
 from .upkeep.compaction import CompactionStatistics, Compactor, Progress
+from .upkeep.copying import Copied, copy_log
 from .upkeep.retention import expire_sessions
 
 __all__ = [
@@ -117,6 +119,7 @@ __all__ = [
     "CompactionStatistics",
     "Compactor",
     "Config",
+    "Copied",
     "CopyProgress",
     "Degraded",
     "Delete",
@@ -184,6 +187,7 @@ __all__ = [
     "check_json",
     "check_lease",
     "converter",
+    "copy_log",
     "decode",
     "decode_json",
     "encode",
@@ -192,6 +196,7 @@ __all__ = [
     "expire_sessions",
     "from_json",
     "open_engine",
+    "open_log",
     "open_sqlite",
     "open_sqlite_reader",
     "restore",

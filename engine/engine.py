@@ -22,6 +22,7 @@ from .errors import (
     SessionDeleted,
     SessionNotFound,
     StaleError,
+    UnwritableDatabase,
     WriteFailed,
 )
 from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id
@@ -33,7 +34,7 @@ from .observers.log_lines import LogLines
 from .observers.reporting import Observers
 from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
-from .rules.records import OPEN, QUEUED
+from .rules.records import INCOMPLETE, OPEN, QUEUED
 from .session.arguments import checked_choice, checked_count, checked_cursor
 from .session.listing import Order
 from .session.producers import Producers
@@ -357,6 +358,8 @@ class Engine:
         with one session is no reason not to open the others.
         """
         owner = self._registry.owner
+        if await self._log.holders(INCOMPLETE, limit=1):
+            raise UnwritableDatabase("this log is a copy that is not whole: remove it, and copy again")
         await sweep_uploads(self._log, owner)
         if owner:
             for each in (owner, ""):

@@ -13,6 +13,7 @@ import trio
 from penstock.engine import CopyProgress, PenstockError, back_up
 from penstock.engine import restore as put_back
 
+from .places import is_url, there
 from .report import amount
 
 __all__ = ["backup", "restore"]
@@ -20,8 +21,15 @@ __all__ = ["backup", "restore"]
 _T = TypeVar("_T")
 
 
+def _file(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    found = there(context, parameter, value)
+    if is_url(found):
+        raise click.UsageError("this is for database files; `penstock log copy URL FILE` copies a store into one")
+    return found
+
+
 @click.command()
-@click.argument("db", type=click.Path(exists=True, dir_okay=False))
+@click.argument("db", callback=_file)
 @click.argument("file", type=click.Path())
 def backup(db: str, file: str) -> None:
     """Copy the database DB to FILE, while a server has it open or not.

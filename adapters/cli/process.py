@@ -30,6 +30,7 @@ from ..websocket import websocket_handler
 from .access import Access
 from .edge import Edge
 from .listening import Bound, ListenError
+from .places import name_of
 from .reloading import Reloadable, reload_all, warn_of_readable
 
 __all__ = ["Options", "ServeError", "run", "tune_collector"]
@@ -72,8 +73,7 @@ class Options:
     @property
     def log_name(self) -> str:
         """For people: without what may let somebody in."""
-        scheme, is_url, rest = self.log.partition("://")
-        return scheme + is_url + rest.rpartition("@")[2].partition("?")[0] if is_url else self.log
+        return name_of(self.log)
 
     @property
     def files(self) -> tuple[Reloadable, ...]:

@@ -22,6 +22,7 @@
                       removes what a crash left of them
 ``copying``           `CopyingRecord` of a fork until it has its source's files; opening the engine reads its
                       holders, too
+``incomplete``        in one session of a copy of a log, until the copy is whole; an engine does not open it
 ====================  ====================================================================================
 """
 
@@ -45,6 +46,7 @@ __all__ = [
     "COPYING",
     "DIRTY",
     "FILES",
+    "INCOMPLETE",
     "METADATA",
     "OPEN",
     "PART",
@@ -84,8 +86,10 @@ METADATA = "session/metadata"
 FILES = "file/"
 UPLOADING = "uploading"
 COPYING = "copying"
+INCOMPLETE = "incomplete"
 
-# What the keys of all records begin with that say something by themselves: all but the parts of files.
+# What the keys of all records begin with that say something by themselves: all but the parts of files, and
+# `INCOMPLETE`, which a copy takes away at its end.
 READABLE: Final = (
     *("session/", OPEN, QUEUED, DIRTY, "compaction/", "generation/", "message/", "version/", "producer/"),
     "idempotency/",
