@@ -14,6 +14,9 @@ from .render import clean
 
 __all__ = ["JsonReport", "Report", "TextReport", "amount"]
 
+# The last claims of a session, in a table.
+_CLAIMS: Final = 3
+
 _ROW: Final = "{:<36}  {:>10}  {:>10}  {:>11}  {:<24}  {}"
 
 
@@ -89,6 +92,9 @@ class TextReport:
             notes.append(f"{self._live_is}: {found.live}")
         if lost:
             notes.append(f"{lost} lost")
+        if found.claims:
+            last = ", ".join(f"{claim.owner} from {claim.tail}" for claim in found.claims[-_CLAIMS:])
+            notes.append(f"claimed by {last}" if len(found.claims) <= _CLAIMS else f"claimed by …, {last}")
         if found.events < found.tail:
             notes.append(f"{found.tail - found.events} events compacted")
         click.echo(
@@ -159,6 +165,7 @@ class JsonReport:
                 "outcomes": dict(found.outcomes),
                 "first_time": found.first_time,
                 "last_time": found.last_time,
+                "claims": [{"owner": claim.owner, "tail": claim.tail} for claim in found.claims],
                 "corrupt": found.corrupt,
                 "violations": [
                     {"rule": violation.rule, "offset": violation.offset, "text": violation.text}

@@ -20,6 +20,7 @@ from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, Wr
 from .fence import Standing, admit, admit_compact
 from .port import (
     Append,
+    Claim,
     Compact,
     Delete,
     Entry,
@@ -100,6 +101,8 @@ class MemoryLog(EventLog):
             life.summary = write.summary or life.summary
         if isinstance(write, Append | Keep):
             _set(life.records, write.records)
+        elif isinstance(write, Claim):
+            _set(life.records, write.record(standing.tail))
         return None
 
     def _compact(self, life: _Life | None, write: Compact) -> PenstockError | None:

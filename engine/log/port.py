@@ -13,6 +13,7 @@ and claims nothing.
 from __future__ import annotations
 
 import abc
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ import trio
 from attrs import field, frozen
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch
+from ..rules.records import CLAIMS
 
 __all__ = [
     "BLOCK",
@@ -147,10 +149,12 @@ class Delete:
 @final
 @frozen(kw_only=True)
 class Claim:
-    """Make the session ``owner``'s, if it still stands at the token ``seen``; events and records stay as they are.
+    """Make the session ``owner``'s, if it still stands at the token ``seen``; its events stay as they are.
 
     Its token becomes `token`. Of two claims of one ``seen``, one is refused, with `StaleToken`. The former owner's
     writes land until then, and never again: what it appended since ``seen`` was read counts, so read the head anew.
+
+    It leaves a record, of who claimed and at which tail: `record`. Whoever claims removes those that are too many.
     """
 
     session_id: str
@@ -162,6 +166,20 @@ class Claim:
     def token(self) -> int:
         """What the session's token is once this has landed."""
         return next_block(self.seen)
+
+    @property
+    def key(self) -> str:
+        """Of its record. In order of keys these are in order of tokens."""
+        return f"{CLAIMS}{self.token:016d}"
+
+    @property
+    def said(self) -> bytes:
+        """Its record up to the tail, behind which comes a ``}``: for a store that alone knows the tail."""
+        return f'{{"owner":{json.dumps(self.owner)},"tail":'.encode()
+
+    def record(self, tail: int) -> dict[str, bytes]:
+        """What it leaves where it lands at this tail: a `ClaimRecord`."""
+        return {self.key: b"%s%d}" % (self.said, tail)}
 
 
 @final

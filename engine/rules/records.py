@@ -22,6 +22,8 @@
                       removes what a crash left of them
 ``copying``           `CopyingRecord` of a fork until it has its source's files; opening the engine reads its
                       holders, too
+``claim/<token>``     `ClaimRecord` of an engine that claimed the session, by the token it got, in 16 digits; the log
+                      writes it with the claim, and the newest 64 at least are kept
 ``incomplete``        in one session of a copy of a log, until the copy is whole; an engine does not open it
 ====================  ====================================================================================
 """
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "CLAIMS",
     "COMPACTED",
     "COPYING",
     "DIRTY",
@@ -54,6 +57,7 @@ __all__ = [
     "READABLE",
     "SESSION",
     "UPLOADING",
+    "ClaimRecord",
     "CompactedRecord",
     "CopyingRecord",
     "DirtyRecord",
@@ -86,6 +90,7 @@ METADATA = "session/metadata"
 FILES = "file/"
 UPLOADING = "uploading"
 COPYING = "copying"
+CLAIMS = "claim/"
 INCOMPLETE = "incomplete"
 
 # What the keys of all records begin with that say something by themselves: all but the parts of files, and
@@ -93,7 +98,7 @@ INCOMPLETE = "incomplete"
 READABLE: Final = (
     *("session/", OPEN, QUEUED, DIRTY, "compaction/", "generation/", "message/", "version/", "producer/"),
     "idempotency/",
-    *(FILES, UPLOADING, COPYING),
+    *(FILES, UPLOADING, COPYING, CLAIMS),
 )
 
 # Bytes of a file in one record: what is in memory of one that comes or goes, and a commit of a few milliseconds.
@@ -166,6 +171,15 @@ class DirtyRecord:
 
     generation_id: str
     time: str
+
+
+@final
+@frozen(kw_only=True)
+class ClaimRecord:
+    """From behind ``tail`` on the events are ``owner``'s, up to the next claim."""
+
+    owner: str
+    tail: int
 
 
 @final
@@ -283,6 +297,7 @@ _KINDS: Final[Mapping[str, type]] = {
     OPEN: OpenRecord,
     DIRTY: DirtyRecord,
     COMPACTED: CompactedRecord,
+    CLAIMS: ClaimRecord,
     generation_key(""): GenerationRecord,
     message_key(""): MessageRecord,
     "version/": VersionRecord,

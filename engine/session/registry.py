@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Final, TypeVar, final
@@ -37,10 +37,10 @@ from ..errors import (
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
 from ..facts import Observer
 from ..generation.watchdog import Watchdog
-from ..log.port import Append, Claim, Delete, EventLog, Head, Summary, next_block
+from ..log.port import BLOCK, Append, Claim, Delete, EventLog, Head, Keep, Summary, next_block
 from ..rules.forking import beginning
 from ..rules.listing import Listed, begun
-from ..rules.records import COPYING, METADATA, OPEN, CopyingRecord, to_record
+from ..rules.records import CLAIMS, COPYING, METADATA, OPEN, CopyingRecord, to_record
 from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
 from ..stream.bus import Bus
@@ -60,6 +60,10 @@ T = TypeVar("T")
 
 # How often something is tried in a session that other engines want to write in at the same time.
 _TRIES: Final = 3
+
+# Of a session's claims so many are kept in records at least, and looked at by each so many-th.
+_CLAIMS_KEPT: Final = 64
+_SWEPT_EACH: Final = 16
 
 
 @final
@@ -320,19 +324,29 @@ class Registry:
     async def _claim(self, session_id: SessionId, head: Head, gone: str) -> None:
         """Make it this engine's. Where it stands is to be read again behind this: others may have written meanwhile."""
         while True:
+            claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
             try:
                 others = head.owner not in ("", self.owner, gone)
                 # What begins behind this look raises the token, and then the claim is refused.
                 if others and await self._log.record(session_id, head.epoch, OPEN) is not None:
                     raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
-                claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
                 if not await self._written(claim, lambda: None):
                     raise TimedOut("the log has not said yet whose the session is", session_id=session_id)
                 break
             except (StaleToken, StaleEpoch):
                 head = await self._living(session_id)
+        await self._sweep_claims(claim)
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
+
+    async def _sweep_claims(self, last: Claim) -> None:
+        """Remove the records of claims that are too old to be kept. Where that fails, they stay until the next time."""
+        if last.token // BLOCK % _SWEPT_EACH:
+            return
+        with suppress(PenstockError):
+            claims = list(await self._log.records(last.session_id, last.epoch, CLAIMS))
+            if old := dict.fromkeys(claims[:-_CLAIMS_KEPT]):
+                self._log.submit(Keep(session_id=last.session_id, epoch=last.epoch, records=old), lambda _: None)
 
     async def delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.

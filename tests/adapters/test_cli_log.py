@@ -13,9 +13,9 @@ import pytest
 import trio
 from click.testing import CliRunner, Result
 
-from penstock.adapters.cli import log, main
+from penstock.adapters.cli import main
 from penstock.adapters.cli.places import name_of
-from penstock.engine import Config, open_engine
+from penstock.engine import Config, copy_log, open_engine
 from penstock.engine.errors import StorageError
 from tests.engine.living import begin
 from tests.engine.producers import saying
@@ -77,15 +77,13 @@ def test_a_file_goes_into_a_store_and_back_and_both_are_looked_at_by_their_names
 def test_what_was_interrupted_is_said_and_no_server_opens_it(
     db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_log = log.copy_log
-
     async def interrupted(*arguments: object, **options: object) -> object:
         def show(_: object) -> None:
             raise KeyboardInterrupt
 
         return await copy_log(*arguments, progress=show)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(log, "copy_log", interrupted)
+    monkeypatch.setattr("penstock.adapters.cli.log.copy_log", interrupted)
     half = str(tmp_path / "half.db")
     told = penstock("log", "copy", db, half, code=130)
     assert f"What is in {half} is not whole" in told.output

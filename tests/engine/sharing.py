@@ -28,7 +28,7 @@ from penstock.engine import (
 from penstock.engine.log import Append, Delete, Report, Write
 from penstock.engine.log.port import BLOCK
 from penstock.engine.stream.bus import Heard
-from penstock.engine.testing import KeptLog, check_kept
+from penstock.engine.testing import KeptLog, check_acknowledged, check_kept
 
 __all__ = ["LossyBus", "Node", "PausedLog", "Writers", "check_writers", "nodes"]
 
@@ -187,3 +187,6 @@ async def nodes(
             opened.append(Node(name, own, engine))
         yield opened
     assert [*check_writers(writers), *map(str, check_kept(kept, closed=last, remote_stays=last))] == []
+    assert await kept.check_claims() == []
+    compacted = config is not None and config.compact_after is not None
+    assert await check_acknowledged(kept.acknowledged, kept, compacted=compacted) == []

@@ -31,7 +31,7 @@ from penstock.engine import (
     SessionNotFound,
     open_engine,
 )
-from penstock.engine.testing import KeptLog, Watcher, check_kept
+from penstock.engine.testing import KeptLog, Watcher, check_acknowledged, check_kept
 from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
 from tests.engine.sharing import LossyBus, Node, PausedLog, Writers, check_writers
 
@@ -288,6 +288,8 @@ async def run(asked: list[Step], lost: float, seed: int) -> Counter[str]:
 
     done = await opened(NAMES, [])
     assert [*check_writers(writers), *map(str, check_kept(log, closed=True, remote_stays=True))] == []
+    assert await log.check_claims() == []
+    assert await check_acknowledged(log.acknowledged, log, compacted=True) == []
     return done
 
 

@@ -98,6 +98,11 @@ BEGIN
         IF of_life IS NOT NULL AND w.kind IN ('delete', 'force') THEN
             INSERT INTO ended VALUES (of_life) ON CONFLICT DO NOTHING;
             DELETE FROM summaries WHERE id = w.name;
+        ELSIF of_life IS NOT NULL AND w.kind = 'claim' THEN
+            INSERT INTO records
+            SELECT of_life, 'claim/' || lpad(w.token::text, 16, '0'), w.body || convert_to(s.tail || '}', 'UTF8')
+            FROM sessions AS s WHERE s.id = w.name
+            ON CONFLICT (life, key) DO UPDATE SET value = excluded.value;
         ELSIF of_life IS NOT NULL AND w.place IS NOT NULL THEN
             INSERT INTO summaries VALUES (w.name, w.place, w.body)
             ON CONFLICT (id) DO UPDATE SET place = excluded.place, body = excluded.body;

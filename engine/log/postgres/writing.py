@@ -95,7 +95,8 @@ def _arguments(writes: Sequence[Write]) -> list[list[Any]]:
             case Keep():
                 moves.append(("keep", session_id, write.epoch, None, None, None, None, None, None))
             case Claim():
-                moves.append(("claim", session_id, write.epoch, write.token, write.seen, None, write.owner, None, None))
+                said = (None, write.said)
+                moves.append(("claim", session_id, write.epoch, write.token, write.seen, None, write.owner, *said))
             case Release():
                 moves.append(("release", session_id, None, write.token, None, None, write.owner, None, None))
             case Delete():

@@ -81,6 +81,7 @@ def packed(write: Write, base: str) -> dict[str, Packable]:
             made["kind"] = "keep"
         case Claim():
             made |= {"kind": "claim", "token": write.token, "seen": write.seen, "owner": write.owner}
+            made |= {"key": write.key, "said": _bytes(write.said)}
         case Release():
             made |= {"kind": "release", "token": write.token, "owner": write.owner}
         case Delete():

@@ -198,6 +198,9 @@ local function carry_out(w)
   elseif w.kind == 'claim' or w.kind == 'release' then
     local owner = w.kind == 'claim' and w.owner or ''
     redis.call('HSET', w.base .. 'h' .. w.session, 'k', text(w.token), 'o', owner)
+    if w.kind == 'claim' then
+      set_record(w, w.key, w.said .. text(at.tail) .. '}')
+    end
   elseif w.kind == 'delete' then
     delete(at, w)
   else
