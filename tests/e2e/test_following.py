@@ -557,7 +557,8 @@ def test_of_many_lines_with_one_refused_token_one_has_another_asked_for(blank: P
         return json({ sessions: [], producers: [] });
       };
       const client = new Client({ token, fetch });
-      await Promise.all([client.sessions(), client.producers(), client.session("s").stop(), client.session("t").stop()]);
+      const [one, other] = [client.session("s"), client.session("t")];
+      await Promise.all([client.sessions(), client.producers(), one.stop(), other.stop()]);
       return calls;
     """
     assert scripted(blank, body).count(True) == 1
