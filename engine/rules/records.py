@@ -53,6 +53,7 @@ __all__ = [
     "METADATA",
     "OPEN",
     "PART",
+    "PARTS",
     "QUEUED",
     "READABLE",
     "SESSION",
@@ -91,6 +92,7 @@ FILES = "file/"
 UPLOADING = "uploading"
 COPYING = "copying"
 CLAIMS = "claim/"
+PARTS = "part/"
 INCOMPLETE = "incomplete"
 
 # What the keys of all records begin with that say something by themselves: all but the parts of files, and
@@ -129,7 +131,7 @@ def file_key(file_id: str) -> str:
 
 def part_keys(upload: str, size: int) -> list[str]:
     """The keys of the parts of so many bytes, in order."""
-    return [f"part/{upload}/{number:06d}" for number in range(-(-size // PART))]
+    return [f"{PARTS}{upload}/{number:06d}" for number in range(-(-size // PART))]
 
 
 def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:

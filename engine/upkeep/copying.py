@@ -19,7 +19,7 @@ from attrs import evolve, field, frozen
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
 from ..log.port import Append, Compact, Delete, Entry, EventLog, Head, Keep, Write
-from ..rules.records import FILES, INCOMPLETE, READABLE, FileRecord, read_record
+from ..rules.records import COPYING, FILES, INCOMPLETE, PARTS, READABLE, UPLOADING, FileRecord, read_record
 from ..stream.aside import check_page, reading, sound
 from .compaction import Progress
 
@@ -290,11 +290,15 @@ async def _page(log: EventLog, head: Head, position: int) -> list[Entry]:
 
 
 async def _records(log: EventLog, head: Head) -> dict[str, bytes]:
-    """All but the parts of files."""
+    """All but the parts of files, which may be many, and what says that the copy is not whole.
+
+    Where there are no files, in one read: most sessions have none.
+    """
+    files = [await log.records(head.session_id, head.epoch, prefix) for prefix in (UPLOADING, COPYING, FILES)]
     found: dict[str, bytes] = {}
-    for prefix in READABLE:
+    for prefix in READABLE if any(files) else ("",):
         found |= await log.records(head.session_id, head.epoch, prefix)
-    return found
+    return {key: value for key, value in found.items() if key != INCOMPLETE and not key.startswith(PARTS)}
 
 
 def _part_keys(head: Head, records: Mapping[str, bytes]) -> list[str]:
