@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import click
 
 from penstock.engine import EventLog, open_log, open_sqlite_reader
 
 __all__ = ["is_url", "name_of", "open_to_read", "place", "there"]
+
+# What behind the ? tells logs of one store apart.
+_TOLD: Final = ("prefix=", "schema=")
 
 
 def is_url(place: str) -> bool:
@@ -21,8 +25,10 @@ def name_of(place: str) -> str:
     if not url:
         return place
     where, _, options = rest.partition("?")
-    # An @ behind a ? is a password's, on whichever side of it that begins.
-    return scheme + url + ("…" if "@" in options else where.rpartition("@")[2])
+    if "@" in options:  # a password's, on whichever side of the ? that begins
+        return f"{scheme}://…"
+    told = "&".join(each for each in options.split("&") if each.startswith(_TOLD))
+    return f"{scheme}://{where.rpartition('@')[2]}" + (f"?{told}" if told else "")
 
 
 def place(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

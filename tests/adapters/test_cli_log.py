@@ -111,7 +111,8 @@ def test_what_is_not_there_is_refused_by_its_name(db: str, tmp_path: Path) -> No
     ("place", "name"),
     [
         ("chat.db", "chat.db"),
-        ("redis://:secret@store:1/0?prefix=x", "redis://store:1/0"),
+        ("redis://:secret@store:1/0?shards=2&prefix=x", "redis://store:1/0?prefix=x"),
+        ("postgres://store/chat?password=secret&schema=x", "postgres://store/chat?schema=x"),
         ("postgres://me:se@cret@store/chat?sslmode=require", "postgres://store/chat"),
         ("postgres://store/chat?password=se@cret", "postgres://…"),
         ("postgres://me:sec?ret@store/chat", "postgres://…"),

@@ -99,7 +99,7 @@ def test_two_places_for_one_log_and_what_is_none_are_refused(arguments: tuple[st
 @pytest.mark.parametrize(
     ("log", "name"),
     [
-        ("redis://me:secret@store:7000/2?prefix=chat", "redis://store:7000/2"),
+        ("redis://me:secret@store:7000/2?prefix=chat", "redis://store:7000/2?prefix=chat"),
         ("rediss://[::1]/0", "rediss://[::1]/0"),
         ("chat@home?.db", "chat@home?.db"),
         (":memory:", ":memory:"),
