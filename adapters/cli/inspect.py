@@ -30,7 +30,7 @@ def inspect(db: str, session: str | None, as_json: bool) -> None:
     Nothing is written and no lock is taken, so a server may have the database open. The exit code is 1 when
     something is wrong.
 
-    DB may be the URL of a store, or env:NAME, a variable that has it.
+    DB may be the URL of a store, or env:NAME, a variable that has it. A store that has no log there gets an empty one.
 
     \b
     Examples:

@@ -71,7 +71,8 @@ def test_a_file_goes_into_a_store_and_back_and_both_are_looked_at_by_their_names
     penstock("log", "copy", "env:STORE", back, STORE=redis)
     assert penstock("inspect", back, "--json").exit_code == 0
     assert "not empty" in penstock("log", "copy", db, redis, code=1).output
-    assert "penstock log copy" in penstock("backup", redis, str(tmp_path / "no.db"), code=2).output
+    for command, *places in (("backup", redis, "no.db"), ("backup", db, redis), ("restore", back, redis)):
+        assert "penstock log copy" in penstock(command, *places, code=2).output
 
 
 def test_what_was_interrupted_is_said_and_no_server_opens_it(
