@@ -8,6 +8,11 @@ Where several engines share a log, each has a name, and tokens come in blocks of
 claims it, gets the first token of a block that nobody had, and raises it inside that block. So two engines never write
 under the same token, and one that was overtaken is refused for good. An engine that is alone on its log needs no name
 and claims nothing.
+
+A store of others can go back: a replica that was behind becomes the primary, a backup is restored. What it had
+acknowledged is gone then, and the offsets of what is gone would be given again. So what shows that it went back makes
+its log doubt all that it holds: a session in doubt takes no append until a `Claim` has given it a new epoch, and
+cursors of before are of none.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import abc
 import logging
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, cast, final
 
@@ -43,7 +49,9 @@ __all__ = [
     "Write",
     "check_plain_key",
     "head_of",
+    "life_of",
     "next_block",
+    "rebased",
     "tell",
 ]
 
@@ -67,6 +75,20 @@ def next_block(token: int) -> int:
     return (token // BLOCK + 1) * BLOCK
 
 
+# Behind it stands what tells the epochs of one life apart. No epoch of `new_epoch` has it.
+_REBASED: Final = "R"
+
+
+def life_of(epoch: str) -> str:
+    """What all epochs of one life have in common."""
+    return epoch.partition(_REBASED)[0]
+
+
+def rebased(epoch: str) -> str:
+    """Another epoch of the same life, which never was and never will be one again."""
+    return f"{life_of(epoch)}{_REBASED}{secrets.token_hex(6)}"
+
+
 class Entry(NamedTuple):
     """One stored event: its offset and its JSON bytes, exactly as they were appended."""
 
@@ -88,6 +110,7 @@ class Head:
 
     ``owner`` names the engine that created or claimed it last; empty for nobody, and where engines have no names.
     ``deleted``: the session was deleted and not created again; the rest is what its last life ended with.
+    ``doubted``: the store went back since it had this epoch, and something of it may be gone.
     ``damage`` tells why that cannot be said: what is stored of it makes no sense, and the rest of this is made up.
     """
 
@@ -97,6 +120,7 @@ class Head:
     token: int
     deleted: bool = False
     owner: str = ""
+    doubted: bool = False
     damage: str | None = None
     summary: Summary | None = None
 
@@ -151,12 +175,16 @@ class Claim:
 
     Its token becomes `token`. Of two claims of one ``seen``, one is refused, with `StaleToken`. The former owner's
     writes land until then, and never again: what it appended since ``seen`` was read counts, so read the head anew.
+
+    ``anew`` is the epoch from then on, another one of the same life (`rebased`): for a session in doubt, which takes
+    appends again. It costs the same however long the session is.
     """
 
     session_id: str
     epoch: str
     seen: int
     owner: str
+    anew: str | None = None
 
     @property
     def token(self) -> int:
@@ -189,7 +217,7 @@ class Compact:
 
     It needs no token, for it does not use the right to append: tail and token stay as they are, also when
     the last event goes, so an append finds the session as it would have without it. It is
-    refused with `StaleEpoch` when this life is over, and for no other reason.
+    refused with `StaleEpoch` when this life is over, or in doubt, and for no other reason.
 
     Keep it small, some hundred offsets: an append that comes meanwhile waits for it.
     """
@@ -223,9 +251,9 @@ Move: TypeAlias = Append | Delete | Keep | Claim | Release
 Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
-# StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session),
-# CorruptSession (what is stored of it already stands in the way) or WriteFailed. The epoch is judged before the token,
-# the token before the tail; a token from 2^53 on is refused before all of them, as StaleToken. A report must not raise;
+# StaleEpoch (session not there, life over, wrong tail), StaleToken, WentBack (an append to a session in doubt), IdInUse
+# (create of a living session), CorruptSession (what is stored of it already stands in the way) or WriteFailed. The epoch
+# is judged before the token, the token before the doubt, the doubt before the tail; a token from 2^53 on is refused before all of them, as StaleToken. A report must not raise;
 # `tell` sees to it that one that does is told to the server's log, and to nobody else.
 Report: TypeAlias = Callable[[PenstockError | None], None]
 
@@ -250,6 +278,7 @@ class LogStatistics:
     commit_seconds: float  # time spent in commits, in all
     commit_age: float | None = None  # seconds since the last commit, or since it was opened
     trouble: str | None = None  # why nothing can be stored at present, fit for anyone's eyes
+    went_back: int = 0  # how often the log has found that its store lost what it had acknowledged
     size: int | None = None  # bytes: of the database,
     wal: int | None = None  # of what is not moved into it yet,
     free: int | None = None  # and free on its disk
@@ -363,6 +392,24 @@ class EventLog(abc.ABC):
             found.append(value)
         return found
 
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        """Whether the store went back, as ``missed`` shows: the session stood there once, and now it does not.
+
+        If so, all that may have gone back with it is in doubt from here on (`Head.doubted`); the same does not count
+        twice. Only epoch, tail and token of ``missed`` count. Not ``proven`` is what somebody says who may be mistaken
+        or lie, such as a cursor's owner: it counts only where the store became another, or was restarted, since it was
+        last found to have gone back. Raises `StorageError`.
+
+        For a log whose store cannot go back while it is open: False.
+        """
+        await trio.lowlevel.checkpoint()
+        return False
+
+    async def doubt_all(self) -> bool:
+        """Put all sessions in doubt: for a store that was restored from a backup. False where that is not known here."""
+        await trio.lowlevel.checkpoint()
+        return False
+
     @abc.abstractmethod
     def statistics(self) -> LogStatistics: ...
 
@@ -379,6 +426,7 @@ def head_of(
     *,
     deleted: bool,
     owner: object = "",
+    doubted: bool = False,
     rank: object = None,
     body: object = None,
 ) -> Head:
@@ -411,6 +459,7 @@ def head_of(
         token=cast(int, token),
         deleted=deleted,
         owner=cast(str, owner),
+        doubted=doubted and not deleted,
         summary=summary,
     )
 
