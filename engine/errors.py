@@ -51,7 +51,6 @@ __all__ = [
     "TooManyStragglers",
     "UnwritableDatabase",
     "WentBack",
-    "WentBack",
     "WriteFailed",
 ]
 

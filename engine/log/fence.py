@@ -65,9 +65,9 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     return Standing(standing.epoch, standing.tail + len(write.events), write.token, False, standing.owner)
 
 
-def went_back(standing: Standing, missed: Head) -> bool:
-    """Whether a session that stands here once stood at ``missed``, or further on, and is not in doubt for it yet."""
-    if standing.deleted or standing.doubted or life_of(standing.epoch) != life_of(missed.epoch):
+def went_back(standing: Standing | Head, missed: Head) -> bool:
+    """Whether a session that stands here cannot have stood at ``missed`` before, unless the store went back."""
+    if standing.deleted or life_of(standing.epoch) != life_of(missed.epoch):
         return False
     return standing.token < missed.token or (standing.epoch == missed.epoch and standing.tail < missed.tail)
 

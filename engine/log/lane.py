@@ -50,12 +50,18 @@ class Lane:
         self._compacts: deque[tuple[Compact, Report]] = deque()
         self._wake = trio.Event()
         self._closing = False
+        self._checking = False
 
     def hand_over(self, write: Write, report: Report) -> None:
         if isinstance(write, Compact):
             self._compacts.append((write, report))
         else:
             self._rounds.add((write, report))
+        self._wake.set()
+
+    def check(self) -> None:
+        """Have a round without writes carried out, unless another comes first: it finds a store that went back."""
+        self._checking = True
         self._wake.set()
 
     def close(self) -> None:
@@ -72,12 +78,15 @@ class Lane:
                 await self._round([self._compacts.popleft()])
             elif self._closing:
                 return
+            elif self._checking:
+                await self._round([])
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
 
     async def _round(self, handed: Sequence[tuple[Write, Report]]) -> None:
         begun = trio.current_time()
+        self._checking = False
         writes = [write for write, _ in handed]
         try:
             errors = await self._carry_out(writes)

@@ -66,7 +66,7 @@ class MemoryLog(EventLog):
         self._events = 0
         self._failed = 0
         self._went_back = 0
-        self._restored = False  # since it was last found to have gone back
+        self._said: set[str] = set()  # sessions that were put in doubt alone since it last went back
 
     def submit(self, write: Write, report: Report) -> None:
         if not self._waiting:
@@ -190,17 +190,28 @@ class MemoryLog(EventLog):
     async def doubt(self, missed: Head, *, proven: bool) -> bool:
         await self._reading()
         life = self._lives.get(missed.session_id)
-        if life is None or not went_back(life.standing, missed) or not (proven or self._restored):
+        if life is None or life.standing.doubted or not went_back(life.standing, missed):
             return False
-        return await self.doubt_all()
+        if proven:
+            self._put_in_doubt()
+            return True
+        if missed.session_id in self._said:
+            return False
+        self._said.add(missed.session_id)
+        self._went_back += 1
+        life.standing = life.standing._replace(doubted=True)
+        return True
 
     async def doubt_all(self) -> bool:
         await self._reading()
+        self._put_in_doubt()
+        return True
+
+    def _put_in_doubt(self) -> None:
         self._went_back += 1
-        self._restored = False
         for life in self._lives.values():
             life.standing = life.standing._replace(doubted=not life.standing.deleted)
-        return True
+        self.on_went_back()
 
     def copied(self) -> Callable[[], None]:
         """What takes the log back to where it is now, as a store is that has lost what came since: for tests."""
@@ -208,7 +219,7 @@ class MemoryLog(EventLog):
 
         def go_back() -> None:
             self._lives = copy.deepcopy(kept)
-            self._restored = True
+            self._said.clear()
 
         return go_back
 

@@ -252,9 +252,10 @@ Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
 # StaleEpoch (session not there, life over, wrong tail), StaleToken, WentBack (an append to a session in doubt), IdInUse
-# (create of a living session), CorruptSession (what is stored of it already stands in the way) or WriteFailed. The epoch
-# is judged before the token, the token before the doubt, the doubt before the tail; a token from 2^53 on is refused before all of them, as StaleToken. A report must not raise;
-# `tell` sees to it that one that does is told to the server's log, and to nobody else.
+# (create of a living session), CorruptSession (what is stored of it already stands in the way) or WriteFailed. The
+# epoch is judged before the token, the token before the doubt, the doubt before the tail; a token from 2^53 on is
+# refused before all of them, as StaleToken. A report must not raise; `tell` sees to it that one that does is told to
+# the server's log, and to nobody else.
 Report: TypeAlias = Callable[[PenstockError | None], None]
 
 
@@ -289,7 +290,11 @@ class EventLog(abc.ABC):
 
     Reads show committed state only. Every read raises `StorageError` when the store fails, and those of one session
     `CorruptSession` when what is stored of it is damaged.
+
+    ``on_went_back`` is called when the log has put all sessions in doubt, or found that somebody else has.
     """
+
+    on_went_back: Callable[[], None] = staticmethod(lambda: None)
 
     @abc.abstractmethod
     def submit(self, write: Write, report: Report) -> None:
@@ -395,10 +400,10 @@ class EventLog(abc.ABC):
     async def doubt(self, missed: Head, *, proven: bool) -> bool:
         """Whether the store went back, as ``missed`` shows: the session stood there once, and now it does not.
 
-        If so, all that may have gone back with it is in doubt from here on (`Head.doubted`); the same does not count
-        twice. Only epoch, tail and token of ``missed`` count. Not ``proven`` is what somebody says who may be mistaken
-        or lie, such as a cursor's owner: it counts only where the store became another, or was restarted, since it was
-        last found to have gone back. Raises `StorageError`.
+        If so, all that may have gone back with it is in doubt from here on (`Head.doubted`); what is in doubt already
+        shows nothing. Only epoch, tail and token of ``missed`` count. Not ``proven`` is what somebody says who may be
+        mistaken or lie, such as who has a cursor: then this session alone is in doubt, and once at most for each time
+        that the store was started. Raises `StorageError`.
 
         For a log whose store cannot go back while it is open: False.
         """
@@ -406,7 +411,7 @@ class EventLog(abc.ABC):
         return False
 
     async def doubt_all(self) -> bool:
-        """Put all sessions in doubt: for a store that was restored from a backup. False where that is not known here."""
+        """Put all sessions in doubt: for a store restored from a backup. False where the log knows no doubt."""
         await trio.lowlevel.checkpoint()
         return False
 

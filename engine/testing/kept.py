@@ -58,11 +58,16 @@ class KeptLog(EventLog):
             if error is None:
                 self._check_owner(write)
             if error is None and isinstance(write, Append):
-                entries = self._lives.setdefault((write.session_id, write.epoch), [])
+                entries = self._lives.setdefault((write.session_id, write.epoch), self._inherited(write))
                 entries.extend(map(Entry, range(write.expected_tail + 1, 1 << 62), write.events))
             report(error)
 
         self.inner.submit(write, reported)
+
+    def _inherited(self, write: Append) -> list[Entry]:
+        """What a new epoch of the life that the session had begins with: the store went back, and so much is there."""
+        former = [entries for (session_id, _), entries in self._lives.items() if session_id == write.session_id]
+        return former[-1][: write.expected_tail] if write.expected_tail else []
 
     def _check_owner(self, write: Write) -> None:
         """R10: what is stored is written under the block of tokens that the last claim, or the creation, has given."""
@@ -100,6 +105,12 @@ class KeptLog(EventLog):
 
     async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
         return await self.inner.ranked(prefix=prefix, behind=behind, limit=limit)
+
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        return await self.inner.doubt(missed, proven=proven)
+
+    async def doubt_all(self) -> bool:
+        return await self.inner.doubt_all()
 
     def statistics(self) -> LogStatistics:
         return self.inner.statistics()

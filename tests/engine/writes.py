@@ -52,8 +52,8 @@ def delete(of: str = "s", *, epoch: str = "e1", token: int = 1) -> Delete:
     return Delete(session_id=of, epoch=epoch, token=token)
 
 
-def claim(of: str = "s", *, epoch: str = "e1", seen: int, owner: str) -> Claim:
-    return Claim(session_id=of, epoch=epoch, seen=seen, owner=owner)
+def claim(of: str = "s", *, epoch: str = "e1", seen: int, owner: str, anew: str | None = None) -> Claim:
+    return Claim(session_id=of, epoch=epoch, seen=seen, owner=owner, anew=anew)
 
 
 def release(of: str = "s", *, owner: str, token: int) -> Release:

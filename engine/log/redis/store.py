@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Final, TypeAlias, final
 
@@ -124,11 +124,15 @@ def _quiet() -> None:
 
 @final
 class Store:
-    """Calls scripts. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds."""
+    """Calls scripts. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds.
+
+    ``on_back`` is called when it has been away and answers.
+    """
 
     def __init__(self, client: Client, patience: float) -> None:
         self._client = client
         self._patience = patience
+        self.on_back: Callable[[], None] = lambda: None
         self._away_since: float | None = None
         self._heard = trio.current_time()
         self._refused: dict[str, str] = {}  # why, by the script's digest
@@ -202,6 +206,7 @@ class Store:
         if self._away_since is not None:
             logger.warning("the store is back after %.1f s", self._heard - self._away_since)
             self._away_since = None
+            self.on_back()
 
 
 def _named(error: Exception) -> str:
