@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import trio
 
+from ..errors import PenstockError
 from .opening import open_log
 from .port import Claim, EventLog, Head, rebased
 
@@ -32,14 +34,26 @@ async def rebase_log(place: str | os.PathLike[str], *, patience: float = 10.0, a
 async def _rebase_each(log: EventLog) -> None:
     after = ""
     while heads := await log.heads(after=after):
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
-            for head in heads:
-                if head.damage is None:
-                    nursery.start_soon(log.write, _claim(head))
+        await _claim_all(log, [head for head in heads if head.damage is None])
         after = heads[-1].session_id
 
 
-def _claim(head: Head) -> Claim:
-    return Claim(
-        session_id=head.session_id, epoch=head.epoch, seen=head.token, owner=head.owner, anew=rebased(head.epoch)
-    )
+async def _claim_all(log: EventLog, heads: Sequence[Head]) -> None:
+    """All in one turn, so that a commit takes many."""
+    reports: list[PenstockError | None] = []
+    done = trio.Event()
+
+    def report(error: PenstockError | None) -> None:
+        reports.append(error)
+        if len(reports) == len(heads):
+            done.set()
+
+    for head in heads:
+        anew = rebased(head.epoch)
+        claim = Claim(session_id=head.session_id, epoch=head.epoch, seen=head.token, owner=head.owner, anew=anew)
+        log.submit(claim, report)
+    if heads:
+        await done.wait()
+    for error in reports:
+        if error is not None:
+            raise error

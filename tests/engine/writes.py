@@ -87,8 +87,18 @@ def head(
     deleted: bool = False,
     summary: Summary | None = None,
     owner: str = "",
+    doubted: bool = False,
 ) -> Head:
-    return Head(session_id=of, epoch=epoch, tail=tail, token=token, deleted=deleted, summary=summary, owner=owner)
+    return Head(
+        session_id=of,
+        epoch=epoch,
+        tail=tail,
+        token=token,
+        deleted=deleted,
+        owner=owner,
+        doubted=doubted,
+        summary=summary,
+    )
 
 
 async def outcomes(log: EventLog, *writes: Write) -> list[PenstockError | None]:

@@ -47,7 +47,7 @@ CREATE FUNCTION write_VERSION(
 ) RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     told text[] := remembered_VERSION(of_writer, this, answered);
-    now_lineage text := (SELECT lineage FROM penstock);
+    now_lineage text := (SELECT lineage FROM penstock WHERE single);
     landed bigint[] := '{}';
     of_life bigint;
     at sessions%ROWTYPE;
@@ -140,7 +140,7 @@ CREATE FUNCTION compact_VERSION(
 ) RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     told text[] := remembered_VERSION(of_writer, this, answered);
-    now_lineage text := (SELECT lineage FROM penstock);
+    now_lineage text := (SELECT lineage FROM penstock WHERE single);
     at sessions%ROWTYPE;
 BEGIN
     IF told IS NOT NULL THEN
@@ -185,7 +185,7 @@ DECLARE
     s sessions%ROWTYPE;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(current_schema(), 0));
-    SELECT * INTO past FROM penstock;
+    SELECT * INTO past FROM penstock WHERE single;
     IF how = 'round' THEN
         INSERT INTO writers (writer, round) VALUES (of_writer, this)
         ON CONFLICT (writer) DO UPDATE SET round = this, at = now();
@@ -205,7 +205,7 @@ BEGIN
             RETURN FOUND;
         END IF;
     END IF;
-    UPDATE penstock SET lineage = another, run = this_run, at = now();
+    UPDATE penstock SET lineage = another, run = this_run, at = now() WHERE single;
     RETURN true;
 END $$;
 

@@ -43,7 +43,7 @@ _FIRST: Final = -(2**63)
 # Of a prefix with more sessions than this a page is found among all of them, by their places.
 _SORTED: Final = 100_000
 
-_DOUBTED: Final = "s.lineage <> (SELECT lineage FROM penstock)"
+_DOUBTED: Final = "s.lineage <> (SELECT lineage FROM penstock WHERE single)"
 _HEAD: Final = f"s.id, s.epoch, s.tail, s.token, s.deleted, s.owner, {_DOUBTED}, m.place, m.body"
 _HEADS: Final = f"SELECT {_HEAD} FROM sessions AS s LEFT JOIN summaries AS m ON m.id = s.id"
 _LIFE: Final = "(SELECT life FROM sessions WHERE id = %(session)s AND epoch = %(epoch)s AND NOT deleted) AS s"

@@ -1,12 +1,13 @@
 -- The schema, version 1: in a schema (CREATE SCHEMA) of its own, made as a whole or not at all.
 -- One row. The lineage is another one whenever the store has gone back, found in that run of it, at that time.
 CREATE TABLE penstock (
-    version integer PRIMARY KEY,
+    version integer NOT NULL,
+    single  boolean PRIMARY KEY DEFAULT true CHECK (single),
     lineage text    NOT NULL DEFAULT '',
     run     text    NOT NULL DEFAULT '',
     at      timestamptz
 );
-INSERT INTO penstock VALUES (1);
+INSERT INTO penstock (version) VALUES (1);
 
 -- Numbers of lives. Events and records hang on the life, not on the session: a new life starts at once while the old
 -- one's rows are purged later.

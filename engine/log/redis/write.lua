@@ -104,9 +104,11 @@ local function store_events(w)
 end
 
 local function set_lineage(w)
-  local lineage = lineage_of(w.base)
-  if lineage ~= '' then
-    redis.call('HSET', w.base .. 'h' .. w.session, 'l', lineage)
+  local head, lineage = w.base .. 'h' .. w.session, lineage_of(w.base)
+  if lineage == '' then
+    redis.call('HDEL', head, 'l')
+  else
+    redis.call('HSET', head, 'l', lineage)
   end
 end
 
