@@ -58,6 +58,7 @@ from .log import (
     open_log,
     open_sqlite,
     open_sqlite_reader,
+    rebase_log,
     restore,
 )
 from .reducer import ApprovalView, BlockView, MessageView, ResolvedView, SessionState, Snapshot, SnapshotPage
@@ -199,6 +200,7 @@ __all__ = [
     "open_log",
     "open_sqlite",
     "open_sqlite_reader",
+    "rebase_log",
     "restore",
     "run_producer",
     "structure",

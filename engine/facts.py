@@ -29,6 +29,7 @@ __all__ = [
     "ProducerDone",
     "SessionRepaired",
     "SessionSetAside",
+    "StoreWentBack",
     "StragglerEnded",
     "WriteRefused",
     "request_id",
@@ -74,6 +75,15 @@ class SessionSetAside:
 
     session_id: str
     error: PenstockError
+
+
+@final
+@frozen(kw_only=True)
+class StoreWentBack:
+    """The store lost what it had acknowledged. This session goes on as it is stored, in a new epoch."""
+
+    session_id: str
+    epoch: str
 
 
 @final
@@ -164,6 +174,7 @@ Fact: TypeAlias = (
     | WriteRefused
     | SessionRepaired
     | SessionSetAside
+    | StoreWentBack
     | GenerationBegan
     | GenerationCancelled
     | CleanupEnded

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import click
 import trio
 
-from penstock.engine import Copied, PenstockError, Progress, copy_log, open_log
+from penstock.engine import Copied, PenstockError, Progress, copy_log, open_log, rebase_log
 
 from .places import name_of, open_to_read, place, there
 from .render import clean
@@ -17,7 +18,7 @@ __all__ = ["log"]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def log() -> None:
-    """Copy a log from one store into another."""
+    """Copy a log from one store into another, or have it go on behind a backup."""
 
 
 @log.command()
@@ -57,6 +58,28 @@ def copy(source: str, destination: str, allow_weak_store: bool) -> None:
     )
     if copied.left_out:
         raise SystemExit(1)
+
+
+@log.command()
+@click.argument("place", metavar="LOG", callback=there)
+def rebase(place: str) -> None:
+    """Have every session of LOG go on in a new epoch: after its store was restored from a backup.
+
+    Clients may have seen what the backup does not have: whoever resumes gets a gap, and all of the session anew. LOG
+    is named as for `penstock log copy`. Servers of a store may be at work; a file must not be in use.
+
+    \b
+    Examples:
+      penstock log rebase env:PENSTOCK_LOG
+    """
+    try:
+        trio.run(partial(rebase_log, place, allow_weak_store=True))
+    except KeyboardInterrupt:
+        click.echo("Interrupted; do it again.", err=True)
+        raise SystemExit(130) from None
+    except PenstockError as error:
+        raise click.ClickException(error.detail) from error
+    click.echo(f"Every session of {name_of(place)} goes on in a new epoch.")
 
 
 async def _copy(source: str, destination: str, allow_weak_store: bool) -> Copied:

@@ -93,7 +93,7 @@ class TextReport:
         if lost:
             notes.append(f"{lost} lost")
         if found.claims:
-            last = ", ".join(f"{claim.owner} from {claim.tail}" for claim in found.claims[-_CLAIMS:])
+            last = ", ".join(f"{claim.owner or 'nobody'} from {claim.tail}" for claim in found.claims[-_CLAIMS:])
             notes.append(f"claimed by {last}" if len(found.claims) <= _CLAIMS else f"claimed by …, {last}")
         if found.events < found.tail:
             notes.append(f"{found.tail - found.events} events compacted")

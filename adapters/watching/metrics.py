@@ -183,6 +183,9 @@ def _figures(now: EngineStatistics) -> Iterable[Metric]:
     yield _counter("log_commits", "Commits of the log, each of one or more sessions.", now.log.commits)
     yield _counter("log_events", "Events that the log stored.", now.log.events)
     yield _counter("log_failed_writes", "Writes that the log could not store.", now.log.failed_writes)
+    yield _counter(
+        "store_went_back", "Times the store had lost what it had acknowledged: should stay 0.", now.log.went_back
+    )
     yield _gauge("log_waiting_writes", "Writes that were handed to the log and not reported yet.", now.log.waiting)
     yield _counter("log_commit_seconds", "Time that the log spent in commits.", now.log.commit_seconds)
     yield _gauge("log_degraded", "1 while the log can store nothing.", now.log.trouble is not None)

@@ -51,12 +51,18 @@ class Lane:
         self._compacts: deque[tuple[Compact, Report]] = deque()
         self._wake = trio.Event()
         self._closing = False
+        self._checking = False
 
     def hand_over(self, write: Write, report: Report) -> None:
         if isinstance(write, Compact):
             self._compacts.append((write, report))
         else:
             self._rounds.add((write, report))
+        self._wake.set()
+
+    def check(self) -> None:
+        """Have a round without writes carried out, unless another comes first: it finds a store that went back."""
+        self._checking = True
         self._wake.set()
 
     def close(self) -> None:
@@ -73,12 +79,15 @@ class Lane:
                 await self._round([self._compacts.popleft()])
             elif self._closing:
                 return
+            elif self._checking:
+                await self._round([])
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
 
     async def _round(self, handed: Sequence[tuple[Write, Report]]) -> None:
         begun = trio.current_time()
+        self._checking = False
         writes = [write for write, _ in handed]
         try:
             errors = await self._carry_out(writes)
@@ -124,7 +133,7 @@ class LanedLog(EventLog):
         self._closing = trio.Event()
         self._closed = trio.Event()
         self._waiting = 0
-        self._commits = self._events = self._failed = 0
+        self._commits = self._events = self._failed = self._went_back = 0
         self._seconds = 0.0
         self._committed = trio.current_time()
 
@@ -170,6 +179,7 @@ class LanedLog(EventLog):
             commit_seconds=self._seconds,
             commit_age=trio.current_time() - self._committed,
             trouble=self._trouble,
+            went_back=self._went_back,
         )
 
     async def aclose(self) -> None:

@@ -22,6 +22,7 @@ from ..facts import (
     ProducerDone,
     SessionRepaired,
     SessionSetAside,
+    StoreWentBack,
     StragglerEnded,
     WriteRefused,
 )
@@ -64,6 +65,8 @@ class LogLines:
                 _say(sessions, logging.ERROR, "session_set_aside", fact, code=fact.error.code, detail=str(fact.error))
             case SessionRepaired():
                 _say(sessions, logging.INFO, "session_repaired", fact)
+            case StoreWentBack():
+                _say(sessions, logging.WARNING, "store_went_back", fact, epoch=fact.epoch)
             case GapMet():
                 _say(sessions, logging.INFO, "gap_met", fact, reason=fact.reason)
             case _:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, TypeVar, final
 
 import trio
+from attrs import evolve
 from outcome import Error, Outcome, Value
 
 from ..codec import encode, encode_json
@@ -32,12 +33,14 @@ from ..errors import (
     StaleToken,
     StorageError,
     TimedOut,
+    WentBack,
     WriteFailed,
 )
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
-from ..facts import Observer
+from ..facts import Observer, StoreWentBack
 from ..generation.watchdog import Watchdog
-from ..log.port import BLOCK, Append, Claim, Delete, EventLog, Head, Keep, Summary, next_block
+from ..log.fence import went_back
+from ..log.port import BLOCK, Append, Claim, Delete, EventLog, Head, Keep, Summary, next_block, rebased
 from ..rules.forking import beginning
 from ..rules.listing import Listed, begun
 from ..rules.records import CLAIMS, COPYING, METADATA, OPEN, CopyingRecord, to_record
@@ -82,6 +85,7 @@ class Registry:
     ) -> None:
         """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log."""
         self._log = log
+        log.on_went_back = self._went_back
         self.owner: Final = owner
         self.bus: Final = bus
         self.views: Final = None if bus is None else Views(log, bus, self)
@@ -136,7 +140,7 @@ class Registry:
                 head = await self._head(sid)
                 if head is not None and not head.deleted:
                     if self.views is None:
-                        await self._enter(head)
+                        await self._enter(await self._claim(sid, head, "") if head.doubted else head)
                     break
                 try:
                     first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
@@ -264,14 +268,18 @@ class Registry:
             return await self.resident(session_id)
         while True:
             async with self._until_closed():
+                known = self.views.known(session_id)
                 head = await self._living(session_id)
+                lost = known is not None and went_back(head, known)
+                if known is not None and lost:
+                    await self._doubt(known, proven=True)
                 view = self.views.met(head)
                 if view is None:
                     async with self._entrance(session_id):
                         self.check_open()
                         view = await self.views.open(head)
             writer = view.resident
-            if writer is not None and writer.owns and writer.overtaken(head):
+            if writer is not None and writer.owns and (lost or writer.overtaken(head)):
                 await writer.confirm()
             elif not view.over or self.draining:
                 return view
@@ -288,7 +296,8 @@ class Registry:
             resident = self._residents.get(session_id)
             if resident is None:
                 resident = await self._find(session_id, gone)
-            await resident.wait_open()
+            with suppress(WentBack):  # since it was found: once more
+                await resident.wait_open()
             if not resident.closed:
                 return resident
 
@@ -316,17 +325,21 @@ class Registry:
             if resident is not None:
                 return resident
             head = await self._living(session_id)
-            if self.owner:
+            if self.owner or head.doubted:
                 self.check_open()
-                await self._claim(session_id, head, gone)
+                head = await self._claim(session_id, head, gone)
             return await self._enter(head)
 
-    async def _claim(self, session_id: SessionId, head: Head, gone: str) -> None:
-        """Make it this engine's. Where it stands is to be read again behind this: others may have written meanwhile."""
+    async def _claim(self, session_id: SessionId, head: Head, gone: str) -> Head:
+        """Make it this engine's, in a new epoch if it is in doubt; what it had before, but for that.
+
+        Where it stands is to be read again behind this: others may have written meanwhile.
+        """
         while True:
-            claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
+            anew = rebased(head.epoch) if head.doubted else None
+            claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner, anew=anew)
             try:
-                others = head.owner not in ("", self.owner, gone)
+                others = self.owner and head.owner not in ("", self.owner, gone)
                 # What begins behind this look raises the token, and then the claim is refused.
                 if others and await self._log.record(session_id, head.epoch, OPEN) is not None:
                     raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
@@ -338,15 +351,61 @@ class Registry:
         await self._sweep_claims(claim)
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
+        if anew is None:
+            return head
+        self.observer.observe(StoreWentBack(session_id=session_id, epoch=anew))
+        return evolve(head, epoch=anew, token=next_block(head.token), doubted=False)
+
+    # --- a store that went back
+
+    def missed(self, known: Head, *, proven: bool = True) -> None:
+        """The log does not have all of a session that there was, as this engine knows, or as somebody says."""
+        if not self.closed:
+            self.launch_apart(partial(self._missed, known, proven=proven), f"penstock doubt of {known.session_id}")
+
+    async def _missed(self, known: Head, *, proven: bool) -> None:
+        try:
+            await self._doubt(known, proven=proven)
+        except StorageError as error:  # who meets it next says it again
+            logger.warning("session %s: what the store has lost is not in doubt yet: %s", known.session_id, error)
+
+    async def _doubt(self, known: Head, *, proven: bool) -> None:
+        """Have what may be lost doubted, and let go of what is known here of this session. Raises `StorageError`."""
+        if not await self._log.doubt(known, proven=proven) and not proven:
+            return
+        resident = self._residents.get(known.session_id)
+        if self.views is not None:
+            self.views.lose(known.session_id)
+        elif resident is not None and resident.owns:
+            resident.journal.probe()
+
+    def _went_back(self) -> None:
+        """The log has found it out by itself: have it say so to those that are in memory."""
+        for resident in self.residents:
+            if resident.owns:
+                resident.journal.probe()
+
+    def reopen(self, session_id: str) -> None:
+        """Have the session in memory again, and end what was live in it."""
+
+        async def reopened() -> None:
+            try:
+                await self.resident(SessionId(session_id))
+            except PenstockError as error:
+                logger.warning("session %s: what was live is left to the next opening: %s", session_id, error)
+
+        if not self.draining:
+            self.launch_apart(reopened, f"penstock reopening of session {session_id}")
 
     async def _sweep_claims(self, last: Claim) -> None:
         """Remove the records of claims that are too old to be kept. Where that fails, they stay until the next time."""
         if last.token // BLOCK % _SWEPT_EACH:
             return
         with suppress(PenstockError):
-            claims = list(await self._log.records(last.session_id, last.epoch, CLAIMS))
+            epoch = last.anew or last.epoch
+            claims = list(await self._log.records(last.session_id, epoch, CLAIMS))
             if old := dict.fromkeys(claims[:-_CLAIMS_KEPT]):
-                self._log.submit(Keep(session_id=last.session_id, epoch=last.epoch, records=old), lambda _: None)
+                self._log.submit(Keep(session_id=last.session_id, epoch=epoch, records=old), lambda _: None)
 
     async def delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.

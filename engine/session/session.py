@@ -29,6 +29,7 @@ from ..events import (
 from ..generation.generation import Producer
 from ..generation.lease import check_lease
 from ..generation.remote import RemoteProducer
+from ..log.port import Head
 from ..reducer import Snapshot, SnapshotPage
 from ..results import (
     ChunksAccepted,
@@ -368,6 +369,10 @@ class Session:
         checked_flag(snapshot, "snapshot")
         limit, _ = checked_page(limit, None)
         reader = await self._registry.reader(self.session_id)
+        tail = reader.history.cursor
+        if cursor is not None and cursor.epoch == tail.epoch and cursor.offset > tail.offset:
+            missed = Head(session_id=self.session_id, epoch=cursor.epoch, tail=cursor.offset, token=0)
+            self._registry.missed(missed, proven=False)
         subscription = Subscription(
             reader.history,
             cursor,

@@ -23,13 +23,14 @@ from attrs import define
 
 from ..errors import CorruptSession, StorageError
 from ..events import Cursor
-from ..log.port import EventLog, Head
+from ..log.fence import went_back
+from ..log.port import EventLog, Head, life_of
 from ..observers.reporting import Reporter
 from ..results import GenerationInfo
 from ..stream.aside import sound
 from ..stream.bus import Bus
 from ..stream.history import ForkPoint, History
-from ..stream.hub import Batch, Ended, Hub
+from ..stream.hub import WENT_BACK, Batch, Drained, Ended, Hub
 from ..stream.presence import Presence
 from .life import Call
 
@@ -77,7 +78,13 @@ class View:
         self.presence: Final = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
         self._follower = Follower(head.session_id, head.epoch, head.tail)
         self.history: Final = History(
-            log, self._follower, self.hub, self.presence, config, on_corrupt=registry.set_aside
+            log,
+            self._follower,
+            self.hub,
+            self.presence,
+            config,
+            on_corrupt=registry.set_aside,
+            on_missed=registry.missed,
         )
         # Another engine may be taking events out of any page.
         self.history.share_pages(shared=False)
@@ -100,6 +107,12 @@ class View:
     @property
     def used(self) -> bool:
         return bool(self.resident is not None or len(self.hub) or len(self.presence) or self.history.busy)
+
+    @property
+    def known(self) -> Head:
+        """Where the session stands at least, as far as its readers here have heard."""
+        tail = self.history.tail
+        return Head(session_id=self.session_id, epoch=tail.epoch, tail=tail.committed, token=self._token)
 
     # --- following
 
@@ -128,11 +141,20 @@ class View:
         if resident is not None and resident.owns:
             if head is None or head.epoch != self.epoch or resident.overtaken(head):
                 resident.journal.probe()  # the refusal leads to all else
-        elif head is None or head.epoch != self.epoch:
+        elif head is None or life_of(head.epoch) != life_of(self.epoch):
             self.hub.close(Ended("deleted"))
+        elif head.epoch != self.epoch:
+            self.hub.close(Drained(WENT_BACK))
         elif head.tail > self._follower.committed:
             self._follower.committed = head.tail
             self.hub.overflow()
+
+    def lose(self) -> None:
+        """What its readers were told may be gone: they come back, to a session that has a new epoch or gets one."""
+        if self.resident is not None and self.resident.owns:
+            self.resident.journal.probe()  # the refusal leads to all else
+        else:
+            self.hub.close(Drained(WENT_BACK))
 
     def rest(self) -> None:
         """This engine does not write in it any more: follow the log from where its journal stood."""
@@ -173,6 +195,17 @@ class Views:
 
     def __iter__(self) -> Iterator[View]:
         return iter(list(self._views.values()))
+
+    def known(self, session_id: str) -> Head | None:
+        """Where the session stands at least, as far as its readers here have heard."""
+        view = self._views.get(session_id)
+        return None if view is None or view.over else view.known
+
+    def lose(self, session_id: str) -> None:
+        """What readers here were told of the session may be gone."""
+        view = self._views.get(session_id)
+        if view is not None:
+            view.lose()
 
     def met(self, head: Head) -> View | None:
         """The session's view, if there is one that goes on; it is told that the log stands there."""
@@ -246,11 +279,16 @@ class Views:
                     logger.warning("sessions that are read cannot be followed for now: %s", error)
 
     async def _ask(self, views: Sequence[View]) -> None:
+        known = [view.known for view in views]  # before: what comes meanwhile may not be in the heads
         heads = await self._log.living([view.session_id for view in views])
-        for view in views:
+        for view, before in zip(views, known, strict=True):
             if self._views.get(view.session_id) is view:
                 try:
-                    view.met(sound(heads.get(view.session_id)))
+                    head = sound(heads.get(view.session_id))
+                    if head is not None and went_back(head, before):
+                        self._registry.missed(before)
+                    else:
+                        view.met(head)
                 except CorruptSession as error:
                     self._registry.set_aside(error)
 

@@ -104,9 +104,13 @@ class Ended:
 @final
 @frozen
 class Drained:
-    """The engine shuts down; connect again later and resume by cursor."""
+    """The engine shuts down, or cannot go on from here; connect again later and resume by cursor."""
 
     reason: str
+
+
+# Why readers come back to a session whose store went back: it has another epoch, or gets one.
+WENT_BACK: Final = "went-back"
 
 
 @final

@@ -72,11 +72,16 @@ class KeptLog(EventLog):
             if error is None and isinstance(write, Delete):
                 self._over |= {life for life in self._lives if life[0] == write.session_id}
             if error is None and isinstance(write, Append):
-                entries = self._lives.setdefault((write.session_id, write.epoch), [])
+                entries = self._lives.setdefault((write.session_id, write.epoch), self._inherited(write))
                 entries.extend(map(Entry, range(write.expected_tail + 1, 1 << 62), write.events))
             report(error)
 
         self.inner.submit(write, reported)
+
+    def _inherited(self, write: Append) -> list[Entry]:
+        """What a new epoch of the life that the session had begins with: the store went back, and so much is there."""
+        former = [entries for (session_id, _), entries in self._lives.items() if session_id == write.session_id]
+        return former[-1][: write.expected_tail] if write.expected_tail else []
 
     def _check_owner(self, write: Write) -> None:
         """R10: what is stored is written under the block of tokens that the last claim, or the creation, has given."""
@@ -84,8 +89,7 @@ class KeptLog(EventLog):
             return
         block = write.token // BLOCK
         if isinstance(write, Claim):
-            life = (write.session_id, write.epoch)
-            self._claims.setdefault(life, {}).update(write.record(self.tail(*life)))
+            self._note_claim(write)
         if isinstance(write, Claim) or (isinstance(write, Append) and write.create):
             self._blocks[write.session_id] = block
         elif block != self._blocks.setdefault(write.session_id, block) and not (
@@ -93,6 +97,11 @@ class KeptLog(EventLog):
         ):
             text = f"{write.session_id} was written under token {write.token}, which no claim has given"
             self.strays.append(Violation("R10", None, text))
+
+    def _note_claim(self, write: Claim) -> None:
+        life = (write.session_id, write.epoch)
+        if life in self._lives and write.anew is None:
+            self._claims.setdefault(life, {}).update(write.record(self.tail(*life)))
 
     async def check_claims(self) -> list[Violation]:
         """R10: what is stored of claims is what was claimed, by whom and at which tail; and nothing of them is missing.
@@ -105,6 +114,8 @@ class KeptLog(EventLog):
                 stored = await self.inner.records(session_id, epoch, CLAIMS)
             except StaleEpoch:
                 continue
+            # Of a store that went back, what was before the epoch is not known here.
+            stored = {key: value for key, value in stored.items() if key >= min(claims)}
             if stored != dict(list(claims.items())[-max(len(stored), _CLAIMS) :]):
                 text = f"{session_id} has of its claims {sorted(stored)}, and they were {claims}"
                 found.append(Violation("R10", None, text))
@@ -133,6 +144,12 @@ class KeptLog(EventLog):
 
     async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
         return await self.inner.ranked(prefix=prefix, behind=behind, limit=limit)
+
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        return await self.inner.doubt(missed, proven=proven)
+
+    async def doubt_all(self) -> bool:
+        return await self.inner.doubt_all()
 
     def statistics(self) -> LogStatistics:
         return self.inner.statistics()

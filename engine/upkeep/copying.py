@@ -1,7 +1,7 @@
 """One log copied into another, whatever stores they are: every living session, read back and compared.
 
 Owns what a copy is. Works on the two logs alone. Epochs, offsets and tokens stay, so that cursors hold, and a claim in
-the copy gets a token that nobody had; owners do not, for none of them is there.
+the copy gets a token that nobody had; owners do not, for none of them is there. What is in doubt takes a new epoch.
 
 The source may be in use. Of each session is copied what it held at one moment: records are read before and behind its
 head until they are the same, events up to that head stay as they are, and what compaction makes of them meanwhile
@@ -18,7 +18,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
-from ..log.port import Append, Compact, Delete, Entry, EventLog, Head, Keep, Write
+from ..log.port import Append, Compact, Delete, Entry, EventLog, Head, Keep, Write, rebased
 from ..rules.records import COPYING, FILES, INCOMPLETE, PARTS, READABLE, UPLOADING, FileRecord, read_record
 from ..stream.aside import check_page, reading, sound
 from .compaction import Progress
@@ -151,7 +151,7 @@ class _Copying:
         mark: dict[str, bytes | None] = {INCOMPLETE: b"{}"} if self._marked is None else {}
         begun = Append(
             session_id=head.session_id,
-            epoch=head.epoch,
+            epoch=rebased(head.epoch) if head.doubted else head.epoch,
             expected_tail=0,
             token=max(head.token, there.token if there is not None else 0),
             events=(),
@@ -160,11 +160,11 @@ class _Copying:
             create=True,
         )
         await self._write(begun)
-        made.append(copied := evolve(head, token=begun.token, owner=""))
+        made.append(copied := evolve(head, epoch=begun.epoch, token=begun.token, owner="", doubted=False))
         if mark:
             self._marked = copied
-        wanted = await self._copy_events(head, begun.token)
-        await self._copy_records(head, records, wanted)
+        wanted = await self._copy_events(head, copied)
+        await self._copy_records(head, copied, records, wanted)
         await self._compare(copied, records, wanted)
         self._sessions += 1
 
@@ -180,20 +180,20 @@ class _Copying:
             await trio.sleep(_PAUSE)
         raise StorageError(f"session {found.session_id} changes all the time: stop what serves the source")
 
-    async def _copy_events(self, head: Head, token: int) -> _Sum:
+    async def _copy_events(self, head: Head, copied: Head) -> _Sum:
         summed = _Sum()
         position = 0
         while position < head.tail:
             page = await _page(self._source, head, position)
             last = page[-1].offset if page else head.tail
-            await self._append(head, token, position, last, page)
+            await self._append(copied, position, last, page)
             summed.add_all(page)
             self._events += len(page)
             self._pass(last - position)
             position = last
         return summed
 
-    async def _append(self, head: Head, token: int, position: int, last: int, page: Sequence[Entry]) -> None:
+    async def _append(self, head: Head, position: int, last: int, page: Sequence[Entry]) -> None:
         """Where compaction has left no event, there is one for a moment: a log has no hole when it is appended to."""
         bodies = {entry.offset: entry.body for entry in page}
         session_id, epoch = head.session_id, head.epoch
@@ -201,14 +201,14 @@ class _Copying:
             offsets = range(begin + 1, min(begin + _PIECE, last) + 1)
             events = [bodies.get(offset, b"null") for offset in offsets]
             await self._write(
-                Append(session_id=session_id, epoch=epoch, expected_tail=begin, token=token, events=events)
+                Append(session_id=session_id, epoch=epoch, expected_tail=begin, token=head.token, events=events)
             )
             gone = [offset for offset in offsets if offset not in bodies]
             if gone:
                 await self._write(Compact(session_id=session_id, epoch=epoch, remove=gone))
 
-    async def _copy_records(self, head: Head, records: Mapping[str, bytes], summed: _Sum) -> None:
-        session_id, epoch = head.session_id, head.epoch
+    async def _copy_records(self, head: Head, copied: Head, records: Mapping[str, bytes], summed: _Sum) -> None:
+        session_id, epoch = copied.session_id, copied.epoch
         lot: dict[str, bytes | None] = {}
         size = 0
         for key, value in records.items():

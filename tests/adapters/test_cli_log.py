@@ -121,3 +121,20 @@ def test_what_is_not_there_is_refused_by_its_name(db: str, tmp_path: Path) -> No
 )
 def test_a_name_has_no_password(place: str, name: str) -> None:
     assert name_of(place) == name
+
+
+def test_behind_a_backup_every_session_goes_on_in_a_new_epoch(db: str, redis: str) -> None:
+    penstock("log", "copy", db, redis)
+    for place in (db, redis):
+        before = json.loads(penstock("inspect", place, "--json").stdout)["sessions"]
+        assert "new epoch" in penstock("log", "rebase", place).stdout
+        trio.run(talk_on, place)
+        after = json.loads(penstock("inspect", place, "--json").stdout)["sessions"]
+        assert [each["session_id"] for each in after] == ["one", "two"]
+        assert not {each["epoch"] for each in after} & {each["epoch"] for each in before}
+
+
+async def talk_on(place: str) -> None:
+    async with open_engine(place) as engine:
+        for name in ("one", "two"):
+            await (await engine.session(name)).post(text="again")

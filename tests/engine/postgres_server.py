@@ -136,6 +136,19 @@ class PostgresServer:
             self._process.wait()
         self.start()
 
+    def copy(self) -> None:
+        """Keep a copy of its folder, as a backup has it; it is stopped meanwhile."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+        subprocess.run(["cp", "-a", self._data, self.folder / "copy"], check=True)
+        self.start()
+
+    def put_back(self) -> None:
+        """What was copied, in place of what there is; not while it runs."""
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", self.folder / "copy", self._data], check=True)
+
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
 

@@ -30,13 +30,13 @@ _CHUNK: Final = 65536
 
 @final
 class FaultyProxy:
-    """Lets everything pass to ``port`` but for one ``fault``, which befalls the next request that has one of ``marks``.
+    """Lets everything pass to ``port``, later to ``to``, but for one ``fault``.
 
-    Without any named, one that runs a script of a Redis.
+    That befalls the next request that has one of ``marks``. Without any named, one that runs a script of a Redis.
     """
 
     def __init__(self, port: int, *marks: bytes) -> None:
-        self._port = port
+        self.to = port
         self._marks = marks or (b"EVAL",)
         self.fault: Fault | None = None
         self.befallen = 0
@@ -60,7 +60,7 @@ class FaultyProxy:
 
     async def _pass_on(self, client: trio.SocketStream) -> None:
         try:
-            server = await trio.open_tcp_stream("127.0.0.1", self._port)
+            server = await trio.open_tcp_stream("127.0.0.1", self.to)
         except OSError:
             await client.aclose()
             return

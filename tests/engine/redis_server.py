@@ -38,6 +38,10 @@ def _free_port() -> int:
         return port
 
 
+# A replica gets what there is at once, not when others may have come, too.
+_QUICK: Final = {"repl-diskless-sync-delay": "0"}
+
+
 @final
 class RedisServer:
     """``options`` are those of redis.conf, by their names."""
@@ -45,7 +49,7 @@ class RedisServer:
     def __init__(self, folder: Path, **options: str) -> None:
         self.folder = folder
         self.port = _free_port()
-        self._options = {"appendonly": "yes", "appendfsync": "always", "save": "", **options}
+        self._options = {"appendonly": "yes", "appendfsync": "always", "save": "", **_QUICK, **options}
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, *, prefix: str | None = None, shards: int = 64, port: int | None = None) -> str:
@@ -73,6 +77,41 @@ class RedisServer:
                 return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
+
+    def ask(self, *words: str) -> str:
+        """What redis-cli is told."""
+        done = subprocess.run(
+            ["redis-cli", "-p", str(self.port), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        return done.stdout
+
+    def follow(self, primary: RedisServer) -> None:
+        """Be its replica, and wait until it has all that the primary has."""
+        self.ask("replicaof", "127.0.0.1", str(primary.port))
+        deadline = time.monotonic() + _START
+        while self.ask("role").splitlines()[3:4] != ["connected"]:
+            assert time.monotonic() < deadline, "the replica does not come"
+            time.sleep(0.01)
+        self.caught_up(primary)
+
+    def _offset(self) -> int:
+        told = dict(line.split(":", 1) for line in self.ask("info", "replication").splitlines() if ":" in line)
+        return int(told["master_repl_offset"])
+
+    def caught_up(self, primary: RedisServer) -> None:
+        """Wait until it has all that the primary has."""
+        deadline = time.monotonic() + _START
+        while self._offset() < primary._offset():
+            assert time.monotonic() < deadline, "the replica does not come"
+            time.sleep(0.01)
+
+    def promote(self) -> None:
+        """Be the primary of what it has: cut off from where that came from."""
+        self.ask("replicaof", "no", "one")
 
     def kill(self) -> None:
         """As kill -9."""

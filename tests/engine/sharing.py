@@ -125,6 +125,12 @@ class PausedLog(EventLog):
     async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
         return await (await self._passed()).ranked(prefix=prefix, behind=behind, limit=limit)
 
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        return await (await self._passed()).doubt(missed, proven=proven)
+
+    async def doubt_all(self) -> bool:
+        return await (await self._passed()).doubt_all()
+
     def statistics(self) -> LogStatistics:
         return self.inner.statistics()
 

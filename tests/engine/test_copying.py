@@ -308,3 +308,15 @@ async def test_what_is_read_back_otherwise_is_no_copy(monkeypatch: pytest.Monkey
         await copy_log(source, copy)
     assert "not in the copy" in failed.value.detail
     assert await copy.holders(INCOMPLETE)
+
+
+async def test_what_is_in_doubt_has_a_new_epoch_in_the_copy() -> None:
+    source, copy = MemoryLog(), MemoryLog()
+    await store(source, create(b"1", b"2", records={"message/1": b"{}"}))
+    await source.doubt_all()
+    assert (await copy_log(source, copy)).sessions == 1
+    (there,) = await copy.heads()
+    assert there.epoch != "e1"
+    assert not there.doubted
+    assert await bodies(copy, "s", there.epoch) == [b"1", b"2"]
+    assert await copy.records("s", there.epoch) == {"message/1": b"{}"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import uuid
 from collections.abc import Sequence
 from typing import Any, Final, final
 
@@ -42,7 +43,8 @@ _FIRST: Final = -(2**63)
 # Of a prefix with more sessions than this a page is found among all of them, by their places.
 _SORTED: Final = 100_000
 
-_HEAD: Final = "s.id, s.epoch, s.tail, s.token, s.deleted, s.owner, m.place, m.body"
+_DOUBTED: Final = "s.lineage <> (SELECT lineage FROM penstock WHERE single)"
+_HEAD: Final = f"s.id, s.epoch, s.tail, s.token, s.deleted, s.owner, {_DOUBTED}, m.place, m.body"
 _HEADS: Final = f"SELECT {_HEAD} FROM sessions AS s LEFT JOIN summaries AS m ON m.id = s.id"
 _LIFE: Final = "(SELECT life FROM sessions WHERE id = %(session)s AND epoch = %(epoch)s AND NOT deleted) AS s"
 _READ: Final = f"""
@@ -121,7 +123,7 @@ async def open_postgres(
         except psycopg.Error as error:
             raise UnwritableDatabase(f"{address} cannot be used: {error}") from error
         else:
-            return PgLog(Store(address, patience, within), version)
+            return PgLog(Store(address, patience, within), address, version)
 
 
 @final
@@ -131,13 +133,19 @@ class PgLog(LanedLog):
     A write is reported after the store has committed it, which is after it is on its disk (synchronous_commit on).
     """
 
-    def __init__(self, store: Store, version: str) -> None:
+    def __init__(self, store: Store, address: Address, version: str) -> None:
         super().__init__()
         self._store = store
+        self._address = address
+        self._doubt = (
+            f"SELECT doubt_{version}(%s, %s, %s::uuid, %s::bigint, %s::text, %s::text, %s::bigint, %s::bigint)"
+        )
         self._purging = f"SELECT purge_{version}({_PURGED_AT_ONCE})"
         self._to_purge = trio.Event()
         self._to_purge.set()  # a former process may have left something
-        self._lane = Lane(Writing(store, version).carry_out, lambda: store.trouble, self._told)
+        writing = Writing(store, version, self._lost_round)
+        self._lane = Lane(writing.carry_out, lambda: store.trouble, self._told)
+        store.on_back = self._lane.check
         # A system task: what was handed over is carried out whoever is cancelled, and no caller has a nursery for it.
         trio.lowlevel.spawn_system_task(self._live, name="penstock postgres")
 
@@ -247,12 +255,51 @@ class PgLog(LanedLog):
                 raise CorruptSession(f"what is stored of it cannot be read: {error}", session_id=session_id) from error
             raise StorageError(f"cannot read: {error}") from error
 
+    # --- a store that went back
+
+    async def _lost_round(self, writer: uuid.UUID, number: int) -> None:
+        await self._put_in_doubt("round", writer, number)
+
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        how = "missed" if proven else "said"
+        where = (missed.session_id, missed.epoch, missed.tail, missed.token)
+        return await self._put_in_doubt(how, None, None, *where)
+
+    async def doubt_all(self) -> bool:
+        return await self._put_in_doubt("all")
+
+    async def _put_in_doubt(self, how: str, *of: Any) -> bool:
+        values = [how, uuid.uuid4().hex[:16], *of, *[None] * (6 - len(of))]
+        try:
+            rows = await self._store.read(lambda link: link.execute(self._doubt, values).fetchall())
+        except psycopg.Error as error:
+            raise StorageError(f"what the store holds cannot be put in doubt: {error}") from error
+        if how != "said":
+            self.on_went_back()
+        if rows != [(True,)]:
+            return False
+        self._went_back += 1
+        logger.critical(
+            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
+            self._address,
+            "One session goes on" if how == "said" else "All sessions go on",
+        )
+        return True
+
 
 def _head(
-    session_id: str, epoch: str, tail: int, token: int, deleted: bool, owner: str, place: int | None, body: bytes | None
+    session_id: str,
+    epoch: str,
+    tail: int,
+    token: int,
+    deleted: bool,
+    owner: str,
+    doubted: bool,
+    place: int | None,
+    body: bytes | None,
 ) -> Head:
     rank = None if place is None else -place
-    return head_of(session_id, epoch, tail, token, deleted=deleted, owner=owner, rank=rank, body=body)
+    return head_of(session_id, epoch, tail, token, deleted=deleted, owner=owner, doubted=doubted, rank=rank, body=body)
 
 
 def _beginning(column: str, prefix: str) -> tuple[str, dict[str, str]]:

@@ -6,6 +6,7 @@ Owns opening and closing, and the reads. The writing itself is the lanes'.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
@@ -30,6 +31,7 @@ _READ: Final = Script.load("read")
 _RECORDS: Final = Script.load("records")
 _RECORD: Final = Script.load("record")
 _PAGE: Final = Script.load("page")
+_DOUBT: Final = Script.load("doubt")
 
 # An answer that takes longer is given up, and the connection with it: seconds. Rounds and pages take milliseconds.
 _WITHIN: Final = 5.0
@@ -123,8 +125,9 @@ class RedisLog(LanedLog):
         shards = await take_layout(client, self._address)
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
         self._store = store = Store(client, self._patience)
+        store.on_back = self._check
         self._lanes = [
-            Lane(Writing(store, self._layout, bases).carry_out, lambda: store.trouble, self._told)
+            Lane(Writing(store, self._layout, bases, self._lost_round).carry_out, lambda: store.trouble, self._told)
             for bases in self._layout.lanes
         ]
         self._opened.set()
@@ -293,6 +296,42 @@ class RedisLog(LanedLog):
     async def _call(self, script: Script, key: str, *arguments: Argument) -> object:
         self._check_open()
         return await self._store.call(script, key, *arguments)
+
+    # --- a store that went back
+
+    def _check(self) -> None:
+        """The store was away: it may be another one."""
+        for lane in self._lanes:
+            lane.check()
+
+    async def _lost_round(self, bases: list[str], writer: str, number: int) -> None:
+        await self._put_in_doubt(bases, "round", number, key=writer)
+
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        base = self._layout.base(missed.session_id)
+        bases = self._layout.lanes[self._layout.lane(missed.session_id)]
+        where: Packable = [base, missed.session_id, missed.epoch, missed.tail, missed.token]
+        return await self._put_in_doubt(bases, "missed" if proven else "said", where)
+
+    async def doubt_all(self) -> bool:
+        for bases in self._layout.lanes:
+            await self._put_in_doubt(bases, "all")
+        return True
+
+    async def _put_in_doubt(self, bases: list[str], how: str, missed: Packable = 0, *, key: str = "") -> bool:
+        lineage = uuid.uuid4().hex[:16]
+        answer = await self._store.call(_DOUBT, key or bases[0], pack(list(bases)), lineage, how, pack(missed))
+        if how != "said":
+            self.on_went_back()
+        if answer != 1:
+            return False
+        self._went_back += 1
+        logger.critical(
+            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
+            self._address,
+            "One session goes on" if how == "said" else "All sessions go on",
+        )
+        return True
 
 
 def _one(error: Exception) -> Exception:

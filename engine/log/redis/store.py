@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Final, TypeAlias, final
 
@@ -124,13 +124,18 @@ def _quiet() -> None:
 
 @final
 class Store:
-    """Calls scripts. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds."""
+    """Calls scripts. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds.
+
+    ``on_back`` is called when it answers again, and may be another than before.
+    """
 
     def __init__(self, client: Client, patience: float) -> None:
         self._client = client
         self._patience = patience
+        self.on_back: Callable[[], None] = lambda: None
         self._away_since: float | None = None
         self._heard = trio.current_time()
+        self._known = ""  # the last of its runs
         self._refused: dict[str, str] = {}  # why, by the script's digest
 
     @property
@@ -172,11 +177,21 @@ class Store:
             if self._away_since is None and trio.current_time() - self._heard < _PERIOD:
                 continue
             try:
-                await self._client.ping()
+                run = await self._run()
             except Exception as error:  # noqa: BLE001  as above
                 self._gone(error)
             else:
+                restarted, self._known = run != self._known, run
                 self._answered()
+                if restarted:
+                    self.on_back()
+
+    async def _run(self) -> str:
+        """Another one in each process that the store was; in a cluster there is no telling."""
+        if isinstance(self._client, coredis.RedisCluster):
+            await self._client.ping()
+            return ""
+        return str((await self._client.info("server")).get("run_id"))
 
     def _failed(self, script: Script, error: Exception) -> None:
         """Raises `StorageError` for what does not pass by itself."""
@@ -202,6 +217,7 @@ class Store:
         if self._away_since is not None:
             logger.warning("the store is back after %.1f s", self._heard - self._away_since)
             self._away_since = None
+            self.on_back()
 
 
 def _named(error: Exception) -> str:

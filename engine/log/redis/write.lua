@@ -1,19 +1,24 @@
 -- A round: writes, carried out in order, each by itself.
--- KEYS[1] what is remembered of this writer's last round. ARGV[1] the number of this one, ARGV[2] the writes.
+-- KEYS[1] what is remembered of this writer's last round. ARGV[1] the number of this one, ARGV[2] the writes, ARGV[3]
+-- the number of the last one that this writer was answered, 0 where it does not matter.
 --
 -- Answers for each write 0 when it landed, 1 when what is stored of its session is damaged, or where the session stands
--- that refused it: {} or {epoch, tail, token, owner, deleted}. A round that comes again changes nothing and gets the
--- same answer. One that comes after a later one is refused: nobody waits for it any more.
+-- that refused it: {} or {epoch, tail, token, owner, deleted, doubted}. A round that comes again changes nothing and gets
+-- the same answer. One that comes after a later one is refused: nobody waits for it any more. Where the store does not
+-- remember what it has answered, it went back: the answer is the number that it remembers, and nothing is carried out.
 
 local round = tonumber(ARGV[1])
 local remembered = redis.call('GET', KEYS[1])
+local number, known = 0, nil
 if remembered then
-  local number, verdicts = unpack(cmsgpack.unpack(remembered))
-  if number == round then
-    return verdicts
-  elseif number > round then
-    return redis.error_reply('LATE this writer has gone on since')
-  end
+  number, known = unpack(cmsgpack.unpack(remembered))
+end
+if number == round then
+  return known
+elseif number > round then
+  return redis.error_reply('LATE this writer has gone on since')
+elseif number < tonumber(ARGV[3]) then
+  return number
 end
 
 -- Whether the write may land. The order of the questions is that of engine/log/fence.py, which tells the caller why not.
@@ -29,8 +34,10 @@ local function admits(at, w)
     return true
   elseif at.deleted or (w.kind ~= 'release' and at.epoch ~= w.epoch) then
     return false
-  elseif w.kind == 'keep' or w.kind == 'compact' then
+  elseif w.kind == 'keep' then
     return true
+  elseif w.kind == 'compact' then
+    return not at.doubted
   elseif w.kind == 'claim' then
     return w.seen == at.token
   elseif w.token < at.token then
@@ -38,7 +45,7 @@ local function admits(at, w)
   elseif w.kind == 'release' then
     return w.owner == at.owner
   end
-  return w.kind == 'delete' or w.tail == at.tail
+  return w.kind == 'delete' or (not at.doubted and w.tail == at.tail)
 end
 
 local function set_record(w, key, value)
@@ -96,12 +103,22 @@ local function store_events(w)
   return offset
 end
 
+local function set_lineage(w)
+  local head, lineage = w.base .. 'h' .. w.session, lineage_of(w.base)
+  if lineage == '' then
+    redis.call('HDEL', head, 'l')
+  else
+    redis.call('HSET', head, 'l', lineage)
+  end
+end
+
 local function append(w)
   local tail = store_events(w)
   local head = w.base .. 'h' .. w.session
   if w.kind == 'create' then
     redis.call('HDEL', head, 'd')
     redis.call('HSET', head, 'e', w.epoch, 't', text(tail), 'k', text(w.token), 'o', w.owner)
+    set_lineage(w)
     redis.call('ZADD', w.base .. 'all', 0, w.session)
   else
     redis.call('HSET', head, 't', text(tail), 'k', text(w.token))
@@ -189,7 +206,7 @@ local function carry_out(w)
     return 1
   end
   if not admits(at, w) then
-    return at and { at.epoch, at.tail or 0, at.token, at.owner, at.deleted and 1 or 0 } or {}
+    return at and { at.epoch, at.tail or 0, at.token, at.owner, at.deleted and 1 or 0, at.doubted and 1 or 0 } or {}
   end
   if w.kind == 'create' or w.kind == 'append' then
     append(w)
@@ -200,6 +217,10 @@ local function carry_out(w)
     redis.call('HSET', w.base .. 'h' .. w.session, 'k', text(w.token), 'o', owner)
     if w.kind == 'claim' then
       set_record(w, w.key, w.said .. text(at.tail) .. '}')
+    end
+    if w.anew then
+      redis.call('HSET', w.base .. 'h' .. w.session, 'e', w.anew)
+      set_lineage(w)
     end
   elseif w.kind == 'delete' then
     delete(at, w)
@@ -213,5 +234,5 @@ local verdicts = {}
 for _, w in ipairs(cmsgpack.unpack(ARGV[2])) do
   verdicts[#verdicts + 1] = guarded(1, carry_out, w)
 end
-redis.call('SET', KEYS[1], cmsgpack.pack({ round, verdicts }), 'PX', 3600000)
+redis.call('SET', KEYS[1], cmsgpack.pack({ round, verdicts }), 'PX', 86400000)
 return verdicts

@@ -161,8 +161,8 @@ def _has_content(write: Move) -> bool:
 
 
 def _row(life: Life, session_id: str, ended: int) -> tuple[Value, ...]:
-    epoch, tail, token, _, owner = life.standing
-    return life.number, session_id, epoch, tail, token, ended, owner
+    at = life.standing
+    return life.number, session_id, at.epoch, at.tail, at.token, ended, at.owner
 
 
 def _by_rows(
