@@ -80,6 +80,7 @@ class RedisLog(EventLog):
         self._closing = trio.Event()
         self._closed = trio.Event()
         self._failure: Exception | None = None  # why it could not be opened
+        self._verb = ""
         self._lanes: list[Lane] = []
         self._waiting = 0
         self._commits = self._events = self._failed = self._went_back = 0
@@ -92,6 +93,14 @@ class RedisLog(EventLog):
         await self._opened.wait()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    def tell_followers(self) -> None:
+        """Tell whoever follows a session (`cluster.redis`) of each write to it, together with the write."""
+        self._verb = "SPUBLISH" if self._address.cluster else "PUBLISH"
 
     # --- its task
 
@@ -132,7 +141,11 @@ class RedisLog(EventLog):
         self._store = store = Store(client, self._patience)
         store.on_back = self._check
         self._lanes = [
-            Lane(Writing(store, self._layout, bases, self._lost_round).carry_out, lambda: store.trouble, self._told)
+            Lane(
+                Writing(store, self._layout, bases, lambda: self._verb, self._lost_round).carry_out,
+                lambda: store.trouble,
+                self._told,
+            )
             for bases in self._layout.lanes
         ]
         self._opened.set()
