@@ -551,7 +551,12 @@ async def open_engine(
     opened = (
         log
         if isinstance(log, EventLog)
-        else await open_log(log, patience=config.log_patience, allow_weak_store=config.allow_weak_store)
+        else await open_log(
+            log,
+            patience=config.log_patience,
+            allow_weak_store=config.allow_weak_store,
+            replicas=config.log_replicas,
+        )
     )
     try:
         shared = await open_bus(bus, opened, patience=config.log_patience) if name else None

@@ -67,6 +67,7 @@ class Options:
     session_file_bytes: int = Config().session_file_bytes
     edge: Edge
     allow_weak_store: bool = False
+    replicas: int = 0
     log_patience: float = Config().log_patience  # seconds
     node: str | None = None  # its name among those that share the log
     lease_ttl: float = Config().lease_ttl  # seconds
@@ -164,6 +165,7 @@ async def _serve(
                 log_patience=options.log_patience,
                 lease_ttl=options.lease_ttl,
                 allow_weak_store=options.allow_weak_store,
+                log_replicas=options.replicas,
                 drain_timeout=options.drain_timeout,
                 idle_limit=options.idle_limit,
                 idle_limits=options.idle_limits,

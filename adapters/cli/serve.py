@@ -123,6 +123,15 @@ def _name(place: str, node: str | None, bus: str | None) -> str | None:
     help="Over which Redis servers hear of each other that share a Postgres. Without it a named one reads within 5 s "
     "what others write, and none takes over what another left. A log in a Redis needs none.",
 )
+@click.option(
+    "--replicas",
+    metavar="N",
+    envvar="PENSTOCK_REPLICAS",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 64),
+    help="What is acknowledged is on the disks of so many replicas of the store, too.",
+)
 @click.option("--allow-weak-store", is_flag=True, help="Take a store that may lose what it acknowledged, too.")
 @click.option(
     "--host",
@@ -210,6 +219,7 @@ def serve(
     node: str | None,
     lease_ttl: float,
     bus: str | None,
+    replicas: int,
     allow_weak_store: bool,
     hosts: tuple[str, ...],
     port: int,
@@ -271,6 +281,7 @@ def serve(
                 lease_ttl=lease_ttl,
                 bus=bus,
                 log_patience=log_patience,
+                replicas=replicas,
                 allow_weak_store=allow_weak_store,
                 hosts=check_addresses(hosts, access),
                 port=port,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final, final
 
 import trio
@@ -21,7 +20,7 @@ from ...log.port import Entry
 from ...log.redis.address import Address
 from ...log.redis.checks import take_layout
 from ...log.redis.layout import Layout
-from ...log.redis.store import Client, Script, Store, client_of
+from ...log.redis.store import Client, Script, Store, connected, primary_of
 from ...stream.bus import REMEMBERED, Bus, Heard, Node, name_taken
 from ...stream.hub import Batch
 from .line import Line
@@ -95,7 +94,7 @@ class RedisBus(Bus):
 
     async def _live(self) -> None:
         try:
-            async with client_of(self._address, _WITHIN) as client:
+            async with connected(self._address, _WITHIN) as client:
                 await self._serve(client)
         except Exception as error:  # noqa: BLE001  it would end the loop; `open_redis_bus` raises it
             self._failure = error
@@ -113,7 +112,8 @@ class RedisBus(Bus):
         shards = await take_layout(client, self._address)
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
         self._store = Store(client, self._patience)
-        self._line = Line(partial(_connected, self._address), self._heard)
+        base = self._layout.lanes[0][0]
+        self._line = Line(lambda: _connected(self._address, primary_of(client, self._address, base)), self._heard)
         self._opened.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._store.watch)
@@ -210,12 +210,12 @@ class RedisBus(Bus):
         return await self._store.call(script, self._base, *arguments)
 
 
-async def _connected(address: Address) -> trio.abc.Stream:
+async def _connected(address: Address, place: tuple[str, int]) -> trio.abc.Stream:
     """A connection past its login. Raises `OSError`, `Refused`, `ValueError`."""
-    stream: trio.abc.Stream = await trio.open_tcp_stream(address.host, address.port)
+    stream: trio.abc.Stream = await trio.open_tcp_stream(*place)
     try:
         if address.tls:
-            stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host)
+            stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=place[0])
         if address.password is not None:
             user = [] if address.username is None else [address.username.encode()]
             await stream.send_all(command(b"AUTH", *user, address.password.encode()))
