@@ -19,9 +19,11 @@ from ..facts import (
     GenerationBegan,
     GenerationCancelled,
     GenerationEnded,
+    NodeTakenOver,
     ProducerDone,
     SessionRepaired,
     SessionSetAside,
+    SteppedDown,
     StoreWentBack,
     StragglerEnded,
     WriteRefused,
@@ -67,6 +69,10 @@ class LogLines:
                 _say(sessions, logging.INFO, "session_repaired", fact)
             case StoreWentBack():
                 _say(sessions, logging.WARNING, "store_went_back", fact, epoch=fact.epoch)
+            case SteppedDown():
+                _say(sessions, logging.WARNING, "session_moved", fact, owner=fact.owner)
+            case NodeTakenOver():
+                _say(sessions, logging.WARNING, "node_taken_over", fact, node=fact.name, sessions=fact.sessions)
             case GapMet():
                 _say(sessions, logging.INFO, "gap_met", fact, reason=fact.reason)
             case _:

@@ -19,6 +19,7 @@ import trio
 from attrs import evolve
 from outcome import Error, Outcome, Value
 
+from ..cluster.membership import Membership
 from ..codec import encode, encode_json
 from ..config import Config
 from ..errors import (
@@ -37,7 +38,7 @@ from ..errors import (
     WriteFailed,
 )
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
-from ..facts import Observer, StoreWentBack
+from ..facts import Observer, SessionClaimed, StoreWentBack
 from ..generation.watchdog import Watchdog
 from ..log.fence import went_back
 from ..log.port import BLOCK, Append, Claim, Delete, EventLog, Head, Keep, Summary, next_block, rebased
@@ -82,10 +83,15 @@ class Registry:
         supervisor: Supervisor,
         owner: str = "",
         bus: Bus | None = None,
+        membership: Membership | None = None,
     ) -> None:
-        """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log."""
+        """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log.
+
+        ``membership`` knows which of these are there, if that can be known.
+        """
         self._log = log
         log.on_went_back = self._went_back
+        self._membership = membership
         self.owner: Final = owner
         self.bus: Final = bus
         self.views: Final = None if bus is None else Views(log, bus, self)
@@ -335,20 +341,25 @@ class Registry:
 
         Where it stands is to be read again behind this: others may have written meanwhile.
         """
+        open_ = False
         while True:
             anew = rebased(head.epoch) if head.doubted else None
             claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner, anew=anew)
             try:
-                others = self.owner and head.owner not in ("", self.owner, gone)
-                # What begins behind this look raises the token, and then the claim is refused.
-                if others and await self._log.record(session_id, head.epoch, OPEN) is not None:
-                    raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
+                open_ = False
+                if self.owner and head.owner not in ("", self.owner):
+                    # What begins behind this look raises the token, and then the claim is refused.
+                    open_ = await self._log.record(session_id, head.epoch, OPEN) is not None
+                    if open_ and head.owner != gone and not await self._is_gone(head.owner):
+                        raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
                 if not await self._written(claim, lambda: None):
                     raise TimedOut("the log has not said yet whose the session is", session_id=session_id)
                 break
             except (StaleToken, StaleEpoch):
                 head = await self._living(session_id)
         await self._sweep_claims(claim)
+        if self.owner:
+            self.observer.observe(SessionClaimed(session_id=session_id, former=head.owner, gone=open_))
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
         if anew is None:
@@ -406,6 +417,13 @@ class Registry:
             claims = list(await self._log.records(last.session_id, epoch, CLAIMS))
             if old := dict.fromkeys(claims[:-_CLAIMS_KEPT]):
                 self._log.submit(Keep(session_id=last.session_id, epoch=epoch, records=old), lambda _: None)
+
+    async def _is_gone(self, owner: str) -> bool:
+        return self._membership is not None and await self._membership.is_gone(owner)
+
+    def sees_to(self, session_id: str) -> bool:
+        """Whether this engine, and no other of those that share its log, sees to what nobody does of the session."""
+        return self._membership is None or self._membership.responsible(session_id)
 
     async def delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.

@@ -34,7 +34,7 @@ from ..errors import (
     WriteFailed,
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
-from ..facts import Observer
+from ..facts import Observer, SteppedDown
 from ..generation.run import LimitName, Run, RunContext
 from ..log.port import EventLog, Head, Release
 from ..observers.reporting import Reporter
@@ -696,9 +696,7 @@ class Resident:
             return
         self._give_up(owner)
         self.hub.recover()
-        logger.warning(
-            "session %s: the engine %s has it now; this one steps down", self.session_id, owner or "of no name"
-        )
+        self._registry.observer.observe(SteppedDown(session_id=self.session_id, owner=owner))
         self.close()
 
     def _give_up(self, owner: str) -> None:

@@ -92,13 +92,15 @@ JOIN sessions AS s ON s.id = m.id ORDER BY m.place, m.id
 
 
 async def open_postgres(
-    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False
+    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False, replicas: int = 0
 ) -> PgLog:
     """Open the log in the Postgres at ``url``; see `Address` for its form. Its tables are made if need be.
 
     The store may be away for ``patience`` seconds, at opening and later, before anything fails: writes and reads wait
     meanwhile. An answer that takes longer than ``within`` seconds is asked for again. Nothing keeps a
     second engine without a name out.
+
+    With ``replicas`` it must wait for so many standbys before it commits (synchronous_standby_names).
 
     Close it with `PgLog.aclose`. Raises `UnwritableDatabase`, when it cannot be reached or entered, and unless
     ``allow_weak_store`` when it may lose what it acknowledged, and `NewerSchema`.
@@ -107,7 +109,7 @@ async def open_postgres(
 
     def opened() -> str:
         with connect(address, within) as link:
-            check_store(link, address, allow_weak=allow_weak_store)
+            check_store(link, address, allow_weak=allow_weak_store, replicas=replicas)
             return prepare(link, address)
 
     deadline = trio.current_time() + patience

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import trio
+from attrs import evolve
 from coredis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
@@ -19,7 +20,7 @@ from ..port import Entry, Head, Report, Write, check_plain_key
 from .address import Address
 from .checks import check_store, take_layout
 from .layout import Layout, Packable, head_from, pack, place_of
-from .store import Argument, Client, Script, Store, client_of, of_answers
+from .store import Argument, Client, Script, Store, connected, of_answers
 from .writing import Writing
 
 __all__ = ["RedisLog", "open_redis"]
@@ -43,7 +44,7 @@ _PLACE: Final = len(place_of(0))
 
 
 async def open_redis(
-    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False
+    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False, replicas: int = 0
 ) -> RedisLog:
     """Open the log in the Redis at ``url``; see `Address` for its form. Nothing but the prefix need be there.
 
@@ -51,10 +52,14 @@ async def open_redis(
     meanwhile. An answer that takes longer than ``within`` seconds is asked for again. One engine at a time: nothing
     keeps a second one out.
 
+    With ``replicas`` a write is reported when so many of them have it on their disks, too, and nobody hears of it
+    before. The higher of it and what the URL says counts.
+
     Close it with `RedisLog.aclose`. Raises `UnwritableDatabase`, when it cannot be reached or entered, and unless
     ``allow_weak_store`` when it may lose what it acknowledged, and `NewerSchema`.
     """
     address = Address.parse(url)
+    address = evolve(address, replicas=max(replicas, address.replicas))
     log = RedisLog(address, patience=patience, within=within, allow_weak=allow_weak_store)
     try:
         await log._open()
@@ -79,6 +84,7 @@ class RedisLog(LanedLog):
         self._allow_weak = allow_weak
         self._opened = trio.Event()
         self._failure: Exception | None = None  # why it could not be opened
+        self._verb = ""
         self._lanes: list[Lane] = []
 
     async def _open(self) -> None:
@@ -87,6 +93,14 @@ class RedisLog(LanedLog):
         await self._opened.wait()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    def tell_followers(self) -> None:
+        """Tell whoever follows a session (`cluster.redis`) of each write to it, together with the write."""
+        self._verb = "SPUBLISH" if self._address.cluster else "PUBLISH"
 
     # --- its task
 
@@ -104,9 +118,8 @@ class RedisLog(LanedLog):
         """Try to open it, with patience, and live. Raises why it could not be opened."""
         deadline = trio.current_time() + self._patience
         while not self._closing.is_set():
-            client = client_of(self._address, self._within)
             try:
-                async with client:
+                async with connected(self._address, self._within) as client:
                     await self._serve(client)
                 return
             except Exception as raised:  # noqa: BLE001  it is raised, or tried again
@@ -124,10 +137,14 @@ class RedisLog(LanedLog):
         await check_store(client, self._address, allow_weak=self._allow_weak)
         shards = await take_layout(client, self._address)
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
-        self._store = store = Store(client, self._patience)
+        self._store = store = Store(client, self._patience, self._address.replicas)
         store.on_back = self._check
         self._lanes = [
-            Lane(Writing(store, self._layout, bases, self._lost_round).carry_out, lambda: store.trouble, self._told)
+            Lane(
+                Writing(store, self._layout, bases, lambda: self._verb, self._lost_round).carry_out,
+                lambda: store.trouble,
+                self._told,
+            )
             for bases in self._layout.lanes
         ]
         self._opened.set()

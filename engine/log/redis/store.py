@@ -9,22 +9,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import coredis
 import trio
 from attrs import frozen
+from coredis._utils import hash_slot
+from coredis.connection import TCPLocation
 from coredis.exceptions import (
     AskError,
     ClusterDownError,
     ClusterError,
     ClusterRoutingError,
     NoScriptError,
+    PersistenceError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    SentinelError,
     TryAgainError,
 )
 from coredis.exceptions import ConnectionError as LostConnection
@@ -33,7 +38,7 @@ from coredis.retry import NoRetryPolicy
 from ...errors import StorageError
 from .address import Address
 
-__all__ = ["Client", "Script", "Store", "client_of"]
+__all__ = ["Client", "Script", "Store", "connected", "of_answers", "primary_of"]
 
 logger = logging.getLogger("penstock.log")
 
@@ -50,6 +55,9 @@ _CONNECT: Final = 2.0
 # this end is left is found by it.
 _PERIOD: Final = 2.0
 
+# Replicas are waited for so long before the call is made again: milliseconds, far below what an answer may take.
+_COPIED: Final = 1000
+
 # What passes by itself, though the store answers or another does: it restarts, or another becomes the primary.
 _PASSING: Final = (
     LostConnection,
@@ -58,6 +66,7 @@ _PASSING: Final = (
     ClusterError,
     ClusterRoutingError,
     ReadOnlyError,
+    SentinelError,
     TryAgainError,
 )
 
@@ -81,9 +90,14 @@ class Script:
 
     @classmethod
     def load(cls, name: str) -> Script:
-        """The file of that name beside this module, behind what all of them share."""
-        folder = files(__package__)
-        text = b"\n".join(folder.joinpath(f"{part}.lua").read_bytes() for part in ("common", name))
+        """The file of that name beside this module, behind what all of the log's share."""
+        return cls.of(__package__, "common", name)
+
+    @classmethod
+    def of(cls, package: str, *names: str) -> Script:
+        """The files of these names in a package, one behind the other."""
+        folder = files(package)
+        text = b"\n".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
         return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
@@ -115,6 +129,55 @@ def client_of(address: Address, within: float) -> Client:
     )
 
 
+@asynccontextmanager
+async def connected(address: Address, within: float) -> AsyncIterator[Client]:
+    """A client that may be used in here; Sentinels are asked anew for each connection.
+
+    Raises `RedisError`, `OSError`.
+    """
+    if not address.service:
+        async with client_of(address, within) as client:
+            yield client
+        return
+    _quiet()
+    context = ssl.create_default_context() if address.tls else None
+    settings: dict[str, Any] = {"stream_timeout": within, "connect_timeout": _CONNECT, "ssl_context": context}
+    login: dict[str, Any] = {"username": address.username, "password": address.password, "db": address.database}
+    found: coredis.Sentinel[bytes] = coredis.Sentinel(
+        [TCPLocation(host, port) for host, port in address.sentinels],
+        sentinel_kwargs=dict(settings),
+        decode_responses=False,
+        retry_policy=NoRetryPolicy(),
+        **settings,
+        **login,
+    )
+    async with AsyncExitStack() as stack:
+        there: list[coredis.Redis[Any]] = []
+        for sentinel in found.sentinels:
+            with suppress(RedisError, OSError):
+                there.append(await stack.enter_async_context(sentinel))
+        if not there:
+            raise LostConnection("none of its Sentinels answers")
+        found.sentinels = there
+        yield await stack.enter_async_context(found.primary_for(address.service))
+
+
+def primary_of(client: Client, address: Address, key: str) -> tuple[str, int]:
+    """Host and port of the server that has this key, as far as the client knows. Raises `OSError` where it does not."""
+    if isinstance(client, coredis.RedisCluster):
+        try:
+            node = client.connection_pool.cluster_layout.node_for_slot(hash_slot(key.encode()))
+        except (RedisError, LookupError) as error:
+            raise OSError("no server has this part of the cluster") from error
+        return node.host, node.port
+    if not address.service:
+        return address.host, address.port
+    location = client.connection_pool.location
+    if not isinstance(location, TCPLocation):
+        raise OSError("the Sentinels have named no primary yet")
+    return location.host, location.port
+
+
 def _quiet() -> None:
     """Each attempt to connect to a store that is away would be an error with a traceback; `Store` says it once."""
     theirs = logging.getLogger("coredis")
@@ -129,8 +192,10 @@ class Store:
     ``on_back`` is called when it answers again, and may be another than before.
     """
 
-    def __init__(self, client: Client, patience: float) -> None:
+    def __init__(self, client: Client, patience: float, replicas: int = 0) -> None:
+        """``replicas``: on how many of them `call_safely` has its effects."""
         self._client = client
+        self.replicas: Final = replicas
         self._patience = patience
         self.on_back: Callable[[], None] = lambda: None
         self._away_since: float | None = None
@@ -152,13 +217,29 @@ class Store:
 
         Once the store has been away for longer than its patience, a call is tried once.
         """
+        return await self._persist(lambda: self._answer(script, key, *arguments), script)
+
+    async def call_safely(self, script: Script, key: str, *arguments: Argument) -> object:
+        """As `call`, with the effects on the disks of so many replicas, too. Each attempt must write something."""
+
+        async def attempt() -> object:
+            # WAITAOF waits for what this connection has written, and is sent behind the call on the same one.
+            with self._client.ensure_persistence(1, self.replicas, _COPIED):
+                return await self._answer(script, key, *arguments)
+
+        return await self._persist(attempt if self.replicas else lambda: self._answer(script, key, *arguments), script)
+
+    async def _answer(self, script: Script, key: str, *arguments: Argument) -> object:
+        try:
+            return await self._client.evalsha(script.digest, keys=[key], args=arguments)
+        except NoScriptError:
+            return await self._client.eval(script.text, keys=[key], args=arguments)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[object]], script: Script) -> object:
         begun = trio.current_time()
         while True:
             try:
-                try:
-                    answer: object = await self._client.evalsha(script.digest, keys=[key], args=arguments)
-                except NoScriptError:
-                    answer = await self._client.eval(script.text, keys=[key], args=arguments)
+                answer = await attempt()
             except Exception as error:
                 self._failed(script, error)
                 since = begun if self._away_since is None else min(begun, self._away_since)
@@ -198,8 +279,8 @@ class Store:
         if isinstance(error, _PASSING) or not isinstance(error, RedisError):  # such as TimeoutError
             self._gone(error)
             return
-        code = str(error).split(" ", 1)[0]
-        if not isinstance(error, ResponseError) or code not in _REFUSALS:
+        code = "NOREPLICAS" if isinstance(error, PersistenceError) else str(error).split(" ", 1)[0]
+        if not isinstance(error, (ResponseError, PersistenceError)) or code not in _REFUSALS:
             raise StorageError(f"the store refused a call: {error}") from error
         if script.digest not in self._refused:
             logger.warning("the store refuses what it is asked: %s", error)

@@ -32,17 +32,24 @@ _REMEMBERED: Final = 12 * 3600.0
 class Writing:
     """One writer, to the shards ``bases``, which carries out one round at a time.
 
-    ``doubt`` is called with them, the writer's key and the number of a round that the store has lost.
+    ``verb`` is how others are told of what landed, as a command of the store; "" while nobody is. ``doubt`` is called
+    with the shards, the writer's key and the number of a round that the store has lost.
     """
 
     def __init__(
-        self, store: Store, layout: Layout, bases: list[str], doubt: Callable[[list[str], str, int], Awaitable[None]]
+        self,
+        store: Store,
+        layout: Layout,
+        bases: list[str],
+        verb: Callable[[], str],
+        doubt: Callable[[list[str], str, int], Awaitable[None]],
     ) -> None:
         self._store = store
         self._layout = layout
         self._bases = bases
         self._doubt = doubt
         self._key = f"{bases[0]}b{uuid.uuid4().hex}"
+        self._verb = verb
         self._number = 0
         self._answered = 0  # the last round that the store must remember, and when it was answered
         self._at = trio.current_time()
@@ -54,9 +61,14 @@ class Writing:
         bodies: list[Packable] = [body for body in sent if isinstance(body, msgspec.Raw)]
         if trio.current_time() - self._at > _REMEMBERED:
             self._answered = 0
-        sought = (self._key, self._number, pack(bodies), self._answered)
-        while isinstance(answer := await self._store.call(_WRITE, *sought), int):
+        sent_, verb = pack(bodies), self._verb()
+        # Where replicas must have it, too, nobody hears of it before: it is told by sending the round once more.
+        first = "" if self._store.replicas else verb
+        round_ = (self._key, self._number, sent_)
+        while isinstance(answer := await self._store.call_safely(_WRITE, *round_, first, self._answered), int):
             await self._doubt(self._bases, self._key, self._answered)
+        if verb != first:
+            await self._store.call(_WRITE, *round_, verb, 0)
         self._answered, self._at = self._number, trio.current_time()
         verdicts = iter(of_answers(answer, len(bodies)))
         return [
