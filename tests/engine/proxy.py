@@ -12,9 +12,9 @@ __all__ = ["Fault", "FaultyProxy", "each_fault"]
 Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte by byte", "late"]
 
 # "cut before": the connection ends, and the request never arrives. "cut after": it arrives, and the answer is lost.
-# "half open": neither the request nor anything behind it goes anywhere, and nobody is told. "slow": the answer takes
-# its time. "byte by byte": request and answer come in as many pieces as they have bytes. "late": the connection ends,
-# and the request arrives when `FaultyProxy.deliver` says so.
+# "half open": neither the request nor anything behind it goes anywhere, in either direction, and nobody is told.
+# "slow": the answer takes its time. "byte by byte": request and answer come in as many pieces as they have bytes.
+# "late": the connection ends, and the request arrives when `FaultyProxy.deliver` says so.
 _FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
 
 # Those whose test is over only when an answer has been given up.
@@ -97,6 +97,8 @@ class FaultyProxy:
     ) -> None:
         try:
             while answer := await server.receive_some(_CHUNK):
+                if "half open" in quirk:
+                    continue
                 if "slow" in quirk:
                     await trio.sleep(_SLOW)
                 if quirk[-1:] == ["cut after"]:
