@@ -22,6 +22,7 @@ from .errors import (
     SessionDeleted,
     SessionNotFound,
     StaleError,
+    StorageError,
     WriteFailed,
 )
 from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id
@@ -58,6 +59,9 @@ _RECOVERY_WIDTH: Final = 32
 
 # How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
 _EXPIRY_PAUSE: Final = 3600.0
+
+# What other engines are told of the list at the end may take so long: seconds.
+_FAREWELL: Final = 2.0
 
 # Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
 _UPKEEP_PAUSE: Final = 60.0
@@ -293,10 +297,9 @@ class Engine:
                     self._opened.set()
                     await self._closing.wait()
                     await self.drain()
+                    await self._note_changes()
                     self._upkeep.cancel(reason="the engine closes")
                     self._registry.closed = True
-                    if self._registry.views is not None:
-                        self._registry.views.close()
                     for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
                     await self._close_log()
@@ -306,6 +309,16 @@ class Engine:
                         )
             finally:
                 await self._close_log()
+
+    async def _note_changes(self) -> None:
+        """Tell the engines that share the log what the drain has changed in the list."""
+        notes = self._registry.listing.changes.notes
+        if notes is not None:
+            with trio.move_on_after(_FAREWELL):
+                try:
+                    await notes.flush()
+                except StorageError as error:
+                    logger.warning("other engines are not told of the last changes of the list: %s", error)
 
     async def _keep_up(self) -> None:
         """Compact what is old, delete what is too old, and give forks what they lack, until the engine closes."""
@@ -319,6 +332,10 @@ class Engine:
                 ]
                 if self._registry.views is not None:
                     works.append((self._registry.views.run, "penstock views"))
+                    works.append((self._registry.views.together.run, "penstock together"))
+                notes = self._registry.listing.changes.notes
+                if notes is not None:
+                    works.append((notes.run, "penstock notes"))
                 for work, name in works:
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
 

@@ -80,8 +80,8 @@ class Registry:
         self._log = log
         self.owner: Final = owner
         self.bus: Final = bus
-        self.views: Final = None if bus is None else Views(log, bus, self)
         self.config: Final = config
+        self.views: Final = None if bus is None else Views(log, bus, self)
         self.producers: Final = producers
         self.observer: Final = observer
         self.supervisor: Final = supervisor
@@ -104,6 +104,7 @@ class Registry:
             set_aside=self.set_aside,
             until_closed=self._until_closed,
             launch=partial(self.launch_apart, name="penstock list"),
+            bus=bus,
         )
 
     @property
@@ -251,10 +252,11 @@ class Registry:
                 continue
         return await call(await self.resident(session_id))
 
-    async def reader(self, session_id: SessionId) -> Resident | View:
+    async def reader(self, session_id: SessionId, *, to_follow: bool = False) -> Resident | View:
         """What has the session's readers; where engines share the log it is not claimed, and as new as this call.
 
-        As `resident` for the rest.
+        ``to_follow``: for who begins to read; nothing may wait between this and the beginning. As `resident` for the
+        rest.
         """
         if self.views is None:
             return await self.resident(session_id)
@@ -270,6 +272,8 @@ class Registry:
             if writer is not None and writer.owns and writer.overtaken(head):
                 await writer.confirm()
             elif not view.over or self.draining:
+                if to_follow and not self.draining:
+                    await view.catch_up()
                 return view
 
     async def resident(self, session_id: SessionId, *, gone: str = "") -> Resident:

@@ -367,7 +367,7 @@ class Session:
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
         limit, _ = checked_page(limit, None)
-        reader = await self._registry.reader(self.session_id)
+        reader = await self._registry.reader(self.session_id, to_follow=True)
         subscription = Subscription(
             reader.history,
             cursor,
@@ -571,15 +571,15 @@ class Session:
         """
         reader = await self._registry.reader(self.session_id)
         reader.check(Call.BE_HERE)
-        reader.presence.put(actor_id, device_id, name=name, status=status)
+        await reader.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
-        (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
+        await (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
 
     async def presence(self) -> tuple[Present, ...]:
         """All who are here, in the order in which they came."""
-        return (await self._registry.reader(self.session_id)).presence.listed()
+        return await (await self._registry.reader(self.session_id)).presence.asked()
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands, and how it ended, as snapshots tell it. Raises `GenerationNotFound`."""

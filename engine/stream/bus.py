@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias, final
 
 from .hub import Batch
+from .volatile import LocalVolatile, Volatile
 
 __all__ = ["Bus", "Heard", "LocalBus"]
 
@@ -20,6 +21,11 @@ Heard: TypeAlias = Callable[[Batch | None], None]
 
 class Bus(abc.ABC):
     """Tells the engines that follow a session of what happened in it: at most once each, in any order, perhaps late."""
+
+    @property
+    @abc.abstractmethod
+    def volatile(self) -> Volatile:
+        """What its engines know together for a while."""
 
     @abc.abstractmethod
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
@@ -42,6 +48,11 @@ class LocalBus(Bus):
 
     def __init__(self) -> None:
         self._following: dict[str, dict[object, Heard]] = {}
+        self._volatile = LocalVolatile()
+
+    @property
+    def volatile(self) -> Volatile:
+        return self._volatile
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         following = self._following.setdefault(session_id, {})

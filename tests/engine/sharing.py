@@ -28,6 +28,7 @@ from penstock.engine import (
 from penstock.engine.log import Append, Delete, Report, Write
 from penstock.engine.log.port import BLOCK
 from penstock.engine.stream.bus import Heard
+from penstock.engine.stream.volatile import Volatile
 from penstock.engine.testing import KeptLog, check_kept
 
 __all__ = ["LossyBus", "Node", "PausedLog", "Writers", "check_writers", "nodes"]
@@ -140,6 +141,10 @@ class LossyBus(Bus):
         self.inner: Final = LocalBus()
         self.loses: Callable[[], bool] = lambda: False
         self.lost = 0
+
+    @property
+    def volatile(self) -> Volatile:
+        return self.inner.volatile
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         return await self.inner.follow(session_id, heard)
