@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
 import trio
 from attrs import frozen
 
 from ..codec import encode_record
+from ..events import JSONObject
 
 __all__ = ["STOPPED", "PendingStops", "StoppedRecord"]
 
@@ -29,7 +30,7 @@ _MAX_PENDING_STOPS: Final = 64
 class StoppedRecord:
     """Until when each is remembered, by the wall clock in seconds."""
 
-    until: dict[str, float]
+    until: JSONObject
 
 
 @final
@@ -65,5 +66,5 @@ class PendingStops:
     def restore(self, stored: StoppedRecord | None) -> None:
         """Remember what was stored, and nothing else. No clock can have it remembered for longer than from now."""
         ahead, now = time.time() - trio.current_time(), trio.current_time()
-        until = {} if stored is None else stored.until
+        until = {} if stored is None else cast("dict[str, float]", stored.until)
         self._until = {gid: min(at - ahead, now + self._seconds) for gid, at in until.items()}

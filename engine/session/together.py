@@ -61,7 +61,8 @@ class Audience:
         self._on_asked = on_asked
         self._on_left: Callable[[], object] | None = None
         self._unanswered = 0  # questions in a row
-        self._answered = -math.inf  # when there was the last answer, by the trio clock
+        self._elsewhere = False  # the last answer was that somebody reads
+        self._left_elsewhere = -math.inf  # since when nobody has, by the trio clock
 
     def __len__(self) -> int:
         """0 when nobody reads, as far as is known."""
@@ -69,8 +70,8 @@ class Audience:
 
     @property
     def last_left(self) -> float:
-        """When the last reader was there, by the trio clock: to within some beats for those of other engines."""
-        return max(self.hub.last_left, self._answered)
+        """When the last reader left, by the trio clock; one of another engine left some beats before, perhaps."""
+        return max(self.hub.last_left, self._left_elsewhere)
 
     @property
     def on_left(self) -> Callable[[], object] | None:
@@ -80,20 +81,23 @@ class Audience:
     @on_left.setter
     def on_left(self, call: Callable[[], object] | None) -> None:
         self._on_left = self.hub.on_left = call
-        self._unanswered = 0
-        self.asked = False
+        self.rest()
         if call is not None:
             self._on_asked(self)
 
+    def rest(self) -> None:
+        """There are readers here, or nobody wants to know: the questions begin anew."""
+        self.asked = False
+        self._unanswered = 0
+
     def met(self, *, anybody: bool) -> None:
-        """Readers here or an answer were found, or there was none."""
-        if anybody:
-            self._unanswered = 0
-            self._answered = trio.current_time()
-        else:
-            self._unanswered += 1
-            if self._unanswered == _BEATS and self._on_left is not None:
-                self._on_left()
+        """The question was answered, or not."""
+        if self._elsewhere and not anybody:
+            self._left_elsewhere = trio.current_time()
+        self._elsewhere = anybody
+        self._unanswered = 0 if anybody else self._unanswered + 1
+        if self._unanswered == _BEATS and self._on_left is not None:
+            self._on_left()
 
 
 @final
@@ -119,10 +123,11 @@ class Together:
         self._asking: dict[Audience, None] = {}
         self._woken = trio.Event()
         self._look_at = self._beat_at = -math.inf
+        self._away = False  # the store, and that was said
 
     def changed(self, session_id: str) -> None:
         """Have all engines that follow the session look."""
-        self._bus.tell(session_id, None)
+        self._bus.hint(session_id)
 
     def ask(self, audience: Audience) -> None:
         """Find out whether it has readers elsewhere, for as long as somebody wants to know."""
@@ -178,10 +183,17 @@ class Together:
                 await self._answer(view, reading)
         except StorageError as error:
             failure = error
-            logger.warning("who is present cannot be looked at for now: %s", error)
+            self._failed(error)
+        else:
+            self._away = False
         for _, look in due:
             look.failure = failure
             look.done.set()
+
+    def _failed(self, error: StorageError) -> None:
+        if not self._away:
+            self._away = True
+            logger.warning("who is present in other engines, and who reads there, is not known for now: %s", error)
 
     async def _answer(self, view: View, reading: Mapping[str, bytes]) -> None:
         """Say whether anybody reads it here, where that is asked or was said."""
@@ -197,8 +209,7 @@ class Together:
         alone: list[Audience] = []
         for audience in self._asking:
             if len(audience.hub):
-                audience.asked = False
-                audience.met(anybody=True)
+                audience.rest()
             else:
                 alone.append(audience)
         try:
@@ -214,6 +225,6 @@ class Together:
                 audience.asked = True
                 self.changed(audience.place[0])
         except StorageError as error:
-            logger.warning("whether anybody reads elsewhere is not known for now: %s", error)
+            self._failed(error)
             for audience in alone:
                 audience.asked = False

@@ -72,7 +72,7 @@ class Notes:
             self._pending = pending | self._pending
             raise
         if pending:
-            self._bus.tell(_LIST, None)
+            self._bus.hint(_LIST)
 
     async def read(self) -> None:
         """Learn what was noted. Raises `StorageError`."""
@@ -87,6 +87,7 @@ class Notes:
 
     async def run(self) -> None:
         """Note and learn, for as long as the engine is open."""
+        away = False
         leave = await self._bus.follow(_LIST, lambda _: self._woken.set())
         try:
             while True:
@@ -97,10 +98,12 @@ class Notes:
                     await self.flush()
                     if len(self._changes):
                         await self.read()
+                    away = False
                 except StorageError as error:
-                    logger.warning("the list of sessions cannot be followed for now: %s", error)
+                    if not away:
+                        logger.warning("the changes of the list cannot be told or followed for now: %s", error)
+                    away = True
                     self._woken.set()
-                    await trio.sleep(_AGAIN)
-                await trio.sleep(_PAUSE)
+                await trio.sleep(_AGAIN if away else _PAUSE)
         finally:
             leave()
