@@ -85,7 +85,7 @@ from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
 from .session.session import Session
-from .stream.bus import Bus, LocalBus
+from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Batch, Degraded, Drained, Ended
 from .stream.subscription import (
     CaughtUp,
@@ -146,6 +146,7 @@ __all__ = [
     "MemoryLog",
     "Message",
     "MessageView",
+    "Node",
     "Opened",
     "Outcome",
     "Pieces",

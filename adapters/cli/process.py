@@ -68,6 +68,9 @@ class Options:
     edge: Edge
     allow_weak_store: bool = False
     log_patience: float = Config().log_patience  # seconds
+    node: str | None = None  # its name among those that share the log
+    lease_ttl: float = Config().lease_ttl  # seconds
+    bus: str | None = field(default=None, repr=False)  # a URL: may hold a password
 
     @property
     def log_name(self) -> str:
@@ -159,6 +162,7 @@ async def _serve(
             default_producer=options.default_producer,
             config=Config(
                 log_patience=options.log_patience,
+                lease_ttl=options.lease_ttl,
                 allow_weak_store=options.allow_weak_store,
                 drain_timeout=options.drain_timeout,
                 idle_limit=options.idle_limit,
@@ -167,6 +171,8 @@ async def _serve(
                 session_file_bytes=options.session_file_bytes,
             ),
             observer=metrics,
+            owner=options.node,
+            bus=options.bus,
         ) as engine:
             opened.set()
             metrics.watch(engine.statistics)
@@ -174,7 +180,8 @@ async def _serve(
                 urls = bound.urls("http" if options.edge.certificate is None else "https")
                 listeners = bound.listen()
                 for url in urls:
-                    said.put(f"penstock serves {options.log_name} on {url} (Ctrl-C ends it)\n")
+                    name = "" if options.node is None else f" as {options.node}"
+                    said.put(f"penstock serves {options.log_name} on {url}{name} (Ctrl-C ends it)\n")
                 await _answer(options, engine, metrics, listeners, shutdown)
             nursery.start_soon(_leave_stragglers, engine)
     finally:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from penstock import engine
 from penstock.engine import (
     Batch,
     Bus,
@@ -147,6 +148,15 @@ class LossyBus(Bus):
     def volatile(self) -> Volatile:
         return self.inner.volatile
 
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await self.inner.beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await self.inner.nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await self.inner.retire(name, incarnation)
+
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         return await self.inner.follow(session_id, heard)
 
@@ -180,6 +190,20 @@ class OwnBus(Bus):
     def tell(self, session_id: str, batch: Batch | None) -> None:
         if not self.cut:
             self.inner.tell(session_id, batch)
+
+    def _reached(self) -> Bus:
+        if self.cut:
+            raise StorageError("the store is away")
+        return self.inner
+
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await self._reached().beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await self._reached().nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await self._reached().retire(name, incarnation)
 
 
 @final
