@@ -73,7 +73,7 @@ class Bus(abc.ABC):
         """Tell of it, behind its commit. Neither waits nor raises."""
 
     def hint(self, session_id: str) -> None:
-        """Have ``heard`` called with None everywhere, for something that is not in the log. Neither waits nor raises."""
+        """Have ``heard`` called with None, for something that is not in the log. Neither waits nor raises."""
         self.tell(session_id, None)
 
     @abc.abstractmethod

@@ -208,15 +208,16 @@ class OwnBus(Bus):
 
 @final
 class OwnVolatile(Volatile):
-    """What goes through an `OwnBus`. ``calls`` counts them by name."""
+    """What goes through an `OwnBus`, unless it is away. ``calls`` counts them by name."""
 
     def __init__(self, bus: OwnBus) -> None:
         self._bus = bus
+        self.away = False
         self.calls = Counter[str]()
 
     def _inner(self, call: str) -> Volatile:
         self.calls[call] += 1
-        if self._bus.cut:
+        if self._bus.cut or self.away:
             raise StorageError("the store is away")
         return self._bus.inner.volatile
 
