@@ -214,6 +214,14 @@ class Engine:
         """
         await self._registry.delete(check_session_id(session_id))
 
+    async def redeem(self, ticket_id: str, ttl: float) -> bool:
+        """Use a ticket up, which is remembered for ``ttl`` seconds; whether nobody had used up one with this id before.
+
+        In none of the engines that share the log; of one alone, in this one. Never True twice; after an answer of the
+        store's that was lost it may be False for the one who did. Raises `StorageError`.
+        """
+        return await self._registry.volatile.redeem(check_text(ticket_id, "a ticket's id"), ttl)
+
     async def take_over(self, owner: str) -> None:
         """End as ``lost`` what the engine of that name has open, and let its queues go on here: it is gone.
 

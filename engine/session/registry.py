@@ -46,6 +46,7 @@ from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
 from ..stream.bus import Bus
 from ..stream.slices import in_slices
+from ..stream.volatile import LocalVolatile, Volatile
 from ..supervision import Supervisor, own_failure
 from ..upkeep.files import copy_files
 from .listing import Listing
@@ -87,6 +88,7 @@ class Registry:
         self.owner: Final = owner
         self.bus: Final = bus
         self.config: Final = config
+        self.volatile: Final[Volatile] = LocalVolatile() if bus is None else bus.volatile
         self.views: Final = None if bus is None else Views(log, bus, self)
         self.producers: Final = producers
         self.observer: Final = observer

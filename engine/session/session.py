@@ -567,7 +567,8 @@ class Session:
         Readers are told by `PresenceChanged` at once if it says anything new, and once more, with the status
         ``gone``, when it was not put again in time. Never stored; a reset leaves it as it is.
 
-        Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
+        Where engines share the log they share this, too. Raises `InvalidId`, `InvalidBody`, `Overloaded` past
+        `Config.presence_limit`, and `TimedOut` while their store does not answer.
         """
         reader = await self._registry.reader(self.session_id)
         reader.check(Call.BE_HERE)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, cast, final
 
@@ -19,7 +20,7 @@ from attrs import define, evolve
 
 from ..codec import decode_json, encode, encode_json
 from ..config import Config
-from ..errors import InvalidBody, Overloaded
+from ..errors import InvalidBody, Overloaded, StorageError, TimedOut
 from ..events import Event, PresenceChanged, check_path_id, now
 from ..results import Present
 from ..shapes import check_text
@@ -57,20 +58,20 @@ class Presence(abc.ABC):
 
     @abc.abstractmethod
     async def asked(self) -> tuple[Present, ...]:
-        """All who are here now. Raises `StorageError`."""
+        """All who are here now. Raises `TimedOut`."""
 
     @abc.abstractmethod
     async def put(self, actor_id: str, device_id: str, *, name: str | None, status: str | None) -> None:
         """Be here, with this name and status, for `Config.presence_ttl`. The same again only renews it.
 
-        Raises `InvalidId`, `InvalidBody`, `Overloaded` when as many are here as may be, and `StorageError`.
+        Raises `InvalidId`, `InvalidBody`, `Overloaded` when as many are here as may be, and `TimedOut`.
         """
 
     @abc.abstractmethod
     async def drop(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: one device of the actor's, or all. Who is not here is gone already.
 
-        Raises `InvalidId`, `StorageError`.
+        Raises `InvalidId`, `TimedOut`.
         """
 
     @abc.abstractmethod
@@ -202,18 +203,20 @@ class SharedPresence(Presence):
         return tuple(self._known.values())
 
     async def asked(self) -> tuple[Present, ...]:
-        await self._look()
+        with self._in_time():
+            await self._look()
         return self.listed()
 
     async def put(self, actor_id: str, device_id: str, *, name: str | None, status: str | None) -> None:
         present = _checked(actor_id, device_id, name, status)
-        changed = await self._volatile.put(
-            self.place,
-            f"{actor_id}/{device_id}",
-            encode_json([present.name, present.status]),
-            ttl=self._config.presence_ttl,
-            limit=self._config.presence_limit,
-        )
+        with self._in_time():
+            changed = await self._volatile.put(
+                self.place,
+                f"{actor_id}/{device_id}",
+                encode_json([present.name, present.status]),
+                ttl=self._config.presence_ttl,
+                limit=self._config.presence_limit,
+            )
         if changed is None:
             raise self._overloaded()
         if changed:
@@ -222,11 +225,21 @@ class SharedPresence(Presence):
     async def drop(self, actor_id: str, device_id: str | None = None) -> None:
         _check(actor_id, device_id)
         keys = [f"{actor_id}/{device_id}"]
-        if device_id is None:
-            (here,) = await self._volatile.listed([self.place])
-            keys = [key for key in here if key.startswith(f"{actor_id}/")]
-        if keys and await self._volatile.drop(self.place, keys):
+        with self._in_time():
+            if device_id is None:
+                (here,) = await self._volatile.listed([self.place])
+                keys = [key for key in here if key.startswith(f"{actor_id}/")]
+            changed = bool(keys) and await self._volatile.drop(self.place, keys)
+        if changed:
             self._on_changed()
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """What the store has not answered in time may have been carried out."""
+        try:
+            yield
+        except StorageError as error:
+            raise TimedOut("the store has not said yet who is present", session_id=self._session_id) from error
 
     def close(self) -> None:
         """Nothing of it is this engine's alone."""

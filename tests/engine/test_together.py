@@ -30,8 +30,8 @@ from penstock.engine import (
     PresenceListed,
     Present,
     Session,
-    StorageError,
     Subscription,
+    TimedOut,
     new_generation_id,
 )
 from penstock.engine.stream.watch import ListDelivery, Watch
@@ -143,7 +143,7 @@ async def test_who_is_not_put_again_is_gone_everywhere_once_also_where_it_was_pu
             assert roll.told == ["ann/phone None", "bob/desk None", "ann/phone gone"]
             await trio.sleep(60 + LOOK)
             assert roll.told[3:] == ["bob/desk gone"]
-        with pytest.raises(StorageError):
+        with pytest.raises(TimedOut):
             await there.put_presence("ann", "phone")
         own.cut = False
 
