@@ -39,7 +39,7 @@ from .observers.reporting import Observers
 from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
-from .session.arguments import checked_choice, checked_count, checked_cursor
+from .session.arguments import checked_choice, checked_count, checked_cursor, checked_ttl
 from .session.listing import Order
 from .session.producers import Producers
 from .session.registry import Registry
@@ -218,9 +218,10 @@ class Engine:
         """Use a ticket up, which is remembered for ``ttl`` seconds; whether nobody had used up one with this id before.
 
         In none of the engines that share the log; of one alone, in this one. Never True twice; after an answer of the
-        store's that was lost it may be False for the one who did. Raises `StorageError`.
+        store's that was lost it may be False for the one who did. Raises `InvalidId`, `InvalidBody`, `StorageError`.
         """
-        return await self._registry.volatile.redeem(check_text(ticket_id, "a ticket's id"), ttl)
+        check_path_id(ticket_id, "a ticket's id")
+        return await self._registry.volatile.redeem(ticket_id, checked_ttl(ttl))
 
     async def take_over(self, owner: str) -> None:
         """End as ``lost`` what the engine of that name has open, and let its queues go on here: it is gone.
