@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -45,6 +46,9 @@ logger = logging.getLogger("penstock.session")
 
 # The log is asked this often where the sessions stand that are read here: so long may a hint that was lost be missed.
 _LOOK: Final = 5.0
+
+# Who begins to read waits so long at most to be told at once who is present: seconds.
+_CATCH_UP: Final = 1.0
 
 # Sessions in one such question.
 _AT_ONCE: Final = 1000
@@ -157,10 +161,9 @@ class View:
     async def catch_up(self) -> None:
         """Have who begins to read here told who is present now: while nobody reads, nobody looks."""
         if not len(self.hub):
-            try:
+            # What comes later, they are told as a change; nobody waits for that store who only reads the log.
+            with trio.move_on_after(_CATCH_UP), suppress(StorageError, TimedOut):
                 await self._together.look(self)
-            except (StorageError, TimedOut) as error:
-                logger.warning("session %s: who is present is not known for now: %s", self.session_id, error)
 
     # --- what a session is asked for that only reads: as `Resident` has it
 

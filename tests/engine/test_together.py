@@ -7,6 +7,7 @@ from typing import Final, final
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -503,6 +504,53 @@ async def test_a_hint_that_is_lost_and_a_store_that_is_away_cost_some_seconds(au
         await trio.sleep(LOOK + 1)
         assert following.listed == await page(b.engine)
         nursery.cancel_scope.cancel()
+
+
+@settings(max_examples=examples(100))
+@given(seed=st.integers(0, 2**32))
+def test_whoever_follows_has_the_list_within_seconds_whatever_hints_are_lost(seed: int) -> None:
+    random = Random(seed)
+
+    async def run() -> None:
+        bus = LossyBus()
+        bus.loses = lambda: random.random() < 0.5
+        config = Config(watch_kept=random.choice([3, 1000]))
+        async with nodes("a", "b", "c", bus=bus, config=config) as opened, trio.open_nursery() as nursery:
+            first, *_ = engines = [node.engine for node in opened]
+            for name in "uvw":
+                await first.create_session(name)
+            await trio.sleep(1)
+            following = [Following(engine.watch()) for engine in engines]
+            for each in following:
+                nursery.start_soon(each)
+            await trio.lowlevel.checkpoint()
+            lists = [await page(engine) for engine in engines]
+            for _ in range(30):
+                engine, name = random.choice(engines), random.choice("stuvw")
+                match random.randrange(4):
+                    case 0:
+                        await (await engine.create_session(name)).post(f"{random.random()}")
+                    case 1 if name in await page(engine):
+                        await engine.delete_session(name)
+                    case 2 if name in await page(engine):
+                        await (await engine.session(name)).update({"title": f"{random.random()}"})
+                    case _:
+                        await trio.sleep(random.random() * 10)
+            bus.loses = lambda: True
+            await trio.sleep(2 * LOOK)
+            expected = await page(first)
+            for listed, each in zip(lists, following, strict=True):
+                assert each.gaps == [] or config.watch_kept == 3
+                if not each.gaps:
+                    for change in each.changes:
+                        if change.session is None:
+                            listed.pop(change.session_id, None)
+                        else:
+                            listed[change.session_id] = change.session.title
+                    assert listed == expected
+            nursery.cancel_scope.cancel()
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
 
 
 async def test_who_follows_through_a_store_that_lost_its_notes_begins_anew(autojump_clock: MockClock) -> None:
