@@ -150,7 +150,14 @@ class Registry:
                     continue  # a call was cancelled after it had handed its write over, or another engine was faster
                 await self._enter(head)
                 created = True
-        await self.reader(sid)
+        try:
+            await self.reader(sid)
+        except SessionDeleted:
+            resident = self._residents.get(sid)
+            if resident is None or self.views is None:
+                raise
+            await resident.confirm()  # another engine has deleted it, which was not heard here
+            return await self.create(sid, metadata)
         return created
 
     async def fork(

@@ -675,3 +675,15 @@ async def test_an_engine_with_a_name_over_a_file_claims_there_and_one_without_go
         await log.aclose()
     # Created, claimed three times; who is alone raises the token where it is.
     assert tokens == [1, 2, 3, 3, 4]
+
+
+async def test_a_session_whose_deletion_was_not_heard_is_made_anew_all_the_same(autojump_clock: MockClock) -> None:
+    bus = LossyBus()
+    async with nodes("a", "b", bus=bus) as (a, b):
+        first = await a.engine.create_session("s")
+        await first.post("old")
+        bus.loses = lambda: True
+        await b.engine.delete_session("s")
+        again = await a.engine.create_session("s")
+        assert again.created
+        assert await texts(again) == []

@@ -45,8 +45,10 @@ from tests.extent import examples
 # So long an engine that was not told of something may be without it, and a little: seconds.
 LOOK: Final = 5.1
 
-# So long it may take until a reader elsewhere is known to be gone, or one that died is: seconds.
-UNHEARD: Final = 3 * 1.5 + 3 * 1.5 + 1.5
+# So long it may take until a reader elsewhere is known to have left, or an engine that had one to be gone: seconds. A
+# question, and three that nobody answers; before these what it said last, to the end of its time.
+LEFT: Final = 4 * 1.5 + 0.1
+GONE: Final = 6 * 1.5 + 0.1
 
 
 @final
@@ -276,7 +278,7 @@ async def test_an_answer_that_is_read_elsewhere_goes_on_until_the_last_reader_of
             assert await ended(log) == []
         await trio.sleep(alone)
         assert await ended(log) == []
-        await trio.sleep(UNHEARD)
+        await trio.sleep(LEFT)
         assert await ended(log) == ["stopped"]
 
 
@@ -317,7 +319,7 @@ async def test_the_readers_of_an_engine_that_died_read_no_more(autojump_clock: M
             await trio.sleep(30)
             assert await ended(log) == []
             own.cut = True
-            await trio.sleep(UNHEARD)
+            await trio.sleep(GONE)
             assert await ended(log) == ["stopped"]
             own.cut = False
 
@@ -462,6 +464,25 @@ async def test_a_cursor_of_one_engine_is_good_in_the_other_also_in_one_that_nobo
         nursery.start_soon(third)
         await trio.sleep(1)
         assert third.gaps == ["unknown_epoch"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_follows_on_behind_more_changes_than_are_kept_begins_anew(autojump_clock: MockClock) -> None:
+    async with nodes("a", "b", config=Config(watch_kept=3)) as (a, b), trio.open_nursery() as nursery:
+        await a.engine.create_session("s")
+        await trio.sleep(1)
+        first = Following(b.engine.watch())
+        async with trio.open_nursery() as reading:
+            reading.start_soon(first)
+            await trio.sleep(1)
+            reading.cancel_scope.cancel()
+        for name in "tuvw":
+            await a.engine.create_session(name)
+        await trio.sleep(1)
+        second = Following(b.engine.watch(first.cursor))
+        nursery.start_soon(second)
+        await trio.sleep(1)
+        assert second.gaps == ["expired"]
         nursery.cancel_scope.cancel()
 
 
