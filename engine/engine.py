@@ -26,6 +26,7 @@ from .errors import (
     SessionDeleted,
     SessionNotFound,
     StaleError,
+    StorageError,
     UnwritableDatabase,
     WriteFailed,
 )
@@ -39,7 +40,7 @@ from .observers.reporting import Observers
 from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import INCOMPLETE, OPEN, QUEUED
-from .session.arguments import checked_choice, checked_count, checked_cursor
+from .session.arguments import checked_choice, checked_count, checked_cursor, checked_ttl
 from .session.listing import Order
 from .session.producers import Producers
 from .session.registry import Registry
@@ -63,6 +64,9 @@ _RECOVERY_WIDTH: Final = 32
 
 # How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
 _EXPIRY_PAUSE: Final = 3600.0
+
+# What other engines are told of the list at the end may take so long: seconds.
+_FAREWELL: Final = 2.0
 
 # Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
 _UPKEEP_PAUSE: Final = 60.0
@@ -212,6 +216,15 @@ class Engine:
         """
         await self._registry.delete(check_session_id(session_id))
 
+    async def redeem(self, ticket_id: str, ttl: float) -> bool:
+        """Use a ticket up, which is remembered for ``ttl`` seconds; whether nobody had used up one with this id before.
+
+        In none of the engines that share the log; of one alone, in this one. Never True twice; after an answer of the
+        store's that was lost it may be False for the one who did. Raises `InvalidId`, `InvalidBody`, `StorageError`.
+        """
+        check_path_id(ticket_id, "a ticket's id")
+        return await self._registry.volatile.redeem(ticket_id, checked_ttl(ttl))
+
     async def take_over(self, owner: str) -> None:
         """End as ``lost`` what the engine of that name has open, and let its queues go on here: it is gone.
 
@@ -329,10 +342,9 @@ class Engine:
                     self._opened.set()
                     await self._closing.wait()
                     await self.drain()
+                    await self._note_changes()
                     self._upkeep.cancel(reason="the engine closes")
                     self._registry.closed = True
-                    if self._registry.views is not None:
-                        self._registry.views.close()
                     for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
                     if self._membership is not None:
@@ -345,6 +357,16 @@ class Engine:
                         )
             finally:
                 await self._close_log()
+
+    async def _note_changes(self) -> None:
+        """Tell the engines that share the log what the drain has changed in the list."""
+        notes = self._registry.listing.changes.notes
+        if notes is not None:
+            with trio.move_on_after(_FAREWELL):
+                try:
+                    await notes.flush()
+                except StorageError as error:
+                    logger.warning("other engines are not told of the last changes of the list: %s", error)
 
     async def _keep_up(self) -> None:
         """Compact what is old, delete what is too old, and give forks what they lack, until the engine closes."""
@@ -361,6 +383,10 @@ class Engine:
                 ]
                 if self._registry.views is not None:
                     works.append((self._registry.views.run, "penstock views"))
+                    works.append((self._registry.views.together.run, "penstock together"))
+                notes = self._registry.listing.changes.notes
+                if notes is not None:
+                    works.append((notes.run, "penstock notes"))
                 for work, name in works:
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
 

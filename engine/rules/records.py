@@ -16,6 +16,7 @@
                       one's
 ``producer/<id>``     the last request that was taken of a remote producer: ``epoch`` and ``seq``
 ``idempotency/<…>``   the answer that a key got
+``stops/pending``     stops that came before their start, where engines share the log
 ``file/<id>``         `FileRecord`
 ``part/<upload>/<n>`` some of a file's bytes, as they are: no JSON
 ``uploading``         `UploadsRecord` while files are on their way; opening the engine reads its holders, and
@@ -100,6 +101,7 @@ INCOMPLETE = "incomplete"
 READABLE: Final = (
     *("session/", OPEN, QUEUED, DIRTY, "compaction/", "generation/", "message/", "version/", "producer/"),
     "idempotency/",
+    "stops/",
     *(FILES, UPLOADING, COPYING, CLAIMS),
 )
 

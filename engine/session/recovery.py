@@ -31,6 +31,7 @@ from ..stream.aside import check_page, read_event, reading, sound
 from ..stream.slices import SLICE
 from .core import Core
 from .starting import make_run
+from .stops import STOPPED, StoppedRecord
 from .transaction import StartRequest, ended
 
 __all__ = ["Found", "claim_anew", "find", "retry", "settle", "used_up"]
@@ -87,6 +88,8 @@ async def settle(
     core.history.stand_on(core.journal)
     core.journal.raise_token()
     core.turn, core.anew, core.queue = found.turn, found.anew, found.queue
+    if core.owner:
+        core.stops.restore(await core.history.known(STOPPED, StoppedRecord))
     if keep_remote and found.remote:
         with reading(core.session_id):
             _adopt(core, found)

@@ -48,6 +48,7 @@ from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
 from ..stream.bus import Bus
 from ..stream.slices import in_slices
+from ..stream.volatile import LocalVolatile, Volatile
 from ..supervision import Supervisor, own_failure
 from ..upkeep.files import copy_files
 from .listing import Listing
@@ -93,8 +94,9 @@ class Registry:
         self._is_gone = is_gone
         self.owner: Final = owner
         self.bus: Final = bus
-        self.views: Final = None if bus is None else Views(log, bus, self)
         self.config: Final = config
+        self.volatile: Final[Volatile] = LocalVolatile() if bus is None else bus.volatile
+        self.views: Final = None if bus is None else Views(log, bus, self)
         self.producers: Final = producers
         self.observer: Final = observer
         self.supervisor: Final = supervisor
@@ -117,6 +119,7 @@ class Registry:
             set_aside=self.set_aside,
             until_closed=self._until_closed,
             launch=partial(self.launch_apart, name="penstock list"),
+            bus=bus,
         )
 
     @property
@@ -154,7 +157,14 @@ class Registry:
                     continue  # a call was cancelled after it had handed its write over, or another engine was faster
                 await self._enter(head)
                 created = True
-        await self.reader(sid)
+        try:
+            await self.reader(sid)
+        except SessionDeleted:
+            resident = self._residents.get(sid)
+            if resident is None or self.views is None:
+                raise
+            await resident.confirm()  # another engine has deleted it, which was not heard here
+            return await self.create(sid, metadata)
         return created
 
     async def fork(
@@ -264,10 +274,11 @@ class Registry:
                 continue
         return await call(await self.resident(session_id))
 
-    async def reader(self, session_id: SessionId) -> Resident | View:
+    async def reader(self, session_id: SessionId, *, to_follow: bool = False) -> Resident | View:
         """What has the session's readers; where engines share the log it is not claimed, and as new as this call.
 
-        As `resident` for the rest.
+        ``to_follow``: for who begins to read; nothing may wait between this and the beginning. As `resident` for the
+        rest.
         """
         if self.views is None:
             return await self.resident(session_id)
@@ -287,6 +298,8 @@ class Registry:
             if writer is not None and writer.owns and (lost or writer.overtaken(head)):
                 await writer.confirm()
             elif not view.over or self.draining:
+                if to_follow and not self.draining:
+                    await view.catch_up()
                 return view
 
     async def resident(self, session_id: SessionId, *, gone: str = "") -> Resident:

@@ -48,7 +48,7 @@ from ..stream.history import ForkPoint, History
 from ..stream.hub import WENT_BACK, Degraded, Drained, Ended, Hub
 from ..stream.journal import Journal
 from ..stream.message_ids import MessageIds
-from ..stream.presence import Presence
+from ..stream.presence import LocalPresence, Presence
 from ..supervision import EXITS, own_failure
 from .arguments import checked_page
 from .core import Core
@@ -121,7 +121,7 @@ class Resident:
         if view is None:
             reporter = Reporter(head.session_id, observer)
             self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=reporter)
-            self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
+            self.presence: Presence = LocalPresence(head.session_id, self.hub, config, launch=self._launch_clock)
         else:
             self.hub, self.presence = view.hub, view.presence
         self.journal = Journal(
@@ -156,7 +156,7 @@ class Resident:
             answers=Answers(self.journal, self.history, config.idempotency_ttl),
             stops=PendingStops(config.pending_stop),
             context=RunContext(
-                hub=self.hub,
+                readers=self.hub if view is None else view.audience,
                 message_ids=message_ids,
                 find_producer=registry.producers.named,
                 take_snapshot=self.take_snapshot,

@@ -368,7 +368,7 @@ class Session:
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
         limit, _ = checked_page(limit, None)
-        reader = await self._registry.reader(self.session_id)
+        reader = await self._registry.reader(self.session_id, to_follow=True)
         tail = reader.history.cursor
         if cursor is not None and cursor.epoch == tail.epoch and cursor.offset > tail.offset:
             missed = Head(session_id=self.session_id, epoch=cursor.epoch, tail=cursor.offset, token=0)
@@ -572,19 +572,20 @@ class Session:
         Readers are told by `PresenceChanged` at once if it says anything new, and once more, with the status
         ``gone``, when it was not put again in time. Never stored; a reset leaves it as it is.
 
-        Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
+        Where engines share the log they share this, too. Raises `InvalidId`, `InvalidBody`, `Overloaded` past
+        `Config.presence_limit`, and `TimedOut` while their store does not answer.
         """
         reader = await self._registry.reader(self.session_id)
         reader.check(Call.BE_HERE)
-        reader.presence.put(actor_id, device_id, name=name, status=status)
+        await reader.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
-        (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
+        await (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
 
     async def presence(self) -> tuple[Present, ...]:
         """All who are here, in the order in which they came."""
-        return (await self._registry.reader(self.session_id)).presence.listed()
+        return await (await self._registry.reader(self.session_id)).presence.asked()
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands, and how it ended, as snapshots tell it. Raises `GenerationNotFound`."""

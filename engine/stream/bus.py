@@ -17,6 +17,7 @@ from attrs import frozen
 from ..codec import converter, decode_json, encode_json, structure
 from ..errors import DatabaseInUse, InvalidBody
 from .hub import Batch
+from .volatile import LocalVolatile, Volatile
 
 __all__ = ["REMEMBERED", "Bus", "Heard", "LocalBus", "Node", "name_taken"]
 
@@ -67,6 +68,11 @@ class Bus(abc.ABC):
     of two machines is ever compared. What can wait for the store raises `StorageError` where that stays away.
     """
 
+    @property
+    @abc.abstractmethod
+    def volatile(self) -> Volatile:
+        """What its engines know together for a while."""
+
     @abc.abstractmethod
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         """Have ``heard`` called, in the trio thread, of all that is told from when this returns until the result is.
@@ -78,6 +84,10 @@ class Bus(abc.ABC):
     @abc.abstractmethod
     def tell(self, session_id: str, batch: Batch | None) -> None:
         """Tell of it, behind its commit. Neither waits nor raises."""
+
+    def hint(self, session_id: str) -> None:
+        """Have ``heard`` called with None, for something that is not in the log. Neither waits nor raises."""
+        self.tell(session_id, None)
 
     @abc.abstractmethod
     async def beat(self, node: Node, ttl: float) -> bool:
@@ -118,8 +128,13 @@ class LocalBus(Bus):
 
     def __init__(self) -> None:
         self._following: dict[str, dict[object, Heard]] = {}
+        self._volatile = LocalVolatile()
         self._incarnations: dict[str, list[str]] = {}  # of each name, the newest last
         self._leases: dict[str, tuple[Node, float]] = {}  # until when
+
+    @property
+    def volatile(self) -> Volatile:
+        return self._volatile
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         following = self._following.setdefault(session_id, {})

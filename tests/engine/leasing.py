@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, final
 
-import trio
-
 from penstock.engine import (
-    Batch,
     Bus,
     Config,
     Engine,
     LocalBus,
     MemoryLog,
-    Node,
     Observer,
     Producer,
-    StorageError,
     open_engine,
 )
-from penstock.engine.stream.bus import Heard
 from penstock.engine.testing import KeptLog, check_kept
-from tests.engine.sharing import PausedLog, Writers, check_writers
+from tests.engine.sharing import OwnBus, PausedLog, Writers, check_writers
 
-__all__ = ["TTL", "Member", "OwnBus", "members"]
+__all__ = ["TTL", "Member", "members"]
 
 TTL: Final = 6.0
-
-
-@final
-class OwnBus(Bus):
-    """One engine's way to the bus that it shares."""
-
-    def __init__(self, inner: Bus) -> None:
-        self.inner: Final = inner
-        self.cut = False  # no answer comes
-        self._running = trio.Event()
-        self._running.set()
-
-    def pause(self) -> None:
-        if self._running.is_set():
-            self._running = trio.Event()
-
-    def go_on(self) -> None:
-        self._running.set()
-
-    async def _passed(self) -> Bus:
-        await self._running.wait()
-        if self.cut:
-            await trio.sleep(0.1)
-            raise StorageError("the store is away")
-        return self.inner
-
-    async def beat(self, node: Node, ttl: float) -> bool:
-        return await (await self._passed()).beat(node, ttl)
-
-    async def nodes(self) -> Mapping[str, Node | None]:
-        return await (await self._passed()).nodes()
-
-    async def retire(self, name: str, incarnation: str | None = None) -> None:
-        await (await self._passed()).retire(name, incarnation)
-
-    async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
-        return await self.inner.follow(session_id, heard)
-
-    def tell(self, session_id: str, batch: Batch | None) -> None:
-        if self._running.is_set() and not self.cut:
-            self.inner.tell(session_id, batch)
 
 
 @final

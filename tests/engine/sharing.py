@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias, final
@@ -29,9 +30,10 @@ from penstock.engine import (
 from penstock.engine.log import Append, Compact, Delete, Report, Write
 from penstock.engine.log.port import BLOCK
 from penstock.engine.stream.bus import Heard
+from penstock.engine.stream.volatile import Noted, Place, Volatile
 from penstock.engine.testing import KeptLog, check_acknowledged, check_kept
 
-__all__ = ["LossyBus", "Node", "PausedLog", "Writers", "check_writers", "nodes"]
+__all__ = ["LossyBus", "Node", "OwnBus", "PausedLog", "Writers", "check_writers", "nodes"]
 
 
 Writers: TypeAlias = dict[tuple[str, int], set[str]]
@@ -151,6 +153,10 @@ class LossyBus(Bus):
         self.loses: Callable[[], bool] = lambda: False
         self.lost = 0
 
+    @property
+    def volatile(self) -> Volatile:
+        return self.inner.volatile
+
     async def beat(self, node: engine.Node, ttl: float) -> bool:
         return await self.inner.beat(node, ttl)
 
@@ -171,6 +177,93 @@ class LossyBus(Bus):
 
 
 @final
+class OwnBus(Bus):
+    """One engine's way to a bus. While it is cut, nothing is told or heard through it, and its calls fail.
+
+    While it is paused, as its engine's process would be, nothing is told through it, and its calls for leases wait.
+    """
+
+    def __init__(self, inner: Bus) -> None:
+        self.inner: Final = inner
+        self.cut = False
+        self._running = trio.Event()
+        self._running.set()
+        self._volatile = OwnVolatile(self)
+
+    @property
+    def volatile(self) -> OwnVolatile:
+        return self._volatile
+
+    async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
+        def through(batch: Batch | None) -> None:
+            if not self.cut:
+                heard(batch)
+
+        return await self.inner.follow(session_id, through)
+
+    def pause(self) -> None:
+        if self._running.is_set():
+            self._running = trio.Event()
+
+    def go_on(self) -> None:
+        self._running.set()
+
+    def tell(self, session_id: str, batch: Batch | None) -> None:
+        if self._running.is_set() and not self.cut:
+            self.inner.tell(session_id, batch)
+
+    async def _reached(self) -> Bus:
+        await self._running.wait()
+        if self.cut:
+            await trio.sleep(0.1)
+            raise StorageError("the store is away")
+        return self.inner
+
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await (await self._reached()).beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await (await self._reached()).nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await (await self._reached()).retire(name, incarnation)
+
+
+@final
+class OwnVolatile(Volatile):
+    """What goes through an `OwnBus`, unless it is away. ``calls`` counts them by name."""
+
+    def __init__(self, bus: OwnBus) -> None:
+        self._bus = bus
+        self.away = False
+        self.calls = Counter[str]()
+
+    def _inner(self, call: str) -> Volatile:
+        self.calls[call] += 1
+        if self._bus.cut or self.away:
+            raise StorageError("the store is away")
+        return self._bus.inner.volatile
+
+    async def put(self, place: Place, key: str, value: bytes, *, ttl: float, limit: int | None = None) -> bool | None:
+        return await self._inner("put").put(place, key, value, ttl=ttl, limit=limit)
+
+    async def drop(self, place: Place, keys: Sequence[str]) -> bool:
+        return await self._inner("drop").drop(place, keys)
+
+    async def listed(self, asked: Sequence[Place]) -> Sequence[Mapping[str, bytes]]:
+        return await self._inner("listed").listed(asked)
+
+    async def redeem(self, ticket_id: str, ttl: float) -> bool:
+        return await self._inner("redeem").redeem(ticket_id, ttl)
+
+    async def note(self, session_ids: Sequence[str], *, keep: int) -> None:
+        await self._inner("note").note(session_ids, keep=keep)
+
+    async def noted(self, after: int, *, limit: int = 1000) -> Noted:
+        return await self._inner("noted").noted(after, limit=limit)
+
+
+@final
 class Node:
     """An engine of the name ``name``, and its way to the log."""
 
@@ -185,11 +278,14 @@ async def nodes(
     *names: str,
     log: KeptLog | None = None,
     bus: Bus | None = None,
+    buses: Mapping[str, Bus] | None = None,
     config: Config | None = None,
     producers: Mapping[str, Producer] | None = None,
     last: bool = True,
 ) -> AsyncIterator[list[Node]]:
     """Engines of these names over one log. What they wrote must keep the rules when they are left.
+
+    They share ``bus``, each through its own of ``buses`` where it has one.
 
     ``last``: no other engine is at work then, so nothing but a remote generation may be open.
     """
@@ -201,7 +297,7 @@ async def nodes(
         for name in names:
             own = PausedLog(kept, name, writers)
             engine = await stack.enter_async_context(
-                open_engine(own, owner=name, bus=shared, config=config, producers=producers)
+                open_engine(own, owner=name, bus=(buses or {}).get(name, shared), config=config, producers=producers)
             )
             opened.append(Node(name, own, engine))
         yield opened

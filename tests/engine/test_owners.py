@@ -716,3 +716,15 @@ async def test_claims_that_cannot_have_been_are_found(key: str, body: bytes, sai
         await log.write(Keep(session_id="s", epoch=head.epoch, records={key: body}))
         wrong = [each.text for each in (await check_session(log, head)).violations if each.rule == "R10"]
         assert said in wrong[0]
+
+
+async def test_a_session_whose_deletion_was_not_heard_is_made_anew_all_the_same(autojump_clock: MockClock) -> None:
+    bus = LossyBus()
+    async with nodes("a", "b", bus=bus) as (a, b):
+        first = await a.engine.create_session("s")
+        await first.post("old")
+        bus.loses = lambda: True
+        await b.engine.delete_session("s")
+        again = await a.engine.create_session("s")
+        assert again.created
+        assert await texts(again) == []

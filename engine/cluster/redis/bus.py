@@ -23,7 +23,9 @@ from ...log.redis.layout import Layout
 from ...log.redis.store import Client, Script, Store, connected, primary_of
 from ...stream.bus import REMEMBERED, Bus, Heard, Node, name_taken
 from ...stream.hub import Batch
+from ...stream.volatile import Volatile
 from .line import Line
+from .volatile import RedisVolatile
 from .wire import Answers, Refused, command
 
 __all__ = ["RedisBus", "open_redis_bus"]
@@ -114,6 +116,7 @@ class RedisBus(Bus):
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
         self._store = Store(client, self._patience)
         self._client = client
+        self._volatile = RedisVolatile(self._layout, self._call)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._store.watch)
@@ -179,8 +182,15 @@ class RedisBus(Bus):
                 heard(batch)
 
     def tell(self, session_id: str, batch: Batch | None) -> None:
-        if not self._told_by_log and len(self._telling) < _WAITING:
-            self._telling.append((session_id, b"" if batch is None else _message(batch)))
+        if not self._told_by_log:
+            self._tell(session_id, b"" if batch is None else _message(batch))
+
+    def hint(self, session_id: str) -> None:
+        self._tell(session_id, b"")
+
+    def _tell(self, session_id: str, message: bytes) -> None:
+        if len(self._telling) < _WAITING:
+            self._telling.append((session_id, message))
             self._to_tell.set()
 
     async def _keep_telling(self) -> None:
@@ -203,29 +213,37 @@ class RedisBus(Bus):
                     self._telling = []
                     logger.warning("other nodes are not told for now: %s", error)
 
+    # --- what is known for a while
+
+    @property
+    def volatile(self) -> Volatile:
+        return self._volatile
+
     # --- leases
 
     async def beat(self, node: Node, ttl: float) -> bool:
         milliseconds = max(1, round(ttl * 1000))
-        answer = await self._call(_BEAT, node.name, node.incarnation, node.encoded(), milliseconds, REMEMBERED)
+        answer = await self._call(
+            _BEAT, self._base, node.name, node.incarnation, node.encoded(), milliseconds, REMEMBERED
+        )
         if answer == -1:
             raise name_taken(node.name)
         return answer == 1
 
     async def nodes(self) -> Mapping[str, Node | None]:
-        answer = await self._call(_NODES)
+        answer = await self._call(_NODES, self._base)
         if not isinstance(answer, list):
             raise StorageError("the store's answer cannot be read")
         said = ((_bytes(name).decode(), _bytes(lease)) for name, lease in zip(answer[::2], answer[1::2], strict=True))
         return {name: Node.decoded(name, lease) if lease else None for name, lease in said}
 
     async def retire(self, name: str, incarnation: str | None = None) -> None:
-        await self._call(_RETIRE, name, incarnation or "")
+        await self._call(_RETIRE, self._base, name, incarnation or "")
 
-    async def _call(self, script: Script, *arguments: bytes | str | int) -> object:
+    async def _call(self, script: Script, key: str, *arguments: bytes | str | int) -> object:
         if self._closing.is_set():
             raise StorageError("the bus is closed")
-        return await self._store.call(script, self._base, *arguments)
+        return await self._store.call(script, key, *arguments)
 
 
 async def _connected(address: Address, place: tuple[str, int]) -> trio.abc.Stream:
