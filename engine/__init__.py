@@ -84,6 +84,7 @@ from .results import (
 from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
+from .session.peers import Peers, Unanswered
 from .session.session import Session
 from .stream.bus import Bus, LocalBus
 from .stream.hub import Batch, Degraded, Drained, Ended
@@ -148,6 +149,7 @@ __all__ = [
     "MessageView",
     "Opened",
     "Outcome",
+    "Peers",
     "Pieces",
     "PolicyName",
     "Posted",
@@ -177,6 +179,7 @@ __all__ = [
     "Subscription",
     "Summary",
     "Superseded",
+    "Unanswered",
     "Updated",
     "Versions",
     "Watch",

@@ -35,7 +35,9 @@ from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
 from .session.arguments import checked_choice, checked_count, checked_cursor
+from .session.commands import DeleteSession
 from .session.listing import Order
+from .session.peers import Peers, read_command, tell_answer, tell_error
 from .session.producers import Producers
 from .session.registry import Registry
 from .session.resident import Resident
@@ -99,13 +101,14 @@ class Engine:
         observer: Observer | None = None,
         owner: str = "",
         bus: Bus | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.config: Final = config
         self._log = log
         self._owns_log = owns_log
         observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
         self._supervisor = Supervisor(self._leave_with)
-        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus)
+        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, peers)
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self._opened = trio.Event()
@@ -192,7 +195,23 @@ class Engine:
 
         Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`, `WriteFailed`, `TimedOut`, `Draining`.
         """
-        await self._registry.delete(check_session_id(session_id))
+        await self._registry.carry_out(check_session_id(session_id), DeleteSession())
+
+    async def carry_out(self, session_id: str, command: str, body: bytes) -> bytes:
+        """Do what another engine of the log asks for by `Peers.ask`, and give what it comes to: an error, too.
+
+        It is done here, or refused with who has the session: never asked for elsewhere. Cancelling the caller loses the
+        answer, not what it asked for.
+        """
+        try:
+            sid = check_session_id(session_id)
+            asked = read_command(command, body, self._registry.producers)
+            return tell_answer(await self._registry.carry_out(sid, asked, forwarded=True))
+        except PenstockError as error:
+            return tell_error(error)
+        except Exception as error:
+            logger.exception("%s of session %r, for another engine, failed", command, session_id)
+            return tell_error(error)
 
     async def take_over(self, owner: str) -> None:
         """End as ``lost`` what the engine of that name has open, and let its queues go on here: it is gone.
@@ -420,6 +439,7 @@ async def open_engine(
     observer: Observer | None = None,
     owner: str | None = None,
     bus: Bus | None = None,
+    peers: Peers | None = None,
 ) -> AsyncIterator[Engine]:
     """Open an engine over a database file, ``":memory:"``, a store or an open log, and run it until the block is left.
 
@@ -437,10 +457,12 @@ async def open_engine(
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
     With a name, ``owner``, it shares the log with engines of other names. A session belongs to the one that created or
-    last wrote in it; to write in it another one claims it, unless something is open in it: then that raises `Moved`,
-    which says who has it. What was left open by an engine of the same name has ended when this returns, other engines'
-    is left alone (`Engine.take_over`). Any of them can read any session. ``bus`` is how they hear of each other, such
-    as one `LocalBus` for all that are opened over one `MemoryLog`; without it they see within 5 s what others write.
+    last wrote in it; to write in it another one claims it, unless something is open in it: then that one is asked, by
+    ``peers``, and its answer is given as if it were done here. Without them, and where it cannot be asked, that raises
+    `Moved`, which says who has it; a producer that is a function cannot be carried there, which is `InvalidBody`. What
+    was left open by an engine of the same name has ended when this returns, other engines' is left alone
+    (`Engine.take_over`). Any of them can read any session. ``bus`` is how they hear of each other, such as one
+    `LocalBus` for all that are opened over one `MemoryLog`; without it they see within 5 s what others write.
 
     Raises `DatabaseError` when the log cannot be opened, or an engine is open over ``log`` already, unless both have
     names and not the same; `InvalidId` for a name that is none; `WriteFailed` when it cannot be written. What leaves
@@ -463,6 +485,7 @@ async def open_engine(
         observer=observer,
         owner=name,
         bus=(bus or LocalBus()) if name else None,
+        peers=peers if name else None,
     )
     raised: BaseException | None = None
     closing: BaseException | None = None
