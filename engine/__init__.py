@@ -86,7 +86,7 @@ from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
 from .session.peers import Peers, Unanswered
 from .session.session import Session
-from .stream.bus import Bus, LocalBus
+from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Batch, Degraded, Drained, Ended
 from .stream.subscription import (
     CaughtUp,
@@ -147,6 +147,7 @@ __all__ = [
     "MemoryLog",
     "Message",
     "MessageView",
+    "Node",
     "Opened",
     "Outcome",
     "Peers",

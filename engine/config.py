@@ -54,6 +54,10 @@ class Config:
     # second or two, and another takes its place in some more. Meanwhile they wait.
     log_patience: float = field(default=10.0, validator=_positive)
 
+    # How long an engine that shares its log is waited for that says nothing: what it left open goes to others then. So
+    # long a person waits before they ask again; and a process that is stopped for a few seconds keeps what it has.
+    lease_ttl: float = field(default=6.0, validator=_positive)
+
     # Whether such a store may be one that can lose what it acknowledged. Readers would see other events behind the same
     # cursor then.
     allow_weak_store: bool = False

@@ -8,11 +8,15 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final, final
+from uuid import uuid4
 
 import trio
 from attrs import frozen
 
+from .cluster.membership import Membership
+from .cluster.opening import open_bus
 from .config import Config
 from .errors import (
     CorruptSession,
@@ -24,8 +28,8 @@ from .errors import (
     StaleError,
     WriteFailed,
 )
-from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id
-from .facts import Observer
+from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id, now
+from .facts import NodeTakenOver, Observer
 from .generation.generation import Producer
 from .log import open_log
 from .log.port import EventLog, Head, LogStatistics
@@ -43,7 +47,7 @@ from .session.registry import Registry
 from .session.resident import Resident
 from .session.session import Session
 from .shapes import check_text, checked_text
-from .stream.bus import Bus, LocalBus
+from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Drained
 from .stream.watch import Watch
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
@@ -102,18 +106,32 @@ class Engine:
         owner: str = "",
         bus: Bus | None = None,
         peers: Peers | None = None,
+        owns_bus: bool = False,
+        node: Node | None = None,
     ) -> None:
+        """``node`` is what it says of itself to the others, where it shares ``bus`` with them."""
         self.config: Final = config
         self._log = log
         self._owns_log = owns_log
+        self._owns_bus = owns_bus
         observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
         self._supervisor = Supervisor(self._leave_with)
-        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, peers)
+        self._observer: Final = observers
+        self._membership: Final = (
+            None
+            if bus is None or node is None
+            else Membership(bus, node, confirm=self._confirm, inherit=self._inherit, replaced=self._leave_name)
+        )
+        self._registry = Registry(
+            log, config, producers, observers, self._supervisor, owner, bus, peers, self._membership
+        )
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
+        self.replaced: DatabaseInUse | None = None  # likewise: another engine has its name
         self._opened = trio.Event()
         self._closing = trio.Event()
         self._upkeep = trio.CancelScope()
+        self._there = trio.CancelScope()  # as a node
         self._drained = trio.Event()
         self.closed = trio.Event()
 
@@ -223,6 +241,21 @@ class Engine:
         self._registry.check_open()
         await self._bring(partial(self._owned, owner), gone=owner)
 
+    # --- the engines that share the log
+
+    @property
+    def node(self) -> Node | None:
+        """This engine as the others know it; None where it shares nothing with any."""
+        return None if self._membership is None else self._membership.node
+
+    def nodes(self) -> list[Node]:
+        """The engines that share the log and are there, this one too, in order of name; as of half a second ago."""
+        return [] if self._membership is None else self._membership.nodes()
+
+    def find_node(self, name: str) -> Node | None:
+        """The engine of that name, such as the owner that `Moved` tells of, if it is there."""
+        return None if self._membership is None else self._membership.find(name)
+
     # --- state
 
     @property
@@ -280,6 +313,8 @@ class Engine:
         check_text(reason, "reason")
         if not self._registry.draining:
             self._registry.draining = True
+            if self._membership is not None:
+                self._membership.drain()
             self._registry.launch(partial(self._drain, reason), "penstock drain")
         await self._drained.wait()
 
@@ -318,6 +353,9 @@ class Engine:
                         self._registry.views.close()
                     for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
+                    if self._membership is not None:
+                        self._there.cancel(reason="the engine closes")
+                        await self._membership.leave()
                     await self._close_log()
                     for run in (run for resident in self._registry.tasks for run in resident.core.stragglers):
                         logger.warning(
@@ -332,7 +370,10 @@ class Engine:
             async with trio.open_nursery() as nursery:
                 works: list[tuple[Callable[[], Awaitable[None]], str]] = [
                     (self._registry.let_go, "penstock memory"),
-                    (Compactor(self._log, self.config, aside=self._registry).run, "penstock compaction"),
+                    (
+                        Compactor(self._log, self.config, aside=self._registry, mine=self._registry.sees_to).run,
+                        "penstock compaction",
+                    ),
                     (self._expire, "penstock retention"),
                     (self._give_files, "penstock files"),
                 ]
@@ -344,13 +385,18 @@ class Engine:
     async def _give_files(self) -> None:
         """Of forks whose copying failed, or was cut off by a crash."""
         while True:
-            await finish_copies(self._log, begins=self._registry.expects)
+            await finish_copies(self._log, begins=self._begins)
             await trio.sleep(_UPKEEP_PAUSE)
+
+    def _begins(self, session_id: str) -> bool:
+        return self._registry.expects(session_id) or not self._registry.sees_to(session_id)
 
     async def _expire(self) -> None:
         while (age := self.config.session_max_age) is not None:
             try:
-                await expire_sessions(self._log, age, delete=self._delete_unchanged, aside=self._registry)
+                await expire_sessions(
+                    self._log, age, delete=self._delete_unchanged, aside=self._registry, mine=self._registry.sees_to
+                )
             except PenstockError as error:
                 logger.warning("sessions that are too old stay for now: %s", error)
             await trio.sleep(min(_EXPIRY_PAUSE, age))
@@ -364,6 +410,8 @@ class Engine:
         try:
             if self._owns_log and not self.closed.is_set():
                 await self._log.aclose()
+            if self._owns_bus and self._registry.bus is not None:
+                await self._registry.bus.aclose()
         finally:
             self.closed.set()
 
@@ -376,6 +424,9 @@ class Engine:
         with one session is no reason not to open the others.
         """
         owner = self._registry.owner
+        if self._membership is not None:
+            await self._membership.join()
+            self._registry.launch_apart(self._be_there, "penstock membership")
         await sweep_uploads(self._log, owner)
         if owner:
             for each in (owner, ""):
@@ -391,14 +442,57 @@ class Engine:
     async def _owned(self, owner: str, after: str) -> list[str]:
         return await self._log.owned(owner, having=(OPEN, QUEUED), after=after, limit=_RECOVERY_WIDTH)
 
-    async def _bring(self, page: Callable[[str], Awaitable[Sequence[str]]], gone: str = "") -> None:
-        """Bring the sessions of all pages into memory. Raises what would be so with every other one."""
+    async def _be_there(self) -> None:
+        assert self._membership is not None
+        with self._there:
+            await self._membership.run()
+
+    def _confirm(self) -> None:
+        """Others may have taken over what is live here: have the log say so before anything more is written."""
+        for resident in self._registry.residents:
+            if resident.core.live is not None and resident.owns:
+                resident.journal.probe()
+
+    async def _inherit(self, name: str) -> bool:
+        """Take over what an engine that is gone left open, and what is nobody's; whether nothing of it is left.
+
+        Only what this engine is to see to: others do so with the rest.
+        """
+        brought = await self._bring(partial(self._owned, name), gone=name, wants=self._registry.sees_to)
+        if brought:
+            self._observer.observe(NodeTakenOver(name=name, sessions=brought))
+        await self._bring(partial(self._owned, ""), wants=self._registry.sees_to)  # what it released when it left
+        after = ""
+        while left := await self._owned(name, after):
+            if not all(self._registry.is_aside(each) for each in left):
+                return False
+            after = left[-1]
+        return True
+
+    def _leave_name(self, error: DatabaseInUse) -> None:
+        logger.error("%s", error)
+        self.replaced = error
+        self._closing.set()
+        self.application.cancel(reason="penstock: another engine has its name")
+
+    async def _bring(
+        self,
+        page: Callable[[str], Awaitable[Sequence[str]]],
+        gone: str = "",
+        wants: Callable[[str], bool] = lambda _: True,
+    ) -> int:
+        """Bring the sessions of all pages into memory that are wanted; how many are.
+
+        Raises what would be so with every other one.
+        """
         failure: PenstockError | None = None
+        brought = 0
 
         async def bring(session_id: str) -> None:
-            nonlocal failure
+            nonlocal failure, brought
             try:
                 await self._registry.resident(SessionId(session_id), gone=gone)
+                brought += 1
             except (CorruptSession, StaleError, SessionNotFound, SessionDeleted):
                 pass  # it is set aside, or gone, or another engine has it
             except PenstockError as error:
@@ -410,11 +504,12 @@ class Engine:
         after = ""
         while session_ids := await page(after):
             async with trio.open_nursery() as nursery:
-                for session_id in session_ids:
+                for session_id in filter(wants, session_ids):
                     self._supervisor.start(nursery, partial(bring, session_id), f"the opening of session {session_id}")
             if failure is not None:
                 raise failure
             after = session_ids[-1]
+        return brought
 
 
 async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -438,8 +533,9 @@ async def open_engine(
     config: Config | None = None,
     observer: Observer | None = None,
     owner: str | None = None,
-    bus: Bus | None = None,
+    bus: str | Bus | None = None,
     peers: Peers | None = None,
+    node_url: str = "",
 ) -> AsyncIterator[Engine]:
     """Open an engine over a database file, ``":memory:"``, a store or an open log, and run it until the block is left.
 
@@ -460,12 +556,16 @@ async def open_engine(
     last wrote in it; to write in it another one claims it, unless something is open in it: then that one is asked, by
     ``peers``, and its answer is given as if it were done here. Without them, and where it cannot be asked, that raises
     `Moved`, which says who has it; a producer that is a function cannot be carried there, which is `InvalidBody`. What
-    was left open by an engine of the same name has ended when this returns, other engines' is left alone
-    (`Engine.take_over`). Any of them can read any session. ``bus`` is how they hear of each other, such as one
-    `LocalBus` for all that are opened over one `MemoryLog`; without it they see within 5 s what others write.
+    was left open by an engine of the same name has ended when this returns, other engines' is left alone. Any of them
+    can read any session. ``bus`` is how they hear of each other: one `LocalBus` for all that are opened over one
+    `MemoryLog`, or the URL of a Redis. A log in a Redis has one already. Over it they hold leases
+    (`Config.lease_ttl`): what an engine left open that is gone, others take over. ``node_url`` is what they are told of
+    where this one is reached (`Engine.find_node`). Without a bus they see within 5 s what others write, and take
+    nothing over but by `Engine.take_over`.
 
-    Raises `DatabaseError` when the log cannot be opened, or an engine is open over ``log`` already, unless both have
-    names and not the same; `InvalidId` for a name that is none; `WriteFailed` when it cannot be written. What leaves
+    Raises `DatabaseError` when the log or the bus cannot be opened, or an engine is open over ``log`` already, unless
+    both have names and not the same; `InvalidId` for a name that is none; `WriteFailed` when it cannot be written. When
+    another engine begins under the same name, the block is cancelled and raises `DatabaseInUse`. What leaves
     the block comes out as it is; where closing raises as well, such as `StorageError`, both come out in an exception
     group.
     """
@@ -477,6 +577,12 @@ async def open_engine(
         if isinstance(log, EventLog)
         else await open_log(log, patience=config.log_patience, allow_weak_store=config.allow_weak_store)
     )
+    try:
+        shared = await open_bus(bus, opened, patience=config.log_patience) if name else None
+    except BaseException:
+        if opened is not log:
+            await opened.aclose()
+        raise
     engine = Engine(
         opened,
         owns_log=opened is not log,
@@ -484,8 +590,10 @@ async def open_engine(
         config=config,
         observer=observer,
         owner=name,
-        bus=(bus or LocalBus()) if name else None,
+        bus=(LocalBus() if shared is None else shared) if name else None,
         peers=peers if name else None,
+        owns_bus=shared is not bus,
+        node=None if shared is None else _node(name, node_url, config, known),
     )
     raised: BaseException | None = None
     closing: BaseException | None = None
@@ -505,12 +613,30 @@ async def open_engine(
             except BaseException as error:  # noqa: BLE001  what came on the way out, to stand beside it
                 engine.exit = engine.exit or find_exit(error)  # a Ctrl-C while it closed
                 closing = without(error, EXITS)
-            failure = _both(raised, closing)
+            failure = engine.replaced or _both(raised, closing)
             if failure is not None:
                 raise failure
     finally:
         if engine.exit is not None:
             raise engine.exit  # as it is, whatever the application raised that was cancelled for it
+
+
+def _version() -> str:
+    with suppress(PackageNotFoundError):  # an application may have copied the engine
+        return version("penstock")
+    return ""
+
+
+def _node(name: str, url: str, config: Config, producers: Producers) -> Node:
+    return Node(
+        name=name,
+        incarnation=uuid4().hex,
+        url=url,
+        version=_version(),
+        since=now(),
+        ttl=config.lease_ttl,
+        producers=tuple(info.name for info in producers.infos),
+    )
 
 
 # The logs that have an engine, by identity, with its name: without one, it believes that all sessions are its own.

@@ -26,10 +26,13 @@ __all__ = [
     "GenerationBegan",
     "GenerationCancelled",
     "GenerationEnded",
+    "NodeTakenOver",
     "Observer",
     "ProducerDone",
+    "SessionClaimed",
     "SessionRepaired",
     "SessionSetAside",
+    "SteppedDown",
     "StragglerEnded",
     "WriteRefused",
     "request_id",
@@ -75,6 +78,37 @@ class SessionSetAside:
 
     session_id: str
     error: PenstockError
+
+
+@final
+@frozen(kw_only=True)
+class SessionClaimed:
+    """This engine has the right to write in the session now; ``former`` had it, which may be itself or nobody ("").
+
+    ``gone``: that one is gone, and had something open in it.
+    """
+
+    session_id: str
+    former: str
+    gone: bool
+
+
+@final
+@frozen(kw_only=True)
+class SteppedDown:
+    """The engine ``owner`` has the session now, and this one writes nothing more in it."""
+
+    session_id: str
+    owner: str
+
+
+@final
+@frozen(kw_only=True)
+class NodeTakenOver:
+    """The engine ``name`` is gone, and so many sessions were taken over in which it had something open."""
+
+    name: str
+    sessions: int
 
 
 @final
@@ -179,6 +213,9 @@ Fact: TypeAlias = (
     | WriteRefused
     | SessionRepaired
     | SessionSetAside
+    | SessionClaimed
+    | SteppedDown
+    | NodeTakenOver
     | GenerationBegan
     | GenerationCancelled
     | CleanupEnded

@@ -54,12 +54,15 @@ _BEFORE: Final = (
 
 @final
 class HttpPeers(Peers):
-    """Asks the nodes that have the secret; as ``async with``. ``url_of`` a node's name: where it answers, if known."""
+    """Asks the nodes that have the secret; as ``async with``. ``url_of`` a node's name: where it answers, if known.
+
+    ``url_of`` may be set later: the engine that knows is opened with this.
+    """
 
     def __init__(
         self,
         secret: ClusterSecret,
-        url_of: Callable[[str], str | None],
+        url_of: Callable[[str], str | None] = lambda _: None,
         *,
         within: float = _ANSWER_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -78,12 +81,15 @@ class HttpPeers(Peers):
         )
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give up the connections that are kept."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLEANUP_SECONDS):
             await self._http.aclose()
 

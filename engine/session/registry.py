@@ -18,6 +18,7 @@ from typing import Final, TypeVar, cast, final
 import trio
 from outcome import Error, Outcome, Value
 
+from ..cluster.membership import Membership
 from ..codec import encode, encode_json
 from ..config import Config
 from ..errors import (
@@ -35,7 +36,7 @@ from ..errors import (
     WriteFailed,
 )
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
-from ..facts import Observer
+from ..facts import Observer, SessionClaimed
 from ..generation.watchdog import Watchdog
 from ..log.port import Append, Claim, Delete, EventLog, Head, Summary, next_block
 from ..rules.forking import beginning
@@ -76,10 +77,13 @@ class Registry:
         owner: str = "",
         bus: Bus | None = None,
         peers: Peers | None = None,
+        membership: Membership | None = None,
     ) -> None:
         """Where others share its log, ``owner`` is the engine's name, ``bus`` how it hears of them, ``peers`` how it
-        asks them."""
+        asks them. ``membership`` knows which of these are there, if that can be known.
+        """
         self._log = log
+        self._membership = membership
         self.owner: Final = owner
         self.bus: Final = bus
         self.views: Final = None if bus is None else Views(log, bus, self)
@@ -321,20 +325,31 @@ class Registry:
 
     async def _claim(self, session_id: SessionId, head: Head, gone: str) -> None:
         """Make it this engine's. Where it stands is to be read again behind this: others may have written meanwhile."""
+        open_ = False
         while True:
             try:
-                others = head.owner not in ("", self.owner, gone)
-                # What begins behind this look raises the token, and then the claim is refused.
-                if others and await self._log.record(session_id, head.epoch, OPEN) is not None:
-                    raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
+                open_ = False
+                if head.owner not in ("", self.owner):
+                    # What begins behind this look raises the token, and then the claim is refused.
+                    open_ = await self._log.record(session_id, head.epoch, OPEN) is not None
+                    if open_ and head.owner != gone and not await self._is_gone(head.owner):
+                        raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
                 claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
                 if not await self._written(claim, lambda: None):
                     raise TimedOut("the log has not said yet whose the session is", session_id=session_id)
                 break
             except (StaleToken, StaleEpoch):
                 head = await self._living(session_id)
+        self.observer.observe(SessionClaimed(session_id=session_id, former=head.owner, gone=open_))
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
+
+    async def _is_gone(self, owner: str) -> bool:
+        return self._membership is not None and await self._membership.is_gone(owner)
+
+    def sees_to(self, session_id: str) -> bool:
+        """Whether this engine, and no other of those that share its log, sees to what nobody does of the session."""
+        return self._membership is None or self._membership.responsible(session_id)
 
     async def _delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.

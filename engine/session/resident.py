@@ -33,7 +33,7 @@ from ..errors import (
     WriteFailed,
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
-from ..facts import Observer
+from ..facts import Observer, SteppedDown
 from ..generation.run import LimitName, Run, RunContext
 from ..log.port import EventLog, Head, Release
 from ..observers.reporting import Reporter
@@ -686,7 +686,5 @@ class Resident:
             self.core.live.refuse(self.life.refusal)
             self.core.live.cancel("another engine has the session")
         self.hub.recover()
-        logger.warning(
-            "session %s: the engine %s has it now; this one steps down", self.session_id, owner or "of no name"
-        )
+        self._registry.observer.observe(SteppedDown(session_id=self.session_id, owner=owner))
         self.close()

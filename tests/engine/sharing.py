@@ -8,6 +8,7 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from penstock import engine
 from penstock.engine import (
     Batch,
     Bus,
@@ -142,6 +143,15 @@ class LossyBus(Bus):
         self.inner: Final = LocalBus()
         self.loses: Callable[[], bool] = lambda: False
         self.lost = 0
+
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await self.inner.beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await self.inner.nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await self.inner.retire(name, incarnation)
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         return await self.inner.follow(session_id, heard)

@@ -78,6 +78,7 @@ class RedisLog(EventLog):
         self._closing = trio.Event()
         self._closed = trio.Event()
         self._failure: Exception | None = None  # why it could not be opened
+        self._verb = ""
         self._lanes: list[Lane] = []
         self._waiting = 0
         self._commits = self._events = self._failed = 0
@@ -90,6 +91,14 @@ class RedisLog(EventLog):
         await self._opened.wait()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    def tell_followers(self) -> None:
+        """Tell whoever follows a session (`cluster.redis`) of each write to it, together with the write."""
+        self._verb = "SPUBLISH" if self._address.cluster else "PUBLISH"
 
     # --- its task
 
@@ -129,7 +138,7 @@ class RedisLog(EventLog):
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
         self._store = store = Store(client, self._patience)
         self._lanes = [
-            Lane(Writing(store, self._layout, bases).carry_out, lambda: store.trouble, self._told)
+            Lane(Writing(store, self._layout, bases, lambda: self._verb).carry_out, lambda: store.trouble, self._told)
             for bases in self._layout.lanes
         ]
         self._opened.set()

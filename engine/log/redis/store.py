@@ -81,9 +81,14 @@ class Script:
 
     @classmethod
     def load(cls, name: str) -> Script:
-        """The file of that name beside this module, behind what all of them share."""
-        folder = files(__package__)
-        text = b"\n".join(folder.joinpath(f"{part}.lua").read_bytes() for part in ("common", name))
+        """The file of that name beside this module, behind what all of the log's share."""
+        return cls.of(__package__, "common", name)
+
+    @classmethod
+    def of(cls, package: str, *names: str) -> Script:
+        """The files of these names in a package, one behind the other."""
+        folder = files(package)
+        text = b"\n".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
         return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

@@ -1,5 +1,6 @@
 -- A round: writes, carried out in order, each by itself.
--- KEYS[1] what is remembered of this writer's last round. ARGV[1] the number of this one, ARGV[2] the writes.
+-- KEYS[1] what is remembered of this writer's last round. ARGV[1] the number of this one, ARGV[2] the writes,
+-- ARGV[3] how those are told of them that follow a session: PUBLISH, SPUBLISH in a cluster, or '' where nobody does.
 --
 -- Answers for each write 0 when it landed, 1 when what is stored of its session is damaged, or where the session stands
 -- that refused it: {} or {epoch, tail, token, owner, deleted}. A round that comes again changes nothing and gets the
@@ -206,9 +207,38 @@ local function carry_out(w)
   return 0
 end
 
+local TOLD = 64 * 1024 -- bytes; who is told of more than that looks at the log
+local VERB = ARGV[3]
+local COUNTS = VERB == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB'
+
+-- A message is empty, or the epoch, the first offset and the lengths of the bodies in one line, and then the bodies.
+local function tell(w)
+  if w.kind == 'keep' or w.kind == 'compact' or (w.kind == 'append' and #w.events == 0) then
+    return
+  end
+  local channel = w.base .. 'c' .. w.session
+  if redis.call('PUBSUB', COUNTS, channel)[2] == 0 then
+    return
+  end
+  local told, size = { w.epoch, text((w.tail or 0) + 1) }, 0
+  for _, body in ipairs(w.events or {}) do
+    told[#told + 1] = #body
+    size = size + #body
+  end
+  if w.events and size <= TOLD then
+    redis.call(VERB, channel, table.concat(told, ' ') .. '\n' .. table.concat(w.events))
+  else
+    redis.call(VERB, channel, '')
+  end
+end
+
 local verdicts = {}
 for _, w in ipairs(cmsgpack.unpack(ARGV[2])) do
-  verdicts[#verdicts + 1] = guarded(1, carry_out, w)
+  local verdict = guarded(1, carry_out, w)
+  verdicts[#verdicts + 1] = verdict
+  if verdict == 0 and VERB ~= '' then
+    tell(w)
+  end
 end
 redis.call('SET', KEYS[1], cmsgpack.pack({ round, verdicts }), 'PX', 3600000)
 return verdicts

@@ -7,7 +7,7 @@ again, and one that comes late, behind another, changes nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import msgspec
@@ -27,10 +27,12 @@ _WRITE: Final = Script.load("write")
 class Writing:
     """One writer, to the shards ``bases``, which carries out one round at a time."""
 
-    def __init__(self, store: Store, layout: Layout, bases: list[str]) -> None:
+    def __init__(self, store: Store, layout: Layout, bases: list[str], verb: Callable[[], str]) -> None:
+        """``verb`` is how others are told of what landed, as a command of the store; "" while nobody is."""
         self._store = store
         self._layout = layout
         self._key = f"{bases[0]}b{uuid.uuid4().hex}"
+        self._verb = verb
         self._number = 0
 
     async def carry_out(self, writes: Sequence[Write]) -> Sequence[PenstockError | None]:
@@ -38,7 +40,7 @@ class Writing:
         self._number += 1
         sent = [self._packed(write) for write in writes]
         bodies: list[Packable] = [body for body in sent if isinstance(body, msgspec.Raw)]
-        answer = await self._store.call(_WRITE, self._key, self._number, pack(bodies))
+        answer = await self._store.call(_WRITE, self._key, self._number, pack(bodies), self._verb())
         verdicts = iter(of_answers(answer, len(bodies)))
         return [
             refusal(write, next(verdicts)) if isinstance(body, msgspec.Raw) else body
