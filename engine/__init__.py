@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from . import errors, events
 from . import facts as observer
+from .cluster.opening import list_nodes
 from .codec import (
     check_json,
     converter,
@@ -195,6 +196,7 @@ __all__ = [
     "encode_json",
     "expire_sessions",
     "from_json",
+    "list_nodes",
     "open_engine",
     "open_sqlite",
     "open_sqlite_reader",

@@ -65,6 +65,9 @@ _RECOVERY_WIDTH: Final = 32
 # How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
 _EXPIRY_PAUSE: Final = 3600.0
 
+# An engine that shares a store has written in it so many seconds ago at most, or it is not ready.
+_STORED_WITHIN: Final = 3.0
+
 # Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
 _UPKEEP_PAUSE: Final = 60.0
 
@@ -74,7 +77,9 @@ _UPKEEP_PAUSE: Final = 60.0
 class EngineStatistics:
     """A moment's figures. ``pending_events``, of so many ``pending_bytes``, are stamped and not committed.
 
-    ``set_aside`` counts the sessions of which what is stored cannot be read.
+    ``set_aside`` counts the sessions of which what is stored cannot be read. Where engines share the log, ``seats`` are
+    those in memory that this one has, ``views`` those that are read here, and ``lease_age`` is how many seconds ago the
+    store last took this engine's word that it is there.
     """
 
     sessions: int
@@ -88,6 +93,9 @@ class EngineStatistics:
     set_aside: int
     draining: bool
     log: LogStatistics
+    seats: int = 0
+    views: int = 0
+    lease_age: float | None = None
 
 
 @final
@@ -279,6 +287,28 @@ class Engine:
             not resident.writable for resident in self._registry.residents
         )
 
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """Why this engine should be sent nothing now; empty where it should.
+
+        ``draining``; ``store``: nothing can be stored, or a session here cannot be written. Where engines share the
+        log, a session's own trouble is none of the engine's, and all of them would have it: then ``store`` is a store
+        that has taken no write of this engine's for 3 s, or for one beat where that is longer; ``lease``: the others
+        may believe that this engine is gone; ``bus``: it hears late of what they do.
+        """
+        found = ["draining"] if self.draining else []
+        membership, bus = self._membership, self._registry.bus
+        if membership is None or bus is None:
+            return (*found, "store") if self.degraded else tuple(found)
+        ttl = membership.node.ttl
+        if self._log.statistics().trouble is not None or membership.beaten_ago > max(_STORED_WITHIN, ttl / 2):
+            found.append("store")
+        if membership.beaten_ago > ttl:
+            found.append("lease")
+        if not bus.listening:
+            found.append("bus")
+        return tuple(found)
+
     def statistics(self) -> EngineStatistics:
         residents, watched = self._registry.residents, self._registry.watched
         return EngineStatistics(
@@ -293,6 +323,9 @@ class Engine:
             set_aside=len(self._registry.aside),
             draining=self.draining,
             log=self._log.statistics(),
+            seats=len(residents) if self._registry.owner else 0,
+            views=0 if self._registry.views is None else len(watched),
+            lease_age=None if self._membership is None else self._membership.beaten_ago,
         )
 
     # --- life

@@ -266,8 +266,8 @@ def serve(
     from .process import Options, ServeError, run  # noqa: PLC0415  so that tail and send start without a server's weight
 
     place = _place(context, db, url)
-    name = _name(place, node, bus)
-    if peering is not None and name is None:
+    named = _name(place, node, bus)
+    if peering is not None and named is None:
         raise click.UsageError(
             "--node-listen is for servers that share a log: name it by --log, and this one by --node"
         )
@@ -277,7 +277,7 @@ def serve(
         run(
             Options(
                 log=place,
-                node=name,
+                node=named,
                 peering=peering,
                 lease_ttl=lease_ttl,
                 bus=bus,

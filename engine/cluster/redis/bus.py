@@ -122,6 +122,10 @@ class RedisBus(Bus):
             await self._closing.wait()
             nursery.cancel_scope.cancel(reason="the bus closes")
 
+    @property
+    def listening(self) -> bool:
+        return not self._closed.is_set() and self._line.up
+
     async def aclose(self) -> None:
         self._closing.set()
         with trio.CancelScope(shield=True):
