@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias, final
@@ -171,7 +172,10 @@ class Between(Peers):
     way there, ``unheard`` where the answer is lost. ``asked`` has them all, but for the refused ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Callable[[], str] = lambda: "", within: float = math.inf) -> None:
+        """``chance`` gives the fate of a question that has none; an answer is there ``within`` so many seconds."""
+        self._chance = chance
+        self._within = within
         self.engines: Final[dict[str, Engine]] = {}
         self.fates: Final[list[str]] = []
         self.asked: Final[list[tuple[str, str]]] = []
@@ -181,12 +185,15 @@ class Between(Peers):
         before, self.before = self.before, None
         if before is not None:
             await before()
-        fate = self.fates.pop(0) if self.fates else ""
+        fate = self.fates.pop(0) if self.fates else self._chance()
         if fate == "refused" or owner not in self.engines:
             raise Unanswered("nobody is there", asked=False)
         self.asked.append((owner, command))
-        answer = b"" if fate == "lost" else await self.engines[owner].carry_out(session_id, command, body)
-        if fate:
+        answer = b""
+        with trio.move_on_after(self._within):
+            if fate != "lost":
+                answer = await self.engines[owner].carry_out(session_id, command, body)
+        if fate or not answer:
             raise Unanswered("the connection broke", asked=True)
         return answer
 
