@@ -117,7 +117,14 @@ class Engine:
         self._membership: Final = (
             None
             if bus is None or node is None
-            else Membership(bus, node, confirm=self._confirm, inherit=self._inherit, replaced=self._leave_name)
+            else Membership(
+                bus,
+                node,
+                confirm=self._confirm,
+                inherit=self._inherit,
+                owners=self._owners,
+                replaced=self._leave_name,
+            )
         )
         is_gone = None if self._membership is None else self._membership.is_gone
         self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, is_gone)
@@ -438,21 +445,31 @@ class Engine:
             if resident.core.live is not None and resident.owns:
                 resident.journal.probe()
 
-    async def _inherit(self, name: str) -> bool:
+    async def _inherit(self, name: str, wants: Callable[[str], bool]) -> bool:
         """Take over what an engine that is gone left open, and what is nobody's; whether nothing of it is left.
 
-        Only what this engine is to see to: others do so with the rest.
+        Only in sessions that are wanted: others do so with the rest.
         """
-        brought = await self._bring(partial(self._owned, name), gone=name, wants=self._sees_to)
+        brought = await self._bring(partial(self._owned, name), gone=name, wants=wants)
         if brought:
             self._observer.observe(NodeTakenOver(name=name, sessions=brought))
-        await self._bring(partial(self._owned, ""), wants=self._sees_to)  # what it released when it left
+        await self._bring(partial(self._owned, ""), wants=wants)  # what it released when it left
         after = ""
         while left := await self._owned(name, after):
             if not all(self._registry.is_aside(each) for each in left):
                 return False
             after = left[-1]
         return True
+
+    async def _owners(self) -> set[str]:
+        """Who has anything open, or waiting."""
+        owners: set[str] = set()
+        for key in (OPEN, QUEUED):
+            after = ""
+            while held := await self._holders(key, after):
+                owners |= {head.owner for head in (await self._log.living(held)).values()}
+                after = held[-1]
+        return owners - {""}
 
     def _leave_name(self, error: DatabaseInUse) -> None:
         logger.error("%s", error)
