@@ -25,6 +25,7 @@ _MODULES: Final[Mapping[str, str]] = {
     "compact": "compact",
     "inspect": "inspect",
     "log": "log",
+    "nodes": "nodes",
     "restore": "backup",
     "send": "send",
     "serve": "serve",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ import trio
 from penstock.engine import Batch, Bus, Config, DatabaseInUse, Engine, Entry, LocalBus, Node, Session, open_engine
 from penstock.engine.errors import UnwritableDatabase
 from tests.engine.proxy import Fault, FaultyProxy
-from tests.engine.redis_server import RedisServer
+from tests.engine.redis_server import RedisCluster, RedisServer
 
 TTL = 0.3
 
@@ -240,3 +241,52 @@ async def test_a_bus_that_is_none_is_refused_without_its_password(redis_server: 
             async with open_engine(":memory:", owner="a", bus=url):
                 pass
         assert "s3cret" not in f"{refused.value!r} {refused.value.__cause__!r}"
+
+
+@pytest.mark.long
+async def test_channels_of_a_cluster_are_followed_where_they_are(tmp_path: Path) -> None:
+    cluster = RedisCluster(tmp_path)
+    try:
+        cluster.start()
+        url = cluster.url(shards=8)
+        names = [f"s{number}" for number in range(24)]
+        async with redis_bus(url) as one, redis_bus(url) as other:
+            heard = {name: Heard() for name in names}
+            for name in names:
+                await one.follow(name, heard[name])
+            for name in names:
+                other.tell(name, batch(b"1", session_id=name))
+            await until(lambda: all(heard[name].told == [plain(batch(b"1", session_id=name))] for name in names))
+            assert await one.beat(node(), 60) is False
+            assert await other.nodes() == {"a": node()}
+            cluster.nodes[1].kill()
+            await trio.sleep(0.5)
+            await trio.to_thread.run_sync(cluster.nodes[1].start)
+            await until(lambda: any(heard[name].told[1:] == [None] for name in names))
+            for name in names:
+                heard[name].told.clear()
+            await trio.sleep(1)
+            for name in names:
+                other.tell(name, None)
+            await until(lambda: all(heard[name].told for name in names))
+    finally:
+        cluster.kill()
+
+
+@pytest.mark.long
+async def test_two_engines_over_a_cluster_hear_of_each_other(tmp_path: Path, only_the_bus: None) -> None:
+    cluster = RedisCluster(tmp_path)
+    try:
+        cluster.start()
+        url = cluster.url(shards=8)
+        async with two(url, url) as (a, b), trio.open_nursery() as nursery:
+            for number in range(12):
+                session = await a.create_session(f"s{number}")
+                heard: list[int] = []
+                nursery.start_soon(read_all, await b.session(f"s{number}"), heard)
+                await until(partial(lambda heard: heard == [1], heard))
+                await session.post("x")
+                await until(partial(lambda heard: heard == [1, 2], heard))
+            nursery.cancel_scope.cancel()
+    finally:
+        cluster.kill()

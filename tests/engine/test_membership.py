@@ -270,3 +270,16 @@ async def test_an_engine_alone_is_no_node(autojump_clock: MockClock) -> None:
         assert engine.find_node("a") is None
     async with open_engine(MemoryLog(), owner="a") as engine:  # nobody can hear of it
         assert engine.node is None
+
+
+async def test_what_an_engine_left_that_the_store_has_forgotten_is_found(autojump_clock: MockClock) -> None:
+    log, bus = KeptLog(MemoryLog()), LocalBus()
+    async with members("a", "b", "c", log=log, bus=bus) as (a, b, _):
+        await trio.sleep(SURE)
+        for name in ("s", "t"):
+            await (await a.engine.create_session(name)).start(Steered())
+        a.kill()
+        bus.__init__()  # the store was emptied
+        await trio.sleep(5 * TTL + 1)
+        assert [node.name for node in b.engine.nodes()] == ["b", "c"]
+        assert await outcomes(log, "s") == await outcomes(log, "t") == ["lost"]

@@ -21,6 +21,7 @@ from penstock.engine import (
     Config,
     Cursor,
     Generation,
+    LocalBus,
     MemoryLog,
     PenstockError,
     Producer,
@@ -39,6 +40,9 @@ CONFIG: Final = Config(cleanup_timeout=2, drain_timeout=5, idle_session=3, flush
 
 # Behind the last thing that befell anybody, nothing may be open any more that a dead engine had: seconds.
 _SURE: Final = 1.5 * TTL + 2
+
+# The same where the dead one had been forgotten, and then began something.
+_FURTHER: Final = 5 * TTL + _SURE
 
 # And behind a death, where nothing else had befallen anybody for so long that all were sure of each other.
 _TAKEN: Final = TTL + 2
@@ -86,8 +90,9 @@ steps = st.builds(
 
 @final
 class World:
-    def __init__(self, log: KeptLog, everybody: list[Member], nursery: trio.Nursery) -> None:
+    def __init__(self, log: KeptLog, bus: LocalBus, everybody: list[Member], nursery: trio.Nursery) -> None:
         self.log = log
+        self.bus = bus
         self.everybody = everybody
         self.nursery = nursery
         self.done: Counter[str] = Counter()
@@ -102,6 +107,7 @@ class World:
 
     def befall(self, step: Step) -> bool:
         member = self.everybody[step.node]
+        had_a_name = member.name in self.bus._incarnations  # nobody has forgotten it while it could not beat
         match step.deed:
             case "stop it":
                 member.stop()
@@ -118,7 +124,9 @@ class World:
                 return step.deed == "kill"
         now = trio.current_time()
         calm = now - self.befallen >= _SURE and all(each.dead or each.well for each in self.everybody)
-        self.taken_by = now + (_TAKEN if step.deed == "kill" and calm else _SURE)
+        self.taken_by = max(self.taken_by, now + (_TAKEN if step.deed == "kill" and calm else _SURE))
+        if member.dead and not had_a_name:
+            self.taken_by = max(self.taken_by, now + _FURTHER)
         self.befallen = now
         return True
 
@@ -193,12 +201,12 @@ class World:
 
 
 async def run(asked: list[Step]) -> Counter[str]:
-    log = KeptLog(MemoryLog())
+    log, bus = KeptLog(MemoryLog()), LocalBus()
     async with (
-        members(*NAMES, log=log, config=CONFIG, producers=PRODUCERS) as everybody,
+        members(*NAMES, log=log, bus=bus, config=CONFIG, producers=PRODUCERS) as everybody,
         trio.open_nursery() as nursery,
     ):
-        world = World(log, everybody, nursery)
+        world = World(log, bus, everybody, nursery)
         for session_id in SESSIONS:
             await everybody[0].engine.create_session(session_id)
         async with trio.open_nursery() as watching:
@@ -214,7 +222,7 @@ async def run(asked: list[Step]) -> Counter[str]:
             for member in everybody:
                 member.go_on()
             world.befall(Step("mend", 0, "s", 0))
-            await trio.sleep(_SURE + 1)
+            await trio.sleep(max(_SURE, world.taken_by - trio.current_time()) + 1)
             world.ending = True
             alive = [member for member in everybody if not member.dead]
             for member in alive:

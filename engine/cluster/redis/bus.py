@@ -127,6 +127,10 @@ class RedisBus(Bus):
             await self._closing.wait()
             nursery.cancel_scope.cancel(reason="the bus closes")
 
+    @property
+    def listening(self) -> bool:
+        return not self._closed.is_set() and all(line.up for line in self._lines.values())
+
     async def aclose(self) -> None:
         self._closing.set()
         with trio.CancelScope(shield=True):

@@ -74,6 +74,11 @@ class Line:
         self._up = False
         self.moved_to: tuple[str, int] | None = None  # where the server says that the channels are
 
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection now, as far as is known."""
+        return self._up
+
     async def join(self, channel: bytes) -> None:
         """Follow it; the server has acknowledged that when this returns.
 
