@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--conversations", type=int, default=4, help="that go on at a time")
     parser.add_argument("--lease-ttl", type=float, default=3.0, help="seconds")
     parser.add_argument("--growth", type=float, default=1.25, help="of memory, from the third minute to the last")
+    parser.add_argument("--faults", default="all", choices=["all", "none", "rolling"], help="rolling: restarts in turn")
     parser.add_argument("--keep", type=Path, help="a folder that takes the store and all logs, and is left")
     given = parser.parse_args()
 
@@ -48,6 +49,7 @@ def main() -> int:
             conversations=given.conversations,
             ttl=given.lease_ttl,
             growth=given.growth,
+            faults=given.faults,
         )
         campaign = Campaign(plan, say)
         trio.run(campaign.run)

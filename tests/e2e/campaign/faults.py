@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, TypeAlias, final
 
 import trio
 
@@ -18,7 +18,10 @@ from tests.engine.redis_server import RedisServer
 
 from .watch import Watch
 
-__all__ = ["CLOCK", "Faults"]
+__all__ = ["CLOCK", "Faults", "Kind", "set_clock"]
+
+# All that there are, none, or nothing but that all nodes are restarted in turn, in an orderly way.
+Kind: TypeAlias = Literal["all", "none", "rolling"]
 
 # Of each node, how often of all.
 _OF_NODES: Final = {"kill": 4, "restart": 2, "short pause": 2, "long pause": 4, "cut off": 3, "clock": 3}
@@ -50,6 +53,7 @@ class Faults:
         store: RedisServer,
         watch: Watch,
         *,
+        kind: Kind,
         ttl: float,
         clocks: bool,
     ) -> None:
@@ -57,6 +61,7 @@ class Faults:
         self._proxies: Final = proxies
         self._store: Final = store
         self._watch: Final = watch
+        self._kind: Final = kind
         self._ttl: Final = ttl
         self._chance: Final = random.Random(f"{seed} nodes")
         self._of_store: Final = random.Random(f"{seed} store")
@@ -71,8 +76,18 @@ class Faults:
     async def run(self) -> None:
         """Until cancelled; then everything is put in order again."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._with_nodes)
-            nursery.start_soon(self._with_store)
+            if self._kind == "all":
+                nursery.start_soon(self._with_nodes)
+                nursery.start_soon(self._with_store)
+            elif self._kind == "rolling":
+                nursery.start_soon(self._in_turn)
+
+    async def _in_turn(self) -> None:
+        for node in itertools.cycle(self._nodes):
+            await trio.sleep(self._ttl)
+            self.counts["restart"] += 1
+            with trio.CancelScope(shield=True):
+                await self._befall(node, "restart")
 
     async def _with_nodes(self) -> None:
         while True:
@@ -87,7 +102,7 @@ class Faults:
 
     async def _befall(self, node: Node, what: str) -> None:
         """One fault of a node's, from its beginning to its end."""
-        self._watch.disturbed[node.name] = math.inf
+        self._watch.disturbed[node.name] = time.monotonic()
         match what:
             case "kill":
                 await trio.to_thread.run_sync(node.kill)

@@ -57,7 +57,7 @@ async def follow_by_hand(reader: Reader, url: Callable[[], str], chance: random.
     path = f"/v1/sessions/{reader.ledger.session_id}/events?heartbeat=1"
     timeout = httpx.Timeout(_SILENCE)
     async with httpx.AsyncClient(timeout=timeout) as client:
-        while not reader.ended:
+        while True:
             headers = {"Accept": "application/x-ndjson"} | ({"Last-Event-ID": cursor} if cursor else {})
             with trio.move_on_after(chance.uniform(0.5, 8)):
                 try:
@@ -74,9 +74,11 @@ async def follow_by_hand(reader: Reader, url: Callable[[], str], chance: random.
                         async for line in stream.aiter_lines():
                             cursor = _heard(reader, cursor, line)
                             if reader.ended:
-                                return
+                                break
                 except httpx.HTTPError:
                     await trio.sleep(0.2)
+            if reader.ended:
+                return
 
 
 def _heard(reader: Reader, cursor: str, line: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import statistics
 import time
@@ -26,7 +27,7 @@ from tests.engine.proxy import FaultyProxy
 from tests.engine.redis_server import RedisServer
 
 from .conversation import Conversation, patiently
-from .faults import CLOCK, Faults, set_clock
+from .faults import CLOCK, Faults, Kind, set_clock
 from .script import Script
 from .watch import Watch
 
@@ -50,6 +51,7 @@ class Plan:
     conversations: int = 4  # at a time
     ttl: float = 3.0  # of a lease, in seconds
     growth: float = 1.25
+    faults: Kind = "all"
 
 
 @final
@@ -136,7 +138,14 @@ class Campaign:
         plan = self._plan
         watch = Watch(self.log, self._nodes, plan.ttl)
         faults = Faults(
-            plan.seed, self._nodes, self._proxies, self._store, watch, ttl=plan.ttl, clocks=self._library is not None
+            plan.seed,
+            self._nodes,
+            self._proxies,
+            self._store,
+            watch,
+            kind=plan.faults,
+            ttl=plan.ttl,
+            clocks=self._library is not None,
         )
         if self._library is None:
             self._say("clocks are not set: libfaketime is not installed (apt-get install faketime)")
@@ -184,10 +193,12 @@ class Campaign:
     def _tell(self, watch: Watch, faults: Faults) -> None:
         done = {name: self.counts[name] for name in ("conversations", "events", "acknowledged", "read", "met")}
         lives = [len(node.lives) for node in self._nodes]
+        memory = self._memory[-1] if self._memory else math.nan
+        wrong = len(self.faults) + len(watch.faults) + len(faults.wrong)
         self._say(
             f"minute {len(self._memory)}: {done}, faults {dict(faults.counts)}, lives {lives}, looks {watch.looks}, "
             f"longest without an owner {watch.longest:.1f} s, slowest reader {self.slowest:.1f} s, "
-            f"memory {self._memory[-1:] or '?'} MiB, wrong {len(self.faults) + len(watch.faults) + len(faults.wrong)}"
+            f"memory {memory:.0f} MiB, wrong {wrong}"
         )
 
     async def _judge(self) -> None:
@@ -203,9 +214,9 @@ class Campaign:
             if stored.live is not None:
                 self.faults.append(f"{head.session_id}: {stored.live} is live at the end")
         for session_id, cursor in self._ended:
-            head = heads.get(session_id)
-            if head is None or head.epoch != cursor.epoch or head.tail < cursor.offset:
-                self.faults.append(f"{session_id} was at {cursor}, and is {head} at the end")
+            last = heads.get(session_id)
+            if last is None or last.epoch != cursor.epoch or last.tail < cursor.offset:
+                self.faults.append(f"{session_id} was at {cursor}, and is {last} at the end")
         if len(self._memory) > 3 and self._memory[-1] > self._plan.growth * self._memory[2]:
             self.faults.append(
                 f"the memory of {self._nodes[0].name} grew: {[round(each) for each in self._memory]} MiB"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Final, TypeAlias, final
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal, TypeAlias, TypeVar, final
 from uuid import uuid4
 
 import httpx
@@ -14,7 +13,7 @@ import trio
 from attrs import frozen
 
 from penstock.adapters.client import RemoteSession
-from penstock.engine import Cursor, PenstockError, PolicyName, Queued, Stopped, new_message_id
+from penstock.engine import Cursor, PenstockError, PolicyName, Queued, new_message_id
 
 from .ledger import Ledger
 from .script import Script, ScriptRefused
@@ -36,6 +35,15 @@ _UNSENT: Final = frozenset(
 
 _POLICIES: Final[list[PolicyName]] = ["supersede", "supersede", "rollback", "queue", "queue", "latest", "reject"]
 
+_OF_PRODUCERS: Final[list[PolicyName | None]] = [None, "supersede", "queue", "latest"]
+
+_QUEUES: Final[list[Literal["pause", "continue", "clear"]]] = ["pause", "continue", "clear"]
+
+# What a stop answers behind which the end is stored.
+_ENDED: Final = ("stopped", "stopping", "already_done")
+
+T = TypeVar("T")
+
 
 @final
 @frozen
@@ -49,20 +57,20 @@ class Talk:
     counts: Counter[str]
     urls: Callable[[], str]
 
-    @contextmanager
-    def asking(self, what: str, *, once: bool = False) -> Iterator[None]:
-        """Count it, and what it is refused with. ``once``: the client does not repeat it.
+    async def ask(self, what: str, answer: Awaitable[T], *, once: bool = False) -> T | None:
+        """Wait for an answer and count it; None where it is a refusal. ``once``: the client does not repeat it.
 
         What a client repeats is refused by what is so, and never because a node or the store was away.
         """
         try:
-            yield
+            told = await answer
         except (PenstockError, ScriptRefused) as error:
             self.counts[f"{what}: {error.code}"] += 1
             if error.code not in _EXPECTED and not (once and error.code in _UNSENT):
                 self.ledger.fault(f"{what} was refused: {error.code} {error}")
-        else:
-            self.counts[what] += 1
+            return None
+        self.counts[what] += 1
+        return told
 
     async def pause(self, longest: float) -> None:
         await trio.sleep(self.chance.uniform(0, longest))
@@ -79,41 +87,41 @@ async def answer(talk: Talk) -> None:
     session, chance, ledger = talk.session, talk.chance, talk.ledger
     policy = chance.choice(_POLICIES)
     generation_id = str(uuid4())
-    started = None
-    with talk.asking(f"start {policy}"):
-        pace = {"delay": chance.choice([0.01, 0.05, 0.2])}
-        started = await session.start("echo", text=talk.words(), input=pace, policy=policy, generation_id=generation_id)
+    pace = {"delay": chance.choice([0.01, 0.05, 0.2])}
+    start = session.start("echo", text=talk.words(), input=pace, policy=policy, generation_id=generation_id)
+    started = await talk.ask(f"start {policy}", start)
+    if started is not None:
         ledger.acknowledge("start", started.generation_id, started.cursor)
-    await talk.pause(3)
-    if started is None:
-        return
+        await talk.pause(3)
+        await _meddle(talk, generation_id, waits=isinstance(started, Queued))
+    else:
+        await talk.pause(3)
+
+
+async def _meddle(talk: Talk, generation_id: str, *, waits: bool) -> None:
+    session, chance, ledger = talk.session, talk.chance, talk.ledger
     what = chance.random()
     if what < 0.35:
-        with talk.asking("stop"):
-            queue = chance.choice(["pause", "continue", "clear"])
-            stopped: Stopped = await session.stop(generation_id, queue=queue)  # type: ignore[arg-type]
-            if stopped.state in ("stopped", "stopping", "already_done"):
-                ledger.acknowledge("end", generation_id)
-    elif what < 0.55:
-        with talk.asking("input"):
-            ledger.acknowledge("input", await session.input(generation_id, "steer", {"text": "faster"}))
-    elif what < 0.65 and isinstance(started, Queued):
-        with talk.asking("dequeue", once=True):
-            await session.dequeue(generation_id)
+        queue = chance.choice(_QUEUES)
+        stopped = await talk.ask("stop", session.stop(generation_id, queue=queue))
+        if stopped is not None and stopped.state in _ENDED:
             ledger.acknowledge("end", generation_id)
+    elif what < 0.55:
+        input_id = await talk.ask("input", session.input(generation_id, "steer", {"text": "faster"}))
+        if input_id is not None:
+            ledger.acknowledge("input", input_id)
+    elif what < 0.65 and waits:
+        await talk.ask("dequeue", session.dequeue(generation_id), once=True)
     elif what < 0.75:
-        with talk.asking("queue/next", once=True):
-            await session.queue_next()
+        await talk.ask("queue/next", session.queue_next(), once=True)
 
 
 async def post(talk: Talk) -> None:
     """A message, and then a read of any node: it is as new as the answer was."""
     message_id = new_message_id()
-    posted = None
-    with talk.asking("post"):
-        posted = await talk.session.post(f"said {uuid4().hex}", message_id=message_id)
-        talk.ledger.acknowledge("post", message_id, posted.cursor)
+    posted = await talk.ask("post", talk.session.post(f"said {uuid4().hex}", message_id=message_id))
     if posted is not None:
+        talk.ledger.acknowledge("post", message_id, posted.cursor)
         await _read(talk, posted.cursor)
     await talk.pause(1)
 
@@ -139,54 +147,57 @@ async def _read(talk: Talk, cursor: Cursor) -> None:
 
 async def produce(talk: Talk) -> None:
     """A producer elsewhere, of the Python client, that is told of every piece whether it is stored."""
-    chance, ledger = talk.chance, talk.ledger
-    with talk.asking("produce"):
-        policy = chance.choice([None, "supersede", "queue", "latest"])
-        said = ""
-        async with (
-            talk.session.produce(policy=policy) as generation,  # type: ignore[arg-type]
-            generation.message() as message,
-            message.text() as block,
-        ):
-            for number in range(chance.randint(3, 40)):
-                said += (piece := f"piece{number} {uuid4().hex[:6]} ")
-                await block.write(piece)
-                await trio.sleep(chance.choice([0, 0.02, 0.1]))
-                if chance.random() < 0.2:
-                    await generation.flush()
-                    ledger.texts[message.message_id] = said
-        ledger.texts[message.message_id] = said
-        ledger.wholes.add(message.message_id)
-        ledger.acknowledge("end", generation.generation_id)
+    await talk.ask("produce", _produced(talk))
     await talk.pause(2)
+
+
+async def _produced(talk: Talk) -> None:
+    chance, ledger = talk.chance, talk.ledger
+    said = ""
+    async with (
+        talk.session.produce(policy=chance.choice(_OF_PRODUCERS)) as generation,
+        generation.message() as message,
+        message.text() as block,
+    ):
+        for number in range(chance.randint(3, 40)):
+            said += (piece := f"piece{number} {uuid4().hex[:6]} ")
+            await block.write(piece)
+            await trio.sleep(chance.choice([0, 0.02, 0.1]))
+            if chance.random() < 0.2:
+                await generation.flush()
+                ledger.texts[message.message_id] = said
+    ledger.texts[message.message_id] = said
+    ledger.wholes.add(message.message_id)
+    ledger.acknowledge("end", generation.generation_id)
 
 
 async def answer_by_script(talk: Talk) -> None:
     """The same as `answer` and `post`, by the JavaScript client."""
-    session_id, chance, ledger, ask = talk.session.session_id, talk.chance, talk.ledger, talk.script.ask
+    session_id, chance, ledger, script = talk.session.session_id, talk.chance, talk.ledger, talk.script
     generation_id, message_id = str(uuid4()), str(uuid4())
     policy = chance.choice(_POLICIES)
-    with talk.asking(f"start {policy} (js)"):
-        body = {"producer": "echo", "text": talk.words(), "policy": policy, "generation_id": generation_id}
-        told = await ask(session_id, "start", {**body, "input": {"delay": 0.05}})
-        ledger.acknowledge("start", generation_id, told["cursor"])
-    with talk.asking("post (js)"):
-        told = await ask(session_id, "post", {"text": f"said {uuid4().hex}", "message_id": message_id})
-        ledger.acknowledge("post", message_id, told["cursor"])
+    body = {"producer": "echo", "text": talk.words(), "policy": policy, "generation_id": generation_id}
+    started = await talk.ask(
+        f"start {policy} (js)", script.ask(session_id, "start", {**body, "input": {"delay": 0.05}})
+    )
+    if started is not None:
+        ledger.acknowledge("start", generation_id, started["cursor"])
+    said = {"text": f"said {uuid4().hex}", "message_id": message_id}
+    posted = await talk.ask("post (js)", script.ask(session_id, "post", said))
+    if posted is not None:
+        ledger.acknowledge("post", message_id, posted["cursor"])
     await talk.pause(3)
     if chance.random() < 0.5:
-        with talk.asking("stop (js)"):
-            told = await ask(session_id, "stop", {"generation_id": generation_id})
-            if told["state"] in ("stopped", "stopping", "already_done"):
-                ledger.acknowledge("end", generation_id)
+        stopped = await talk.ask("stop (js)", script.ask(session_id, "stop", {"generation_id": generation_id}))
+        if stopped is not None and stopped["state"] in _ENDED:
+            ledger.acknowledge("end", generation_id)
 
 
 async def be_here(talk: Talk) -> None:
     """Come, and go."""
-    with talk.asking("presence"):
-        await talk.session.put_presence("ann", "phone", name="Ann")
-        await talk.pause(2)
-        await talk.session.drop_presence("ann", "phone")
+    await talk.ask("presence", talk.session.put_presence("ann", "phone", name="Ann"))
+    await talk.pause(2)
+    await talk.ask("presence", talk.session.drop_presence("ann", "phone"))
     await talk.pause(5)
 
 

@@ -29,7 +29,11 @@ _STARTING: Final = 0.6
 
 @final
 class Watch:
-    """``disturbed``: when a node, or the store, was last out of order, which all judgement waits for."""
+    """``disturbed``: by node, when something last went wrong with it, or was over.
+
+    Nobody is judged before the others and the store were left alone for one and a half leases: after an outage every
+    lease is old, and who has to take over may be the one that something goes wrong with.
+    """
 
     def __init__(self, log: EventLog, nodes: list[Node], ttl: float) -> None:
         self._log: Final = log
@@ -40,7 +44,7 @@ class Watch:
         self._held: Final[dict[tuple[str, int], Life]] = {}  # by session and block: whose process claimed it
         self._told: Final[set[tuple[str, int]]] = set()
         self.store_back: float | None = 0.0  # None: it is away
-        self.disturbed: Final[dict[str, float]] = {node.name: 0.0 for node in nodes}  # inf: it still is
+        self.disturbed: Final[dict[str, float]] = {node.name: 0.0 for node in nodes}
         self.looks = 0
         self.longest = 0.0  # seconds that a generation was open without an owner
         self.faults: Final[list[str]] = []
@@ -90,14 +94,14 @@ class Watch:
         if gone is None:
             return
         others = [since for name, since in self.disturbed.items() if name != node.name]
-        judged = max(min(others, default=0.0), self.store_back or 0.0)
+        judged = max(*others, self.store_back or 0.0)
         alone = now - max(gone, judged + self._ttl / 2)
         self.longest = max(self.longest, alone)
         if alone > self._ttl + SLACK and key not in self._told:
             self._told.add(key)
             self.faults.append(
-                f"{head.session_id} is open under {head.owner}, which is gone for {now - gone:.1f} s, and the others "
-                f"are well for {now - judged:.1f} s"
+                f"{head.session_id} is open under {head.owner}, which is gone for {now - gone:.1f} s; nothing has "
+                f"befallen the others for {now - judged:.1f} s"
             )
 
 
