@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, final
@@ -76,7 +76,7 @@ class Campaign:
         self.slowest = 0.0
 
     def url(self, chance: random.Random) -> str:
-        return chance.choice([node for node in self._nodes if node.up]).url
+        return chance.choice([node for node in self._nodes if node.up] or self._nodes).url
 
     async def run(self) -> None:
         """Load for so long; then rest, and the look at all that is there. Ends whatever it has started."""
@@ -186,8 +186,9 @@ class Campaign:
             samples: list[int] = []
             while time.monotonic() < begun + minute * _MINUTE:
                 await trio.sleep(1)
-                samples.append(memory_of(faults.spared.server.process.pid))
-            self._memory.append(statistics.median(samples) / 1024)
+                with suppress(AssertionError, OSError):  # it is being restarted
+                    samples.append(memory_of(faults.spared.server.process.pid))
+            self._memory.append(statistics.median(samples or [0]) / 1024)
             self._tell(watch, faults)
 
     def _tell(self, watch: Watch, faults: Faults) -> None:
