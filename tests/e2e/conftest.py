@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -48,9 +48,16 @@ class ServerProcess:
     """`penstock serve` on a free port. What it logs is in `log`."""
 
     def __init__(
-        self, folder: Path, *arguments: str, db: str = "test.db", url: str | None = None, cwd: Path | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        db: str = "test.db",
+        url: str | None = None,
+        cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """With a ``url`` of a log, which it is told as a secret, there is no database."""
+        """With a ``url`` of a log, which it is told as a secret, there is no database. ``variables`` are of its
+        environment, beside ours."""
         self.db = folder / db
         self.log = folder / "server.log"
         with self.log.open("ab") as log:
@@ -60,7 +67,7 @@ class ServerProcess:
                 stderr=log,
                 text=True,
                 cwd=cwd or folder,
-                env=environment() if url is None else {**environment(), "PENSTOCK_LOG": url},
+                env=environment(**({} if url is None else {"PENSTOCK_LOG": url}), **(variables or {})),
             )
         self.said = ""  # on its standard output
         self._lines: queue.Queue[str | None] = queue.Queue()

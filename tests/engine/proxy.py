@@ -42,6 +42,17 @@ class FaultyProxy:
         self.befallen = 0
         self.port = 0
         self._held: list[tuple[trio.SocketStream, bytes]] = []
+        self._open: set[trio.CancelScope] = set()
+        self._cut_off = False
+
+    def cut_off(self) -> None:
+        """End every connection, and each new one at once, until `mend`."""
+        self._cut_off = True
+        for scope in self._open:
+            scope.cancel(reason="the line was cut")
+
+    def mend(self) -> None:
+        self._cut_off = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -59,6 +70,9 @@ class FaultyProxy:
         self._held = []
 
     async def _pass_on(self, client: trio.SocketStream) -> None:
+        if self._cut_off:
+            await client.aclose()
+            return
         try:
             server = await trio.open_tcp_stream("127.0.0.1", self.to)
         except OSError:
@@ -67,6 +81,7 @@ class FaultyProxy:
         keep = False
         try:
             async with trio.open_nursery() as nursery:
+                self._open.add(nursery.cancel_scope)
                 quirk: list[Fault] = []  # what has befallen this connection
                 nursery.start_soon(self._answers, server, client, quirk, nursery.cancel_scope)
                 try:
@@ -87,6 +102,7 @@ class FaultyProxy:
                     pass
                 nursery.cancel_scope.cancel()
         finally:
+            self._open.discard(nursery.cancel_scope)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(client)
                 if not keep:
