@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias, final
 import pytest
 import trio
 
-__all__ = ["Fault", "FaultyProxy", "each_fault"]
+__all__ = ["FAULTS", "Fault", "FaultyProxy", "each_fault"]
 
 Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte by byte", "late"]
 
@@ -15,13 +15,13 @@ Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte
 # "half open": neither the request nor anything behind it goes anywhere, in either direction, and nobody is told.
 # "slow": the answer takes its time. "byte by byte": request and answer come in as many pieces as they have bytes.
 # "late": the connection ends, and the request arrives when `FaultyProxy.deliver` says so.
-_FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
+FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
 
 # Those whose test is over only when an answer has been given up.
 _WAITED_FOR: Final = ("half open", "slow")
 
 each_fault: Final = pytest.mark.parametrize(
-    "fault", [pytest.param(fault, marks=[pytest.mark.long] * (fault in _WAITED_FOR)) for fault in _FAULTS]
+    "fault", [pytest.param(fault, marks=[pytest.mark.long] * (fault in _WAITED_FOR)) for fault in FAULTS]
 )
 
 _SLOW: Final = 0.2
