@@ -74,6 +74,19 @@ class RedisServer:
         except OSError:
             return False
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def info(self, section: str) -> dict[str, str]:
+        """What it tells of itself, such as its ``memory``."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(f"INFO {section}\r\nQUIT\r\n".encode())
+            told = connection.makefile("rb").read().decode()
+        pairs = (line.partition(":") for line in told.splitlines())
+        return {name: value for name, colon, value in pairs if colon}
+
     def kill(self) -> None:
         """As kill -9."""
         self._signal(signal.SIGKILL)
