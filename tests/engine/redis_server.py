@@ -78,6 +78,11 @@ class RedisServer:
         except OSError:
             return False
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def ask(self, *words: str) -> str:
         """What redis-cli is told."""
         done = subprocess.run(
@@ -98,9 +103,12 @@ class RedisServer:
             time.sleep(0.01)
         self.caught_up(primary)
 
+    def info(self, section: str) -> dict[str, str]:
+        """What it tells of itself, such as its ``memory``."""
+        return dict(line.split(":", 1) for line in self.ask("info", section).splitlines() if ":" in line)
+
     def _offset(self) -> int:
-        told = dict(line.split(":", 1) for line in self.ask("info", "replication").splitlines() if ":" in line)
-        return int(told["master_repl_offset"])
+        return int(self.info("replication")["master_repl_offset"])
 
     def caught_up(self, primary: RedisServer) -> None:
         """Wait until it has all that the primary has."""
