@@ -6,6 +6,7 @@ They are the tests' own servers, at their most durable. ``used`` is what is stor
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -79,10 +80,8 @@ class _Redis(Store):
 
 @contextmanager
 def redis_store(folder: Path) -> Iterator[Store]:
-    place = folder / "redis"
-    place.mkdir()
     with _had():
-        server = RedisServer(place)
+        server = RedisServer(Path(tempfile.mkdtemp(prefix="redis-", dir=folder)))
         server.start()
     try:
         yield _Redis(server)
