@@ -70,7 +70,7 @@ class Forwarding:
                 owner = error.owner
                 last = moved >= _TRIES
                 if forwarded or self.peers is None or owner in ("", self._owner):
-                    if last or (forwarded and owner not in ("", self._owner)):
+                    if last:
                         raise
                     continue
             if not body:
