@@ -71,7 +71,7 @@ class Line:
         self._channels: dict[bytes, _Channel] = {}
         self._outgoing: list[bytes] = []
         self._to_send = trio.Event()
-        self._up = False
+        self.up = False  # there is a connection
         self.moved_to: tuple[str, int] | None = None  # where the server says that the channels are
 
     async def join(self, channel: bytes) -> None:
@@ -94,7 +94,7 @@ class Line:
         known = self._channels.get(channel)
         if known is not None and known.wanted:
             known.wanted = False
-            if self._up:
+            if self.up:
                 self._send(command(self._prefix + b"unsubscribe", channel))
             if not known.asked:
                 del self._channels[channel]
@@ -102,7 +102,7 @@ class Line:
     def _ask(self, channel: bytes, known: _Channel) -> None:
         if known.taken.is_set():
             known.taken = trio.Event()
-        if self._up:
+        if self.up:
             known.asked += 1
             self._send(command(self._prefix + b"subscribe", channel))
 
@@ -138,7 +138,7 @@ class Line:
             await trio.sleep(_PAUSE)
 
     async def _live(self, stream: trio.abc.Stream) -> None:
-        self._up = True
+        self.up = True
         wanted = list(self._channels)
         for start in range(0, len(wanted), _AT_ONCE):
             some = wanted[start : start + _AT_ONCE]
@@ -170,7 +170,7 @@ class Line:
             self._send(command(b"PING", b"bus"))
 
     def _lost(self) -> None:
-        self._up = False
+        self.up = False
         self._outgoing = []
         for channel, known in list(self._channels.items()):
             known.asked = 0
