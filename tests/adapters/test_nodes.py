@@ -26,6 +26,7 @@ from penstock.engine import (
     Producer,
     Session,
     Started,
+    TimedOut,
     Unanswered,
     open_engine,
     request_id,
@@ -166,6 +167,25 @@ async def test_one_of_which_nobody_knows_where_it_is_is_named_at_once(both: Clus
     with pytest.raises(Moved) as caught:
         await there.stop()
     assert caught.value.owner == "a"
+
+
+async def test_one_that_has_stopped_is_waited_for_until_it_is_held_to_be_gone(both: Cluster, there: Session) -> None:
+    async with trio.open_nursery() as nursery:
+        silent = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        both.urls["a"] = f"http://127.0.0.1:{silent[0].socket.getsockname()[1]}"
+
+        async def go() -> None:
+            async with await silent[0].accept() as stream:
+                await stream.receive_some()
+                del both.urls["a"]
+                await stream.receive_some()
+
+        nursery.start_soon(go)
+        began = trio.current_time()
+        with pytest.raises(TimedOut):
+            await there.stop()
+        assert trio.current_time() - began < 3
+        await silent[0].aclose()
 
 
 # --- who may ask
