@@ -32,6 +32,7 @@ from .versions import restore
 
 __all__ = [
     "COMMANDS",
+    "FENCE_WAIT",
     "Chunks",
     "Command",
     "DeleteSession",
@@ -55,7 +56,7 @@ T = TypeVar("T")
 
 # How long an engine is asked at a time whether a generation is fenced: whoever waits longer asks again, also another
 # engine, if that has the session by then.
-_FENCE_WAIT: Final = 20.0
+FENCE_WAIT: Final = 20.0
 
 
 class Command(abc.ABC, Generic[T]):
@@ -411,14 +412,15 @@ class Finish(Command[Finished]):
 @final
 @frozen(kw_only=True)
 class WaitFenced(Command["PenstockError | None"]):
-    """Answers None where it was waited for a while, and is to be asked for again."""
+    """Answers None where it was waited for ``within`` seconds, and is to be asked for again."""
 
     name = "wait_fenced"
 
     generation_id: str
+    within: float = FENCE_WAIT
 
     async def carry_out(self, resident: Resident) -> PenstockError | None:
-        with trio.move_on_after(_FENCE_WAIT):
+        with trio.move_on_after(self.within):
             return await resident.wait_fenced(self.generation_id)
         return None
 

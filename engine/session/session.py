@@ -6,6 +6,7 @@ Every operation answers after its commit; cancelling a caller loses the answer, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeVar, cast, final, overload
@@ -71,6 +72,7 @@ from .arguments import (
     checked_seconds,
 )
 from .commands import (
+    FENCE_WAIT,
     Chunks,
     Command,
     DeleteSession,
@@ -571,10 +573,12 @@ class Session:
         `GenerationNotFound`, and `GenerationMismatch` for one that waits.
         """
         generation_id = check_uuid(generation_id, "generation_id")
+        alone = self._registry.forwarding.peers is None
+        asked = WaitFenced(generation_id=generation_id, within=math.inf if alone else FENCE_WAIT)
         while True:
-            error = await self._carry_out(WaitFenced(generation_id=generation_id))
+            error = await self._carry_out(asked)
             # A session that went to another engine goes on there, and with it what another process drives.
-            if error is not None and not (isinstance(error, Moved) and self._registry.forwarding.peers is not None):
+            if error is not None and (alone or not isinstance(error, Moved)):
                 return error
 
     # --- presence

@@ -516,7 +516,7 @@ def test_nothing_is_an_answer_too() -> None:
 
 
 async def test_an_engine_says_what_is_not_as_it_should_be(autojump_clock: MockClock) -> None:
-    class Away(LocalBus):
+    class Away(LocalBus):  # type: ignore[misc]  # final for others
         away = False
         deaf = False
 
