@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,13 +117,17 @@ async def test_a_producer_elsewhere_writes_by_the_other_server_and_hears_of_its_
 
 
 @pytest.mark.long
-def test_what_is_asked_of_a_server_that_dies_is_done_by_the_one_that_takes_over(
-    redis: RedisServer, asking: tuple[ServerProcess, ServerProcess]
+@pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped"])
+def test_what_is_asked_of_a_server_that_is_gone_is_done_by_the_one_that_takes_over(
+    stopped: bool, asking: tuple[ServerProcess, ServerProcess]
 ) -> None:
     first, second = asking
     time.sleep(1.5 * TTL)
     begin(first, "s")
-    first.kill()
+    if stopped:
+        first.signal(signal.SIGSTOP)
+    else:
+        first.kill()
     there = f"{second.url}/v1/sessions/s"
     began = time.monotonic()
     posted = httpx.post(f"{there}/messages", json={"text": "still here"}, timeout=20)
