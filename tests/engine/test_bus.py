@@ -12,8 +12,10 @@ import trio
 
 from penstock.engine import Batch, Bus, Config, DatabaseInUse, Engine, Entry, LocalBus, Node, Session, open_engine
 from penstock.engine.errors import UnwritableDatabase
+from tests.engine.postgres_server import PostgresServer
 from tests.engine.proxy import Fault, FaultyProxy
 from tests.engine.redis_server import RedisCluster, RedisServer
+from tests.engine.writes import append, claim, compact, create, delete, keep, store
 
 TTL = 0.3
 
@@ -192,6 +194,33 @@ async def test_a_reader_on_another_node_hears_what_is_stored_at_once(
         nursery.cancel_scope.cancel()
 
 
+async def test_the_log_tells_of_each_write_with_it_and_only_that_there_is_a_large_one(
+    redis_server: RedisServer,
+) -> None:
+    from penstock.engine.log.redis.log import open_redis
+
+    url = redis_server.url()
+    log = await open_redis(url)
+    try:
+        async with redis_bus(url) as bus:
+            heard = Heard()
+            await bus.follow("s", heard)
+            await store(log, create(b"0"))
+            log.tell_followers()
+            events = [b"1", b"2"], [b"x" * 65_536], [b"x" * 65_537], ["ä".encode()]
+            tail = 1
+            for bodies in events:
+                await store(log, append(*bodies, tail=tail))
+                tail += len(bodies)
+            await store(log, append(tail=tail, records={"r": b"1"}), keep(records={"r": b"2"}), compact(remove=[2]))
+            await store(log, claim(seen=1, owner="b"), delete(token=2**20))
+            await until(lambda: len(heard.told) == 6)
+            told = [batch(b"1", b"2", first=2), batch(b"x" * 65_536, first=4), None, batch("ä".encode(), first=6)]
+            assert heard.told == [*map(plain, told), None, None]
+    finally:
+        await log.aclose()
+
+
 @pytest.mark.parametrize("fault", ["cut before", "half open"])
 async def test_what_happens_while_a_connection_is_gone_is_not_missed(
     redis_server: RedisServer, proxy: FaultyProxy, fault: Fault, only_the_bus: None
@@ -290,3 +319,25 @@ async def test_two_engines_over_a_cluster_hear_of_each_other(tmp_path: Path, onl
             nursery.cancel_scope.cancel()
     finally:
         cluster.kill()
+
+
+async def test_engines_over_a_postgres_hear_of_each_other_over_a_redis(
+    postgres_server: PostgresServer, redis_server: RedisServer, only_the_bus: None
+) -> None:
+    url, bus = postgres_server.url(), redis_server.url()
+    config = Config(lease_ttl=0.8)
+    async with (
+        open_engine(url, owner="b", bus=bus, config=config) as b,
+        open_engine(url, owner="a", bus=bus, config=config) as a,
+        trio.open_nursery() as nursery,
+    ):
+        session = await a.create_session("s")
+        heard: list[int] = []
+        nursery.start_soon(read_all, await b.session("s"), heard)
+        await until(lambda: heard == [1])
+        for number in range(2, 8):
+            await session.post("x")
+            await until(partial(lambda last: heard[-1:] == [last], number))
+        assert heard == list(range(1, 8))
+        await until(lambda: [node.name for node in b.nodes()] == ["a", "b"])
+        nursery.cancel_scope.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -16,12 +17,14 @@ from penstock.engine import (
     LocalBus,
     MemoryLog,
     Moved,
+    Node,
     NodeTakenOver,
     Producer,
     SessionClaimed,
     SteppedDown,
     open_engine,
 )
+from penstock.engine.cluster.membership import Membership
 from penstock.engine.testing import KeptLog
 from tests.engine.leasing import TTL, members
 from tests.engine.producers import Steered, saying
@@ -143,8 +146,8 @@ async def test_an_engine_that_was_stopped_writes_nothing_more_in_what_others_hav
         assert await outcomes(log, "s") == ["lost"]
         before = await events_of(log, "s")
         a.go_on()
-        await wait_all_tasks_blocked()
-        await held.cancelled.wait()
+        with trio.fail_after(0.5):  # long before it would look at the log by itself
+            await held.cancelled.wait()
         await trio.sleep(1)
         assert await events_of(log, "s") == before
         assert SteppedDown(session_id="s", owner="b") in facts.told
@@ -176,6 +179,41 @@ async def test_an_engine_that_was_stopped_asks_the_log_before_its_producers_writ
         await held.over.wait()
         await wait_all_tasks_blocked()
         assert await outcomes(log, "s") == ["completed"]
+
+
+async def test_a_process_that_was_stopped_confirms_what_it_has_before_it_beats(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+    bus = LocalBus()
+
+    async def nothing_left(_: str, __: Callable[[str], bool]) -> bool:
+        return True
+
+    async def nobody() -> set[str]:
+        return set()
+
+    membership = Membership(
+        bus,
+        Node(name="a", incarnation="1", ttl=TTL),
+        confirm=lambda: told.append(f"confirmed, {len(bus._leases)}, {bus._lease('a') is None}"),
+        inherit=nothing_left,
+        owners=nobody,
+        replaced=lambda error: told.append(str(error)),
+    )
+    await membership.join()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(membership.run)
+        await trio.sleep(1)
+        autojump_clock.jump(TTL / 2 - 1.1)
+        await wait_all_tasks_blocked()
+        assert told == []
+        autojump_clock.jump(TTL / 2 + 2)
+        await wait_all_tasks_blocked()
+        assert told[:1] == ["confirmed, 1, False"]
+        told.clear()
+        autojump_clock.jump(2 * TTL)
+        await wait_all_tasks_blocked()
+        assert told[:1] == ["confirmed, 1, True"]  # before the lease is taken anew
+        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_is_judged_while_the_store_is_away_nor_right_behind_it(autojump_clock: MockClock) -> None:
