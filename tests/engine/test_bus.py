@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -16,6 +17,9 @@ from tests.engine.postgres_server import PostgresServer
 from tests.engine.proxy import Fault, FaultyProxy
 from tests.engine.redis_server import RedisCluster, RedisServer
 from tests.engine.writes import append, claim, compact, create, delete, keep, store
+
+if TYPE_CHECKING:
+    from penstock.engine.cluster.redis.bus import RedisBus
 
 TTL = 0.3
 
@@ -49,7 +53,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def redis_bus(url: str, patience: float = 10.0) -> AsyncIterator[Bus]:
+async def redis_bus(url: str, patience: float = 10.0) -> AsyncIterator[RedisBus]:
     from penstock.engine.cluster.redis.bus import open_redis_bus
     from penstock.engine.log.redis.address import Address
 
@@ -150,6 +154,13 @@ def only_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine.session.views._LOOK", 1000.0)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is silent is given up sooner than its 4.5 s."""
+    monkeypatch.setattr("penstock.engine.cluster.redis.line._PING", 0.2)
+    monkeypatch.setattr("penstock.engine.cluster.redis.line._SILENCE", 0.6)
+
+
 @asynccontextmanager
 async def two(url: str, way: str) -> AsyncIterator[tuple[Engine, Engine]]:
     """The second one's connections go by ``way``."""
@@ -223,7 +234,7 @@ async def test_the_log_tells_of_each_write_with_it_and_only_that_there_is_a_larg
 
 @pytest.mark.parametrize("fault", ["cut before", "half open"])
 async def test_what_happens_while_a_connection_is_gone_is_not_missed(
-    redis_server: RedisServer, proxy: FaultyProxy, fault: Fault, only_the_bus: None
+    redis_server: RedisServer, proxy: FaultyProxy, fault: Fault, only_the_bus: None, hasty: None
 ) -> None:
     url, way = both(redis_server, proxy)
     async with two(url, way) as (a, b), trio.open_nursery() as nursery:
@@ -253,15 +264,30 @@ async def test_following_goes_on_when_the_store_was_restarted(own_server: RedisS
         assert heard.told == [None, plain(batch(b"1"))]
 
 
-async def test_following_waits_a_moment_for_a_store_that_is_away_and_is_told_later(own_server: RedisServer) -> None:
+async def test_following_waits_for_no_store_that_is_away_and_is_told_later(own_server: RedisServer) -> None:
     async with redis_bus(own_server.url()) as bus:
+        one, other = Heard(), Heard()
+        await bus.follow("s", one)
         own_server.kill()
-        heard = Heard()
-        with trio.fail_after(5):
-            await bus.follow("s", heard)
-        assert heard.told == []
+        with trio.fail_after(1):
+            await bus.follow("t", other)  # whether it is known by then or not
+            await bus.follow("u", other)
+        assert one.told == other.told == []
         await trio.to_thread.run_sync(own_server.start)
-        await until(lambda: heard.told == [None])
+        await until(lambda: one.told == [None] and other.told == [None, None])
+
+
+async def test_what_cannot_be_told_in_time_is_dropped_and_nothing_piles_up(own_server: RedisServer) -> None:
+    async with redis_bus(own_server.url(), patience=0.5) as bus:
+        heard = Heard()
+        await bus.follow("s", heard)
+        own_server.pause()
+        for _ in range(200):
+            bus.tell("s", batch(b"x" * 60_000))
+        assert bus._waiting < 5 * 1024 * 1024
+        own_server.go_on()
+        await until(lambda: bus._waiting == 0)
+        await until(lambda: 60 < len(heard.told) < 100)
 
 
 async def test_a_bus_that_is_none_is_refused_without_its_password(redis_server: RedisServer) -> None:
