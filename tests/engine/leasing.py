@@ -64,11 +64,19 @@ class OwnBus(Bus):
         await (await self._passed()).retire(name, incarnation)
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
-        return await self.inner.follow(session_id, heard)
+        def passed_on(batch: Batch | None) -> None:
+            if self._arrives:
+                heard(batch)
+
+        return await self.inner.follow(session_id, passed_on)
 
     def tell(self, session_id: str, batch: Batch | None) -> None:
-        if self._running.is_set() and not self.cut:
+        if self._arrives:
             self.inner.tell(session_id, batch)
+
+    @property
+    def _arrives(self) -> bool:
+        return self._running.is_set() and not self.cut
 
 
 @final
