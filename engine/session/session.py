@@ -72,14 +72,10 @@ from .arguments import (
     checked_seconds,
 )
 from .commands import (
-    FENCE_WAIT,
-    Chunks,
     Command,
     DeleteSession,
     Dequeue,
-    Finish,
     Give,
-    Keep,
     KeepFile,
     Post,
     Reset,
@@ -89,11 +85,11 @@ from .commands import (
     Start,
     Stop,
     Update,
-    WaitFenced,
 )
 from .files import file_info, read_file, whole
 from .life import Call
 from .registry import Registry
+from .remote_commands import FENCE_WAIT, Chunks, Finish, Keep, WaitFenced
 from .transaction import StartRequest
 
 __all__ = ["Session"]

@@ -34,8 +34,7 @@ from penstock.engine import (
     request_id,
 )
 from penstock.engine import Node as Node_
-from penstock.engine.session.commands import COMMANDS
-from penstock.engine.session.peers import read_answer, tell_answer, tell_error
+from penstock.engine.session.peers import COMMANDS, read_answer, tell_answer, tell_error
 from penstock.engine.testing import KeptLog
 from tests.engine.producers import Steered, saying
 from tests.engine.rules import events_of
@@ -315,11 +314,12 @@ async def test_what_has_none_is_asked_for_once_and_its_caller_is_told_that_nobod
 async def test_an_engine_that_never_answers_costs_a_bounded_time(
     peers: Between, there: Session, autojump_clock: MockClock
 ) -> None:
-    for fate, error, call in (
-        ("refused", Moved, there.stop),
-        ("lost", TimedOut, lambda: there.post("x")),
+    for fates, error, call in (
+        (["refused"], Moved, there.stop),
+        (["lost"], TimedOut, lambda: there.post("x")),
+        (["unheard", "refused"], TimedOut, lambda: there.post("y")),
     ):
-        peers.fates[:] = [fate] * 1000
+        peers.fates[:] = [*fates, *fates[-1:] * 1000]
         began = trio.current_time()
         with pytest.raises(error):
             await call()
