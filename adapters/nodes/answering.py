@@ -7,6 +7,7 @@ with the request that it answers, so that nobody else can answer in this node's 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from hmac import compare_digest
@@ -86,6 +87,7 @@ class _Answering:
         self._engine = engine
         self._secret = secret
         self._numbers = Numbers()
+        self._quiet_until = -math.inf
         self._most = MOST_BYTES + engine.config.file_bytes
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -103,7 +105,7 @@ class _Answering:
     async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         signed, signature, length, session_id, command = self._read_head(scope)
         if not compare_digest(signature, self._secret.of_request(signed)):
-            _log.warning("somebody who does not know the cluster's secret asked for %s", command)
+            self._warn(command)
             raise Unauthenticated("the signature is not of this cluster's secret")
         if signed.nonce != self._numbers.nonce or not self._numbers.take(signed.sender, signed.number):
             await self._say(send, signature, 401, b"")
@@ -113,6 +115,12 @@ class _Answering:
             raise InvalidBody("this is not the body that was signed")
         request_id.set(request_id_of(signed.request_id or None))
         await self._say(send, signature, 200, await self._engine.carry_out(session_id, command, body))
+
+    def _warn(self, command: str) -> None:
+        """Once a second at most: whoever tries secrets must not fill the log."""
+        if trio.current_time() >= self._quiet_until:
+            self._quiet_until = trio.current_time() + 1
+            _log.warning("somebody who does not know the cluster's secret asked for %s", command)
 
     def _read_head(self, scope: HTTPScope) -> tuple[Signed, str, int, str, str]:
         """What is signed, by which signature, the body's length, and what is asked. Raises what says what is wrong."""

@@ -37,6 +37,9 @@ _CONNECT_SECONDS: Final = 2.0
 # For the whole of an answer: an engine waits for a fence for 20 s at a time, and for the log for 10.
 _ANSWER_SECONDS: Final = 35.0
 
+# While an answer is waited for, it is looked this often whether the node is still there.
+_LOOK_SECONDS: Final = 0.5
+
 # How often a request is signed anew: the node has started again, and perhaps once more meanwhile.
 _SIGNATURES: Final = 3
 
@@ -99,16 +102,38 @@ class HttpPeers(Peers):
             raise Moved(
                 f"{owner} has the session, and nothing says where it answers", owner=owner, session_id=session_id
             )
-        url = url.rstrip("/")
-        with trio.move_on_after(self._within):
-            if url not in self._sender.nonces:  # else a large body would be sent for nothing
-                await self._ask(owner, url, f"/node/v1/{session_id}/{command}", b"")
-            for _ in range(_SIGNATURES):
-                answer = await self._ask(owner, url, f"/node/v1/{session_id}/{command}", body)
-                if answer is not None:
-                    return answer
-            raise Unanswered(f"{owner} takes no signature", asked=False)
-        raise Unanswered(f"{owner} did not answer within {self._within:g} s", asked=True)
+        answer: bytes | None = None
+        failure: Unanswered | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + self._within
+            nursery.start_soon(self._while_there, owner, url, nursery.cancel_scope)
+            try:
+                answer = await self._try(owner, url.rstrip("/"), f"/node/v1/{session_id}/{command}", body)
+            except Unanswered as error:  # carried around the nursery, which would wrap it
+                failure = error
+            nursery.cancel_scope.cancel(reason="it has been answered")
+        if failure is not None:
+            raise failure
+        if answer is None:
+            raise Unanswered(f"{owner} is not there any more, or took more than {self._within:g} s", asked=True)
+        return answer
+
+    async def _while_there(self, owner: str, url: str, asking: trio.CancelScope) -> None:
+        """Who has stopped answers nothing and holds the connection: what tells is its lease."""
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            if self.url_of(owner) != url:
+                asking.cancel(reason="the node is not there any more")
+                return
+
+    async def _try(self, owner: str, url: str, path: str, body: bytes) -> bytes:
+        if url not in self._sender.nonces:  # else a large body would be sent for nothing
+            await self._ask(owner, url, path, b"")
+        for _ in range(_SIGNATURES):
+            answer = await self._ask(owner, url, path, body)
+            if answer is not None:
+                return answer
+        raise Unanswered(f"{owner} takes no signature", asked=False)
 
     async def _ask(self, owner: str, url: str, path: str, body: bytes) -> bytes | None:
         """The answer; None where the node has told another nonce, and nothing else was done."""

@@ -7,20 +7,17 @@ resident's; how it gets to another engine is `forwarding`'s.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache, partial
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast, final
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, final
 
-import trio
 from attrs import evolve, fields, frozen, resolve_types
 
 from ..codec import converter, decode_json, encode_json, structure
-from ..errors import InvalidBody, PenstockError, ProducerNotFound
+from ..errors import InvalidBody, ProducerNotFound
 from ..events import JSON, Cursor, JSONObject, MessageSnapshot, new_message_id
-from ..results import ChunksAccepted, FileKept, Finished, Posted, Queued, QueueNext, Restored, Started, Stopped, Updated
-from ..rules.chunks import Chunk, Pieces, ProducerStamp
+from ..results import FileKept, Posted, Queued, QueueNext, Restored, Started, Stopped, Updated
 from ..shapes import check_object
-from .arguments import checked_ending
 from .ending import reset
 from .idempotency import Key
 from .messages import retract, update
@@ -31,14 +28,10 @@ from .transaction import StartRequest
 from .versions import restore
 
 __all__ = [
-    "COMMANDS",
-    "Chunks",
     "Command",
     "DeleteSession",
     "Dequeue",
-    "Finish",
     "Give",
-    "Keep",
     "KeepFile",
     "Post",
     "Reset",
@@ -48,14 +41,9 @@ __all__ = [
     "Start",
     "Stop",
     "Update",
-    "WaitFenced",
 ]
 
 T = TypeVar("T")
-
-# How long an engine is asked at a time whether a generation is fenced: whoever waits longer asks again, also another
-# engine, if that has the session by then.
-_FENCE_WAIT: Final = 20.0
 
 
 class Command(abc.ABC, Generic[T]):
@@ -334,116 +322,3 @@ class KeepFile(Command[FileKept]):
     def from_bytes(cls, body: bytes, producers: Producers) -> KeepFile:
         told, _, content = body.partition(b"\n")
         return evolve(structure(decode_json(told), cls), content=content)
-
-
-@final
-@frozen(kw_only=True)
-class Chunks(Command[ChunksAccepted]):
-    name = "chunks"
-
-    chunks: Sequence[Chunk]
-    stamp: ProducerStamp | None = None
-    lease: float | None = None
-
-    async def carry_out(self, resident: Resident) -> ChunksAccepted:
-        return await resident.chunks(self.chunks, self.stamp, self.lease)
-
-    @property
-    def repeatable(self) -> bool:
-        return self.stamp is not None
-
-    def to_bytes(self) -> bytes:
-        chunks = self.chunks
-        told: JSONObject = cast("JSONObject", converter.unstructure(evolve(self, chunks=())))
-        if isinstance(chunks, Pieces):
-            return encode_json({**told, "pieces": cast("JSON", converter.unstructure(chunks, unstructure_as=Pieces))})
-        return encode_json({**told, "chunks": [cast("JSON", converter.unstructure(each)) for each in chunks]})
-
-    @classmethod
-    def from_bytes(cls, body: bytes, producers: Producers) -> Chunks:
-        given = dict(check_object(decode_json(body), "chunks"))
-        pieces = given.pop("pieces", None)
-        made = structure({"chunks": [], **given}, cls)
-        made = made if pieces is None else evolve(made, chunks=structure(pieces, Pieces))
-        if not made.chunks:
-            raise InvalidBody("a batch has chunks")
-        return made
-
-
-@final
-@frozen(kw_only=True)
-class Keep(Command[ChunksAccepted]):
-    name = "keep"
-
-    generation_id: str | None = None
-    stamp: ProducerStamp | None = None
-    lease: float | None = None
-
-    async def carry_out(self, resident: Resident) -> ChunksAccepted:
-        return await resident.keep(self.generation_id, self.stamp, self.lease)
-
-    @property
-    def repeatable(self) -> bool:
-        return True
-
-
-@final
-@frozen(kw_only=True)
-class Finish(Command[Finished]):
-    name = "finish"
-
-    generation_id: str
-    outcome: str
-    code: str | None = None
-    message: str | None = None
-    usage: JSONObject | None = None
-    stamp: ProducerStamp | None = None
-
-    async def carry_out(self, resident: Resident) -> Finished:
-        ending = checked_ending(self.outcome, self.code, self.message, self.usage)
-        return await resident.finish(self.generation_id, ending, self.stamp)
-
-    @property
-    def repeatable(self) -> bool:
-        return True
-
-
-@final
-@frozen(kw_only=True)
-class WaitFenced(Command["PenstockError | None"]):
-    """Answers None where it was waited for a while, and is to be asked for again."""
-
-    name = "wait_fenced"
-
-    generation_id: str
-
-    async def carry_out(self, resident: Resident) -> PenstockError | None:
-        with trio.move_on_after(_FENCE_WAIT):
-            return await resident.wait_fenced(self.generation_id)
-        return None
-
-    @property
-    def repeatable(self) -> bool:
-        return True
-
-
-_ALL: Final[tuple[type[Command[Any]], ...]] = (
-    Start,
-    Stop,
-    Resume,
-    Dequeue,
-    Post,
-    Retract,
-    Restore,
-    Update,
-    Reset,
-    DeleteSession,
-    Give,
-    KeepFile,
-    Chunks,
-    Keep,
-    Finish,
-    WaitFenced,
-)
-
-COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {each.name: each for each in _ALL}

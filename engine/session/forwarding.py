@@ -58,45 +58,46 @@ class Forwarding:
 
         What was ``forwarded`` to this engine is done here or not at all.
         """
-        asked, body = command, b""
-        moved, pause = 0, _PAUSE
-        until = trio.current_time() + self._within
-        while True:
-            try:
-                answer = await here(asked)
-                return command.answered(answer) if body else answer
-            except Moved as error:
-                moved += 1
-                owner = error.owner
-                last = moved >= _TRIES
-                if forwarded or self.peers is None or owner in ("", self._owner):
-                    if last or (forwarded and owner not in ("", self._owner)):
+        doubt: Unanswered | None = None
+        try:
+            asked, body = command, b""
+            moved, pause = 0, _PAUSE
+            until = trio.current_time() + self._within
+            while True:
+                try:
+                    answer = await here(asked)
+                    return command.answered(answer) if body else answer
+                except Moved as error:
+                    moved += 1
+                    owner, last = error.owner, moved >= _TRIES
+                    if forwarded or self.peers is None or owner in ("", self._owner):
+                        if last:
+                            raise
+                        continue
+                if not body:
+                    asked = command.identified()  # from here on also what is done here: it may have been done there
+                    body = asked.to_bytes()
+                try:
+                    told = await self._ask(owner, session_id, command.name, body)
+                    return command.answered(cast("T", told))
+                except Moved:
+                    if last:
                         raise
                     continue
-            if not body:
-                asked = command.identified()  # and from here on also what is done here: it may have been done there
-                body = asked.to_bytes()
-            try:
-                told = await self._ask(owner, session_id, command.name, body)
-            except Moved:
-                if last:
-                    raise
-            except Draining:
+                except Draining:
+                    if trio.current_time() + pause > until:
+                        raise
+                except Unanswered as error:
+                    doubt = error if error.asked else doubt
+                    if trio.current_time() + pause > until or (doubt is not None and not asked.repeatable):
+                        raise Moved(str(error), owner=owner, session_id=session_id) from error
                 moved = 0
-                if trio.current_time() + pause > until:
-                    raise
-                pause = await _paused(pause)
-            except Unanswered as error:
-                if error.asked and not asked.repeatable:
-                    raise _unknown(session_id, owner) from error
-                moved = 0
-                if trio.current_time() + pause > until:
-                    if error.asked:
-                        raise _unknown(session_id, owner) from error
-                    raise Moved(str(error), owner=owner, session_id=session_id) from error
-                pause = await _paused(pause)
-            else:
-                return command.answered(cast("T", told))
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+        except (Moved, Draining) as error:
+            if doubt is None:
+                raise
+            raise TimedOut(f"it may have been done, and nobody knows: {doubt}", session_id=session_id) from error
 
     async def _ask(self, owner: str, session_id: str, name: str, body: bytes) -> object:
         """What comes of it there. Raises the other engine's error, and `Unanswered`."""
@@ -114,14 +115,3 @@ class Forwarding:
             raise
         finally:
             self._observer.observe(Forwarded(name, outcome, trio.current_time() - begun))
-
-
-def _unknown(session_id: str, owner: str) -> TimedOut:
-    return TimedOut(
-        f"the engine {owner}, which has the session, did not answer: it may have been done", session_id=session_id
-    )
-
-
-async def _paused(pause: float) -> float:
-    await trio.sleep(pause)
-    return min(2 * pause, _LONGEST_PAUSE)

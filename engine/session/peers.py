@@ -16,10 +16,25 @@ from ..errors import InvalidBody, PenstockError
 from ..events import JSON, Cursor, JSONObject
 from ..results import ChunksAccepted, FileKept, Finished, Posted, Queued, QueueNext, Restored, Started, Stopped, Updated
 from ..shapes import check_object
-from .commands import COMMANDS, Command
+from .commands import (
+    Command,
+    DeleteSession,
+    Dequeue,
+    Give,
+    KeepFile,
+    Post,
+    Reset,
+    Restore,
+    Resume,
+    Retract,
+    Start,
+    Stop,
+    Update,
+)
 from .producers import Producers
+from .remote_commands import Chunks, Finish, Keep, WaitFenced
 
-__all__ = ["Peers", "Unanswered", "read_answer", "read_command", "tell_answer", "tell_error"]
+__all__ = ["COMMANDS", "Peers", "Unanswered", "read_answer", "read_command", "tell_answer", "tell_error"]
 
 
 @final
@@ -41,6 +56,28 @@ class Peers(abc.ABC):
         Whatever comes back must be that engine's word. Bounded in time. Raises `Unanswered`, and `Moved` where it is
         known that this engine cannot be asked. Cancelling the caller loses the answer only.
         """
+
+
+_ALL: Final[tuple[type[Command[Any]], ...]] = (
+    Start,
+    Stop,
+    Resume,
+    Dequeue,
+    Post,
+    Retract,
+    Restore,
+    Update,
+    Reset,
+    DeleteSession,
+    Give,
+    KeepFile,
+    Chunks,
+    Keep,
+    Finish,
+    WaitFenced,
+)
+
+COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {each.name: each for each in _ALL}
 
 
 def read_command(name: str, body: bytes, producers: Producers) -> Command[Any]:

@@ -6,6 +6,7 @@ Every operation answers after its commit; cancelling a caller loses the answer, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeVar, cast, final, overload
@@ -72,13 +73,10 @@ from .arguments import (
     checked_seconds,
 )
 from .commands import (
-    Chunks,
     Command,
     DeleteSession,
     Dequeue,
-    Finish,
     Give,
-    Keep,
     KeepFile,
     Post,
     Reset,
@@ -88,11 +86,11 @@ from .commands import (
     Start,
     Stop,
     Update,
-    WaitFenced,
 )
 from .files import file_info, read_file, whole
 from .life import Call
 from .registry import Registry
+from .remote_commands import FENCE_WAIT, Chunks, Finish, Keep, WaitFenced
 from .transaction import StartRequest
 
 __all__ = ["Session"]
@@ -576,10 +574,12 @@ class Session:
         `GenerationNotFound`, and `GenerationMismatch` for one that waits.
         """
         generation_id = check_uuid(generation_id, "generation_id")
+        alone = self._registry.forwarding.peers is None
+        asked = WaitFenced(generation_id=generation_id, within=math.inf if alone else FENCE_WAIT)
         while True:
-            error = await self._carry_out(WaitFenced(generation_id=generation_id))
+            error = await self._carry_out(asked)
             # A session that went to another engine goes on there, and with it what another process drives.
-            if error is not None and not (isinstance(error, Moved) and self._registry.forwarding.peers is not None):
+            if error is not None and (alone or not isinstance(error, Moved)):
                 return error
 
     # --- presence

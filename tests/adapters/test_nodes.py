@@ -16,6 +16,7 @@ import trio.testing
 from penstock.adapters.nodes import BadSecret, ClusterSecret, HttpPeers, load_secret, serve_nodes
 from penstock.adapters.nodes.answering import DIGEST, MOST_BYTES, NONCE, NUMBER, SENDER, SIGNATURE
 from penstock.adapters.nodes.signing import Numbers, Signed, digest_of
+from penstock.adapters.server.tls import Certificate
 from penstock.engine import (
     Engine,
     Generation,
@@ -26,10 +27,12 @@ from penstock.engine import (
     Producer,
     Session,
     Started,
+    TimedOut,
     Unanswered,
     open_engine,
     request_id,
 )
+from tests.adapters.certificates import make_certificate
 from tests.engine.producers import Steered, saying
 
 GENERATION: Final = "0198c0de-7a11-7abc-8def-012345670003"
@@ -166,6 +169,46 @@ async def test_one_of_which_nobody_knows_where_it_is_is_named_at_once(both: Clus
     with pytest.raises(Moved) as caught:
         await there.stop()
     assert caught.value.owner == "a"
+
+
+async def test_one_that_has_stopped_is_waited_for_until_it_is_held_to_be_gone(both: Cluster, there: Session) -> None:
+    async with trio.open_nursery() as nursery:
+        silent = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        both.urls["a"] = f"http://127.0.0.1:{silent[0].socket.getsockname()[1]}"
+
+        async def go() -> None:
+            async with await silent[0].accept() as stream:
+                await stream.receive_some()
+                del both.urls["a"]
+                await stream.receive_some()
+
+        nursery.start_soon(go)
+        began = trio.current_time()
+        with pytest.raises(TimedOut):
+            await there.stop()
+        assert trio.current_time() - began < 3
+        await silent[0].aclose()
+
+
+async def test_over_tls_a_certificate_that_is_not_trusted_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_certificate(tmp_path)
+    tls = Certificate(str(made.certfile), str(made.keyfile))
+    async with open_engine(MemoryLog(), owner="a") as engine, trio.open_nursery() as nursery:
+        await (await engine.create_session("s")).post("x")
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        serving = partial(serve_nodes, engine, SECRET, listeners, shutdown=trio.Event(), tls=tls)
+        await nursery.start(serving)
+        async with HttpPeers(SECRET, lambda _: f"https://127.0.0.1:{port}") as stranger:
+            with pytest.raises(Unanswered) as caught:
+                await stranger.ask("a", "s", "queue_next", b"{}")
+            assert not caught.value.asked
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.certfile))
+        async with HttpPeers(SECRET, lambda _: f"https://127.0.0.1:{port}") as known:
+            assert b"QueueNext" in await known.ask("a", "s", "queue_next", b"{}")
+        nursery.cancel_scope.cancel()
 
 
 # --- who may ask

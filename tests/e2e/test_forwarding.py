@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -115,13 +117,17 @@ async def test_a_producer_elsewhere_writes_by_the_other_server_and_hears_of_its_
 
 
 @pytest.mark.long
-def test_what_is_asked_of_a_server_that_dies_is_done_by_the_one_that_takes_over(
-    redis: RedisServer, asking: tuple[ServerProcess, ServerProcess]
+@pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped"])
+def test_what_is_asked_of_a_server_that_is_gone_is_done_by_the_one_that_takes_over(
+    stopped: bool, asking: tuple[ServerProcess, ServerProcess]
 ) -> None:
     first, second = asking
     time.sleep(1.5 * TTL)
     begin(first, "s")
-    first.kill()
+    if stopped:
+        first.signal(signal.SIGSTOP)
+    else:
+        first.kill()
     there = f"{second.url}/v1/sessions/s"
     began = time.monotonic()
     posted = httpx.post(f"{there}/messages", json={"text": "still here"}, timeout=20)
@@ -154,3 +160,33 @@ def test_a_server_says_whether_it_is_ready_and_who_is_there(
     while httpx.get(f"{first.url}/readyz").status_code != 200:
         assert time.monotonic() < deadline + 20
         time.sleep(0.1)
+
+
+@pytest.mark.long
+def test_while_one_server_is_shut_down_what_is_asked_of_its_sessions_is_done(
+    asking: tuple[ServerProcess, ServerProcess],
+) -> None:
+    first, second = asking
+    begin(first, "s")
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def post() -> None:
+        with httpx.Client(timeout=20) as client:
+            while not over.is_set():
+                posted = client.post(f"{second.url}/v1/sessions/s/messages", json={"text": f"post-{len(statuses)}"})
+                statuses.append(posted.status_code)
+                time.sleep(0.01)
+
+    posting = threading.Thread(target=post)
+    posting.start()
+    time.sleep(0.5)
+    assert first.stop() == 0
+    time.sleep(0.5)
+    over.set()
+    posting.join(20)
+    assert set(statuses) == {201}
+    messages = httpx.get(f"{second.url}/v1/sessions/s", params={"limit": 1000}).json()["messages"]
+    said = [block["text"] for message in messages for block in message["blocks"] if message["role"] == "user"]
+    assert [text for text in said if text.startswith("post-")] == [f"post-{number}" for number in range(len(statuses))]
+    assert second.stop() == 0

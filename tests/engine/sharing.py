@@ -183,7 +183,7 @@ class LossyBus(Bus):
 class OwnBus(Bus):
     """One engine's way to a bus. While it is cut, nothing is told or heard through it, and its calls fail.
 
-    While it is paused, as its engine's process would be, nothing is told through it, and its calls for leases wait.
+    While it is paused, as its engine's process would be, nothing is told or heard, and its calls for leases wait.
     """
 
     def __init__(self, inner: Bus) -> None:
@@ -199,7 +199,7 @@ class OwnBus(Bus):
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         def through(batch: Batch | None) -> None:
-            if not self.cut:
+            if self._arrives:
                 heard(batch)
 
         return await self.inner.follow(session_id, through)
@@ -212,8 +212,12 @@ class OwnBus(Bus):
         self._running.set()
 
     def tell(self, session_id: str, batch: Batch | None) -> None:
-        if self._running.is_set() and not self.cut:
+        if self._arrives:
             self.inner.tell(session_id, batch)
+
+    @property
+    def _arrives(self) -> bool:
+        return self._running.is_set() and not self.cut
 
     async def _reached(self) -> Bus:
         await self._running.wait()

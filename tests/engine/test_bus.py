@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from penstock.engine import Batch, Bus, Config, DatabaseInUse, Engine, Entry, LocalBus, Node, Session, open_engine
 from penstock.engine.errors import UnwritableDatabase
+from tests.engine.postgres_server import PostgresServer
 from tests.engine.proxy import Fault, FaultyProxy
 from tests.engine.redis_server import RedisCluster, RedisServer
+from tests.engine.writes import append, claim, compact, create, delete, keep, store
+
+if TYPE_CHECKING:
+    from penstock.engine.cluster.redis.bus import RedisBus
 
 TTL = 0.3
 
@@ -47,7 +53,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def redis_bus(url: str, patience: float = 10.0) -> AsyncIterator[Bus]:
+async def redis_bus(url: str, patience: float = 10.0) -> AsyncIterator[RedisBus]:
     from penstock.engine.cluster.redis.bus import open_redis_bus
     from penstock.engine.log.redis.address import Address
 
@@ -148,6 +154,13 @@ def only_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine.session.views._LOOK", 1000.0)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is silent is given up sooner than its 4.5 s."""
+    monkeypatch.setattr("penstock.engine.cluster.redis.line._PING", 0.2)
+    monkeypatch.setattr("penstock.engine.cluster.redis.line._SILENCE", 0.6)
+
+
 @asynccontextmanager
 async def two(url: str, way: str) -> AsyncIterator[tuple[Engine, Engine]]:
     """The second one's connections go by ``way``."""
@@ -192,9 +205,36 @@ async def test_a_reader_on_another_node_hears_what_is_stored_at_once(
         nursery.cancel_scope.cancel()
 
 
+async def test_the_log_tells_of_each_write_with_it_and_only_that_there_is_a_large_one(
+    redis_server: RedisServer,
+) -> None:
+    from penstock.engine.log.redis.log import open_redis
+
+    url = redis_server.url()
+    log = await open_redis(url)
+    try:
+        async with redis_bus(url) as bus:
+            heard = Heard()
+            await bus.follow("s", heard)
+            await store(log, create(b"0"))
+            log.tell_followers()
+            events = [b"1", b"2"], [b"x" * 65_536], [b"x" * 65_537], ["ä".encode()]
+            tail = 1
+            for bodies in events:
+                await store(log, append(*bodies, tail=tail))
+                tail += len(bodies)
+            await store(log, append(tail=tail, records={"r": b"1"}), keep(records={"r": b"2"}), compact(remove=[2]))
+            await store(log, claim(seen=1, owner="b"), delete(token=2**20))
+            await until(lambda: len(heard.told) == 6)
+            told = [batch(b"1", b"2", first=2), batch(b"x" * 65_536, first=4), None, batch("ä".encode(), first=6)]
+            assert heard.told == [*map(plain, told), None, None]
+    finally:
+        await log.aclose()
+
+
 @pytest.mark.parametrize("fault", ["cut before", "half open"])
 async def test_what_happens_while_a_connection_is_gone_is_not_missed(
-    redis_server: RedisServer, proxy: FaultyProxy, fault: Fault, only_the_bus: None
+    redis_server: RedisServer, proxy: FaultyProxy, fault: Fault, only_the_bus: None, hasty: None
 ) -> None:
     url, way = both(redis_server, proxy)
     async with two(url, way) as (a, b), trio.open_nursery() as nursery:
@@ -224,15 +264,30 @@ async def test_following_goes_on_when_the_store_was_restarted(own_server: RedisS
         assert heard.told == [None, plain(batch(b"1"))]
 
 
-async def test_following_waits_a_moment_for_a_store_that_is_away_and_is_told_later(own_server: RedisServer) -> None:
+async def test_following_waits_for_no_store_that_is_away_and_is_told_later(own_server: RedisServer) -> None:
     async with redis_bus(own_server.url()) as bus:
+        one, other = Heard(), Heard()
+        await bus.follow("s", one)
         own_server.kill()
-        heard = Heard()
-        with trio.fail_after(5):
-            await bus.follow("s", heard)
-        assert heard.told == []
+        with trio.fail_after(1):
+            await bus.follow("t", other)  # whether it is known by then or not
+            await bus.follow("u", other)
+        assert one.told == other.told == []
         await trio.to_thread.run_sync(own_server.start)
-        await until(lambda: heard.told == [None])
+        await until(lambda: one.told == [None] and other.told == [None, None])
+
+
+async def test_what_cannot_be_told_in_time_is_dropped_and_nothing_piles_up(own_server: RedisServer) -> None:
+    async with redis_bus(own_server.url(), patience=0.5) as bus:
+        heard = Heard()
+        await bus.follow("s", heard)
+        own_server.pause()
+        for _ in range(200):
+            bus.tell("s", batch(b"x" * 60_000))
+        assert bus._waiting < 5 * 1024 * 1024
+        own_server.go_on()
+        await until(lambda: bus._waiting == 0)
+        await until(lambda: 60 < len(heard.told) < 100)
 
 
 async def test_a_bus_that_is_none_is_refused_without_its_password(redis_server: RedisServer) -> None:
@@ -290,3 +345,25 @@ async def test_two_engines_over_a_cluster_hear_of_each_other(tmp_path: Path, onl
             nursery.cancel_scope.cancel()
     finally:
         cluster.kill()
+
+
+async def test_engines_over_a_postgres_hear_of_each_other_over_a_redis(
+    postgres_server: PostgresServer, redis_server: RedisServer, only_the_bus: None
+) -> None:
+    url, bus = postgres_server.url(), redis_server.url()
+    config = Config(lease_ttl=0.8)
+    async with (
+        open_engine(url, owner="b", bus=bus, config=config) as b,
+        open_engine(url, owner="a", bus=bus, config=config) as a,
+        trio.open_nursery() as nursery,
+    ):
+        session = await a.create_session("s")
+        heard: list[int] = []
+        nursery.start_soon(read_all, await b.session("s"), heard)
+        await until(lambda: heard == [1])
+        for number in range(2, 8):
+            await session.post("x")
+            await until(partial(lambda last: heard[-1:] == [last], number))
+        assert heard == list(range(1, 8))
+        await until(lambda: [node.name for node in b.nodes()] == ["a", "b"])
+        nursery.cancel_scope.cancel()

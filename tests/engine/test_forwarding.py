@@ -17,6 +17,7 @@ from penstock.engine import (
     Generation,
     GenerationActive,
     InvalidBody,
+    LocalBus,
     MemoryLog,
     Moved,
     PenstockError,
@@ -26,12 +27,14 @@ from penstock.engine import (
     ProducerStamp,
     Session,
     Started,
+    StorageError,
     TimedOut,
     errors,
+    open_engine,
     request_id,
 )
-from penstock.engine.session.commands import COMMANDS
-from penstock.engine.session.peers import read_answer, tell_answer, tell_error
+from penstock.engine import Node as Node_
+from penstock.engine.session.peers import COMMANDS, read_answer, tell_answer, tell_error
 from penstock.engine.testing import KeptLog
 from tests.engine.producers import Steered, saying
 from tests.engine.rules import events_of
@@ -311,11 +314,12 @@ async def test_what_has_none_is_asked_for_once_and_its_caller_is_told_that_nobod
 async def test_an_engine_that_never_answers_costs_a_bounded_time(
     peers: Between, there: Session, autojump_clock: MockClock
 ) -> None:
-    for fate, error, call in (
-        ("refused", Moved, there.stop),
-        ("lost", TimedOut, lambda: there.post("x")),
+    for fates, error, call in (
+        (["refused"], Moved, there.stop),
+        (["lost"], TimedOut, lambda: there.post("x")),
+        (["unheard", "refused"], TimedOut, lambda: there.post("y")),
     ):
-        peers.fates[:] = [fate] * 1000
+        peers.fates[:] = [*fates, *fates[-1:] * 1000]
         began = trio.current_time()
         with pytest.raises(error):
             await call()
@@ -506,3 +510,41 @@ def test_what_is_nobodys_fault_tells_nothing_of_the_inside() -> None:
 
 def test_nothing_is_an_answer_too() -> None:
     assert read_answer(tell_answer(None)) is None
+
+
+# --- whether an engine should be sent anything
+
+
+async def test_an_engine_says_what_is_not_as_it_should_be(autojump_clock: MockClock) -> None:
+    class Away(LocalBus):  # type: ignore[misc]  # final for others
+        away = False
+        deaf = False
+
+        async def beat(self, node: Node_, ttl: float) -> bool:
+            if self.away:
+                raise StorageError("it is away")
+            return await super().beat(node, ttl)
+
+        @property
+        def listening(self) -> bool:
+            return not self.deaf
+
+    bus = Away()
+    async with open_engine(MemoryLog(), owner="a", bus=bus, config=Config(lease_ttl=8)) as engine:
+        await trio.sleep(100)
+        assert list(engine.failing) == []
+        assert engine.statistics().lease_age is not None
+        bus.away = True
+        await trio.sleep(5)
+        assert list(engine.failing) == ["store"]
+        await trio.sleep(5)
+        assert list(engine.failing) == ["store", "lease"]
+        bus.away, bus.deaf = False, True
+        await trio.sleep(3)
+        assert list(engine.failing) == ["bus"]
+        await engine.drain()
+        assert list(engine.failing) == ["draining", "bus"]
+    async with open_engine(":memory:") as engine:
+        assert list(engine.failing) == []
+        await engine.drain()
+        assert list(engine.failing) == ["draining"]

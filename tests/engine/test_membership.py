@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -16,12 +17,14 @@ from penstock.engine import (
     LocalBus,
     MemoryLog,
     Moved,
+    Node,
     NodeTakenOver,
     Producer,
     SessionClaimed,
     SteppedDown,
     open_engine,
 )
+from penstock.engine.cluster.membership import Membership
 from penstock.engine.testing import KeptLog
 from tests.engine.leasing import TTL, members
 from tests.engine.producers import Steered, saying
@@ -143,8 +146,8 @@ async def test_an_engine_that_was_stopped_writes_nothing_more_in_what_others_hav
         assert await outcomes(log, "s") == ["lost"]
         before = await events_of(log, "s")
         a.go_on()
-        await wait_all_tasks_blocked()
-        await held.cancelled.wait()
+        with trio.fail_after(0.5):  # long before it would look at the log by itself
+            await held.cancelled.wait()
         await trio.sleep(1)
         assert await events_of(log, "s") == before
         assert SteppedDown(session_id="s", owner="b") in facts.told
@@ -176,6 +179,46 @@ async def test_an_engine_that_was_stopped_asks_the_log_before_its_producers_writ
         await held.over.wait()
         await wait_all_tasks_blocked()
         assert await outcomes(log, "s") == ["completed"]
+
+
+async def test_a_process_that_was_stopped_confirms_what_it_has_before_it_beats(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+    bus = LocalBus()
+
+    async def nothing_left(_: str, __: Callable[[str], bool]) -> bool:
+        return True
+
+    async def nobody() -> set[str]:
+        return set()
+
+    membership = Membership(
+        bus,
+        Node(name="a", incarnation="1", ttl=TTL),
+        confirm=lambda: told.append(f"confirmed, {len(bus._leases)}, {bus._lease('a') is None}"),
+        inherit=nothing_left,
+        owners=nobody,
+        replaced=lambda error: told.append(str(error)),
+    )
+    await membership.join()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(membership.run)
+        await trio.sleep(1)
+        autojump_clock.jump(TTL / 2 - 1.1)
+        await wait_all_tasks_blocked()
+        assert told == []
+        autojump_clock.jump(TTL / 2 + 2)
+        await wait_all_tasks_blocked()
+        assert told[:1] == ["confirmed, 1, False"]
+        told.clear()
+        autojump_clock.jump(2 * TTL)
+        await wait_all_tasks_blocked()
+        assert told[:1] == ["confirmed, 1, True"]  # before the lease is taken anew
+        await trio.sleep(1)
+        told.clear()
+        bus._leases.clear()  # only the store's clock went on, as while a machine sleeps
+        await trio.sleep(TTL / 4 + 0.1)
+        assert told == ["confirmed, 1, False"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_is_judged_while_the_store_is_away_nor_right_behind_it(autojump_clock: MockClock) -> None:
@@ -279,7 +322,8 @@ async def test_what_an_engine_left_that_the_store_has_forgotten_is_found(autojum
         for name in ("s", "t"):
             await (await a.engine.create_session(name)).start(Steered())
         a.kill()
-        bus.__init__()  # the store was emptied
+        bus._incarnations.clear()  # the store was emptied
+        bus._leases.clear()
         await trio.sleep(5 * TTL + 1)
         assert [node.name for node in b.engine.nodes()] == ["b", "c"]
         assert await outcomes(log, "s") == await outcomes(log, "t") == ["lost"]

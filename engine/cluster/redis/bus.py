@@ -43,8 +43,10 @@ _WITHIN: Final = 5.0
 # Who is told of more bytes at once looks at the log; as in `write.lua`.
 _TOLD: Final = 64 * 1024
 
-# Messages that wait to be sent, where the log does not tell them: beyond, they are dropped, and the log has it all.
-_WAITING: Final = 4096
+# Bytes of messages that wait to be sent, where the log does not tell them: beyond, they are dropped, and the log has it
+# all. One that says nothing counts, too.
+_WAITING: Final = 4 * 1024 * 1024
+_LEAST: Final = 1024
 _AT_ONCE: Final = 100
 
 
@@ -78,6 +80,7 @@ class RedisBus(Bus):
         self._sessions: dict[bytes, str] = {}  # of channels that are followed
         self._lines: dict[int, Line] = {}
         self._telling: list[tuple[str, bytes]] = []
+        self._waiting = 0  # bytes of these
         self._to_tell = trio.Event()
         self._opened = trio.Event()
         self._closing = trio.Event()
@@ -193,8 +196,9 @@ class RedisBus(Bus):
         self._tell(session_id, b"")
 
     def _tell(self, session_id: str, message: bytes) -> None:
-        if len(self._telling) < _WAITING:
+        if self._waiting < _WAITING:
             self._telling.append((session_id, message))
+            self._waiting += max(_LEAST, len(message))
             self._to_tell.set()
 
     async def _keep_telling(self) -> None:
@@ -210,11 +214,12 @@ class RedisBus(Bus):
                 ):
                     count += 1
                 some, self._telling = self._telling[:count], self._telling[count:]
+                self._waiting -= sum(max(_LEAST, len(message)) for _, message in some)
                 words = [word for session_id, message in some for word in (self._channel(session_id), message)]
                 try:
                     await self._store.call(_TELL, self._layout.base(some[0][0]), verb, *words)
                 except StorageError as error:
-                    self._telling = []
+                    self._telling, self._waiting = [], 0
                     logger.warning("other nodes are not told for now: %s", error)
 
     # --- what is known for a while

@@ -30,9 +30,6 @@ _SILENCE: Final = 4.5
 _CONNECT: Final = 2.0
 _PAUSE: Final = 0.2
 
-# So long a subscription waits for a connection that is gone: seconds.
-_SUBSCRIBED: Final = 2.0
-
 # What ends a connection, and not this.
 _LOST: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, ValueError, Refused)
 
@@ -72,6 +69,7 @@ class Line:
         self._outgoing: list[bytes] = []
         self._to_send = trio.Event()
         self._up = False
+        self._failing = False  # the last connection was lost, or could not be made
         self.moved_to: tuple[str, int] | None = None  # where the server says that the channels are
 
     @property
@@ -82,7 +80,7 @@ class Line:
     async def join(self, channel: bytes) -> None:
         """Follow it; the server has acknowledged that when this returns.
 
-        Where there is no connection it returns after 2 s: once there is one, ``heard`` is called with None.
+        Or the connection is gone, or goes meanwhile: once there is one again, ``heard`` is called with None.
         """
         known = self._channels.get(channel)
         if known is None:
@@ -91,7 +89,7 @@ class Line:
         elif not known.wanted:
             known.wanted = True
             self._ask(channel, known)
-        with trio.move_on_after(_SUBSCRIBED):
+        if not self._failing:
             await known.taken.wait()
 
     def leave(self, channel: bytes) -> None:
@@ -119,15 +117,14 @@ class Line:
 
     async def run(self) -> None:
         """Keep a connection, until cancelled."""
-        said = False
         while True:
             try:
                 with trio.fail_after(_CONNECT):
                     stream = await self._connect()
                 try:
-                    if said:
+                    if self._failing:
                         logger.warning("what other nodes tell arrives again")
-                    said = False
+                    self._failing = False
                     await self._live(stream)
                 finally:
                     with trio.CancelScope(shield=True):
@@ -135,10 +132,9 @@ class Line:
             except (*_LOST, ExceptionGroup) as raised:
                 error = _one(raised)
                 self.moved_to = _moved_to(error)
-                if not said:
+                if not self._failing:
                     logger.warning("what other nodes tell does not arrive: %s", _told(error))
-                said = True
-            finally:
+                self._failing = True
                 self._lost()
             await trio.sleep(_PAUSE)
 
@@ -179,10 +175,11 @@ class Line:
         self._outgoing = []
         for channel, known in list(self._channels.items()):
             known.asked = 0
-            if not known.wanted:
-                del self._channels[channel]
-            elif known.taken.is_set():
+            if known.wanted:
+                known.taken.set()  # who waits is told later that something may have been missed
                 known.taken = trio.Event()
+            else:
+                del self._channels[channel]
 
     def _take(self, reply: Reply) -> None:
         match reply:
