@@ -162,7 +162,7 @@ async def test_what_is_acknowledged_is_on_a_replica_however_the_primary_ends(
     with pair(tmp_path, valkey()) as (primary, replica):
         proxy = FaultyProxy(primary.port)
         await nursery.start(proxy.run)
-        log = await open_log(primary.url(port=proxy.port), replicas=1)
+        log = await open_log(primary.url(port=proxy.port), replicas=1, patience=2.0)
         await store(log, create(b"1"))
         for number in range(2, 30):
             await store(log, append(b"%d" % number, tail=number - 1))

@@ -252,6 +252,7 @@ async def test_a_failover_that_loses_nothing_changes_nothing(
     await log.aclose()
 
 
+@pytest.mark.long
 async def test_a_quiet_writer_looks_when_the_store_is_back(
     server: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:

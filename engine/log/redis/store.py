@@ -28,6 +28,7 @@ from coredis.exceptions import (
     PersistenceError,
     ReadOnlyError,
     RedisError,
+    ReplicationError,
     ResponseError,
     SentinelError,
     TryAgainError,
@@ -82,6 +83,7 @@ _REFUSALS: Final = {
 _KINDS: Final[Mapping[type[Exception], str]] = {
     AskError: "TRYAGAIN",
     PersistenceError: "NOREPLICAS",
+    ReplicationError: "NOREPLICAS",
     TryAgainError: "TRYAGAIN",
 }
 
@@ -229,8 +231,13 @@ class Store:
         """As `call`, with the effects on the disks of so many replicas, too. Each attempt must write something."""
 
         async def attempt() -> object:
-            # WAITAOF waits for what this connection has written, and is sent behind the call on the same one.
-            with self._client.ensure_persistence(1, self.replicas, _COPIED):
+            # WAIT and WAITAOF, which wait for what this connection has written, go behind the call on the same one. The
+            # first is there for the time: each of them asks a replica once, and at first it has written nothing yet.
+            client = self._client
+            with (
+                client.ensure_replication(self.replicas, _COPIED),
+                client.ensure_persistence(1, self.replicas, _COPIED),
+            ):
                 return await self._answer(script, key, *arguments)
 
         return await self._persist(attempt if self.replicas else lambda: self._answer(script, key, *arguments), script)
@@ -269,8 +276,8 @@ class Store:
             if self._away_since is None and trio.current_time() - self._heard < _PERIOD:
                 continue
             if self._away_since is not None and isinstance(self._client, coredis.RedisCluster):
-                # That some node answers says nothing of the one that is away. Its place is another's soon; coredis looks
-                # by itself, but with pauses of up to half a minute.
+                # That some node answers says nothing of the one that is away. Another takes its place: coredis looks
+                # for it by itself, but with pauses of up to half a minute.
                 with suppress(RedisError, OSError):
                     await self._client.connection_pool.cluster_layout.initialize()
                 continue
