@@ -19,7 +19,6 @@ import trio
 from attrs import evolve
 from outcome import Error, Outcome, Value
 
-from ..cluster.membership import Membership
 from ..codec import encode, encode_json
 from ..config import Config
 from ..errors import (
@@ -79,15 +78,15 @@ class Registry:
         supervisor: Supervisor,
         owner: str = "",
         bus: Bus | None = None,
-        membership: Membership | None = None,
+        is_gone: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log.
 
-        ``membership`` knows which of these are there, if that can be known.
+        ``is_gone`` tells whether the one of that name is gone, where that can be known.
         """
         self._log = log
         log.on_went_back = self._went_back
-        self._membership = membership
+        self._is_gone = is_gone
         self.owner: Final = owner
         self.bus: Final = bus
         self.views: Final = None if bus is None else Views(log, bus, self)
@@ -345,7 +344,7 @@ class Registry:
                 if self.owner and head.owner not in ("", self.owner):
                     # What begins behind this look raises the token, and then the claim is refused.
                     open_ = await self._log.record(session_id, head.epoch, OPEN) is not None
-                    if open_ and head.owner != gone and not await self._is_gone(head.owner):
+                    if open_ and head.owner != gone and (self._is_gone is None or not await self._is_gone(head.owner)):
                         raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
                 claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner, anew=anew)
                 if not await self._written(claim, lambda: None):
@@ -402,13 +401,6 @@ class Registry:
 
         if not self.draining:
             self.launch_apart(reopened, f"penstock reopening of session {session_id}")
-
-    async def _is_gone(self, owner: str) -> bool:
-        return self._membership is not None and await self._membership.is_gone(owner)
-
-    def sees_to(self, session_id: str) -> bool:
-        """Whether this engine, and no other of those that share its log, sees to what nobody does of the session."""
-        return self._membership is None or self._membership.responsible(session_id)
 
     async def delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.

@@ -166,6 +166,10 @@ async def _take_over(scene: Scene, given: Given) -> None:
     await given(scene.engine.take_over, owner="another")
 
 
+async def _find_node(scene: Scene, given: Given) -> None:
+    await given(scene.engine.find_node, name="another")
+
+
 async def _delete_session(scene: Scene, given: Given) -> None:
     other = await scene.engine.create_session()
     await given(scene.engine.delete_session, session_id=other.session_id)
@@ -510,6 +514,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.watch": (_watch,),
     "Engine.delete_session": (_delete_session,),
     "Engine.take_over": (_take_over,),
+    "Engine.find_node": (_find_node,),
     "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),

@@ -26,7 +26,7 @@ from penstock.engine import (
     WriteFailed,
     open_engine,
 )
-from penstock.engine.log import Append, Delete, Report, Write
+from penstock.engine.log import Append, Compact, Delete, Report, Write
 from penstock.engine.log.port import BLOCK
 from penstock.engine.stream.bus import Heard
 from penstock.engine.testing import KeptLog, check_kept
@@ -56,6 +56,7 @@ class PausedLog(EventLog):
         self.name: Final = name
         self.writers: Final[Writers] = {} if writers is None else writers
         self.dead = False
+        self.compacted: Final[set[str]] = set()  # sessions
         self._running = trio.Event()
         self._running.set()
         self._held: list[Callable[[], None]] = []
@@ -89,6 +90,8 @@ class PausedLog(EventLog):
 
     def submit(self, write: Write, report: Report) -> None:
         def reported(error: PenstockError | None) -> None:
+            if error is None and isinstance(write, Compact):
+                self.compacted.add(write.session_id)
             if error is None and isinstance(write, Append | Delete):
                 self.writers.setdefault((write.session_id, write.token // BLOCK), set()).add(self.name)
             self._through(lambda: report(error))
