@@ -57,6 +57,7 @@ from .log import (
     back_up,
     open_sqlite,
     open_sqlite_reader,
+    rebase_log,
     restore,
 )
 from .reducer import ApprovalView, BlockView, MessageView, ResolvedView, SessionState, Snapshot, SnapshotPage
@@ -195,6 +196,7 @@ __all__ = [
     "open_engine",
     "open_sqlite",
     "open_sqlite_reader",
+    "rebase_log",
     "restore",
     "run_producer",
     "structure",
