@@ -89,8 +89,9 @@ def _name(place: str, node: str | None, bus: str | None) -> str | None:
     "url",
     metavar="URL",
     envvar="PENSTOCK_LOG",
-    help="Instead of --db: redis://[user:password@]host[:port][/db], rediss:// over TLS, redis+cluster://; sqlite:FILE "
-    "is --db FILE. The variable PENSTOCK_LOG says the same, and its password stands in no list of processes.",
+    help="Instead of --db: redis://[user:password@]host[:port][/db], rediss:// over TLS, redis+cluster://, "
+    "redis+sentinel://; sqlite:FILE is --db FILE. The variable PENSTOCK_LOG says the same, and its password stands in "
+    "no list of processes.",
 )
 @click.option(
     "--log-patience",

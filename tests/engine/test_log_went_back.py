@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from penstock.engine import EventLog, LocalBus, MemoryLog, Session, open_engine
-from penstock.engine.errors import IdInUse, StaleEpoch, StaleToken, WentBack
+from penstock.engine.errors import IdInUse, StaleEpoch, StaleToken, UnwritableDatabase, WentBack
 from penstock.engine.log import rebase_log
 from penstock.engine.log.opening import open_log
 from penstock.engine.log.port import BLOCK, life_of, rebased
@@ -253,6 +253,7 @@ async def test_a_failover_that_loses_nothing_changes_nothing(
     await log.aclose()
 
 
+@pytest.mark.long
 async def test_a_quiet_writer_looks_when_the_store_is_back(
     server: Callable[[str], RedisServer], tmp_path: Path
 ) -> None:
@@ -348,3 +349,49 @@ async def test_a_postgres_that_was_restored_from_a_copy_of_its_folder() -> None:
         await log.aclose()
     finally:
         server.remove()
+
+
+# --- replicas and Sentinels, before anything is stored
+
+
+def test_a_url_may_name_sentinels_and_replicas() -> None:
+    from penstock.engine.log.redis.address import Address
+
+    found = Address.parse("redis+sentinel://me:pw@a,b:7,[::1]:8/mymaster/2?prefix=x&replicas=1")
+    assert found.sentinels == (("a", 26379), ("b", 7), ("::1", 8))
+    assert (found.service, found.database, found.username, found.password) == ("mymaster", 2, "me", "pw")
+    assert (found.prefix, found.replicas) == ("x", 1)
+    assert str(found) == "redis+sentinel://a:26379,b:7,[::1]:8/mymaster/2?prefix=x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://a",
+        "redis+sentinel://a/",
+        "redis+sentinel://a/my master",
+        "redis+sentinel://a:x/mymaster",
+        "redis+sentinel:///mymaster",
+        "redis://a/0?replicas=-1",
+        "redis://a/0?replicas=many",
+    ],
+)
+def test_a_url_that_names_them_wrongly_is_none(url: str) -> None:
+    from penstock.engine.log.redis.address import Address
+
+    with pytest.raises(UnwritableDatabase, match="the URL of the Redis is none"):
+        Address.parse(url)
+
+
+async def test_a_store_that_has_nothing_of_replicas_is_refused(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    for place, why in ((tmp_path / "log.db", "a file has no replicas"), (postgres_server.url(), "0 standbys have it")):
+        with pytest.raises(UnwritableDatabase, match=why):
+            await open_log(str(place), replicas=1)
+    assert not (tmp_path / "log.db").exists()
+
+
+async def test_a_replica_is_no_place_for_a_log(server: Callable[[str], RedisServer]) -> None:
+    primary, replica = server("primary"), server("replica")
+    replica.follow(primary)
+    with pytest.raises(UnwritableDatabase, match="is a replica"):
+        await open_log(replica.url())

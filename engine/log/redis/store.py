@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final, TypeAlias, final
@@ -28,6 +28,7 @@ from coredis.exceptions import (
     PersistenceError,
     ReadOnlyError,
     RedisError,
+    ReplicationError,
     ResponseError,
     SentinelError,
     TryAgainError,
@@ -61,13 +62,11 @@ _COPIED: Final = 1000
 # What passes by itself, though the store answers or another does: it restarts, or another becomes the primary.
 _PASSING: Final = (
     LostConnection,
-    AskError,
     ClusterDownError,
     ClusterError,
     ClusterRoutingError,
     ReadOnlyError,
     SentinelError,
-    TryAgainError,
 )
 
 # And what it says itself, by the code that the answer begins with.
@@ -77,6 +76,15 @@ _REFUSALS: Final = {
     "MISCONF": "it cannot write to its disk",
     "NOREPLICAS": "it has too few replicas",
     "OOM": "its memory is full",
+    "TRYAGAIN": "a part of it is on its way to another node",
+}
+
+# The same, where coredis has a class for it.
+_KINDS: Final[Mapping[type[Exception], str]] = {
+    AskError: "TRYAGAIN",
+    PersistenceError: "NOREPLICAS",
+    ReplicationError: "NOREPLICAS",
+    TryAgainError: "TRYAGAIN",
 }
 
 
@@ -223,17 +231,27 @@ class Store:
         """As `call`, with the effects on the disks of so many replicas, too. Each attempt must write something."""
 
         async def attempt() -> object:
-            # WAITAOF waits for what this connection has written, and is sent behind the call on the same one.
-            with self._client.ensure_persistence(1, self.replicas, _COPIED):
+            # WAIT and WAITAOF, which wait for what this connection has written, go behind the call on the same one. The
+            # first is there for the time: each of them asks a replica once, and at first it has written nothing yet.
+            client = self._client
+            with (
+                client.ensure_replication(self.replicas, _COPIED),
+                client.ensure_persistence(1, self.replicas, _COPIED),
+            ):
                 return await self._answer(script, key, *arguments)
 
         return await self._persist(attempt if self.replicas else lambda: self._answer(script, key, *arguments), script)
 
     async def _answer(self, script: Script, key: str, *arguments: Argument) -> object:
+        keys = [key]
+        if isinstance(self._client, coredis.RedisCluster):
+            # This one never is there. So while keys of their slot are on their way to another node, a script is told to
+            # come again: it names none of those it needs, and would take what is not here for what never was.
+            keys.append(f"{key.partition('}')[0]}}}moving")
         try:
-            return await self._client.evalsha(script.digest, keys=[key], args=arguments)
+            return await self._client.evalsha(script.digest, keys=keys, args=arguments)
         except NoScriptError:
-            return await self._client.eval(script.text, keys=[key], args=arguments)
+            return await self._client.eval(script.text, keys=keys, args=arguments)
 
     async def _persist(self, attempt: Callable[[], Awaitable[object]], script: Script) -> object:
         begun = trio.current_time()
@@ -257,6 +275,12 @@ class Store:
             await trio.sleep(_PERIOD if self._away_since is None else _PAUSE)
             if self._away_since is None and trio.current_time() - self._heard < _PERIOD:
                 continue
+            if self._away_since is not None and isinstance(self._client, coredis.RedisCluster):
+                # That some node answers says nothing of the one that is away. Another takes its place: coredis looks
+                # for it by itself, but with pauses of up to half a minute.
+                with suppress(RedisError, OSError):
+                    await self._client.connection_pool.cluster_layout.initialize()
+                continue
             try:
                 run = await self._run()
             except Exception as error:  # noqa: BLE001  as above
@@ -279,8 +303,8 @@ class Store:
         if isinstance(error, _PASSING) or not isinstance(error, RedisError):  # such as TimeoutError
             self._gone(error)
             return
-        code = "NOREPLICAS" if isinstance(error, PersistenceError) else str(error).split(" ", 1)[0]
-        if not isinstance(error, (ResponseError, PersistenceError)) or code not in _REFUSALS:
+        code = next((code for kind, code in _KINDS.items() if isinstance(error, kind)), str(error).split(" ", 1)[0])
+        if not isinstance(error, (ResponseError, *_KINDS)) or code not in _REFUSALS:
             raise StorageError(f"the store refused a call: {error}") from error
         if script.digest not in self._refused:
             logger.warning("the store refuses what it is asked: %s", error)
