@@ -367,3 +367,28 @@ async def test_engines_over_a_postgres_hear_of_each_other_over_a_redis(
         assert heard == list(range(1, 8))
         await until(lambda: [node.name for node in b.nodes()] == ["a", "b"])
         nursery.cancel_scope.cancel()
+
+
+async def test_who_may_not_follow_is_told_once_and_not_kept_waiting(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    import coredis
+
+    async with coredis.Redis(port=own_server.port) as client:
+        await client.acl_setuser("mute", "on", ">open-sesame", "~*", "+@all", "resetchannels")
+    async with redis_bus(f"redis://mute:open-sesame@127.0.0.1:{own_server.port}/0") as bus:
+        with trio.fail_after(2):
+            for name in ("s", "t"):
+                await bus.follow(name, Heard())
+        await trio.sleep(1)
+    assert caplog.text.count("does not arrive") == 1
+    assert "sesame" not in caplog.text
+
+
+async def test_a_bus_that_is_closed_leaves_nobody_waiting(own_server: RedisServer) -> None:
+    async with redis_bus(own_server.url()) as bus, trio.open_nursery() as nursery:
+        await bus.follow("s", Heard())
+        own_server.pause()
+        nursery.start_soon(bus.follow, "t", Heard())
+        await trio.sleep(0.1)
+        await bus.aclose()

@@ -122,9 +122,6 @@ class Line:
                 with trio.fail_after(_CONNECT):
                     stream = await self._connect()
                 try:
-                    if self._failing:
-                        logger.warning("what other nodes tell arrives again")
-                    self._failing = False
                     await self._live(stream)
                 finally:
                     with trio.CancelScope(shield=True):
@@ -135,6 +132,7 @@ class Line:
                 if not self._failing:
                     logger.warning("what other nodes tell does not arrive: %s", _told(error))
                 self._failing = True
+            finally:
                 self._lost()
             await trio.sleep(_PAUSE)
 
@@ -182,6 +180,9 @@ class Line:
                 del self._channels[channel]
 
     def _take(self, reply: Reply) -> None:
+        if self._failing and not isinstance(reply, Refused):
+            self._failing = False
+            logger.warning("what other nodes tell arrives again")
         match reply:
             case [bytes(kind), bytes(channel), bytes(message)] if kind == self._prefix + b"message":
                 self._heard(channel, message)
