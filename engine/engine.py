@@ -218,9 +218,11 @@ class Engine:
         """Use a ticket up, which is remembered for ``ttl`` seconds; whether nobody had used up one with this id before.
 
         In none of the engines that share the log; of one alone, in this one. Never True twice; after an answer of the
-        store's that was lost it may be False for the one who did. Raises `InvalidId`, `InvalidBody`, `StorageError`.
+        store's that was lost it may be False for the one who did. Raises `InvalidId`, `InvalidBody`, `StorageError`,
+        `Draining`.
         """
         check_path_id(ticket_id, "a ticket's id")
+        self._registry.check_open()
         return await self._registry.volatile.redeem(ticket_id, checked_ttl(ttl))
 
     async def take_over(self, owner: str) -> None:

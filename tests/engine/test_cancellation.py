@@ -367,6 +367,7 @@ CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "session that is not there": lambda engine, session: engine.session("none"),
     "sessions": lambda engine, session: engine.sessions(),
     "delete_session": lambda engine, session: engine.delete_session("s"),
+    "redeem": lambda engine, session: engine.redeem("ticket", 60),
     "take_over": lambda engine, session: engine.take_over("another"),
     "start": lambda engine, session: session.start(saying("x"), text="t"),
     "start remote": lambda engine, session: session.start("remote"),
