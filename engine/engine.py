@@ -121,9 +121,17 @@ class Engine:
         self._membership: Final = (
             None
             if bus is None or node is None
-            else Membership(bus, node, confirm=self._confirm, inherit=self._inherit, replaced=self._leave_name)
+            else Membership(
+                bus,
+                node,
+                confirm=self._confirm,
+                inherit=self._inherit,
+                owners=self._owners,
+                replaced=self._leave_name,
+            )
         )
-        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, self._membership)
+        is_gone = None if self._membership is None else self._membership.is_gone
+        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, is_gone)
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self.replaced: DatabaseInUse | None = None  # likewise: another engine has its name
@@ -247,7 +255,8 @@ class Engine:
         return [] if self._membership is None else self._membership.nodes()
 
     def find_node(self, name: str) -> Node | None:
-        """The engine of that name, such as the owner that `Moved` tells of, if it is there."""
+        """The engine of that name, such as the owner that `Moved` tells of, if it is there. Raises `InvalidId`."""
+        check_path_id(name, "a node")
         return None if self._membership is None else self._membership.find(name)
 
     # --- state
@@ -374,7 +383,7 @@ class Engine:
                 works: list[tuple[Callable[[], Awaitable[None]], str]] = [
                     (self._registry.let_go, "penstock memory"),
                     (
-                        Compactor(self._log, self.config, aside=self._registry, mine=self._registry.sees_to).run,
+                        Compactor(self._log, self.config, aside=self._registry, mine=self._sees_to).run,
                         "penstock compaction",
                     ),
                     (self._expire, "penstock retention"),
@@ -395,14 +404,18 @@ class Engine:
             await finish_copies(self._log, begins=self._begins)
             await trio.sleep(_UPKEEP_PAUSE)
 
+    def _sees_to(self, session_id: str) -> bool:
+        """Whether this engine, and no other that shares its log, sees to what nobody does of the session."""
+        return self._membership is None or self._membership.responsible(session_id)
+
     def _begins(self, session_id: str) -> bool:
-        return self._registry.expects(session_id) or not self._registry.sees_to(session_id)
+        return self._registry.expects(session_id) or not self._sees_to(session_id)
 
     async def _expire(self) -> None:
         while (age := self.config.session_max_age) is not None:
             try:
                 await expire_sessions(
-                    self._log, age, delete=self._delete_unchanged, aside=self._registry, mine=self._registry.sees_to
+                    self._log, age, delete=self._delete_unchanged, aside=self._registry, mine=self._sees_to
                 )
             except PenstockError as error:
                 logger.warning("sessions that are too old stay for now: %s", error)
@@ -460,21 +473,31 @@ class Engine:
             if resident.core.live is not None and resident.owns:
                 resident.journal.probe()
 
-    async def _inherit(self, name: str) -> bool:
+    async def _inherit(self, name: str, wants: Callable[[str], bool]) -> bool:
         """Take over what an engine that is gone left open, and what is nobody's; whether nothing of it is left.
 
-        Only what this engine is to see to: others do so with the rest.
+        Only in sessions that are wanted: others do so with the rest.
         """
-        brought = await self._bring(partial(self._owned, name), gone=name, wants=self._registry.sees_to)
+        brought = await self._bring(partial(self._owned, name), gone=name, wants=wants)
         if brought:
             self._observer.observe(NodeTakenOver(name=name, sessions=brought))
-        await self._bring(partial(self._owned, ""), wants=self._registry.sees_to)  # what it released when it left
+        await self._bring(partial(self._owned, ""), wants=wants)  # what it released when it left
         after = ""
         while left := await self._owned(name, after):
             if not all(self._registry.is_aside(each) for each in left):
                 return False
             after = left[-1]
         return True
+
+    async def _owners(self) -> set[str]:
+        """Who has anything open, or waiting."""
+        owners: set[str] = set()
+        for key in (OPEN, QUEUED):
+            after = ""
+            while held := await self._holders(key, after):
+                owners |= {head.owner for head in (await self._log.living(held)).values()}
+                after = held[-1]
+        return owners - {""}
 
     def _leave_name(self, error: DatabaseInUse) -> None:
         logger.error("%s", error)

@@ -5,7 +5,8 @@ and how it is taken over is the engine's.
 
     beat           every quarter of the lease's time: here I am
     look           every half second: whose leases hold
-    see to         what a node has left open whose lease is over
+    see to         what a node has left open whose lease is over; each its share
+    look further   every five leases one of all: for what nodes own that nobody knows of any more
 
 A lease says only who is worth waiting for. Two engines may see it differently, and both may be wrong: what keeps one
 order of a session's events is the token in the log (`log.fence`), whoever believes what.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Final, final
 
@@ -42,6 +43,10 @@ _BEATS: Final = 4
 # In leases: for so long the store must have answered before a lease that is over means anything.
 _SURE: Final = 1.5
 
+# In leases: so often it is looked for what somebody owns who has no lease and is not known to have had one: an engine
+# that took something up while its own was over, or all of them, where a store has forgotten them.
+_FURTHER: Final = 5
+
 # So long the store is given to hear that this node leaves: seconds. Its lease ends by itself all the same.
 _LEAVE: Final = 1.0
 
@@ -50,8 +55,9 @@ _LEAVE: Final = 1.0
 class Membership:
     """``confirm`` has the log say whether this engine still owns what is live in it. It must neither wait nor raise.
 
-    ``inherit`` takes over what the named engine left open, as far as this one is `responsible` for it; whether nothing
-    of it is left. ``replaced`` is called when another engine has begun under this name.
+    ``inherit`` takes over what the named engine left open, in the sessions of whose ids it is told to; whether nothing
+    of it is left. ``owners`` tells who has anything open. ``replaced`` is called when another engine has begun under
+    this name.
     """
 
     def __init__(
@@ -60,13 +66,15 @@ class Membership:
         node: Node,
         *,
         confirm: Callable[[], None],
-        inherit: Callable[[str], Awaitable[bool]],
+        inherit: Callable[[str, Callable[[str], bool]], Awaitable[bool]],
+        owners: Callable[[], Awaitable[Iterable[str]]],
         replaced: Callable[[DatabaseInUse], None],
     ) -> None:
         self.node = node
         self._bus: Final = bus
         self._confirm: Final = confirm
         self._inherit: Final = inherit
+        self._owners: Final = owners
         self._replaced: Final = replaced
         self._known: Mapping[str, Node | None] = {}
         self._beaten = self._looked = self._answering_since = math.inf
@@ -121,6 +129,7 @@ class Membership:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_looking)
             nursery.start_soon(self._see_to_others)
+            nursery.start_soon(self._look_further)
             await self._keep_beating()
             nursery.cancel_scope.cancel(reason="another engine has this one's name")
 
@@ -204,11 +213,25 @@ class Membership:
                 if self.node.draining or not self._is_sure:
                     break
                 try:
-                    if await self._inherit(name):
+                    if await self._inherit(name, self.responsible):
                         await self._bus.retire(name)
                     self._failing.discard(_taking(name))
                 except PenstockError as error:
                     self._fails(_taking(name), error)
+
+    async def _look_further(self) -> None:
+        while True:
+            await trio.sleep(_FURTHER * self.node.ttl)
+            if not self._is_sure or not self.responsible(""):
+                continue
+            try:
+                for name in await self._owners():
+                    if name not in self._known and await self.is_gone(name):
+                        await self._inherit(name, lambda _: True)
+            except PenstockError as error:
+                self._fails("look further", error)
+            else:
+                self._failing.discard("look further")
 
     def _fails(self, what: str, error: PenstockError) -> None:
         """Say so, once until it has been done again."""

@@ -18,7 +18,6 @@ from typing import Final, TypeVar, final
 import trio
 from outcome import Error, Outcome, Value
 
-from ..cluster.membership import Membership
 from ..codec import encode, encode_json
 from ..config import Config
 from ..errors import (
@@ -77,14 +76,14 @@ class Registry:
         supervisor: Supervisor,
         owner: str = "",
         bus: Bus | None = None,
-        membership: Membership | None = None,
+        is_gone: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log.
 
-        ``membership`` knows which of these are there, if that can be known.
+        ``is_gone`` tells whether the one of that name is gone, where that can be known.
         """
         self._log = log
-        self._membership = membership
+        self._is_gone = is_gone
         self.owner: Final = owner
         self.bus: Final = bus
         self.config: Final = config
@@ -345,7 +344,7 @@ class Registry:
                 if head.owner not in ("", self.owner):
                     # What begins behind this look raises the token, and then the claim is refused.
                     open_ = await self._log.record(session_id, head.epoch, OPEN) is not None
-                    if open_ and head.owner != gone and not await self._is_gone(head.owner):
+                    if open_ and head.owner != gone and (self._is_gone is None or not await self._is_gone(head.owner)):
                         raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
                 claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
                 if not await self._written(claim, lambda: None):
@@ -356,13 +355,6 @@ class Registry:
         self.observer.observe(SessionClaimed(session_id=session_id, former=head.owner, gone=open_))
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
-
-    async def _is_gone(self, owner: str) -> bool:
-        return self._membership is not None and await self._membership.is_gone(owner)
-
-    def sees_to(self, session_id: str) -> bool:
-        """Whether this engine, and no other of those that share its log, sees to what nobody does of the session."""
-        return self._membership is None or self._membership.responsible(session_id)
 
     async def delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.

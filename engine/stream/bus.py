@@ -14,7 +14,8 @@ from typing import Final, TypeAlias, final
 import trio
 from attrs import frozen
 
-from ..errors import DatabaseInUse
+from ..codec import converter, decode_json, encode_json, structure
+from ..errors import DatabaseInUse, InvalidBody
 from .hub import Batch
 from .volatile import LocalVolatile, Volatile
 
@@ -46,6 +47,18 @@ class Node:
     ttl: float = 0.0
     draining: bool = False
     producers: tuple[str, ...] = ()
+
+    def encoded(self) -> bytes:
+        """As `decoded` reads it, of this version or another."""
+        return encode_json(converter.unstructure(self))
+
+    @classmethod
+    def decoded(cls, name: str, said: bytes) -> Node:
+        """What a node of this name said of itself; of what cannot be read, that it is there."""
+        try:
+            return structure(decode_json(said), Node)
+        except InvalidBody:
+            return cls(name=name, incarnation="")
 
 
 class Bus(abc.ABC):

@@ -170,6 +170,10 @@ async def _redeem(scene: Scene, given: Given) -> None:
     await given(scene.engine.redeem, ticket_id="ticket", ttl=60)
 
 
+async def _find_node(scene: Scene, given: Given) -> None:
+    await given(scene.engine.find_node, name="another")
+
+
 async def _delete_session(scene: Scene, given: Given) -> None:
     other = await scene.engine.create_session()
     await given(scene.engine.delete_session, session_id=other.session_id)
@@ -515,6 +519,7 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.delete_session": (_delete_session,),
     "Engine.take_over": (_take_over,),
     "Engine.redeem": (_redeem,),
+    "Engine.find_node": (_find_node,),
     "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),

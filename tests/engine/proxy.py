@@ -11,9 +11,9 @@ __all__ = ["FAULTS", "Fault", "FaultyProxy"]
 Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte by byte", "late"]
 
 # "cut before": the connection ends, and the request never arrives. "cut after": it arrives, and the answer is lost.
-# "half open": neither the request nor anything behind it goes anywhere, and nobody is told. "slow": the answer takes
-# its time. "byte by byte": request and answer come in as many pieces as they have bytes. "late": the connection ends,
-# and the request arrives when `FaultyProxy.deliver` says so.
+# "half open": neither the request nor anything behind it goes anywhere, in either direction, and nobody is told.
+# "slow": the answer takes its time. "byte by byte": request and answer come in as many pieces as they have bytes.
+# "late": the connection ends, and the request arrives when `FaultyProxy.deliver` says so.
 FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
 
 _SLOW: Final = 0.2
@@ -89,6 +89,8 @@ class FaultyProxy:
     ) -> None:
         try:
             while answer := await server.receive_some(_CHUNK):
+                if "half open" in quirk:
+                    continue
                 if "slow" in quirk:
                     await trio.sleep(_SLOW)
                 if quirk[-1:] == ["cut after"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -68,16 +68,6 @@ async def asking(server: RedisServer) -> AsyncIterator[coredis.Redis[bytes]]:
 
     async with coredis.Redis(port=server.port) as client:
         yield client
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One that a test may do harm."""
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.go_on()
-    server.kill()
 
 
 @pytest.fixture

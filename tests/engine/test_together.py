@@ -582,7 +582,7 @@ async def test_who_follows_through_a_store_that_lost_its_notes_begins_anew(autoj
         await trio.sleep(1)
         await a.engine.create_session("s")
         await trio.sleep(1)
-        bus.inner = LocalBus()  # type: ignore[misc]
+        bus.inner = LocalBus()
         await a.engine.create_session("t")
         await trio.sleep(LOOK)
         assert following.gaps == ["unknown_epoch"]

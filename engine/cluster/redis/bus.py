@@ -15,13 +15,12 @@ from typing import Final, final
 
 import trio
 
-from ...codec import converter, decode_json, encode_json, structure
-from ...errors import InvalidBody, StorageError, UnwritableDatabase
+from ...errors import StorageError, UnwritableDatabase
 from ...log.port import Entry
 from ...log.redis.address import Address
 from ...log.redis.checks import take_layout
 from ...log.redis.layout import Layout
-from ...log.redis.store import Client, Script, Store, client_of
+from ...log.redis.store import Client, Script, Store, client_of, primary_of
 from ...stream.bus import REMEMBERED, Bus, Heard, Node, name_taken
 from ...stream.hub import Batch
 from ...stream.volatile import Volatile
@@ -77,6 +76,7 @@ class RedisBus(Bus):
         self._base = f"{{{address.prefix}:nodes}}"
         self._following: dict[bytes, dict[object, Heard]] = {}
         self._sessions: dict[bytes, str] = {}  # of channels that are followed
+        self._lines: dict[int, Line] = {}
         self._telling: list[tuple[str, bytes]] = []
         self._to_tell = trio.Event()
         self._opened = trio.Event()
@@ -116,12 +116,14 @@ class RedisBus(Bus):
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
         self._store = Store(client, self._patience)
         self._volatile = RedisVolatile(self._layout, self._call)
-        self._line = Line(partial(_connected, self._address), self._heard)
-        self._opened.set()
+        self._client = client
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._store.watch)
-            nursery.start_soon(self._line.run)
             nursery.start_soon(self._keep_telling)
+            if not self._address.cluster:
+                self._line_to(0)
+            self._opened.set()
             await self._closing.wait()
             nursery.cancel_scope.cancel(reason="the bus closes")
 
@@ -133,11 +135,27 @@ class RedisBus(Bus):
 
     # --- what is told
 
+    def _line_to(self, lane: int) -> Line:
+        """There is one to a server; in a cluster one for each shard, which may move from server to server."""
+        line = self._lines.get(lane)
+        if line is None:
+            base = self._layout.lanes[lane][0]
+            line = Line(partial(self._connected, lane, base), self._heard, sharded=self._address.cluster)
+            self._lines[lane] = line
+            self._nursery.start_soon(line.run)
+        return line
+
+    async def _connected(self, lane: int, base: str) -> trio.abc.Stream:
+        moved_to = self._lines[lane].moved_to
+        return await _connected(self._address, moved_to or primary_of(self._client, self._address, base))
+
     def _channel(self, session_id: str) -> str:
         return f"{self._layout.base(session_id)}c{session_id}"
 
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
-        channel = self._channel(session_id).encode()
+        if self._closing.is_set():
+            raise StorageError("the bus is closed")
+        channel, line = self._channel(session_id).encode(), self._line_to(self._layout.lane(session_id))
         following = self._following.setdefault(channel, {})
         self._sessions[channel] = session_id
         key = object()
@@ -147,10 +165,10 @@ class RedisBus(Bus):
             following.pop(key, None)
             if not following and self._following.get(channel) is following:
                 del self._following[channel], self._sessions[channel]
-                self._line.leave(channel)
+                line.leave(channel)
 
         try:
-            await self._line.join(channel)
+            await line.join(channel)
         except BaseException:
             leave()
             raise
@@ -205,7 +223,7 @@ class RedisBus(Bus):
 
     async def beat(self, node: Node, ttl: float) -> bool:
         milliseconds = max(1, round(ttl * 1000))
-        said = encode_json(converter.unstructure(node))
+        said = node.encoded()
         answer = await self._call(_BEAT, self._base, node.name, node.incarnation, said, milliseconds, REMEMBERED)
         if answer == -1:
             raise name_taken(node.name)
@@ -215,7 +233,8 @@ class RedisBus(Bus):
         answer = await self._call(_NODES, self._base)
         if not isinstance(answer, list):
             raise StorageError("the store's answer cannot be read")
-        return {_text(name): _node(_text(name), lease) for name, lease in zip(answer[::2], answer[1::2], strict=True)}
+        said = ((_bytes(name).decode(), _bytes(lease)) for name, lease in zip(answer[::2], answer[1::2], strict=True))
+        return {name: Node.decoded(name, lease) if lease else None for name, lease in said}
 
     async def retire(self, name: str, incarnation: str | None = None) -> None:
         await self._call(_RETIRE, self._base, name, incarnation or "")
@@ -226,12 +245,12 @@ class RedisBus(Bus):
         return await self._store.call(script, key, *arguments)
 
 
-async def _connected(address: Address) -> trio.abc.Stream:
+async def _connected(address: Address, place: tuple[str, int]) -> trio.abc.Stream:
     """A connection past its login. Raises `OSError`, `Refused`, `ValueError`."""
-    stream: trio.abc.Stream = await trio.open_tcp_stream(address.host, address.port)
+    stream: trio.abc.Stream = await trio.open_tcp_stream(*place)
     try:
         if address.tls:
-            stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host)
+            stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=place[0])
         if address.password is not None:
             user = [] if address.username is None else [address.username.encode()]
             await stream.send_all(command(b"AUTH", *user, address.password.encode()))
@@ -274,19 +293,10 @@ def _batch(session_id: str, message: bytes) -> Batch | None:
     return Batch(session_id, epoch, entries) if entries and position == len(bodies) else None
 
 
-def _node(name: str, lease: object) -> Node | None:
-    if not isinstance(lease, bytes) or not lease:
-        return None
-    try:
-        return structure(decode_json(lease), Node)
-    except InvalidBody:  # of a version that says it otherwise: it is there all the same
-        return Node(name=name, incarnation="")
-
-
-def _text(value: object) -> str:
+def _bytes(value: object) -> bytes:
     if not isinstance(value, bytes):
         raise StorageError("the store's answer cannot be read")
-    return value.decode()
+    return value
 
 
 def _told(error: BaseException) -> str:

@@ -33,6 +33,9 @@ _PAUSE: Final = 0.2
 # So long a subscription waits for a connection that is gone: seconds.
 _SUBSCRIBED: Final = 2.0
 
+# What ends a connection, and not this.
+_LOST: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, ValueError, Refused)
+
 _PIECE: Final = 65536
 _AT_ONCE: Final = 1000  # channels in one command
 
@@ -69,12 +72,7 @@ class Line:
         self._outgoing: list[bytes] = []
         self._to_send = trio.Event()
         self._up = False
-        self.resubscribed = 0  # connections behind the first
-
-    @property
-    def up(self) -> bool:
-        """Whether there is a connection."""
-        return self._up
+        self.moved_to: tuple[str, int] | None = None  # where the server says that the channels are
 
     async def join(self, channel: bytes) -> None:
         """Follow it; the server has acknowledged that when this returns.
@@ -129,7 +127,9 @@ class Line:
                 finally:
                     with trio.CancelScope(shield=True):
                         await trio.aclose_forcefully(stream)
-            except (OSError, trio.BrokenResourceError, trio.TooSlowError, ValueError, Refused, ExceptionGroup) as error:
+            except (*_LOST, ExceptionGroup) as raised:
+                error = _one(raised)
+                self.moved_to = _moved_to(error)
                 if not said:
                     logger.warning("what other nodes tell does not arrive: %s", _told(error))
                 said = True
@@ -167,10 +167,9 @@ class Line:
     async def _ask_now_and_then(self) -> None:
         while True:
             await trio.sleep(_PING)
-            self._send(command(b"PING"))
+            self._send(command(b"PING", b"bus"))
 
     def _lost(self) -> None:
-        self.resubscribed += self._up
         self._up = False
         self._outgoing = []
         for channel, known in list(self._channels.items()):
@@ -211,9 +210,23 @@ class Line:
             self._heard(channel, None)
 
 
-def _told(error: BaseException) -> str:
+def _one(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _moved_to(error: BaseException) -> tuple[str, int] | None:
+    """Of the answer that a server of a cluster gives that does not have the channel."""
+    match str(error).split(" ") if isinstance(error, Refused) else []:
+        case ["MOVED", _, place]:
+            host, _, port = place.rpartition(":")
+            return (host, int(port)) if host and port.isdecimal() else None
+        case _:
+            return None
+
+
+def _told(error: BaseException) -> str:
     if isinstance(error, trio.TooSlowError):
         return "the server says nothing"
     return str(error) or type(error).__name__

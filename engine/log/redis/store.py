@@ -16,6 +16,7 @@ from typing import Final, TypeAlias, final
 import coredis
 import trio
 from attrs import frozen
+from coredis._utils import hash_slot
 from coredis.exceptions import (
     AskError,
     ClusterDownError,
@@ -33,7 +34,7 @@ from coredis.retry import NoRetryPolicy
 from ...errors import StorageError
 from .address import Address
 
-__all__ = ["Client", "Script", "Store", "client_of"]
+__all__ = ["Client", "Script", "Store", "client_of", "of_answers", "primary_of"]
 
 logger = logging.getLogger("penstock.log")
 
@@ -118,6 +119,17 @@ def client_of(address: Address, within: float) -> Client:
         connect_timeout=_CONNECT,
         retry_policy=NoRetryPolicy(),
     )
+
+
+def primary_of(client: Client, address: Address, key: str) -> tuple[str, int]:
+    """Host and port of the server that has this key, as far as the client knows. Raises `OSError` where it does not."""
+    if not isinstance(client, coredis.RedisCluster):
+        return address.host, address.port
+    try:
+        node = client.connection_pool.cluster_layout.node_for_slot(hash_slot(key.encode()))
+    except (RedisError, LookupError) as error:
+        raise OSError("no server has this part of the cluster") from error
+    return node.host, node.port
 
 
 def _quiet() -> None:
