@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from . import errors, events
 from . import facts as observer
+from .cluster.opening import list_nodes
 from .codec import (
     check_json,
     converter,
@@ -84,6 +85,7 @@ from .results import (
 from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
+from .session.peers import Peers, Unanswered
 from .session.session import Session
 from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Batch, Degraded, Drained, Ended
@@ -149,6 +151,7 @@ __all__ = [
     "Node",
     "Opened",
     "Outcome",
+    "Peers",
     "Pieces",
     "PolicyName",
     "Posted",
@@ -178,6 +181,7 @@ __all__ = [
     "Subscription",
     "Summary",
     "Superseded",
+    "Unanswered",
     "Updated",
     "Versions",
     "Watch",
@@ -192,6 +196,7 @@ __all__ = [
     "encode_json",
     "expire_sessions",
     "from_json",
+    "list_nodes",
     "open_engine",
     "open_sqlite",
     "open_sqlite_reader",

@@ -40,7 +40,9 @@ from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
 from .rules.records import OPEN, QUEUED
 from .session.arguments import checked_choice, checked_count, checked_cursor, checked_ttl
+from .session.commands import DeleteSession
 from .session.listing import Order
+from .session.peers import Peers, read_command, tell_answer, tell_error
 from .session.producers import Producers
 from .session.registry import Registry
 from .session.resident import Resident
@@ -67,6 +69,9 @@ _EXPIRY_PAUSE: Final = 3600.0
 # What other engines are told of the list at the end may take so long: seconds.
 _FAREWELL: Final = 2.0
 
+# An engine that shares a store has written in it so many seconds ago at most, or it is not ready.
+_STORED_WITHIN: Final = 3.0
+
 # Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
 _UPKEEP_PAUSE: Final = 60.0
 
@@ -76,7 +81,9 @@ _UPKEEP_PAUSE: Final = 60.0
 class EngineStatistics:
     """A moment's figures. ``pending_events``, of so many ``pending_bytes``, are stamped and not committed.
 
-    ``set_aside`` counts the sessions of which what is stored cannot be read.
+    ``set_aside`` counts the sessions of which what is stored cannot be read. Where engines share the log, ``seats`` are
+    those in memory that this one has, ``views`` those that are read here, and ``lease_age`` is how many seconds ago the
+    store last took this engine's word that it is there.
     """
 
     sessions: int
@@ -90,6 +97,9 @@ class EngineStatistics:
     set_aside: int
     draining: bool
     log: LogStatistics
+    seats: int = 0
+    views: int = 0
+    lease_age: float | None = None
 
 
 @final
@@ -107,6 +117,7 @@ class Engine:
         observer: Observer | None = None,
         owner: str = "",
         bus: Bus | None = None,
+        peers: Peers | None = None,
         owns_bus: bool = False,
         node: Node | None = None,
     ) -> None:
@@ -131,7 +142,7 @@ class Engine:
             )
         )
         is_gone = None if self._membership is None else self._membership.is_gone
-        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, is_gone)
+        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, peers, is_gone)
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self.replaced: DatabaseInUse | None = None  # likewise: another engine has its name
@@ -220,7 +231,23 @@ class Engine:
 
         Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`, `WriteFailed`, `TimedOut`, `Draining`.
         """
-        await self._registry.delete(check_session_id(session_id))
+        await self._registry.carry_out(check_session_id(session_id), DeleteSession())
+
+    async def carry_out(self, session_id: str, command: str, body: bytes) -> bytes:
+        """Do what another engine of the log asks for by `Peers.ask`, and give what it comes to: an error, too.
+
+        It is done here, or refused with who has the session: never asked for elsewhere. Cancelling the caller loses the
+        answer, not what it asked for.
+        """
+        try:
+            sid = check_session_id(session_id)
+            asked = read_command(command, body, self._registry.producers)
+            return tell_answer(await self._registry.carry_out(sid, asked, forwarded=True))
+        except PenstockError as error:
+            return tell_error(error)
+        except Exception as error:
+            logger.exception("%s of session %r, for another engine, failed", command, session_id)
+            return tell_error(error)
 
     async def redeem(self, ticket_id: str, ttl: float) -> bool:
         """Use a ticket up, which is remembered for ``ttl`` seconds; whether nobody had used up one with this id before.
@@ -282,6 +309,28 @@ class Engine:
             not resident.writable for resident in self._registry.residents
         )
 
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """Why this engine should be sent nothing now; empty where it should.
+
+        ``draining``; ``store``: nothing can be stored, or a session here cannot be written. Where engines share the
+        log, a session's own trouble is none of the engine's, and all of them would have it: then ``store`` is a store
+        that has taken no write of this engine's for 3 s, or for one beat where that is longer; ``lease``: the others
+        may believe that this engine is gone; ``bus``: it hears late of what they do.
+        """
+        found = ["draining"] if self.draining else []
+        membership, bus = self._membership, self._registry.bus
+        if membership is None or bus is None:
+            return (*found, "store") if self.degraded else tuple(found)
+        ttl = membership.node.ttl
+        if self._log.statistics().trouble is not None or membership.beaten_ago > max(_STORED_WITHIN, ttl / 2):
+            found.append("store")
+        if membership.beaten_ago > ttl:
+            found.append("lease")
+        if not bus.listening:
+            found.append("bus")
+        return tuple(found)
+
     def statistics(self) -> EngineStatistics:
         residents, watched = self._registry.residents, self._registry.watched
         return EngineStatistics(
@@ -296,6 +345,9 @@ class Engine:
             set_aside=len(self._registry.aside),
             draining=self.draining,
             log=self._log.statistics(),
+            seats=len(residents) if self._registry.owner else 0,
+            views=0 if self._registry.views is None else len(watched),
+            lease_age=None if self._membership is None else self._membership.beaten_ago,
         )
 
     # --- life
@@ -564,6 +616,7 @@ async def open_engine(
     observer: Observer | None = None,
     owner: str | None = None,
     bus: str | Bus | None = None,
+    peers: Peers | None = None,
     node_url: str = "",
 ) -> AsyncIterator[Engine]:
     """Open an engine over a database file, ``":memory:"``, a store or an open log, and run it until the block is left.
@@ -582,10 +635,12 @@ async def open_engine(
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
     With a name, ``owner``, it shares the log with engines of other names. A session belongs to the one that created or
-    last wrote in it; to write in it another one claims it, unless something is open in it: then that raises `Moved`,
-    which says who has it. What was left open by an engine of the same name has ended when this returns, other engines'
-    is left alone. Any of them can read any session. ``bus`` is how they hear of each other: one `LocalBus` for all that
-    are opened over one `MemoryLog`, or the URL of a Redis. A log in a Redis has one already. Over it they hold leases
+    last wrote in it; to write in it another one claims it, unless something is open in it: then that one is asked, by
+    ``peers``, and its answer is given as if it were done here. Without them, and where it cannot be asked, that raises
+    `Moved`, which says who has it; a producer that is a function cannot be carried there, which is `InvalidBody`. What
+    was left open by an engine of the same name has ended when this returns, other engines' is left alone. Any of them
+    can read any session. ``bus`` is how they hear of each other: one `LocalBus` for all that are opened over one
+    `MemoryLog`, or the URL of a Redis. A log in a Redis has one already. Over it they hold leases
     (`Config.lease_ttl`): what an engine left open that is gone, others take over. ``node_url`` is what they are told of
     where this one is reached (`Engine.find_node`). Without a bus they see within 5 s what others write, and take
     nothing over but by `Engine.take_over`.
@@ -618,6 +673,7 @@ async def open_engine(
         observer=observer,
         owner=name,
         bus=(LocalBus() if shared is None else shared) if name else None,
+        peers=peers if name else None,
         owns_bus=shared is not bus,
         node=None if shared is None else _node(name, node_url, config, known),
     )

@@ -21,6 +21,7 @@ __all__ = [
     "Committed",
     "Fact",
     "FellBehind",
+    "Forwarded",
     "GapMet",
     "GenerationBegan",
     "GenerationCancelled",
@@ -193,6 +194,20 @@ class GapMet:
     reason: str
 
 
+@final
+@frozen
+class Forwarded:
+    """A command was carried to the engine that has its session, and came back after ``seconds``.
+
+    ``command`` is the name of the method. ``outcome``: ``done``, the code of the error that it came to there,
+    ``unreachable`` where that engine was not asked, ``unanswered`` where it may have been, or ``cancelled``.
+    """
+
+    command: str
+    outcome: str
+    seconds: float
+
+
 Fact: TypeAlias = (
     Committed
     | WriteRefused
@@ -208,6 +223,7 @@ Fact: TypeAlias = (
     | ProducerDone
     | GenerationEnded
     | FellBehind
+    | Forwarded
     | GapMet
 )
 

@@ -24,6 +24,7 @@ _MODULES: Final[Mapping[str, str]] = {
     "bench": "bench",
     "compact": "compact",
     "inspect": "inspect",
+    "nodes": "nodes",
     "restore": "backup",
     "send": "send",
     "serve": "serve",

@@ -19,6 +19,7 @@ from ..watching.logs import LogFormat, log_handler
 from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
 from .models import ChosenModel, model_options
+from .peering import Peering, peering_options
 from .producers import LoadError, load_producers
 
 __all__ = ["serve"]
@@ -123,6 +124,7 @@ def _name(place: str, node: str | None, bus: str | None) -> str | None:
     help="Over which Redis servers hear of each other that share a Postgres. Without it a named one reads within 5 s "
     "what others write, and none takes over what another left. A log in a Redis needs none.",
 )
+@peering_options
 @click.option("--allow-weak-store", is_flag=True, help="Take a store that may lose what it acknowledged, too.")
 @click.option(
     "--host",
@@ -210,6 +212,7 @@ def serve(
     node: str | None,
     lease_ttl: float,
     bus: str | None,
+    peering: Peering | None,
     allow_weak_store: bool,
     hosts: tuple[str, ...],
     port: int,
@@ -263,11 +266,19 @@ def serve(
     from .process import Options, ServeError, run  # noqa: PLC0415  so that tail and send start without a server's weight
 
     place = _place(context, db, url)
+    named = _name(place, node, bus)
+    if peering is not None and named is None:
+        raise click.UsageError(
+            "--node-listen is for servers that share a log: name it by --log, and this one by --node"
+        )
+    if peering is not None and peering.encrypted and edge.certificate is None:
+        raise click.UsageError("--node-url says https, which takes a --certfile")
     try:
         run(
             Options(
                 log=place,
-                node=_name(place, node, bus),
+                node=named,
+                peering=peering,
                 lease_ttl=lease_ttl,
                 bus=bus,
                 log_patience=log_patience,

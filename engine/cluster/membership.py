@@ -94,6 +94,11 @@ class Membership:
         """The node of that name, if its lease holds."""
         return self.node if name == self.node.name else self._known.get(name)
 
+    @property
+    def beaten_ago(self) -> float:
+        """Seconds since the store last took this engine's beat."""
+        return max(0.0, trio.current_time() - self._beaten)
+
     def responsible(self, session_id: str) -> bool:
         """Whether this node is the one that sees to what nobody does of the session.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import UnwritableDatabase
 from ..log.port import EventLog
-from ..stream.bus import Bus
+from ..stream.bus import Bus, Node
 
-__all__ = ["open_bus"]
+__all__ = ["list_nodes", "open_bus"]
 
 
 async def open_bus(bus: str | Bus | None, log: EventLog, *, patience: float) -> Bus | None:
@@ -34,3 +36,21 @@ async def open_bus(bus: str | Bus | None, log: EventLog, *, patience: float) -> 
     if own is not None and told_by_log:
         own.tell_followers()
     return await open_redis_bus(address, patience=patience, told_by_log=told_by_log)
+
+
+async def list_nodes(url: str, *, patience: float) -> Mapping[str, Node | None]:
+    """The engines that have been there, by name, as a Redis knows them; None: its lease is over, and nobody has seen to
+    what it left.
+
+    Raises `DatabaseError`, and `StorageError` where the store does not answer.
+    """
+    try:
+        from ..log.redis.address import Address  # noqa: PLC0415  an extra, and slow to import
+        from .redis.bus import open_redis_bus  # noqa: PLC0415
+    except ImportError as error:
+        raise UnwritableDatabase("nodes in a Redis take an extra: pip install 'penstock[redis]'") from error
+    bus = await open_redis_bus(Address.parse(url), patience=patience, told_by_log=True)
+    try:
+        return await bus.nodes()
+    finally:
+        await bus.aclose()

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Final, TypeVar, final
+from typing import Final, TypeVar, cast, final
 
 import trio
 from outcome import Error, Outcome, Value
@@ -48,7 +48,10 @@ from ..stream.slices import in_slices
 from ..stream.volatile import LocalVolatile, Volatile
 from ..supervision import Supervisor, own_failure
 from ..upkeep.files import copy_files
+from .commands import Command, DeleteSession
+from .forwarding import Forwarding
 from .listing import Listing
+from .peers import Peers
 from .producers import Producers
 from .resident import Resident
 from .views import View, Views
@@ -58,9 +61,6 @@ __all__ = ["Registry"]
 logger = logging.getLogger("penstock.session")
 
 T = TypeVar("T")
-
-# How often something is tried in a session that other engines want to write in at the same time.
-_TRIES: Final = 3
 
 
 @final
@@ -76,11 +76,11 @@ class Registry:
         supervisor: Supervisor,
         owner: str = "",
         bus: Bus | None = None,
+        peers: Peers | None = None,
         is_gone: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log.
-
-        ``is_gone`` tells whether the one of that name is gone, where that can be known.
+        """Where others share its log, ``owner`` is the engine's name, ``bus`` how it hears of them, ``peers`` how it
+        asks them. ``is_gone`` tells whether the one of that name is gone, where that can be known.
         """
         self._log = log
         self._is_gone = is_gone
@@ -93,6 +93,7 @@ class Registry:
         self.observer: Final = observer
         self.supervisor: Final = supervisor
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
+        self.forwarding: Final = Forwarding(peers, owner, observer, config.flush_timeout)
         self.nursery: trio.Nursery | None = None
         self.draining = False
         self.closed = False  # nothing is read or written any more
@@ -254,17 +255,16 @@ class Registry:
             summary=write.summary,
         )
 
-    async def carry_out(self, session_id: SessionId, call: Callable[[Resident], Awaitable[T]]) -> T:
-        """``call`` it of the session in memory; again, where another engine claimed the session meanwhile.
+    async def carry_out(self, session_id: SessionId, command: Command[T], *, forwarded: bool = False) -> T:
+        """Do it in the session in memory, or have it done by the engine that has the session; see `Forwarding`."""
 
-        Nothing of what raises `Moved` was written.
-        """
-        for _ in range(_TRIES - 1):
-            try:
-                return await call(await self.resident(session_id))
-            except Moved:
-                continue
-        return await call(await self.resident(session_id))
+        async def here(asked: Command[T]) -> T:
+            if isinstance(asked, DeleteSession):
+                await self._delete(session_id)
+                return cast("T", None)
+            return await asked.carry_out(await self.resident(session_id))
+
+        return await self.forwarding.carry_out(session_id, command, here, forwarded=forwarded)
 
     async def reader(self, session_id: SessionId, *, to_follow: bool = False) -> Resident | View:
         """What has the session's readers; where engines share the log it is not claimed, and as new as this call.
@@ -356,12 +356,11 @@ class Registry:
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
 
-    async def delete(self, sid: SessionId) -> None:
+    async def _delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.
 
         Raises `SessionNotFound`, `SessionDeleted`, `Moved`, `WriteFailed`, `TimedOut`, `Draining`.
         """
-        left = _TRIES
         while True:
             try:
                 resident = await self.resident(sid)
@@ -372,11 +371,6 @@ class Registry:
                 await resident.delete()
             except CorruptSession:
                 continue  # it was found out meanwhile
-            except Moved:
-                left -= 1
-                if not left:
-                    raise
-                continue
             return
 
     async def _discard(self, sid: SessionId) -> None:

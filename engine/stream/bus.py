@@ -81,6 +81,11 @@ class Bus(abc.ABC):
         for a while, it is called with None once it does again; so a store that is away is no reason to raise.
         """
 
+    @property
+    def listening(self) -> bool:
+        """Whether all that is told now is heard; where it is not, the log is looked at more often."""
+        return True
+
     @abc.abstractmethod
     def tell(self, session_id: str, batch: Batch | None) -> None:
         """Tell of it, behind its commit. Neither waits nor raises."""

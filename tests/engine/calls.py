@@ -51,6 +51,7 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = _found()
 
 EXCLUDED: Final[Mapping[str, str]] = {
     "Engine.resident": "the session's own way to what is in memory, with an id that was checked",
+    "Engine.carry_out": "for other engines: `test_forwarding` gives it what none of them asks",
     "Engine.drain": "ends the engine: it has a test of its own",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias, final
 
@@ -21,9 +22,11 @@ from penstock.engine import (
     LocalBus,
     LogStatistics,
     MemoryLog,
+    Peers,
     PenstockError,
     Producer,
     StorageError,
+    Unanswered,
     WriteFailed,
     open_engine,
 )
@@ -33,7 +36,7 @@ from penstock.engine.stream.bus import Heard
 from penstock.engine.stream.volatile import Noted, Place, Volatile
 from penstock.engine.testing import KeptLog, check_kept
 
-__all__ = ["LossyBus", "Node", "OwnBus", "PausedLog", "Writers", "check_writers", "nodes"]
+__all__ = ["Between", "LossyBus", "Node", "OwnBus", "PausedLog", "Writers", "check_writers", "nodes"]
 
 
 Writers: TypeAlias = dict[tuple[str, int], set[str]]
@@ -258,6 +261,40 @@ class OwnVolatile(Volatile):
 
 
 @final
+class Between(Peers):
+    """How engines of one process ask each other, as they do over a network.
+
+    The next questions meet what stands in ``fates``, one each: ``refused`` before anything was asked, ``lost`` on the
+    way there, ``unheard`` where the answer is lost. ``asked`` has them all, but for the refused ones.
+    """
+
+    def __init__(self, chance: Callable[[], str] = lambda: "", within: float = math.inf) -> None:
+        """``chance`` gives the fate of a question that has none; an answer is there ``within`` so many seconds."""
+        self._chance = chance
+        self._within = within
+        self.engines: Final[dict[str, Engine]] = {}
+        self.fates: Final[list[str]] = []
+        self.asked: Final[list[tuple[str, str]]] = []
+        self.before: Callable[[], Awaitable[None]] | None = None  # done once, when the next question is on its way
+
+    async def ask(self, owner: str, session_id: str, command: str, body: bytes) -> bytes:
+        before, self.before = self.before, None
+        if before is not None:
+            await before()
+        fate = self.fates.pop(0) if self.fates else self._chance()
+        if fate == "refused" or owner not in self.engines:
+            raise Unanswered("nobody is there", asked=False)
+        self.asked.append((owner, command))
+        answer = b""
+        with trio.move_on_after(self._within):
+            if fate != "lost":
+                answer = await self.engines[owner].carry_out(session_id, command, body)
+        if fate or not answer:
+            raise Unanswered("the connection broke", asked=True)
+        return answer
+
+
+@final
 class Node:
     """An engine of the name ``name``, and its way to the log."""
 
@@ -275,6 +312,7 @@ async def nodes(
     buses: Mapping[str, Bus] | None = None,
     config: Config | None = None,
     producers: Mapping[str, Producer] | None = None,
+    peers: Between | None = None,
     last: bool = True,
 ) -> AsyncIterator[list[Node]]:
     """Engines of these names over one log. What they wrote must keep the rules when they are left.
@@ -291,8 +329,18 @@ async def nodes(
         for name in names:
             own = PausedLog(kept, name, writers)
             engine = await stack.enter_async_context(
-                open_engine(own, owner=name, bus=(buses or {}).get(name, shared), config=config, producers=producers)
+                open_engine(
+                    own,
+                    owner=name,
+                    bus=(buses or {}).get(name, shared),
+                    config=config,
+                    producers=producers,
+                    peers=peers,
+                )
             )
+            if peers is not None:
+                peers.engines[name] = engine
             opened.append(Node(name, own, engine))
         yield opened
-    assert [*check_writers(writers), *map(str, check_kept(kept, closed=last, remote_stays=last))] == []
+    broken = [*check_writers(writers), *map(str, check_kept(kept, closed=last, remote_stays=last))]
+    assert not broken, broken

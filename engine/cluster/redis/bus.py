@@ -127,6 +127,11 @@ class RedisBus(Bus):
             await self._closing.wait()
             nursery.cancel_scope.cancel(reason="the bus closes")
 
+    @property
+    def listening(self) -> bool:
+        lines = self._lines.values()
+        return not self._closed.is_set() and bool(lines) and all(line.up for line in lines)
+
     async def aclose(self) -> None:
         self._closing.set()
         with trio.CancelScope(shield=True):
