@@ -444,7 +444,8 @@ class Engine:
                 ]
                 if self._registry.views is not None:
                     works.append((self._registry.views.run, "penstock views"))
-                    works.append((self._registry.views.together.run, "penstock together"))
+                    works.append((self._registry.views.together.keep_looking, "penstock together"))
+                    works.append((self._registry.views.together.keep_asking, "penstock audience"))
                 notes = self._registry.listing.changes.notes
                 if notes is not None:
                     works.append((notes.run, "penstock notes"))

@@ -189,6 +189,8 @@ async def _serve(
         ) as engine:
             opened.set()
             metrics.watch(engine.statistics)
+            if options.peering is not None:
+                options.access.identity.tickets.share(options.peering.secret.for_tickets, engine.redeem)
             if not shutdown.is_set():  # which may have been said while it opened
                 urls = bound.urls("http" if options.edge.certificate is None else "https")
                 listeners = bound.listen()

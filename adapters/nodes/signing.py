@@ -60,6 +60,7 @@ class ClusterSecret:
                 "openssl rand -base64 48"
             )
         self._key = hmac.digest(secret, b"penstock between nodes", "sha256")
+        self.for_tickets: Final = hmac.digest(secret, b"penstock tickets of nodes", "sha256")  # see `Tickets.share`
 
     def of_request(self, signed: Signed) -> str:
         """The signature of a request."""

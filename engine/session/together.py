@@ -2,7 +2,8 @@
 
 Owns when that is looked at and said. All of it is in the store for a while (`stream.volatile`). Whoever changes it has
 the bus tell who follows the session to look, and everybody looks every few seconds, so a hint that is lost costs that
-time. One task looks, so that no older answer comes behind a newer one, and many sessions are asked for in one call.
+time. One task looks, so that no older answer comes behind a newer one, and many sessions are asked for in one
+call.
 
 Whether anybody reads a session anywhere is asked only while that matters: by the engine that runs a generation which is
 to be stopped when nobody reads (`on_last_disconnect`), and has no reader itself. It puts its question beside the
@@ -43,8 +44,9 @@ _BEATS: Final = 3
 # The question. It is no name of an engine.
 _WHO: Final = "?"
 
-# Sessions in one call.
+# Sessions in one call, and calls at a time.
 _AT_ONCE: Final = 500
+_SIDE_BY_SIDE: Final = 25
 
 
 @final
@@ -58,6 +60,7 @@ class Audience:
         self.place: Final = place
         self.hub: Final = hub
         self.asked = False  # its question is in the store
+        self.due = -math.inf  # when the next one is put, by the trio clock
         self._on_asked = on_asked
         self._on_left: Callable[[], object] | None = None
         self._unanswered = 0  # questions in a row
@@ -122,7 +125,7 @@ class Together:
         self._due: dict[View, _Look] = {}
         self._asking: dict[Audience, None] = {}
         self._woken = trio.Event()
-        self._look_at = self._beat_at = -math.inf
+        self._wanted = trio.Event()
         self._away = False  # the store, and that was said
 
     def changed(self, session_id: str) -> None:
@@ -133,8 +136,7 @@ class Together:
         """Find out whether it has readers elsewhere, for as long as somebody wants to know."""
         if audience not in self._asking:
             self._asking[audience] = None
-            self._beat_at = trio.current_time()
-            self._woken.set()
+            self._wanted.set()
 
     def expect(self, view: View) -> _Look:
         """Something has changed: look."""
@@ -151,24 +153,20 @@ class Together:
         if not look.done.is_set():
             raise TimedOut("the store has not said yet who is present", session_id=view.session_id)
 
-    # --- its task
+    # --- its tasks, for as long as the engine is open
 
-    async def run(self) -> None:
-        """Look and ask, for as long as the engine is open."""
-        self._look_at = trio.current_time() + _LOOK
+    async def keep_looking(self) -> None:
+        """Look where something has changed, and now and then wherever anybody reads."""
+        look_at = trio.current_time() + _LOOK
         while True:
-            with trio.move_on_at(min(self._look_at, self._beat_at if self._asking else math.inf)):
+            with trio.move_on_at(look_at):
                 await self._woken.wait()
             self._woken = trio.Event()
-            time = trio.current_time()
-            if time >= self._look_at:
-                self._look_at = time + _LOOK
+            if trio.current_time() >= look_at:
+                look_at = trio.current_time() + _LOOK
                 for view in self._views():
                     if len(view.hub):
                         self.expect(view)
-            if self._asking and time >= self._beat_at:
-                self._beat_at = time + _BEAT
-                await self._beat()
             due, self._due = list(self._due.items()), {}
             for start in range(0, len(due), _AT_ONCE):
                 await self._look(due[start : start + _AT_ONCE])
@@ -203,28 +201,48 @@ class Together:
         elif not count and self._owner in reading:
             await self.volatile.drop(place, [self._owner])
 
-    async def _beat(self) -> None:
-        """See who has answered, and ask again."""
-        self._asking = {audience: None for audience in self._asking if audience.on_left is not None}
+    async def keep_asking(self) -> None:
+        """Ask whether anybody reads, wherever somebody wants to know: at once, and then in each beat."""
+        while True:
+            self._wanted = trio.Event()
+            self._asking = {audience: None for audience in self._asking if audience.on_left is not None}
+            now = trio.current_time()
+            due = [audience for audience in self._asking if audience.due <= now]
+            for start in range(0, len(due), _AT_ONCE):
+                await self._ask(due[start : start + _AT_ONCE])
+            with trio.move_on_at(min((audience.due for audience in self._asking), default=math.inf)):
+                await self._wanted.wait()
+
+    async def _ask(self, audiences: Sequence[Audience]) -> None:
+        """See who has answered the last question, and put the next one."""
         alone: list[Audience] = []
-        for audience in self._asking:
+        for audience in audiences:
+            audience.due = trio.current_time() + _BEAT
             if len(audience.hub):
                 audience.rest()
             else:
                 alone.append(audience)
         try:
-            for start in range(0, len(alone), _AT_ONCE):
-                page = alone[start : start + _AT_ONCE]
-                found = await self.volatile.listed([audience.place for audience in page])
-                for audience, reading in zip(page, found, strict=True):
-                    if audience.asked:
-                        audience.met(anybody=bool(reading.keys() - {_WHO, self._owner}))
-            for audience in alone:
-                audience.asked = False
-                await self.volatile.put(audience.place, _WHO, b"", ttl=_BEATS * _BEAT)
-                audience.asked = True
-                self.changed(audience.place[0])
+            found = await self.volatile.listed([audience.place for audience in alone]) if alone else ()
         except StorageError as error:
             self._failed(error)
             for audience in alone:
                 audience.asked = False
+            return
+        for audience, reading in zip(alone, found, strict=True):
+            if audience.asked:
+                audience.met(anybody=bool(reading.keys() - {_WHO, self._owner}))
+        for start in range(0, len(alone), _SIDE_BY_SIDE):
+            async with trio.open_nursery() as nursery:
+                for audience in alone[start : start + _SIDE_BY_SIDE]:
+                    nursery.start_soon(self._put_question, audience)
+
+    async def _put_question(self, audience: Audience) -> None:
+        try:
+            await self.volatile.put(audience.place, _WHO, b"", ttl=_BEATS * _BEAT)
+        except StorageError as error:
+            self._failed(error)
+            audience.asked = False
+        else:
+            audience.asked = True
+            self.changed(audience.place[0])

@@ -181,13 +181,13 @@ class LossyBus(Bus):
 
 @final
 class OwnBus(Bus):
-    """One engine's way to a bus. While it is cut, nothing is told or heard through it, and its calls fail.
+    """One engine's way to the bus that it shares. While it is cut, nothing goes through, and its calls fail.
 
-    While it is paused, as its engine's process would be, nothing is told or heard, and its calls for leases wait.
+    While it is paused, nothing that is asked for or told goes through, and who asks waits.
     """
 
     def __init__(self, inner: Bus) -> None:
-        self.inner: Final = inner
+        self.inner = inner
         self.cut = False
         self._running = trio.Event()
         self._running.set()
@@ -197,19 +197,35 @@ class OwnBus(Bus):
     def volatile(self) -> OwnVolatile:
         return self._volatile
 
-    async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
-        def through(batch: Batch | None) -> None:
-            if self._arrives:
-                heard(batch)
-
-        return await self.inner.follow(session_id, through)
-
     def pause(self) -> None:
         if self._running.is_set():
             self._running = trio.Event()
 
     def go_on(self) -> None:
         self._running.set()
+
+    async def passed(self) -> Bus:
+        await self._running.wait()
+        if self.cut:
+            await trio.sleep(0.1)
+            raise StorageError("the store is away")
+        return self.inner
+
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await (await self.passed()).beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await (await self.passed()).nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await (await self.passed()).retire(name, incarnation)
+
+    async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
+        def through(batch: Batch | None) -> None:
+            if self._arrives:
+                heard(batch)
+
+        return await self.inner.follow(session_id, through)
 
     def tell(self, session_id: str, batch: Batch | None) -> None:
         if self._arrives:
@@ -218,22 +234,6 @@ class OwnBus(Bus):
     @property
     def _arrives(self) -> bool:
         return self._running.is_set() and not self.cut
-
-    async def _reached(self) -> Bus:
-        await self._running.wait()
-        if self.cut:
-            await trio.sleep(0.1)
-            raise StorageError("the store is away")
-        return self.inner
-
-    async def beat(self, node: engine.Node, ttl: float) -> bool:
-        return await (await self._reached()).beat(node, ttl)
-
-    async def nodes(self) -> Mapping[str, engine.Node | None]:
-        return await (await self._reached()).nodes()
-
-    async def retire(self, name: str, incarnation: str | None = None) -> None:
-        await (await self._reached()).retire(name, incarnation)
 
 
 @final
@@ -245,29 +245,29 @@ class OwnVolatile(Volatile):
         self.away = False
         self.calls = Counter[str]()
 
-    def _inner(self, call: str) -> Volatile:
+    async def _passed(self, call: str) -> Volatile:
         self.calls[call] += 1
-        if self._bus.cut or self.away:
+        if self.away:
             raise StorageError("the store is away")
-        return self._bus.inner.volatile
+        return (await self._bus.passed()).volatile
 
     async def put(self, place: Place, key: str, value: bytes, *, ttl: float, limit: int | None = None) -> bool | None:
-        return await self._inner("put").put(place, key, value, ttl=ttl, limit=limit)
+        return await (await self._passed("put")).put(place, key, value, ttl=ttl, limit=limit)
 
     async def drop(self, place: Place, keys: Sequence[str]) -> bool:
-        return await self._inner("drop").drop(place, keys)
+        return await (await self._passed("drop")).drop(place, keys)
 
     async def listed(self, asked: Sequence[Place]) -> Sequence[Mapping[str, bytes]]:
-        return await self._inner("listed").listed(asked)
+        return await (await self._passed("listed")).listed(asked)
 
     async def redeem(self, ticket_id: str, ttl: float) -> bool:
-        return await self._inner("redeem").redeem(ticket_id, ttl)
+        return await (await self._passed("redeem")).redeem(ticket_id, ttl)
 
     async def note(self, session_ids: Sequence[str], *, keep: int) -> None:
-        await self._inner("note").note(session_ids, keep=keep)
+        await (await self._passed("note")).note(session_ids, keep=keep)
 
     async def noted(self, after: int, *, limit: int = 1000) -> Noted:
-        return await self._inner("noted").noted(after, limit=limit)
+        return await (await self._passed("noted")).noted(after, limit=limit)
 
 
 @final

@@ -354,6 +354,26 @@ async def test_a_store_that_is_away_stops_nothing(autojump_clock: MockClock) -> 
             assert await ended(log) == []
 
 
+async def test_nobody_asks_who_reads_unless_it_matters(autojump_clock: MockClock) -> None:
+    bus = LocalBus()
+    own = OwnBus(bus)
+    async with nodes("a", "b", bus=bus, buses={"a": own}) as (a, _):
+        read, unread = [await a.engine.create_session(name) for name in "st"]
+        await unread.start(Steered())
+        async with read.subscribe():
+            await read.start(Steered(), on_last_disconnect=60)
+            await trio.sleep(30)
+            assert own.volatile.calls["put"] == 0
+            await read.stop()
+        await read.start(Steered(), on_last_disconnect=60)
+        await trio.sleep(30)
+        assert 18 <= own.volatile.calls["put"] <= 22
+        await read.stop()
+        calls = own.volatile.calls["put"]
+        await trio.sleep(30)
+        assert own.volatile.calls["put"] == calls
+
+
 # --- stops before their start
 
 
@@ -582,7 +602,7 @@ async def test_who_follows_through_a_store_that_lost_its_notes_begins_anew(autoj
         await trio.sleep(1)
         await a.engine.create_session("s")
         await trio.sleep(1)
-        bus.inner = LocalBus()  # type: ignore[misc]
+        bus.inner = LocalBus()
         await a.engine.create_session("t")
         await trio.sleep(LOOK)
         assert following.gaps == ["unknown_epoch"]

@@ -135,17 +135,17 @@ async def test_what_changed_is_numbered_in_order_each_session_once(volatile: Vol
 async def test_a_redis_keeps_nothing_of_who_is_gone(redis_server: RedisServer) -> None:
     import coredis
 
-    url = redis_server.url(prefix="gone")
+    url = redis_server.url(prefix="nobody")
     async with bus_at(url) as bus, coredis.Redis(port=redis_server.port) as client:
         for number in range(5):
             await bus.volatile.put(HERE, f"{number}", b"", ttl=SHORT)
         await trio.sleep(2 * SHORT)
         await bus.volatile.put(HERE, "last", b"", ttl=LONG)
-        (key,) = [key async for key in client.scan_iter("{gone:*}yp*")]
+        (key,) = [key async for key in client.scan_iter("{nobody:*}yp*")]
         assert await client.hlen(key) == 2
         await bus.volatile.put(READING, "a", b"", ttl=SHORT)
         await trio.sleep(2 * SHORT)
-        assert [key async for key in client.scan_iter("{gone:*}yr*")] == []
+        assert [key async for key in client.scan_iter("{nobody:*}yr*")] == []
 
 
 # --- two engines over a Redis

@@ -232,9 +232,8 @@ class RedisBus(Bus):
 
     async def beat(self, node: Node, ttl: float) -> bool:
         milliseconds = max(1, round(ttl * 1000))
-        answer = await self._call(
-            _BEAT, self._base, node.name, node.incarnation, node.encoded(), milliseconds, REMEMBERED
-        )
+        said = node.encoded()
+        answer = await self._call(_BEAT, self._base, node.name, node.incarnation, said, milliseconds, REMEMBERED)
         if answer == -1:
             raise name_taken(node.name)
         return answer == 1
