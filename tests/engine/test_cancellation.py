@@ -329,9 +329,7 @@ async def test_when_closing_raises_too_both_come_out(
         raise trouble
 
     monkeypatch.setattr(log, "aclose", aclose)
-    monkeypatch.setattr(
-        "penstock.engine.log.opening.MemoryLog", lambda: log
-    )  # one that the engine opens itself, and closes
+    monkeypatch.setattr("penstock.engine.log.opening.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
     out = await left_by(error)
     if error is None:
         assert out is trouble
