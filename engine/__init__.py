@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from . import errors, events
 from . import facts as observer
+from .cluster.opening import list_nodes
 from .codec import (
     check_json,
     converter,
@@ -55,8 +56,10 @@ from .log import (
     SqliteReader,
     Summary,
     back_up,
+    open_log,
     open_sqlite,
     open_sqlite_reader,
+    rebase_log,
     restore,
 )
 from .reducer import ApprovalView, BlockView, MessageView, ResolvedView, SessionState, Snapshot, SnapshotPage
@@ -84,8 +87,9 @@ from .results import (
 from .rules.chunks import Chunk, Pieces, ProducerStamp
 from .rules.policy import PolicyName
 from .rules.states import Outcome, StateName
+from .session.peers import Peers, Unanswered
 from .session.session import Session
-from .stream.bus import Bus, LocalBus
+from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Batch, Degraded, Drained, Ended
 from .stream.subscription import (
     CaughtUp,
@@ -99,6 +103,7 @@ from .stream.subscription import (
 )
 from .stream.watch import ListChange, ListDelivery, Watch
 from .upkeep.compaction import CompactionStatistics, Compactor, Progress
+from .upkeep.copying import Copied, copy_log
 from .upkeep.retention import expire_sessions
 
 __all__ = [
@@ -117,6 +122,7 @@ __all__ = [
     "CompactionStatistics",
     "Compactor",
     "Config",
+    "Copied",
     "CopyProgress",
     "Degraded",
     "Delete",
@@ -146,8 +152,10 @@ __all__ = [
     "MemoryLog",
     "Message",
     "MessageView",
+    "Node",
     "Opened",
     "Outcome",
+    "Peers",
     "Pieces",
     "PolicyName",
     "Posted",
@@ -177,6 +185,7 @@ __all__ = [
     "Subscription",
     "Summary",
     "Superseded",
+    "Unanswered",
     "Updated",
     "Versions",
     "Watch",
@@ -184,6 +193,7 @@ __all__ = [
     "check_json",
     "check_lease",
     "converter",
+    "copy_log",
     "decode",
     "decode_json",
     "encode",
@@ -191,9 +201,12 @@ __all__ = [
     "encode_json",
     "expire_sessions",
     "from_json",
+    "list_nodes",
     "open_engine",
+    "open_log",
     "open_sqlite",
     "open_sqlite_reader",
+    "rebase_log",
     "restore",
     "run_producer",
     "structure",

@@ -24,6 +24,11 @@ def _positive_or_none(_: object, attribute: Attribute[float], value: float | Non
         raise ValueError(f"{attribute.name} must be above 0 or None, not {value!r}")
 
 
+def _not_negative(_: object, attribute: Attribute[int], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{attribute.name} must not be negative")
+
+
 def _not_negative_or_none(_: object, attribute: Attribute[float], value: float | None) -> None:
     if value is not None and not value >= 0:
         raise ValueError(f"{attribute.name} must be 0, above 0, or None, not {value!r}")
@@ -54,9 +59,17 @@ class Config:
     # second or two, and another takes its place in some more. Meanwhile they wait.
     log_patience: float = field(default=10.0, validator=_positive)
 
+    # How long an engine that shares its log is waited for that says nothing: what it left open goes to others then. So
+    # long a person waits before they ask again; and a process that is stopped for a few seconds keeps what it has.
+    lease_ttl: float = field(default=6.0, validator=_positive)
+
     # Whether such a store may be one that can lose what it acknowledged. Readers would see other events behind the same
     # cursor then.
     allow_weak_store: bool = False
+
+    # On how many replicas of such a store what is acknowledged must be on disk, besides its own. With none, a replica
+    # that takes its place may lack the last of it. Each commit waits for them.
+    log_replicas: int = field(default=0, validator=_not_negative)
 
     # The time all ends get at shutdown. Process supervisors commonly kill after ten seconds or more.
     drain_timeout: float = field(default=10.0, validator=_positive)

@@ -8,11 +8,15 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final, final
+from uuid import uuid4
 
 import trio
 from attrs import frozen
 
+from .cluster.membership import Membership
+from .cluster.opening import open_bus
 from .config import Config
 from .errors import (
     CorruptSession,
@@ -22,10 +26,12 @@ from .errors import (
     SessionDeleted,
     SessionNotFound,
     StaleError,
+    StorageError,
+    UnwritableDatabase,
     WriteFailed,
 )
-from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id
-from .facts import Observer
+from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id, now
+from .facts import NodeTakenOver, Observer
 from .generation.generation import Producer
 from .log import open_log
 from .log.port import EventLog, Head, LogStatistics
@@ -33,15 +39,17 @@ from .observers.log_lines import LogLines
 from .observers.reporting import Observers
 from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
-from .rules.records import OPEN, QUEUED
-from .session.arguments import checked_choice, checked_count, checked_cursor
+from .rules.records import INCOMPLETE, OPEN, QUEUED
+from .session.arguments import checked_choice, checked_count, checked_cursor, checked_ttl
+from .session.commands import DeleteSession
 from .session.listing import Order
+from .session.peers import Peers, read_command, tell_answer, tell_error
 from .session.producers import Producers
 from .session.registry import Registry
 from .session.resident import Resident
 from .session.session import Session
 from .shapes import check_text, checked_text
-from .stream.bus import Bus, LocalBus
+from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Drained
 from .stream.watch import Watch
 from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
@@ -59,6 +67,12 @@ _RECOVERY_WIDTH: Final = 32
 # How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
 _EXPIRY_PAUSE: Final = 3600.0
 
+# What other engines are told of the list at the end may take so long: seconds.
+_FAREWELL: Final = 2.0
+
+# An engine that shares a store has written in it so many seconds ago at most, or it is not ready.
+_STORED_WITHIN: Final = 3.0
+
 # Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
 _UPKEEP_PAUSE: Final = 60.0
 
@@ -68,7 +82,9 @@ _UPKEEP_PAUSE: Final = 60.0
 class EngineStatistics:
     """A moment's figures. ``pending_events``, of so many ``pending_bytes``, are stamped and not committed.
 
-    ``set_aside`` counts the sessions of which what is stored cannot be read.
+    ``set_aside`` counts the sessions of which what is stored cannot be read. Where engines share the log, ``seats`` are
+    those in memory that this one has, ``views`` those that are read here, and ``lease_age`` is how many seconds ago the
+    store last took this engine's word that it is there.
     """
 
     sessions: int
@@ -82,6 +98,9 @@ class EngineStatistics:
     set_aside: int
     draining: bool
     log: LogStatistics
+    seats: int = 0
+    views: int = 0
+    lease_age: float | None = None
 
 
 @final
@@ -99,18 +118,39 @@ class Engine:
         observer: Observer | None = None,
         owner: str = "",
         bus: Bus | None = None,
+        peers: Peers | None = None,
+        owns_bus: bool = False,
+        node: Node | None = None,
     ) -> None:
+        """``node`` is what it says of itself to the others, where it shares ``bus`` with them."""
         self.config: Final = config
         self._log = log
         self._owns_log = owns_log
+        self._owns_bus = owns_bus
         observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
         self._supervisor = Supervisor(self._leave_with)
-        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus)
+        self._observer: Final = observers
+        self._membership: Final = (
+            None
+            if bus is None or node is None
+            else Membership(
+                bus,
+                node,
+                confirm=self._confirm,
+                inherit=self._inherit,
+                owners=self._owners,
+                replaced=self._leave_name,
+            )
+        )
+        is_gone = None if self._membership is None else self._membership.is_gone
+        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, peers, is_gone)
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
+        self.replaced: DatabaseInUse | None = None  # likewise: another engine has its name
         self._opened = trio.Event()
         self._closing = trio.Event()
         self._upkeep = trio.CancelScope()
+        self._there = trio.CancelScope()  # as a node
         self._drained = trio.Event()
         self.closed = trio.Event()
 
@@ -192,7 +232,34 @@ class Engine:
 
         Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`, `WriteFailed`, `TimedOut`, `Draining`.
         """
-        await self._registry.delete(check_session_id(session_id))
+        await self._registry.carry_out(check_session_id(session_id), DeleteSession())
+
+    async def carry_out(self, session_id: str, command: str, body: bytes) -> bytes:
+        """Do what another engine of the log asks for by `Peers.ask`, and give what it comes to: an error, too.
+
+        It is done here, or refused with who has the session: never asked for elsewhere. Cancelling the caller loses the
+        answer, not what it asked for.
+        """
+        try:
+            sid = check_session_id(session_id)
+            asked = read_command(command, body, self._registry.producers)
+            return tell_answer(await self._registry.carry_out(sid, asked, forwarded=True))
+        except PenstockError as error:
+            return tell_error(error)
+        except Exception as error:
+            logger.exception("%s of session %r, for another engine, failed", command, session_id)
+            return tell_error(error)
+
+    async def redeem(self, ticket_id: str, ttl: float) -> bool:
+        """Use a ticket up, which is remembered for ``ttl`` seconds; whether nobody had used up one with this id before.
+
+        In none of the engines that share the log; of one alone, in this one. Never True twice; after an answer of the
+        store's that was lost it may be False for the one who did. Raises `InvalidId`, `InvalidBody`, `StorageError`,
+        `Draining`.
+        """
+        check_path_id(ticket_id, "a ticket's id")
+        self._registry.check_open()
+        return await self._registry.volatile.redeem(ticket_id, checked_ttl(ttl))
 
     async def take_over(self, owner: str) -> None:
         """End as ``lost`` what the engine of that name has open, and let its queues go on here: it is gone.
@@ -203,6 +270,22 @@ class Engine:
         check_path_id(owner, "an owner")
         self._registry.check_open()
         await self._bring(partial(self._owned, owner), gone=owner)
+
+    # --- the engines that share the log
+
+    @property
+    def node(self) -> Node | None:
+        """This engine as the others know it; None where it shares nothing with any."""
+        return None if self._membership is None else self._membership.node
+
+    def nodes(self) -> list[Node]:
+        """The engines that share the log and are there, this one too, in order of name; as of half a second ago."""
+        return [] if self._membership is None else self._membership.nodes()
+
+    def find_node(self, name: str) -> Node | None:
+        """The engine of that name, such as the owner that `Moved` tells of, if it is there. Raises `InvalidId`."""
+        check_path_id(name, "a node")
+        return None if self._membership is None else self._membership.find(name)
 
     # --- state
 
@@ -227,6 +310,28 @@ class Engine:
             not resident.writable for resident in self._registry.residents
         )
 
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """Why this engine should be sent nothing now; empty where it should.
+
+        ``draining``; ``store``: nothing can be stored, or a session here cannot be written. Where engines share the
+        log, a session's own trouble is none of the engine's, and all of them would have it: then ``store`` is a store
+        that has taken no write of this engine's for 3 s, or for one beat where that is longer; ``lease``: the others
+        may believe that this engine is gone; ``bus``: it hears late of what they do.
+        """
+        found = ["draining"] if self.draining else []
+        membership, bus = self._membership, self._registry.bus
+        if membership is None or bus is None:
+            return (*found, "store") if self.degraded else tuple(found)
+        ttl = membership.node.ttl
+        if self._log.statistics().trouble is not None or membership.beaten_ago > max(_STORED_WITHIN, ttl / 2):
+            found.append("store")
+        if membership.beaten_ago > ttl:
+            found.append("lease")
+        if not bus.listening:
+            found.append("bus")
+        return tuple(found)
+
     def statistics(self) -> EngineStatistics:
         residents, watched = self._registry.residents, self._registry.watched
         return EngineStatistics(
@@ -241,6 +346,9 @@ class Engine:
             set_aside=len(self._registry.aside),
             draining=self.draining,
             log=self._log.statistics(),
+            seats=len(residents) if self._registry.owner else 0,
+            views=0 if self._registry.views is None else len(watched),
+            lease_age=None if self._membership is None else self._membership.beaten_ago,
         )
 
     # --- life
@@ -261,6 +369,8 @@ class Engine:
         check_text(reason, "reason")
         if not self._registry.draining:
             self._registry.draining = True
+            if self._membership is not None:
+                self._membership.drain()
             self._registry.launch(partial(self._drain, reason), "penstock drain")
         await self._drained.wait()
 
@@ -293,12 +403,14 @@ class Engine:
                     self._opened.set()
                     await self._closing.wait()
                     await self.drain()
+                    await self._note_changes()
                     self._upkeep.cancel(reason="the engine closes")
                     self._registry.closed = True
-                    if self._registry.views is not None:
-                        self._registry.views.close()
                     for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
+                    if self._membership is not None:
+                        self._there.cancel(reason="the engine closes")
+                        await self._membership.leave()
                     await self._close_log()
                     for run in (run for resident in self._registry.tasks for run in resident.core.stragglers):
                         logger.warning(
@@ -307,31 +419,58 @@ class Engine:
             finally:
                 await self._close_log()
 
+    async def _note_changes(self) -> None:
+        """Tell the engines that share the log what the drain has changed in the list."""
+        notes = self._registry.listing.changes.notes
+        if notes is not None:
+            with trio.move_on_after(_FAREWELL):
+                try:
+                    await notes.flush()
+                except StorageError as error:
+                    logger.warning("other engines are not told of the last changes of the list: %s", error)
+
     async def _keep_up(self) -> None:
         """Compact what is old, delete what is too old, and give forks what they lack, until the engine closes."""
         with self._upkeep:
             async with trio.open_nursery() as nursery:
                 works: list[tuple[Callable[[], Awaitable[None]], str]] = [
                     (self._registry.let_go, "penstock memory"),
-                    (Compactor(self._log, self.config, aside=self._registry).run, "penstock compaction"),
+                    (
+                        Compactor(self._log, self.config, aside=self._registry, mine=self._sees_to).run,
+                        "penstock compaction",
+                    ),
                     (self._expire, "penstock retention"),
                     (self._give_files, "penstock files"),
                 ]
                 if self._registry.views is not None:
                     works.append((self._registry.views.run, "penstock views"))
+                    works.append((self._registry.views.together.keep_looking, "penstock together"))
+                    works.append((self._registry.views.together.keep_asking, "penstock audience"))
+                notes = self._registry.listing.changes.notes
+                if notes is not None:
+                    works.append((notes.run, "penstock notes"))
                 for work, name in works:
                     self._supervisor.start(nursery, partial(_persist, work, name), name)
 
     async def _give_files(self) -> None:
         """Of forks whose copying failed, or was cut off by a crash."""
         while True:
-            await finish_copies(self._log, begins=self._registry.expects)
+            await finish_copies(self._log, begins=self._begins)
             await trio.sleep(_UPKEEP_PAUSE)
+
+    def _sees_to(self, session_id: str) -> bool:
+        """Whether this engine, and no other that shares its log, sees to what nobody does of the session."""
+        return self._membership is None or self._membership.responsible(session_id)
+
+    def _begins(self, session_id: str) -> bool:
+        return self._registry.expects(session_id) or not self._sees_to(session_id)
 
     async def _expire(self) -> None:
         while (age := self.config.session_max_age) is not None:
             try:
-                await expire_sessions(self._log, age, delete=self._delete_unchanged, aside=self._registry)
+                await expire_sessions(
+                    self._log, age, delete=self._delete_unchanged, aside=self._registry, mine=self._sees_to
+                )
             except PenstockError as error:
                 logger.warning("sessions that are too old stay for now: %s", error)
             await trio.sleep(min(_EXPIRY_PAUSE, age))
@@ -345,6 +484,8 @@ class Engine:
         try:
             if self._owns_log and not self.closed.is_set():
                 await self._log.aclose()
+            if self._owns_bus and self._registry.bus is not None:
+                await self._registry.bus.aclose()
         finally:
             self.closed.set()
 
@@ -357,6 +498,11 @@ class Engine:
         with one session is no reason not to open the others.
         """
         owner = self._registry.owner
+        if await self._log.holders(INCOMPLETE, limit=1):
+            raise UnwritableDatabase("this log is a copy that is not whole: remove it, and copy again")
+        if self._membership is not None:
+            await self._membership.join()
+            self._registry.launch_apart(self._be_there, "penstock membership")
         await sweep_uploads(self._log, owner)
         if owner:
             for each in (owner, ""):
@@ -372,14 +518,67 @@ class Engine:
     async def _owned(self, owner: str, after: str) -> list[str]:
         return await self._log.owned(owner, having=(OPEN, QUEUED), after=after, limit=_RECOVERY_WIDTH)
 
-    async def _bring(self, page: Callable[[str], Awaitable[Sequence[str]]], gone: str = "") -> None:
-        """Bring the sessions of all pages into memory. Raises what would be so with every other one."""
+    async def _be_there(self) -> None:
+        assert self._membership is not None
+        with self._there:
+            await self._membership.run()
+
+    def _confirm(self) -> None:
+        """Others may have taken over what is live here: have the log say so before anything more is written."""
+        for resident in self._registry.residents:
+            if resident.core.live is not None and resident.owns:
+                resident.journal.probe()
+
+    async def _inherit(self, name: str, wants: Callable[[str], bool]) -> bool:
+        """Take over what an engine that is gone left open, and what is nobody's; whether nothing of it is left.
+
+        Only in sessions that are wanted: others do so with the rest.
+        """
+        brought = await self._bring(partial(self._owned, name), gone=name, wants=wants)
+        if brought:
+            self._observer.observe(NodeTakenOver(name=name, sessions=brought))
+        await self._bring(partial(self._owned, ""), wants=wants)  # what it released when it left
+        after = ""
+        while left := await self._owned(name, after):
+            if not all(self._registry.is_aside(each) for each in left):
+                return False
+            after = left[-1]
+        return True
+
+    async def _owners(self) -> set[str]:
+        """Who has anything open, or waiting."""
+        owners: set[str] = set()
+        for key in (OPEN, QUEUED):
+            after = ""
+            while held := await self._holders(key, after):
+                owners |= {head.owner for head in (await self._log.living(held)).values()}
+                after = held[-1]
+        return owners - {""}
+
+    def _leave_name(self, error: DatabaseInUse) -> None:
+        logger.error("%s", error)
+        self.replaced = error
+        self._closing.set()
+        self.application.cancel(reason="penstock: another engine has its name")
+
+    async def _bring(
+        self,
+        page: Callable[[str], Awaitable[Sequence[str]]],
+        gone: str = "",
+        wants: Callable[[str], bool] = lambda _: True,
+    ) -> int:
+        """Bring the sessions of all pages into memory that are wanted; how many are.
+
+        Raises what would be so with every other one.
+        """
         failure: PenstockError | None = None
+        brought = 0
 
         async def bring(session_id: str) -> None:
-            nonlocal failure
+            nonlocal failure, brought
             try:
                 await self._registry.resident(SessionId(session_id), gone=gone)
+                brought += 1
             except (CorruptSession, StaleError, SessionNotFound, SessionDeleted):
                 pass  # it is set aside, or gone, or another engine has it
             except PenstockError as error:
@@ -391,11 +590,12 @@ class Engine:
         after = ""
         while session_ids := await page(after):
             async with trio.open_nursery() as nursery:
-                for session_id in session_ids:
+                for session_id in filter(wants, session_ids):
                     self._supervisor.start(nursery, partial(bring, session_id), f"the opening of session {session_id}")
             if failure is not None:
                 raise failure
             after = session_ids[-1]
+        return brought
 
 
 async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -419,7 +619,9 @@ async def open_engine(
     config: Config | None = None,
     observer: Observer | None = None,
     owner: str | None = None,
-    bus: Bus | None = None,
+    bus: str | Bus | None = None,
+    peers: Peers | None = None,
+    node_url: str = "",
 ) -> AsyncIterator[Engine]:
     """Open an engine over a database file, ``":memory:"``, a store or an open log, and run it until the block is left.
 
@@ -437,13 +639,19 @@ async def open_engine(
     handed in open stays open. ``observer`` hears what happens in the engine, beside its log lines.
 
     With a name, ``owner``, it shares the log with engines of other names. A session belongs to the one that created or
-    last wrote in it; to write in it another one claims it, unless something is open in it: then that raises `Moved`,
-    which says who has it. What was left open by an engine of the same name has ended when this returns, other engines'
-    is left alone (`Engine.take_over`). Any of them can read any session. ``bus`` is how they hear of each other, such
-    as one `LocalBus` for all that are opened over one `MemoryLog`; without it they see within 5 s what others write.
+    last wrote in it; to write in it another one claims it, unless something is open in it: then that one is asked, by
+    ``peers``, and its answer is given as if it were done here. Without them, and where it cannot be asked, that raises
+    `Moved`, which says who has it; a producer that is a function cannot be carried there, which is `InvalidBody`. What
+    was left open by an engine of the same name has ended when this returns, other engines' is left alone. Any of them
+    can read any session. ``bus`` is how they hear of each other: one `LocalBus` for all that are opened over one
+    `MemoryLog`, or the URL of a Redis. A log in a Redis has one already. Over it they hold leases
+    (`Config.lease_ttl`): what an engine left open that is gone, others take over. ``node_url`` is what they are told of
+    where this one is reached (`Engine.find_node`). Without a bus they see within 5 s what others write, and take
+    nothing over but by `Engine.take_over`.
 
-    Raises `DatabaseError` when the log cannot be opened, or an engine is open over ``log`` already, unless both have
-    names and not the same; `InvalidId` for a name that is none; `WriteFailed` when it cannot be written. What leaves
+    Raises `DatabaseError` when the log or the bus cannot be opened, or an engine is open over ``log`` already, unless
+    both have names and not the same; `InvalidId` for a name that is none; `WriteFailed` when it cannot be written. When
+    another engine begins under the same name, the block is cancelled and raises `DatabaseInUse`. What leaves
     the block comes out as it is; where closing raises as well, such as `StorageError`, both come out in an exception
     group.
     """
@@ -453,8 +661,19 @@ async def open_engine(
     opened = (
         log
         if isinstance(log, EventLog)
-        else await open_log(log, patience=config.log_patience, allow_weak_store=config.allow_weak_store)
+        else await open_log(
+            log,
+            patience=config.log_patience,
+            allow_weak_store=config.allow_weak_store,
+            replicas=config.log_replicas,
+        )
     )
+    try:
+        shared = await open_bus(bus, opened, patience=config.log_patience) if name else None
+    except BaseException:
+        if opened is not log:
+            await opened.aclose()
+        raise
     engine = Engine(
         opened,
         owns_log=opened is not log,
@@ -462,7 +681,10 @@ async def open_engine(
         config=config,
         observer=observer,
         owner=name,
-        bus=(bus or LocalBus()) if name else None,
+        bus=(LocalBus() if shared is None else shared) if name else None,
+        peers=peers if name else None,
+        owns_bus=shared is not bus,
+        node=None if shared is None else _node(name, node_url, config, known),
     )
     raised: BaseException | None = None
     closing: BaseException | None = None
@@ -482,12 +704,30 @@ async def open_engine(
             except BaseException as error:  # noqa: BLE001  what came on the way out, to stand beside it
                 engine.exit = engine.exit or find_exit(error)  # a Ctrl-C while it closed
                 closing = without(error, EXITS)
-            failure = _both(raised, closing)
+            failure = engine.replaced or _both(raised, closing)
             if failure is not None:
                 raise failure
     finally:
         if engine.exit is not None:
             raise engine.exit  # as it is, whatever the application raised that was cancelled for it
+
+
+def _version() -> str:
+    with suppress(PackageNotFoundError):  # an application may have copied the engine
+        return version("penstock")
+    return ""
+
+
+def _node(name: str, url: str, config: Config, producers: Producers) -> Node:
+    return Node(
+        name=name,
+        incarnation=uuid4().hex,
+        url=url,
+        version=_version(),
+        since=now(),
+        ttl=config.lease_ttl,
+        producers=tuple(info.name for info in producers.infos),
+    )
 
 
 # The logs that have an engine, by identity, with its name: without one, it believes that all sessions are its own.

@@ -50,6 +50,7 @@ __all__ = [
     "TimedOut",
     "TooManyStragglers",
     "UnwritableDatabase",
+    "WentBack",
     "WriteFailed",
 ]
 
@@ -247,6 +248,17 @@ class Moved(StaleError):
     def __init__(self, detail: str, *, owner: str = "", session_id: str | None = None) -> None:
         super().__init__(detail, session_id=session_id)
         self.owner = owner
+
+
+@final
+class WentBack(StaleError):
+    """The store has lost what it had acknowledged, so nothing is appended to this session until it has a new epoch.
+
+    Nothing was written of what was asked for. Events of it may be gone that readers have seen.
+    """
+
+    code = "SESSION_MOVED"
+    retryable = True
 
 
 @final

@@ -21,14 +21,19 @@ __all__ = [
     "Committed",
     "Fact",
     "FellBehind",
+    "Forwarded",
     "GapMet",
     "GenerationBegan",
     "GenerationCancelled",
     "GenerationEnded",
+    "NodeTakenOver",
     "Observer",
     "ProducerDone",
+    "SessionClaimed",
     "SessionRepaired",
     "SessionSetAside",
+    "SteppedDown",
+    "StoreWentBack",
     "StragglerEnded",
     "WriteRefused",
     "request_id",
@@ -74,6 +79,46 @@ class SessionSetAside:
 
     session_id: str
     error: PenstockError
+
+
+@final
+@frozen(kw_only=True)
+class StoreWentBack:
+    """The store lost what it had acknowledged. This session goes on as it is stored, in a new epoch."""
+
+    session_id: str
+    epoch: str
+
+
+@final
+@frozen(kw_only=True)
+class SessionClaimed:
+    """This engine has the right to write in the session now; ``former`` had it, which may be itself or nobody ("").
+
+    ``gone``: that one is gone, and had something open in it.
+    """
+
+    session_id: str
+    former: str
+    gone: bool
+
+
+@final
+@frozen(kw_only=True)
+class SteppedDown:
+    """The engine ``owner`` has the session now, and this one writes nothing more in it."""
+
+    session_id: str
+    owner: str
+
+
+@final
+@frozen(kw_only=True)
+class NodeTakenOver:
+    """The engine ``name`` is gone, and so many sessions were taken over in which it had something open."""
+
+    name: str
+    sessions: int
 
 
 @final
@@ -159,11 +204,29 @@ class GapMet:
     reason: str
 
 
+@final
+@frozen
+class Forwarded:
+    """A command was carried to the engine that has its session, and came back after ``seconds``.
+
+    ``command`` is the name of the method. ``outcome``: ``done``, the code of the error that it came to there,
+    ``unreachable`` where that engine was not asked, ``unanswered`` where it may have been, or ``cancelled``.
+    """
+
+    command: str
+    outcome: str
+    seconds: float
+
+
 Fact: TypeAlias = (
     Committed
     | WriteRefused
     | SessionRepaired
     | SessionSetAside
+    | StoreWentBack
+    | SessionClaimed
+    | SteppedDown
+    | NodeTakenOver
     | GenerationBegan
     | GenerationCancelled
     | CleanupEnded
@@ -171,6 +234,7 @@ Fact: TypeAlias = (
     | ProducerDone
     | GenerationEnded
     | FellBehind
+    | Forwarded
     | GapMet
 )
 

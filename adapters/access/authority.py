@@ -93,7 +93,7 @@ class Identity:
         tokens: Sequence[str],
         headers: Iterable[tuple[str, str]],
         tickets: Sequence[str] = (),
-        redeem: Verify | None = None,
+        redeem: Callable[[str], Principal | Awaitable[Principal]] | None = None,
     ) -> Principal | None:
         """Who makes a request: ``tokens`` are its headers ``Authorization``, ``headers`` all of them, lower-case, and
         ``tickets`` those of its query, which ``redeem`` reads.
@@ -108,7 +108,8 @@ class Identity:
         if len(tokens) + len(tickets) > 1:
             raise Unauthenticated("there is more than one token or ticket", reason="several")
         if tickets and redeem is not None:
-            return redeem(tickets[0])
+            redeemed = redeem(tickets[0])
+            return await redeemed if isawaitable(redeemed) else redeemed
         if tokens:
             return self.authenticate(read_bearer(tokens[0]))
         return None if self._recognize is None else await self._ask(self._recognize, read_headers(headers))

@@ -8,22 +8,23 @@ PyJWT with a key that tokens are not signed with.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from math import inf
 from secrets import token_bytes, token_urlsafe
-from typing import Final, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import jwt
 from attrs import evolve, frozen
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from penstock.engine import InvalidBody, Overloaded
+from penstock.engine import InvalidBody, Overloaded, StorageError
 
 from ..problems import Forbidden, Unauthenticated
 from .principal import MAX_PATTERNS, SCOPES, Principal, Scope, covers, is_pattern
 
-__all__ = ["MAX_TICKET", "Ticket", "Tickets"]
+__all__ = ["MAX_TICKET", "Redeem", "Ticket", "Tickets"]
 
 _ALGORITHM: Final = "HS256"
 _AUDIENCE: Final = "penstock-ticket"
@@ -35,6 +36,9 @@ MAX_TICKET: Final = 16 * 1024
 # same URL as long as the page is open, and a page that is open for longer can ask for another.
 _SOCKET_SECONDS: Final = 60
 _STREAM_SECONDS: Final = 3600
+
+# Uses a ticket's id up, for so many seconds; whether nobody had. Raises `StorageError`.
+Redeem: TypeAlias = Callable[[str, float], Awaitable[bool]]
 
 # Redeemed ids that are remembered for at most a minute each: 1 600 handshakes a second, some 20 MiB.
 _MAX_USED: Final = 100_000
@@ -54,17 +58,30 @@ class Tickets:
     """Makes tickets and takes them.
 
     With ``secrets``, what the server's tokens are signed with, a stream's ticket holds through a restart; without
-    any, and for a WebSocket always, tickets end with the process.
+    any, and for a WebSocket always, tickets end with the process: unless it is one of several that `share` them.
     """
 
     def __init__(self, secrets: Sequence[bytes] = ()) -> None:
         self._keys = [_derive(secret) for secret in secrets] or [token_bytes(32)]
         self._process = token_urlsafe(12)
+        self._has_secrets = bool(secrets)
         self._used: dict[str, float] = {}
+        self._redeem: Redeem = self._use
+
+    def share(self, secret: bytes, redeem: Redeem) -> None:
+        """Take the tickets of all servers that have this secret, and have ``redeem`` use each up once over all of them.
+
+        Tickets are signed with what it gives (HKDF, RFC 5869) where the tokens have no secret that does.
+        """
+        self._process = urlsafe_b64encode(_derive(secret, b"penstock cluster")[:9]).decode()
+        if not self._has_secrets:
+            self._keys = [_derive(secret)]
+        self._redeem = redeem
 
     def replace(self, secrets: Sequence[bytes]) -> None:
         """Sign with the first of these from now on, and take tickets of all of them. Without any nothing changes."""
         if secrets:
+            self._has_secrets = True
             self._keys = [_derive(secret) for secret in secrets]
 
     def make(
@@ -117,22 +134,34 @@ class Tickets:
             raise Unauthenticated(detail, reason="ticket")
         return evolve(principal, expires_at=float(cast("int", claims["exp"])))
 
-    def for_socket(self, text: str) -> Principal:
+    async def for_socket(self, text: str) -> Principal:
         """Who shows this ticket for a WebSocket, until their token expires. The ticket is used up.
 
-        Raises `Unauthenticated`, `Overloaded`.
+        Raises `Unauthenticated`, and `Overloaded`, also while the store cannot be asked that servers share: then it may
+        be used up.
         """
         claims = self._read(text)
         ticket_id, now = cast("str", claims["jti"]), time.time()
         if claims["process"] != self._process or now >= cast("int", claims["iat"]) + _SOCKET_SECONDS:
             raise Unauthenticated("this ticket is too old for a WebSocket", reason="expired")
+        try:
+            first = await self._redeem(ticket_id, _SOCKET_SECONDS)
+        except StorageError as error:
+            raise Overloaded("whether this ticket has been used cannot be found out now; try again") from error
+        if not first:
+            raise Unauthenticated("this ticket has been used", reason="used")
+        return _principal(claims)
+
+    async def _use(self, ticket_id: str, ttl: float) -> bool:
+        """Use it up in this process alone. Without a wait."""
+        now = time.time()
         self._forget(now)
         if ticket_id in self._used:
-            raise Unauthenticated("this ticket has been used", reason="used")
+            return False
         if len(self._used) >= _MAX_USED:
             raise Overloaded("too many tickets are being used; try again")
-        self._used[ticket_id] = now + _SOCKET_SECONDS
-        return _principal(claims)
+        self._used[ticket_id] = now + ttl
+        return True
 
     def _forget(self, now: float) -> None:
         """Let go of the ids whose tickets are too old by themselves."""
@@ -175,6 +204,6 @@ def _principal(claims: dict[str, object]) -> Principal:
     )
 
 
-def _derive(secret: bytes) -> bytes:
-    """A key of its own for tickets (RFC 5869), so that no token is a ticket and no ticket a token."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"penstock tickets").derive(secret)
+def _derive(secret: bytes, use: bytes = b"penstock tickets") -> bytes:
+    """A key of its own for this use (RFC 5869), so that no token is a ticket and no ticket a token."""
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=use).derive(secret)

@@ -24,6 +24,8 @@ _MODULES: Final[Mapping[str, str]] = {
     "bench": "bench",
     "compact": "compact",
     "inspect": "inspect",
+    "log": "log",
+    "nodes": "nodes",
     "restore": "backup",
     "send": "send",
     "serve": "serve",
@@ -61,5 +63,6 @@ def main() -> None:
       penstock token ann --session 'ann-*' ...    make a token, where a server asks for them
       penstock inspect penstock.db                what is stored, and whether it is sound
       penstock backup penstock.db copy.db         a copy of it, also while it is served
+      penstock log copy penstock.db redis://…     all of it in another store
       penstock bench                              how fast this machine is
     """

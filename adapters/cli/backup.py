@@ -13,6 +13,7 @@ import trio
 from penstock.engine import CopyProgress, PenstockError, back_up
 from penstock.engine import restore as put_back
 
+from .places import is_url, there
 from .report import amount
 
 __all__ = ["backup", "restore"]
@@ -20,9 +21,21 @@ __all__ = ["backup", "restore"]
 _T = TypeVar("_T")
 
 
+def _file(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if is_url(value):
+        raise click.UsageError(
+            "this is for database files: `penstock log copy` copies a log from and into stores, with their URLs"
+        )
+    return value
+
+
+def _file_there(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    return there(context, parameter, _file(context, parameter, value))
+
+
 @click.command()
-@click.argument("db", type=click.Path(exists=True, dir_okay=False))
-@click.argument("file", type=click.Path())
+@click.argument("db", callback=_file_there)
+@click.argument("file", callback=_file)
 def backup(db: str, file: str) -> None:
     """Copy the database DB to FILE, while a server has it open or not.
 
@@ -40,8 +53,8 @@ def backup(db: str, file: str) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.argument("db", type=click.Path())
+@click.argument("file", callback=_file_there)
+@click.argument("db", callback=_file)
 def restore(file: str, db: str) -> None:
     """Put a copy of FILE, which `backup` has made, in the place of the database DB. No server may have it open.
 

@@ -1,4 +1,4 @@
-"""``penstock compact``: compaction by hand, of a database that no server has open."""
+"""``penstock compact``: compaction by hand, of a database that no server has open, or of a store."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from penstock.engine import (
     CompactionStatistics,
     Compactor,
     Config,
+    EventLog,
     PenstockError,
     Progress,
+    open_log,
     open_sqlite,
     open_sqlite_reader,
 )
 
+from .places import is_url, there
 from .report import amount
 
 __all__ = ["compact"]
 
 
 @click.command()
-@click.argument("db", type=click.Path(exists=True, dir_okay=False))
+@click.argument("db", callback=there)
 @click.option(
     "--older-than",
     metavar="SECONDS",
@@ -39,6 +42,8 @@ def compact(db: str, older_than: float) -> None:
     A server does this by itself, an hour after a message was closed. Stop it first: one database has one process. It
     may be interrupted at any time and goes on where it was. The file keeps its size, and uses the room again.
 
+    DB may be the URL of a store, or env:NAME, a variable that has it. Servers with names may go on there meanwhile.
+
     \b
     Examples:
       penstock compact penstock.db
@@ -46,20 +51,21 @@ def compact(db: str, older_than: float) -> None:
     """
     try:
         done = trio.run(_compact, db, older_than)
-        free = trio.run(_free, db)
+        room = "" if is_url(db) else f"; {amount(trio.run(_free, db))} of {amount(os.path.getsize(db))} are free now"
     except KeyboardInterrupt:
         click.echo("Interrupted; what was done stays done.", err=True)
         raise SystemExit(130) from None
     except PenstockError as error:
         raise click.ClickException(error.detail) from error
-    click.echo(
-        f"{done.messages} messages compacted, {done.events} events removed; "
-        f"{amount(free)} of {amount(os.path.getsize(db))} are free now."
-    )
+    click.echo(f"{done.messages} messages compacted, {done.events} events removed{room}.")
 
 
 async def _compact(db: str, older_than: float) -> CompactionStatistics:
-    log = await open_sqlite(db, progress=_show_upgrade)
+    log: EventLog
+    if is_url(db):
+        log = await open_log(db, allow_weak_store=True)  # that was decided by who writes to it
+    else:
+        log = await open_sqlite(db, progress=_show_upgrade)
     try:
         compactor = Compactor(log, Config(compact_after=older_than))
         with click.progressbar(length=1, label="compacting", file=sys.stderr) as bar:

@@ -1,4 +1,4 @@
-"""``penstock inspect``: what a database holds, and whether it is sound. Writes nothing, and works beside a server."""
+"""``penstock inspect``: what a log holds, and whether it is sound. Writes nothing, and works beside a server."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Final
 import click
 import trio
 
-from penstock.engine import Head, PenstockError, SessionNotFound, SqliteReader, StaleEpoch, open_sqlite_reader
+from penstock.engine import EventLog, Head, PenstockError, SessionNotFound, SqliteReader, StaleEpoch
 from penstock.engine.testing import check_session
 
+from .places import name_of, open_to_read, there
 from .report import JsonReport, Report, TextReport
 
 __all__ = ["inspect"]
@@ -19,7 +20,7 @@ _PAGE: Final = 200
 
 
 @click.command()
-@click.argument("db", type=click.Path(exists=True, dir_okay=False))
+@click.argument("db", callback=there)
 @click.option("--session", metavar="ID", help="Look at this session only, and not at the file as a whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def inspect(db: str, session: str | None, as_json: bool) -> None:
@@ -28,6 +29,8 @@ def inspect(db: str, session: str | None, as_json: bool) -> None:
     Every session is held against the rules that the engine guarantees, and the file against SQLite's own checks.
     Nothing is written and no lock is taken, so a server may have the database open. The exit code is 1 when
     something is wrong.
+
+    DB may be the URL of a store, or env:NAME, a variable that has it. A store that has no log there gets an empty one.
 
     \b
     Examples:
@@ -47,17 +50,21 @@ def inspect(db: str, session: str | None, as_json: bool) -> None:
 
 
 async def _inspect(db: str, session: str | None, report: Report) -> None:
-    reader = await open_sqlite_reader(db)
+    reader = await open_to_read(db)
     try:
+        head = None
         if session is not None:
             head = await reader.head(session)
             if head is None or head.deleted:
                 gone = "was deleted" if head is not None else "is not in this database"
                 raise SessionNotFound(f"the session {session!r} {gone}")
-            report.file(await reader.state(), None)
+        if isinstance(reader, SqliteReader):
+            report.file(await reader.state(), await reader.check_integrity() if head is None else None)
+        else:
+            report.store(name_of(db))
+        if head is not None:
             await _look(reader, head, report)
         else:
-            report.file(await reader.state(), await reader.check_integrity())
             after = ""
             while heads := await reader.heads(after=after, limit=_PAGE):
                 for head in heads:
@@ -68,6 +75,6 @@ async def _inspect(db: str, session: str | None, report: Report) -> None:
         await reader.aclose()
 
 
-async def _look(reader: SqliteReader, head: Head, report: Report) -> None:
+async def _look(reader: EventLog, head: Head, report: Report) -> None:
     with contextlib.suppress(StaleEpoch):  # deleted meanwhile
         report.session(await check_session(reader, head))

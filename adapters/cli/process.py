@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn, final
 
 import trio
@@ -22,6 +23,7 @@ from attrs import field, frozen
 from penstock.engine import Config, DatabaseError, Engine, Producer, open_engine
 
 from ..http import create_app
+from ..nodes import HttpPeers, serve_nodes
 from ..server.accept import StartupFailed, serve
 from ..server.limits import Limits
 from ..watching.metrics import Metrics
@@ -30,6 +32,8 @@ from ..websocket import websocket_handler
 from .access import Access
 from .edge import Edge
 from .listening import Bound, ListenError
+from .peering import Peering
+from .places import name_of
 from .reloading import Reloadable, reload_all, warn_of_readable
 
 __all__ = ["Options", "ServeError", "run", "tune_collector"]
@@ -67,13 +71,17 @@ class Options:
     session_file_bytes: int = Config().session_file_bytes
     edge: Edge
     allow_weak_store: bool = False
+    replicas: int = 0
     log_patience: float = Config().log_patience  # seconds
+    peering: Peering | None = None  # where the others ask it
+    node: str | None = None  # its name among those that share the log
+    lease_ttl: float = Config().lease_ttl  # seconds
+    bus: str | None = field(default=None, repr=False)  # a URL: may hold a password
 
     @property
     def log_name(self) -> str:
         """For people: without what may let somebody in."""
-        scheme, is_url, rest = self.log.partition("://")
-        return scheme + is_url + rest.rpartition("@")[2].partition("?")[0] if is_url else self.log
+        return name_of(self.log)
 
     @property
     def files(self) -> tuple[Reloadable, ...]:
@@ -151,7 +159,12 @@ async def _serve(
 ) -> None:
     warn_of_readable(options.files)
     bound = Bound.to(options.hosts, options.port)
+    between: Bound | None = None
+    peers: HttpPeers | None = None
     try:
+        if options.peering is not None:
+            between = Bound.to((options.peering.host,), options.peering.port)
+            peers = HttpPeers(options.peering.secret)
         metrics = Metrics()
         async with open_engine(
             options.log,
@@ -159,7 +172,9 @@ async def _serve(
             default_producer=options.default_producer,
             config=Config(
                 log_patience=options.log_patience,
+                lease_ttl=options.lease_ttl,
                 allow_weak_store=options.allow_weak_store,
+                log_replicas=options.replicas,
                 drain_timeout=options.drain_timeout,
                 idle_limit=options.idle_limit,
                 idle_limits=options.idle_limits,
@@ -167,18 +182,37 @@ async def _serve(
                 session_file_bytes=options.session_file_bytes,
             ),
             observer=metrics,
+            owner=options.node,
+            bus=options.bus,
+            peers=peers,
+            node_url=_node_url(options.peering, between),
         ) as engine:
             opened.set()
             metrics.watch(engine.statistics)
+            if options.peering is not None:
+                options.access.identity.tickets.share(options.peering.secret.for_tickets, engine.redeem)
             if not shutdown.is_set():  # which may have been said while it opened
                 urls = bound.urls("http" if options.edge.certificate is None else "https")
                 listeners = bound.listen()
                 for url in urls:
-                    said.put(f"penstock serves {options.log_name} on {url} (Ctrl-C ends it)\n")
-                await _answer(options, engine, metrics, listeners, shutdown)
+                    name = "" if options.node is None else f" as {options.node}"
+                    said.put(f"penstock serves {options.log_name} on {url}{name} (Ctrl-C ends it)\n")
+                if peers is not None:
+                    peers.url_of = partial(_url_of, engine)
+                over = trio.Event()
+                if between is not None:
+                    await nursery.start(partial(_answer_nodes, options, engine, between.listen(), over))
+                try:
+                    await _answer(options, engine, metrics, listeners, shutdown)
+                finally:
+                    over.set()
             nursery.start_soon(_leave_stragglers, engine)
     finally:
         bound.close()
+        if between is not None:
+            between.close()
+        if peers is not None:
+            await peers.aclose()
         await _close_producers(options.producers.values())
 
 
@@ -221,6 +255,32 @@ async def _answer(
     finally:
         for listener in listeners:  # where it could not begin
             listener.socket.close()
+
+
+def _node_url(peering: Peering | None, between: Bound | None) -> str:
+    if peering is None or between is None:
+        return ""
+    return peering.url or between.urls("http")[0].rstrip("/")
+
+
+def _url_of(engine: Engine, name: str) -> str | None:
+    node = engine.find_node(name)
+    return (node.url or None) if node is not None else None
+
+
+async def _answer_nodes(
+    options: Options,
+    engine: Engine,
+    listeners: Sequence[trio.SocketListener],
+    shutdown: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Carry out what other nodes ask for, while the engine drains, too."""
+    peering, certificate = options.peering, options.edge.certificate
+    assert peering is not None
+    tls = certificate.certificate if peering.encrypted and certificate is not None else None
+    await serve_nodes(engine, peering.secret, listeners, shutdown=shutdown, tls=tls, task_status=task_status)
 
 
 async def _close_producers(producers: Iterable[Producer]) -> None:

@@ -17,7 +17,7 @@ from ..server.tls import Certificate, TlsError
 if TYPE_CHECKING:  # at run time only where a server is made: tail and send start without the weight of cryptography
     from ..access import Algorithm, JwtTokens, Tickets
 
-__all__ = ["CertificateFiles", "KeyFiles", "Reloadable", "reload_all", "warn_of_readable"]
+__all__ = ["CertificateFiles", "KeyFiles", "Reloadable", "others_can_read", "reload_all", "warn_of_readable"]
 
 _log = logging.getLogger("penstock.serve")
 
@@ -101,11 +101,11 @@ def reload_all(things: Sequence[Reloadable]) -> None:
 def warn_of_readable(things: Sequence[Reloadable]) -> None:
     """Say which secrets others than this user can read."""
     for path in [path for thing in things for path in thing.secrets]:
-        if _others_can_read(path):
+        if others_can_read(path):
             _log.warning("%s can be read by others; it should be yours alone (chmod 600 %s)", path, path)
 
 
-def _others_can_read(path: Path) -> bool:
+def others_can_read(path: Path) -> bool:
     """As PostgreSQL judges it: a file of somebody else's, root's say, is read by us through its group."""
     try:
         found = path.stat()

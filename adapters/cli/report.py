@@ -14,6 +14,9 @@ from .render import clean
 
 __all__ = ["JsonReport", "Report", "TextReport", "amount"]
 
+# The last claims of a session, in a table.
+_CLAIMS: Final = 3
+
 _ROW: Final = "{:<36}  {:>10}  {:>10}  {:>11}  {:<24}  {}"
 
 
@@ -24,6 +27,9 @@ class Report(Protocol):
 
     def file(self, state: FileState, findings: list[str] | None) -> None:
         """The file as a whole; ``findings`` are SQLite's, None when it was not asked."""
+
+    def store(self, name: str) -> None:
+        """In place of `file`: a store of others, of which nothing is said as a whole."""
 
     def session(self, found: StoredSession) -> None: ...
 
@@ -46,14 +52,15 @@ class TextReport:
 
     def __init__(self) -> None:
         self.wrong = 0
-        self._served = False
+        self._live_is = "left open"  # without a process that runs it, the next start of a server ends it
         self._sessions = 0
         self._events = 0
         self._live = 0
         self._lost = 0
 
     def file(self, state: FileState, findings: list[str] | None) -> None:
-        self._served = state.served
+        if state.served:
+            self._live_is = "live"
         process = "another process" if state.process is None else f"process {state.process}"
         served = f"; open in {process}" if state.served else ""
         wal = f", {amount(state.wal)} of write-ahead log" if state.wal else ""
@@ -63,6 +70,14 @@ class TextReport:
             self._finding(f"the file: {finding}")
         if findings is not None and not findings:
             click.echo("The file is sound.")
+        self._head()
+
+    def store(self, name: str) -> None:
+        self._live_is = "open"  # somewhere, or left so
+        click.echo(name)
+        self._head()
+
+    def _head(self) -> None:
         click.echo()
         click.echo(click.style(_ROW.format("session", "events", "size", "generations", "last event", ""), bold=True))
 
@@ -74,10 +89,12 @@ class TextReport:
         self._lost += lost
         notes = ["cannot be read: a server sets it aside"] if found.corrupt else []
         if found.live is not None:
-            # Without a process that runs it, the next start of a server ends it.
-            notes.append(f"{'live' if self._served else 'left open'}: {found.live}")
+            notes.append(f"{self._live_is}: {found.live}")
         if lost:
             notes.append(f"{lost} lost")
+        if found.claims:
+            last = ", ".join(f"{claim.owner or 'nobody'} from {claim.tail}" for claim in found.claims[-_CLAIMS:])
+            notes.append(f"claimed by {last}" if len(found.claims) <= _CLAIMS else f"claimed by …, {last}")
         if found.events < found.tail:
             notes.append(f"{found.tail - found.events} events compacted")
         click.echo(
@@ -94,9 +111,11 @@ class TextReport:
             self._finding(f"  {violation}")
 
     def end(self) -> None:
-        live = f"{self._live} live" if self._served else f"{self._live} left open"
         click.echo()
-        click.echo(f"{self._sessions} sessions, {self._events} events; generations: {live}, {self._lost} lost")
+        click.echo(
+            f"{self._sessions} sessions, {self._events} events; "
+            f"generations: {self._live} {self._live_is}, {self._lost} lost"
+        )
         if self.wrong:
             click.echo(click.style(f"{self.wrong} findings", fg="red", bold=True))
         else:
@@ -129,6 +148,9 @@ class JsonReport:
         }
         self.wrong += len(findings or ())
 
+    def store(self, name: str) -> None:
+        self._file = {"path": name}
+
     def session(self, found: StoredSession) -> None:
         self.wrong += len(found.violations)
         self._sessions.append(
@@ -143,6 +165,7 @@ class JsonReport:
                 "outcomes": dict(found.outcomes),
                 "first_time": found.first_time,
                 "last_time": found.last_time,
+                "claims": [{"owner": claim.owner, "tail": claim.tail} for claim in found.claims],
                 "corrupt": found.corrupt,
                 "violations": [
                     {"rule": violation.rule, "offset": violation.offset, "text": violation.text}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import secrets
+import socket
 from typing import Final
 
 import click
 from click.core import ParameterSource
 
-from penstock.engine import Config, Producer
+from penstock.engine import Config, InvalidId, Producer, check_path_id
 
 from ..echo import echo
 from ..watching.logs import LogFormat, log_handler
 from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
 from .models import ChosenModel, model_options
+from .peering import Peering, peering_options
 from .producers import LoadError, load_producers
 
 __all__ = ["serve"]
@@ -60,6 +64,24 @@ def _place(context: click.Context, db: str, url: str | None) -> str:
     return url
 
 
+def _name(place: str, node: str | None, bus: str | None) -> str | None:
+    """What the server is called among those that share its log; None where it is alone."""
+    shared = place.partition("://")[0].startswith(("redis", "postgres")) and "://" in place
+    if not shared:
+        if node is not None or bus is not None:
+            raise click.UsageError("--node and --bus are for servers that share a log: name it by --log")
+        return None
+    if node is not None:
+        try:
+            return check_path_id(node, "--node")
+        except InvalidId as error:
+            raise click.UsageError(error.detail) from error
+    if place.startswith("redis") or bus is not None:
+        machine = re.sub(r"[^A-Za-z0-9.-]+", "-", socket.gethostname())[:64].strip(".-")
+        return f"{machine or 'node'}-{secrets.token_hex(3)}"
+    return None
+
+
 @click.command()
 @click.option("--db", default="penstock.db", show_default=True, help="The database file, made if need be; or :memory:.")
 @click.option(
@@ -67,8 +89,9 @@ def _place(context: click.Context, db: str, url: str | None) -> str:
     "url",
     metavar="URL",
     envvar="PENSTOCK_LOG",
-    help="Instead of --db: redis://[user:password@]host[:port][/db], rediss:// over TLS, redis+cluster://; sqlite:FILE "
-    "is --db FILE. The variable PENSTOCK_LOG says the same, and its password stands in no list of processes.",
+    help="Instead of --db: redis://[user:password@]host[:port][/db], rediss:// over TLS, redis+cluster://, "
+    "redis+sentinel://; sqlite:FILE is --db FILE. The variable PENSTOCK_LOG says the same, and its password stands in "
+    "no list of processes.",
 )
 @click.option(
     "--log-patience",
@@ -78,6 +101,40 @@ def _place(context: click.Context, db: str, url: str | None) -> str:
     type=_SECONDS,
     help="A Redis or Postgres may be away for so long; answers wait meanwhile.",
 )
+@click.option(
+    "--node",
+    metavar="NAME",
+    envvar="PENSTOCK_NODE",
+    help="Share the log with other servers, each under a name of its own. Over a Redis there is always one: without "
+    "this it is the machine's with something random. A server that begins again under the same name ends at once what "
+    "a crash has left open; else that takes one and a half times --lease-ttl.",
+)
+@click.option(
+    "--lease-ttl",
+    metavar="SECONDS",
+    envvar="PENSTOCK_LEASE_TTL",
+    default=Config().lease_ttl,
+    show_default=True,
+    type=_SECONDS,
+    help="A server of the same log that says nothing for so long is gone, and others take over its answers.",
+)
+@click.option(
+    "--bus",
+    metavar="URL",
+    envvar="PENSTOCK_BUS",
+    help="Over which Redis servers hear of each other that share a Postgres. Without it a named one reads within 5 s "
+    "what others write, and none takes over what another left. A log in a Redis needs none.",
+)
+@click.option(
+    "--replicas",
+    metavar="N",
+    envvar="PENSTOCK_REPLICAS",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 64),
+    help="What is acknowledged is on the disks of so many replicas of the store, too.",
+)
+@peering_options
 @click.option("--allow-weak-store", is_flag=True, help="Take a store that may lose what it acknowledged, too.")
 @click.option(
     "--host",
@@ -162,6 +219,11 @@ def serve(
     db: str,
     url: str | None,
     log_patience: float,
+    node: str | None,
+    lease_ttl: float,
+    bus: str | None,
+    replicas: int,
+    peering: Peering | None,
     allow_weak_store: bool,
     hosts: tuple[str, ...],
     port: int,
@@ -187,7 +249,7 @@ def serve(
     Examples:
       penstock serve
       penstock serve --db chat.db --port 9000
-      PENSTOCK_LOG=redis://:secret@127.0.0.1:6379/0 penstock serve
+      PENSTOCK_LOG=redis://:secret@127.0.0.1:6379/0 penstock serve --node one
       penstock serve --host 127.0.0.1 --host ::1
       penstock serve --trusted-proxy 127.0.0.1 --root-path /chat
       penstock serve --producer story=my_app.producers:story
@@ -214,11 +276,24 @@ def serve(
         raise click.ClickException(f"--idle-limit: there is no {name!r}; there are {', '.join(producers)}")
     from .process import Options, ServeError, run  # noqa: PLC0415  so that tail and send start without a server's weight
 
+    place = _place(context, db, url)
+    named = _name(place, node, bus)
+    if peering is not None and named is None:
+        raise click.UsageError(
+            "--node-listen is for servers that share a log: name it by --log, and this one by --node"
+        )
+    if peering is not None and peering.encrypted and edge.certificate is None:
+        raise click.UsageError("--node-url says https, which takes a --certfile")
     try:
         run(
             Options(
-                log=_place(context, db, url),
+                log=place,
+                node=named,
+                peering=peering,
+                lease_ttl=lease_ttl,
+                bus=bus,
                 log_patience=log_patience,
+                replicas=replicas,
                 allow_weak_store=allow_weak_store,
                 hosts=check_addresses(hosts, access),
                 port=port,

@@ -35,7 +35,7 @@ from .page import PAGE, add_page
 from .paths import with_path
 from .presence import add_presence
 from .producers import add_producers
-from .pushing import Pushing
+from .pushing import NODE, Pushing
 from .request_log import add_request_log, note_refusal
 from .routes import Routes
 from .sessions import add_sessions
@@ -137,6 +137,8 @@ def create_app(
 
     @app.after_request
     async def guard(response: Response) -> Response:
+        if (node := engine.node) is not None:
+            response.headers[NODE] = node.name
         # A page has a policy of its own, with more in it.
         there = {name.lower() for name, _ in response.headers}
         response.headers.extend([(name, value) for name, value in _GUARD if name.lower() not in there])

@@ -49,16 +49,17 @@ def add_health(routes: Routes, engine: Engine, measured: Metrics | None) -> None
             scope=None,
             answers={
                 200: json_answer("It does.", Health),
-                503: json_answer("It is shutting down, or cannot store.", Health),
+                503: json_answer(
+                    "It is shutting down, or cannot store; `failing` names what is not as it should be.", Health
+                ),
             },
         ),
     )
     async def readyz() -> Response:
-        if engine.draining:
-            return answered(Health(status="draining"), 503)
-        if engine.degraded:
-            return answered(Health(status="degraded"), 503)
-        return answered(Health(status="ok"))
+        failing = engine.failing
+        if not failing:
+            return answered(Health(status="ok"))
+        return answered(Health(status="draining" if engine.draining else "degraded", failing=failing), 503)
 
     @routes.add(
         Operation(

@@ -41,7 +41,10 @@ from .chunks import write
 from .intake import ClientLeft, whole_body
 from .request_log import Noted, tell
 
-__all__ = ["Asked", "Pushing"]
+__all__ = ["NODE", "Asked", "Pushing"]
+
+# Which of the nodes that share a log has answered.
+NODE: Final = "Penstock-Node"
 
 _log = logging.getLogger("penstock.http")
 
@@ -243,6 +246,8 @@ class Pushing:
         if self._allowed_origins:
             headers.append((b"vary", b"Origin"))
             headers += _sent(cross_origin(asked.value("Origin"), self._allowed_origins, preflight=False).items())
+        if (node := self._engine.node) is not None:
+            headers.append((NODE.lower().encode(), node.name.encode()))
         headers.append((_REQUEST_ID, (request_id.get() or "").encode()))
         return headers
 

@@ -385,3 +385,4 @@ class TicketAnswer:
 @frozen(kw_only=True)
 class Health:
     status: Literal["ok", "draining", "degraded"]
+    failing: tuple[str, ...] = ()

@@ -24,10 +24,14 @@ from penstock.engine import (
     EngineStatistics,
     Fact,
     FellBehind,
+    Forwarded,
     GapMet,
     GenerationBegan,
     GenerationEnded,
+    NodeTakenOver,
     ProducerDone,
+    SessionClaimed,
+    SteppedDown,
     WriteRefused,
 )
 
@@ -82,6 +86,11 @@ class Metrics(Collector):
         self._refused_writes = 0
         self._overruns = 0
         self._fallbacks = 0
+        self._claims: Counter[str] = Counter()
+        self._taken_over = 0
+        self._stepped_down = 0
+        self._forwarded: Counter[tuple[str, str]] = Counter()
+        self._forward_seconds = _Histogram(_COMMIT_SECONDS)
         self._commit_seconds = _Histogram(_COMMIT_SECONDS)
         self._commit_events = _Histogram(_COMMIT_EVENTS)
         self._cleanup_seconds = _Histogram(_CLEANUP_SECONDS)
@@ -124,6 +133,15 @@ class Metrics(Collector):
                 self._gaps[fact.reason] += 1
             case WriteRefused():
                 self._refused_writes += 1
+            case Forwarded():
+                self._forwarded[fact.command, fact.outcome] += 1
+                self._forward_seconds.add(fact.seconds)
+            case SessionClaimed():
+                self._claims["gone" if fact.gone else "idle" if fact.former else "nobodys"] += 1
+            case NodeTakenOver():
+                self._taken_over += fact.sessions
+            case SteppedDown():
+                self._stepped_down += 1
             case _:
                 pass
 
@@ -156,6 +174,23 @@ class Metrics(Collector):
         yield _counter("fallbacks", "Subscribers that fell behind and went on from the log.", self._fallbacks)
         yield _counters("gaps", "Cursors that could not be served, by reason.", "reason", self._gaps)
 
+        yield from self._shared()
+
+    def _shared(self) -> Iterable[Metric]:
+        """Of engines that share a log."""
+        yield _counters("claims", "Sessions that this node claimed, by whose they were.", "why", self._claims)
+        yield _counter(
+            "takeovers", "Sessions taken over in which a node that is gone had something open.", self._taken_over
+        )
+        yield _counter("stepped_down", "Sessions that another node has claimed.", self._stepped_down)
+        forwarded = CounterMetricFamily(
+            "penstock_forwarded", "Commands that another node was asked for.", labels=["command", "outcome"]
+        )
+        for (command, outcome), count in sorted(self._forwarded.items()):
+            forwarded.add_metric([command, outcome], float(count))
+        yield forwarded
+        yield self._forward_seconds.family("penstock_forward_seconds", "How long another node took, the way included.")
+
     def _edge(self) -> Iterable[Metric]:
         edge = self._traffic
         yield _gauge("connections", "Open connections.", edge.connections)
@@ -179,10 +214,17 @@ def _figures(now: EngineStatistics) -> Iterable[Metric]:
     yield _gauge("pending_bytes", "The bytes of the events that are stamped and not stored yet.", now.pending_bytes)
     yield _gauge("degraded_sessions", "Sessions in memory that cannot be written.", now.degraded_sessions)
     yield _gauge("sessions_set_aside", "Sessions that cannot be read: should stay 0.", now.set_aside)
+    yield _gauge("seats", "Sessions in memory that this node has, of those that share a log.", now.seats)
+    yield _gauge("views", "Sessions that are read on this node, whoever has them.", now.views)
+    if now.lease_age is not None:
+        yield _gauge("lease_age_seconds", "Since the store last took this node's word.", now.lease_age)
     yield _gauge("draining", "1 while the engine shuts down.", now.draining)
     yield _counter("log_commits", "Commits of the log, each of one or more sessions.", now.log.commits)
     yield _counter("log_events", "Events that the log stored.", now.log.events)
     yield _counter("log_failed_writes", "Writes that the log could not store.", now.log.failed_writes)
+    yield _counter(
+        "store_went_back", "Times the store had lost what it had acknowledged: should stay 0.", now.log.went_back
+    )
     yield _gauge("log_waiting_writes", "Writes that were handed to the log and not reported yet.", now.log.waiting)
     yield _counter("log_commit_seconds", "Time that the log spent in commits.", now.log.commit_seconds)
     yield _gauge("log_degraded", "1 while the log can store nothing.", now.log.trouble is not None)

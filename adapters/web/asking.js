@@ -177,8 +177,38 @@ export function pause(milliseconds, signal, atLeast = 0) {
  * @property {AbortSignal} [signal]
  */
 
+/** The last token that each function told, whoever asked. @type {WeakMap<Function, string | null>} */
+const given = new WeakMap();
+
+/** Those that are asked for another one just now. @type {WeakMap<Function, Promise<string | null>>} */
+const renewing = new WeakMap();
+
+/**
+ * Another token than the one that was refused, asked for once for all whose line began with that.
+ *
+ * @param {(asked: {refused: boolean}) => string | null | Promise<string | null>} token
+ * @returns {Promise<string | null>}
+ */
+async function renewed(token) {
+  const asked = renewing.get(token) ?? Promise.resolve(token({ refused: true }));
+  renewing.set(token, asked);
+  try {
+    return await asked;
+  } finally {
+    renewing.delete(token);
+  }
+}
+
+/** What one who asks has shown the server, for `Wire.token`. @internal */
+export class Bearer {
+  /** @type {string | null | undefined} */
+  token = undefined; // the last one
+  refused = false; // that was
+}
+
 /** Where the server is and who asks it. @internal */
 export class Wire {
+
   /** @param {Place} place */
   constructor({ url, token, fetch, WebSocket = globalThis.WebSocket } = {}) {
     const root = new URL(url ?? ".", globalThis.document?.baseURI ?? globalThis.location?.href);
@@ -203,14 +233,20 @@ export class Wire {
   /**
    * The token now, or null. Fails with a `Problem` that may be repeated where the function that should tell it fails.
    *
-   * @param {boolean} refused
+   * The function hears of a refusal once: lines that began with the same token are all refused, at once or later, and
+   * the first has had it tell another.
+   *
+   * @param {Bearer} bearer
    * @returns {Promise<string | null>}
    */
-  async token(refused) {
+  async token(bearer) {
     const { token } = this.place;
     if (typeof token !== "function") return token ?? null;
     try {
-      return await token({ refused });
+      const again = bearer.refused && bearer.token === given.get(token);
+      bearer.token = await (again ? renewed(token) : token({ refused: false }));
+      given.set(token, bearer.token);
+      return bearer.token;
     } catch (cause) {
       throw new Problem({ code: "NO_TOKEN", detail: "there is no token", retryable: true, cause });
     }
@@ -236,12 +272,12 @@ export class Wire {
    *
    * @param {string | URL} url
    * @param {RequestInit & {headers?: Record<string, string>}} options
-   * @param {boolean} refused the last token was
+   * @param {Bearer} bearer
    * @returns {Promise<Response>}
    */
-  async open(url, options, refused) {
+  async open(url, options, bearer) {
     await shaken.get(this.place.url.origin);
-    const token = await this.token(refused);
+    const token = await this.token(bearer);
     const headers = token === null ? options.headers : { ...options.headers, Authorization: `Bearer ${token}` };
     const fetch = this.place.fetch ?? globalThis.fetch;
     const response = await fetch(url, { cache: "no-store", ...options, headers }).catch((cause) => {
@@ -263,20 +299,20 @@ export class Wire {
     const { signal = new AbortController().signal, repeatable = false } = asked;
     const backoff = new Backoff();
     const givenUp = Date.now() + PATIENCE;
-    let refused = false;
+    const bearer = new Bearer();
     let uncertain = false;
     for (;;) {
       const begun = Date.now();
       try {
-        return await this.#once(asked, signal, refused);
+        return await this.#once(asked, signal, bearer);
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         uncertain ||= error.uncertain;
         // Who may ask is judged first, all else behind the key: what was carried out would have had its answer.
         const judged = !error.retryable && error.status !== 401 && error.status !== 403;
         error.uncertain = uncertain && !judged;
-        if (error.code === "UNAUTHENTICATED" && this.renews && !refused) {
-          refused = true; // before anything was done: once more, with another token
+        if (error.code === "UNAUTHENTICATED" && this.renews && !bearer.refused) {
+          bearer.refused = true; // before anything was done: once more, with another token
           continue;
         }
         const wait = backoff.next(error.retryAfter, Date.now() - begun);
@@ -290,9 +326,9 @@ export class Wire {
   /**
    * @param {Asked} asked
    * @param {AbortSignal} signal
-   * @param {boolean} refused
+   * @param {Bearer} bearer
    */
-  async #once({ method, path, body, file, bytes, headers, repeatable }, signal, refused) {
+  async #once({ method, path, body, file, bytes, headers, repeatable }, signal, bearer) {
     const request = new AbortController();
     const leave = () => request.abort(signal.reason);
     const late = () => {
@@ -319,7 +355,7 @@ export class Wire {
           body: file ?? text,
           signal: request.signal,
         },
-        refused,
+        bearer,
       );
       heard();
       if (response.status === 204) return null;

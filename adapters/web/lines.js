@@ -8,7 +8,7 @@
 import { onReturn, Problem, unreachable } from "./asking.js";
 import { makeCursor, parseCursor } from "./fold.js";
 
-/** @import { Wire } from "./asking.js" */
+/** @import { Bearer, Wire } from "./asking.js" */
 /** @import { SseFrame } from "./types.js" */
 
 /**
@@ -48,7 +48,7 @@ const HIDDEN = 6; // times as long a page that nobody looks at waits before it a
  * @property {string | null} after the cursor behind which to begin; null is the start
  * @property {boolean} snapshot begin with the state instead
  * @property {number} [limit] of the state's messages, of the list's first page
- * @property {boolean} refused the last token was
+ * @property {Bearer} bearer
  * @property {number} silence milliseconds
  * @property {AbortSignal} signal leaves the connection; the frames then just end
  */
@@ -169,7 +169,7 @@ function fromStream({ id, event, data, retry }) {
  * @param {Asks} asks
  * @returns {AsyncGenerator<Frame[], void, void>}
  */
-export async function* openStream(wire, { sessionId, after, snapshot, limit, refused, silence, signal }) {
+export async function* openStream(wire, { sessionId, after, snapshot, limit, bearer, silence, signal }) {
   const line = new AbortController();
   const leave = () => line.abort();
   if (signal.aborted) return;
@@ -194,7 +194,7 @@ export async function* openStream(wire, { sessionId, after, snapshot, limit, ref
     if ((snapshot || sessionId === null) && limit !== undefined) asked.set("limit", String(limit));
     asked.set("heartbeat", String(Math.min(Math.max(1, Math.floor(silence / 2000)), LONGEST_HEARTBEAT)));
     const url = wire.at(`${sessionId === null ? "" : `/sessions/${encodeURIComponent(sessionId)}`}/events?${asked}`);
-    const response = await wire.open(url, { headers, signal: line.signal }, refused).catch(broken);
+    const response = await wire.open(url, { headers, signal: line.signal }, bearer).catch(broken);
     const form = response.headers.get("Content-Type")?.split(";")[0];
     if (form !== "text/event-stream" || response.body === null) {
       throw new Problem({ detail: `what answers sends ${form ?? "nothing"}`, status: 200, retryable: true });
@@ -227,8 +227,8 @@ const SUBSCRIBED = 1; // the id of our request
  * @param {Asks} asks
  * @returns {AsyncGenerator<Frame[], void, void>}
  */
-export async function* openSocket(wire, { sessionId, after, snapshot, limit, refused, silence, signal }) {
-  const token = await wire.token(refused);
+export async function* openSocket(wire, { sessionId, after, snapshot, limit, bearer, silence, signal }) {
+  const token = await wire.token(bearer);
   if (signal.aborted) return;
   const url = wire.at("/ws");
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";

@@ -4,7 +4,7 @@
  * begins again with its first page.
  */
 
-import { Backoff, GOOD, pause, Problem, query, Wire } from "./asking.js";
+import { Backoff, Bearer, GOOD, pause, Problem, query, Wire } from "./asking.js";
 import { openSocket, openStream, SILENCE, SLOWEST } from "./lines.js";
 
 /** @import { Frame } from "./lines.js" */
@@ -109,14 +109,14 @@ export class Listing {
    */
   async follow({ signal = new AbortController().signal } = {}) {
     const backoff = new Backoff();
-    let refused = false; // the last token was
+    const bearer = new Bearer();
     while (!signal.aborted) {
       const begun = Date.now();
       const line = { connected: false, live: false, expired: false, later: 0 };
       /** @type {Problem | undefined} */
       let problem;
       try {
-        await this.#read(line, refused, signal);
+        await this.#read(line, bearer, signal);
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         problem = error;
@@ -124,9 +124,9 @@ export class Listing {
       if (signal.aborted) break;
       this.#stood ||= line.connected;
       if (!this.#stood && this.#attempts >= TRIES) this.#over = "sse";
-      if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(refused && !line.connected)) refused = true;
+      if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(bearer.refused && !line.connected)) bearer.refused = true;
       else if (problem && !problem.retryable) return this.#turn({ state: "refused", problem });
-      else refused = line.expired;
+      else bearer.refused = line.expired;
       if (line.connected && Date.now() - begun >= GOOD) backoff.reset();
       this.#slow = line.connected && !line.live ? Math.min(this.#slow + 1, SLOWEST) : 0;
       const atLeast = Math.max(line.later, problem?.retryAfter ?? 0);
@@ -141,15 +141,15 @@ export class Listing {
    * One connection's life.
    *
    * @param {{connected: boolean, live: boolean, expired: boolean, later: number}} line what becomes known of it
-   * @param {boolean} refused
+   * @param {Bearer} bearer
    * @param {AbortSignal} signal
    */
-  async #read(line, refused, signal) {
+  async #read(line, bearer, signal) {
     this.#attempts += 1;
     this.#turn({ state: "connecting" });
     const open = this.#over === "websocket" ? openSocket : openStream;
     const silence = SILENCE * 2 ** this.#slow;
-    const asks = { sessionId: null, after: this.#cursor, snapshot: false, limit: this.#limit, refused, silence, signal };
+    const asks = { sessionId: null, after: this.#cursor, snapshot: false, limit: this.#limit, bearer, silence, signal };
     for await (const frames of open(this.#wire, asks)) {
       line.connected = true;
       let over = false;

@@ -267,7 +267,7 @@ export class Pane {
   #control(name, data) {
     const told = name === "snapshot" ? { cursor: data.cursor, messages: data.messages.length } : data;
     this.#parts.inspector.control(name, told);
-    if (name === "drain") this.#parts.notice.say("The server is shutting down; this page reconnects when it is back.", { kind: "line" });
+    if (name === "drain" && data.reason !== "went-back") this.#parts.notice.say("The server is shutting down; this page reconnects when it is back.", { kind: "line" });
     if (name === "degraded") this.#parts.notice.say("The server cannot store anything right now.", { kind: "degraded" });
   }
 

@@ -13,7 +13,7 @@
  * it is made from the comments here and there, and from types.d.ts.
  */
 
-import { Backoff, GOOD, newId, pause, Problem, query, Wire } from "./asking.js";
+import { Backoff, Bearer, GOOD, newId, pause, Problem, query, Wire } from "./asking.js";
 import { Fold, makeCursor, parseCursor } from "./fold.js";
 import { FrameParser, openSocket, openStream, SILENCE, SLOWEST } from "./lines.js";
 import { Listing } from "./listing.js";
@@ -133,11 +133,6 @@ class Line {
   live = false; // it has caught up
   expired = false; // our token is
   later = 0; // milliseconds that the server asks us to wait
-
-  /** @param {boolean} refused the last token was */
-  constructor(refused) {
-    this.refused = refused;
-  }
 }
 
 /**
@@ -309,17 +304,17 @@ export class Session {
     const backoff = new Backoff();
     const leave = () => this.#line?.abort();
     leaving.addEventListener("abort", leave);
-    let refused = false; // the last token was
+    const bearer = new Bearer();
     let once = false; // there was a connection
     try {
       while (!leaving.aborted) {
         const begun = Date.now();
         const place = this.#fold.cursor;
-        const line = new Line(refused);
+        const line = new Line();
         /** @type {Problem | undefined} */
         let problem;
         try {
-          const end = await this.#read(line);
+          const end = await this.#read(line, bearer);
           if (end !== null) return this.#finish({ state: "ended", reason: end });
         } catch (error) {
           if (!(error instanceof Problem)) throw error;
@@ -329,10 +324,10 @@ export class Session {
         once ||= line.connected;
         const reason = once && problem ? ENDS.get(problem.code) : undefined;
         if (reason !== undefined) return this.#finish({ state: "ended", reason });
-        if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(refused && !line.connected)) {
-          refused = true; // once more with another token; if that is refused too, so are we
+        if (problem?.code === "UNAUTHENTICATED" && this.#wire.renews && !(bearer.refused && !line.connected)) {
+          bearer.refused = true; // once more with another token; if that is refused too, so are we
         } else if (problem && !problem.retryable) return this.#finish({ state: "refused", problem });
-        else refused = line.expired;
+        else bearer.refused = line.expired;
         // Only what brings us on makes the next pause short again: a server that takes connections and cuts them, or
         // sends what cannot be read, is not asked in a tight loop.
         if (this.#fold.cursor !== place || (line.connected && Date.now() - begun >= GOOD)) backoff.reset();
@@ -365,9 +360,10 @@ export class Session {
    * One connection's life. The reason of the session's end, or null where it may be taken up again.
    *
    * @param {Line} line
+   * @param {Bearer} bearer
    * @returns {Promise<string | null>}
    */
-  async #read(line) {
+  async #read(line, bearer) {
     this.#line = line.controller;
     const { signal } = line.controller;
     this.#attempts += 1;
@@ -378,7 +374,7 @@ export class Session {
       after: this.#fold.cursor,
       snapshot: this.#resync,
       limit: this.#limit,
-      refused: line.refused,
+      bearer,
       silence: this.#silence * 2 ** this.#slow,
       signal,
     });
@@ -590,7 +586,7 @@ export class Session {
       for (let from = before - 1, step = limit; from > 0 && !events.length && !leaving.signal.aborted; step *= 4) {
         from = Math.max(0, from - step);
         const after = from ? makeCursor(epoch, from) : null;
-        const place = { sessionId: this.sessionId, after, snapshot: false, refused: false, silence: this.#silence };
+        const place = { sessionId: this.sessionId, after, snapshot: false, bearer: new Bearer(), silence: this.#silence };
         const lines = openStream(this.#wire, { ...place, signal: leaving.signal });
         reading: for await (const frames of lines) {
           for (const frame of frames) {

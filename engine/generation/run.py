@@ -21,7 +21,7 @@ from ..reducer import Snapshot
 from ..rules.ending import PRODUCER_FAILED, SAFE_TEXTS, Ending, writable
 from ..rules.lifecycle import Draft, OpenGeneration
 from ..rules.states import Outcome
-from ..stream.hub import Hub
+from ..stream.hub import Readers
 from ..stream.journal import Journal
 from ..stream.message_ids import MessageIds
 from ..supervision import Supervisor, split, without
@@ -47,7 +47,7 @@ class RunContext:
     watchdog's task.
     """
 
-    hub: Hub
+    readers: Readers
     message_ids: MessageIds
     find_producer: Callable[[str], Producer]
     take_snapshot: Callable[[int | None, str | None], Awaitable[Snapshot]]
@@ -281,7 +281,7 @@ class Run:
         _, due = self._next_limit()
         self._watch = watchdog.watch(self.look, min(due, self._next_duty))
         if self._on_last_disconnect is not None:
-            self._context.hub.on_left = self._nudge
+            self._context.readers.on_left = self._nudge
 
     def look(self) -> float | None:
         """Do what is due by now. Returns when to look again, by the trio clock; None when a limit was reached."""
@@ -297,7 +297,7 @@ class Run:
 
     def _next_limit(self) -> tuple[LimitName, float]:
         """Which is reached first if nothing happens until then, and when, by the trio clock."""
-        begun, hub, alone, lease = self._watched_since, self._context.hub, self._on_last_disconnect, self._lease
+        begun, readers, alone, lease = self._watched_since, self._context.readers, self._on_last_disconnect, self._lease
         # Nobody tells when the wait for others is over: at the earliest it is due a whole limit from now.
         idle_since = trio.current_time() if self._waits_for_others else max(begun, self.writer.last_event)
         due: dict[LimitName, float] = {
@@ -305,7 +305,7 @@ class Run:
             # With a lease, the producer itself says when it is taken for dead.
             "stalled": idle_since + self.idle_limit if lease is None else math.inf,
             "lost": math.inf if lease is None else lease.ends_at,
-            "disconnected": math.inf if alone is None or len(hub) else max(begun, hub.last_left) + alone,
+            "disconnected": math.inf if alone is None or len(readers) else max(begun, readers.last_left) + alone,
         }
         limit = min(due, key=due.__getitem__)
         return limit, due[limit]
@@ -352,7 +352,7 @@ class Run:
             self._watch.end()
             self._watch = None
             if self._on_last_disconnect is not None:
-                self._context.hub.on_left = None
+                self._context.readers.on_left = None
 
     @property
     def _waits_for_others(self) -> bool:

@@ -19,6 +19,7 @@ from .port import (
     Summary,
     Write,
 )
+from .rebasing import rebase_log
 from .sqlite.backup import CopyProgress, back_up, restore
 from .sqlite.log import SqliteLog, open_sqlite
 from .sqlite.reader import FileState, SqliteReader, open_sqlite_reader
@@ -46,5 +47,6 @@ __all__ = [
     "open_log",
     "open_sqlite",
     "open_sqlite_reader",
+    "rebase_log",
     "restore",
 ]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
-from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken
+from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken, WentBack
 from ..rules.admission import TokenVerdict, admit_token
-from .port import MOST, Append, Claim, Compact, Delete, Keep, Move, Release
+from .port import MOST, Append, Claim, Compact, Delete, Head, Keep, Move, Release, life_of
 
-__all__ = ["Standing", "admit", "admit_compact"]
+__all__ = ["Standing", "admit", "admit_compact", "went_back"]
 
 
 @final
@@ -23,13 +23,14 @@ class Standing(NamedTuple):
     token: int
     deleted: bool = False
     owner: str = ""
+    doubted: bool = False
 
 
 def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     """Where the session stands once ``write`` has landed, or why it must not land.
 
-    The epoch is judged first, then the token, then the tail: a writer of a former life learns that the life
-    is over, one that was overtaken learns that, and only the rightful one hears about its tail.
+    The epoch is judged first, then the token, then the doubt, then the tail: a writer of a former life learns that the
+    life is over, one that was overtaken learns that, and only the rightful one hears about its tail.
     """
     if not isinstance(write, Keep) and write.token >= MOST:
         return StaleToken("there are no such tokens", session_id=write.session_id)
@@ -46,7 +47,9 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     if isinstance(write, Claim):
         if write.seen != standing.token:
             return _overtaken(standing, write)
-        return standing._replace(token=write.token, owner=write.owner)
+        if write.anew is None:
+            return standing._replace(token=write.token, owner=write.owner)
+        return standing._replace(epoch=write.anew, token=write.token, owner=write.owner, doubted=False)
     if admit_token(standing.token, write.token) is TokenVerdict.STALE:
         return _overtaken(standing, write)
     if isinstance(write, Release):
@@ -55,17 +58,28 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
         return standing._replace(token=write.token, owner="")
     if not isinstance(write, Append):
         return Standing(standing.epoch, standing.tail, write.token, True)
+    if standing.doubted:
+        return WentBack("the store went back: the session needs a new epoch first", session_id=write.session_id)
     if write.expected_tail != standing.tail:
         return _wrong_tail(write, standing.tail)
     return Standing(standing.epoch, standing.tail + len(write.events), write.token, False, standing.owner)
 
 
+def went_back(standing: Standing | Head, missed: Head) -> bool:
+    """Whether a session that stands here cannot have stood at ``missed`` before, unless the store went back."""
+    if standing.deleted or life_of(standing.epoch) != life_of(missed.epoch):
+        return False
+    return standing.token < missed.token or (standing.epoch == missed.epoch and standing.tail < missed.tail)
+
+
 def admit_compact(standing: Standing | None, write: Compact) -> StaleEpoch | None:
-    """Why ``write`` must not land, or None. Only the epoch counts: it moves nothing that a writer stands on."""
+    """Why ``write`` must not land, or None. Epoch and doubt count alone: it moves nothing that a writer stands on."""
     if standing is None:
         return StaleEpoch("no such session: create it first", session_id=write.session_id)
     if standing.deleted or standing.epoch != write.epoch:
         return StaleEpoch("this life of the session is over", session_id=write.session_id)
+    if standing.doubted:  # what it was made of may be gone
+        return StaleEpoch("the store went back: the session needs a new epoch first", session_id=write.session_id)
     return None
 
 

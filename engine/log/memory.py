@@ -7,8 +7,9 @@ carried out, and reported, in one go at its end.
 from __future__ import annotations
 
 import bisect
+import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 from typing import final
@@ -17,9 +18,10 @@ import trio
 from attrs import define, field
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, WriteFailed
-from .fence import Standing, admit, admit_compact
+from .fence import Standing, admit, admit_compact, went_back
 from .port import (
     Append,
+    Claim,
     Compact,
     Delete,
     Entry,
@@ -46,9 +48,11 @@ class _Life:
     summary: Summary | None = None
 
     def head(self, session_id: str) -> Head:
-        epoch, tail, token, deleted, owner = self.standing
+        epoch, tail, token, deleted, owner, doubted = self.standing
         rank, body = self.summary or (None, None)
-        return head_of(session_id, epoch, tail, token, deleted=deleted, owner=owner, rank=rank, body=body)
+        return head_of(
+            session_id, epoch, tail, token, deleted=deleted, owner=owner, doubted=doubted, rank=rank, body=body
+        )
 
 
 @final
@@ -62,6 +66,8 @@ class MemoryLog(EventLog):
         self._commits = 0
         self._events = 0
         self._failed = 0
+        self._went_back = 0
+        self._said: set[str] = set()  # sessions that were put in doubt alone since it last went back
 
     def submit(self, write: Write, report: Report) -> None:
         if not self._waiting:
@@ -88,7 +94,7 @@ class MemoryLog(EventLog):
         standing = admit(life.standing if life else None, write)
         if not isinstance(standing, Standing):
             return standing
-        if life is None or standing.deleted or standing.epoch != life.standing.epoch:
+        if life is None or standing.deleted or (isinstance(write, Append) and write.create):
             life = self._lives[write.session_id] = _Life(standing)
         life.standing = standing
         if isinstance(write, Delete):
@@ -100,6 +106,8 @@ class MemoryLog(EventLog):
             life.summary = write.summary or life.summary
         if isinstance(write, Append | Keep):
             _set(life.records, write.records)
+        elif isinstance(write, Claim):
+            _set(life.records, write.record(standing.tail))
         return None
 
     def _compact(self, life: _Life | None, write: Compact) -> PenstockError | None:
@@ -182,6 +190,42 @@ class MemoryLog(EventLog):
         ordered = sorted((at, life) for at, life in found if at > place)
         return [life.head(at[1]) for at, life in ordered[:limit]]
 
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        await self._reading()
+        life = self._lives.get(missed.session_id)
+        if life is None or life.standing.doubted or not went_back(life.standing, missed):
+            return False
+        if proven:
+            self._put_in_doubt()
+            return True
+        if missed.session_id in self._said:
+            return False
+        self._said.add(missed.session_id)
+        self._went_back += 1
+        life.standing = life.standing._replace(doubted=True)
+        return True
+
+    async def doubt_all(self) -> bool:
+        await self._reading()
+        self._put_in_doubt()
+        return True
+
+    def _put_in_doubt(self) -> None:
+        self._went_back += 1
+        for life in self._lives.values():
+            life.standing = life.standing._replace(doubted=not life.standing.deleted)
+        self.on_went_back()
+
+    def copied(self) -> Callable[[], None]:
+        """What takes the log back to where it is now, as a store is that has lost what came since: for tests."""
+        kept = copy.deepcopy(self._lives)
+
+        def go_back() -> None:
+            self._lives = copy.deepcopy(kept)
+            self._said.clear()
+
+        return go_back
+
     def statistics(self) -> LogStatistics:
         return LogStatistics(
             commits=self._commits,
@@ -189,6 +233,7 @@ class MemoryLog(EventLog):
             failed_writes=self._failed,
             waiting=len(self._waiting),
             commit_seconds=0.0,
+            went_back=self._went_back,
         )
 
     async def aclose(self) -> None:

@@ -17,16 +17,18 @@ _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
 async def open_log(
-    place: str | os.PathLike[str], *, patience: float = 10.0, allow_weak_store: bool = False
+    place: str | os.PathLike[str], *, patience: float = 10.0, allow_weak_store: bool = False, replicas: int = 0
 ) -> EventLog:
     """Open what `open_engine` was told to; the options are for a store of others.
 
     Raises `DatabaseError`, and says no password.
     """
     path = os.fspath(place)
+    url = _URL.match(path)
+    if replicas and url is None:
+        raise UnwritableDatabase("a file has no replicas: leave out --replicas, or name a Redis or a Postgres")
     if path == ":memory:":
         return MemoryLog()
-    url = _URL.match(path)
     if url is None:
         return await open_sqlite(path)
     if url[1] in ("postgres", "postgresql"):
@@ -34,8 +36,8 @@ async def open_log(
             from .postgres.log import open_postgres  # noqa: PLC0415  an extra, and slow to import
         except ImportError as error:
             raise UnwritableDatabase("a log in a Postgres takes an extra: pip install 'penstock[postgres]'") from error
-        return await open_postgres(path, patience=patience, allow_weak_store=allow_weak_store)
-    if url[1].removesuffix("+cluster") not in ("redis", "rediss"):
+        return await open_postgres(path, patience=patience, allow_weak_store=allow_weak_store, replicas=replicas)
+    if url[1].removesuffix("+cluster").removesuffix("+sentinel") not in ("redis", "rediss"):
         raise UnwritableDatabase(
             f"there is no log for {url[1]}://: name a file, a Redis (redis://) or a Postgres (postgres://)"
         )
@@ -43,4 +45,4 @@ async def open_log(
         from .redis.log import open_redis  # noqa: PLC0415  an extra, and slow to import
     except ImportError as error:
         raise UnwritableDatabase("a log in a Redis takes an extra: pip install 'penstock[redis]'") from error
-    return await open_redis(path, patience=patience, allow_weak_store=allow_weak_store)
+    return await open_redis(path, patience=patience, allow_weak_store=allow_weak_store, replicas=replicas)

@@ -8,13 +8,20 @@ Where several engines share a log, each has a name, and tokens come in blocks of
 claims it, gets the first token of a block that nobody had, and raises it inside that block. So two engines never write
 under the same token, and one that was overtaken is refused for good. An engine that is alone on its log needs no name
 and claims nothing.
+
+A store of others can go back: a replica that was behind becomes the primary, a backup is restored. What it had
+acknowledged is gone then, and the offsets of what is gone would be given again. So what shows that it went back makes
+its log doubt all that it holds: a session in doubt takes no append until a `Claim` has given it a new epoch, and
+cursors of before are of none.
 """
 
 from __future__ import annotations
 
 import abc
+import json
 import logging
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, cast, final
 
@@ -22,6 +29,7 @@ import trio
 from attrs import field, frozen
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch
+from ..rules.records import CLAIMS
 
 __all__ = [
     "BLOCK",
@@ -43,7 +51,9 @@ __all__ = [
     "Write",
     "check_plain_key",
     "head_of",
+    "life_of",
     "next_block",
+    "rebased",
     "tell",
 ]
 
@@ -67,6 +77,20 @@ def next_block(token: int) -> int:
     return (token // BLOCK + 1) * BLOCK
 
 
+# Behind it stands what tells the epochs of one life apart. No epoch of `new_epoch` has it.
+_REBASED: Final = "R"
+
+
+def life_of(epoch: str) -> str:
+    """What all epochs of one life have in common."""
+    return epoch.partition(_REBASED)[0]
+
+
+def rebased(epoch: str) -> str:
+    """Another epoch of the same life, which never was and never will be one again."""
+    return f"{life_of(epoch)}{_REBASED}{secrets.token_hex(6)}"
+
+
 class Entry(NamedTuple):
     """One stored event: its offset and its JSON bytes, exactly as they were appended."""
 
@@ -88,6 +112,7 @@ class Head:
 
     ``owner`` names the engine that created or claimed it last; empty for nobody, and where engines have no names.
     ``deleted``: the session was deleted and not created again; the rest is what its last life ended with.
+    ``doubted``: the store went back since it had this epoch, and something of it may be gone.
     ``damage`` tells why that cannot be said: what is stored of it makes no sense, and the rest of this is made up.
     """
 
@@ -97,6 +122,7 @@ class Head:
     token: int
     deleted: bool = False
     owner: str = ""
+    doubted: bool = False
     damage: str | None = None
     summary: Summary | None = None
 
@@ -147,21 +173,41 @@ class Delete:
 @final
 @frozen(kw_only=True)
 class Claim:
-    """Make the session ``owner``'s, if it still stands at the token ``seen``; events and records stay as they are.
+    """Make the session ``owner``'s, if it still stands at the token ``seen``; its events stay as they are.
 
     Its token becomes `token`. Of two claims of one ``seen``, one is refused, with `StaleToken`. The former owner's
     writes land until then, and never again: what it appended since ``seen`` was read counts, so read the head anew.
+
+    ``anew`` is the epoch from then on, another one of the same life (`rebased`): for a session in doubt, which takes
+    appends again. It costs the same however long the session is.
+
+    It leaves a record, of who claimed and at which tail: `record`. Whoever claims removes those that are too many.
     """
 
     session_id: str
     epoch: str
     seen: int
     owner: str
+    anew: str | None = None
 
     @property
     def token(self) -> int:
         """What the session's token is once this has landed."""
         return next_block(self.seen)
+
+    @property
+    def key(self) -> str:
+        """Of its record. In order of keys these are in order of tokens."""
+        return f"{CLAIMS}{self.token:016d}"
+
+    @property
+    def said(self) -> bytes:
+        """Its record up to the tail, behind which comes a ``}``: for a store that alone knows the tail."""
+        return f'{{"owner":{json.dumps(self.owner)},"tail":'.encode()
+
+    def record(self, tail: int) -> dict[str, bytes]:
+        """What it leaves where it lands at this tail: a `ClaimRecord`."""
+        return {self.key: b"%s%d}" % (self.said, tail)}
 
 
 @final
@@ -189,7 +235,7 @@ class Compact:
 
     It needs no token, for it does not use the right to append: tail and token stay as they are, also when
     the last event goes, so an append finds the session as it would have without it. It is
-    refused with `StaleEpoch` when this life is over, and for no other reason.
+    refused with `StaleEpoch` when this life is over, or in doubt, and for no other reason.
 
     Keep it small, some hundred offsets: an append that comes meanwhile waits for it.
     """
@@ -223,10 +269,11 @@ Move: TypeAlias = Append | Delete | Keep | Claim | Release
 Write: TypeAlias = Move | Compact
 
 # Called once, in the trio thread, with None after the commit or with the reason why nothing was stored:
-# StaleEpoch (session not there, life over, wrong tail), StaleToken, IdInUse (create of a living session),
-# CorruptSession (what is stored of it already stands in the way) or WriteFailed. The epoch is judged before the token,
-# the token before the tail; a token from 2^53 on is refused before all of them, as StaleToken. A report must not raise;
-# `tell` sees to it that one that does is told to the server's log, and to nobody else.
+# StaleEpoch (session not there, life over, wrong tail), StaleToken, WentBack (an append to a session in doubt), IdInUse
+# (create of a living session), CorruptSession (what is stored of it already stands in the way) or WriteFailed. The
+# epoch is judged before the token, the token before the doubt, the doubt before the tail; a token from 2^53 on is
+# refused before all of them, as StaleToken. A report must not raise; `tell` sees to it that one that does is told to
+# the server's log, and to nobody else.
 Report: TypeAlias = Callable[[PenstockError | None], None]
 
 
@@ -250,6 +297,7 @@ class LogStatistics:
     commit_seconds: float  # time spent in commits, in all
     commit_age: float | None = None  # seconds since the last commit, or since it was opened
     trouble: str | None = None  # why nothing can be stored at present, fit for anyone's eyes
+    went_back: int = 0  # how often the log has found that its store lost what it had acknowledged
     size: int | None = None  # bytes: of the database,
     wal: int | None = None  # of what is not moved into it yet,
     free: int | None = None  # and free on its disk
@@ -260,7 +308,11 @@ class EventLog(abc.ABC):
 
     Reads show committed state only. Every read raises `StorageError` when the store fails, and those of one session
     `CorruptSession` when what is stored of it is damaged.
+
+    ``on_went_back`` is called when the log has put all sessions in doubt, or found that somebody else has.
     """
+
+    on_went_back: Callable[[], None] = staticmethod(lambda: None)
 
     @abc.abstractmethod
     def submit(self, write: Write, report: Report) -> None:
@@ -363,6 +415,24 @@ class EventLog(abc.ABC):
             found.append(value)
         return found
 
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        """Whether the store went back, as ``missed`` shows: the session stood there once, and now it does not.
+
+        If so, all that may have gone back with it is in doubt from here on (`Head.doubted`); what is in doubt already
+        shows nothing. Only epoch, tail and token of ``missed`` count. Not ``proven`` is what somebody says who may be
+        mistaken or lie, such as who has a cursor: then this session alone is in doubt, and once at most for each time
+        that the store was started. Raises `StorageError`.
+
+        For a log whose store cannot go back while it is open: False.
+        """
+        await trio.lowlevel.checkpoint()
+        return False
+
+    async def doubt_all(self) -> bool:
+        """Put all sessions in doubt: for a store restored from a backup. False where the log knows no doubt."""
+        await trio.lowlevel.checkpoint()
+        return False
+
     @abc.abstractmethod
     def statistics(self) -> LogStatistics: ...
 
@@ -379,6 +449,7 @@ def head_of(
     *,
     deleted: bool,
     owner: object = "",
+    doubted: bool = False,
     rank: object = None,
     body: object = None,
 ) -> Head:
@@ -411,6 +482,7 @@ def head_of(
         token=cast(int, token),
         deleted=deleted,
         owner=cast(str, owner),
+        doubted=doubted and not deleted,
         summary=summary,
     )
 

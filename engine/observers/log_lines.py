@@ -19,9 +19,12 @@ from ..facts import (
     GenerationBegan,
     GenerationCancelled,
     GenerationEnded,
+    NodeTakenOver,
     ProducerDone,
     SessionRepaired,
     SessionSetAside,
+    SteppedDown,
+    StoreWentBack,
     StragglerEnded,
     WriteRefused,
 )
@@ -64,6 +67,12 @@ class LogLines:
                 _say(sessions, logging.ERROR, "session_set_aside", fact, code=fact.error.code, detail=str(fact.error))
             case SessionRepaired():
                 _say(sessions, logging.INFO, "session_repaired", fact)
+            case StoreWentBack():
+                _say(sessions, logging.WARNING, "store_went_back", fact, epoch=fact.epoch)
+            case SteppedDown():
+                _say(sessions, logging.WARNING, "session_moved", fact, owner=fact.owner)
+            case NodeTakenOver():
+                _say(sessions, logging.WARNING, "node_taken_over", fact, node=fact.name, sessions=fact.sessions)
             case GapMet():
                 _say(sessions, logging.INFO, "gap_met", fact, reason=fact.reason)
             case _:

@@ -16,12 +16,16 @@
                       one's
 ``producer/<id>``     the last request that was taken of a remote producer: ``epoch`` and ``seq``
 ``idempotency/<…>``   the answer that a key got
+``stops/pending``     stops that came before their start, where engines share the log
 ``file/<id>``         `FileRecord`
 ``part/<upload>/<n>`` some of a file's bytes, as they are: no JSON
 ``uploading``         `UploadsRecord` while files are on their way; opening the engine reads its holders, and
                       removes what a crash left of them
 ``copying``           `CopyingRecord` of a fork until it has its source's files; opening the engine reads its
                       holders, too
+``claim/<token>``     `ClaimRecord` of an engine that claimed the session, by the token it got, in 16 digits; the log
+                      writes it with the claim, and the newest 64 at least are kept
+``incomplete``        in one session of a copy of a log, until the copy is whole; an engine does not open it
 ====================  ====================================================================================
 """
 
@@ -41,17 +45,21 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 __all__ = [
+    "CLAIMS",
     "COMPACTED",
     "COPYING",
     "DIRTY",
     "FILES",
+    "INCOMPLETE",
     "METADATA",
     "OPEN",
     "PART",
+    "PARTS",
     "QUEUED",
     "READABLE",
     "SESSION",
     "UPLOADING",
+    "ClaimRecord",
     "CompactedRecord",
     "CopyingRecord",
     "DirtyRecord",
@@ -84,12 +92,17 @@ METADATA = "session/metadata"
 FILES = "file/"
 UPLOADING = "uploading"
 COPYING = "copying"
+CLAIMS = "claim/"
+PARTS = "part/"
+INCOMPLETE = "incomplete"
 
-# What the keys of all records begin with that say something by themselves: all but the parts of files.
+# What the keys of all records begin with that say something by themselves: all but the parts of files, and
+# `INCOMPLETE`, which a copy takes away at its end.
 READABLE: Final = (
     *("session/", OPEN, QUEUED, DIRTY, "compaction/", "generation/", "message/", "version/", "producer/"),
     "idempotency/",
-    *(FILES, UPLOADING, COPYING),
+    "stops/",
+    *(FILES, UPLOADING, COPYING, CLAIMS),
 )
 
 # Bytes of a file in one record: what is in memory of one that comes or goes, and a commit of a few milliseconds.
@@ -120,7 +133,7 @@ def file_key(file_id: str) -> str:
 
 def part_keys(upload: str, size: int) -> list[str]:
     """The keys of the parts of so many bytes, in order."""
-    return [f"part/{upload}/{number:06d}" for number in range(-(-size // PART))]
+    return [f"{PARTS}{upload}/{number:06d}" for number in range(-(-size // PART))]
 
 
 def dirty(generation_id: str, time: str) -> dict[str, bytes | None]:
@@ -162,6 +175,15 @@ class DirtyRecord:
 
     generation_id: str
     time: str
+
+
+@final
+@frozen(kw_only=True)
+class ClaimRecord:
+    """From behind ``tail`` on the events are ``owner``'s, up to the next claim."""
+
+    owner: str
+    tail: int
 
 
 @final
@@ -279,6 +301,7 @@ _KINDS: Final[Mapping[str, type]] = {
     OPEN: OpenRecord,
     DIRTY: DirtyRecord,
     COMPACTED: CompactedRecord,
+    CLAIMS: ClaimRecord,
     generation_key(""): GenerationRecord,
     message_key(""): MessageRecord,
     "version/": VersionRecord,

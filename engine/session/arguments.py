@@ -38,12 +38,15 @@ __all__ = [
     "checked_principal",
     "checked_question",
     "checked_seconds",
+    "checked_ttl",
 ]
 
 T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 
 _POLICIES: Final = tuple(policy.value for policy in Policy)
+
+_DAY: Final = 86_400.0  # seconds
 
 # From here on not every reader of JSON tells whole numbers apart: a page's JavaScript does not.
 _SAFE: Final = 2**53
@@ -98,6 +101,14 @@ def checked_seconds(given: object) -> float | None:
     seconds = _seconds(given, "on_last_disconnect")
     if not 0 <= seconds < math.inf:
         raise InvalidBody("on_last_disconnect is a number of seconds, 0 or more")
+    return seconds
+
+
+def checked_ttl(given: object) -> float:
+    """How long something volatile is remembered."""
+    seconds = _seconds(given, "ttl")
+    if not 0 < seconds <= _DAY:
+        raise InvalidBody("ttl is a number of seconds above 0, a day at most")
     return seconds
 
 

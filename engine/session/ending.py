@@ -184,6 +184,8 @@ async def _tell(core: Core, generation_id: str | None, reached: Sequence[StartRe
     if await core.history.generation(generation_id) is not None:
         return Stopped(state="already_done", generation_id=generation_id)
     core.stops.add(generation_id)
+    if core.owner:
+        await core.settled(core.journal.append((), core.stops.records()))
     return Stopped(state="pending", generation_id=generation_id)
 
 

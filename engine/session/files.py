@@ -43,7 +43,7 @@ from ..stream.history import History
 from ..upkeep.files import removed_parts
 from .core import Core
 
-__all__ = ["Files", "file_info", "read_file"]
+__all__ = ["Files", "file_info", "read_file", "whole"]
 
 # What is enough of a file to tell its type by.
 _BEGINNING: Final = 16
@@ -255,6 +255,24 @@ async def _found(history: History, file_id: str) -> FileRecord:
     if file is None:
         raise FileNotFound("the session keeps no file with this id", session_id=history.session_id)
     return file
+
+
+async def whole(content: bytes | AsyncIterable[bytes], most: int) -> bytes:
+    """All of a file that is to be kept elsewhere; of one with more than ``most`` bytes one more than that.
+
+    Raises `InvalidBody`. ``content`` is closed.
+    """
+    if isinstance(content, bytes):
+        return content
+    held = bytearray()
+    async with _closing(content) as pieces:
+        async for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise InvalidBody(f"a file is made of bytes, not of {type(piece).__name__}")
+            held += piece
+            if len(held) > most:
+                break
+    return bytes(held[: most + 1])
 
 
 @asynccontextmanager

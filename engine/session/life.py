@@ -63,6 +63,7 @@ class Life:
     closed: bool = False
     deleted: bool = False
     moved_to: str | None = None  # the engine that has it
+    moved: str = "another engine has the session"
     corrupt: CorruptSession | None = None
 
     @property
@@ -92,6 +93,6 @@ class Life:
         if self.corrupt is not None:
             return CorruptSession(self.corrupt.detail, session_id=self.session_id)
         if self.moved_to is not None:
-            return Moved("another engine has the session", owner=self.moved_to, session_id=self.session_id)
+            return Moved(self.moved, owner=self.moved_to, session_id=self.session_id)
         kind: type[PenstockError] = ANSWERS[self.phase][Call.WRITE] or Draining
         return kind(_SAID[kind], session_id=self.session_id)

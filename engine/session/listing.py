@@ -18,6 +18,8 @@ from ..rules.compacting import seconds_of
 from ..rules.listing import read_listed, title_of
 from ..rules.records import METADATA
 from ..stream.aside import Aside, read_metadata, sound
+from ..stream.bus import Bus
+from ..stream.notes import Notes
 from ..stream.watch import Changes
 
 __all__ = ["Listing", "Order"]
@@ -44,12 +46,15 @@ class Listing:
         set_aside: Callable[[CorruptSession], None],
         until_closed: Callable[[], AbstractAsyncContextManager[None]],
         launch: Callable[[Callable[[], Awaitable[None]]], None],
+        bus: Bus | None = None,
     ) -> None:
         self._log = log
         self._aside = aside
         self._set_aside = set_aside
         self._until_closed = until_closed
         self.changes: Final = Changes(self.told_of, config, launch=launch)
+        if bus is not None:
+            self.changes.notes = Notes(self.changes, bus)
 
     async def page(
         self, order: Order, after: str, updated: str | None, prefix: str, limit: int, most_bytes: float

@@ -16,11 +16,11 @@ import trio
 from attrs import evolve, frozen
 
 from ..config import Config
-from ..errors import CorruptSession, InvalidBody, Moved, StaleError, StorageError
+from ..errors import CorruptSession, InvalidBody, Moved, StaleError, StorageError, WentBack
 from ..events import ApprovalRequested, Event, GenerationStarted, InputAccepted
 from ..generation.inputs import Input
 from ..generation.remote import REMOTE, RemoteProducer
-from ..log.port import BLOCK, Claim, Entry, EventLog, Head
+from ..log.port import BLOCK, Claim, Entry, EventLog, Head, life_of
 from ..rules.ending import SAFE_TEXTS, Ending
 from ..rules.lifecycle import OpenGeneration
 from ..rules.policy import Policy
@@ -31,6 +31,7 @@ from ..stream.aside import check_page, read_event, reading, sound
 from ..stream.slices import SLICE
 from .core import Core
 from .starting import make_run
+from .stops import STOPPED, StoppedRecord
 from .transaction import StartRequest, ended
 
 __all__ = ["Found", "claim_anew", "find", "retry", "settle", "used_up"]
@@ -72,12 +73,14 @@ async def settle(
 
     With ``keep_remote`` a remote generation stays open, for its producer to go on.
 
-    Raises `CorruptSession`, `StorageError`, `Moved` when another engine has claimed the session, and `TimedOut` when
-    the end was not committed ``within`` seconds.
+    Raises `CorruptSession`, `StorageError`, `Moved` when another engine has claimed the session, `WentBack` when it
+    needs another epoch or has one, and `TimedOut` when the end was not committed ``within`` seconds.
     """
     head = await core.log.head(core.session_id)
-    if head is None or head.deleted or head.epoch != core.journal.epoch:
+    if head is None or head.deleted or life_of(head.epoch) != life_of(core.journal.epoch):
         return False
+    if head.doubted or head.epoch != core.journal.epoch:
+        raise WentBack("the store went back", session_id=core.session_id)
     if core.owner and head.owner != core.owner:
         raise Moved("another engine has the session", owner=head.owner, session_id=core.session_id)
     found = await find(core.log, head, core.config)
@@ -85,6 +88,8 @@ async def settle(
     core.history.stand_on(core.journal)
     core.journal.raise_token()
     core.turn, core.anew, core.queue = found.turn, found.anew, found.queue
+    if core.owner:
+        core.stops.restore(await core.history.known(STOPPED, StoppedRecord))
     if keep_remote and found.remote:
         with reading(core.session_id):
             _adopt(core, found)
@@ -99,13 +104,13 @@ async def settle(
 async def retry(core: Core, outcome: Outcome, code: str) -> bool:
     """As `settle`, again and again until the log takes it; ever longer pauses, up to `Config.retry_max`.
 
-    Raises `CorruptSession`, `Moved`.
+    Raises `CorruptSession`, `Moved`, `WentBack`.
     """
     pause = core.config.retry_min
     while True:
         try:
             return await settle(core, outcome, code)
-        except (CorruptSession, Moved):
+        except (CorruptSession, Moved, WentBack):
             raise  # it stays as it is
         except (StorageError, StaleError) as error:
             logger.warning("session %s: still cannot be written: %s", core.session_id, error)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Final, TypeVar, final
+from typing import Final, TypeVar, cast, final
 
 import trio
+from attrs import evolve
 from outcome import Error, Outcome, Value
 
 from ..codec import encode, encode_json
@@ -32,22 +33,28 @@ from ..errors import (
     StaleToken,
     StorageError,
     TimedOut,
+    WentBack,
     WriteFailed,
 )
 from ..events import Cursor, Event, JSONObject, SessionCreated, SessionId, new_epoch, now
-from ..facts import Observer
+from ..facts import Observer, SessionClaimed, StoreWentBack
 from ..generation.watchdog import Watchdog
-from ..log.port import Append, Claim, Delete, EventLog, Head, Summary, next_block
+from ..log.fence import went_back
+from ..log.port import BLOCK, Append, Claim, Delete, EventLog, Head, Keep, Summary, next_block, rebased
 from ..rules.forking import beginning
 from ..rules.listing import Listed, begun
-from ..rules.records import COPYING, METADATA, OPEN, CopyingRecord, to_record
+from ..rules.records import CLAIMS, COPYING, METADATA, OPEN, CopyingRecord, to_record
 from ..stream.aside import Aside, sound
 from ..stream.budget import Budget
 from ..stream.bus import Bus
 from ..stream.slices import in_slices
+from ..stream.volatile import LocalVolatile, Volatile
 from ..supervision import Supervisor, own_failure
 from ..upkeep.files import copy_files
+from .commands import Command, DeleteSession
+from .forwarding import Forwarding
 from .listing import Listing
+from .peers import Peers
 from .producers import Producers
 from .resident import Resident
 from .views import View, Views
@@ -58,8 +65,9 @@ logger = logging.getLogger("penstock.session")
 
 T = TypeVar("T")
 
-# How often something is tried in a session that other engines want to write in at the same time.
-_TRIES: Final = 3
+# Of a session's claims so many are kept in records at least, and looked at by each so many-th.
+_CLAIMS_KEPT: Final = 64
+_SWEPT_EACH: Final = 16
 
 
 @final
@@ -75,17 +83,25 @@ class Registry:
         supervisor: Supervisor,
         owner: str = "",
         bus: Bus | None = None,
+        peers: Peers | None = None,
+        is_gone: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
-        """``owner`` is the engine's name and ``bus`` how it hears of others, where these share its log."""
+        """Where others share its log, ``owner`` is the engine's name, ``bus`` how it hears of them, ``peers`` how it
+        asks them. ``is_gone`` tells whether the one of that name is gone, where that can be known.
+        """
         self._log = log
+        log.on_went_back = self._went_back
+        self._is_gone = is_gone
         self.owner: Final = owner
         self.bus: Final = bus
-        self.views: Final = None if bus is None else Views(log, bus, self)
         self.config: Final = config
+        self.volatile: Final[Volatile] = LocalVolatile() if bus is None else bus.volatile
+        self.views: Final = None if bus is None else Views(log, bus, self)
         self.producers: Final = producers
         self.observer: Final = observer
         self.supervisor: Final = supervisor
         self.budget: Final = Budget(config.total_pending, 2 * config.checkpoint_every, config.total_pending_bytes)
+        self.forwarding: Final = Forwarding(peers, owner, observer, config.flush_timeout)
         self.nursery: trio.Nursery | None = None
         self.draining = False
         self.closed = False  # nothing is read or written any more
@@ -104,6 +120,7 @@ class Registry:
             set_aside=self.set_aside,
             until_closed=self._until_closed,
             launch=partial(self.launch_apart, name="penstock list"),
+            bus=bus,
         )
 
     @property
@@ -132,7 +149,7 @@ class Registry:
                 head = await self._head(sid)
                 if head is not None and not head.deleted:
                     if self.views is None:
-                        await self._enter(head)
+                        await self._enter(await self._claim(sid, head, "") if head.doubted else head)
                     break
                 try:
                     first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
@@ -141,7 +158,14 @@ class Registry:
                     continue  # a call was cancelled after it had handed its write over, or another engine was faster
                 await self._enter(head)
                 created = True
-        await self.reader(sid)
+        try:
+            await self.reader(sid)
+        except SessionDeleted:
+            resident = self._residents.get(sid)
+            if resident is None or self.views is None:
+                raise
+            await resident.confirm()  # another engine has deleted it, which was not heard here
+            return await self.create(sid, metadata)
         return created
 
     async def fork(
@@ -239,37 +263,43 @@ class Registry:
             summary=write.summary,
         )
 
-    async def carry_out(self, session_id: SessionId, call: Callable[[Resident], Awaitable[T]]) -> T:
-        """``call`` it of the session in memory; again, where another engine claimed the session meanwhile.
+    async def carry_out(self, session_id: SessionId, command: Command[T], *, forwarded: bool = False) -> T:
+        """Do it in the session in memory, or have it done by the engine that has the session; see `Forwarding`."""
 
-        Nothing of what raises `Moved` was written.
-        """
-        for _ in range(_TRIES - 1):
-            try:
-                return await call(await self.resident(session_id))
-            except Moved:
-                continue
-        return await call(await self.resident(session_id))
+        async def here(asked: Command[T]) -> T:
+            if isinstance(asked, DeleteSession):
+                await self._delete(session_id)
+                return cast("T", None)
+            return await asked.carry_out(await self.resident(session_id))
 
-    async def reader(self, session_id: SessionId) -> Resident | View:
+        return await self.forwarding.carry_out(session_id, command, here, forwarded=forwarded)
+
+    async def reader(self, session_id: SessionId, *, to_follow: bool = False) -> Resident | View:
         """What has the session's readers; where engines share the log it is not claimed, and as new as this call.
 
-        As `resident` for the rest.
+        ``to_follow``: for who begins to read; nothing may wait between this and the beginning. As `resident` for the
+        rest.
         """
         if self.views is None:
             return await self.resident(session_id)
         while True:
             async with self._until_closed():
+                known = self.views.known(session_id)
                 head = await self._living(session_id)
+                lost = known is not None and went_back(head, known)
+                if known is not None and lost:
+                    await self._doubt(known, proven=True)
                 view = self.views.met(head)
                 if view is None:
                     async with self._entrance(session_id):
                         self.check_open()
                         view = await self.views.open(head)
             writer = view.resident
-            if writer is not None and writer.owns and writer.overtaken(head):
+            if writer is not None and writer.owns and (lost or writer.overtaken(head)):
                 await writer.confirm()
             elif not view.over or self.draining:
+                if to_follow and not self.draining:
+                    await view.catch_up()
                 return view
 
     async def resident(self, session_id: SessionId, *, gone: str = "") -> Resident:
@@ -284,7 +314,8 @@ class Registry:
             resident = self._residents.get(session_id)
             if resident is None:
                 resident = await self._find(session_id, gone)
-            await resident.wait_open()
+            with suppress(WentBack):  # since it was found: once more
+                await resident.wait_open()
             if not resident.closed:
                 return resident
 
@@ -312,34 +343,98 @@ class Registry:
             if resident is not None:
                 return resident
             head = await self._living(session_id)
-            if self.owner:
+            if self.owner or head.doubted:
                 self.check_open()
-                await self._claim(session_id, head, gone)
+                head = await self._claim(session_id, head, gone)
             return await self._enter(head)
 
-    async def _claim(self, session_id: SessionId, head: Head, gone: str) -> None:
-        """Make it this engine's. Where it stands is to be read again behind this: others may have written meanwhile."""
+    async def _claim(self, session_id: SessionId, head: Head, gone: str) -> Head:
+        """Make it this engine's, in a new epoch if it is in doubt; what it had before, but for that.
+
+        Where it stands is to be read again behind this: others may have written meanwhile.
+        """
+        open_ = False
         while True:
+            anew = rebased(head.epoch) if head.doubted else None
+            claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner, anew=anew)
             try:
-                others = head.owner not in ("", self.owner, gone)
-                # What begins behind this look raises the token, and then the claim is refused.
-                if others and await self._log.record(session_id, head.epoch, OPEN) is not None:
-                    raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
-                claim = Claim(session_id=session_id, epoch=head.epoch, seen=head.token, owner=self.owner)
+                open_ = False
+                if self.owner and head.owner not in ("", self.owner):
+                    # What begins behind this look raises the token, and then the claim is refused.
+                    open_ = await self._log.record(session_id, head.epoch, OPEN) is not None
+                    if open_ and head.owner != gone and (self._is_gone is None or not await self._is_gone(head.owner)):
+                        raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
                 if not await self._written(claim, lambda: None):
                     raise TimedOut("the log has not said yet whose the session is", session_id=session_id)
                 break
             except (StaleToken, StaleEpoch):
                 head = await self._living(session_id)
+        await self._sweep_claims(claim)
+        if self.owner:
+            self.observer.observe(SessionClaimed(session_id=session_id, former=head.owner, gone=open_))
         if self.bus is not None:
             self.bus.tell(session_id, None)  # for the former owner
+        if anew is None:
+            return head
+        self.observer.observe(StoreWentBack(session_id=session_id, epoch=anew))
+        return evolve(head, epoch=anew, token=next_block(head.token), doubted=False)
 
-    async def delete(self, sid: SessionId) -> None:
+    # --- a store that went back
+
+    def missed(self, known: Head, *, proven: bool = True) -> None:
+        """The log does not have all of a session that there was, as this engine knows, or as somebody says."""
+        if not self.closed:
+            self.launch_apart(partial(self._missed, known, proven=proven), f"penstock doubt of {known.session_id}")
+
+    async def _missed(self, known: Head, *, proven: bool) -> None:
+        try:
+            await self._doubt(known, proven=proven)
+        except StorageError as error:  # who meets it next says it again
+            logger.warning("session %s: what the store has lost is not in doubt yet: %s", known.session_id, error)
+
+    async def _doubt(self, known: Head, *, proven: bool) -> None:
+        """Have what may be lost doubted, and let go of what is known here of this session. Raises `StorageError`."""
+        if not await self._log.doubt(known, proven=proven) and not proven:
+            return
+        resident = self._residents.get(known.session_id)
+        if self.views is not None:
+            self.views.lose(known.session_id)
+        elif resident is not None and resident.owns:
+            resident.journal.probe()
+
+    def _went_back(self) -> None:
+        """The log has found it out by itself: have it say so to those that are in memory."""
+        for resident in self.residents:
+            if resident.owns:
+                resident.journal.probe()
+
+    def reopen(self, session_id: str) -> None:
+        """Have the session in memory again, and end what was live in it."""
+
+        async def reopened() -> None:
+            try:
+                await self.resident(SessionId(session_id))
+            except PenstockError as error:
+                logger.warning("session %s: what was live is left to the next opening: %s", session_id, error)
+
+        if not self.draining:
+            self.launch_apart(reopened, f"penstock reopening of session {session_id}")
+
+    async def _sweep_claims(self, last: Claim) -> None:
+        """Remove the records of claims that are too old to be kept. Where that fails, they stay until the next time."""
+        if last.token // BLOCK % _SWEPT_EACH:
+            return
+        with suppress(PenstockError):
+            epoch = last.anew or last.epoch
+            claims = list(await self._log.records(last.session_id, epoch, CLAIMS))
+            if old := dict.fromkeys(claims[:-_CLAIMS_KEPT]):
+                self._log.submit(Keep(session_id=last.session_id, epoch=epoch, records=old), lambda _: None)
+
+    async def _delete(self, sid: SessionId) -> None:
         """End this life of the session, whatever is stored of it.
 
         Raises `SessionNotFound`, `SessionDeleted`, `Moved`, `WriteFailed`, `TimedOut`, `Draining`.
         """
-        left = _TRIES
         while True:
             try:
                 resident = await self.resident(sid)
@@ -350,11 +445,6 @@ class Registry:
                 await resident.delete()
             except CorruptSession:
                 continue  # it was found out meanwhile
-            except Moved:
-                left -= 1
-                if not left:
-                    raise
-                continue
             return
 
     async def _discard(self, sid: SessionId) -> None:

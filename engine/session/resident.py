@@ -30,10 +30,11 @@ from ..errors import (
     StaleGeneration,
     StaleToken,
     TimedOut,
+    WentBack,
     WriteFailed,
 )
 from ..events import Cursor, JSONObject, MessageSnapshot
-from ..facts import Observer
+from ..facts import Observer, SteppedDown
 from ..generation.run import LimitName, Run, RunContext
 from ..log.port import EventLog, Head, Release
 from ..observers.reporting import Reporter
@@ -44,10 +45,10 @@ from ..rules.ending import Ending
 from ..rules.records import state_of
 from ..stream.budget import Budget
 from ..stream.history import ForkPoint, History
-from ..stream.hub import Degraded, Drained, Ended, Hub
+from ..stream.hub import WENT_BACK, Degraded, Drained, Ended, Hub
 from ..stream.journal import Journal
 from ..stream.message_ids import MessageIds
-from ..stream.presence import Presence
+from ..stream.presence import LocalPresence, Presence
 from ..supervision import EXITS, own_failure
 from .arguments import checked_page
 from .core import Core
@@ -120,7 +121,7 @@ class Resident:
         if view is None:
             reporter = Reporter(head.session_id, observer)
             self.hub = Hub(config.subscriber_buffer, config.subscriber_bytes, reporter=reporter)
-            self.presence = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
+            self.presence: Presence = LocalPresence(head.session_id, self.hub, config, launch=self._launch_clock)
         else:
             self.hub, self.presence = view.hub, view.presence
         self.journal = Journal(
@@ -134,7 +135,15 @@ class Resident:
             bus=registry.bus,
         )
         if view is None:
-            self.history = History(log, self.journal, self.hub, self.presence, config, on_corrupt=registry.set_aside)
+            self.history = History(
+                log,
+                self.journal,
+                self.hub,
+                self.presence,
+                config,
+                on_corrupt=registry.set_aside,
+                on_missed=registry.missed,
+            )
         else:
             self.history = view.history
         message_ids = MessageIds(self.journal, self.history, config)
@@ -147,7 +156,7 @@ class Resident:
             answers=Answers(self.journal, self.history, config.idempotency_ttl),
             stops=PendingStops(config.pending_stop),
             context=RunContext(
-                hub=self.hub,
+                readers=self.hub if view is None else view.audience,
                 message_ids=message_ids,
                 find_producer=registry.producers.named,
                 take_snapshot=self.take_snapshot,
@@ -207,8 +216,8 @@ class Resident:
     async def wait_open(self) -> None:
         """Wait until the session can be used; at once, without a checkpoint, when it can.
 
-        Raises `CorruptSession`, and `StorageError` when the log cannot be read, or what a dead process left open cannot
-        be ended.
+        Raises `CorruptSession`, `StorageError` when the log cannot be read, or what a dead process left open cannot be
+        ended, and `WentBack` when the store went back meanwhile.
         """
         if self._opening is not None:
             with self._in_use():
@@ -622,6 +631,9 @@ class Resident:
         if isinstance(error, StaleToken) and self.view is not None and not self.closed:
             self._step_down(error.owner)
             return
+        if isinstance(error, WentBack) and not self.closed:
+            self._begin_anew()
+            return
         self.core.fail(error)
         if self.closed:
             return
@@ -646,6 +658,9 @@ class Resident:
             return
         except Moved as error:
             self._step_down(error.owner)
+            return
+        except WentBack:
+            self._begin_anew()
             return
         except BaseException as error:
             if not self.closed:  # else the engine closes, and it is cancelled
@@ -679,14 +694,31 @@ class Resident:
         """
         if self.closed:
             return
+        self._give_up(owner)
+        self.hub.recover()
+        self._registry.observer.observe(SteppedDown(session_id=self.session_id, owner=owner))
+        self.close()
+
+    def _give_up(self, owner: str) -> None:
         self.life.moved_to = owner
-        refusal = Moved("another engine has the session", owner=owner, session_id=self.session_id)
-        self.journal.give_up(refusal)
+        self.journal.give_up(Moved(self.life.moved, owner=owner, session_id=self.session_id))
         if self.core.live is not None:
             self.core.live.refuse(self.life.refusal)
-            self.core.live.cancel("another engine has the session")
-        self.hub.recover()
-        logger.warning(
-            "session %s: the engine %s has it now; this one steps down", self.session_id, owner or "of no name"
-        )
+            self.core.live.cancel(self.life.moved)
+
+    # --- the store went back
+
+    def _begin_anew(self) -> None:
+        """What is known here of the session may be gone: leave memory, and have it opened anew, in a new epoch.
+
+        As `_step_down`, but for the readers: they come back, and learn that their cursors fit nothing. What was live is
+        ended by the new opening, and who waits for an answer is carried out there (`Registry.carry_out`).
+        """
+        if self.closed:
+            return
+        self.life.moved = "the store went back: the session goes on in a new epoch"
+        self._give_up(self.core.owner)
+        self.hub.close(Drained(WENT_BACK))
         self.close()
+        if self.core.live is not None or self.core.queue.items:
+            self._registry.reopen(self.session_id)

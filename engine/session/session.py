@@ -6,13 +6,13 @@ Every operation answers after its commit; cancelling a caller loses the answer, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final, Literal, TypeVar, cast, final, overload
 
 from ..codec import own_json
-from ..errors import InvalidBody, PenstockError
+from ..errors import InvalidBody, Moved, PenstockError, ProducerNotFound
 from ..events import (
     JSON,
     Cursor,
@@ -29,6 +29,7 @@ from ..events import (
 from ..generation.generation import Producer
 from ..generation.lease import check_lease
 from ..generation.remote import RemoteProducer
+from ..log.port import Head
 from ..reducer import Snapshot, SnapshotPage
 from ..results import (
     ChunksAccepted,
@@ -71,16 +72,26 @@ from .arguments import (
     checked_question,
     checked_seconds,
 )
-from .core import Core
-from .ending import reset
-from .files import file_info, read_file
-from .idempotency import Key
+from .commands import (
+    Command,
+    DeleteSession,
+    Dequeue,
+    Give,
+    KeepFile,
+    Post,
+    Reset,
+    Restore,
+    Resume,
+    Retract,
+    Start,
+    Stop,
+    Update,
+)
+from .files import file_info, read_file, whole
 from .life import Call
-from .messages import retract, update
-from .queue import dequeue, queue_next
 from .registry import Registry
+from .remote_commands import FENCE_WAIT, Chunks, Finish, Keep, WaitFenced
 from .transaction import StartRequest
-from .versions import restore
 
 __all__ = ["Session"]
 
@@ -100,11 +111,9 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.session_id}>"
 
-    async def _step(self, work: Callable[[Core], Awaitable[T]]) -> T:
-        """Have a step done, in its turn."""
-        return await self._registry.carry_out(
-            self.session_id, lambda resident: resident.steps.take(partial(work, resident.core))
-        )
+    async def _carry_out(self, command: Command[T]) -> T:
+        """Have it done by whom the session belongs to."""
+        return await self._registry.carry_out(self.session_id, command)
 
     @overload
     async def start(
@@ -189,7 +198,7 @@ class Session:
         `TooManyStragglers`, `WriteFailed`, `Draining`; nothing was cancelled or written then, except where
         `WriteFailed` came from the very commit.
         """
-        call, name = self._registry.producers.find(producer)
+        call, name, unknown = self._find(producer)
         checked_text(author, "author")
         question, message_id = (None, None) if message is None else checked_question(message, author)
         request = StartRequest(
@@ -216,7 +225,18 @@ class Session:
         )
         if isinstance(call, RemoteProducer) and input is not None:
             raise InvalidBody("a remote generation takes no input: nobody here would read it")
-        return await self._registry.carry_out(self.session_id, lambda resident: resident.start(request))
+        return await self._carry_out(Start(request=request, unknown=unknown))
+
+    def _find(
+        self, producer: str | Producer | AsyncIterable[str] | None
+    ) -> tuple[Producer, str, ProducerNotFound | None]:
+        """The producer meant, its name, and whether this engine does not know it: one that it can ask may know it."""
+        try:
+            return *self._registry.producers.find(producer), None
+        except ProducerNotFound as error:
+            if self._registry.forwarding.peers is None or producer is None:
+                raise
+            return RemoteProducer(), cast("str", producer), error
 
     async def stop(
         self,
@@ -237,18 +257,15 @@ class Session:
         checked_text(author, "author")
         if generation_id is not None:
             generation_id = check_uuid(generation_id, "generation_id")
-        return await self._registry.carry_out(
-            self.session_id, lambda resident: resident.stop(generation_id, reason, queue, author)
-        )
+        return await self._carry_out(Stop(generation_id=generation_id, reason=reason, queue=queue, author=author))
 
     async def queue_next(self) -> QueueNext:
         """Let a paused queue go on; tells which generation started now, if one did."""
-        return await self._step(queue_next)
+        return await self._carry_out(Resume())
 
     async def dequeue(self, generation_id: str) -> None:
         """Take a waiting generation out of the queue; it ends as ``stopped``. Raises `GenerationNotFound`."""
-        generation_id = check_uuid(generation_id, "generation_id")
-        await self._step(lambda core: dequeue(core, generation_id))
+        await self._carry_out(Dequeue(generation_id=check_uuid(generation_id, "generation_id")))
 
     async def post(
         self,
@@ -270,9 +287,7 @@ class Session:
         message = checked_message(text, blocks, role, metadata, checked_text(author, "author"))
         proposed = message_id is not None
         mid = new_message_id() if message_id is None else check_uuid(message_id, "message_id")
-        return await self._registry.carry_out(
-            self.session_id, lambda resident: resident.post(message, mid, proposed=proposed)
-        )
+        return await self._carry_out(Post(message=message, message_id=mid, proposed=proposed))
 
     async def retract(self, message_id: str, *, and_after: bool = False) -> Cursor:
         """Take a message, and with ``and_after`` those behind it, out of the transcript.
@@ -282,7 +297,7 @@ class Session:
         """
         message_id = check_uuid(message_id, "message_id")
         checked_flag(and_after, "and_after")
-        return await self._step(lambda core: retract(core, message_id, and_after=and_after))
+        return await self._carry_out(Retract(message_id=message_id, and_after=and_after))
 
     async def versions(self, message_id: str, *, after: int = 0, limit: int | None = None) -> Versions:
         """The versions of a message that was regenerated, or edited and sent again, the oldest first; it is among them.
@@ -309,26 +324,17 @@ class Session:
         Raises `MessageNotFound`, `GenerationActive` while a generation is live, `IdempotencyConflict`, `WriteFailed`.
         """
         message_id = check_uuid(message_id, "message_id")
-        key = Key(
-            key=checked_text(idempotency_key, "idempotency_key"),
-            principal=checked_principal(principal),
-            digest=f"restore {message_id}",
-        )
-        return await self._step(lambda core: restore(core, message_id, key))
+        key, principal = checked_text(idempotency_key, "idempotency_key"), checked_principal(principal)
+        return await self._carry_out(Restore(message_id=message_id, key=key, principal=principal))
 
     async def update(self, patch: JSONObject) -> Updated:
         """Merge ``patch`` into the metadata (RFC 7396: null removes a member, objects merge)."""
         patch = cast("JSONObject", own_json(check_object(patch, "metadata"), "metadata"))
-        return await self._step(lambda core: update(core, patch))
+        return await self._carry_out(Update(patch=patch))
 
     async def reset(self, reason: str | None = None) -> Cursor:
         """End what is live and what waits; then the transcript is empty. Epoch, offsets and turns go on."""
-        checked_text(reason, "reason")
-
-        async def carry_out(core: Core) -> Cursor:
-            return core.journal.cursor_at(await reset(core, reason))
-
-        return await self._step(carry_out)
+        return await self._carry_out(Reset(reason=checked_text(reason, "reason")))
 
     async def fork(
         self,
@@ -367,7 +373,11 @@ class Session:
         checked_flag(live, "live")
         checked_flag(snapshot, "snapshot")
         limit, _ = checked_page(limit, None)
-        reader = await self._registry.reader(self.session_id)
+        reader = await self._registry.reader(self.session_id, to_follow=True)
+        tail = reader.history.cursor
+        if cursor is not None and cursor.epoch == tail.epoch and cursor.offset > tail.offset:
+            missed = Head(session_id=self.session_id, epoch=cursor.epoch, tail=cursor.offset, token=0)
+            self._registry.missed(missed, proven=False)
         subscription = Subscription(
             reader.history,
             cursor,
@@ -416,8 +426,8 @@ class Session:
         """
         generation_id = check_uuid(generation_id, "generation_id")
         checked_text(by, "by")
-        return await self._registry.carry_out(
-            self.session_id, lambda resident: resident.input(generation_id, kind, content, input_id=input_id, by=by)
+        return await self._carry_out(
+            Give(generation_id=generation_id, kind=kind, content=content, input_id=input_id, by=by)
         )
 
     # --- files
@@ -449,7 +459,18 @@ class Session:
             checked_count(size, "size")
         elif isinstance(content, bytes):
             size = len(content)
-        resident = await self._registry.resident(self.session_id)
+        forwarding = self._registry.forwarding
+        try:
+            resident = await self._registry.resident(self.session_id)
+        except Moved:
+            if forwarding.peers is None:
+                raise
+            async with forwarding.files:
+                most = self._registry.config.file_bytes if size is None else size
+                held = await whole(content, most) if most <= self._registry.config.file_bytes else b""
+                return await self._carry_out(
+                    KeepFile(content=held, media_type=media_type, filename=filename, size=size)
+                )
         return await resident.keep_file(content, media_type, filename, size)
 
     async def file(self, file_id: str) -> FileInfo:
@@ -495,7 +516,7 @@ class Session:
         if not 1 <= len(chunks) <= self._registry.config.batch_chunks:
             raise InvalidBody(f"a batch has 1 to {self._registry.config.batch_chunks} chunks")
         seconds = check_lease(lease)
-        return await self._registry.carry_out(self.session_id, lambda resident: resident.chunks(chunks, stamp, seconds))
+        return await self._carry_out(Chunks(chunks=chunks, stamp=stamp, lease=seconds))
 
     async def keep(
         self,
@@ -516,9 +537,7 @@ class Session:
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
         seconds = check_lease(lease)
-        return await self._registry.carry_out(
-            self.session_id, lambda resident: resident.keep(generation_id, stamp, seconds)
-        )
+        return await self._carry_out(Keep(generation_id=generation_id, stamp=stamp, lease=seconds))
 
     async def finish(
         self,
@@ -540,11 +559,11 @@ class Session:
         `GenerationNotFound`, `SequenceGap`, `StaleProducer`, `InvalidBody`, `InvalidId`, `Draining`, `TimedOut`.
         """
         generation_id = check_uuid(generation_id, "generation_id")
-        ending = checked_ending(outcome, code, message, usage)
+        checked_ending(outcome, code, message, usage)
         if stamp is not None:
             checked_instance(stamp, ProducerStamp, "stamp")
-        return await self._registry.carry_out(
-            self.session_id, lambda resident: resident.finish(generation_id, ending, stamp)
+        return await self._carry_out(
+            Finish(generation_id=generation_id, outcome=outcome, code=code, message=message, usage=usage, stamp=stamp)
         )
 
     async def wait_fenced(self, generation_id: str) -> PenstockError:
@@ -555,7 +574,13 @@ class Session:
         `GenerationNotFound`, and `GenerationMismatch` for one that waits.
         """
         generation_id = check_uuid(generation_id, "generation_id")
-        return await (await self._registry.resident(self.session_id)).wait_fenced(generation_id)
+        alone = self._registry.forwarding.peers is None
+        asked = WaitFenced(generation_id=generation_id, within=math.inf if alone else FENCE_WAIT)
+        while True:
+            error = await self._carry_out(asked)
+            # A session that went to another engine goes on there, and with it what another process drives.
+            if error is not None and (alone or not isinstance(error, Moved)):
+                return error
 
     # --- presence
 
@@ -567,19 +592,20 @@ class Session:
         Readers are told by `PresenceChanged` at once if it says anything new, and once more, with the status
         ``gone``, when it was not put again in time. Never stored; a reset leaves it as it is.
 
-        Raises `InvalidId`, `InvalidBody`, and `Overloaded` past `Config.presence_limit`.
+        Where engines share the log they share this, too. Raises `InvalidId`, `InvalidBody`, `Overloaded` past
+        `Config.presence_limit`, and `TimedOut` while their store does not answer.
         """
         reader = await self._registry.reader(self.session_id)
         reader.check(Call.BE_HERE)
-        reader.presence.put(actor_id, device_id, name=name, status=status)
+        await reader.presence.put(actor_id, device_id, name=name, status=status)
 
     async def drop_presence(self, actor_id: str, device_id: str | None = None) -> None:
         """Be gone: on one device, or without ``device_id`` on all of them. Who is not here changes nothing."""
-        (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
+        await (await self._registry.reader(self.session_id)).presence.drop(actor_id, device_id)
 
     async def presence(self) -> tuple[Present, ...]:
         """All who are here, in the order in which they came."""
-        return (await self._registry.reader(self.session_id)).presence.listed()
+        return await (await self._registry.reader(self.session_id)).presence.asked()
 
     async def generation(self, generation_id: str) -> GenerationInfo:
         """Where the generation stands, and how it ended, as snapshots tell it. Raises `GenerationNotFound`."""
@@ -595,4 +621,4 @@ class Session:
 
         Works also where everything else raises `CorruptSession`: what is stored of it is gone then, as it is.
         """
-        await self._registry.delete(self.session_id)
+        await self._carry_out(DeleteSession())

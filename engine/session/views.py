@@ -15,23 +15,27 @@ read (`History`), are the view's, and only what tells where the log ends changes
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 from attrs import define
 
-from ..errors import CorruptSession, StorageError
+from ..errors import CorruptSession, StorageError, TimedOut
 from ..events import Cursor
-from ..log.port import EventLog, Head
+from ..log.fence import went_back
+from ..log.port import EventLog, Head, life_of
 from ..observers.reporting import Reporter
 from ..results import GenerationInfo
 from ..stream.aside import sound
 from ..stream.bus import Bus
 from ..stream.history import ForkPoint, History
-from ..stream.hub import Batch, Ended, Hub
-from ..stream.presence import Presence
+from ..stream.hub import WENT_BACK, Batch, Drained, Ended, Hub
+from ..stream.presence import SharedPresence
 from .life import Call
+from .together import Audience, Together
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -43,6 +47,9 @@ logger = logging.getLogger("penstock.session")
 
 # The log is asked this often where the sessions stand that are read here: so long may a hint that was lost be missed.
 _LOOK: Final = 5.0
+
+# Who begins to read waits so long at most to be told at once who is present: seconds.
+_CATCH_UP: Final = 1.0
 
 # Sessions in one such question.
 _AT_ONCE: Final = 1000
@@ -66,7 +73,9 @@ class Follower:
 class View:
     """One session as its readers have it here. ``resident`` is set while this engine writes in it, or is about to."""
 
-    def __init__(self, log: EventLog, head: Head, registry: Registry, look: Callable[[View], None]) -> None:
+    def __init__(
+        self, log: EventLog, head: Head, registry: Registry, together: Together, look: Callable[[View], None]
+    ) -> None:
         config = registry.config
         self.session_id: Final = head.session_id
         self.epoch: Final = head.epoch
@@ -74,10 +83,26 @@ class View:
             config.subscriber_buffer, config.subscriber_bytes, reporter=Reporter(head.session_id, registry.observer)
         )
         self._registry = registry
-        self.presence: Final = Presence(head.session_id, self.hub, config, launch=self._launch_clock)
+        self._together = together
+        self.presence: Final = SharedPresence(
+            head.session_id,
+            head.epoch,
+            self.hub,
+            config,
+            together.volatile,
+            on_changed=partial(together.changed, head.session_id),
+            look=partial(together.look, self),
+        )
+        self.audience: Final = Audience((head.session_id, head.epoch, "reading"), self.hub, together.ask)
         self._follower = Follower(head.session_id, head.epoch, head.tail)
         self.history: Final = History(
-            log, self._follower, self.hub, self.presence, config, on_corrupt=registry.set_aside
+            log,
+            self._follower,
+            self.hub,
+            self.presence,
+            config,
+            on_corrupt=registry.set_aside,
+            on_missed=registry.missed,
         )
         # Another engine may be taking events out of any page.
         self.history.share_pages(shared=False)
@@ -88,10 +113,6 @@ class View:
         self._most_published = config.subscriber_buffer
         self._look = look
 
-    def _launch_clock(self, work: Callable[[], Awaitable[None]]) -> None:
-        if not self._registry.closed:
-            self._registry.launch_apart(work, f"penstock presence {self.session_id}")
-
     @property
     def over(self) -> bool:
         """Whether nothing follows any more: this life of the session is over, or it cannot be read."""
@@ -99,7 +120,13 @@ class View:
 
     @property
     def used(self) -> bool:
-        return bool(self.resident is not None or len(self.hub) or len(self.presence) or self.history.busy)
+        return bool(self.resident is not None or len(self.hub) or self.history.busy)
+
+    @property
+    def known(self) -> Head:
+        """Where the session stands at least, as far as its readers here have heard."""
+        tail = self.history.tail
+        return Head(session_id=self.session_id, epoch=tail.epoch, tail=tail.committed, token=self._token)
 
     # --- following
 
@@ -116,6 +143,8 @@ class View:
                 else:
                     self.hub.publish(batch)
                 return
+        if batch is None:
+            self._together.expect(self)
         self._look(self)
 
     def met(self, head: Head | None) -> None:
@@ -128,11 +157,20 @@ class View:
         if resident is not None and resident.owns:
             if head is None or head.epoch != self.epoch or resident.overtaken(head):
                 resident.journal.probe()  # the refusal leads to all else
-        elif head is None or head.epoch != self.epoch:
+        elif head is None or life_of(head.epoch) != life_of(self.epoch):
             self.hub.close(Ended("deleted"))
+        elif head.epoch != self.epoch:
+            self.hub.close(Drained(WENT_BACK))
         elif head.tail > self._follower.committed:
             self._follower.committed = head.tail
             self.hub.overflow()
+
+    def lose(self) -> None:
+        """What its readers were told may be gone: they come back, to a session that has a new epoch or gets one."""
+        if self.resident is not None and self.resident.owns:
+            self.resident.journal.probe()  # the refusal leads to all else
+        else:
+            self.hub.close(Drained(WENT_BACK))
 
     def rest(self) -> None:
         """This engine does not write in it any more: follow the log from where its journal stood."""
@@ -141,6 +179,13 @@ class View:
         self.resident = None
         self.idle_since = trio.current_time()
         self._look(self)
+
+    async def catch_up(self) -> None:
+        """Have who begins to read here told who is present now: while nobody reads, nobody looks."""
+        if not len(self.hub):
+            # What comes later, they are told as a change; nobody waits for that store who only reads the log.
+            with trio.move_on_after(_CATCH_UP), suppress(StorageError, TimedOut):
+                await self._together.look(self)
 
     # --- what a session is asked for that only reads: as `Resident` has it
 
@@ -167,12 +212,24 @@ class Views:
         self._log = log
         self._bus = bus
         self._registry = registry
+        self.together: Final = Together(bus, registry.owner, lambda: self, patience=registry.config.flush_timeout)
         self._views: dict[str, View] = {}
         self._due: dict[View, None] = {}  # to be asked for now
         self._woken = trio.Event()
 
     def __iter__(self) -> Iterator[View]:
         return iter(list(self._views.values()))
+
+    def known(self, session_id: str) -> Head | None:
+        """Where the session stands at least, as far as its readers here have heard."""
+        view = self._views.get(session_id)
+        return None if view is None or view.over else view.known
+
+    def lose(self, session_id: str) -> None:
+        """What readers here were told of the session may be gone."""
+        view = self._views.get(session_id)
+        if view is not None:
+            view.lose()
 
     def met(self, head: Head) -> View | None:
         """The session's view, if there is one that goes on; it is told that the log stands there."""
@@ -191,7 +248,7 @@ class Views:
         view = self.met(head)
         if view is None:
             self._drop(head.session_id)
-            view = View(self._log, head, self._registry, self._look)
+            view = View(self._log, head, self._registry, self.together, self._look)
             view.leave = await self._bus.follow(head.session_id, view.heard)
             self._views[head.session_id] = view
             # What was told before it followed, it has not heard.
@@ -210,16 +267,10 @@ class Views:
         if view is not None:
             view.hub.close(Ended(reason))
 
-    def close(self) -> None:
-        """The engine closes."""
-        for view in self:
-            view.presence.close()
-
     def _drop(self, session_id: str) -> None:
         view = self._views.pop(session_id, None)
         if view is not None:
             view.leave()
-            view.presence.close()
             if view.history.holds_messages and not self._registry.draining:
                 self._registry.launch_apart(view.history.release, f"penstock release {session_id}")
 
@@ -246,11 +297,16 @@ class Views:
                     logger.warning("sessions that are read cannot be followed for now: %s", error)
 
     async def _ask(self, views: Sequence[View]) -> None:
+        known = [view.known for view in views]  # before: what comes meanwhile may not be in the heads
         heads = await self._log.living([view.session_id for view in views])
-        for view in views:
+        for view, before in zip(views, known, strict=True):
             if self._views.get(view.session_id) is view:
                 try:
-                    view.met(sound(heads.get(view.session_id)))
+                    head = sound(heads.get(view.session_id))
+                    if head is not None and went_back(head, before):
+                        self._registry.missed(before)
+                    else:
+                        view.met(head)
                 except CorruptSession as error:
                     self._registry.set_aside(error)
 

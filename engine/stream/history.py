@@ -20,9 +20,11 @@ from ..errors import (
     SessionDeleted,
     StaleEpoch,
     StorageError,
+    WentBack,
 )
 from ..events import Cursor, JSONObject
-from ..log.port import Entry, EventLog
+from ..log.fence import went_back
+from ..log.port import Entry, EventLog, Head, life_of
 from ..reducer import GenerationInfo, MessageView, SessionState, Snapshot, SnapshotPage
 from ..results import Present
 from ..rules.records import (
@@ -87,6 +89,7 @@ class History:
         "_log",
         "_looked_at",
         "_on_corrupt",
+        "_on_missed",
         "_pages",
         "_presence",
         "_shared",
@@ -104,9 +107,12 @@ class History:
         config: Config,
         *,
         on_corrupt: Callable[[CorruptSession], None],
+        on_missed: Callable[[Head], None],
     ) -> None:
+        """``on_missed`` is told where the session stood, when the log does not have all of it any more."""
         self.hub = hub
         self._on_corrupt = on_corrupt
+        self._on_missed = on_missed
         self._inherited = tail.committed  # up to here others wrote it
         self._sound = 0  # up to here it was looked through
         self._looked_at = 0  # so many events
@@ -209,19 +215,36 @@ class History:
             self._sound = last
 
     async def _read(self, after: int, limit: int | None = None) -> list[Entry]:
-        """What one page holds, of at most ``limit`` events; empty at the tail. Raises `StaleEpoch`."""
+        """What one page holds, of at most ``limit`` events; empty at the tail. Raises `StaleEpoch`, `WentBack`."""
         config = self._config
-        page = await self._log.read(
-            self.session_id,
-            self.tail.epoch,
-            after=after,
-            limit=limit or config.page_events,
-            max_bytes=config.page_bytes,
-        )
+        tail = self.tail.committed
+        try:
+            page = await self._log.read(
+                self.session_id,
+                self.tail.epoch,
+                after=after,
+                limit=limit or config.page_events,
+                max_bytes=config.page_bytes,
+            )
+        except StaleEpoch:
+            await self._look_back(tail)
+            raise
+        if not page and after < tail:
+            await self._look_back(tail)
         # What is stored and not reported yet is not shown: its cursor would be past the tail that we tell others.
         tail = self.tail.committed
         with reading(self.session_id):
             return page if not page or page[-1].offset <= tail else [entry for entry in page if entry.offset <= tail]
+
+    async def _look_back(self, tail: int) -> None:
+        """Raises `WentBack` where the log does not go as far as ``tail`` any more, or has given it a new epoch."""
+        head = await self._log.head(self.session_id)
+        missed = Head(session_id=self.session_id, epoch=self.tail.epoch, tail=tail, token=0)
+        if head is None or head.damage is not None or life_of(head.epoch) != life_of(missed.epoch):
+            return
+        if head.epoch != missed.epoch or went_back(head, missed):
+            self._on_missed(missed)
+            raise WentBack("the store went back", session_id=self.session_id)
 
     async def snapshot(self, limit: int | None = None, before: str | None = None) -> Snapshot:
         """The fold of the log up to the committed tail. Kept, and folded on from next time.

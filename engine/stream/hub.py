@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias, TypeVar, assert_never, final
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, assert_never, final
 
 import trio
 from attrs import frozen
@@ -20,7 +20,7 @@ from ..events import Cursor, Event
 from ..log.port import Entry
 from ..observers.reporting import SILENT, Reporter
 
-__all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mail", "Mailbox"]
+__all__ = ["Aside", "Batch", "Degraded", "Drained", "Ended", "Hub", "Lagged", "Mail", "Mailbox", "Readers"]
 
 T = TypeVar("T")
 
@@ -104,9 +104,13 @@ class Ended:
 @final
 @frozen
 class Drained:
-    """The engine shuts down; connect again later and resume by cursor."""
+    """The engine shuts down, or cannot go on from here; connect again later and resume by cursor."""
 
     reason: str
+
+
+# Why readers come back to a session whose store went back: it has another epoch, or gets one.
+WENT_BACK: Final = "went-back"
 
 
 @final
@@ -200,6 +204,18 @@ def _weight(mail: Mail) -> tuple[int, int]:
             return 0, 0
         case _:
             assert_never(mail)
+
+
+class Readers(Protocol):
+    """What a generation wants to know of who reads it."""
+
+    on_left: Callable[[], object] | None  # called when the last one leaves
+
+    def __len__(self) -> int: ...
+
+    @property
+    def last_left(self) -> float:
+        """When that was, by the trio clock."""
 
 
 @final

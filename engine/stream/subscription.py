@@ -50,12 +50,12 @@ import trio
 from attrs import field, frozen
 
 from ..codec import decode, encode_json
-from ..errors import CorruptSession, Draining, GapError, SessionDeleted, StaleEpoch, StorageError
+from ..errors import CorruptSession, Draining, GapError, SessionDeleted, StaleEpoch, StorageError, WentBack
 from ..events import JSON, Cursor, Event
 from ..reducer import Snapshot, SnapshotPage
 from ..results import Present
 from ..supervision import protected
-from .hub import Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Mail
+from .hub import WENT_BACK, Aside, Batch, Degraded, Drained, Ended, Hub, Lagged, Mail
 from .seam import Seam, seam
 
 __all__ = [
@@ -281,6 +281,8 @@ class Subscription:
             page = await self._source.snapshot_page(self._limit, with_open=True)
         except SessionDeleted:
             self._ready.append(self._end(Ended("deleted")))
+        except WentBack:
+            self._ready.append(self._end(Drained(WENT_BACK)))
         except CorruptSession:
             self._ready.append(self._end(Ended("corrupt")))
         except Draining:
@@ -325,6 +327,8 @@ class Subscription:
             page = await self._source.page(self._position)
         except StaleEpoch:
             return self._end(Ended("deleted"))
+        except WentBack:
+            return self._end(Drained(WENT_BACK))
         except CorruptSession:
             return self._end(Ended("corrupt"))
         except StorageError:

@@ -12,11 +12,11 @@ is read from the log, so it is never more than what is stored:
     mailboxes    of those who want to hear of that session; each bounded
 
 Whoever follows stands at a number, which is the offset of their cursor; the cursor's epoch is the engine's own, from
-its opening to its end. They begin with what was touched behind their number, and read that by themselves. A mailbox
-that is full is emptied, and its reader does so again. So a slow reader costs a full mailbox and a read, and nobody
-waits for one; what it misses are states in between, of which only the last is of interest in a list. As many sessions
-are remembered as `Config.watch_kept` says: who stands before the first of them meets a gap, and has to read the list
-anew.
+its opening to its end, or where engines share the log, that of the store which numbers for all of them (`notes`). They
+begin with what was touched behind their number, and read that by themselves. A mailbox that is full is emptied, and its
+reader does so again. So a slow reader costs a full mailbox and a read, and nobody waits for one; what it misses are
+states in between, of which only the last is of interest in a list. As many sessions are remembered as
+`Config.watch_kept` says: who stands before the first of them meets a gap, and has to read the list anew.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from ..events import Cursor, new_epoch
 from ..results import SessionInfo
 from ..supervision import protected
 from .hub import Drained, Ended
+from .notes import Notes
 from .subscription import CaughtUp, Gap, Opened
+from .volatile import Noted
 
 __all__ = ["Changes", "ListChange", "ListDelivery", "Watch"]
 
@@ -90,7 +92,9 @@ class Changes:
     def __init__(self, read: _Read, config: Config, *, launch: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
         self.read: Final = read
         self.config: Final = config
-        self.epoch: Final = new_epoch()
+        self.epoch = new_epoch()
+        self.notes: Notes | None = None  # where engines share the log
+        self.lives = 0  # how often it began anew
         self.number = 0  # of the last change
         self.forgotten = 0  # which sessions changed up to here is not known any more
         self.final: Drained | None = None
@@ -111,12 +115,34 @@ class Changes:
 
     def touch(self, session_id: str) -> None:
         """What is listed of the session has changed, and is stored."""
-        self.number += 1
+        if self.notes is not None:
+            self.notes.touch(session_id)
+        else:
+            self._give(session_id, self.number + 1)
+
+    def _give(self, session_id: str, number: int) -> None:
+        self.number = number
         self._numbers.pop(session_id, None)
-        self._numbers[session_id] = self.number
+        self._numbers[session_id] = number
         if len(self._numbers) > self.config.watch_kept:
             _, self.forgotten = self._numbers.popitem(last=False)
         self._touched.set()
+
+    def follows(self, noted: Noted) -> bool:
+        """Whether these numbers go on from those that are known here. If not, the store has lost what it numbered."""
+        return noted.epoch == self.epoch and noted.number >= self.number
+
+    def learn(self, noted: Noted) -> None:
+        """The store has numbered these, behind the last number known here."""
+        if not self.follows(noted):
+            self.epoch, self.number, self.forgotten = noted.epoch, 0, 0
+            self.lives += 1
+            self._numbers.clear()
+            self._send_back()
+        for number, session_id in noted.sessions:
+            if number > self.number:
+                self._give(session_id, number)
+        self.forgotten = max(self.forgotten, min(noted.forgotten, self.number))
 
     def behind(self, number: int) -> list[tuple[str, int]]:
         """The next sessions that changed behind ``number``, a page of them, each with the number of its last change."""
@@ -205,11 +231,15 @@ class Watch:
         self._send, self._receive = trio.open_memory_channel[ListChange | None](changes.config.watch_buffer)
         self._replaying = True
         self._position = changes.number
+        self._epoch, self._life = changes.epoch, changes.lives
         self._final: Drained | Ended | None = None
 
     async def __aenter__(self) -> Self:
         changes, after = self._changes, self._after
-        self._position = changes.number
+        if changes.notes is not None:
+            await changes.notes.read()
+            changes.notes.wake()
+        self._position, self._life, self._epoch = changes.number, changes.lives, changes.epoch
         gap: str | None = None
         if after is not None and after.epoch != changes.epoch:
             gap = "unknown_epoch"
@@ -232,7 +262,7 @@ class Watch:
 
     @property
     def _cursor(self) -> Cursor:
-        return Cursor(self._changes.epoch, self._position)
+        return Cursor(self._epoch, self._position)
 
     # --- for `Changes`
 
@@ -306,9 +336,11 @@ class Watch:
     async def _replay(self) -> None:
         """Read the next of what changed behind the position; or it is caught up."""
         changes = self._changes
-        if self._position < changes.forgotten:
+        anew = self._life != changes.lives
+        if anew or self._position < changes.forgotten:
             asked, self._position = self._cursor, changes.number
-            self._ready.append(Gap("expired", str(asked), self._cursor))
+            self._epoch, self._life = changes.epoch, changes.lives
+            self._ready.append(Gap("unknown_epoch" if anew else "expired", str(asked), self._cursor))
             return
         page = changes.behind(self._position)
         if not page:

@@ -7,11 +7,13 @@ Nothing here knows how the engine keeps the rules; that is the point of it.
 - `delivery_rules`: R6 to R8 on what subscribers got (`check_deliveries`)
 - `running`, `kept`: an engine in memory that is held against all of these when it is left (`open_test_engine`,
   `check_kept`); R10, where engines share a log
+- `acknowledged`: R11, for what was acknowledged and who remembers it (`check_acknowledged`)
 - `scripted`, `stubborn`: producers that do what a test says, and that do not do what they are told
 """
 
 from __future__ import annotations
 
+from .acknowledged import check_acknowledged
 from .delivery_rules import Received, Recording, check_deliveries
 from .kept import KeptLog
 from .log_rules import LogCheck, assert_log, check_log
@@ -35,6 +37,7 @@ __all__ = [
     "Violation",
     "Watcher",
     "assert_log",
+    "check_acknowledged",
     "check_deliveries",
     "check_kept",
     "check_log",

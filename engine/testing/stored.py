@@ -14,9 +14,9 @@ from attrs import frozen
 from ..config import Config
 from ..errors import CorruptSession, InvalidBody
 from ..events import Event, GenerationFinished, GenerationStarted
-from ..log.port import EventLog, Head
+from ..log.port import BLOCK, EventLog, Head
 from ..reducer import Gap, SessionState
-from ..rules.records import OPEN, READABLE, OpenRecord, check_record, read_record
+from ..rules.records import CLAIMS, OPEN, READABLE, ClaimRecord, OpenRecord, check_record, read_record
 from ..session.recovery import find
 from ..stream.aside import check_page, read_event, reading, sound
 from .log_rules import LogCheck
@@ -35,7 +35,7 @@ class StoredSession:
 
     ``events`` and ``size`` (bytes) are of what is stored; compaction makes them less than offsets were given.
     ``live`` is the generation that has not ended, ``outcomes`` counts the others. ``violations`` is empty when
-    every rule is kept.
+    every rule is kept. ``claims`` are those that are kept, the newest last: who wrote what stands behind their tails.
     """
 
     session_id: str
@@ -49,6 +49,7 @@ class StoredSession:
     first_time: str | None
     last_time: str | None
     violations: tuple[Violation, ...]
+    claims: tuple[ClaimRecord, ...] = ()
 
     @property
     def corrupt(self) -> bool:
@@ -57,7 +58,7 @@ class StoredSession:
 
 
 async def check_session(log: EventLog, head: Head) -> StoredSession:
-    """Read the session up to ``head`` and hold it against R1 to R5, R8, R9 and C.
+    """Read the session up to ``head`` and hold it against R1 to R5, R8, R9, R10 and C.
 
     That nothing is left open (R9) is judged when nothing is live and nothing was written meanwhile. What cannot be read
     is a violation of ``stored``. Raises `StaleEpoch` when the session was deleted meanwhile, `StorageError` when the
@@ -126,6 +127,8 @@ async def _check(log: EventLog, head: Head) -> StoredSession:
         position = entries[-1].offset
     unreadable.extend(fold.found)
     unreadable.extend(await _check_records(log, head))
+    claims, strays = await _claims(log, head)
+    unreadable.extend(strays)
     still = await log.head(head.session_id) == head and await _open(log, head) == opened
     check.end(closed=still and opened is None)
     if still and opened is not None and opened != live:
@@ -142,6 +145,7 @@ async def _check(log: EventLog, head: Head) -> StoredSession:
         first_time=first_time,
         last_time=last_time,
         violations=(*check.found, *unreadable),
+        claims=claims,
     )
 
 
@@ -181,6 +185,34 @@ async def _check_records(log: EventLog, head: Head) -> list[Violation]:
         except CorruptSession as error:
             found.append(Violation("stored", None, error.detail))
     return found
+
+
+async def _claims(log: EventLog, head: Head) -> tuple[tuple[ClaimRecord, ...], list[Violation]]:
+    """Who claimed the session up to its head, and what of that cannot be so (R10). One that cannot be read is none."""
+    found: list[Violation] = []
+    claims: list[ClaimRecord] = []
+    last = 0
+    for key, body in (await log.records(head.session_id, head.epoch, CLAIMS)).items():
+        number = key.removeprefix(CLAIMS)
+        token = int(number) if number.isdecimal() else 0
+        if token > head.token:  # since the head was read
+            break
+        try:
+            with reading(head.session_id):
+                claim = read_record(body, ClaimRecord)
+        except CorruptSession:
+            continue
+        if token % BLOCK or not token:
+            found.append(Violation("R10", None, f"the claim {key} has no block's first token"))
+        if claim.tail > head.tail or (claims and claim.tail < claims[-1].tail):
+            found.append(
+                Violation("R10", None, f"the claim {key} was made at {claim.tail}, which is no tail there was")
+            )
+        claims.append(claim)
+        last = token
+    if claims and head.owner not in ("", claims[-1].owner) and head.token // BLOCK == last // BLOCK:
+        found.append(Violation("R10", None, f"the session is {head.owner}'s, and {claims[-1].owner} claimed it last"))
+    return tuple(claims), found
 
 
 async def _open(log: EventLog, head: Head) -> str | None:

@@ -8,7 +8,7 @@ from attrs import frozen
 
 __all__ = ["Rule", "Violation"]
 
-Rule: TypeAlias = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "C", "stamp", "stored"]
+Rule: TypeAlias = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "C", "stamp", "stored"]
 
 
 @final

@@ -83,7 +83,8 @@ class Compactor:
 
     Only messages that were closed more than `Config.compact_after` seconds ago, by the events' own time, and only
     of generations that have ended: recovery reads the events of one that is live. ``wall`` is the clock, in seconds
-    since 1970. A session that cannot be read is passed over: ``aside`` hears of it, or the log.
+    since 1970. `run` looks only at sessions of whose ids ``mine`` is true. A session that cannot be read is passed
+    over: ``aside`` hears of it, or the log.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class Compactor:
         config: Config,
         *,
         aside: SetsAside | None = None,
+        mine: Callable[[str], bool] = lambda _: True,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._log = log
         self._config = config
         self._aside: SetsAside = _Passed() if aside is None else aside
+        self._mine = mine
         self._wall = wall
         self._messages = 0
         self._events = 0
@@ -170,7 +173,7 @@ class Compactor:
         last = ""
         while holders := await self._log.holders(DIRTY, after=last, limit=_SESSIONS):
             for session_id, mark in holders:
-                if self._aside.is_aside(session_id):
+                if self._aside.is_aside(session_id) or not self._mine(session_id):
                     continue
                 with self._alone(session_id):
                     with reading(session_id):

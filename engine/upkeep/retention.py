@@ -27,21 +27,22 @@ async def expire_sessions(
     *,
     delete: Callable[[Head], Awaitable[object]],
     aside: SetsAside | None = None,
+    mine: Callable[[str], bool] = lambda _: True,
     wall: Callable[[], float] = time.time,
 ) -> int:
     """Walk once over all sessions, and have those deleted whose last event is older than ``older_than`` seconds.
 
     ``delete`` gets where the session stood: something may have been written since, and with False it says that it left
     the session alone. What it raises of the engine's own errors is logged, and the walk goes on. Returns how many were
-    deleted. One that has no event yet, or whose last event cannot be read, stays; ``aside`` hears of the latter.
-    Raises `StorageError` when the store cannot be read.
+    deleted. Only sessions are looked at of whose ids ``mine`` is true. One that has no event yet, or whose last event
+    cannot be read, stays; ``aside`` hears of the latter. Raises `StorageError` when the store cannot be read.
     """
     before = wall() - older_than
     deleted = 0
     last = ""
     while heads := await log.heads(after=last, limit=_SESSIONS):
         for head in heads:
-            if aside is not None and aside.is_aside(head.session_id):
+            if not mine(head.session_id) or (aside is not None and aside.is_aside(head.session_id)):
                 continue
             if await _last_event(log, head, aside) < before:
                 try:

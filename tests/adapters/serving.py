@@ -18,7 +18,7 @@ from penstock.adapters.http import create_app
 from penstock.adapters.server.accept import ServerConfig, WebSocketHandler, serve
 from penstock.adapters.watching.metrics import Metrics
 from penstock.adapters.websocket import SocketConfig, websocket_handler
-from penstock.engine import Config, Engine, EventLog, MemoryLog, Producer, open_engine
+from penstock.engine import Bus, Config, Engine, EventLog, MemoryLog, Producer, open_engine
 from tests.adapters.describing import described, described_line, validate
 
 __all__ = [
@@ -274,10 +274,14 @@ async def penstock(
     server: ServerConfig | None = None,
     socket: SocketConfig | None = None,
     identity: Identity | Recognize = OPEN,
+    owner: str | None = None,
+    bus: Bus | None = None,
 ) -> AsyncIterator[Penstock]:
     """An engine over ``log`` behind a server on a free port; drained when the block is left."""
     metrics = Metrics()
-    async with open_engine(log or MemoryLog(), producers=producers, config=config, observer=metrics) as engine:
+    async with open_engine(
+        log or MemoryLog(), producers=producers, config=config, observer=metrics, owner=owner, bus=bus
+    ) as engine:
         metrics.watch(engine.statistics)
         app = create_app(engine, identity=identity, heartbeat=heartbeat, metrics=metrics)
         handler = websocket_handler(engine, identity=identity, config=socket)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from penstock.adapters.cli import main, process
 from penstock.adapters.cli.process import Options
-from penstock.engine import Config
+from penstock.engine import Config, check_path_id
 
 STORY = "story=penstock.adapters.echo:echo"
 
@@ -99,7 +99,7 @@ def test_two_places_for_one_log_and_what_is_none_are_refused(arguments: tuple[st
 @pytest.mark.parametrize(
     ("log", "name"),
     [
-        ("redis://me:secret@store:7000/2?prefix=chat", "redis://store:7000/2"),
+        ("redis://me:secret@store:7000/2?prefix=chat", "redis://store:7000/2?prefix=chat"),
         ("rediss://[::1]/0", "rediss://[::1]/0"),
         ("chat@home?.db", "chat@home?.db"),
         (":memory:", ":memory:"),
@@ -111,3 +111,60 @@ def test_a_log_is_named_without_its_password(log: str, name: str, monkeypatch: p
     option = "--log" if "://" in log else "--db"
     assert CliRunner().invoke(main, ["serve", option, log]).exit_code == 0
     assert found[0].log_name == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "node"),
+    [
+        (("--db", "chat.db"), None, None),
+        (("--log", "postgres://store/db"), None, None),
+        (("--log", "postgres://store/db", "--node", "one"), None, "one"),
+        (("--log", "redis://store", "--node", "one"), None, "one"),
+        (("--log", "redis://store"), "two", "two"),
+        (("--log", "redis://store"), None, ...),
+        (("--log", "postgres://store/db", "--bus", "redis://:secret@store"), None, ...),
+    ],
+)
+def test_servers_that_may_share_their_log_have_a_name(
+    arguments: tuple[str, ...], named: str | None, node: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Options] = []
+    monkeypatch.setattr(process, "run", found.append)
+    for _ in range(2):
+        result = CliRunner().invoke(main, ["serve", *arguments], env={"PENSTOCK_NODE": named})
+        assert result.exit_code == 0, result.output
+    one, other = found
+    assert one.lease_ttl == Config().lease_ttl
+    assert "secret" not in repr(one)
+    if node is ...:
+        assert one.node is not None
+        assert check_path_id(one.node, "a node") != other.node
+    else:
+        assert one.node == other.node == node
+
+
+def test_a_bus_and_a_lease_are_named_by_option_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Options] = []
+    monkeypatch.setattr(process, "run", found.append)
+    log = ["--log", "postgres://store/db", "--node", "one"]
+    assert CliRunner().invoke(main, ["serve", *log, "--bus", "redis://store", "--lease-ttl", "2.5"]).exit_code == 0
+    said = {"PENSTOCK_BUS": "redis://other", "PENSTOCK_LEASE_TTL": "3"}
+    assert CliRunner().invoke(main, ["serve", *log], env=said).exit_code == 0
+    assert [(each.bus, each.lease_ttl) for each in found] == [("redis://store", 2.5), ("redis://other", 3.0)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--node", "one"),
+        ("--bus", "redis://:secret@store"),
+        ("--log", "redis://store", "--node", "a/b"),
+        ("--log", "redis://store", "--node", ""),
+        ("--log", "redis://store", "--lease-ttl", "0"),
+    ],
+)
+def test_a_node_that_is_none_is_refused(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert "--node" in result.output or "--lease-ttl" in result.output
+    assert "secret" not in result.output

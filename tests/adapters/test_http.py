@@ -315,7 +315,7 @@ async def test_health_and_readiness() -> None:
         await world.engine.drain()
         assert (await client.get("/healthz")).status_code == 200
         draining = await client.get("/readyz")
-        assert (draining.status_code, draining.json()) == (503, {"status": "draining"})
+        assert (draining.status_code, draining.json()) == (503, {"status": "draining", "failing": ["draining"]})
         refused = await client.put(S)
         problem = refusal(refused, 503, "DRAINING")
         assert problem["retryable"] is True

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -36,8 +37,8 @@ from penstock.adapters.access import (
     may,
     read_bearer,
 )
-from penstock.adapters.problems import Forbidden, Unauthenticated
-from penstock.engine import InvalidBody, Overloaded
+from penstock.adapters.problems import Forbidden, Unauthenticated, answer
+from penstock.engine import InvalidBody, Overloaded, StorageError
 from tests.adapters.credentials import SECRET, token
 
 TOKENS = JwtTokens([SECRET], "HS256", leeway=0)
@@ -199,7 +200,7 @@ def test_no_text_is_a_token_or_a_bug(text: str) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS(text)
     with pytest.raises(Unauthenticated):
-        Tickets().for_socket(text)
+        trio.run(Tickets().for_socket, text)
     with pytest.raises(Unauthenticated):
         Tickets().for_stream(text)
 
@@ -301,20 +302,20 @@ def test_keys_that_are_not_good_enough_are_refused_at_the_start(tmp_path: Path) 
 # --- tickets
 
 
-def test_a_ticket_for_a_socket_is_good_once() -> None:
+async def test_a_ticket_for_a_socket_is_good_once() -> None:
     tickets, until = Tickets([SECRET]), time.time() + 500
     ticket = tickets.make(principal("a*", expires_at=until), ["ab*"], ["read"])
-    assert tickets.for_socket(ticket.text) == principal("ab*", scopes=("read",), expires_at=until)
+    assert await tickets.for_socket(ticket.text) == principal("ab*", scopes=("read",), expires_at=until)
     for _ in range(2):
         with pytest.raises(Unauthenticated):
-            tickets.for_socket(ticket.text)
+            await tickets.for_socket(ticket.text)
 
 
-def test_a_ticket_for_a_socket_ends_with_the_process_and_one_for_a_stream_does_not() -> None:
+async def test_a_ticket_for_a_socket_ends_with_the_process_and_one_for_a_stream_does_not() -> None:
     ticket = Tickets([SECRET]).make(principal("a"), ["a"], ["read"])
     again = Tickets([b"n" * 32, SECRET])
     with pytest.raises(Unauthenticated):
-        again.for_socket(ticket.text)
+        await again.for_socket(ticket.text)
     assert again.for_stream(ticket.text).expires_at == ticket.expires_at
     with pytest.raises(Unauthenticated):
         Tickets().for_stream(ticket.text)  # where only public keys are, nothing is left to check it with
@@ -371,15 +372,15 @@ def test_only_a_ticket_for_one_session_and_for_reading_opens_a_stream() -> None:
             tickets.for_stream(ticket.text)
 
 
-def test_a_long_ticket_is_soon_too_old_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_ticket_is_soon_too_old_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     tickets, now = Tickets(), time.time()
     ticket = tickets.make(principal("a"), ["a"], ["read"], 3600)
     monkeypatch.setattr("penstock.adapters.access.tickets.time.time", lambda: now + 61)
     with pytest.raises(Unauthenticated):
-        tickets.for_socket(ticket.text)
+        await tickets.for_socket(ticket.text)
 
 
-def test_no_token_is_a_ticket_and_no_ticket_a_token() -> None:
+async def test_no_token_is_a_ticket_and_no_ticket_a_token() -> None:
     tickets = Tickets([SECRET])
     ticket = tickets.make(EVERYBODY, ["*"], ["admin"])
     with pytest.raises(Unauthenticated):
@@ -388,22 +389,82 @@ def test_no_token_is_a_ticket_and_no_ticket_a_token() -> None:
         JwtTokens([SECRET], "HS256", audience="penstock-ticket")(ticket.text)
     forged = token(aud="penstock-ticket", jti="x", process=tickets._process, iat=int(time.time()))
     with pytest.raises(Unauthenticated):
-        tickets.for_socket(forged)
+        await tickets.for_socket(forged)
 
 
-def test_used_tickets_are_forgotten_when_they_are_too_old_and_never_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_used_tickets_are_forgotten_when_they_are_too_old_and_never_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("penstock.adapters.access.tickets._MAX_USED", 3)
     tickets, now = Tickets(), time.time()
     with monkeypatch.context() as earlier:
         earlier.setattr("penstock.adapters.access.tickets.time.time", lambda: now - 61)
         made = [tickets.make(principal("a"), ["a"], ["read"], 3600) for _ in range(4)]
         for ticket in made[:3]:
-            tickets.for_socket(ticket.text)
+            await tickets.for_socket(ticket.text)
         with pytest.raises(Overloaded):
-            tickets.for_socket(made[3].text)
+            await tickets.for_socket(made[3].text)
     later = tickets.make(principal("a"), ["a"], ["read"])
-    tickets.for_socket(later.text)
+    await tickets.for_socket(later.text)
     assert len(tickets._used) == 1
+
+
+class Store:
+    """Remembers for several servers what was used up, unless it is away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.used: dict[str, float] = {}
+
+    async def redeem(self, ticket_id: str, ttl: float) -> bool:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise StorageError("the store is away")
+        if ticket_id in self.used:
+            return False
+        self.used[ticket_id] = ttl
+        return True
+
+
+@pytest.mark.parametrize("secrets", [[], [SECRET]])
+async def test_servers_that_share_a_secret_take_each_others_tickets_and_each_once(secrets: list[bytes]) -> None:
+    store, one, two, other = Store(), Tickets(secrets), Tickets(secrets), Tickets(secrets)
+    one.share(b"s" * 32, store.redeem)
+    two.share(b"s" * 32, store.redeem)
+    other.share(b"o" * 32, store.redeem)
+    for maker, taker in ((one, two), (two, one), (one, one)):
+        ticket = maker.make(principal("a"), ["a"], ["read"])
+        for elsewhere in (other, Tickets(secrets)):
+            with pytest.raises(Unauthenticated):
+                await elsewhere.for_socket(ticket.text)
+        assert (await taker.for_socket(ticket.text)).subject == "ann"
+        for each in (one, two):
+            with pytest.raises(Unauthenticated) as refused:
+                await each.for_socket(ticket.text)
+            assert refused.value.reason == "used"
+        assert taker.for_stream(ticket.text).subject == maker.for_stream(ticket.text).subject == "ann"
+    assert set(store.used.values()) == {60}
+
+
+async def test_a_ticket_lets_nobody_in_while_the_store_is_away_that_knows_what_was_used() -> None:
+    store, tickets = Store(), Tickets()
+    tickets.share(b"s" * 32, store.redeem)
+    ticket = tickets.make(principal("a"), ["a"], ["read"])
+    store.away = True
+    with pytest.raises(Overloaded) as refused:
+        await tickets.for_socket(ticket.text)
+    assert answer(refused.value).status == 503
+    store.away = False
+    await tickets.for_socket(ticket.text)
+
+
+def test_keys_that_are_read_again_do_not_end_what_servers_share() -> None:
+    one, two = Tickets(), Tickets()
+    for each in (one, two):
+        each.share(b"s" * 32, Store().redeem)
+    ticket = one.make(principal("a"), ["a"], ["read"])
+    two.replace([])
+    assert two.for_stream(ticket.text).subject == "ann"
 
 
 # --- the authority

@@ -10,13 +10,14 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
 from penstock.adapters.http import create_app
 from penstock.adapters.watching.metrics import Metrics
 from penstock.adapters.watching.traffic import Traffic
-from penstock.engine import CaughtUp, Config, MemoryLog, open_engine
+from penstock.engine import CaughtUp, Config, LocalBus, MemoryLog, open_engine
 from penstock.engine.testing import StubbornProducer
 from tests.adapters.serving import PATIENCE, Penstock, penstock
 from tests.engine.faulty import Fail, FaultyLog
@@ -210,9 +211,11 @@ async def test_nothing_that_a_client_chooses_is_a_label(autojump_clock: MockCloc
 
 async def test_the_readme_has_every_metric_and_no_other(tmp_path: Path) -> None:
     metrics = Metrics(Traffic())
-    async with open_engine(tmp_path / "chat.db") as engine:
-        metrics.watch(engine.statistics)
-        families = list(metrics.collect())
+    families: list[Metric] = []
+    async with open_engine(tmp_path / "chat.db") as alone, open_engine(MemoryLog(), owner="a", bus=LocalBus()) as node:
+        for engine in (alone, node):
+            metrics.watch(engine.statistics)
+            families += metrics.collect()
     made = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     readme = Path(__file__).parent.parent.parent / "adapters" / "README.md"
     assert set(re.findall(r"`(penstock_[a-z_]+)", readme.read_text())) == made

@@ -85,6 +85,10 @@ class Child:
             if pipe is not None and not pipe.closed:
                 pipe.close()
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def tell(self, text: str) -> None:
         """Give it all of its input."""
         assert self._process.stdin is not None

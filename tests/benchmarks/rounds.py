@@ -27,6 +27,7 @@ from tests.benchmarks.measures.b8_chunks import b8
 from tests.benchmarks.measures.b9_growth import b9
 from tests.benchmarks.measures.b10_holding import b10
 from tests.benchmarks.measures.b11_list import b11
+from tests.benchmarks.measures.b12_nodes import b12
 from tests.benchmarks.peers.install import Peers, Unavailable
 from tests.benchmarks.samples import Run
 from tests.benchmarks.sizes import Sizes
@@ -36,7 +37,8 @@ __all__ = ["benches", "measure"]
 
 
 def benches(peers: Peers) -> list[Bench]:
-    return [b1(peers), b2(peers), b3(peers), b4(peers), b5(peers), b6(), b7(peers), b8(peers), b9(), b10(), b11(peers)]
+    numbered = [b1(peers), b2(peers), b3(peers), b4(peers), b5(peers), b6(), b7(peers), b8(peers), b9(), b10()]
+    return [*numbered, b11(peers), b12()]
 
 
 def measure(

@@ -293,4 +293,18 @@ _B11: Final = (
     ),
 )
 
-RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9, *_B10, *_B11)
+_B12: Final = tuple(
+    Rule("B12", kind, f"redis: {text}", _of("B12", metric, "redis"), "<=" if at_most else ">=", limit)
+    for text, metric, at_most, floor, aim in (
+        ("written at one node to received at another, p50, ms", "other_node.p50_ms", True, 3.0, None),
+        ("written at one node to received at another, p99, ms", "other_node.p99_ms", True, 15.0, None),
+        ("seconds beyond the lease until a killed node's readers hear", "takeover.beyond_s", True, 1.0, None),
+        ("what forwarding adds to a command, p50, ms", "forwarding.p50_ms", True, None, 2.0),
+        ("bytes of an event that is young", "bytes_per_event.young", True, None, 300.0),
+        ("two nodes of one, with a core each", "two_nodes.times", False, None, 1.7),
+        ("the store's processor time, of a node's", "two_nodes.store_share", True, None, 0.4),
+    )
+    for kind, limit in _limits(floor, aim)
+)
+
+RULES: Final[tuple[Rule, ...]] = (*_b1(), *_b2(), *_B3, *_B4, *_B5, *_B6, *_B7, *_B8, *_B9, *_B10, *_B11, *_B12)

@@ -59,6 +59,12 @@ class Sizes:
     pages: int = 200  # that are timed, of each kind
     changes: int = 60  # to the list, of which as many hear as watch in B7
     looks: int = 10  # of a browser
+    # B12
+    shared: int = 100_000  # written to a log that engines share
+    shared_sessions: tuple[int, ...] = (1, 100)
+    shared_load: int = 20  # sessions at a pace, of which one node holds several times as many
+    forwards: int = 300  # commands, each way
+    kills: int = 3
 
 
 FULL: Final = Sizes()
@@ -90,6 +96,10 @@ QUICK: Final = Sizes(
     pages=50,
     changes=20,
     looks=5,
+    shared=20_000,
+    shared_load=10,
+    forwards=100,
+    kills=2,
 )
 
 TINY: Final = Sizes(
@@ -125,4 +135,9 @@ TINY: Final = Sizes(
     pages=3,
     changes=4,
     looks=1,
+    shared=200,
+    shared_sessions=(1, 4),
+    shared_load=2,
+    forwards=2,
+    kills=1,
 )

@@ -535,6 +535,35 @@ def test_a_refused_token_is_asked_for_once_more(blank: Page) -> None:
     assert told["calls"] == 6
 
 
+def test_of_many_lines_with_one_refused_token_one_has_another_asked_for(blank: Page) -> None:
+    body = """
+      const { Client } = await import("./penstock.js");
+      const calls = [], waiting = [];
+      let good = "old";
+      const token = async ({ refused }) => {
+        calls.push(refused);
+        if (!refused) return good;
+        await new Promise((go) => setTimeout(go, 50));  // as one does that asks a server, or a person
+        return good += "er";
+      };
+      const fetch = async (url, { headers }) => {
+        if (headers.Authorization !== "Bearer older") {
+          await new Promise((go) => {
+            if (waiting.push(go) === 4) waiting.splice(0, 2).forEach((go) => go());  // all of them have gone out
+          });
+          return problem(401, "UNAUTHENTICATED");
+        }
+        waiting.forEach((go) => go());  // the others hear of it when there is a token that is good
+        return json({ sessions: [], producers: [] });
+      };
+      const client = new Client({ token, fetch });
+      const [one, other] = [client.session("s"), client.session("t")];
+      await Promise.all([client.sessions(), client.producers(), one.stop(), other.stop()]);
+      return calls;
+    """
+    assert scripted(blank, body).count(True) == 1
+
+
 def test_a_client_keeps_its_server_though_the_pages_address_changes(blank: Page) -> None:
     body = """
       const { Client } = await import("./penstock.js");

@@ -49,7 +49,7 @@ def test_answers_outlive_the_store_and_sessions_the_server(
     redis: RedisServer, start_server: Callable[..., ServerProcess]
 ) -> None:
     url = f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/0"
-    server = start_server(url=url)
+    server = start_server("--node", "one", url=url)
     assert f"redis://127.0.0.1:{redis.port}/0" in server.said
     cursor = begin(server, "one", delay=0.05)
     heard(server, "one", cursor, "word-3")
@@ -62,7 +62,7 @@ def test_answers_outlive_the_store_and_sessions_the_server(
     cursor = begin(server, "two", delay=1)
     heard(server, "two", cursor, "word-0")
     server.kill()
-    again = start_server(url=url)
+    again = start_server("--node", "one", url=url)
     assert '"lost"' in "".join(heard(again, "two", cursor, "generation.finished"))
     assert WORDS.split()[-1] in httpx.get(f"{again.url}/v1/sessions/one").text
     assert again.stop() == 0

@@ -51,6 +51,7 @@ METHODS: Final[Mapping[str, tuple[str, ...]]] = _found()
 
 EXCLUDED: Final[Mapping[str, str]] = {
     "Engine.resident": "the session's own way to what is in memory, with an id that was checked",
+    "Engine.carry_out": "for other engines: `test_forwarding` gives it what none of them asks",
     "Engine.drain": "ends the engine: it has a test of its own",
 }
 
@@ -164,6 +165,14 @@ async def _watch(scene: Scene, given: Given) -> None:
 
 async def _take_over(scene: Scene, given: Given) -> None:
     await given(scene.engine.take_over, owner="another")
+
+
+async def _find_node(scene: Scene, given: Given) -> None:
+    await given(scene.engine.find_node, name="another")
+
+
+async def _redeem(scene: Scene, given: Given) -> None:
+    await given(scene.engine.redeem, ticket_id="ticket", ttl=60)
 
 
 async def _delete_session(scene: Scene, given: Given) -> None:
@@ -510,6 +519,8 @@ CALLS: Final[Mapping[str, tuple[_Call, ...]]] = {
     "Engine.watch": (_watch,),
     "Engine.delete_session": (_delete_session,),
     "Engine.take_over": (_take_over,),
+    "Engine.find_node": (_find_node,),
+    "Engine.redeem": (_redeem,),
     "Session.start": (_start, _queue_and_start, _continue),
     "Session.stop": (_stop,),
     "Session.dequeue": (_dequeue,),

@@ -144,6 +144,12 @@ class FaultyLog(EventLog):
     async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
         return await self._reading().ranked(prefix=prefix, behind=behind, limit=limit)
 
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        return await self._reading().doubt(missed, proven=proven)
+
+    async def doubt_all(self) -> bool:
+        return await self._reading().doubt_all()
+
     def statistics(self) -> LogStatistics:
         inner = self.inner.statistics()
         waiting = sum(len(lane) for lane in self._lanes.values())

@@ -136,18 +136,44 @@ class PostgresServer:
             self._process.wait()
         self.start()
 
+    def copy(self) -> None:
+        """Keep a copy of its folder, as a backup has it; it is stopped meanwhile."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+        subprocess.run(["cp", "-a", self._data, self.folder / "copy"], check=True)
+        self.start()
+
+    def put_back(self) -> None:
+        """What was copied, in place of what there is; not while it runs."""
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", self.folder / "copy", self._data], check=True)
+
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
-        """To the server and its children, each of which is a group of its own in one session."""
+    def run(self, statement: str) -> object:
+        """Carry it out, in a transaction of its own at most; the first value that it answers with, or None."""
+        import psycopg
+
+        with psycopg.connect(self.url(schema="t").partition("?")[0], autocommit=True) as connection:
+            answer = connection.execute(statement.encode())
+            row = answer.fetchone() if answer.description else None
+        return row[0] if row else None
+
+    @property
+    def pids(self) -> list[int]:
+        """The server and its children, each of which is a group of its own in one session; none when it has ended."""
         if self._process is None or self._process.poll() is not None:
-            return
+            return []
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
+        return [self._process.pid, *map(int, children)]
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, final
 
+import pytest
 import trio
 
-__all__ = ["FAULTS", "Fault", "FaultyProxy"]
+__all__ = ["FAULTS", "Fault", "FaultyProxy", "each_fault"]
 
 Fault: TypeAlias = Literal["cut before", "cut after", "half open", "slow", "byte by byte", "late"]
 
 # "cut before": the connection ends, and the request never arrives. "cut after": it arrives, and the answer is lost.
-# "half open": neither the request nor anything behind it goes anywhere, and nobody is told. "slow": the answer takes
-# its time. "byte by byte": request and answer come in as many pieces as they have bytes. "late": the connection ends,
-# and the request arrives when `FaultyProxy.deliver` says so.
+# "half open": neither the request nor anything behind it goes anywhere, in either direction, and nobody is told.
+# "slow": the answer takes its time. "byte by byte": request and answer come in as many pieces as they have bytes.
+# "late": the connection ends, and the request arrives when `FaultyProxy.deliver` says so.
 FAULTS: Final[tuple[Fault, ...]] = ("cut before", "cut after", "half open", "slow", "byte by byte")
+
+# Those whose test is over only when an answer has been given up.
+_WAITED_FOR: Final = ("half open", "slow")
+
+each_fault: Final = pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[pytest.mark.long] * (fault in _WAITED_FOR)) for fault in FAULTS]
+)
 
 _SLOW: Final = 0.2
 _CHUNK: Final = 65536
@@ -22,13 +30,13 @@ _CHUNK: Final = 65536
 
 @final
 class FaultyProxy:
-    """Lets everything pass to ``port`` but for one ``fault``, which befalls the next request that has one of ``marks``.
+    """Lets everything pass to ``port``, later to ``to``, but for one ``fault``.
 
-    Without any named, one that runs a script of a Redis.
+    That befalls the next request that has one of ``marks``. Without any named, one that runs a script of a Redis.
     """
 
     def __init__(self, port: int, *marks: bytes) -> None:
-        self._port = port
+        self.to = port
         self._marks = marks or (b"EVAL",)
         self.fault: Fault | None = None
         self.befallen = 0
@@ -66,7 +74,7 @@ class FaultyProxy:
             await client.aclose()
             return
         try:
-            server = await trio.open_tcp_stream("127.0.0.1", self._port)
+            server = await trio.open_tcp_stream("127.0.0.1", self.to)
         except OSError:
             await client.aclose()
             return
@@ -105,6 +113,8 @@ class FaultyProxy:
     ) -> None:
         try:
             while answer := await server.receive_some(_CHUNK):
+                if "half open" in quirk:
+                    continue
                 if "slow" in quirk:
                     await trio.sleep(_SLOW)
                 if quirk[-1:] == ["cut after"]:

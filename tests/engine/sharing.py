@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias, final
 
 import trio
 
+from penstock import engine
 from penstock.engine import (
     Batch,
     Bus,
@@ -19,18 +22,21 @@ from penstock.engine import (
     LocalBus,
     LogStatistics,
     MemoryLog,
+    Peers,
     PenstockError,
     Producer,
     StorageError,
+    Unanswered,
     WriteFailed,
     open_engine,
 )
-from penstock.engine.log import Append, Delete, Report, Write
+from penstock.engine.log import Append, Compact, Delete, Report, Write
 from penstock.engine.log.port import BLOCK
 from penstock.engine.stream.bus import Heard
-from penstock.engine.testing import KeptLog, check_kept
+from penstock.engine.stream.volatile import Noted, Place, Volatile
+from penstock.engine.testing import KeptLog, check_acknowledged, check_kept
 
-__all__ = ["LossyBus", "Node", "PausedLog", "Writers", "check_writers", "nodes"]
+__all__ = ["Between", "LossyBus", "Node", "OwnBus", "PausedLog", "Writers", "check_writers", "nodes"]
 
 
 Writers: TypeAlias = dict[tuple[str, int], set[str]]
@@ -55,6 +61,7 @@ class PausedLog(EventLog):
         self.name: Final = name
         self.writers: Final[Writers] = {} if writers is None else writers
         self.dead = False
+        self.compacted: Final[set[str]] = set()  # sessions
         self._running = trio.Event()
         self._running.set()
         self._held: list[Callable[[], None]] = []
@@ -88,6 +95,8 @@ class PausedLog(EventLog):
 
     def submit(self, write: Write, report: Report) -> None:
         def reported(error: PenstockError | None) -> None:
+            if error is None and isinstance(write, Compact):
+                self.compacted.add(write.session_id)
             if error is None and isinstance(write, Append | Delete):
                 self.writers.setdefault((write.session_id, write.token // BLOCK), set()).add(self.name)
             self._through(lambda: report(error))
@@ -125,6 +134,12 @@ class PausedLog(EventLog):
     async def ranked(self, *, prefix: str = "", behind: tuple[int, str] | None = None, limit: int = 100) -> list[Head]:
         return await (await self._passed()).ranked(prefix=prefix, behind=behind, limit=limit)
 
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        return await (await self._passed()).doubt(missed, proven=proven)
+
+    async def doubt_all(self) -> bool:
+        return await (await self._passed()).doubt_all()
+
     def statistics(self) -> LogStatistics:
         return self.inner.statistics()
 
@@ -141,6 +156,19 @@ class LossyBus(Bus):
         self.loses: Callable[[], bool] = lambda: False
         self.lost = 0
 
+    @property
+    def volatile(self) -> Volatile:
+        return self.inner.volatile
+
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await self.inner.beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await self.inner.nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await self.inner.retire(name, incarnation)
+
     async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
         return await self.inner.follow(session_id, heard)
 
@@ -149,6 +177,131 @@ class LossyBus(Bus):
             self.lost += 1
         else:
             self.inner.tell(session_id, batch)
+
+
+@final
+class OwnBus(Bus):
+    """One engine's way to the bus that it shares. While it is cut, nothing goes through, and its calls fail.
+
+    While it is paused, nothing that is asked for or told goes through, and who asks waits.
+    """
+
+    def __init__(self, inner: Bus) -> None:
+        self.inner = inner
+        self.cut = False
+        self._running = trio.Event()
+        self._running.set()
+        self._volatile = OwnVolatile(self)
+
+    @property
+    def volatile(self) -> OwnVolatile:
+        return self._volatile
+
+    def pause(self) -> None:
+        if self._running.is_set():
+            self._running = trio.Event()
+
+    def go_on(self) -> None:
+        self._running.set()
+
+    async def passed(self) -> Bus:
+        await self._running.wait()
+        if self.cut:
+            await trio.sleep(0.1)
+            raise StorageError("the store is away")
+        return self.inner
+
+    async def beat(self, node: engine.Node, ttl: float) -> bool:
+        return await (await self.passed()).beat(node, ttl)
+
+    async def nodes(self) -> Mapping[str, engine.Node | None]:
+        return await (await self.passed()).nodes()
+
+    async def retire(self, name: str, incarnation: str | None = None) -> None:
+        await (await self.passed()).retire(name, incarnation)
+
+    async def follow(self, session_id: str, heard: Heard) -> Callable[[], None]:
+        def through(batch: Batch | None) -> None:
+            if self._arrives:
+                heard(batch)
+
+        return await self.inner.follow(session_id, through)
+
+    def tell(self, session_id: str, batch: Batch | None) -> None:
+        if self._arrives:
+            self.inner.tell(session_id, batch)
+
+    @property
+    def _arrives(self) -> bool:
+        return self._running.is_set() and not self.cut
+
+
+@final
+class OwnVolatile(Volatile):
+    """What goes through an `OwnBus`, unless it is away. ``calls`` counts them by name."""
+
+    def __init__(self, bus: OwnBus) -> None:
+        self._bus = bus
+        self.away = False
+        self.calls = Counter[str]()
+
+    async def _passed(self, call: str) -> Volatile:
+        self.calls[call] += 1
+        if self.away:
+            raise StorageError("the store is away")
+        return (await self._bus.passed()).volatile
+
+    async def put(self, place: Place, key: str, value: bytes, *, ttl: float, limit: int | None = None) -> bool | None:
+        return await (await self._passed("put")).put(place, key, value, ttl=ttl, limit=limit)
+
+    async def drop(self, place: Place, keys: Sequence[str]) -> bool:
+        return await (await self._passed("drop")).drop(place, keys)
+
+    async def listed(self, asked: Sequence[Place]) -> Sequence[Mapping[str, bytes]]:
+        return await (await self._passed("listed")).listed(asked)
+
+    async def redeem(self, ticket_id: str, ttl: float) -> bool:
+        return await (await self._passed("redeem")).redeem(ticket_id, ttl)
+
+    async def note(self, session_ids: Sequence[str], *, keep: int) -> None:
+        await (await self._passed("note")).note(session_ids, keep=keep)
+
+    async def noted(self, after: int, *, limit: int = 1000) -> Noted:
+        return await (await self._passed("noted")).noted(after, limit=limit)
+
+
+@final
+class Between(Peers):
+    """How engines of one process ask each other, as they do over a network.
+
+    The next questions meet what stands in ``fates``, one each: ``refused`` before anything was asked, ``lost`` on the
+    way there, ``unheard`` where the answer is lost. ``asked`` has them all, but for the refused ones.
+    """
+
+    def __init__(self, chance: Callable[[], str] = lambda: "", within: float = math.inf) -> None:
+        """``chance`` gives the fate of a question that has none; an answer is there ``within`` so many seconds."""
+        self._chance = chance
+        self._within = within
+        self.engines: Final[dict[str, Engine]] = {}
+        self.fates: Final[list[str]] = []
+        self.asked: Final[list[tuple[str, str]]] = []
+        self.before: Callable[[], Awaitable[None]] | None = None  # done once, when the next question is on its way
+
+    async def ask(self, owner: str, session_id: str, command: str, body: bytes) -> bytes:
+        before, self.before = self.before, None
+        if before is not None:
+            await before()
+        fate = self.fates.pop(0) if self.fates else self._chance()
+        if fate == "refused" or owner not in self.engines:
+            raise Unanswered("nobody is there", asked=False)
+        self.asked.append((owner, command))
+        answer = b""
+        with trio.move_on_after(self._within):
+            if fate != "lost":
+                answer = await self.engines[owner].carry_out(session_id, command, body)
+        if fate or not answer:
+            raise Unanswered("the connection broke", asked=True)
+        return answer
 
 
 @final
@@ -166,11 +319,15 @@ async def nodes(
     *names: str,
     log: KeptLog | None = None,
     bus: Bus | None = None,
+    buses: Mapping[str, Bus] | None = None,
     config: Config | None = None,
     producers: Mapping[str, Producer] | None = None,
+    peers: Between | None = None,
     last: bool = True,
 ) -> AsyncIterator[list[Node]]:
     """Engines of these names over one log. What they wrote must keep the rules when they are left.
+
+    They share ``bus``, each through its own of ``buses`` where it has one.
 
     ``last``: no other engine is at work then, so nothing but a remote generation may be open.
     """
@@ -182,8 +339,21 @@ async def nodes(
         for name in names:
             own = PausedLog(kept, name, writers)
             engine = await stack.enter_async_context(
-                open_engine(own, owner=name, bus=shared, config=config, producers=producers)
+                open_engine(
+                    own,
+                    owner=name,
+                    bus=(buses or {}).get(name, shared),
+                    config=config,
+                    producers=producers,
+                    peers=peers,
+                )
             )
+            if peers is not None:
+                peers.engines[name] = engine
             opened.append(Node(name, own, engine))
         yield opened
-    assert [*check_writers(writers), *map(str, check_kept(kept, closed=last, remote_stays=last))] == []
+    broken = [*check_writers(writers), *map(str, check_kept(kept, closed=last, remote_stays=last))]
+    assert not broken, broken
+    assert await kept.check_claims() == []
+    compacted = config is not None and config.compact_after is not None
+    assert await check_acknowledged(kept.acknowledged, kept, compacted=compacted) == []

@@ -36,6 +36,7 @@ from penstock.engine import (
     new_message_id,
     open_engine,
 )
+from penstock.engine.session.peers import read_answer
 from tests.engine.faulty import FaultyLog, Hold
 from tests.engine.producers import Steered, saying
 from tests.engine.rules import assert_rules, events_of
@@ -87,6 +88,7 @@ CASES = [
     Case("find", lambda engine, session: engine.session("s")),
     Case("generation", lambda engine, session: session.generation(GID)),
     Case("subscribe", subscribe, live=True),
+    Case("carry_out", lambda engine, session: engine.carry_out("s", "update", b'{"patch":{}}'), live=True),
     Case("drain", lambda engine, session: engine.drain(), live=True),
 ]
 
@@ -329,7 +331,7 @@ async def test_when_closing_raises_too_both_come_out(
         raise trouble
 
     monkeypatch.setattr(log, "aclose", aclose)
-    monkeypatch.setattr("penstock.engine.log.opening.MemoryLog", lambda: log)  # one that the engine opens itself, and closes
+    monkeypatch.setattr("penstock.engine.log.opening.MemoryLog", lambda: log)  # one that it opens itself, and closes
     out = await left_by(error)
     if error is None:
         assert out is trouble
@@ -360,6 +362,10 @@ async def read_all(session: Session, *, snapshot: bool = False) -> None:
             pass
 
 
+async def carried_out(engine: Engine) -> None:
+    read_answer(await engine.carry_out("s", "update", b'{"patch":{}}'))
+
+
 CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "create_session": lambda engine, session: engine.create_session("new"),
     "create_session that is there": lambda engine, session: engine.create_session("s"),
@@ -367,6 +373,8 @@ CALLS: Final[dict[str, Callable[[Engine, Session], Awaitable[object]]]] = {
     "session that is not there": lambda engine, session: engine.session("none"),
     "sessions": lambda engine, session: engine.sessions(),
     "delete_session": lambda engine, session: engine.delete_session("s"),
+    "redeem": lambda engine, session: engine.redeem("ticket", 60),
+    "carry_out": lambda engine, session: carried_out(engine),
     "take_over": lambda engine, session: engine.take_over("another"),
     "start": lambda engine, session: session.start(saying("x"), text="t"),
     "start remote": lambda engine, session: session.start("remote"),
@@ -409,6 +417,7 @@ def test_the_calls_are_all_there_are() -> None:
         if callable(method) and not name.startswith("_")
     }
     inner = {"resident", "fork_session", "producer", "statistics", "drain"}
+    inner |= {"nodes", "find_node"}  # nor do these
     inner.add("watch")  # it does not wait: of an engine that ends it tells so itself
     assert public - inner == {name.split()[0] for name in CALLS}
 

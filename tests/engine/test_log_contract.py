@@ -38,7 +38,7 @@ from tests.engine.writes import (
         "memory",
         "sqlite",
         "faulty",
-        "redis",
+        pytest.param("redis", marks=pytest.mark.long),
         "redis-1",
         pytest.param("redis-cluster", marks=pytest.mark.long),
         "postgres",
@@ -334,10 +334,14 @@ async def test_a_claim_gives_the_first_token_of_a_new_block_and_changes_nothing_
     await store(log, create(b"1", token=7, records={"open": b"g"}, rank=3, owner="a"))
     await store(log, claim(seen=7, owner="b"))
     assert await log.head("s") == head(tail=1, token=BLOCK, summary=Summary(3, b"s"), owner="b")
-    assert await log.records("s", "e1") == {"open": b"g"}
+    first = {f"claim/{BLOCK:016}": b'{"owner":"b","tail":1}'}
+    assert await log.records("s", "e1") == {**first, "open": b"g"}
     await store(log, append(b"2", tail=1, token=BLOCK), append(b"3", tail=2, token=BLOCK + 5))
     await store(log, claim(seen=BLOCK + 5, owner="a"))
     assert await log.head("s") == head(tail=3, token=2 * BLOCK, summary=Summary(3, b"s"), owner="a")
+    assert await log.records("s", "e1", "claim/") == {**first, f"claim/{2 * BLOCK:016}": b'{"owner":"a","tail":3}'}
+    await store(log, compact(remove=[2]))
+    assert len(await log.records("s", "e1", "claim/")) == 2
     assert claim(seen=BLOCK - 1, owner="a").token == BLOCK
     assert claim(seen=BLOCK, owner="a").token == 2 * BLOCK
 
@@ -366,7 +370,7 @@ async def test_nothing_lands_under_a_block_from_before_a_claim(log: EventLog) ->
     assert refused.owner == "b"
     assert await kinds(log, delete(token=3)) == [StaleToken]
     assert await bodies(log) == [b"1"]
-    assert await log.records("s", "e1") == {}
+    assert await log.records("s", "e1") == {f"claim/{BLOCK:016}": b'{"owner":"b","tail":1}'}
 
 
 async def test_what_the_former_owner_appends_before_the_claim_lands_counts(log: EventLog) -> None:

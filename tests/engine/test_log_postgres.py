@@ -29,7 +29,7 @@ from penstock.engine.errors import (
 from penstock.engine.log import EventLog, MemoryLog, Write
 from penstock.engine.log.opening import open_log
 from tests.engine.postgres_server import PASSWORD, PostgresServer, binaries
-from tests.engine.proxy import FAULTS, Fault, FaultyProxy
+from tests.engine.proxy import Fault, FaultyProxy, each_fault
 from tests.engine.writes import (
     append,
     bodies,
@@ -73,6 +73,37 @@ def asking(url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+@asynccontextmanager
+async def set_for_all(url: str, name: str, value: str) -> AsyncIterator[None]:
+    """The server has a setting for as long as this lasts; else it has the one it comes with."""
+
+    async def change(how: str, reached: Callable[[str], bool]) -> None:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(f"ALTER SYSTEM {how}")
+        connection.execute("SELECT pg_reload_conf()")
+        await until(lambda: reached(shown(url, name)))
+
+    with asking(url) as connection:
+        before = shown(url, name)
+        try:
+            await change(f"SET {name} = {value}", value.__eq__)
+            yield
+        finally:
+            await change(f"RESET {name}", before.__eq__)
+
+
+def shown(url: str, name: str) -> str:
+    with asking(url) as connection:
+        ((value,),) = connection.execute(f"SHOW {name}").fetchall()
+        return str(value)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not true():  # noqa: ASYNC110  what comes of another process
+            await trio.sleep(0.01)
+
+
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """One that a test may do harm."""
@@ -94,7 +125,7 @@ async def proxy(postgres_server: PostgresServer, nursery: trio.Nursery) -> Fault
 # --- connections
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@each_fault
 async def test_a_round_is_carried_out_once_whatever_becomes_of_its_connection(
     postgres_server: PostgresServer, proxy: FaultyProxy, fault: Fault
 ) -> None:
@@ -112,7 +143,7 @@ async def test_a_round_is_carried_out_once_whatever_becomes_of_its_connection(
         assert log.statistics().trouble is None
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@each_fault
 async def test_a_read_is_asked_again_whatever_becomes_of_its_connection(
     postgres_server: PostgresServer, proxy: FaultyProxy, fault: Fault
 ) -> None:
@@ -179,12 +210,6 @@ async def test_a_write_that_cannot_be_stored_takes_no_other_with_it(postgres_ser
 # --- restarts
 
 
-async def until(true: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
-        while not true():  # noqa: ASYNC110  what comes of another process
-            await trio.sleep(0.01)
-
-
 async def keep_writing(log: EventLog, session_id: str, acknowledged: dict[str, int], done: trio.Event) -> None:
     await log.write(create(of=session_id))
     tail = 0
@@ -229,6 +254,7 @@ async def test_what_was_acknowledged_outlives_many_kills(own_server: PostgresSer
     await kill_under_load(own_server, kills=12, pause=0.5)
 
 
+@pytest.mark.long
 async def test_a_store_that_restarts_or_hangs_is_waited_for(own_server: PostgresServer) -> None:
     async with opened(own_server.url()) as log:
         await store(log, create(b"1"))
@@ -244,6 +270,7 @@ async def test_a_store_that_restarts_or_hangs_is_waited_for(own_server: Postgres
         assert log.statistics().trouble is None
 
 
+@pytest.mark.long
 async def test_a_store_that_stays_away_fails_what_waits_and_is_taken_again_when_it_is_back(
     own_server: PostgresServer,
 ) -> None:
@@ -264,21 +291,14 @@ async def test_a_store_that_stays_away_fails_what_waits_and_is_taken_again_when_
         assert await bodies(log) == [b"1", b"2"]
 
 
-async def test_a_store_that_takes_no_writes_for_a_while_is_waited_for(own_server: PostgresServer) -> None:
-    url = own_server.url()
+async def test_a_store_that_takes_no_writes_for_a_while_is_waited_for(postgres_server: PostgresServer) -> None:
+    url = postgres_server.url()
     async with opened(url) as log:
         await store(log, create(b"1"))
-        with asking(url) as connection:
-            connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-            connection.execute("SELECT pg_reload_conf()")
-            await until(lambda: shown(url, "default_transaction_read_only") == "on")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(store, log, append(b"2", tail=1))
-                await until(lambda: log.statistics().trouble is not None)
-                assert await bodies(log) == [b"1"]
-                connection.execute("SET default_transaction_read_only = off")
-                connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
-                connection.execute("SELECT pg_reload_conf()")
+        async with trio.open_nursery() as nursery, set_for_all(url, "default_transaction_read_only", "on"):
+            nursery.start_soon(store, log, append(b"2", tail=1))
+            await until(lambda: log.statistics().trouble is not None)
+            assert await bodies(log) == [b"1"]
         assert await bodies(log) == [b"1", b"2"]
 
 
@@ -353,6 +373,7 @@ async def test_of_two_that_create_or_claim_one_session_at_once_one_gets_it(postg
                 assert all(error is None or isinstance(error, IdInUse | StaleToken) for error in told)
 
 
+@pytest.mark.long
 async def test_who_holds_a_lock_for_long_holds_up_its_own_session_and_fails_nobody(
     postgres_server: PostgresServer,
 ) -> None:
@@ -391,26 +412,17 @@ async def test_two_that_open_a_new_store_at_once_make_it_once(postgres_server: P
 
 @pytest.mark.parametrize("name", ["fsync", "synchronous_commit", "full_page_writes"])
 async def test_a_store_that_may_lose_something_is_refused_unless_it_is_wanted(
-    own_server: PostgresServer, name: str, caplog: pytest.LogCaptureFixture
+    postgres_server: PostgresServer, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = own_server.url()
-    with asking(url) as connection:
-        connection.execute(f"ALTER SYSTEM SET {name} = off")
-        connection.execute("SELECT pg_reload_conf()")
-    await until(lambda: shown(url, name) == "off")
-    with pytest.raises(UnwritableDatabase) as refused:
-        await open_log(url)
-    assert f"{name} is off" in refused.value.detail
-    assert "lost" in refused.value.detail
-    async with opened(url, allow_weak_store=True) as log:
-        await store(log, create(b"1"))
-    assert f"{name} is off" in caplog.text
-
-
-def shown(url: str, name: str) -> str:
-    with asking(url) as connection:
-        ((value,),) = connection.execute(f"SHOW {name}").fetchall()
-        return str(value)
+    url = postgres_server.url()
+    async with set_for_all(url, name, "off"):
+        with pytest.raises(UnwritableDatabase) as refused:
+            await open_log(url)
+        assert f"{name} is off" in refused.value.detail
+        assert "lost" in refused.value.detail
+        async with opened(url, allow_weak_store=True) as log:
+            await store(log, create(b"1"))
+        assert f"{name} is off" in caplog.text
 
 
 async def test_what_cannot_be_a_store_is_refused_with_what_to_do(postgres_server: PostgresServer) -> None:

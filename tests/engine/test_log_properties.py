@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import TypeAlias, final
@@ -17,6 +19,7 @@ from penstock.engine.log import (
     Append,
     Claim,
     Delete,
+    Entry,
     EventLog,
     Head,
     Keep,
@@ -28,6 +31,7 @@ from penstock.engine.log import (
 )
 from penstock.engine.log.opening import open_log
 from penstock.engine.log.port import BLOCK
+from penstock.engine.testing import check_acknowledged
 from tests.engine.postgres_server import PostgresServer
 from tests.engine.redis_server import RedisServer
 from tests.engine.writes import bodies, kinds
@@ -90,6 +94,7 @@ rounds = st.lists(st.lists(steps, min_size=1, max_size=12), min_size=1, max_size
 class Model:
     def __init__(self) -> None:
         self.lives: dict[str, Life] = {}
+        self.ledger: dict[tuple[str, str], list[Entry]] = {}
         self.number = 0
 
     def write(self, step: Step) -> tuple[Write, type[PenstockError] | None]:
@@ -145,6 +150,8 @@ class Model:
         if write.seen != life.token:
             return StaleToken
         life.token, life.owner = write.seen - write.seen % BLOCK + BLOCK, write.owner
+        said = {"owner": write.owner, "tail": len(life.events)}
+        life.records[f"claim/{life.token:016}"] = json.dumps(said, separators=(",", ":")).encode()
         return None
 
     def _release(self, life: Life | None, write: Release) -> type[PenstockError] | None:
@@ -244,7 +251,12 @@ async def compare(log: EventLog, rounds: Rounds, model: Model) -> None:
     for steps in rounds:
         planned = [model.write(step) for step in steps]
         assert await kinds(log, *(write for write, _ in planned)) == [expected for _, expected in planned]
+        for write, expected in planned:
+            if expected is None and isinstance(write, Append):
+                offsets = itertools.count(write.expected_tail + 1)
+                model.ledger.setdefault((write.session_id, write.epoch), []).extend(map(Entry, offsets, write.events))
         await assert_like(log, model)
+        assert await check_acknowledged(model.ledger, log) == []
 
 
 @given(rounds=rounds)
@@ -268,6 +280,7 @@ def test_sqlite_log_is_like_the_model_also_after_it_was_reopened(rounds: Rounds,
                 await log.aclose()
             log = await open_sqlite(path)
             await assert_like(log, model)
+            assert await check_acknowledged(model.ledger, log) == []
             await log.aclose()
 
     trio.run(run)
@@ -281,6 +294,7 @@ async def compare_twice(url: str, rounds: Rounds, reopened: Rounds) -> None:
         await log.aclose()
     log = await open_log(url)
     await assert_like(log, model)
+    assert await check_acknowledged(model.ledger, log) == []
     await log.aclose()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from penstock.engine.errors import (
 )
 from penstock.engine.log import Delete, EventLog, MemoryLog, Summary, Write
 from penstock.engine.log.opening import open_log
-from tests.engine.proxy import FAULTS, Fault, FaultyProxy
+from tests.engine.proxy import Fault, FaultyProxy, each_fault
 from tests.engine.redis_server import RedisCluster, RedisServer, binary
 from tests.engine.writes import (
     append,
@@ -71,16 +71,6 @@ async def asking(server: RedisServer) -> AsyncIterator[coredis.Redis[bytes]]:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One that a test may do harm."""
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.go_on()
-    server.kill()
-
-
-@pytest.fixture
 async def proxy(redis_server: RedisServer, nursery: trio.Nursery) -> FaultyProxy:
     made = FaultyProxy(redis_server.port)
     await nursery.start(made.run)
@@ -90,7 +80,7 @@ async def proxy(redis_server: RedisServer, nursery: trio.Nursery) -> FaultyProxy
 # --- connections
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@each_fault
 async def test_a_round_is_carried_out_once_whatever_becomes_of_its_connection(
     redis_server: RedisServer, proxy: FaultyProxy, fault: Fault
 ) -> None:
@@ -106,7 +96,7 @@ async def test_a_round_is_carried_out_once_whatever_becomes_of_its_connection(
         assert log.statistics().trouble is None
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@each_fault
 async def test_a_read_is_asked_again_whatever_becomes_of_its_connection(
     redis_server: RedisServer, proxy: FaultyProxy, fault: Fault
 ) -> None:
@@ -242,6 +232,7 @@ async def test_a_cluster_goes_on_when_one_of_its_nodes_is_back(tmp_path: Path) -
         cluster.kill()
 
 
+@pytest.mark.long
 async def test_a_store_that_hangs_is_waited_for(own_server: RedisServer) -> None:
     async with opened(own_server.url()) as log:
         await store(log, create(b"1"))
@@ -255,6 +246,7 @@ async def test_a_store_that_hangs_is_waited_for(own_server: RedisServer) -> None
         assert log.statistics().trouble is None
 
 
+@pytest.mark.long
 async def test_a_store_that_stays_away_fails_what_waits_and_is_taken_again_when_it_is_back(
     own_server: RedisServer,
 ) -> None:

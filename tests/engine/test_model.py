@@ -40,7 +40,7 @@ from penstock.engine import (
     new_generation_id,
     open_engine,
 )
-from penstock.engine.testing import KeptLog, Watcher, check_kept
+from penstock.engine.testing import KeptLog, Watcher, check_acknowledged, check_kept
 from tests.engine import model as said
 from tests.engine.actors import ACTORS
 from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture
@@ -608,6 +608,9 @@ class Driver:
             await self.stop_remotes()
         found = check_kept(self.log, watchers, closed=True)
         assert not found, "\n".join(map(str, found))
+        assert (
+            await check_acknowledged(self.log.acknowledged, self.log, compacted=CONFIG.compact_after is not None) == []
+        )
         assert cut_short_in(self.log) == []
         living = {head.session_id: head for head in await self.log.heads()}
         assert living.keys() == self.model.living().keys()

@@ -18,6 +18,7 @@ from penstock.engine import (
     Gap,
     GenerationActive,
     GenerationFinished,
+    Keep,
     MemoryLog,
     Moved,
     Producer,
@@ -33,7 +34,7 @@ from penstock.engine import (
 )
 from penstock.engine.errors import DatabaseInUse, InvalidId
 from penstock.engine.log.port import BLOCK
-from penstock.engine.testing import KeptLog
+from penstock.engine.testing import KeptLog, check_session
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.producers import Steered, saying, shielding
 from tests.engine.rules import events_of
@@ -675,3 +676,55 @@ async def test_an_engine_with_a_name_over_a_file_claims_there_and_one_without_go
         await log.aclose()
     # Created, claimed three times; who is alone raises the token where it is.
     assert tokens == [1, 2, 3, 3, 4]
+
+
+async def test_who_claimed_a_session_and_where_stands_in_it_and_what_is_old_goes() -> None:
+    async with nodes("a", "b") as (a, b):
+        session = await a.engine.create_session("s")
+        here, there = session, await b.engine.session("s")
+        for _ in range(100):
+            await there.post(text="x")
+            here, there = there, here
+        head = await a.log.head("s")
+        assert head is not None
+        found = await check_session(a.log, head)
+        assert found.violations == ()
+        assert 64 <= len(found.claims) <= 64 + 16
+        owners = [claim.owner for claim in found.claims]
+        assert owners == ["a" if at % 2 else "b" for at in range(100 - len(owners), 100)]
+        assert [claim.tail for claim in found.claims] == sorted({claim.tail for claim in found.claims})
+        assert found.claims[-1].tail < head.tail
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "said"),
+    [
+        (f"claim/{2 * BLOCK:016}", b'{"owner":"c","tail":1}', "claimed it last"),
+        (f"claim/{2 * BLOCK + 1:016}", b'{"owner":"b","tail":1}', "first token"),
+        (f"claim/{BLOCK:016}", b'{"owner":"a","tail":99}', "no tail"),
+    ],
+)
+async def test_claims_that_cannot_have_been_are_found(key: str, body: bytes, said: str) -> None:
+    log = MemoryLog()
+    async with open_engine(log, owner="a") as engine:
+        await (await engine.create_session("s")).post(text="x")
+    async with open_engine(log, owner="b") as engine:
+        await (await engine.session("s")).post(text="x")
+        head = await log.head("s")
+        assert head is not None
+        assert (await check_session(log, head)).violations == ()
+        await log.write(Keep(session_id="s", epoch=head.epoch, records={key: body}))
+        wrong = [each.text for each in (await check_session(log, head)).violations if each.rule == "R10"]
+        assert said in wrong[0]
+
+
+async def test_a_session_whose_deletion_was_not_heard_is_made_anew_all_the_same(autojump_clock: MockClock) -> None:
+    bus = LossyBus()
+    async with nodes("a", "b", bus=bus) as (a, b):
+        first = await a.engine.create_session("s")
+        await first.post("old")
+        bus.loses = lambda: True
+        await b.engine.delete_session("s")
+        again = await a.engine.create_session("s")
+        assert again.created
+        assert await texts(again) == []

@@ -5,6 +5,7 @@ A longer run: ``PENSTOCK_EXAMPLES=10000 pytest tests/engine/test_owners_meetings
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -31,10 +32,11 @@ from penstock.engine import (
     SessionNotFound,
     open_engine,
 )
-from penstock.engine.testing import KeptLog, Watcher, check_kept
+from penstock.engine.testing import KeptLog, Watcher, check_acknowledged, check_kept
 from tests.engine.exploring import explore, exploring, quiet  # noqa: F401  a fixture
-from tests.engine.sharing import LossyBus, Node, PausedLog, Writers, check_writers
+from tests.engine.sharing import Between, LossyBus, Node, PausedLog, Writers, check_writers
 
+POSTED: Final = re.compile(rb"posted \d+\.")
 SESSIONS: Final = ("s", "t")
 NAMES: Final = ("a", "b", "c")
 CONFIG: Final = Config(cleanup_timeout=2, drain_timeout=20, idle_session=3, flush_timeout=4, subscriber_buffer=8)
@@ -119,6 +121,7 @@ class World:
         self.following: set[Watcher] = set()  # those that are connected
         self.ending = False
         self.forks = 0
+        self.posts = 0
 
     # --- what is told
 
@@ -188,7 +191,8 @@ class World:
                 started = await session.start(producer, policy="reject")
                 self.acknowledged(sid, started.cursor, started.generation_id)
             case "post":
-                posted = await session.post("posted")
+                self.posts += 1
+                posted = await session.post(f"posted {self.posts}.")
                 self.acknowledged(sid, posted.cursor, posted.message_id)
             case "stop":
                 await session.stop()
@@ -248,16 +252,23 @@ class World:
         self.watchers.append(watcher)
 
 
-async def run(asked: list[Step], lost: float, seed: int) -> Counter[str]:
+async def run(asked: list[Step], lost: float, seed: int, *, asking: bool = False) -> Counter[str]:
+    """``asking``: the engines ask each other, and as much is lost of that as of what the bus tells."""
     log, bus, chance = KeptLog(MemoryLog()), LossyBus(), Random(seed)
     bus.loses = lambda: chance.random() < lost
+    fates = ("refused", "lost", "unheard")
+    peers = Between(lambda: chance.choice(fates) if chance.random() < lost / 2 else "", 3) if asking else None
     writers: Writers = {}
     own = [PausedLog(log, name, writers) for name in NAMES]
 
     async def opened(names: tuple[str, ...], nodes: list[Node]) -> Counter[str]:
         if names:
             way = own[len(nodes)]
-            async with open_engine(way, owner=names[0], bus=bus, config=CONFIG, producers=PRODUCERS) as engine:
+            async with open_engine(
+                way, owner=names[0], bus=bus, config=CONFIG, producers=PRODUCERS, peers=peers
+            ) as engine:
+                if peers is not None:
+                    peers.engines[names[0]] = engine
                 return await opened(names[1:], [*nodes, Node(names[0], way, engine)])
         async with trio.open_nursery() as nursery:
             world = World(log, nodes, nursery)
@@ -282,13 +293,24 @@ async def run(asked: list[Step], lost: float, seed: int) -> Counter[str]:
                     await check_whole(world, node)
                 readers.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
-        found = [*world.wrong, *map(str, check_kept(log, world.watchers))]
+        found = [*world.wrong, *map(str, check_kept(log, world.watchers)), *posted_again(log)]
         assert found == []
         return world.done
 
     done = await opened(NAMES, [])
     assert [*check_writers(writers), *map(str, check_kept(log, closed=True, remote_stays=True))] == []
+    assert await log.check_claims() == []
+    assert await check_acknowledged(log.acknowledged, log, compacted=True) == []
     return done
+
+
+def posted_again(log: KeptLog) -> list[str]:
+    """What was posted once and is stored more often in one life."""
+    found: list[str] = []
+    for session_id, epoch in log.lives():
+        texts = Counter(POSTED.findall(b"".join(entry.body for entry in log.kept(session_id, epoch))))
+        found += [f"{text!r} is stored {count} times in {session_id}" for text, count in texts.items() if count > 1]
+    return found
 
 
 def check_followed(world: World) -> None:
@@ -318,3 +340,10 @@ async def check_whole(world: World, node: Node) -> None:
 @given(asked=st.lists(steps, min_size=5, max_size=40), lost=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 99))
 def test_any_meeting_of_engines_keeps_the_rules(asked: list[Step], lost: float, seed: int) -> None:
     explore(lambda: run(asked, lost, seed))
+
+
+@pytest.mark.usefixtures("quiet")
+@exploring(100)
+@given(asked=st.lists(steps, min_size=5, max_size=40), lost=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 99))
+def test_any_meeting_of_engines_that_ask_each_other_keeps_the_rules(asked: list[Step], lost: float, seed: int) -> None:
+    explore(lambda: run(asked, lost, seed, asking=True))

@@ -44,7 +44,7 @@ from penstock.engine import (
     new_generation_id,
     open_engine,
 )
-from penstock.engine.testing import KeptLog, Violation, Watcher, check_kept, check_log
+from penstock.engine.testing import KeptLog, Violation, Watcher, check_acknowledged, check_kept, check_log
 from tests.engine.actors import ACTORS
 from tests.engine.exploring import explore, exploring, folded, quiet  # noqa: F401  a fixture
 from tests.engine.faulty import Fail, FaultyLog, Hold
@@ -521,6 +521,8 @@ class Storm:
         found = check_kept(self.log, () if self.config.compact_after == 0 else self.watchers, closed=True)
         for watcher in self.watchers:
             found += folds(watcher)
+        compacted = self.config.compact_after is not None
+        found += await check_acknowledged(self.log.acknowledged, self.log, compacted=compacted)
         for head in await self.log.heads():
             entries = await self.log.read(head.session_id, head.epoch, after=0, limit=1 << 20, max_bytes=1 << 30)
             found += check_log([decode(entry.body) for entry in entries], closed=True, compacted=True)

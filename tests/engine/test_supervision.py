@@ -31,7 +31,7 @@ from penstock.engine.session import resident as steps
 from penstock.engine.session.registry import Registry
 from penstock.engine.session.resident import Resident
 from penstock.engine.stream.hub import Hub
-from penstock.engine.stream.presence import Presence
+from penstock.engine.stream.presence import LocalPresence
 from penstock.engine.supervision import Supervisor, find_exit, own_failure, split, without
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.living import begin, end_of, finished
@@ -106,7 +106,7 @@ PLACES: Final = [
     ),
     Place("a fork", Registry, "_fork", lambda _, session: session.fork(), None),
     Place("an opening", steps, "settle", come_back, of_session),
-    Place("a presence", Presence, "_leave", be_present, lambda presence: str(presence._session_id)),  # type: ignore[attr-defined]
+    Place("a presence", LocalPresence, "_leave", be_present, lambda presence: str(presence._session_id)),  # type: ignore[attr-defined]
     Place("a limit", Watch, "look", be_limited, None),
     Place("a report", Hub, "publish", be_watched, None),
     Place("compaction", Compactor, "_walk", wait, None),

@@ -52,8 +52,8 @@ def delete(of: str = "s", *, epoch: str = "e1", token: int = 1) -> Delete:
     return Delete(session_id=of, epoch=epoch, token=token)
 
 
-def claim(of: str = "s", *, epoch: str = "e1", seen: int, owner: str) -> Claim:
-    return Claim(session_id=of, epoch=epoch, seen=seen, owner=owner)
+def claim(of: str = "s", *, epoch: str = "e1", seen: int, owner: str, anew: str | None = None) -> Claim:
+    return Claim(session_id=of, epoch=epoch, seen=seen, owner=owner, anew=anew)
 
 
 def release(of: str = "s", *, owner: str, token: int) -> Release:
@@ -87,8 +87,18 @@ def head(
     deleted: bool = False,
     summary: Summary | None = None,
     owner: str = "",
+    doubted: bool = False,
 ) -> Head:
-    return Head(session_id=of, epoch=epoch, tail=tail, token=token, deleted=deleted, summary=summary, owner=owner)
+    return Head(
+        session_id=of,
+        epoch=epoch,
+        tail=tail,
+        token=token,
+        deleted=deleted,
+        owner=owner,
+        doubted=doubted,
+        summary=summary,
+    )
 
 
 async def outcomes(log: EventLog, *writes: Write) -> list[PenstockError | None]:

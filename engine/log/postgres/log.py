@@ -1,21 +1,22 @@
 """`PgLog`: the durable log, in a Postgres.
 
-Owns opening and closing, handing over and reporting, and the reads. A round of writes is `writing`'s.
+Owns opening and closing, and the reads. A round of writes is `writing`'s.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import uuid
 from collections.abc import Sequence
 from typing import Any, Final, final
 
 import psycopg
 import trio
 
-from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase, WriteFailed
-from ..lane import Lane, Outcome
-from ..port import Delete, Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, head_of, tell
+from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..lane import Lane, LanedLog
+from ..port import Delete, Entry, Head, Report, Write, check_plain_key, head_of
 from .address import Address
 from .opening import check_store, prepare
 from .store import Store, connect
@@ -42,7 +43,8 @@ _FIRST: Final = -(2**63)
 # Of a prefix with more sessions than this a page is found among all of them, by their places.
 _SORTED: Final = 100_000
 
-_HEAD: Final = "s.id, s.epoch, s.tail, s.token, s.deleted, s.owner, m.place, m.body"
+_DOUBTED: Final = "s.lineage <> (SELECT lineage FROM penstock WHERE single)"
+_HEAD: Final = f"s.id, s.epoch, s.tail, s.token, s.deleted, s.owner, {_DOUBTED}, m.place, m.body"
 _HEADS: Final = f"SELECT {_HEAD} FROM sessions AS s LEFT JOIN summaries AS m ON m.id = s.id"
 _LIFE: Final = "(SELECT life FROM sessions WHERE id = %(session)s AND epoch = %(epoch)s AND NOT deleted) AS s"
 _READ: Final = f"""
@@ -90,13 +92,15 @@ JOIN sessions AS s ON s.id = m.id ORDER BY m.place, m.id
 
 
 async def open_postgres(
-    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False
+    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False, replicas: int = 0
 ) -> PgLog:
     """Open the log in the Postgres at ``url``; see `Address` for its form. Its tables are made if need be.
 
     The store may be away for ``patience`` seconds, at opening and later, before anything fails: writes and reads wait
     meanwhile. An answer that takes longer than ``within`` seconds is asked for again. Nothing keeps a
     second engine without a name out.
+
+    With ``replicas`` it must wait for so many standbys before it commits (synchronous_standby_names).
 
     Close it with `PgLog.aclose`. Raises `UnwritableDatabase`, when it cannot be reached or entered, and unless
     ``allow_weak_store`` when it may lose what it acknowledged, and `NewerSchema`.
@@ -105,7 +109,7 @@ async def open_postgres(
 
     def opened() -> str:
         with connect(address, within) as link:
-            check_store(link, address, allow_weak=allow_weak_store)
+            check_store(link, address, allow_weak=allow_weak_store, replicas=replicas)
             return prepare(link, address)
 
     deadline = trio.current_time() + patience
@@ -121,28 +125,29 @@ async def open_postgres(
         except psycopg.Error as error:
             raise UnwritableDatabase(f"{address} cannot be used: {error}") from error
         else:
-            return PgLog(Store(address, patience, within), version)
+            return PgLog(Store(address, patience, within), address, version)
 
 
 @final
-class PgLog(EventLog):
+class PgLog(LanedLog):
     """The log in a Postgres; made by `open_postgres`, in the trio loop that uses it.
 
     A write is reported after the store has committed it, which is after it is on its disk (synchronous_commit on).
     """
 
-    def __init__(self, store: Store, version: str) -> None:
+    def __init__(self, store: Store, address: Address, version: str) -> None:
+        super().__init__()
         self._store = store
+        self._address = address
+        self._doubt = (
+            f"SELECT doubt_{version}(%s, %s, %s::uuid, %s::bigint, %s::text, %s::text, %s::bigint, %s::bigint)"
+        )
         self._purging = f"SELECT purge_{version}({_PURGED_AT_ONCE})"
         self._to_purge = trio.Event()
         self._to_purge.set()  # a former process may have left something
-        self._lane = Lane(Writing(store, version).carry_out, lambda: store.trouble, self._told)
-        self._closing = False
-        self._closed = trio.Event()
-        self._waiting = 0
-        self._commits = self._events = self._failed = 0
-        self._seconds = 0.0
-        self._committed = trio.current_time()
+        writing = Writing(store, version, self._lost_round)
+        self._lane = Lane(writing.carry_out, lambda: store.trouble, self._told)
+        store.on_back = self._lane.check
         # A system task: what was handed over is carried out whoever is cancelled, and no caller has a nursery for it.
         trio.lowlevel.spawn_system_task(self._live, name="penstock postgres")
 
@@ -151,7 +156,10 @@ class PgLog(EventLog):
             async with trio.open_nursery() as beside:
                 beside.start_soon(self._store.watch)
                 beside.start_soon(self._purge)
-                await self._lane.run()
+                async with trio.open_nursery() as writing:
+                    writing.start_soon(self._lane.run)
+                    await self._closing.wait()
+                    self._lane.close()
                 beside.cancel_scope.cancel(reason="the log closes")
             await self._store.aclose()
         finally:
@@ -168,15 +176,7 @@ class PgLog(EventLog):
             except (psycopg.Error, StorageError) as error:  # no write of anybody's: again behind the next delete
                 logger.warning("what is left of deleted sessions could not be removed: %s", error)
 
-    # --- writing
-
-    def submit(self, write: Write, report: Report) -> None:
-        self._waiting += 1
-        if self._closing:
-            closed = WriteFailed("the log is closed", whole=True, session_id=write.session_id)
-            trio.lowlevel.current_trio_token().run_sync_soon(self._report, report, closed)
-            return
-
+    def _hand_over(self, write: Write, report: Report) -> None:
         def told(error: PenstockError | None) -> None:
             if error is None:
                 self._to_purge.set()
@@ -184,19 +184,9 @@ class PgLog(EventLog):
 
         self._lane.hand_over(write, told if isinstance(write, Delete) else report)
 
-    def _told(self, outcome: Outcome) -> None:
-        self._seconds += outcome.seconds
-        if outcome.landed:
-            self._commits += 1
-            self._events += outcome.events
-            self._committed = trio.current_time()
-        for report, error in outcome.reports:
-            self._report(report, error)
-
-    def _report(self, report: Report, error: PenstockError | None) -> None:
-        self._waiting -= 1
-        self._failed += isinstance(error, WriteFailed)
-        tell(report, error)
+    @property
+    def _trouble(self) -> str | None:
+        return self._store.trouble
 
     # --- reading
 
@@ -259,8 +249,7 @@ class PgLog(EventLog):
 
     async def _rows(self, sql: str, values: Any, session_id: str | None = None) -> list[tuple[Any, ...]]:
         """``session_id``: what is stored of this one session is read. Raises `StorageError`."""
-        if self._closing:
-            raise StorageError("the log is closed")
+        self._check_open()
         try:
             return await self._store.read(lambda link: link.execute(sql, values, binary=True).fetchall())
         except psycopg.Error as error:
@@ -268,36 +257,51 @@ class PgLog(EventLog):
                 raise CorruptSession(f"what is stored of it cannot be read: {error}", session_id=session_id) from error
             raise StorageError(f"cannot read: {error}") from error
 
-    # --- the whole
+    # --- a store that went back
 
-    def statistics(self) -> LogStatistics:
-        return LogStatistics(
-            commits=self._commits,
-            events=self._events,
-            failed_writes=self._failed,
-            waiting=self._waiting,
-            commit_seconds=self._seconds,
-            commit_age=trio.current_time() - self._committed,
-            trouble=self._store.trouble,
+    async def _lost_round(self, writer: uuid.UUID, number: int) -> None:
+        await self._put_in_doubt("round", writer, number)
+
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        how = "missed" if proven else "said"
+        where = (missed.session_id, missed.epoch, missed.tail, missed.token)
+        return await self._put_in_doubt(how, None, None, *where)
+
+    async def doubt_all(self) -> bool:
+        return await self._put_in_doubt("all")
+
+    async def _put_in_doubt(self, how: str, *of: Any) -> bool:
+        values = [how, uuid.uuid4().hex[:16], *of, *[None] * (6 - len(of))]
+        try:
+            rows = await self._store.read(lambda link: link.execute(self._doubt, values).fetchall())
+        except psycopg.Error as error:
+            raise StorageError(f"what the store holds cannot be put in doubt: {error}") from error
+        if how != "said":
+            self.on_went_back()
+        if rows != [(True,)]:
+            return False
+        self._went_back += 1
+        logger.critical(
+            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
+            self._address,
+            "One session goes on" if how == "said" else "All sessions go on",
         )
-
-    async def aclose(self) -> None:
-        """Carry out and report what was handed over, then close. May be called again, and by several at once.
-
-        Cancelling does not shorten it. A store that is away is waited for as long as its patience lasts.
-        """
-        self._closing = True
-        self._lane.close()
-        with trio.CancelScope(shield=True):
-            await self._closed.wait()
-        await trio.lowlevel.checkpoint()
+        return True
 
 
 def _head(
-    session_id: str, epoch: str, tail: int, token: int, deleted: bool, owner: str, place: int | None, body: bytes | None
+    session_id: str,
+    epoch: str,
+    tail: int,
+    token: int,
+    deleted: bool,
+    owner: str,
+    doubted: bool,
+    place: int | None,
+    body: bytes | None,
 ) -> Head:
     rank = None if place is None else -place
-    return head_of(session_id, epoch, tail, token, deleted=deleted, owner=owner, rank=rank, body=body)
+    return head_of(session_id, epoch, tail, token, deleted=deleted, owner=owner, doubted=doubted, rank=rank, body=body)
 
 
 def _beginning(column: str, prefix: str) -> tuple[str, dict[str, str]]:

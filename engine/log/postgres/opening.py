@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from importlib.resources import files
 from typing import Final
 
@@ -33,14 +34,23 @@ _SETTINGS: Final = {
 _LOCK: Final = 0x70656E73746F636B
 
 
-def check_store(link: Link, address: Address, *, allow_weak: bool) -> None:
-    """Raises `UnwritableDatabase` when the store takes no writes, or, unless ``allow_weak``, may lose some."""
+def check_store(link: Link, address: Address, *, allow_weak: bool, replicas: int = 0) -> None:
+    """Raises `UnwritableDatabase` when the store takes no writes, or, unless ``allow_weak``, may lose some.
+
+    Also when it does not wait for so many standbys.
+    """
     if link.info.server_version < _OLDEST * 10_000:
         raise UnwritableDatabase(f"{address} is too old: it takes Postgres {_OLDEST} or newer")
     if _shown(link, "server_encoding") != "UTF8":
         raise UnwritableDatabase(f"{address} is not encoded in UTF8: make a database that is (createdb -E UTF8)")
     if _shown(link, "transaction_read_only") == "on":
         raise UnwritableDatabase(f"{address} is read only, such as a standby: name the primary, or let it become one")
+    waits = _waits_for(_shown(link, "synchronous_standby_names"), _shown(link, "synchronous_commit"))
+    if waits < replicas:
+        raise UnwritableDatabase(
+            f"{address} commits when {waits} standbys have it, and --replicas says {replicas}: set "
+            f"synchronous_standby_names, such as 'ANY {replicas} (*)', and synchronous_commit to on"
+        )
     weak = [f"{name} is {bad}, {loss}" for name, (bad, loss) in _SETTINGS.items() if _shown(link, name) == bad]
     if not weak:
         return
@@ -51,6 +61,14 @@ def check_store(link: Link, address: Address, *, allow_weak: bool) -> None:
             "allow a weak store (--allow-weak-store)"
         )
     logger.warning("%s may lose what it acknowledged: %s", address, text)
+
+
+def _waits_for(standbys: str, commit: str) -> int:
+    """For how many standbys a commit waits until they have it on their disks."""
+    if not standbys.strip() or commit not in ("on", "remote_apply"):
+        return 0
+    found = re.match(r"\s*(?:FIRST\s+|ANY\s+)?(\d+)\s*\(", standbys, re.IGNORECASE)
+    return int(found[1]) if found else 1
 
 
 def _shown(link: Link, name: str) -> str:

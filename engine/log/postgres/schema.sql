@@ -1,12 +1,20 @@
 -- The schema, version 1: in a schema (CREATE SCHEMA) of its own, made as a whole or not at all.
-CREATE TABLE penstock (version integer NOT NULL);
-INSERT INTO penstock VALUES (1);
+-- One row. The lineage is another one whenever the store has gone back, found in that run of it, at that time.
+CREATE TABLE penstock (
+    version integer NOT NULL,
+    single  boolean PRIMARY KEY DEFAULT true CHECK (single),
+    lineage text    NOT NULL DEFAULT '',
+    run     text    NOT NULL DEFAULT '',
+    at      timestamptz
+);
+INSERT INTO penstock (version) VALUES (1);
 
 -- Numbers of lives. Events and records hang on the life, not on the session: a new life starts at once while the old
 -- one's rows are purged later.
 CREATE SEQUENCE lives;
 
--- One row per session: where its newest life stands. An append changes tail and token, which no index holds, so that
+-- One row per session: where its newest life stands. It is in doubt while its lineage is not the store's; `suspected` is
+-- the run of the store in which it was last put in doubt alone. An append changes tail and token, which no index holds, so that
 -- Postgres can write the row anew beside the old one (HOT).
 CREATE TABLE sessions (
     id      text    COLLATE "C" PRIMARY KEY,
@@ -15,7 +23,9 @@ CREATE TABLE sessions (
     tail    bigint  NOT NULL,
     token   bigint  NOT NULL,
     deleted boolean NOT NULL DEFAULT false,
-    owner   text    NOT NULL
+    owner   text    NOT NULL,
+    lineage   text  NOT NULL DEFAULT '',
+    suspected text  NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX sessions_by_life ON sessions (life);
 CREATE INDEX sessions_living ON sessions (id) WHERE NOT deleted;

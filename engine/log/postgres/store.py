@@ -120,7 +120,10 @@ def connect(address: Address, within: float) -> Link:
 
 @final
 class Store:
-    """Makes calls. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds."""
+    """Makes calls. ``patience`` is how long the store may be away, or refuse a call, before that fails: seconds.
+
+    ``on_back`` is called when it has been away and answers.
+    """
 
     def __init__(self, address: Address, patience: float, within: float) -> None:
         self._address = address
@@ -132,6 +135,7 @@ class Store:
         self._away_since: float | None = None
         self._heard = trio.current_time()
         self._refused: str | None = None
+        self.on_back: Callable[[], None] = lambda: None
 
     @property
     def trouble(self) -> str | None:
@@ -236,6 +240,7 @@ class Store:
         if self._away_since is not None:
             logger.warning("the store is back after %.1f s", self._heard - self._away_since)
             self._away_since = None
+            self.on_back()
 
 
 def _ping(link: Link) -> None:

@@ -23,6 +23,9 @@ _FORMAT: Final = 1
 # Before it, what was acknowledged could still be on its way to the disk (redis/redis#9678).
 _VERSION: Final = (7, 0)
 
+# What has WAITAOF.
+_WAITAOF: Final = (7, 2)
+
 _SETTINGS: Final = ("appendfsync", "no-appendfsync-on-rewrite")
 
 
@@ -53,7 +56,15 @@ async def _weaknesses(node: coredis.Redis[bytes], address: Address) -> list[str]
     settings = await _settings(node, address)
     found: list[str] = []
     version = str(told.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _VERSION:
+    number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if address.replicas and (number < _WAITAOF or str(told.get("aof_enabled")) != "1"):
+        raise UnwritableDatabase(
+            f"{address} cannot say when replicas have something on their disks: its version is {version}, and it takes "
+            f"{'.'.join(map(str, _WAITAOF))}, and appendonly yes, here and there. Leave out --replicas, or replace it"
+        )
+    if address.replicas > int(str(told.get("connected_slaves", 0))):
+        logger.warning("%s has fewer than %d replicas now: nothing can be stored", address, address.replicas)
+    if number < _VERSION:
         found.append(f"its version is {version}, and before {'.'.join(map(str, _VERSION))} it may answer too early")
     if str(told.get("aof_enabled")) != "1":
         found.append("appendonly is no, so that all since its last snapshot is lost when it ends")

@@ -81,6 +81,9 @@ def packed(write: Write, base: str) -> dict[str, Packable]:
             made["kind"] = "keep"
         case Claim():
             made |= {"kind": "claim", "token": write.token, "seen": write.seen, "owner": write.owner}
+            made |= {"key": write.key, "said": _bytes(write.said)}
+            if write.anew is not None:
+                made["anew"] = write.anew
         case Release():
             made |= {"kind": "release", "token": write.token, "owner": write.owner}
         case Delete():
@@ -129,8 +132,8 @@ def _standing(verdict: object) -> Standing | None:
     match verdict:
         case []:
             return None
-        case [bytes(epoch), int(tail), int(token), bytes(owner), int(deleted)]:
-            return Standing(epoch.decode(), tail, token, bool(deleted), owner.decode())
+        case [bytes(epoch), int(tail), int(token), bytes(owner), int(deleted), int(doubted)]:
+            return Standing(epoch.decode(), tail, token, bool(deleted), owner.decode(), bool(doubted))
         case _:
             raise StorageError("the store's answer cannot be read")
 
@@ -142,7 +145,7 @@ def head_from(session_id: str, answer: object) -> Head | None:
             return None
         case 1:
             return Head(session_id=session_id, epoch=NOWHERE, tail=0, token=0, damage=_DAMAGED)
-        case [epoch, tail, token, owner, deleted, place, body]:
+        case [epoch, tail, token, owner, deleted, place, body, doubted]:
             return head_of(
                 session_id,
                 _text(epoch),
@@ -150,6 +153,7 @@ def head_from(session_id: str, answer: object) -> Head | None:
                 _number(token),
                 deleted=deleted is not None,
                 owner="" if owner is None else _text(owner),
+                doubted=doubted is not None,
                 rank=_rank(place),
                 body=body,
             )

@@ -1,24 +1,26 @@
 """`RedisLog`: the durable log, in a Redis.
 
-Owns opening and closing, handing over and reporting, and the reads. The writing itself is the lanes'.
+Owns opening and closing, and the reads. The writing itself is the lanes'.
 """
 
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import trio
+from attrs import evolve
 from coredis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
-from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase, WriteFailed
-from ..lane import Lane, Outcome
-from ..port import Entry, EventLog, Head, LogStatistics, Report, Write, check_plain_key, tell
+from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..lane import Lane, LanedLog
+from ..port import Entry, Head, Report, Write, check_plain_key
 from .address import Address
 from .checks import check_store, take_layout
 from .layout import Layout, Packable, head_from, pack, place_of
-from .store import Argument, Client, Script, Store, client_of, of_answers
+from .store import Argument, Client, Script, Store, connected, of_answers
 from .writing import Writing
 
 __all__ = ["RedisLog", "open_redis"]
@@ -30,6 +32,7 @@ _READ: Final = Script.load("read")
 _RECORDS: Final = Script.load("records")
 _RECORD: Final = Script.load("record")
 _PAGE: Final = Script.load("page")
+_DOUBT: Final = Script.load("doubt")
 
 # An answer that takes longer is given up, and the connection with it: seconds. Rounds and pages take milliseconds.
 _WITHIN: Final = 5.0
@@ -41,7 +44,7 @@ _PLACE: Final = len(place_of(0))
 
 
 async def open_redis(
-    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False
+    url: str, *, patience: float = 10.0, within: float = _WITHIN, allow_weak_store: bool = False, replicas: int = 0
 ) -> RedisLog:
     """Open the log in the Redis at ``url``; see `Address` for its form. Nothing but the prefix need be there.
 
@@ -49,10 +52,14 @@ async def open_redis(
     meanwhile. An answer that takes longer than ``within`` seconds is asked for again. One engine at a time: nothing
     keeps a second one out.
 
+    With ``replicas`` a write is reported when so many of them have it on their disks, too, and nobody hears of it
+    before. The higher of it and what the URL says counts.
+
     Close it with `RedisLog.aclose`. Raises `UnwritableDatabase`, when it cannot be reached or entered, and unless
     ``allow_weak_store`` when it may lose what it acknowledged, and `NewerSchema`.
     """
     address = Address.parse(url)
+    address = evolve(address, replicas=max(replicas, address.replicas))
     log = RedisLog(address, patience=patience, within=within, allow_weak=allow_weak_store)
     try:
         await log._open()
@@ -63,26 +70,22 @@ async def open_redis(
 
 
 @final
-class RedisLog(EventLog):
+class RedisLog(LanedLog):
     """The log in a Redis; made by `open_redis`, in the trio loop that uses it.
 
     A write is reported after the store has answered, which is after it is on its disk (appendfsync always).
     """
 
     def __init__(self, address: Address, *, patience: float, within: float, allow_weak: bool) -> None:
+        super().__init__()
         self._address = address
         self._patience = patience
         self._within = within
         self._allow_weak = allow_weak
         self._opened = trio.Event()
-        self._closing = trio.Event()
-        self._closed = trio.Event()
         self._failure: Exception | None = None  # why it could not be opened
+        self._verb = ""
         self._lanes: list[Lane] = []
-        self._waiting = 0
-        self._commits = self._events = self._failed = 0
-        self._seconds = 0.0
-        self._committed = trio.current_time()
 
     async def _open(self) -> None:
         # A system task: what was handed over is carried out whoever is cancelled, and no caller has a nursery for it.
@@ -90,6 +93,14 @@ class RedisLog(EventLog):
         await self._opened.wait()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    def tell_followers(self) -> None:
+        """Tell whoever follows a session (`cluster.redis`) of each write to it, together with the write."""
+        self._verb = "SPUBLISH" if self._address.cluster else "PUBLISH"
 
     # --- its task
 
@@ -107,9 +118,8 @@ class RedisLog(EventLog):
         """Try to open it, with patience, and live. Raises why it could not be opened."""
         deadline = trio.current_time() + self._patience
         while not self._closing.is_set():
-            client = client_of(self._address, self._within)
             try:
-                async with client:
+                async with connected(self._address, self._within) as client:
                     await self._serve(client)
                 return
             except Exception as raised:  # noqa: BLE001  it is raised, or tried again
@@ -127,9 +137,14 @@ class RedisLog(EventLog):
         await check_store(client, self._address, allow_weak=self._allow_weak)
         shards = await take_layout(client, self._address)
         self._layout = Layout(self._address.prefix, shards, self._address.cluster)
-        self._store = store = Store(client, self._patience)
+        self._store = store = Store(client, self._patience, self._address.replicas)
+        store.on_back = self._check
         self._lanes = [
-            Lane(Writing(store, self._layout, bases).carry_out, lambda: store.trouble, self._told)
+            Lane(
+                Writing(store, self._layout, bases, lambda: self._verb, self._lost_round).carry_out,
+                lambda: store.trouble,
+                self._told,
+            )
             for bases in self._layout.lanes
         ]
         self._opened.set()
@@ -143,29 +158,12 @@ class RedisLog(EventLog):
                     lane.close()
             watching.cancel_scope.cancel(reason="the log closes")
 
-    # --- writing
+    def _hand_over(self, write: Write, report: Report) -> None:
+        self._lanes[self._layout.lane(write.session_id)].hand_over(write, report)
 
-    def submit(self, write: Write, report: Report) -> None:
-        self._waiting += 1
-        if self._closing.is_set():
-            closed = WriteFailed("the log is closed", whole=True, session_id=write.session_id)
-            trio.lowlevel.current_trio_token().run_sync_soon(self._report, report, closed)
-        else:
-            self._lanes[self._layout.lane(write.session_id)].hand_over(write, report)
-
-    def _told(self, outcome: Outcome) -> None:
-        self._seconds += outcome.seconds
-        if outcome.landed:
-            self._commits += 1
-            self._events += outcome.events
-            self._committed = trio.current_time()
-        for report, error in outcome.reports:
-            self._report(report, error)
-
-    def _report(self, report: Report, error: PenstockError | None) -> None:
-        self._waiting -= 1
-        self._failed += isinstance(error, WriteFailed)
-        tell(report, error)
+    @property
+    def _trouble(self) -> str | None:
+        return self._store.trouble
 
     # --- reading
 
@@ -313,32 +311,44 @@ class RedisLog(EventLog):
         return answers
 
     async def _call(self, script: Script, key: str, *arguments: Argument) -> object:
-        if self._closing.is_set():
-            raise StorageError("the log is closed")
+        self._check_open()
         return await self._store.call(script, key, *arguments)
 
-    # --- the whole
+    # --- a store that went back
 
-    def statistics(self) -> LogStatistics:
-        return LogStatistics(
-            commits=self._commits,
-            events=self._events,
-            failed_writes=self._failed,
-            waiting=self._waiting,
-            commit_seconds=self._seconds,
-            commit_age=trio.current_time() - self._committed,
-            trouble=self._store.trouble,
+    def _check(self) -> None:
+        """The store was away: it may be another one."""
+        for lane in self._lanes:
+            lane.check()
+
+    async def _lost_round(self, bases: list[str], writer: str, number: int) -> None:
+        await self._put_in_doubt(bases, "round", number, key=writer)
+
+    async def doubt(self, missed: Head, *, proven: bool) -> bool:
+        base = self._layout.base(missed.session_id)
+        bases = self._layout.lanes[self._layout.lane(missed.session_id)]
+        where: Packable = [base, missed.session_id, missed.epoch, missed.tail, missed.token]
+        return await self._put_in_doubt(bases, "missed" if proven else "said", where)
+
+    async def doubt_all(self) -> bool:
+        for bases in self._layout.lanes:
+            await self._put_in_doubt(bases, "all")
+        return True
+
+    async def _put_in_doubt(self, bases: list[str], how: str, missed: Packable = 0, *, key: str = "") -> bool:
+        lineage = uuid.uuid4().hex[:16]
+        answer = await self._store.call(_DOUBT, key or bases[0], pack(list(bases)), lineage, how, pack(missed))
+        if how != "said":
+            self.on_went_back()
+        if answer != 1:
+            return False
+        self._went_back += 1
+        logger.critical(
+            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
+            self._address,
+            "One session goes on" if how == "said" else "All sessions go on",
         )
-
-    async def aclose(self) -> None:
-        """Carry out and report what was handed over, then close. May be called again, and by several at once.
-
-        Cancelling does not shorten it. A store that is away is waited for as long as its patience lasts.
-        """
-        self._closing.set()
-        with trio.CancelScope(shield=True):
-            await self._closed.wait()
-        await trio.lowlevel.checkpoint()
+        return True
 
 
 def _one(error: Exception) -> Exception:

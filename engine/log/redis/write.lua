@@ -1,19 +1,23 @@
 -- A round: writes, carried out in order, each by itself.
--- KEYS[1] what is remembered of this writer's last round. ARGV[1] the number of this one, ARGV[2] the writes.
+-- KEYS[1] what is remembered of this writer's last round. ARGV[1] the number of this one, ARGV[2] the writes,
+-- ARGV[3] how those are told of them that follow a session: PUBLISH, SPUBLISH in a cluster, or '' where nobody does.
+-- ARGV[4] the number of the last round that this writer was answered, 0 where it does not matter.
 --
 -- Answers for each write 0 when it landed, 1 when what is stored of its session is damaged, or where the session stands
--- that refused it: {} or {epoch, tail, token, owner, deleted}. A round that comes again changes nothing and gets the
--- same answer. One that comes after a later one is refused: nobody waits for it any more.
+-- that refused it: {} or {epoch, tail, token, owner, deleted, doubted}. A round that comes again changes nothing and gets
+-- the same answer. One that comes after a later one is refused: nobody waits for it any more. Where the store does not
+-- remember what it has answered, it went back: the answer is the number that it remembers, and nothing is carried out.
 
 local round = tonumber(ARGV[1])
 local remembered = redis.call('GET', KEYS[1])
+local number, known = 0, nil
 if remembered then
-  local number, verdicts = unpack(cmsgpack.unpack(remembered))
-  if number == round then
-    return verdicts
-  elseif number > round then
-    return redis.error_reply('LATE this writer has gone on since')
-  end
+  number, known = unpack(cmsgpack.unpack(remembered))
+end
+if number > round then
+  return redis.error_reply('LATE this writer has gone on since')
+elseif number < tonumber(ARGV[4]) then
+  return number
 end
 
 -- Whether the write may land. The order of the questions is that of engine/log/fence.py, which tells the caller why not.
@@ -29,8 +33,10 @@ local function admits(at, w)
     return true
   elseif at.deleted or (w.kind ~= 'release' and at.epoch ~= w.epoch) then
     return false
-  elseif w.kind == 'keep' or w.kind == 'compact' then
+  elseif w.kind == 'keep' then
     return true
+  elseif w.kind == 'compact' then
+    return not at.doubted
   elseif w.kind == 'claim' then
     return w.seen == at.token
   elseif w.token < at.token then
@@ -38,7 +44,7 @@ local function admits(at, w)
   elseif w.kind == 'release' then
     return w.owner == at.owner
   end
-  return w.kind == 'delete' or w.tail == at.tail
+  return w.kind == 'delete' or (not at.doubted and w.tail == at.tail)
 end
 
 local function set_record(w, key, value)
@@ -96,12 +102,22 @@ local function store_events(w)
   return offset
 end
 
+local function set_lineage(w)
+  local head, lineage = w.base .. 'h' .. w.session, lineage_of(w.base)
+  if lineage == '' then
+    redis.call('HDEL', head, 'l')
+  else
+    redis.call('HSET', head, 'l', lineage)
+  end
+end
+
 local function append(w)
   local tail = store_events(w)
   local head = w.base .. 'h' .. w.session
   if w.kind == 'create' then
     redis.call('HDEL', head, 'd')
     redis.call('HSET', head, 'e', w.epoch, 't', text(tail), 'k', text(w.token), 'o', w.owner)
+    set_lineage(w)
     redis.call('ZADD', w.base .. 'all', 0, w.session)
   else
     redis.call('HSET', head, 't', text(tail), 'k', text(w.token))
@@ -189,7 +205,7 @@ local function carry_out(w)
     return 1
   end
   if not admits(at, w) then
-    return at and { at.epoch, at.tail or 0, at.token, at.owner, at.deleted and 1 or 0 } or {}
+    return at and { at.epoch, at.tail or 0, at.token, at.owner, at.deleted and 1 or 0, at.doubted and 1 or 0 } or {}
   end
   if w.kind == 'create' or w.kind == 'append' then
     append(w)
@@ -198,6 +214,13 @@ local function carry_out(w)
   elseif w.kind == 'claim' or w.kind == 'release' then
     local owner = w.kind == 'claim' and w.owner or ''
     redis.call('HSET', w.base .. 'h' .. w.session, 'k', text(w.token), 'o', owner)
+    if w.kind == 'claim' then
+      set_record(w, w.key, w.said .. text(at.tail) .. '}')
+    end
+    if w.anew then
+      redis.call('HSET', w.base .. 'h' .. w.session, 'e', w.anew)
+      set_lineage(w)
+    end
   elseif w.kind == 'delete' then
     delete(at, w)
   else
@@ -206,9 +229,51 @@ local function carry_out(w)
   return 0
 end
 
-local verdicts = {}
-for _, w in ipairs(cmsgpack.unpack(ARGV[2])) do
-  verdicts[#verdicts + 1] = guarded(1, carry_out, w)
+local TOLD = 64 * 1024 -- bytes; who is told of more than that looks at the log
+local VERB = ARGV[3]
+local COUNTS = VERB == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB'
+
+-- A message is empty, or the epoch, the first offset and the lengths of the bodies in one line, and then the bodies.
+local function tell(w)
+  if w.kind == 'keep' or w.kind == 'compact' or (w.kind == 'append' and #w.events == 0) then
+    return
+  end
+  local channel = w.base .. 'c' .. w.session
+  if redis.call('PUBSUB', COUNTS, channel)[2] == 0 then
+    return
+  end
+  local told, size = { w.epoch, text((w.tail or 0) + 1) }, 0
+  for _, body in ipairs(w.events or {}) do
+    told[#told + 1] = #body
+    size = size + #body
+  end
+  if w.events and size <= TOLD then
+    redis.call(VERB, channel, table.concat(told, ' ') .. '\n' .. table.concat(w.events))
+  else
+    redis.call(VERB, channel, '')
+  end
 end
-redis.call('SET', KEYS[1], cmsgpack.pack({ round, verdicts }), 'PX', 3600000)
+
+local writes, verdicts = cmsgpack.unpack(ARGV[2]), {}
+
+-- Once more, for its answer was lost, or nobody was to be told before replicas had it. A write comes of it, so that
+-- WAITAOF on this connection waits for what the round has written, too.
+if number == round then
+  redis.call('PEXPIRE', KEYS[1], 86400000)
+  for place, w in ipairs(writes) do
+    if known[place] == 0 and VERB ~= '' then
+      tell(w)
+    end
+  end
+  return known
+end
+
+for _, w in ipairs(writes) do
+  local verdict = guarded(1, carry_out, w)
+  verdicts[#verdicts + 1] = verdict
+  if verdict == 0 and VERB ~= '' then
+    tell(w)
+  end
+end
+redis.call('SET', KEYS[1], cmsgpack.pack({ round, verdicts }), 'PX', 86400000)
 return verdicts

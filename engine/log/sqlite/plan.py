@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias, final
 
 from ...errors import PenstockError
 from ..fence import Standing, admit
-from ..port import Append, Delete, Keep, Move
+from ..port import Append, Claim, Delete, Keep, Move
 from .layout import CHUNK
 
 __all__ = ["DELETED_PURGED", "Life", "Plan", "Statement", "Value", "set_records"]
@@ -101,8 +101,9 @@ class Plan:
             self._sessions[life.number] = _row(life, session_id, DELETED if after.deleted else LIVING)
         if isinstance(write, Delete):
             self._summaries[life.number] = ()
-        elif isinstance(write, Append | Keep):
-            for key, value in write.records.items():
+        elif isinstance(write, Append | Keep | Claim):
+            records = write.record(after.tail) if isinstance(write, Claim) else write.records
+            for key, value in records.items():
                 self.records[life.number, key] = value
         if isinstance(write, Append):
             life = life._replace(chunk=self._add(life, write.expected_tail + 1, write.events))
@@ -160,8 +161,8 @@ def _has_content(write: Move) -> bool:
 
 
 def _row(life: Life, session_id: str, ended: int) -> tuple[Value, ...]:
-    epoch, tail, token, _, owner = life.standing
-    return life.number, session_id, epoch, tail, token, ended, owner
+    at = life.standing
+    return life.number, session_id, at.epoch, at.tail, at.token, ended, at.owner
 
 
 def _by_rows(

@@ -39,6 +39,7 @@ class Penstock(Server):
         if found is None:
             raise ChildFailed("penstock did not say where it listens")
         super().__init__(int(found[1]), child)
+        self._child: Final = child
         self._websocket = websocket
         self._connection: Final = connected(self.address)
         self._asking: Final = threading.Lock()
@@ -66,6 +67,10 @@ class Penstock(Server):
         for place, name in enumerate(streams):
             self.start(name, {**asdict(source), "phase": place / len(streams)})
 
+    def kill(self) -> None:
+        """As kill -9."""
+        self._child.kill()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -92,15 +97,21 @@ def open_penstock(
     folder: Path,
     *,
     db: str = "bench.db",
+    log: str | None = None,
+    name: str = "penstock",
     websocket: bool = False,
     options: Sequence[str] = (),
     token: str | None = None,
 ) -> Iterator[Penstock]:
-    """A server over a database in ``folder``, ended when the block is left. Raises `ChildFailed`."""
-    command = python("penstock.adapters.cli", "serve", "--db", str(folder / db), "--port", "0")
+    """A server over a database in ``folder``, or the ``log`` at a URL, ended when the block is left.
+
+    Its processes have ``name``, whose log is in the folder. Raises `ChildFailed`.
+    """
+    place = ("--db", str(folder / db)) if log is None else ("--log", log)
+    command = python("penstock.adapters.cli", "serve", *place, "--port", "0")
     command += ["--producer", "source=tests.benchmarks.sources:source", "--log-level", "warning", *options]
     with (
-        Child(command, folder, "penstock") as child,
+        Child(command, folder, name) as child,
         closing(Penstock(child, websocket=websocket, token=token)) as server,
     ):
         yield server

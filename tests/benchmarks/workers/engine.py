@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import trio
 
-from penstock.engine import Batch, Config, Generation, Session, open_engine
+from penstock.engine import Batch, Compactor, Config, Generation, Session, open_engine
+from penstock.engine.log import open_log
 from tests.benchmarks.children import perform, resident_bytes
 from tests.benchmarks.samples import Delays
 from tests.benchmarks.sources import source
@@ -70,6 +71,17 @@ async def write(db: str, events: int, sessions: int, size: int, flush_every: int
         "events_per_commit": (after.events - before.events) / max(1, after.commits - before.commits),
         "flush_p99": Delays.of(flushes).p99,
     }
+
+
+async def compact(db: str) -> dict[str, float]:
+    """Compact all that is closed; the messages of which something went, and the seconds."""
+    log = await open_log(db)
+    try:
+        begun = time.perf_counter()
+        done = await Compactor(log, Config(compact_after=0)).compact_all()
+        return {"messages": done.messages, "seconds": time.perf_counter() - begun}
+    finally:
+        await log.aclose()
 
 
 async def fill(db: str, lengths: list[int], size: int) -> dict[str, float]:
@@ -177,4 +189,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    perform(write, fill, replay, live, evicted)
+    perform(write, compact, fill, replay, live, evicted)
