@@ -10,7 +10,7 @@ import logging
 
 import trio
 
-from ..errors import GenerationNotFound, ProducerNotFound, StorageError, TimedOut
+from ..errors import GenerationNotFound, Moved, ProducerNotFound, StorageError, TimedOut
 from ..events import new_message_id
 from ..generation.generation import Producer
 from ..results import QueueNext
@@ -48,6 +48,8 @@ async def start_next(core: Core) -> None:
     """Start what is next; what fails for the log's sake is tried again, and the steps that wait come in between."""
     try:
         await _start_next(core)
+    except Moved:
+        _try_later(core)  # it waits in the other engine now; this one steps down
     except (StorageError, TimedOut) as error:
         logger.warning("session %s: what waits cannot start yet: %s", core.session_id, error)
         _try_later(core)

@@ -83,7 +83,13 @@ async def settle(
         raise WentBack("the store went back", session_id=core.session_id)
     if core.owner and head.owner != core.owner:
         raise Moved("another engine has the session", owner=head.owner, session_id=core.session_id)
-    found = await find(core.log, head, core.config)
+    try:
+        found = await find(core.log, head, core.config)
+    except CorruptSession:
+        # Several reads: another engine that claims and writes between them makes them disagree.
+        if await core.log.head(core.session_id) == head:
+            raise
+        return await settle(core, outcome, code, keep_remote=keep_remote, within=within)
     core.journal.restart(head)
     core.history.stand_on(core.journal)
     core.journal.raise_token()

@@ -22,6 +22,7 @@ from penstock.engine import (
     MemoryLog,
     Moved,
     Producer,
+    Queued,
     Session,
     SessionDeleted,
     StaleGeneration,
@@ -34,6 +35,7 @@ from penstock.engine import (
 )
 from penstock.engine.errors import DatabaseInUse, InvalidId
 from penstock.engine.log.port import BLOCK
+from penstock.engine.rules.records import OPEN
 from penstock.engine.testing import KeptLog, check_session
 from tests.engine.faulty import Fail, FaultyLog
 from tests.engine.producers import Steered, saying, shielding
@@ -728,3 +730,27 @@ async def test_a_session_whose_deletion_was_not_heard_is_made_anew_all_the_same(
         again = await a.engine.create_session("s")
         assert again.created
         assert await texts(again) == []
+
+
+async def test_what_another_engine_writes_while_a_session_is_opened_is_no_damage(autojump_clock: MockClock) -> None:
+    """One reads head and records one after the other, and between them the other takes over and starts."""
+    log = KeptLog(MemoryLog())
+    async with nodes("a", "b", log=log, producers={"saying": Steered()}) as (a, b):
+        session = await a.engine.create_session("s")
+        inner = b.log.inner
+        meddled: list[Started | Queued] = []
+
+        class Meddled(PausedLog):
+            async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+                if key == OPEN and not meddled and await owner_of(log) == "b":
+                    await session.post("first, so that what is open begins behind what was read")
+                    meddled.append(await session.start("saying"))
+                return await super().record(session_id, epoch, key)
+
+        b.log.inner = Meddled(inner)  # type: ignore[misc]
+        with pytest.raises(Moved):
+            await (await b.engine.session("s")).start("saying", policy="reject")
+        assert meddled
+        await (await b.engine.session("s")).snapshot()
+        await session.stop()
+        await (await b.engine.session("s")).post("and on")

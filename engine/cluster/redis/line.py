@@ -110,11 +110,6 @@ class Line:
 
     # --- its task
 
-    @property
-    def up(self) -> bool:
-        """Whether there is a connection."""
-        return self._up
-
     async def run(self) -> None:
         """Keep a connection, until cancelled."""
         while True:

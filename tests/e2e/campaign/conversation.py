@@ -7,13 +7,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, final
 
 import trio
 from attrs import define, field
 
-from penstock.adapters.client import Client
+from penstock.adapters.client import Client, RemoteSession
 from penstock.engine import (
     Cursor,
     EventLog,
@@ -76,6 +77,7 @@ class Conversation:
     readers: list[Reader] = field(factory=list)
     tail: Cursor | None = None  # at rest; None where it was deleted
     over: bool = False
+    talking: Counter[str] = field(factory=Counter)  # who is at it, by the name of the turn
 
     def __attrs_post_init__(self) -> None:
         self.ledger = Ledger(self.session_id)
@@ -99,9 +101,11 @@ class Conversation:
                 for turn in TURNS:
                     talking.start_soon(self._take_turns, turn, talk)
                 await trio.sleep(self.seconds)
+                self.over = True
                 if deleted < _CUT_SHORT:
                     talking.cancel_scope.cancel(reason="the session is deleted")
-                self.over = True
+                await self._until_silent(talk.session)
+                talking.cancel_scope.cancel(reason="they had their time")
             if deleted >= _CUT_SHORT:
                 await self._rest()
             if deleted < _CUT_SHORT + _DELETED:
@@ -114,8 +118,21 @@ class Conversation:
         world.counts["conversations"] += 1
 
     async def _take_turns(self, turn: Turn, talk: Talk) -> None:
+        self.talking[turn.__name__] += 1
         while not self.over:
             await turn(talk)
+        self.talking[turn.__name__] -= 1
+
+    async def _until_silent(self, session: RemoteSession) -> None:
+        """Wait for the last turns. Who waits in a queue that somebody has paused is let go."""
+        begun = time.monotonic()
+        while left := +self.talking:
+            if time.monotonic() > begun + _PATIENCE:
+                self.ledger.fault(f"{', '.join(left)} still waits {_PATIENCE:g} s behind the end")
+                return
+            with suppress(PenstockError):  # it is tried again
+                await session.stop(queue="clear")
+            await trio.sleep(0.5)
 
     def _follow(self, nursery: trio.Nursery) -> None:
         client, chance = self.world.client, self.chance

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from penstock.engine import EventLog, Head, StorageError
+from penstock.engine import EventLog, Head, StaleEpoch, StorageError
 from penstock.engine.log.port import BLOCK
 from penstock.engine.rules.records import OPEN
 from tests.e2e.nodes import Life, Node
@@ -64,7 +64,7 @@ class Watch:
                     with trio.move_on_after(5):
                         await self._look()
                         self.looks += 1
-                except StorageError:
+                except (StaleEpoch, StorageError):  # a session was deleted between two questions; the store is away
                     pass
 
     async def _look(self) -> None:
