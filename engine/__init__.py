@@ -101,6 +101,7 @@ from .stream.subscription import (
     SnapshotTaken,
     Subscription,
 )
+from .stream.volatile import LocalVolatile, Noted, Place, Volatile
 from .stream.watch import ListChange, ListDelivery, Watch
 from .upkeep.compaction import CompactionStatistics, Compactor, Progress
 from .upkeep.copying import Copied, copy_log
@@ -148,15 +149,18 @@ __all__ = [
     "ListChange",
     "ListDelivery",
     "LocalBus",
+    "LocalVolatile",
     "LogStatistics",
     "MemoryLog",
     "Message",
     "MessageView",
     "Node",
+    "Noted",
     "Opened",
     "Outcome",
     "Peers",
     "Pieces",
+    "Place",
     "PolicyName",
     "Posted",
     "PresenceListed",
@@ -188,6 +192,7 @@ __all__ = [
     "Unanswered",
     "Updated",
     "Versions",
+    "Volatile",
     "Watch",
     "back_up",
     "check_json",
