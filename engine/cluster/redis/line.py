@@ -72,6 +72,11 @@ class Line:
         self._failing = False  # the last connection was lost, or could not be made
         self.moved_to: tuple[str, int] | None = None  # where the server says that the channels are
 
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection."""
+        return self._up
+
     async def join(self, channel: bytes) -> None:
         """Follow it; the server has acknowledged that when this returns.
 
