@@ -48,7 +48,6 @@ def check_writers(writers: Writers) -> list[str]:
     return [f"{names} wrote in {session_id} under the block {block}" for (session_id, block), names in shared.items()]
 
 
-@final
 class PausedLog(EventLog):
     """One engine's way to a log that it shares. While it is paused, nothing that is asked for or told goes through.
 
