@@ -43,7 +43,14 @@ async def start(core: Core, request: StartRequest) -> Started | Queued:
     answer = await core.answers.find(request)
     if answer is not None:
         return answer
-    await _check_ids(core, request)
+    try:
+        await _check_ids(core, request)
+    except IdInUse:
+        # Another engine may have claimed the session and started this very request since the first look.
+        answer = await core.answers.find(request)
+        if answer is None:
+            raise
+        return answer
     async with core.message_ids.claiming(request.message_id if request.names_message else None):
         return await _start(core, request)
 

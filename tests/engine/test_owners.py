@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -754,3 +755,25 @@ async def test_what_another_engine_writes_while_a_session_is_opened_is_no_damage
         await (await b.engine.session("s")).snapshot()
         await session.stop()
         await (await b.engine.session("s")).post("and on")
+
+
+async def test_a_start_that_another_engine_carries_out_meanwhile_has_its_answer(autojump_clock: MockClock) -> None:
+    """It was sent to both, as clients do whose answer stays away; one of them had the session until then."""
+    log = KeptLog(MemoryLog())
+    async with nodes("a", "b", log=log, producers={"saying": Steered()}) as (a, b):
+        same = partial(Session.start, producer="saying", generation_id=new_generation_id(), idempotency_key="k")
+        session = await b.engine.create_session("s")
+        first: list[Started | Queued] = []
+
+        class Meddled(PausedLog):
+            async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
+                found = await super().record(session_id, epoch, key)
+                if key.startswith("idempotency/") and not first:
+                    first.append(await same(await a.engine.session("s")))
+                return found
+
+        b.log.inner = Meddled(log)  # type: ignore[misc]
+        second = await same(session)
+        assert first[0].generation_id == second.generation_id
+        assert second.repeated
+        await (await a.engine.session("s")).stop()
