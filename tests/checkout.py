@@ -10,6 +10,9 @@ __all__ = ["ROOT", "environment", "pass_on"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]  # also where `.dev` leads here
 
+# As for the tests themselves: see pyproject.toml.
+_WARNINGS: Final = "error,ignore:Unclosed <MemoryObject:ResourceWarning"
+
 
 def pass_on() -> None:
     """From here on every child process finds the packages of this checkout first."""
@@ -18,4 +21,4 @@ def pass_on() -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment, in which Python takes a warning for an error."""
-    return {**os.environ, "PYTHONWARNINGS": "error", **more}
+    return {**os.environ, "PYTHONWARNINGS": _WARNINGS, **more}
