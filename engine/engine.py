@@ -5,43 +5,38 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, final
-from uuid import uuid4
 
 import trio
 from attrs import frozen
 
 from .cluster.membership import Membership
-from .cluster.opening import open_bus
+from .cluster.opening import open_bus, this_node
 from .config import Config
 from .errors import (
     CorruptSession,
     DatabaseInUse,
     InvalidBody,
     PenstockError,
-    SessionDeleted,
-    SessionNotFound,
-    StaleError,
     StorageError,
-    UnwritableDatabase,
-    WriteFailed,
 )
-from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id, now
-from .facts import NodeTakenOver, Observer
+from .events import Cursor, JSONObject, SessionId, check_path_id, check_session_id, new_session_id
+from .facts import Observer
 from .generation.generation import Producer
 from .log import open_log
-from .log.port import EventLog, Head, LogStatistics
+from .log.port import EventLog, LogStatistics
+from .log.using import using
 from .observers.log_lines import LogLines
 from .observers.reporting import Observers
 from .results import ProducerInfo, SessionInfo
 from .rules.merging import own_metadata
-from .rules.records import INCOMPLETE, OPEN, QUEUED
 from .session.arguments import checked_choice, checked_count, checked_cursor, checked_ttl
+from .session.background import Background
 from .session.commands import DeleteSession
+from .session.inheritance import Inheritance
 from .session.listing import Order
 from .session.peers import Peers, read_command, tell_answer, tell_error
 from .session.producers import Producers
@@ -52,29 +47,17 @@ from .shapes import check_text, checked_text
 from .stream.bus import Bus, LocalBus, Node
 from .stream.hub import Drained
 from .stream.watch import Watch
-from .supervision import EXITS, Exit, Supervisor, find_exit, own_failure, protected, without
-from .upkeep.compaction import Compactor
-from .upkeep.files import finish_copies, sweep_uploads
-from .upkeep.retention import expire_sessions
+from .supervision import EXITS, Exit, Supervisor, both, find_exit, protected, without
 
 __all__ = ["Engine", "EngineStatistics", "open_engine"]
 
 logger = logging.getLogger("penstock.engine")
-
-# How many sessions recovery ends at a time: enough for the log to commit them together.
-_RECOVERY_WIDTH: Final = 32
-
-# How often sessions are looked through for those past their age: a walk over all of them, which days later is as good.
-_EXPIRY_PAUSE: Final = 3600.0
 
 # What other engines are told of the list at the end may take so long: seconds.
 _FAREWELL: Final = 2.0
 
 # An engine that shares a store has written in it so many seconds ago at most, or it is not ready.
 _STORED_WITHIN: Final = 3.0
-
-# Upkeep that failed is taken up again after this: it would fail again, and nothing waits for it.
-_UPKEEP_PAUSE: Final = 60.0
 
 
 @final
@@ -129,27 +112,28 @@ class Engine:
         self._owns_bus = owns_bus
         observers = Observers((LogLines(),) if observer is None else (LogLines(), observer), self._leave_with)
         self._supervisor = Supervisor(self._leave_with)
-        self._observer: Final = observers
+        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, peers)
+        self._inheritance = Inheritance(log, self._registry)
+        self._background = Background(log, self._registry, self._sees_to)
         self._membership: Final = (
             None
             if bus is None or node is None
             else Membership(
                 bus,
                 node,
-                confirm=self._confirm,
-                inherit=self._inherit,
-                owners=self._owners,
+                confirm=self._inheritance.confirm,
+                inherit=self._inheritance.inherit,
+                owners=self._inheritance.owners,
                 replaced=self._leave_name,
             )
         )
-        is_gone = None if self._membership is None else self._membership.is_gone
-        self._registry = Registry(log, config, producers, observers, self._supervisor, owner, bus, peers, is_gone)
+        if self._membership is not None:
+            self._registry.is_gone = self._membership.is_gone
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self.replaced: DatabaseInUse | None = None  # likewise: another engine has its name
         self._opened = trio.Event()
         self._closing = trio.Event()
-        self._upkeep = trio.CancelScope()
         self._there = trio.CancelScope()  # as a node
         self._drained = trio.Event()
         self.closed = trio.Event()
@@ -269,7 +253,7 @@ class Engine:
         """
         check_path_id(owner, "an owner")
         self._registry.check_open()
-        await self._bring(partial(self._owned, owner), gone=owner)
+        await self._inheritance.take_over(owner)
 
     # --- the engines that share the log
 
@@ -292,7 +276,7 @@ class Engine:
     @property
     def producers(self) -> tuple[str, ...]:
         """The names of the producers that a start may name, in order; ``"remote"`` is not among them."""
-        return tuple(info.name for info in self._registry.producers.infos)
+        return self._registry.producers.names
 
     @property
     def producer_infos(self) -> tuple[ProducerInfo, ...]:
@@ -404,7 +388,7 @@ class Engine:
                     await self._closing.wait()
                     await self.drain()
                     await self._note_changes()
-                    self._upkeep.cancel(reason="the engine closes")
+                    self._background.close()
                     self._registry.closed = True
                     for resident in self._registry.tasks:  # also those that were closed in the middle of a repair
                         self._supervisor.call(resident.abandon, f"the end of session {resident.session_id}")
@@ -429,57 +413,6 @@ class Engine:
                 except StorageError as error:
                     logger.warning("other engines are not told of the last changes of the list: %s", error)
 
-    async def _keep_up(self) -> None:
-        """Compact what is old, delete what is too old, and give forks what they lack, until the engine closes."""
-        with self._upkeep:
-            async with trio.open_nursery() as nursery:
-                works: list[tuple[Callable[[], Awaitable[None]], str]] = [
-                    (self._registry.let_go, "penstock memory"),
-                    (
-                        Compactor(self._log, self.config, aside=self._registry, mine=self._sees_to).run,
-                        "penstock compaction",
-                    ),
-                    (self._expire, "penstock retention"),
-                    (self._give_files, "penstock files"),
-                ]
-                if self._registry.views is not None:
-                    works.append((self._registry.views.run, "penstock views"))
-                    works.append((self._registry.views.together.keep_looking, "penstock together"))
-                    works.append((self._registry.views.together.keep_asking, "penstock audience"))
-                notes = self._registry.listing.changes.notes
-                if notes is not None:
-                    works.append((notes.run, "penstock notes"))
-                for work, name in works:
-                    self._supervisor.start(nursery, partial(_persist, work, name), name)
-
-    async def _give_files(self) -> None:
-        """Of forks whose copying failed, or was cut off by a crash."""
-        while True:
-            await finish_copies(self._log, begins=self._begins)
-            await trio.sleep(_UPKEEP_PAUSE)
-
-    def _sees_to(self, session_id: str) -> bool:
-        """Whether this engine, and no other that shares its log, sees to what nobody does of the session."""
-        return self._membership is None or self._membership.responsible(session_id)
-
-    def _begins(self, session_id: str) -> bool:
-        return self._registry.expects(session_id) or not self._sees_to(session_id)
-
-    async def _expire(self) -> None:
-        while (age := self.config.session_max_age) is not None:
-            try:
-                await expire_sessions(
-                    self._log, age, delete=self._delete_unchanged, aside=self._registry, mine=self._sees_to
-                )
-            except PenstockError as error:
-                logger.warning("sessions that are too old stay for now: %s", error)
-            await trio.sleep(min(_EXPIRY_PAUSE, age))
-
-    async def _delete_unchanged(self, head: Head) -> bool:
-        """Delete a session that nobody uses and that still stands where it stood; whether it was deleted."""
-        resident = await self._registry.resident(SessionId(head.session_id))
-        return await resident.delete_unused(Cursor(head.epoch, head.tail))
-
     async def _close_log(self) -> None:
         try:
             if self._owns_log and not self.closed.is_set():
@@ -490,123 +423,31 @@ class Engine:
             self.closed.set()
 
     async def _recover(self) -> None:
-        """End as ``lost`` what a dead process left open, and let its queues go on: being in memory does it.
+        """Begin: be there for the others, end what was left open, and only then see to the rest in the background.
 
-        Where engines share the log, only what was left by one of this name, or is nobody's: the others may live.
-
-        In the task of who opens the engine: it may be cancelled, and what began meanwhile is drained. What is wrong
-        with one session is no reason not to open the others.
+        In the task of who opens the engine: it may be cancelled, and what began meanwhile is drained.
         """
-        owner = self._registry.owner
-        if await self._log.holders(INCOMPLETE, limit=1):
-            raise UnwritableDatabase("this log is a copy that is not whole: remove it, and copy again")
+        await self._inheritance.check_whole()
         if self._membership is not None:
             await self._membership.join()
             self._registry.launch_apart(self._be_there, "penstock membership")
-        await sweep_uploads(self._log, owner)
-        if owner:
-            for each in (owner, ""):
-                await self._bring(partial(self._owned, each))
-        else:
-            for key in (OPEN, QUEUED):
-                await self._bring(partial(self._holders, key))
-        self._registry.launch_apart(self._keep_up, "penstock upkeep")
+        await self._inheritance.recover()
+        self._registry.launch_apart(self._background.run, "penstock upkeep")
 
-    async def _holders(self, key: str, after: str) -> list[str]:
-        return [session_id for session_id, _ in await self._log.holders(key, after=after, limit=_RECOVERY_WIDTH)]
-
-    async def _owned(self, owner: str, after: str) -> list[str]:
-        return await self._log.owned(owner, having=(OPEN, QUEUED), after=after, limit=_RECOVERY_WIDTH)
+    def _sees_to(self, session_id: str) -> bool:
+        """Whether this engine, and no other that shares its log, sees to what nobody does of the session."""
+        return self._membership is None or self._membership.responsible(session_id)
 
     async def _be_there(self) -> None:
         assert self._membership is not None
         with self._there:
             await self._membership.run()
 
-    def _confirm(self) -> None:
-        """Others may have taken over what is live here: have the log say so before anything more is written."""
-        for resident in self._registry.residents:
-            if resident.core.live is not None and resident.owns:
-                resident.journal.probe()
-
-    async def _inherit(self, name: str, wants: Callable[[str], bool]) -> bool:
-        """Take over what an engine that is gone left open, and what is nobody's; whether nothing of it is left.
-
-        Only in sessions that are wanted: others do so with the rest.
-        """
-        brought = await self._bring(partial(self._owned, name), gone=name, wants=wants)
-        if brought:
-            self._observer.observe(NodeTakenOver(name=name, sessions=brought))
-        await self._bring(partial(self._owned, ""), wants=wants)  # what it released when it left
-        after = ""
-        while left := await self._owned(name, after):
-            if not all(self._registry.is_aside(each) for each in left):
-                return False
-            after = left[-1]
-        return True
-
-    async def _owners(self) -> set[str]:
-        """Who has anything open, or waiting."""
-        owners: set[str] = set()
-        for key in (OPEN, QUEUED):
-            after = ""
-            while held := await self._holders(key, after):
-                owners |= {head.owner for head in (await self._log.living(held)).values()}
-                after = held[-1]
-        return owners - {""}
-
     def _leave_name(self, error: DatabaseInUse) -> None:
         logger.error("%s", error)
         self.replaced = error
         self._closing.set()
         self.application.cancel(reason="penstock: another engine has its name")
-
-    async def _bring(
-        self,
-        page: Callable[[str], Awaitable[Sequence[str]]],
-        gone: str = "",
-        wants: Callable[[str], bool] = lambda _: True,
-    ) -> int:
-        """Bring the sessions of all pages into memory that are wanted; how many are.
-
-        Raises what would be so with every other one.
-        """
-        failure: PenstockError | None = None
-        brought = 0
-
-        async def bring(session_id: str) -> None:
-            nonlocal failure, brought
-            try:
-                await self._registry.resident(SessionId(session_id), gone=gone)
-                brought += 1
-            except (CorruptSession, StaleError, SessionNotFound, SessionDeleted):
-                pass  # it is set aside, or gone, or another engine has it
-            except PenstockError as error:
-                if isinstance(error, WriteFailed) and not error.whole:
-                    logger.error("session %s: what it holds open stays open: %s", session_id, error)
-                else:
-                    failure = error
-
-        after = ""
-        while session_ids := await page(after):
-            async with trio.open_nursery() as nursery:
-                for session_id in filter(wants, session_ids):
-                    self._supervisor.start(nursery, partial(bring, session_id), f"the opening of session {session_id}")
-            if failure is not None:
-                raise failure
-            after = session_ids[-1]
-        return brought
-
-
-async def _persist(work: Callable[[], Awaitable[None]], name: str) -> None:
-    """Do it until it is done; when it fails, again after a while."""
-    while True:
-        try:
-            await work()
-            return
-        except BaseException as error:
-            logger.error("%s failed; again in %.0f s", name, _UPKEEP_PAUSE, exc_info=own_failure(error))
-        await trio.sleep(_UPKEEP_PAUSE)
 
 
 @asynccontextmanager
@@ -684,12 +525,14 @@ async def open_engine(
         bus=(LocalBus() if shared is None else shared) if name else None,
         peers=peers if name else None,
         owns_bus=shared is not bus,
-        node=None if shared is None else _node(name, node_url, config, known),
+        node=None
+        if shared is None
+        else this_node(name, node_url, config.lease_ttl, [info.name for info in known.infos]),
     )
     raised: BaseException | None = None
     closing: BaseException | None = None
     try:
-        with _using(opened, name), engine.application:
+        with using(opened, name), engine.application:
             try:
                 async with trio.open_nursery() as nursery:
                     try:
@@ -704,58 +547,9 @@ async def open_engine(
             except BaseException as error:  # noqa: BLE001  what came on the way out, to stand beside it
                 engine.exit = engine.exit or find_exit(error)  # a Ctrl-C while it closed
                 closing = without(error, EXITS)
-            failure = engine.replaced or _both(raised, closing)
+            failure = engine.replaced or both(raised, closing)
             if failure is not None:
                 raise failure
     finally:
         if engine.exit is not None:
             raise engine.exit  # as it is, whatever the application raised that was cancelled for it
-
-
-def _version() -> str:
-    with suppress(PackageNotFoundError):  # an application may have copied the engine
-        return version("penstock")
-    return ""
-
-
-def _node(name: str, url: str, config: Config, producers: Producers) -> Node:
-    return Node(
-        name=name,
-        incarnation=uuid4().hex,
-        url=url,
-        version=_version(),
-        since=now(),
-        ttl=config.lease_ttl,
-        producers=tuple(info.name for info in producers.infos),
-    )
-
-
-# The logs that have an engine, by identity, with its name: without one, it believes that all sessions are its own.
-_used_logs: Final[dict[tuple[int, str], object]] = {}
-
-
-@contextmanager
-def _using(log: EventLog, owner: str) -> Iterator[None]:
-    """Raises `DatabaseInUse` when an engine is open over this very log that has this name, or either has none."""
-    me = object()
-    if _used_logs.setdefault((id(log), owner), me) is not me:  # in one step, for engines of several threads
-        raise DatabaseInUse("an engine is open over this log already: use that one, or open another log")
-    try:
-        if any(each == id(log) and name != owner and not (name and owner) for each, name in list(_used_logs)):
-            raise DatabaseInUse("an engine is open over this log already: give each its own name, or open another log")
-        yield
-    finally:
-        del _used_logs[id(log), owner]
-
-
-def _both(raised: BaseException | None, closing: BaseException | None) -> BaseException | None:
-    """What comes out of the block: one error as it is, two in a group, as out of a nursery."""
-    while isinstance(closing, BaseExceptionGroup) and len(closing.exceptions) == 1:
-        closing = closing.exceptions[0]
-    if raised is None or closing is None:
-        return closing if raised is None else raised
-    if isinstance(raised, trio.Cancelled) and isinstance(closing, trio.Cancelled):
-        return raised
-    return BaseExceptionGroup(
-        "an engine's block was left by one error, and its closing raised another", [raised, closing]
-    )

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, TypeVar, final
 import trio
 from attrs import frozen
 
-__all__ = ["EXITS", "Exit", "Raised", "Supervisor", "find_exit", "own_failure", "protected", "split", "without"]
+__all__ = ["EXITS", "Exit", "Raised", "Supervisor", "both", "find_exit", "own_failure", "protected", "split", "without"]
 
 logger = logging.getLogger("penstock.engine")
 
@@ -77,6 +77,19 @@ def without(error: BaseException, kinds: tuple[type[BaseException], ...]) -> Bas
     """What is left of it besides these kinds."""
     kept = [leaf for leaf in _leaves(error) if not isinstance(leaf, kinds)]
     return error if len(kept) == sum(1 for _ in _leaves(error)) else _joined(error, kept)
+
+
+def both(raised: BaseException | None, closing: BaseException | None) -> BaseException | None:
+    """What comes out of the block: one error as it is, two in a group, as out of a nursery."""
+    while isinstance(closing, BaseExceptionGroup) and len(closing.exceptions) == 1:
+        closing = closing.exceptions[0]
+    if raised is None or closing is None:
+        return closing if raised is None else raised
+    if isinstance(raised, trio.Cancelled) and isinstance(closing, trio.Cancelled):
+        return raised
+    return BaseExceptionGroup(
+        "an engine's block was left by one error, and its closing raised another", [raised, closing]
+    )
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

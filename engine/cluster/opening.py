@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from uuid import uuid4
 
 from ..errors import UnwritableDatabase
+from ..events import now
 from ..log.port import EventLog
 from ..stream.bus import Bus, Node
 
-__all__ = ["list_nodes", "open_bus"]
+__all__ = ["list_nodes", "open_bus", "this_node"]
 
 
 async def open_bus(bus: str | Bus | None, log: EventLog, *, patience: float) -> Bus | None:
@@ -54,3 +58,22 @@ async def list_nodes(url: str, *, patience: float) -> Mapping[str, Node | None]:
         return await bus.nodes()
     finally:
         await bus.aclose()
+
+
+def this_node(name: str, url: str, ttl: float, producers: Sequence[str]) -> Node:
+    """What an engine says of itself to the others."""
+    return Node(
+        name=name,
+        incarnation=uuid4().hex,
+        url=url,
+        version=_version(),
+        since=now(),
+        ttl=ttl,
+        producers=tuple(producers),
+    )
+
+
+def _version() -> str:
+    with suppress(PackageNotFoundError):  # an application may have copied the engine
+        return version("penstock")
+    return ""

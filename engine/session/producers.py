@@ -41,6 +41,11 @@ class Producers:
         self._default = default
         self.infos = tuple(_info(name, self._known[name], default) for name in sorted(self._known))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In order; `REMOTE` is not among them."""
+        return tuple(info.name for info in self.infos)
+
     def named(self, name: str) -> Producer:
         """Raises `ProducerNotFound`."""
         return self.find(name)[0]

@@ -84,14 +84,14 @@ class Registry:
         owner: str = "",
         bus: Bus | None = None,
         peers: Peers | None = None,
-        is_gone: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """Where others share its log, ``owner`` is the engine's name, ``bus`` how it hears of them, ``peers`` how it
-        asks them. ``is_gone`` tells whether the one of that name is gone, where that can be known.
+        asks them.
         """
         self._log = log
         log.on_went_back = self._went_back
-        self._is_gone = is_gone
+        # Whether the engine of that name is gone; None where that cannot be known.
+        self.is_gone: Callable[[str], Awaitable[bool]] | None = None
         self.owner: Final = owner
         self.bus: Final = bus
         self.config: Final = config
@@ -362,7 +362,7 @@ class Registry:
                 if self.owner and head.owner not in ("", self.owner):
                     # What begins behind this look raises the token, and then the claim is refused.
                     open_ = await self._log.record(session_id, head.epoch, OPEN) is not None
-                    if open_ and head.owner != gone and (self._is_gone is None or not await self._is_gone(head.owner)):
+                    if open_ and head.owner != gone and (self.is_gone is None or not await self.is_gone(head.owner)):
                         raise Moved("another engine has the session", owner=head.owner, session_id=session_id)
                 if not await self._written(claim, lambda: None):
                     raise TimedOut("the log has not said yet whose the session is", session_id=session_id)

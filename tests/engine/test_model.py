@@ -399,7 +399,7 @@ class Driver:
         head = await self.log.head(session_id)
         assert head is not None
         expired = model.unused
-        assert await self.engine._delete_unchanged(head) == expired
+        assert await self.engine._background.delete_unchanged(head) == expired
         if expired:
             self.model.sessions[session_id] = None
             self.seen.pop(session_id, None)

@@ -175,7 +175,7 @@ async def _used_and_old(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(user)
             await turns(before)
-            await engine._delete_unchanged(head)  # what the walk over all sessions calls
+            await engine._background.delete_unchanged(head)  # what the walk over all sessions calls
             await turns(20)
             if use == "subscribe":
                 nursery.cancel_scope.cancel()
@@ -201,6 +201,6 @@ async def test_a_session_that_nobody_uses_is_deleted(autojump_clock: trio.testin
         await session.post("years of history")
         head = await log.head("old")
         assert head is not None
-        await engine._delete_unchanged(head)
+        await engine._background.delete_unchanged(head)
         with pytest.raises(SessionDeleted):
             await session.snapshot()

@@ -411,7 +411,7 @@ class Storm:
     async def expire(self, engine: Engine, session_id: str) -> None:
         """The walk over old sessions comes by; if it deletes this one, then nothing came behind what it had seen."""
         head = await self.log.head(session_id)
-        if head is not None and not head.deleted and await engine._delete_unchanged(head):
+        if head is not None and not head.deleted and await engine._background.delete_unchanged(head):
             self.done["Expire deleted"] += 1
             self.expired.append(head)
 
