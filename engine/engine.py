@@ -128,7 +128,7 @@ class Engine:
             )
         )
         if self._membership is not None:
-            self._registry.is_gone = self._membership.is_gone
+            self._registry.claims.is_gone = self._membership.is_gone
         self.application: Final = trio.CancelScope()
         self.exit: Exit | None = None  # what ended it
         self.replaced: DatabaseInUse | None = None  # likewise: another engine has its name

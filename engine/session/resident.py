@@ -142,7 +142,7 @@ class Resident:
                 self.presence,
                 config,
                 on_corrupt=registry.set_aside,
-                on_missed=registry.missed,
+                on_missed=registry.doubts.missed,
             )
         else:
             self.history = view.history

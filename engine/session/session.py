@@ -88,6 +88,7 @@ from .commands import (
     Update,
 )
 from .files import file_info, read_file, whole
+from .forks import fork
 from .life import Call
 from .registry import Registry
 from .remote_commands import FENCE_WAIT, Chunks, Finish, Keep, WaitFenced
@@ -350,7 +351,7 @@ class Session:
         where there is no new session because something of it could not be stored.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        await self._registry.fork(sid, self.session_id, checked_fork_point(at), own_metadata(metadata))
+        await fork(self._registry, sid, self.session_id, checked_fork_point(at), own_metadata(metadata))
         return Session(self._registry, sid, created=True)
 
     @asynccontextmanager
@@ -377,7 +378,7 @@ class Session:
         tail = reader.history.cursor
         if cursor is not None and cursor.epoch == tail.epoch and cursor.offset > tail.offset:
             missed = Head(session_id=self.session_id, epoch=cursor.epoch, tail=cursor.offset, token=0)
-            self._registry.missed(missed, proven=False)
+            self._registry.doubts.missed(missed, proven=False)
         subscription = Subscription(
             reader.history,
             cursor,

@@ -102,7 +102,7 @@ class View:
             self.presence,
             config,
             on_corrupt=registry.set_aside,
-            on_missed=registry.missed,
+            on_missed=registry.doubts.missed,
         )
         # Another engine may be taking events out of any page.
         self.history.share_pages(shared=False)
@@ -304,7 +304,7 @@ class Views:
                 try:
                     head = sound(heads.get(view.session_id))
                     if head is not None and went_back(head, before):
-                        self._registry.missed(before)
+                        self._registry.doubts.missed(before)
                     else:
                         view.met(head)
                 except CorruptSession as error:
