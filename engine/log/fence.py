@@ -11,7 +11,7 @@ from ..errors import IdInUse, PenstockError, StaleEpoch, StaleToken, WentBack
 from ..rules.admission import TokenVerdict, admit_token
 from .port import MOST, Append, Claim, Compact, Delete, Head, Keep, Move, Release, life_of
 
-__all__ = ["Standing", "admit", "admit_compact", "went_back"]
+__all__ = ["Standing", "admit", "admit_compact", "life_over", "went_back"]
 
 
 @final
@@ -41,7 +41,7 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     if isinstance(write, Delete) and write.forced:
         return Standing(write.epoch, 0, write.token, True)
     if standing.deleted or (not isinstance(write, Release) and standing.epoch != write.epoch):
-        return StaleEpoch("this life of the session is over", session_id=write.session_id)
+        return life_over(write.session_id)
     if isinstance(write, Keep):
         return standing
     if isinstance(write, Claim):
@@ -65,6 +65,11 @@ def admit(standing: Standing | None, write: Move) -> Standing | PenstockError:
     return Standing(standing.epoch, standing.tail + len(write.events), write.token, False, standing.owner)
 
 
+def life_over(session_id: str) -> StaleEpoch:
+    """What is asked of a life that has ended, or that never was."""
+    return StaleEpoch("this life of the session is over", session_id=session_id)
+
+
 def went_back(standing: Standing | Head, missed: Head) -> bool:
     """Whether a session that stands here cannot have stood at ``missed`` before, unless the store went back."""
     if standing.deleted or life_of(standing.epoch) != life_of(missed.epoch):
@@ -77,7 +82,7 @@ def admit_compact(standing: Standing | None, write: Compact) -> StaleEpoch | Non
     if standing is None:
         return StaleEpoch("no such session: create it first", session_id=write.session_id)
     if standing.deleted or standing.epoch != write.epoch:
-        return StaleEpoch("this life of the session is over", session_id=write.session_id)
+        return life_over(write.session_id)
     if standing.doubted:  # what it was made of may be gone
         return StaleEpoch("the store went back: the session needs a new epoch first", session_id=write.session_id)
     return None

@@ -17,8 +17,8 @@ from typing import final
 import trio
 from attrs import define, field
 
-from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, WriteFailed
-from .fence import Standing, admit, admit_compact, went_back
+from ..errors import CorruptSession, PenstockError, StorageError, WriteFailed
+from .fence import Standing, admit, admit_compact, life_over, went_back
 from .port import (
     Append,
     Claim,
@@ -250,7 +250,7 @@ class MemoryLog(EventLog):
         await self._reading()
         life = self._lives.get(session_id)
         if life is None or life.standing.deleted or life.standing.epoch != epoch:
-            raise StaleEpoch("this life of the session is over", session_id=session_id)
+            raise life_over(session_id)
         return life
 
     def _behind(self, after: str) -> list[tuple[str, _Life]]:

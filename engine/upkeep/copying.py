@@ -18,6 +18,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from ..errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..log.fence import life_over
 from ..log.port import Append, Compact, Delete, Entry, EventLog, Head, Keep, Write, rebased
 from ..rules.records import COPYING, FILES, INCOMPLETE, PARTS, READABLE, UPLOADING, FileRecord, read_record
 from ..stream.aside import check_page, reading, sound
@@ -174,7 +175,7 @@ class _Copying:
             records = await _records(self._source, found)
             head = sound(await self._source.head(found.session_id))
             if head is None or head.deleted or head.epoch != found.epoch:
-                raise StaleEpoch("this life of the session is over", session_id=found.session_id)
+                raise life_over(found.session_id)
             if records == await _records(self._source, found):
                 return head, records
             await trio.sleep(_PAUSE)

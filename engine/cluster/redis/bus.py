@@ -20,7 +20,7 @@ from ...log.port import Entry
 from ...log.redis.address import Address
 from ...log.redis.checks import take_layout
 from ...log.redis.layout import Layout
-from ...log.redis.store import Client, Script, Store, connected, primary_of
+from ...log.redis.store import Client, Script, Store, connected, primary_of, to_bytes
 from ...stream.bus import REMEMBERED, Bus, Heard, Node, name_taken
 from ...stream.hub import Batch
 from ...stream.volatile import Volatile
@@ -242,7 +242,8 @@ class RedisBus(Bus):
         answer = await self._call(_NODES, self._base)
         if not isinstance(answer, list):
             raise StorageError("the store's answer cannot be read")
-        said = ((_bytes(name).decode(), _bytes(lease)) for name, lease in zip(answer[::2], answer[1::2], strict=True))
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        said = ((to_bytes(name).decode(), to_bytes(lease)) for name, lease in pairs)
         return {name: Node.decoded(name, lease) if lease else None for name, lease in said}
 
     async def retire(self, name: str, incarnation: str | None = None) -> None:
@@ -300,12 +301,6 @@ def _batch(session_id: str, message: bytes) -> Batch | None:
     except ValueError:
         return None
     return Batch(session_id, epoch, entries) if entries and position == len(bodies) else None
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise StorageError("the store's answer cannot be read")
-    return value
 
 
 def _told(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import psycopg
 import trio
 
 from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..fence import life_over
 from ..lane import Lane, LanedLog
 from ..port import Delete, Entry, Head, Report, Write, check_plain_key, head_of
 from .address import Address
@@ -218,7 +219,7 @@ class PgLog(LanedLog):
         wanted = {"sessions": sessions, "epochs": epochs, "key": key, "max_bytes": max_bytes}
         rows = await self._rows(_EACH_RECORD, wanted)
         return [
-            _stale(session_id) if over else value
+            life_over(session_id) if over else value
             for session_id, (over, value) in zip(sessions, rows, strict=False)  # as many as fit
         ]
 
@@ -317,9 +318,5 @@ def _beginning(column: str, prefix: str) -> tuple[str, dict[str, str]]:
 def _of_living(rows: list[tuple[Any, ...]], session_id: str) -> list[tuple[Any, ...]]:
     """What a life has, read with a LEFT JOIN. Raises `StaleEpoch` when the life is not there."""
     if not rows:
-        raise _stale(session_id)
+        raise life_over(session_id)
     return rows
-
-
-def _stale(session_id: str) -> StaleEpoch:
-    return StaleEpoch("this life of the session is over", session_id=session_id)

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import Ready
 
-from ...errors import StorageError
+from ..absence import Absence
 from .address import Address
 
 __all__ = ["Link", "Store", "connect"]
@@ -27,14 +27,8 @@ logger = logging.getLogger("penstock.log")
 
 _T = TypeVar("_T")
 
-# Between two attempts: seconds.
-_PAUSE: Final = 0.1
-
 # Whose connection cannot even be made within this is away: seconds.
 _CONNECT: Final = 2
-
-# While nobody asks the store anything, it is asked this often whether it is there: seconds.
-_PERIOD: Final = 2.0
 
 # How many reads there are at a time.
 _READERS: Final = 4
@@ -127,22 +121,18 @@ class Store:
 
     def __init__(self, address: Address, patience: float, within: float) -> None:
         self._address = address
-        self._patience = patience
+        self._absence = Absence(patience)
         self._within = within
         self._idle: list[Link] = []
         self._reading = trio.CapacityLimiter(_READERS)
         self._writing = trio.CapacityLimiter(1)
-        self._away_since: float | None = None
-        self._heard = trio.current_time()
         self._refused: str | None = None
         self.on_back: Callable[[], None] = lambda: None
 
     @property
     def trouble(self) -> str | None:
         """Why calls wait or fail at present, fit for anyone's eyes."""
-        if self._away_since is not None:
-            return f"the store has been away for {trio.current_time() - self._away_since:.0f} s"
-        return self._refused and f"the store refuses what it is asked: {self._refused}"
+        return self._absence.said or (self._refused and f"the store refuses what it is asked: {self._refused}")
 
     async def write(self, work: Callable[[Link], _T]) -> _T:
         """As `read`, for the one that writes. Not to be cancelled."""
@@ -167,10 +157,7 @@ class Store:
                 )
             except psycopg.Error as error:
                 self._failed(error)
-                since = begun if self._away_since is None else min(begun, self._away_since)
-                if trio.current_time() - since >= self._patience:
-                    raise StorageError(self.trouble or f"the store failed: {error}") from error
-                await trio.sleep(_PAUSE)
+                await self._absence.pause(begun, error, self.trouble or f"the store failed: {error}")
             else:
                 self._answered()
                 return answer
@@ -191,9 +178,7 @@ class Store:
     async def watch(self) -> None:
         """Ask the store whether it is there while nobody else asks it anything, for as long as it is open."""
         while True:
-            await trio.sleep(_PERIOD if self._away_since is None else _PAUSE)
-            if self._away_since is None and trio.current_time() - self._heard < _PERIOD:
-                continue
+            await self._absence.pause_watch()
             try:
                 await trio.to_thread.run_sync(self._with_link, _ping, limiter=self._reading, abandon_on_cancel=True)
             except psycopg.Error as error:
@@ -226,9 +211,7 @@ class Store:
             raise error
 
     def _gone(self, error: psycopg.Error) -> None:
-        if self._away_since is None:
-            self._away_since = trio.current_time()
-            logger.warning("the store is away: %s", error)
+        self._absence.begin(str(error))
         self._drop()  # those that are idle have gone with it
 
     def _drop(self) -> None:
@@ -236,10 +219,7 @@ class Store:
             self._idle.pop().close()
 
     def _answered(self) -> None:
-        self._heard = trio.current_time()
-        if self._away_since is not None:
-            logger.warning("the store is back after %.1f s", self._heard - self._away_since)
-            self._away_since = None
+        if self._absence.end():
             self.on_back()
 
 

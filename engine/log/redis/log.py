@@ -15,12 +15,13 @@ from attrs import evolve
 from coredis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from ...errors import CorruptSession, PenstockError, StaleEpoch, StorageError, UnwritableDatabase
+from ..fence import life_over
 from ..lane import Lane, LanedLog
 from ..port import Entry, Head, Report, Write, check_plain_key
 from .address import Address
 from .checks import check_store, take_layout
 from .layout import Layout, Packable, head_from, pack, place_of
-from .store import Argument, Client, Script, Store, connected, of_answers
+from .store import Argument, Client, Script, Store, connected, of_answers, to_bytes
 from .writing import Writing
 
 __all__ = ["RedisLog", "open_redis"]
@@ -184,7 +185,7 @@ class RedisLog(LanedLog):
 
     async def records(self, session_id: str, epoch: str, prefix: str = "") -> dict[str, bytes]:
         found = await self._of_one(_RECORDS, session_id, epoch, prefix)
-        records = {_text(key): _bytes(value) for key, value in zip(found[::2], found[1::2], strict=True)}
+        records = {_text(key): to_bytes(value) for key, value in zip(found[::2], found[1::2], strict=True)}
         return dict(sorted(records.items()))
 
     async def record(self, session_id: str, epoch: str, key: str) -> bytes | None:
@@ -366,7 +367,7 @@ def _record(session_id: str, answer: object) -> bytes | StaleEpoch | CorruptSess
 
 def _wrong(session_id: str, answer: object) -> StaleEpoch | CorruptSession:
     if answer == 0:
-        return StaleEpoch("this life of the session is over", session_id=session_id)
+        return life_over(session_id)
     return CorruptSession("what is stored of it cannot be read", session_id=session_id)
 
 
@@ -379,10 +380,4 @@ def _page(answer: object) -> tuple[bool, list[str]]:
 
 
 def _text(value: object) -> str:
-    return _bytes(value).decode()
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise StorageError("the store's answer cannot be read")
-    return value
+    return to_bytes(value).decode()

@@ -37,24 +37,18 @@ from coredis.exceptions import ConnectionError as LostConnection
 from coredis.retry import NoRetryPolicy
 
 from ...errors import StorageError
+from ..absence import Absence
 from .address import Address
 
-__all__ = ["Client", "Script", "Store", "connected", "of_answers", "primary_of"]
+__all__ = ["Client", "Script", "Store", "connected", "of_answers", "primary_of", "to_bytes"]
 
 logger = logging.getLogger("penstock.log")
 
 Client: TypeAlias = coredis.Redis[bytes] | coredis.RedisCluster[bytes]
 Argument: TypeAlias = bytes | str | int
 
-# Between two attempts: seconds. A store that restarts takes some hundred milliseconds, or as long as it takes to load.
-_PAUSE: Final = 0.1
-
 # Whose connection cannot even be made within this is away: seconds.
 _CONNECT: Final = 2.0
-
-# While nobody asks the store anything, it is asked this often whether it is there: seconds. A connection of which only
-# this end is left is found by it.
-_PERIOD: Final = 2.0
 
 # Replicas are waited for so long before the call is made again: milliseconds, far below what an answer may take.
 _COPIED: Final = 1000
@@ -204,18 +198,16 @@ class Store:
         """``replicas``: on how many of them `call_safely` has its effects."""
         self._client = client
         self.replicas: Final = replicas
-        self._patience = patience
+        self._absence = Absence(patience)
         self.on_back: Callable[[], None] = lambda: None
-        self._away_since: float | None = None
-        self._heard = trio.current_time()
         self._known = ""  # the last of its runs
         self._refused: dict[str, str] = {}  # why, by the script's digest
 
     @property
     def trouble(self) -> str | None:
         """Why calls wait or fail at present, fit for anyone's eyes."""
-        if self._away_since is not None:
-            return f"the store has been away for {trio.current_time() - self._away_since:.0f} s"
+        if self._absence:
+            return self._absence.said
         for reason in self._refused.values():
             return f"the store refuses what it is asked: {reason}"
         return None
@@ -258,12 +250,9 @@ class Store:
         while True:
             try:
                 answer = await attempt()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  `_failed` raises what does not pass
                 self._failed(script, error)
-                since = begun if self._away_since is None else min(begun, self._away_since)
-                if trio.current_time() - since >= self._patience:
-                    raise StorageError(self.trouble or f"the store failed: {_named(error)}") from error
-                await trio.sleep(_PAUSE)
+                await self._absence.pause(begun, error, self.trouble or f"the store failed: {_named(error)}")
             else:
                 self._answered()
                 self._refused.pop(script.digest, None)
@@ -272,10 +261,8 @@ class Store:
     async def watch(self) -> None:
         """Ask the store whether it is there while nobody else asks it anything, for as long as it is open."""
         while True:
-            await trio.sleep(_PERIOD if self._away_since is None else _PAUSE)
-            if self._away_since is None and trio.current_time() - self._heard < _PERIOD:
-                continue
-            if self._away_since is not None and isinstance(self._client, coredis.RedisCluster):
+            await self._absence.pause_watch()
+            if self._absence and isinstance(self._client, coredis.RedisCluster):
                 # That some node answers says nothing of the one that is away. Another takes its place: coredis looks
                 # for it by itself, but with pauses of up to half a minute.
                 with suppress(RedisError, OSError):
@@ -283,7 +270,7 @@ class Store:
                 continue
             try:
                 run = await self._run()
-            except Exception as error:  # noqa: BLE001  as above
+            except Exception as error:  # noqa: BLE001  as above, and here all count as away
                 self._gone(error)
             else:
                 restarted, self._known = run != self._known, run
@@ -311,17 +298,12 @@ class Store:
         self._refused[script.digest] = _REFUSALS[code]
 
     def _gone(self, error: Exception) -> None:
-        if self._away_since is None:
-            self._away_since = trio.current_time()
-            logger.warning("the store is away: %s", _named(error))
+        self._absence.begin(_named(error))
         # coredis keeps a connection whose answer has not come, and would put the next call behind it.
         self._client.connection_pool.disconnect()
 
     def _answered(self) -> None:
-        self._heard = trio.current_time()
-        if self._away_since is not None:
-            logger.warning("the store is back after %.1f s", self._heard - self._away_since)
-            self._away_since = None
+        if self._absence.end():
             self.on_back()
 
 
@@ -334,3 +316,10 @@ def of_answers(answer: object, count: int) -> Sequence[object]:
     if not isinstance(answer, list) or len(answer) != count:
         raise StorageError("the store's answer cannot be read")
     return answer
+
+
+def to_bytes(value: object) -> bytes:
+    """What of an answer must be bytes. Raises `StorageError`."""
+    if not isinstance(value, bytes):
+        raise StorageError("the store's answer cannot be read")
+    return value

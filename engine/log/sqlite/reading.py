@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from ...errors import CorruptSession, StaleEpoch, StorageError
+from ..fence import life_over
 from ..port import Entry, EventLog, Head, check_plain_key, head_of
 from .database import explain, is_damaged
 from .layout import FIRST_UP_TO, OF_CHUNK, TAIL
@@ -150,7 +151,7 @@ class SqliteReads(EventLog):
         def query(connection: sqlite3.Connection) -> list[Entry]:
             page = _small_ones(connection) or _as_many_as_fit(connection)
             if not page and connection.execute(_IS_LIVING, wanted).fetchone() is None:
-                raise _stale(session_id)
+                raise life_over(session_id)
             return page
 
         def _small_ones(connection: sqlite3.Connection) -> list[Entry]:
@@ -194,7 +195,7 @@ class SqliteReads(EventLog):
         def query(connection: sqlite3.Connection) -> bytes | None:
             row = connection.execute(_RECORD, (key, session_id, epoch)).fetchone()
             if row is None:
-                raise _stale(session_id)
+                raise life_over(session_id)
             value: bytes | None = row[0]
             return value
 
@@ -279,7 +280,7 @@ class SqliteReads(EventLog):
                         left -= len(value or b"")
                         if found and left < 0:
                             return found
-                        found.append(_stale(session_id) if life is None else value)
+                        found.append(life_over(session_id) if life is None else value)
             return found
 
         try:
@@ -380,8 +381,4 @@ def _of_living(rows: Iterable[tuple[_K, _V]], session_id: str) -> Iterator[tuple
         if row[0] is not None:
             yield row
     if over:
-        raise _stale(session_id)
-
-
-def _stale(session_id: str) -> StaleEpoch:
-    return StaleEpoch("this life of the session is over", session_id=session_id)
+        raise life_over(session_id)
