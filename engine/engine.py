@@ -32,7 +32,6 @@ from .log.using import using
 from .observers.log_lines import LogLines
 from .observers.reporting import Observers
 from .results import ProducerInfo, SessionInfo
-from .rules.merging import own_metadata
 from .session.arguments import checked_choice, checked_count, checked_cursor, checked_ttl
 from .session.background import Background
 from .session.commands import DeleteSession
@@ -147,8 +146,7 @@ class Engine:
         `WriteFailed`, `TimedOut`, `Draining`.
         """
         sid = new_session_id() if session_id is None else check_session_id(session_id)
-        own = own_metadata(metadata)
-        return Session(self._registry, sid, created=await self._registry.create(sid, own or {}))
+        return Session(self._registry, sid, created=await self._registry.create(sid, metadata))
 
     async def session(self, session_id: str) -> Session:
         """The session with this id. Raises `SessionNotFound`, `SessionDeleted`, `InvalidId`.

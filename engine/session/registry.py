@@ -37,6 +37,7 @@ from ..generation.watchdog import Watchdog
 from ..log.fence import went_back
 from ..log.port import EventLog, Head
 from ..rules.listing import begun
+from ..rules.merging import own_metadata
 from ..stream.aside import Aside
 from ..stream.budget import Budget
 from ..stream.bus import Bus
@@ -138,11 +139,12 @@ class Registry:
         """Those, and the ones that have left it and still have a task: a straggler runs."""
         return list({*self._residents.values(), *self._at_work})
 
-    async def create(self, sid: SessionId, metadata: JSONObject) -> bool:
+    async def create(self, sid: SessionId, metadata: JSONObject | None) -> bool:
         """Have the session in memory, made if there is none or it was deleted; whether it was made.
 
-        Raises `CorruptSession`, `WriteFailed`, `TimedOut`, `Draining`.
+        Raises `InvalidBody`, `CorruptSession`, `WriteFailed`, `TimedOut`, `Draining`.
         """
+        own = own_metadata(metadata) or {}
         created = False
         async with self.until_closed(), self.entrance(sid):
             while sid not in self._residents:
@@ -152,9 +154,9 @@ class Registry:
                         await self.enter(await self.claims.claim(sid, head, "") if head.doubted else head)
                     break
                 try:
-                    first = Event(data=SessionCreated(metadata=metadata), session_id=sid, time=now(), offset=1)
+                    first = Event(data=SessionCreated(metadata=own), session_id=sid, time=now(), offset=1)
                     self.check_open()
-                    head = await self.heads.begin(sid, head, [encode(first)], metadata, {}, begun(first.time))
+                    head = await self.heads.begin(sid, head, [encode(first)], own, {}, begun(first.time))
                 except (IdInUse, StaleToken):
                     continue  # a call was cancelled after it had handed its write over, or another engine was faster
                 await self.enter(head)
@@ -166,7 +168,7 @@ class Registry:
             if resident is None or self.views is None:
                 raise
             await resident.confirm()  # another engine has deleted it, which was not heard here
-            return await self.create(sid, metadata)
+            return await self.create(sid, own)
         return created
 
     async def carry_out(self, session_id: SessionId, command: Command[T], *, forwarded: bool = False) -> T:
