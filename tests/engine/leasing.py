@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 from penstock.engine import (
@@ -11,13 +11,11 @@ from penstock.engine import (
     Config,
     Engine,
     LocalBus,
-    MemoryLog,
     Observer,
     Producer,
-    open_engine,
 )
-from penstock.engine.testing import KeptLog, check_kept
-from tests.engine.sharing import OwnBus, PausedLog, Writers, check_writers
+from penstock.engine.testing import KeptLog
+from tests.engine.sharing import OwnBus, PausedLog, nodes
 
 __all__ = ["TTL", "Member", "members"]
 
@@ -73,16 +71,7 @@ async def members(
 
     What they wrote must keep the rules when they are left.
     """
-    kept = KeptLog(MemoryLog()) if log is None else log
     shared = LocalBus() if bus is None else bus
-    writers: Writers = {}
-    async with AsyncExitStack() as stack:
-        opened: list[Member] = []
-        for name in names:
-            own, way = PausedLog(kept, name, writers), OwnBus(shared)
-            engine = await stack.enter_async_context(
-                open_engine(own, owner=name, bus=way, config=config or Config(), producers=producers, observer=observer)
-            )
-            opened.append(Member(name, own, way, engine))
-        yield opened
-    assert [*check_writers(writers), *map(str, check_kept(kept, remote_stays=True))] == []
+    ways = {name: OwnBus(shared) for name in names}
+    async with nodes(*names, log=log, buses=ways, config=config, producers=producers, observer=observer) as opened:
+        yield [Member(node.name, node.log, ways[node.name], node.engine) for node in opened]

@@ -22,6 +22,7 @@ from penstock.engine import (
     LocalBus,
     LogStatistics,
     MemoryLog,
+    Observer,
     Peers,
     PenstockError,
     Producer,
@@ -322,6 +323,7 @@ async def nodes(
     config: Config | None = None,
     producers: Mapping[str, Producer] | None = None,
     peers: Between | None = None,
+    observer: Observer | None = None,
     last: bool = True,
 ) -> AsyncIterator[list[Node]]:
     """Engines of these names over one log. What they wrote must keep the rules when they are left.
@@ -345,6 +347,7 @@ async def nodes(
                     config=config,
                     producers=producers,
                     peers=peers,
+                    observer=observer,
                 )
             )
             if peers is not None:
