@@ -178,6 +178,10 @@ def databases(db: Path, folder: Path, penstock: Penstock) -> None:
     restored = str(folder / "restored.db")
     penstock.run("restore", str(folder / "backup.db"), restored)
     assert json.loads(penstock.run("inspect", restored, "--json"))["sessions"]
+    copied = str(folder / "copied.db")
+    penstock.run("log", "copy", restored, copied)
+    assert json.loads(penstock.run("inspect", copied, "--json"))["sessions"]
+    penstock.run("nodes", "--log", copied, code=2)  # what is in a file is one server's
 
 
 def main(arguments: list[str]) -> None:

@@ -83,7 +83,7 @@ class Watch:
         if head.token < self._tokens.get(head.session_id, 0):
             self.faults.append(f"R10: the token of {head.session_id} went down to {head.token}")
         self._tokens[head.session_id] = head.token
-        owner = self._owners.setdefault(key, head.owner)
+        owner = self._owners.setdefault(key, head.owner) if head.owner else ""  # given back, within the block
         if owner != head.owner:
             self.faults.append(f"R10: {owner} and {head.owner} had {head.session_id} under the block {block}")
         node = next((node for name, node in self._nodes.items() if _is(head.owner, name)), None)
