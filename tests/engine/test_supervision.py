@@ -26,9 +26,9 @@ from penstock.engine import (
     open_engine,
 )
 from penstock.engine.generation.watchdog import Watch
+from penstock.engine.session import forks
 from penstock.engine.session import queue as queue_steps
 from penstock.engine.session import resident as steps
-from penstock.engine.session.registry import Registry
 from penstock.engine.session.resident import Resident
 from penstock.engine.stream.hub import Hub
 from penstock.engine.stream.presence import LocalPresence
@@ -104,7 +104,7 @@ PLACES: Final = [
     Place(
         "a producer that is done", Resident, "on_done", lambda _, session: session.start("say"), of_session, bound=True
     ),
-    Place("a fork", Registry, "_fork", lambda _, session: session.fork(), None),
+    Place("a fork", forks, "_fork", lambda _, session: session.fork(), None),
     Place("an opening", steps, "settle", come_back, of_session),
     Place("a presence", LocalPresence, "_leave", be_present, lambda presence: str(presence._session_id)),  # type: ignore[attr-defined]
     Place("a limit", Watch, "look", be_limited, None),
