@@ -339,17 +339,7 @@ class RedisLog(LanedLog):
     async def _put_in_doubt(self, bases: list[str], how: str, missed: Packable = 0, *, key: str = "") -> bool:
         lineage = uuid.uuid4().hex[:16]
         answer = await self._store.call(_DOUBT, key or bases[0], pack(list(bases)), lineage, how, pack(missed))
-        if how != "said":
-            self.on_went_back()
-        if answer != 1:
-            return False
-        self._went_back += 1
-        logger.critical(
-            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
-            self._address,
-            "One session goes on" if how == "said" else "All sessions go on",
-        )
-        return True
+        return self._doubted(str(self._address), how, changed=answer == 1)
 
 
 def _one(error: Exception) -> Exception:
