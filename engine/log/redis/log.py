@@ -5,7 +5,6 @@ Owns opening and closing, and the reads. The writing itself is the lanes'.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Final, final
@@ -25,8 +24,6 @@ from .store import Argument, Client, Script, Store, connected, of_answers, to_by
 from .writing import Writing
 
 __all__ = ["RedisLog", "open_redis"]
-
-logger = logging.getLogger("penstock.log")
 
 _HEADS: Final = Script.load("heads")
 _READ: Final = Script.load("read")
