@@ -166,6 +166,22 @@ class LanedLog(EventLog):
         self._failed += isinstance(error, WriteFailed)
         tell(report, error)
 
+    def _doubted(self, address: str, how: str, *, changed: bool) -> bool:
+        """What the store holds was to be put in doubt: one session where that is only ``said``, else all.
+
+        Returns ``changed``, which is whether any of it was not in doubt before.
+        """
+        if how != "said":
+            self.on_went_back()
+        if changed:
+            self._went_back += 1
+            logger.critical(
+                "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
+                address,
+                "One session goes on" if how == "said" else "All sessions go on",
+            )
+        return changed
+
     def _check_open(self) -> None:
         if self._closing.is_set():
             raise StorageError("the log is closed")

@@ -23,6 +23,7 @@ from penstock.adapters.watching.spool import Spool
 from penstock.engine import DatabaseError, Engine, open_engine
 from tests.adapters.serving import PATIENCE
 from tests.adapters.test_listening import reachable
+from tests.engine.stores import free_port
 
 
 @pytest.fixture
@@ -48,11 +49,6 @@ def options(port: int) -> Options:
         drain_timeout=1.0,
         edge=Edge(),
     )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return int(made.getsockname()[1])
 
 
 class Slow:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,15 +14,9 @@ import trio
 from attrs import define
 
 from tests.e2e.conftest import ServerProcess
+from tests.engine.stores import free_port
 
-__all__ = ["Balancer", "Life", "Node", "as_nodes", "clock_library", "free_port"]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+__all__ = ["Balancer", "Life", "Node", "as_nodes", "clock_library"]
 
 
 def clock_library() -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.adapters.credentials import SECRET, token
 from tests.e2e import stream_proxy
 from tests.e2e.stream_proxy import StreamProxy, in_thread
 from tests.e2e.streams import call
+from tests.engine.stores import free_port
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Page
@@ -34,13 +34,6 @@ OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
 
 def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def produce(url: str, session_id: str, events: int) -> None:

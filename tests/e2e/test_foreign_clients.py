@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from tests.e2e.node import EVENTSOURCE, install, node
 from tests.e2e.streams import SseReader, call
-from tests.e2e.test_following import free_port
+from tests.engine.stores import free_port
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

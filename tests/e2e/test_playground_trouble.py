@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import ServerProcess
 from tests.e2e.panels import PATIENCE, answers, body, give, live, panel, say, words
-from tests.e2e.test_following import free_port
+from tests.engine.stores import free_port
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect

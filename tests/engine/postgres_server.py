@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Final, final
 
 import pytest
+
+from tests.engine.stores import free_port
 
 __all__ = ["PASSWORD", "PostgresServer", "binaries"]
 
@@ -40,20 +41,13 @@ def binaries() -> Path:
     return Path(on_path).parent
 
 
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
 @final
 class PostgresServer:
     """``options`` are those of postgresql.conf, by their names."""
 
     def __init__(self, **options: str) -> None:
         self._bin = binaries()
-        self.port = _free_port()
+        self.port = free_port()
         self._options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),

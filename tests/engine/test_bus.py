@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from penstock.engine.errors import UnwritableDatabase
 from tests.engine.postgres_server import PostgresServer
 from tests.engine.proxy import Fault, FaultyProxy
 from tests.engine.redis_server import RedisCluster, RedisServer
+from tests.engine.stores import until
 from tests.engine.writes import append, claim, compact, create, delete, keep, store
 
 if TYPE_CHECKING:
@@ -44,12 +45,6 @@ class Heard:
 
 def plain(batch: Batch | None) -> object:
     return None if batch is None else (batch.session_id, batch.epoch, list(batch.entries))
-
-
-async def until(true: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
-        while not true():  # noqa: ASYNC110  what comes over a socket
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager

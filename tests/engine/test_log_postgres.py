@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +29,7 @@ from penstock.engine.log import EventLog, MemoryLog, Write
 from penstock.engine.log.opening import open_log
 from tests.engine.postgres_server import PASSWORD, PostgresServer, binaries
 from tests.engine.proxy import Fault, FaultyProxy, each_fault
+from tests.engine.stores import kill_under_load, until
 from tests.engine.writes import (
     append,
     bodies,
@@ -96,12 +96,6 @@ def shown(url: str, name: str) -> str:
     with asking(url) as connection:
         ((value,),) = connection.execute(f"SHOW {name}").fetchall()
         return str(value)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
-        while not true():  # noqa: ASYNC110  what comes of another process
-            await trio.sleep(0.01)
 
 
 @pytest.fixture
@@ -210,48 +204,15 @@ async def test_a_write_that_cannot_be_stored_takes_no_other_with_it(postgres_ser
 # --- restarts
 
 
-async def keep_writing(log: EventLog, session_id: str, acknowledged: dict[str, int], done: trio.Event) -> None:
-    await log.write(create(of=session_id))
-    tail = 0
-    while not done.is_set():
-        await log.write(append(*(b"%d" % (tail + number) for number in (1, 2)), to=session_id, tail=tail))
-        tail = acknowledged[session_id] = tail + 2
-
-
-async def kill_under_load(server: PostgresServer, kills: int, pause: float) -> None:
-    acknowledged: dict[str, int] = {}
-    done = trio.Event()
-    url = server.url()
-    async with opened(url) as log:
-        async with trio.open_nursery() as nursery:
-            for number in range(8):
-                nursery.start_soon(keep_writing, log, f"s{number}", acknowledged, done)
-            for _ in range(kills):
-                await trio.sleep(pause)
-                before = acknowledged.copy()
-                server.kill()
-                await trio.sleep(pause / 2)
-                await trio.to_thread.run_sync(server.start)
-                await until(partial(dict.__ne__, acknowledged, before))
-            done.set()
-        assert log.statistics().failed_writes == 0
-    server.kill()
-    server.start()
-    async with opened(url) as log:
-        for session_id, tail in acknowledged.items():
-            assert await bodies(log, session_id) == [b"%d" % number for number in range(1, tail + 1)]
-    assert len(acknowledged) == 8
-
-
 async def test_what_was_acknowledged_is_there_once_and_in_order_when_the_store_was_killed(
     own_server: PostgresServer,
 ) -> None:
-    await kill_under_load(own_server, kills=1, pause=0.3)
+    await kill_under_load(own_server, opened, kills=1, pause=0.3)
 
 
 @pytest.mark.long
 async def test_what_was_acknowledged_outlives_many_kills(own_server: PostgresServer) -> None:
-    await kill_under_load(own_server, kills=12, pause=0.5)
+    await kill_under_load(own_server, opened, kills=12, pause=0.5)
 
 
 @pytest.mark.long

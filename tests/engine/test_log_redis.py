@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from penstock.engine.log import Delete, EventLog, MemoryLog, Summary, Write
 from penstock.engine.log.opening import open_log
 from tests.engine.proxy import Fault, FaultyProxy, each_fault
 from tests.engine.redis_server import RedisCluster, RedisServer, binary
+from tests.engine.stores import kill_under_load, until
 from tests.engine.writes import (
     append,
     bodies,
@@ -161,54 +162,15 @@ async def test_what_a_store_forgot_of_scripts_is_sent_again(own_server: RedisSer
 # --- restarts
 
 
-async def until(true: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
-        while not true():  # noqa: ASYNC110  what comes of another process
-            await trio.sleep(0.01)
-
-
-async def keep_writing(log: EventLog, session_id: str, acknowledged: dict[str, int], done: trio.Event) -> None:
-    await log.write(create(of=session_id))
-    tail = 0
-    while not done.is_set():
-        await log.write(append(*(b"%d" % (tail + number) for number in (1, 2)), to=session_id, tail=tail))
-        tail = acknowledged[session_id] = tail + 2
-
-
-async def kill_under_load(server: RedisServer, kills: int, pause: float) -> None:
-    acknowledged: dict[str, int] = {}
-    done = trio.Event()
-    url = server.url()
-    async with opened(url) as log:
-        async with trio.open_nursery() as nursery:
-            for number in range(8):
-                nursery.start_soon(keep_writing, log, f"s{number}", acknowledged, done)
-            for _ in range(kills):
-                await trio.sleep(pause)
-                before = acknowledged.copy()
-                server.kill()
-                await trio.sleep(pause / 2)
-                await trio.to_thread.run_sync(server.start)
-                await until(partial(dict.__ne__, acknowledged, before))
-            done.set()
-        assert log.statistics().failed_writes == 0
-    server.kill()
-    server.start()
-    async with opened(url) as log:
-        for session_id, tail in acknowledged.items():
-            assert await bodies(log, session_id) == [b"%d" % number for number in range(1, tail + 1)]
-    assert len(acknowledged) == 8
-
-
 async def test_what_was_acknowledged_is_there_once_and_in_order_when_the_store_was_killed(
     own_server: RedisServer,
 ) -> None:
-    await kill_under_load(own_server, kills=2, pause=0.2)
+    await kill_under_load(own_server, opened, kills=2, pause=0.2)
 
 
 @pytest.mark.long
 async def test_what_was_acknowledged_outlives_many_kills(own_server: RedisServer) -> None:
-    await kill_under_load(own_server, kills=12, pause=0.5)
+    await kill_under_load(own_server, opened, kills=12, pause=0.5)
 
 
 @pytest.mark.long

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -14,6 +14,7 @@ from penstock.engine.stream.bus import Bus
 from penstock.engine.stream.volatile import Place, Volatile
 from tests.engine.producers import Steered
 from tests.engine.redis_server import RedisCluster, RedisServer
+from tests.engine.stores import until
 from tests.engine.test_together import Following, Roll, ended_of, names, page
 
 HERE: Final[Place] = ("s", "e1", "present")
@@ -149,13 +150,6 @@ async def test_a_redis_keeps_nothing_of_who_is_gone(redis_server: RedisServer) -
 
 
 # --- two engines over a Redis
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait until it holds."""
-    with trio.fail_after(10):
-        while not holds():  # noqa: ASYNC110  what is said elsewhere wakes nobody here
-            await trio.sleep(0.01)
 
 
 # R-119

@@ -277,17 +277,7 @@ class PgLog(LanedLog):
             rows = await self._store.read(lambda link: link.execute(self._doubt, values).fetchall())
         except psycopg.Error as error:
             raise StorageError(f"what the store holds cannot be put in doubt: {error}") from error
-        if how != "said":
-            self.on_went_back()
-        if rows != [(True,)]:
-            return False
-        self._went_back += 1
-        logger.critical(
-            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
-            self._address,
-            "One session goes on" if how == "said" else "All sessions go on",
-        )
-        return True
+        return self._doubted(str(self._address), how, changed=rows == [(True,)])
 
 
 def _head(

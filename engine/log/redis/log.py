@@ -5,7 +5,6 @@ Owns opening and closing, and the reads. The writing itself is the lanes'.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Final, final
@@ -25,8 +24,6 @@ from .store import Argument, Client, Script, Store, connected, of_answers, to_by
 from .writing import Writing
 
 __all__ = ["RedisLog", "open_redis"]
-
-logger = logging.getLogger("penstock.log")
 
 _HEADS: Final = Script.load("heads")
 _READ: Final = Script.load("read")
@@ -339,17 +336,7 @@ class RedisLog(LanedLog):
     async def _put_in_doubt(self, bases: list[str], how: str, missed: Packable = 0, *, key: str = "") -> bool:
         lineage = uuid.uuid4().hex[:16]
         answer = await self._store.call(_DOUBT, key or bases[0], pack(list(bases)), lineage, how, pack(missed))
-        if how != "said":
-            self.on_went_back()
-        if answer != 1:
-            return False
-        self._went_back += 1
-        logger.critical(
-            "%s went back: it has lost what it had acknowledged. %s in a new epoch, and whoever reads begins anew",
-            self._address,
-            "One session goes on" if how == "said" else "All sessions go on",
-        )
-        return True
+        return self._doubted(str(self._address), how, changed=answer == 1)
 
 
 def _one(error: Exception) -> Exception:
