@@ -257,14 +257,14 @@ def serve(
         log.addFilter(worker.mark)
         node, peering = worker.node, worker.peering(peering)
     elif workers > 1:
-        named = check_workers(place, node, bus, peering, workers, worker_port)
+        name = check_workers(place, node, bus, peering, workers, worker_port)
         try:
             team = Team.gather(
                 workers,
                 hosts=checked,
                 port=port,
                 first_own=worker_port,
-                name=named,
+                name=name,
                 log_name=name_of(place),
                 scheme="http" if edge.certificate is None else "https",
                 secret=secrets.token_bytes(48) if peering is None else b"",

@@ -42,9 +42,17 @@ def start_workers(redis: RedisServer, start_server: Callable[..., ServerProcess]
 
 
 def children(server: ServerProcess) -> list[int]:
-    """The workers, the first one first: they are started one after the other."""
-    number = server.process.pid
-    return [int(each) for each in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+    """The workers, the first one first: they are started one after the other. Each is a child of some thread."""
+    found = [each.read_text().split() for each in Path(f"/proc/{server.process.pid}/task").glob("*/children")]
+    return sorted(int(each) for numbers in found for each in numbers)
+
+
+def lives(number: int) -> bool:
+    """One that has ended may be there until somebody asks for its exit code."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -137,29 +145,31 @@ def test_a_signal_drains_all_and_a_second_one_ends_them(
 ) -> None:
     server = start_workers()
     workers = children(server)
+    assert len(workers) == 2
     cursors = {f"s{each}": begin(server.url, f"s{each}", 0.5) for each in range(4)}
     server.signal(number)
     assert server.wait() == 0
-    assert not any(Path(f"/proc/{each}").exists() for each in workers)
+    assert not any(lives(each) for each in workers)
     again = start_workers()
     for session, cursor in cursors.items():
         assert '"shutdown"' in heard(again.url, session, cursor, "generation.finished")
     workers = children(again)
     os.kill(workers[0], signal.SIGSTOP)  # it cannot drain
     again.signal(number)
-    until(lambda: refuses(again.url) or not Path(f"/proc/{workers[1]}").exists())
+    until(lambda: not lives(workers[1]))
     assert again.process.poll() is None
     again.signal(number)
     assert again.wait() == 128 + number
-    until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+    until(lambda: not any(lives(each) for each in workers))
 
 
 def test_no_worker_outlives_its_parent(start_workers: Callable[..., ServerProcess]) -> None:
     server = start_workers()
     workers = children(server)
+    assert len(workers) == 2
     server.kill()
     until(lambda: refuses(server.url))
-    until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+    until(lambda: not any(lives(each) for each in workers))
     assert server.log.read_text().count("the parent of this worker is gone") == 2
 
 
