@@ -139,6 +139,20 @@ def test_a_dead_worker_is_started_again_and_the_other_goes_on(start_workers: Cal
     assert "Traceback" not in server.log.read_text()
 
 
+def test_a_worker_comes_back_as_soon_as_it_can(redis: RedisServer, start_workers: Callable[..., ServerProcess]) -> None:
+    server = start_workers("--log-patience", "0.5")
+    first, second = children(server)
+    os.kill(first, signal.SIGTERM)  # one alone: it drains, and begins again
+    until(lambda: "worker 1 ended: exit code 0; it is started again" in server.log.read_text())
+    until(lambda: both_answer(server.url))
+    redis.kill()
+    os.kill(second, signal.SIGKILL)
+    until(lambda: "worker 2 ended: exit code 1; it is started again" in server.log.read_text())
+    redis.start()
+    until(lambda: both_answer(server.url))
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_all_and_a_second_one_ends_them(
     number: signal.Signals, start_workers: Callable[..., ServerProcess]
