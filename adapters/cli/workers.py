@@ -16,11 +16,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn, Self, final
 
-import click
 import trio
 from attrs import evolve, field, frozen
 
 from ..nodes import ClusterSecret
+from ..watching.spool import Spool
 from .listening import Bound, ListenError
 from .peering import Peering
 
@@ -40,6 +40,9 @@ _MOST_SOCKETS: Final = 64
 _PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _STEADY: Final = 60.0
+
+# Seconds for what was said to be read, at the end.
+_LAST_MOMENT: Final = 0.25
 
 
 @final
@@ -155,16 +158,19 @@ class Team:
 
 def run_workers(team: Team) -> int:
     """Have them serve until a signal says otherwise; the exit code. Takes ownership of the sockets."""
+    said = Spool(sys.stdout.fileno())  # nobody waits for who reads it
     try:
-        return trio.run(_Parent(team).run)
+        return trio.run(_Parent(team, said).run)
     finally:
         team.close()
+        said.flush(_LAST_MOMENT)
 
 
 @final
 class _Parent:
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: Team, said: Spool) -> None:
         self._team = team
+        self._said = said
         self._children: dict[int, trio.Process] = {}
         self._serving: set[int] = set()
         self._ending = trio.Event()
@@ -189,7 +195,7 @@ class _Parent:
         team = self._team
         for url in team.shared.urls(team.scheme):
             names = f"{team.name}-1 to {team.name}-{team.count}"
-            click.echo(f"penstock serves {team.log_name} on {url} as {names} (Ctrl-C ends it)")
+            self._said.put(f"penstock serves {team.log_name} on {url} as {names} (Ctrl-C ends it)\n")
 
     async def _look_after(self, number: int, *, task_status: trio.TaskStatus[None]) -> None:
         """Start it, and start it again, until all are to end. It has started when it serves, or never will."""
@@ -197,18 +203,24 @@ class _Parent:
         started = False
         while not self._ending.is_set():
             began = trio.current_time()
-            process, line = await self._start(number)
-            with line:
-                served = await _hears(line)
-                if served:
-                    self._serving.add(number)
-                    if not started:
-                        started = True
-                        task_status.started()
-                    await _hears(line)
-            code = await process.wait()
-            self._serving.discard(number)
-            del self._children[number]
+            served = False
+            try:
+                process, line = await self._start(number)
+            except OSError as error:
+                _log.error("worker %d cannot be started: %s", number, error)
+                code = 1
+            else:
+                with line:
+                    served = await _hears(line)
+                    if served:
+                        self._serving.add(number)
+                        if not started:
+                            started = True
+                            task_status.started()
+                        await _hears(line)
+                code = await process.wait()
+                self._serving.discard(number)
+                del self._children[number]
             if self._ending.is_set():
                 if code not in (0, -signal.SIGTERM):  # the signal came before it was watched for
                     self._code = self._code or (code if code > 0 else 128 - code)

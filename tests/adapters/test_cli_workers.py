@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 from penstock.adapters.cli import main
 from penstock.adapters.cli.listening import Bound, ListenError
-from penstock.adapters.cli.workers import Team
+from penstock.adapters.cli.peering import Peering
+from penstock.adapters.cli.workers import Team, Worker
+from penstock.adapters.nodes import ClusterSecret
 
 REDIS = ("--log", "redis://127.0.0.1:1/0")
 
@@ -61,6 +63,24 @@ def test_each_worker_has_the_shared_addresses_and_one_of_its_own() -> None:
         assert len(team.shared.filenos()) == 1
     finally:
         team.close()
+
+
+@pytest.mark.parametrize(("port", "its"), [(9000, 9002), (0, 0)])
+def test_where_a_worker_answers_the_others_is_its_own(port: int, its: int) -> None:
+    secret = ClusterSecret(b"s" * 40)
+    told = Peering(host="10.0.0.5", port=port, url="", secret=secret)
+    assert worker().peering(told) == Peering(host="10.0.0.5", port=its, url="", secret=secret)
+
+
+def test_workers_that_were_told_nothing_answer_on_this_machine() -> None:
+    made = worker(secret=b"m" * 48).peering(None)
+    assert (made.host, made.port, made.url) == ("127.0.0.1", 0, "")
+    assert "mmm" not in repr(worker(secret=b"m" * 48))
+
+
+def worker(secret: bytes = b"") -> Worker:
+    with socket.socket() as line:
+        return Worker(number=3, node="n-3", bound=Bound([]), secret=secret, line=line)
 
 
 def gather(port: int, own: int, count: int = 2) -> Team:
