@@ -78,6 +78,10 @@ class Bound:
         sockets, self._sockets = self._sockets, []
         return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
 
+    def filenos(self) -> list[int]:
+        """For a process that is to listen there, too."""
+        return [each.fileno() for each in self._sockets]
+
     def urls(self, scheme: str) -> list[str]:
         """Where each of them is reached."""
         return [_url(each, scheme) for each in self._sockets]

@@ -69,9 +69,13 @@ def peering_options(command: Callable[..., None]) -> Callable[..., None]:
         node_listen: str | None,
         node_url: str | None,
         cluster_secret_file: Path | None,
+        workers: int,
         **others: object,
     ) -> None:
-        command(peering=_peering(node_listen, node_url, cluster_secret_file), **others)
+        if workers > 1 and node_url is not None:
+            raise click.UsageError("--node-url is the address of one server, and --workers are several")
+        peering = _peering(node_listen, node_url, cluster_secret_file)
+        command(peering=peering, workers=workers, **others)
 
     made: Callable[..., None] = told
     for option in reversed(_OPTIONS):

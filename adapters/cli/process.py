@@ -35,6 +35,7 @@ from .listening import Bound, ListenError
 from .peering import Peering
 from .places import name_of
 from .reloading import Reloadable, reload_all, warn_of_readable
+from .workers import Worker
 
 __all__ = ["Options", "ServeError", "run", "tune_collector"]
 
@@ -77,6 +78,7 @@ class Options:
     node: str | None = None  # its name among those that share the log
     lease_ttl: float = Config().lease_ttl  # seconds
     bus: str | None = field(default=None, repr=False)  # a URL: may hold a password
+    worker: Worker | None = None  # one of several processes, which has its addresses from their parent
 
     @property
     def log_name(self) -> str:
@@ -135,6 +137,8 @@ async def _run(options: Options, said: Spool) -> None:
         reload, reloads = trio.open_memory_channel[None](1)  # one more, however often it is asked for meanwhile
         nursery.start_soon(_reload, options.files, reloads)
         await nursery.start(_watch_signals, shutdown, reload)
+        if options.worker is not None:
+            nursery.start_soon(_end_with_parent, options.worker, shutdown)
         opening, opened = trio.CancelScope(), trio.Event()
         nursery.start_soon(_leave_opening, opening, opened, shutdown)
         try:
@@ -145,6 +149,13 @@ async def _run(options: Options, said: Spool) -> None:
         nursery.cancel_scope.cancel(reason="the engine is closed")
     if failure is not None:
         raise failure
+
+
+async def _end_with_parent(worker: Worker, shutdown: trio.Event) -> None:
+    await worker.orphaned()
+    if not shutdown.is_set():
+        _log.error("the parent of this worker is gone: ending answers and streams")
+        shutdown.set()
 
 
 async def _leave_opening(opening: trio.CancelScope, opened: trio.Event, shutdown: trio.Event) -> None:
@@ -158,7 +169,7 @@ async def _serve(
     options: Options, shutdown: trio.Event, nursery: trio.Nursery, said: Spool, opened: trio.Event
 ) -> None:
     warn_of_readable(options.files)
-    bound = Bound.to(options.hosts, options.port)
+    bound = Bound.to(options.hosts, options.port) if options.worker is None else options.worker.bound
     between: Bound | None = None
     peers: HttpPeers | None = None
     try:
@@ -194,7 +205,9 @@ async def _serve(
             if not shutdown.is_set():  # which may have been said while it opened
                 urls = bound.urls("http" if options.edge.certificate is None else "https")
                 listeners = bound.listen()
-                for url in urls:
+                if options.worker is not None:
+                    options.worker.serves()  # its parent says it, of all
+                for url in urls if options.worker is None else ():
                     name = "" if options.node is None else f" as {options.node}"
                     said.put(f"penstock serves {options.log_name} on {url}{name} (Ctrl-C ends it)\n")
                 if peers is not None:

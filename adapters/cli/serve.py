@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import secrets
-import socket
 from typing import Final
 
 import click
-from click.core import ParameterSource
 
-from penstock.engine import Config, InvalidId, Producer, check_path_id
+from penstock.engine import Config, Producer
 
 from ..echo import echo
 from ..watching.logs import LogFormat, log_handler
 from .access import Access, access_options, check_addresses
 from .edge import Edge, edge_options
+from .listening import ListenError
 from .models import ChosenModel, model_options
 from .peering import Peering, peering_options
+from .places import name_of
 from .producers import LoadError, load_producers
+from .sharing import check_workers, log_place, node_name
 
 __all__ = ["serve"]
 
@@ -46,40 +46,6 @@ def _idle_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
         if not made[name] > 0:
             raise click.BadParameter(f"{said!r} is neither a number of seconds above 0 nor none")
     return made
-
-
-def _place(context: click.Context, db: str, url: str | None) -> str:
-    """Where the log is. What is wrong with the URL is said without it: it may hold a password."""
-    if url is None:
-        return db
-    if context.get_parameter_source("db") is not ParameterSource.DEFAULT:
-        raise click.UsageError("--db and --log (or PENSTOCK_LOG) are two places for one log: name one of them")
-    scheme, _, file = url.partition(":")
-    if scheme == "sqlite" and file and not file.startswith("//"):
-        return file
-    if "://" not in url:
-        raise click.UsageError(
-            "--log (or PENSTOCK_LOG) is a URL such as redis://127.0.0.1:6379/0, postgres://127.0.0.1/db, or sqlite:FILE"
-        )
-    return url
-
-
-def _name(place: str, node: str | None, bus: str | None) -> str | None:
-    """What the server is called among those that share its log; None where it is alone."""
-    shared = place.partition("://")[0].startswith(("redis", "postgres")) and "://" in place
-    if not shared:
-        if node is not None or bus is not None:
-            raise click.UsageError("--node and --bus are for servers that share a log: name it by --log")
-        return None
-    if node is not None:
-        try:
-            return check_path_id(node, "--node")
-        except InvalidId as error:
-            raise click.UsageError(error.detail) from error
-    if place.startswith("redis") or bus is not None:
-        machine = re.sub(r"[^A-Za-z0-9.-]+", "-", socket.gethostname())[:64].strip(".-")
-        return f"{machine or 'node'}-{secrets.token_hex(3)}"
-    return None
 
 
 @click.command()
@@ -135,6 +101,24 @@ def _name(place: str, node: str | None, bus: str | None) -> str | None:
     help="What is acknowledged is on the disks of so many replicas of the store, too.",
 )
 @peering_options
+@click.option(
+    "--workers",
+    metavar="N",
+    envvar="PENSTOCK_WORKERS",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="So many processes behind the same addresses, for more than one core. They share a log: a Redis that --log "
+    "names. Each is a server of its own, NAME-1 and so on; limits such as --rate and --max-connections are each one's.",
+)
+@click.option(
+    "--worker-port",
+    metavar="PORT",
+    envvar="PENSTOCK_WORKER_PORT",
+    type=click.IntRange(1, 65535),
+    help="Each of the --workers answers at 127.0.0.1 as well, the first at PORT, the next one port further: for its "
+    "/metrics.",
+)
 @click.option("--allow-weak-store", is_flag=True, help="Take a store that may lose what it acknowledged, too.")
 @click.option(
     "--host",
@@ -224,6 +208,8 @@ def serve(
     bus: str | None,
     replicas: int,
     peering: Peering | None,
+    workers: int,
+    worker_port: int | None,
     allow_weak_store: bool,
     hosts: tuple[str, ...],
     port: int,
@@ -250,6 +236,7 @@ def serve(
       penstock serve
       penstock serve --db chat.db --port 9000
       PENSTOCK_LOG=redis://:secret@127.0.0.1:6379/0 penstock serve --node one
+      penstock serve --log redis://127.0.0.1:6379/0 --workers 4
       penstock serve --host 127.0.0.1 --host ::1
       penstock serve --trusted-proxy 127.0.0.1 --root-path /chat
       penstock serve --producer story=my_app.producers:story
@@ -259,6 +246,32 @@ def serve(
     """
     log = log_handler(log_format)
     logging.basicConfig(level=log_level.upper(), handlers=[log])
+    place = log_place(context, db, url)
+    checked = check_addresses(hosts, access)
+    if workers == 1 and worker_port is not None:
+        raise click.UsageError("--worker-port is for --workers")
+    from .workers import Team, Worker, run_workers  # noqa: PLC0415  as `process` below
+
+    worker = Worker.told()
+    if worker is not None:
+        log.addFilter(worker.mark)
+        node, peering = worker.node, worker.peering(peering)
+    elif workers > 1:
+        name = check_workers(place, node, bus, peering, workers, worker_port)
+        try:
+            team = Team.gather(
+                workers,
+                hosts=checked,
+                port=port,
+                first_own=worker_port,
+                name=name,
+                log_name=name_of(place),
+                scheme="http" if edge.certificate is None else "https",
+                secret=secrets.token_bytes(48) if peering is None else b"",
+            )
+        except ListenError as error:
+            raise click.ClickException(str(error)) from error
+        raise SystemExit(run_workers(team))
     try:
         own = load_producers(specs)
     except LoadError as error:
@@ -276,8 +289,7 @@ def serve(
         raise click.ClickException(f"--idle-limit: there is no {name!r}; there are {', '.join(producers)}")
     from .process import Options, ServeError, run  # noqa: PLC0415  so that tail and send start without a server's weight
 
-    place = _place(context, db, url)
-    named = _name(place, node, bus)
+    named = node_name(place, node, bus)
     if peering is not None and named is None:
         raise click.UsageError(
             "--node-listen is for servers that share a log: name it by --log, and this one by --node"
@@ -295,7 +307,7 @@ def serve(
                 log_patience=log_patience,
                 replicas=replicas,
                 allow_weak_store=allow_weak_store,
-                hosts=check_addresses(hosts, access),
+                hosts=checked,
                 port=port,
                 access=access,
                 producers=producers,
@@ -307,6 +319,7 @@ def serve(
                 file_bytes=file_limit * _MIB,
                 session_file_bytes=session_file_limit * _MIB,
                 edge=edge,
+                worker=worker,
             )
         )
     except ServeError as error:
