@@ -105,6 +105,7 @@ def _rows() -> dict[str, Row]:
         "INTERNAL": Row(status=500, title="Something went wrong in the server", close=1011),
         "DRAINING": Row(status=503, title="The server is shutting down", retryable=True, close=1001),
         "SESSION_MOVED": Row(status=503, title="Another server has the session", retryable=True),
+        "STORE_AWAY": Row(status=503, title="The store does not answer", retryable=True),
         "OVERLOADED": Row(status=503, title="The server is at a limit", retryable=True, close=4429),
         "TIMEOUT": Row(status=504, title="It took too long", retryable=True, close=4408),
     }

@@ -47,6 +47,7 @@ __all__ = [
     "StaleProducer",
     "StaleToken",
     "StorageError",
+    "StoreAway",
     "TimedOut",
     "TooManyStragglers",
     "UnwritableDatabase",
@@ -324,6 +325,14 @@ class TimedOut(CapacityError):
 
 class StorageError(PenstockError):
     """The log could not do its part."""
+
+
+@final
+class StoreAway(StorageError):
+    """The store that the log lies in has not answered for longer than its patience. Nothing was read."""
+
+    code = "STORE_AWAY"
+    retryable = True
 
 
 @final

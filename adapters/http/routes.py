@@ -210,6 +210,7 @@ SESSION: Final = (
     "WRITE_FAILED",
     "DRAINING",
     "SESSION_MOVED",
+    "STORE_AWAY",
 )
 
 # Messages, or sessions, in one page unless the client asks otherwise: a screenful many times over.

@@ -10,7 +10,7 @@ from typing import Final, final
 
 import trio
 
-from ..errors import StorageError
+from ..errors import StoreAway
 
 __all__ = ["Absence"]
 
@@ -60,12 +60,12 @@ class Absence:
     async def pause(self, begun: float, error: Exception, trouble: str) -> None:
         """Wait before the next attempt of a call that began at ``begun``, by Trio's clock.
 
-        Raises `StorageError` of the ``trouble`` where the patience is over. Once the store has been away for so long, a
+        Raises `StoreAway` of the ``trouble`` where the patience is over. Once the store has been away for so long, a
         call is tried once.
         """
         since = begun if self._since is None else min(begun, self._since)
         if trio.current_time() - since >= self._patience:
-            raise StorageError(trouble) from error
+            raise StoreAway(trouble) from error
         await trio.sleep(_PAUSE)
 
     async def pause_watch(self) -> None:

@@ -35,6 +35,7 @@ from penstock.engine import (
     MemoryLog,
     ProducerStamp,
     Session,
+    StoreAway,
     is_uuid,
     open_engine,
 )
@@ -177,6 +178,13 @@ async def _moved(world: World) -> None:
     head = await world.log.head("s")
     assert head is not None
     await world.log.inner.write(Claim(session_id="s", epoch=head.epoch, seen=head.token, owner="another"))
+
+
+async def _store_away(world: World) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise StoreAway("the store has been away for 10 s")
+
+    world.monkeypatch.setattr(world.log, "head", away)
 
 
 async def _crowded(world: World) -> None:
@@ -369,6 +377,13 @@ PROVOCATIONS: Final = [
         frame={"op": "post", "text": "x"},
         before=_moved,
         owner="this",
+    ),
+    Provocation(
+        code="STORE_AWAY",
+        http=("GET", "/v1/sessions/t"),
+        frame={"op": "post", "session_id": "t", "text": "x"},
+        ids={"session_id": "t"},
+        before=_store_away,
     ),
     Provocation(
         code="OVERLOADED",

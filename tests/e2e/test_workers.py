@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import ServerProcess
-from tests.e2e.nodes import free_port
 from tests.engine.redis_server import RedisServer
+from tests.engine.stores import free_port
 
 pytestmark = pytest.mark.long
 
