@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,6 +63,18 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def two_free_ports() -> int:
+    """The first of two, one behind the other."""
+    while True:
+        first = free_port()
+        with socket.socket() as second:
+            try:
+                second.bind(("127.0.0.1", first + 1))
+            except (OSError, OverflowError):
+                continue
+        return first
+
+
 def who_answers(url: str) -> str | None:
     """On a connection of its own. None: it was cut off by a kill."""
     try:
@@ -113,14 +126,18 @@ def heard(url: str, session: str, after: str, last: str) -> str:
 
 
 def test_a_dead_worker_is_started_again_and_the_other_goes_on(start_workers: Callable[..., ServerProcess]) -> None:
-    own = free_port()
+    own = two_free_ports()
     server = start_workers("--worker-port", str(own))
     assert "as crew-1 to crew-2" in server.said
     assert server.said.count("penstock serves") == 1
     until(lambda: both_answer(server.url))
     first, second = children(server)
-    assert [who_answers(f"http://127.0.0.1:{own + each}") for each in range(2)] == ["crew-1", "crew-2"]
-    assert "process_" in httpx.get(f"http://127.0.0.1:{own + 1}/metrics").text
+    one, two = (f"http://127.0.0.1:{own + each}" for each in range(2))
+    assert [who_answers(one), who_answers(two)] == ["crew-1", "crew-2"]
+    assert "process_" in httpx.get(f"{two}/metrics").text
+    cursor = begin(one, "forwarded", 5)  # live in one, and stopped by way of the other
+    httpx.post(f"{two}/v1/sessions/forwarded/stop", json={}, timeout=30).raise_for_status()
+    assert '"cancelled"' in heard(two, "forwarded", cursor, "generation.finished")
     cursors = {f"s{number}": begin(server.url, f"s{number}", 0.1) for number in range(6)}
     os.kill(second, signal.SIGKILL)
     ends = {session: heard(server.url, session, cursor, "generation.finished") for session, cursor in cursors.items()}
