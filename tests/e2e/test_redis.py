@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.conftest import ServerProcess
 from tests.engine.redis_server import RedisServer
 
+pytestmark = pytest.mark.long
+
 PASSWORD = "open-sesame"
 WORDS = " ".join(f"word-{number}" for number in range(20))
 

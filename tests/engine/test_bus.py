@@ -342,6 +342,7 @@ async def test_two_engines_over_a_cluster_hear_of_each_other(tmp_path: Path, onl
         cluster.kill()
 
 
+@pytest.mark.long
 async def test_engines_over_a_postgres_hear_of_each_other_over_a_redis(
     postgres_server: PostgresServer, redis_server: RedisServer, only_the_bus: None
 ) -> None:

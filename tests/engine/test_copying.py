@@ -105,8 +105,7 @@ async def talk(log: EventLog) -> None:
     [
         ("memory", "sqlite"),
         ("sqlite", "redis"),
-        ("redis", "postgres"),
-        ("postgres", "memory"),
+        ("redis", "memory"),
         *(pytest.param(kind, other, marks=pytest.mark.long) for kind in KINDS for other in KINDS),
     ],
 )

@@ -41,7 +41,7 @@ from tests.engine.writes import (
         pytest.param("redis", marks=pytest.mark.long),
         "redis-1",
         pytest.param("redis-cluster", marks=pytest.mark.long),
-        "postgres",
+        pytest.param("postgres", marks=pytest.mark.long),
     ]
 )
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:

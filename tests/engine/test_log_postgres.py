@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 # An answer that has not come after so many seconds is asked for again: far above what any here takes.
 WITHIN = 1.5
 
+pytestmark = pytest.mark.long
+
 
 @asynccontextmanager
 async def opened(url: str, *, patience: float = 10.0, allow_weak_store: bool = False) -> AsyncIterator[EventLog]:

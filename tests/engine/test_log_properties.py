@@ -298,6 +298,7 @@ async def compare_twice(url: str, rounds: Rounds, reopened: Rounds) -> None:
     await log.aclose()
 
 
+@pytest.mark.long
 @settings(
     max_examples=examples(20),
     deadline=None,

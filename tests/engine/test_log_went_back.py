@@ -35,7 +35,7 @@ from tests.engine.writes import (
 )
 
 
-@pytest.fixture(params=["memory", "redis", "redis-1", "postgres"])
+@pytest.fixture(params=["memory", "redis", "redis-1", pytest.param("postgres", marks=pytest.mark.long)])
 async def log(request: pytest.FixtureRequest) -> AsyncIterator[EventLog]:
     """One that knows doubt."""
     match request.param:
@@ -173,6 +173,7 @@ async def test_every_session_of_a_file_gets_another_epoch_at_once(tmp_path: Path
     await log.aclose()
 
 
+@pytest.mark.long
 async def test_every_session_of_a_store_of_others_gets_another_epoch_when_it_is_written_in(
     redis_server: RedisServer, postgres_server: PostgresServer
 ) -> None:
@@ -383,6 +384,7 @@ def test_a_url_that_names_them_wrongly_is_none(url: str) -> None:
         Address.parse(url)
 
 
+@pytest.mark.long
 async def test_a_store_that_has_nothing_of_replicas_is_refused(tmp_path: Path, postgres_server: PostgresServer) -> None:
     for place, why in ((tmp_path / "log.db", "a file has no replicas"), (postgres_server.url(), "0 standbys have it")):
         with pytest.raises(UnwritableDatabase, match=why):
