@@ -162,6 +162,7 @@ def test_tail_prints_events_as_json_from_a_cursor_on(site: ServerProcess) -> Non
 
 
 #
+@pytest.mark.long
 def test_tail_survives_a_restart_of_the_server(start_server: Start) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -101,6 +101,7 @@ def test_a_line_that_dies_without_a_word_is_replaced_within_ten_seconds(
 
 
 #
+@pytest.mark.long
 @cases("online", None)
 def test_a_list_whose_line_died_has_what_came_meanwhile(
     far: Page, hole: BlackHole, site: ServerProcess, over: str, event: str | None

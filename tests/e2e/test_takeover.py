@@ -126,6 +126,7 @@ def test_a_server_that_was_stopped_for_longer_than_its_lease_writes_nothing_more
     assert first.stop() == second.stop() == 0
 
 
+@pytest.mark.long
 def test_a_second_server_under_one_name_ends_the_first_with_a_reason(
     redis: RedisServer, start_server: Callable[..., ServerProcess]
 ) -> None:

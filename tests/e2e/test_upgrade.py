@@ -55,10 +55,8 @@ def bringing_up(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGINT, signal.SIGTERM))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_server_that_is_stopped_meanwhile_goes_on_next_time(
     old: Path, number: signal.Signals, start_server: Callable[..., ServerProcess]
 ) -> None:
