@@ -148,7 +148,7 @@ async def test_a_providers_silence_before_the_first_word_is_borne(wire: Wire, be
 async def test_a_provider_that_is_given_up_is_left_and_not_asked_again(wire: Wire) -> None:
     async with (
         provider(Answer(end="hang"), whole(wire, "x")) as server,
-        talking(model_of(wire, server), first_word=0.3, config=Config(idle_limit=0.2)) as talk,
+        talking(model_of(wire, server), first_word=1.5, config=Config(idle_limit=1.0)) as talk,
     ):
         end = await talk.say("x")
         assert (end.outcome, end.code) == ("failed", "MODEL_SILENT")
