@@ -52,9 +52,9 @@ def lines(other: Mapping[Cell, Mapping[int, float]], this: Mapping[Cell, Mapping
     return told
 
 
-def _measured(checkout: Path, bench: str, path: Path) -> Mapping[Cell, Mapping[int, float]]:
+def _measured(checkout: Path, bench: str, path: Path, quick: bool) -> Mapping[Cell, Mapping[int, float]]:
     command = [str(checkout / ".venv" / "bin" / "python"), "-m", "tests.benchmarks", "--only", bench]
-    command += ["--systems", "penstock", "--rounds", "1", "--json", str(path)]
+    command += ["--systems", "penstock", "--rounds", "1", "--json", str(path), *(["--quick"] if quick else [])]
     subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return Run.read(path).samples
 
@@ -63,7 +63,8 @@ def _measured(checkout: Path, bench: str, path: Path) -> Mapping[Cell, Mapping[i
 @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--only", metavar="B1,B4", required=True, help="These benches.")
 @click.option("--rounds", type=click.IntRange(2, 50), default=9, show_default=True, help="Of each bench, on each side.")
-def main(checkout: Path, only: str, rounds: int) -> None:
+@click.option("--quick", is_flag=True, help="Measure less in each round, as the benches themselves do with this.")
+def main(checkout: Path, only: str, rounds: int, quick: bool) -> None:
     """Measure this checkout and CHECKOUT in turns. Stopped, it tells what it has."""
     sides = {"other": checkout.resolve(), "this": ROOT}
     found: dict[str, dict[Cell, dict[int, float]]] = {side: {} for side in sides}
@@ -73,7 +74,8 @@ def main(checkout: Path, only: str, rounds: int) -> None:
                 for bench in only.upper().split(","):
                     for side in sorted(sides, reverse=number % 2 == 1):
                         click.echo(f"round {number + 1} of {rounds}: {bench}, {side}", err=True)
-                        samples = _measured(sides[side], bench, Path(folder) / f"{number}-{bench}-{side}.json")
+                        path = Path(folder) / f"{number}-{bench}-{side}.json"
+                        samples = _measured(sides[side], bench, path, quick)
                         for cell, values in samples.items():
                             found[side].setdefault(cell, {})[number] = values[0]
     finally:

@@ -44,13 +44,14 @@ def test_the_checkouts_take_turns_and_what_was_measured_is_told_when_it_is_stopp
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def measured(checkout: Path, bench: str, _: Path) -> Mapping[Cell, Mapping[int, float]]:
+    def measured(checkout: Path, bench: str, _: Path, quick: bool) -> Mapping[Cell, Mapping[int, float]]:
+        assert quick
         if len(asked) == 9:
             raise KeyboardInterrupt
         asked.append((bench, "this" if checkout == ROOT else "other"))
         return {Cell(bench, "penstock", "x"): {0: 2.0 if checkout == ROOT else 1.0}}
 
     monkeypatch.setattr(against, "_measured", measured)
-    told = CliRunner().invoke(against.main, [str(tmp_path), "--only", "B1,b4", "--rounds", "4"])
+    told = CliRunner().invoke(against.main, [str(tmp_path), "--only", "B1,b4", "--rounds", "4", "--quick"])
     assert [side for bench, side in asked if bench == "B1"] == ["other", "this", "this", "other", "other"]
     assert [line.split()[:2] for line in told.output.splitlines() if line.endswith("*")] == [["B1", "x"], ["B4", "x"]]
